@@ -1,0 +1,6 @@
+"""TinyTorch's course tool."""
+
+from tt_tito import curriculum
+
+__all__ = ["curriculum"]
+__version__ = "0.1.0"
