@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from tt_tito import curriculum
 
 SMALL = """
@@ -125,9 +126,9 @@ def test_moving_a_line_moves_a_chapter():
 
 @pytest.mark.parametrize("old, new, message", [
     ("order = [", "order = ", "small.toml: .*line 2"),
-    ('"three"]', "]", "must name the same chapters once, but not so: three"),
-    ('"three"]', '"three", "four"]', "must name the same chapters once, but not so: four"),
-    ('"three"]', '"three", "one"]', "must name the same chapters once, but not so: one"),
+    ('"three"]', "]", "must name every table .* once, and nothing else; see three"),
+    ('"three"]', '"three", "four"]', "must name every table .* once, and nothing else; see four"),
+    ('"three"]', '"three", "one"]', "must name every table .* once, and nothing else; see one"),
     ('"one", "two", "three"', '"one", "three", "two"', "order has 'three' where 'two' of an earlier package"),
     ('package = "tt-b"', 'package = "tt-c"', r"\[chapters.three\] is in package 'tt-c', which no phase has"),
     ('title = "Two"\n', "", r"\[chapters.two\] lacks title"),

@@ -195,16 +195,17 @@ def _build(data: dict[str, Any]) -> Curriculum:
     order, entries, tails = data["order"], data["chapters"], data.get("appendices", {})
     if sorted(order) != sorted(entries):
         odd = sorted(set(order) ^ set(entries)) or sorted({slug for slug in order if order.count(slug) > 1})
-        raise ValueError(f"order and the tables [chapters.*] must name the same chapters once, but not so: {', '.join(odd)}")
+        raise ValueError(f"order must name every table [chapters.*] once, and nothing else; see {', '.join(odd)}")
 
+    entries = {slug: entries[slug] for slug in order}
     phases = tuple(_entry(Phase, f"phase {n}", entry, number=n) for n, entry in enumerate(data["phases"], start=1))
     phase_of = {package: phase.number for phase in phases for package in phase.packages}
-    for slug in order:
-        if entries[slug].get("package") not in phase_of:
-            raise ValueError(f"[chapters.{slug}] is in package {entries[slug].get('package')!r}, which no phase has")
+    for slug, entry in entries.items():
+        if entry.get("package") not in phase_of:
+            raise ValueError(f"[chapters.{slug}] is in package {entry.get('package')!r}, which no phase has")
     chapters = tuple(
-        _entry(Chapter, f"[chapters.{slug}]", entries[slug], number=n, slug=slug, phase=phase_of[entries[slug]["package"]])
-        for n, slug in enumerate(order, start=1)
+        _entry(Chapter, f"[chapters.{slug}]", entry, number=n, slug=slug, phase=phase_of[entry["package"]])
+        for n, (slug, entry) in enumerate(entries.items(), start=1)
     )
     packages = tuple(
         Package(name, phase, tuple(c.slug for c in chapters if c.package == name)) for name, phase in phase_of.items()

@@ -1,0 +1,40 @@
+"""Collects the experiments `check_*` of every chapter as tests."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite(*(path.name for path in Path(__file__).parent.glob("packages/*/src/tt_*")))
+
+
+class Chapter(pytest.File):
+    """A chapter, imported by its name: never a second time from its path, which would define its classes twice."""
+
+    def collect(self):
+        module = importlib.import_module(f"{self.path.parent.name}.{self.path.stem}")
+        public = getattr(module, "__all__", ())  # `check_gradients` is a function to use, not an experiment
+        for name, experiment in vars(module).items():
+            if name.startswith("check_") and name not in public and experiment.__module__ == module.__name__:
+                yield Experiment.from_parent(self, name=name, experiment=experiment)
+
+
+class Experiment(pytest.Item):
+    """A `check_*` function: it passes when it returns."""
+
+    def __init__(self, *, experiment, **kwargs):
+        super().__init__(**kwargs)
+        self.experiment = experiment
+
+    def runtest(self):
+        self.experiment()
+
+    def reportinfo(self):
+        return self.path, self.experiment.__code__.co_firstlineno - 1, self.name
+
+
+def pytest_collect_file(file_path, parent):
+    is_module = file_path.suffix == ".py" and not file_path.stem.startswith("_")
+    if is_module and file_path.match("packages/*/src/tt_*/*.py"):
+        return Chapter.from_parent(parent, path=file_path)
+    return None

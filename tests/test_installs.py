@@ -1,0 +1,78 @@
+"""Every package alone: installed by name from this clone, its tests pass and the next package is missing."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = [line.split()[0] for line in (ROOT / "packages.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+COURSE = [name for name in OURS if name != "tt-tito"]  # packages.txt lists them in the order of the course
+
+pytestmark = pytest.mark.install
+
+
+class Environment:
+    """A fresh virtual environment, and uv to install into it."""
+
+    def __init__(self, folder):
+        self.python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        run("-m", "uv", "venv", "--quiet", "--seed", "--python", sys.executable, folder)
+
+    def install(self, *requirements):
+        refresh = [f"--refresh-package={name}" for name in OURS]  # a build of an earlier state of the clone may be cached
+        run("-m", "uv", "pip", "install", "--quiet", "--python", self.python, *refresh, *requirements)
+
+    def finds(self, package):
+        """Whether `import` finds a module for the package."""
+        code = f"import importlib.util; print(importlib.util.find_spec({package.replace('-', '_')!r}) is not None)"
+        return run("-c", code, python=self.python).stdout.strip() == "True"
+
+
+def run(*arguments, python=sys.executable):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    process = subprocess.run([python, *arguments], cwd=ROOT, env=environ, capture_output=True, encoding="utf-8")
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_a_package_works_alone(name, tmp_path):
+    environment = Environment(tmp_path / "env")
+    environment.install(name, "-c", "packages.txt", "pytest>=9,<10", "hypothesis>=6.150")
+    output = run("-m", "pytest", "-q", f"packages/{name}/src", f"packages/{name}/tests", python=environment.python).stdout
+    print(output.splitlines()[-1])
+    place = COURSE.index(name)
+    assert [other for other in COURSE if environment.finds(other)] == COURSE[: place + 1]
+
+
+def test_the_course_tool_works_alone(tmp_path):
+    environment = Environment(tmp_path / "env")
+    environment.install("tt-tito", "-c", "packages.txt", "pytest>=9,<10")
+    run("-m", "pytest", "-q", "packages/tt-tito/tests", python=environment.python)
+    assert not [other for other in COURSE if environment.finds(other)]
+
+
+def test_pip_installs_as_the_readme_says(tmp_path):
+    environment = Environment(tmp_path / "env")
+    run("-m", "pip", "install", "--quiet", "tt-optim", "-c", "packages.txt", python=environment.python)
+    run("-c", "import tt_optim", python=environment.python)
+    assert environment.finds("tt-tensor") and not environment.finds("tt-autograd")
+
+
+def test_wheels_carry_their_data_and_install_without_the_clone(tmp_path):
+    run("tools/wheels.py")
+    wheels = ROOT / "build" / "dist"
+    for source in ROOT.glob("packages/*/src"):
+        files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+        (wheel,) = wheels.glob(f"{source.parent.name.replace('-', '_')}-*.whl")
+        carried = set(zipfile.ZipFile(wheel).namelist())
+        assert {file for file in files if "__pycache__" not in file} <= carried
+
+    environment = Environment(tmp_path / "env")
+    environment.install("--find-links", wheels, COURSE[-1])
+    code = f"import {COURSE[-1].replace('-', '_')} as package; print(package.__file__)"
+    assert str(tmp_path) in run("-c", code, python=environment.python).stdout
