@@ -23,7 +23,7 @@ class Environment:
         run("-m", "uv", "venv", "--quiet", "--seed", "--python", sys.executable, folder)
 
     def install(self, *requirements):
-        refresh = [f"--refresh-package={name}" for name in OURS]  # a build of an earlier state of the clone may be cached
+        refresh = [f"--refresh-package={name}" for name in OURS]  # uv may hold a build of an earlier state
         run("-m", "uv", "pip", "install", "--quiet", "--python", self.python, *refresh, *requirements)
 
     def finds(self, package):
@@ -43,8 +43,8 @@ def run(*arguments, python=sys.executable):
 def test_a_package_works_alone(name, tmp_path):
     environment = Environment(tmp_path / "env")
     environment.install(name, "-c", "packages.txt", "pytest>=9,<10", "hypothesis>=6.150")
-    output = run("-m", "pytest", "-q", f"packages/{name}/src", f"packages/{name}/tests", python=environment.python).stdout
-    print(output.splitlines()[-1])
+    tests = run("-m", "pytest", "-q", f"packages/{name}/src", f"packages/{name}/tests", python=environment.python)
+    print(tests.stdout.splitlines()[-1])
     place = COURSE.index(name)
     assert [other for other in COURSE if environment.finds(other)] == COURSE[: place + 1]
 

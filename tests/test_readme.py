@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from tt_tito import curriculum
 
 ROOT = Path(__file__).parents[1]
