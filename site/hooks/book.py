@@ -1,0 +1,125 @@
+"""The MkDocs hook: woven chapters, reference pages and the navigation, all read from the curriculum."""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+from pathlib import Path
+
+import weave
+from benchmarks import benchmark_tables
+from course_map import course_list, course_path, course_table
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from program import woven_program
+
+ROOT = weave.ROOT  # where mkdocs.yml stands, once it has been read
+EXERCISE = re.compile(r'<span class="c1">#\s*exercise</span>')
+EXERCISE_MARK = '<span class="tt-exercise" title="Yours to write: the skeleton leaves this body out">exercise</span>'
+MARKER = re.compile(r"<!-- tt:([a-z_]+)(?: (\S+))? -->")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    global ROOT
+    ROOT = Path(config.config_file_path).parent
+    config.nav = _navigation()
+    return config
+
+
+@event_priority(100)  # before the plugins, which must see the chapters among the files
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    try:
+        pages = weave.weave(weave.written(ROOT), ROOT)
+    except weave.WeaveError as error:
+        raise PluginError(str(error)) from None
+    for slug, markdown in pages.items():
+        files.append(File.generated(config, f"chapters/{slug}.md", content=markdown))
+    for module, file in documented_modules():
+        files.append(File.generated(config, f"reference/{module}.md", content=_reference(module, file)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_) -> str:
+    """Fill the places marked `<!-- tt:name argument -->` in the hand-written pages."""
+    return MARKER.sub(_fill, markdown)
+
+
+def on_page_content(content: str, **_) -> str:
+    """Show `# exercise` as a mark instead of a comment."""
+    return EXERCISE.sub(EXERCISE_MARK, content)
+
+
+def _fill(marker: re.Match) -> str:
+    name, argument = marker.groups()
+    try:
+        if name == "program":
+            return woven_program(ROOT / "site" / "programs" / argument, ROOT)
+        if name == "benchmarks":
+            return benchmark_tables(ROOT / "site" / "benchmarks")
+        if name == "reference_table":
+            return _reference_table()
+        draw = {"course_path": course_path, "course_list": course_list, "course_table": course_table}[name]
+        return draw(weave.read_curriculum(ROOT), {entry.slug for entry in weave.written(ROOT)})
+    except weave.WeaveError as error:
+        raise PluginError(str(error)) from None
+
+
+# -- navigation -------------------------------------------------------------------------------------------------------
+
+
+def _navigation() -> list:
+    course, entries = weave.read_curriculum(ROOT), weave.written(ROOT)
+    nav: list = [{"The course": "index.md"}, {"How to read": "how-to-read.md"}, {"Why this order": "why-this-order.md"}]
+    for phase in course.phases:
+        pages = [f"chapters/{entry.slug}.md" for entry in entries if entry.package in phase.packages]
+        if pages:
+            nav.append({f"{phase.number} {phase.title}": pages})
+    nav.append({"Benchmarks": "benchmarks.md"})
+    packages: dict[str, list] = {}
+    for module, _ in documented_modules():
+        packages.setdefault(module.split(".")[0], []).append({module.split(".")[1]: f"reference/{module}.md"})
+    reference = [{name: pages} for name, pages in packages.items()]
+    return [*nav, {"Reference": [{"Overview": "reference/index.md"}, *reference]}]
+
+
+# -- reference pages --------------------------------------------------------------------------------------------------
+
+
+def documented_modules() -> list[tuple[str, Path]]:
+    """(module, file) of every module with public names: chapters first, in the order of the course."""
+    course = weave.read_curriculum(ROOT)
+    order = {entry.module: number for number, entry in enumerate([*course.chapters, *course.appendices])}
+    packages = [*(package.name for package in course.packages), "tt-tito"]
+    found = []
+    for name in packages:
+        folder = ROOT / "packages" / name / "src" / name.replace("-", "_")
+        modules = [(f"{folder.name}.{file.stem}", file) for file in folder.glob("[!_]*.py") if public_names(file)]
+        found += sorted(modules, key=lambda entry: (order.get(entry[0], len(order)), entry[0]))
+    return found
+
+
+def _reference_table() -> str:
+    rows = ["| module | names | |", "| --- | --: | --- |"]
+    entries = {entry.module: entry for entry in weave.written(ROOT)}
+    for module, file in documented_modules():
+        entry = entries.get(module)
+        told = f"[{entry}](../chapters/{entry.slug}.md)" if isinstance(entry, weave.Chapter) else ""
+        rows.append(f"| [{module}]({module}.md) | {len(public_names(file))} | {told} |")
+    return "\n".join(rows)
+
+
+def public_names(file: Path) -> list[str]:
+    """The names in a module's `__all__`, read without importing it."""
+    return weave.public_names(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def _reference(module: str, file: Path) -> str:
+    chapter = {entry.module: entry for entry in weave.written(ROOT)}.get(module)
+    told = f"Told in [{chapter}](../chapters/{chapter.slug}.md)." if isinstance(chapter, weave.Chapter) else ""
+    if isinstance(chapter, weave.Appendix):
+        told = f"Told in the appendix [{chapter.title}](../chapters/{chapter.slug}.md)."
+    names = " ".join(f"[`{html.escape(name)}`][{module}.{name}]" for name in public_names(file))
+    return f"---\ntitle: {module}\n---\n\n# {module}\n\n{told}\n\n{names}\n{{ .tt-names }}\n\n::: {module}\n"

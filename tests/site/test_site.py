@@ -1,0 +1,207 @@
+"""The site as a reader gets it: built under `strict`, opened in a browser, on wide and narrow pages, light and dark."""
+
+import functools
+import http.server
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ["mkdocs", "material", "mkdocstrings", "htmlproofer", "matplotlib"]
+missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"the site is tested in the docs environment; missing: {missing}")
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+DRIVER = shutil.which("chromedriver")
+
+
+def build(config, folder):
+    options = ["--strict", "--config-file", str(config), "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", *options]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    process = build(ROOT / "mkdocs.yml", folder)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return sorted(file.relative_to(site).as_posix() for file in site.rglob("index.html"))
+
+
+# -- without a browser ------------------------------------------------------------------------------------------------
+
+
+def test_no_page_and_no_style_names_another_server(site):
+    styles = [file for name in ("css", "katex") for file in (site / "assets" / name).glob("*.css")]
+    sources = [*site.rglob("*.html"), *styles]
+    found = {file.relative_to(site): FETCHED.search(file.read_text(encoding="utf-8")) for file in sources}
+    assert not {file: hit[0] for file, hit in found.items() if hit}
+
+
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*\shref=["']?https?://|url\(["']?https?://"""
+)
+
+
+def test_bundled_work_of_others_comes_with_its_licence(site):
+    for name in ["katex", "mermaid", "fonts"]:
+        assert list((site / "assets" / name).glob("LICENSE*")), f"site/assets/{name} has no licence"
+
+
+def test_every_public_name_has_an_entry_in_the_reference(site):
+    book = [sys.executable, "-c", LIST_NAMES, str(ROOT / "site" / "hooks")]
+    names = json.loads(subprocess.run(book, capture_output=True, text=True, check=True).stdout)
+    assert names
+    for module, public in names.items():
+        page = (site / "reference" / module / "index.html").read_text(encoding="utf-8")
+        without = [name for name in public if f'id="{module}.{name}"' not in page]
+        assert not without, f"{module}: no entry for {without}"
+
+
+LIST_NAMES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import book
+print(json.dumps({module: book.public_names(file) for module, file in book.documented_modules()}))
+"""
+
+
+def test_a_chapter_whose_experiment_raises_does_not_build(tmp_path, monkeypatch):
+    demo = tmp_path / "packages" / "tt-tensor" / "src" / "tt_tensor"
+    demo.mkdir(parents=True)
+    (demo / "__init__.py").touch()
+    (demo / "setup.py").write_text("# # Setup\n\n\ndef show_it():\n    return 1 / 0\n", encoding="utf-8")
+    shutil.copytree(ROOT / "packages" / "tt-tito" / "src", tmp_path / "packages" / "tt-tito" / "src")
+    shutil.copytree(ROOT / "site", tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{demo.parent}")
+    process = build(tmp_path / "mkdocs.yml", tmp_path / "out")
+    assert process.returncode != 0
+    assert "packages/tt-tensor/src/tt_tensor/setup.py:5: an experiment failed" in process.stderr
+    assert "ZeroDivisionError: division by zero" in process.stderr
+    assert not (tmp_path / "out" / "chapters").exists()
+
+
+# -- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium and chromedriver show the pages; one of them is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in [*QUIET.split(), f"user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+QUIET = """
+headless=new no-sandbox disable-gpu disable-quic no-first-run
+disable-background-networking disable-component-update disable-sync
+"""
+
+
+def show(browser, url, width, theme):
+    """Open a page at a width and in a theme, wait until its formulas and diagrams stand, and return its state."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(url)
+    browser.execute_script("localStorage.clear()")  # the theme remembers its first choice
+    browser.get(url)
+    browser.set_script_timeout(30)
+    return browser.execute_async_script(STATE)
+
+
+STATE = """
+const done = arguments[0], start = Date.now();
+const count = selector => document.querySelectorAll(selector).length;
+(function look() {
+  const unset = [...document.querySelectorAll(".arithmatex")].some(e => !e.querySelector(".katex"));
+  const waiting = unset || document.querySelector("pre.tt-mermaid");
+  if ((waiting || document.readyState !== "complete") && Date.now() - start < 20000) return setTimeout(look, 50);
+  done({
+    scheme: document.body.dataset.mdColorScheme,
+    wide: document.documentElement.scrollWidth, window: document.documentElement.clientWidth,
+    raw: count("pre.tt-mermaid"), diagrams: count(".tt-diagram > svg"), broken: count(".error-icon"),
+    formulas: count(".arithmatex"), rendered: count(".arithmatex .katex"), wrong: count(".katex-error"),
+    figures: count(".tt-figure > svg"),
+  });
+})();
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_page_stands_by_itself(browser, address, pages, width, theme):
+    seen = {"diagrams": 0, "rendered": 0}
+    browser.get_log("performance"), browser.get_log("browser")
+    for page in pages:
+        state = show(browser, address + page, width, theme)
+        assert state["scheme"] == {"light": "default", "dark": "slate"}[theme], page
+        assert state["wide"] <= state["window"], f"{page} scrolls sideways at {width} pixels: {state}"
+        assert state["rendered"] == state["formulas"] and not state["wrong"], f"{page}: a formula is not set: {state}"
+        assert not state["raw"] and not state["broken"], f"{page}: a diagram is not drawn: {state}"
+        seen = {name: seen[name] + state[name] for name in seen}
+    complaints = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}]
+    assert not [text for text in complaints if "favicon.ico" not in text]
+    assert requested(browser) == {urlsplit(address).netloc}
+    assert seen["diagrams"] and seen["rendered"], "no page has a diagram, or none has a formula: nothing was tested"
+
+
+def requested(browser):
+    """The servers that the browser has asked since the log was last read."""
+    events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    urls = (event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent")
+    return {urlsplit(url).netloc for url in urls if not url.startswith(("data:", "blob:", "chrome:"))}
+
+
+def test_search_finds_a_public_name(browser, address):
+    show(browser, address, 1280, "light")
+    field = browser.find_element("css selector", ".md-search__input")
+    field.click()
+    field.send_keys("Primitive")
+    found = browser.execute_async_script(HITS)
+    assert any("tensor" in link for link in found), found
+
+
+HITS = """
+const done = arguments[0];
+(function look(times) {
+  const hits = document.querySelectorAll(".md-search-result__link");
+  if (hits.length || !times) done([...hits].map(hit => hit.href)); else setTimeout(() => look(times - 1), 50);
+})(200);
+"""

@@ -1,0 +1,274 @@
+"""The book: every chapter has the form that the weaver reads, and the weaver loses nothing and hides no failure."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def load_weaver():
+    spec = importlib.util.spec_from_file_location("weave", ROOT / "site" / "hooks" / "weave.py")
+    sys.modules["weave"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+weave = load_weaver()
+WRITTEN = weave.written(ROOT)
+
+
+def source_of(entry):
+    return (ROOT / entry.source).read_text(encoding="utf-8")
+
+
+# -- the chapters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=WRITTEN, ids=lambda entry: entry.slug)
+def entry(request):
+    return request.param
+
+
+def test_every_line_of_a_chapter_is_on_its_page(entry):
+    page = weave.page(entry, {}, weave.read_curriculum(ROOT)).splitlines()
+    title, *lines = [line for line in source_of(entry).splitlines() if line.strip("# ")]
+    assert page.index(f"# {weave.title_of(entry, weave.read_chapter(source_of(entry), entry.slug))} {{ #top }}")
+    at = 0
+    for line in lines:
+        wanted = line.removeprefix("# ")
+        assert wanted in page[at:], f"{entry.source}: not on the page, or out of order: {line!r}"
+        at = page.index(wanted, at) + 1
+    assert title.startswith("# # ")
+
+
+def test_the_title_carries_no_number_and_the_chapter_has_a_contract(entry):
+    text = weave.read_chapter(source_of(entry), entry.source)
+    assert not text.title[0].isdigit(), f"{entry.source}: the number of a chapter stands in curriculum.toml only"
+    assert text.public, f"{entry.source} has no __all__"
+
+
+def test_a_check_has_at_most_ten_lines(entry):
+    text = weave.read_chapter(source_of(entry), entry.source)
+    checks = [node for node in text.tree.body if getattr(node, "name", "") in text.experiments("check_")]
+    long = {node.name: node.end_lineno - node.lineno for node in checks if node.end_lineno - node.lineno > 10}
+    assert not long, f"{entry.source}: split these checks, whose bodies are longer than ten lines: {long}"
+
+
+def test_importing_the_chapters_prints_nothing_and_draws_nothing():
+    modules = ", ".join(entry.module for entry in WRITTEN)
+    program = f"import sys\nimport {modules}\nassert 'matplotlib' not in sys.modules, 'a chapter imports matplotlib'"
+    process = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+DEMO = '''# # Demo
+#
+# One sentence.
+
+import math
+
+__all__ = ["area"]
+
+
+def area(radius):  # exercise
+    """The area of a circle."""
+    # a comment inside code
+    text = """
+# not prose but a string
+"""
+    return math.pi * radius**2
+
+
+def check_area():
+    assert area(1) > 3
+
+
+def show_area():
+    print("area", round(area(2), 2))
+
+
+SCALE = 2
+
+# ## Exercises
+#
+# Write `double`.
+
+
+def double(x):
+    return SCALE * x
+
+
+# ## What hurts next
+#
+# The end.
+
+LAST = 1
+'''
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A function that writes a course of one chapter and returns (its folder, its one chapter)."""
+
+    def write(source):
+        tito, demo = tmp_path / "packages/tt-tito/src/tt_tito", tmp_path / "packages/tt-demo/src/tt_demo"
+        for folder in (tito, demo):
+            folder.mkdir(parents=True, exist_ok=True)
+        (tito / "curriculum.toml").write_text(CURRICULUM, encoding="utf-8")
+        (demo / "__init__.py").touch()
+        (demo / "demo.py").write_text(source, encoding="utf-8")
+        monkeypatch.syspath_prepend(demo.parent)
+        path = [str(demo.parent), str(ROOT / "packages" / "tt-tito" / "src")]
+        monkeypatch.setenv("PYTHONPATH", weave.os.pathsep.join(path))
+        return tmp_path, weave.written(tmp_path)[0]
+
+    return write
+
+
+CURRICULUM = """
+order = ["demo"]
+
+[[phases]]
+title = "Only"
+packages = ["tt-demo"]
+milestone = "none"
+
+[chapters.demo]
+package = "tt-demo"
+title = "Demo"
+says = "it's <round>"
+solved_by = "area"
+unlocks = "circles"
+"""
+
+
+def test_prose_and_code_come_in_the_order_of_the_file():
+    text = weave.read_chapter(DEMO, "demo.py")
+    kinds = [type(block).__name__ for block in text.blocks]
+    assert (text.title, text.public) == ("Demo", ["area"])
+    assert kinds == ["Prose", "Code", "Code", "Code", "Code", "Prose", "Code", "Prose", "Code"]
+    assert [block.show for block in text.blocks if isinstance(block, weave.Code) and block.show] == ["show_area"]
+    assert "# not prose but a string" in text.blocks[3].source
+    assert "\n\n\n" not in text.blocks[3].source
+    assert text.experiments("check_") == ["check_area"]
+
+
+def test_a_public_check_is_no_experiment():
+    text = weave.read_chapter('# # T\n\n__all__ = ["check_gradients"]\n\n\ndef check_gradients(f):\n    pass\n', "t.py")
+    assert text.experiments("check_") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("# # T\n\nx = [\n# hidden\n1]\n", r"t\.py:4: a comment at column 0 inside a statement"),
+        ("# # T\n\n# %%\nx = 1\n", r"t\.py:3: '# %%' marks a cell"),
+        ("# # T\n\n# +\nx = 1\n# -\n", r"t\.py:3: '# \+' marks a cell"),
+        ("# # T\n\n#no space\nx = 1\n", r"t\.py:3: prose begins with '# '"),
+        ("x = 1\n", r"t\.py:1: a chapter begins with its title"),
+    ],
+)
+def test_what_is_neither_prose_nor_code_is_refused(source, message):
+    with pytest.raises(weave.WeaveError, match=message):
+        weave.read_chapter(source, "t.py")
+
+
+def test_measures_of_a_known_chapter():
+    measures = weave.measure(DEMO, "demo.py")
+    assert (measures.words, measures.code, measures.longest_run, measures.at_line) == (11, 16, 13, 5)
+    assert (measures.median_run, measures.checks, measures.shows, measures.exercises) == (2, 1, 1, 1)
+
+
+# -- weaving ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_shows_what_the_experiments_printed(course):
+    root, entry = course(DEMO)
+    page = weave.weave([entry], root)["demo"]
+    assert "# 01 · Demo { #top }" in page
+    assert "it&#x27;s &lt;round&gt;" in page
+    assert page.index("def show_area") < page.index("area 12.57\n```") < page.index("SCALE = 2")
+    assert page.index("<summary>One answer</summary>") < page.index("def double") < page.index("What hurts next")
+    assert page.count("<summary>One answer</summary>") == 1  # the code after the exercises is not folded
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "message"),
+    [
+        ('raise ZeroDivisionError("the mend")', 5, "ZeroDivisionError: the mend"),
+        ("return int('x')", 5, "ValueError: invalid literal"),
+        ("raise SystemExit(0)", 5, "SystemExit"),
+        ("return 'a string'", 1, "it must return None, a figure or a list of figures"),
+        ("import os; os._exit(3)", None, "ended with 3"),
+    ],
+)
+def test_an_experiment_that_fails_makes_no_page(course, body, line, message):
+    root, entry = course(f'# # T\n\n\ndef show_it():\n    {body}\n\n\n__all__ = ["none"]\n')
+    with pytest.raises(weave.WeaveError) as caught:
+        weave.weave([entry], root)
+    place = f"packages/tt-demo/src/tt_demo/demo.py:{line}: " if line else "packages/tt-demo/src/tt_demo/demo.py: "
+    assert str(caught.value).startswith(place)
+    assert message in str(caught.value)
+    assert not list((root / "build").rglob("*.json"))
+
+
+def test_an_endless_experiment_is_stopped(course, monkeypatch):
+    monkeypatch.setattr(weave, "TIME_LIMIT", 0.5)
+    root, entry = course('# # T\n\n\ndef show_it():\n    while True:\n        pass\n\n\n__all__ = ["none"]\n')
+    with pytest.raises(weave.WeaveError, match=r"ran longer than 0\.5 s"):
+        weave.weave([entry], root)
+
+
+def test_figures_take_the_colour_of_the_text(course):
+    pytest.importorskip("matplotlib", reason="matplotlib draws the figures")
+    plot = "import matplotlib.pyplot as plt\n    figure, axes = plt.subplots()\n    axes.plot([1, 2], color='k')"
+    root, entry = course(f'# # T\n\n\ndef show_it():\n    {plot}\n    return figure\n\n\n__all__ = ["none"]\n')
+    page = weave.weave([entry], root)["demo"]
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert "stroke: currentColor" in svg
+    assert "#000000" not in svg
+    assert "\n" not in svg  # one line, so that Markdown leaves it alone
+
+
+def test_a_figure_that_is_not_returned_is_an_error(course):
+    pytest.importorskip("matplotlib", reason="matplotlib draws the figures")
+    body = "import matplotlib.pyplot as plt\n    plt.plot([1, 2])"
+    root, entry = course(f'# # T\n\n\ndef show_it():\n    {body}\n\n\n__all__ = ["none"]\n')
+    with pytest.raises(weave.WeaveError, match="drew a figure and did not return it"):
+        weave.weave([entry], root)
+
+
+def test_experiments_run_again_when_code_changes_and_only_then(course, monkeypatch):
+    root, entry = course(DEMO)
+    runs = []
+    run = weave._run_apart
+    monkeypatch.setattr(weave, "_run_apart", lambda *arguments: runs.append(arguments) or run(*arguments))
+    weave.weave([entry], root)
+    weave.weave([entry], root)
+    course(DEMO.replace("One sentence.", "Two sentences. Really."))
+    assert "Really." in weave.weave([entry], root)["demo"]
+    assert len(runs) == 1
+    course(DEMO.replace("math.pi", "3"))
+    assert "area 12\n" in weave.weave([entry], root)["demo"]
+    assert len(runs) == 2
+
+
+def test_output_with_fences_stays_in_its_box():
+    box = next(weave._output({"text": "a ```` b", "figures": []}, "show_it"))
+    fence = box[: box.index("{")]
+    assert len(fence) > 4
+    assert box.endswith("\n" + fence)
+
+
+def test_the_command_writes_markdown_and_names_an_unknown_chapter(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        weave.main(["--out", str(tmp_path), "nowhere"])
+    assert "no such chapter: nowhere" in capsys.readouterr().err
+    weave.main(["--measure"])
+    assert "02 tensor" in capsys.readouterr().out
