@@ -1,0 +1,2 @@
+from tt_tensor.tensor import *
+from tt_tensor.more_ops import *
