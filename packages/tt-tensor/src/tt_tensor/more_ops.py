@@ -396,7 +396,7 @@ def scatter_add(values, /, index, dim, shape):
 
 
 def gather(x: Tensor, dim: int, index) -> Tensor:
-    """out[i][j] = x[index[i][j]][j] for dim 0, x[i][index[i][j]] for dim 1, and so on; `index` holds integers."""
+    """`out[i][j] = x[index[i][j]][j]` for dim 0, `x[i][index[i][j]]` for dim 1, and so on; `index` holds integers."""
     where_ = index._array if isinstance(index, Tensor) else np.asarray(index)
     dim = _dim(dim, x.ndim)
     if where_.dtype.kind not in "iu":
