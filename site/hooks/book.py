@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import html
+import json
 import re
 from pathlib import Path
 
@@ -121,5 +121,7 @@ def _reference(module: str, file: Path) -> str:
     told = f"Told in [{chapter}](../chapters/{chapter.slug}.md)." if isinstance(chapter, weave.Chapter) else ""
     if isinstance(chapter, weave.Appendix):
         told = f"Told in the appendix [{chapter.title}](../chapters/{chapter.slug}.md)."
-    names = " ".join(f"[`{html.escape(name)}`][{module}.{name}]" for name in public_names(file))
-    return f"---\ntitle: {module}\n---\n\n# {module}\n\n{told}\n\n{names}\n{{ .tt-names }}\n\n::: {module}\n"
+    names = public_names(file)
+    links = " ".join(f"[`{name}`][{module}.{name}]" for name in names)
+    members = f"::: {module}\n    options:\n      members: {json.dumps(names)}\n"
+    return f"---\ntitle: {module}\n---\n\n# {module}\n\n{told}\n\n{links}\n{{ .tt-names }}\n\n{members}"

@@ -54,6 +54,9 @@ class WeaveError(Exception):
 # -- reading a chapter ------------------------------------------------------------------------------------------------
 
 
+IMPORTS, CONTRACT = "Imports", "What this chapter exports"
+
+
 @dataclass(frozen=True)
 class Prose:
     line: int
@@ -65,7 +68,7 @@ class Code:
     line: int
     source: str
     show: str | None = None  # the experiment that this block ends with
-    contract: bool = False  # the block is the chapter's `__all__`
+    aside: str = ""  # what a block is that a reader of the story may skip: IMPORTS or CONTRACT
 
     @property
     def last_line(self) -> int:
@@ -115,7 +118,7 @@ def read_chapter(source: str, name: str) -> Text:
             blocks.append(_prose(lines, start, number - 1, name))
         else:
             number += 1
-    blocks = _joined(blocks, lines)
+    blocks = _joined([_unfolded(block) for block in _joined(blocks)])
     if not blocks or not isinstance(blocks[0], Prose) or not (title := re.match(r"# (.+)", blocks[0].text)):
         raise WeaveError(f"{name}:1: a chapter begins with its title, in a comment: `# # Tensor`")
     blocks[0] = Prose(blocks[0].line, blocks[0].text[title.end() :].lstrip("\n"))
@@ -155,7 +158,18 @@ def _code(node: ast.stmt, lines: list[str], tree: ast.Module) -> Code:
     start = _first_line(node)
     source = "\n".join(lines[start - 1 : node.end_lineno])
     show = node.name if isinstance(node, ast.FunctionDef) and node.name.startswith("show_") else None
-    return Code(start, source, show, _is_contract(node))
+    return Code(start, source, show, _aside(node))
+
+
+def _aside(node: ast.stmt) -> str:
+    return IMPORTS if isinstance(node, ast.Import | ast.ImportFrom) else CONTRACT if _is_contract(node) else ""
+
+
+def _unfolded(block: Prose | Code) -> Prose | Code:
+    """A few imports need not be folded away."""
+    if isinstance(block, Code) and block.aside == IMPORTS and block.source.count("\n") < 4:
+        return Code(block.line, block.source)
+    return block
 
 
 def public_names(tree: ast.Module) -> list[str]:
@@ -168,16 +182,16 @@ def _is_contract(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
 
 
-def _joined(blocks: list[Prose | Code], lines: list[str]) -> list[Prose | Code]:
+def _joined(blocks: list[Prose | Code]) -> list[Prose | Code]:
     """Neighbours of one kind become one block; an experiment ends a block, since its output stands under it."""
     out: list[Prose | Code] = []
     for block in blocks:
         last = out[-1] if out else None
         if isinstance(last, Prose) and isinstance(block, Prose):
             out[-1] = Prose(last.line, last.text + "\n\n" + block.text)
-        elif isinstance(last, Code) and isinstance(block, Code) and not (last.show or last.contract or block.contract):
+        elif isinstance(last, Code) and isinstance(block, Code) and not last.show and last.aside == block.aside:
             blank = "\n" * min(2, block.line - last.last_line)  # two blank lines of the file are one on the page
-            out[-1] = Code(last.line, last.source + blank + block.source, block.show)
+            out[-1] = Code(last.line, last.source + blank + block.source, block.show, block.aside)
         else:
             out.append(block)
     return out
@@ -320,8 +334,8 @@ def page(entry: Chapter | Appendix, outputs: dict[str, dict], course: Curriculum
             for level, heading in headings(block.text):
                 if level <= 2:
                     in_exercises = heading.lower().startswith("exercise")
-        elif block.contract:
-            parts.append(_folded("What this chapter exports", _fence(block), "tt-contract"))
+        elif block.aside:
+            parts.append(_folded(block.aside, _fence(block), "tt-aside"))
         else:
             output = _output(outputs[block.show], block.show) if block.show in outputs else ()
             shown = "\n\n".join([_fence(block), *output])
@@ -437,7 +451,7 @@ def measure(source: str, name: str) -> Measures:
         if isinstance(block, Prose):
             words += _words(" ".join(_outside_fences(block.text)))
             runs.append((0, block.line))
-        elif not block.contract:
+        elif block.aside != CONTRACT:
             size, at = runs[-1]
             more = sum(bool(line.strip()) for line in block.source.splitlines())
             runs[-1] = (size + more, at if size else block.line)
