@@ -57,13 +57,13 @@ RULES: dict[Primitive, tuple | Callable] = {}
 NO_GRADIENT: set[Primitive] = set()
 
 
-def rule(primitive: Primitive, *shares: Callable | None) -> None:
+def rule(primitive: Primitive, *shares: Callable | None, each: Callable | None = None) -> None:
     """Enter the derivatives of a primitive into the table: for each input a function (g, out, *inputs, **params) -> gradient.
 
-    None stands for an input that has no gradient, such as a mask."""
+    None stands for an input that has no gradient, such as a mask. For a primitive that takes any number of inputs, `each(i)` makes the function for the i-th."""
     if primitive in RULES:
         raise ValueError(f"{primitive.name} has a rule already")
-    RULES[primitive] = shares
+    RULES[primitive] = each or shares
 
 
 rule(tt.add, lambda g, out, x, y: g, lambda g, out, x, y: g)
@@ -86,10 +86,11 @@ rule(tt.permute, lambda g, out, x, dims: tt.permute(g, dims=tuple(sorted(range(l
 rule(tt.expand, lambda g, out, x, shape: g)
 rule(tt.getitem, lambda g, out, x, index: tt.place(g, index=index, shape=x.shape))
 rule(tt.place, lambda g, out, values, index, shape: g[index])
-rule(tt.sum, lambda g, out, x, dim, keepdim: tt.expand(_with_summed_dims(g, x, dim, keepdim), shape=x.shape))  # exercise
+rule(tt.sum, lambda g, out, x, dim=None, keepdim=False: tt.expand(with_summed_dims(g, x, dim, keepdim), shape=x.shape))  # exercise
 
 
-def _with_summed_dims(g, x, dim, keepdim):
+def with_summed_dims(g, x, dim, keepdim):
+    """g with the dimensions that a reduction of x took away put back, with size 1."""
     if keepdim or g.ndim == x.ndim:
         return g
     gone = range(x.ndim) if dim is None else [d % x.ndim for d in ([dim] if isinstance(dim, int) else dim)]
@@ -198,6 +199,8 @@ def _remembered(array, primitive, tensors, params):
     if rules is None or array.dtype.kind != "f":
         return _without_history(array, primitive)
     node = _new(Traced)
+    if type(rules) is not tuple:
+        rules = tuple(rules(i) for i in range(len(tensors)))
     node._array, node.requires_grad, node.grad, node._hooks = array, True, None, None
     node._primitive, node._rules, node._inputs, node._params = primitive, rules, tensors, params
     node._made, node._watched = tick(), False
@@ -423,3 +426,70 @@ def _on_the_way(outputs, inputs) -> set[int]:
         if any(id(t) in useful for t in nodes[made]._inputs):
             useful.add(id(nodes[made]))
     return useful
+
+
+def check_first_derivatives():
+    x = Tensor(3.0, requires_grad=True)
+    (x**2).backward()
+    assert x.grad.item() == 6.0
+
+
+# ## The witness
+#
+# The referee of chapter 05 again. `check_gradients` compares with it everything that `grad` says about a function: for each input, and then, because `create_graph` makes the gradient itself a function that can be differentiated, for the gradient's gradient.
+
+
+def check_gradients(function: Callable, *inputs: Tensor, order: int = 2, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-5) -> None:
+    """Compare the gradients of `function(*inputs)` with central differences, up to second order by default.
+
+    Inputs must be float64, those to be checked with requires_grad. Raises AssertionError that names the order, the input and the worst element."""
+    watched = [t for t in inputs if t.requires_grad]
+    if not watched or any(t.dtype != np.float64 for t in watched):
+        raise ValueError("check_gradients needs float64 inputs, at least one of which requires a gradient; finite differences drown in float32's rounding")
+    weights: list[Tensor] = []
+
+    def weighted():
+        return _weighed(_listed(function(*inputs)), weights)
+
+    _compare(weighted, watched, 1, eps, atol, rtol)
+    if order > 1:
+        more: list[Tensor] = []
+        _compare(lambda: _weighed(grad(weighted(), watched, create_graph=True, allow_unused=True), more), watched, 2, eps, atol, rtol)
+
+
+# An output of many elements is made one number by weighing its elements with fixed random weights; a plain sum would not notice two elements that were swapped.
+
+
+def _weighed(outputs, weights: list[Tensor]) -> Tensor:
+    outputs = [o for o in outputs if o is not None]
+    if not weights:
+        random = np.random.default_rng(len(outputs))
+        weights += [Tensor(random.uniform(0.5, 1.5, o.shape)) for o in outputs]
+    total = Tensor(np.zeros(()))
+    for output, weight in zip(outputs, weights):
+        total = total + (output * weight).sum()
+    return total
+
+
+def _compare(scalar, watched, order, eps, atol, rtol):
+    result = scalar()
+    ours = grad(result, watched, allow_unused=True) if result.requires_grad else (None,) * len(watched)
+    for position, (tensor, gradient) in enumerate(zip(watched, ours)):
+        found = np.zeros(tensor.shape) if gradient is None else gradient.numpy()
+        with enable_grad() if order > 1 else no_grad():
+            expected = tt.slope(scalar, tensor, eps)
+        wrong = ~np.isclose(found, expected, rtol=rtol, atol=atol, equal_nan=False)
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise AssertionError(
+                f"gradient of order {order} with respect to input {position}, shape {tensor.shape}: at {at} it is {found[at]:.6g}, finite differences say {expected[at]:.6g}; {wrong.sum()} of {wrong.size} elements are off"
+            )
+
+
+def check_by_referee():
+    random = np.random.default_rng(0)
+    x, y = (Tensor(random.uniform(0.5, 2, shape), requires_grad=True) for shape in ((3, 4), (4,)))
+    check_gradients(lambda x, y: (x * y).exp() / (y + x.sum(1, keepdim=True)), x, y)
+    check_gradients(lambda x, y: x @ y + x.log()[:, 1], x, y)
+
+__all__ = ["NO_GRADIENT", "RULES", "Traced", "backward", "check_gradients", "enable_grad", "grad", "is_grad_enabled", "no_grad", "record", "rule", "unbroadcast", "with_summed_dims"]

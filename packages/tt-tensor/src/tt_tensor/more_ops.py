@@ -285,6 +285,12 @@ def cumsum(x, /, dim):
     return np.cumsum(x, axis=_dim(dim, x.ndim), dtype=int64 if x.dtype.kind in "iub" else None)
 
 
+@primitive
+def flip(x, /, dim):
+    """The elements along `dim` in reverse order; a view."""
+    return np.flip(x, dim)
+
+
 Extreme = namedtuple("Extreme", ["values", "indices"])
 
 
@@ -533,7 +539,7 @@ clamp = clip
 
 __all__ = [
     "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "cast", "cat", "ceil", "choose", "chunk", "clamp", "clip", "concat", "copied", "cos", "cumsum",
-    "empty", "erf", "eye", "flatten", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "linspace", "logical_and", "logical_not",
+    "empty", "erf", "eye", "flatten", "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "linspace", "logical_and", "logical_not",
     "logical_or", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot", "ones_like", "prod", "rand_like", "randint", "randn_like", "randperm",
     "remainder", "round", "scatter_add", "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril", "triu",
     "unsqueeze", "where", "zeros_like",

@@ -1,0 +1,424 @@
+# # Activations
+#
+# At the end of this chapter there are ten functions that bend, so that a stack of layers can say more than one layer; and a softmax that
+# does not break on large numbers.
+
+# ## The hurt
+#
+# Chapter 02 ended with two linear maps that were one: 704 numbers that could say no more than 24. It is worth seeing what that costs. The smallest problem that no linear map can solve is XOR:
+# answer 1 if exactly one of two inputs is 1.
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tt_tensor.more_ops import erf, tanh
+from tt_tensor.setup import measure
+from tt_tensor.tensor import Tensor, _floating, primitive, quiet, randn, tensor, zeros
+
+
+def xor_points() -> tuple[Tensor, Tensor]:
+    """The four inputs of XOR, shape (4, 2), and its answers, shape (4, 1)."""
+    return Tensor([[0, 0], [0, 1], [1, 0], [1, 1]]), Tensor([[0], [1], [1], [0]])
+
+
+def show_hurt():
+    x, wanted = xor_points()
+    with_ones = np.hstack([x.numpy(), np.ones((4, 1), np.float32)])
+    best, *_ = np.linalg.lstsq(with_ones, wanted.numpy(), rcond=None)
+    print("input   wanted  the best linear answer")
+    for row, target, answer in zip(x.tolist(), wanted.tolist(), (with_ones @ best).tolist()):
+        print(f"{row}  {target[0]:.0f}     {answer[0]:.3f}")
+
+
+# The best that a linear map can do on XOR is to say one half to everything, and by the calculation of chapter 02 a tower of linear maps does no better.
+
+# ## The smallest thing that could work
+#
+# Put something between the layers that is not linear. The first thing that comes to mind is a switch: 1 above zero, 0 below. That is what the neurons of McCulloch and Pitts did in 1943.
+
+
+def step(x: Tensor) -> Tensor:
+    """1 where x is positive, 0 elsewhere."""
+    return (x > 0).to(x.dtype)
+
+
+def check_step_solves_xor():
+    x, wanted = xor_points()
+    hidden = step(x @ Tensor([[1, 1], [1, 1]]) - Tensor([0.5, 1.5]))  # "at least one", "both"
+    assert (step(hidden @ Tensor([[1], [-1]]) - 0.5) == wanted).all()
+
+
+# It works: two hidden units, one that fires for *at least one* and one that fires for *both*, and the output takes the first but not the second. It disappoints in one
+# way. We chose those weights by thinking. To find weights by improving them little by little, one must be able to ask what a small change of a weight does to the
+# answer; and for a switch the answer is: nothing, until it suddenly does everything. Its slope is 0 wherever it exists.
+
+# ## The idea: bend, and have a slope
+#
+# We want functions that are not straight and have a slope nearly everywhere. And since later the slope is what everything depends on, each function in
+# this chapter comes with its derivative, derived once on paper and checked by the least clever method there is: walk a little to the right, a little to the left, and look.
+
+
+def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:
+    """The derivative of an elementwise function by central differences, in float64."""
+    x = np.asarray(x, np.float64)
+    return (function(x + distance) - function(x - distance)) / (2 * distance)
+
+
+# The error of the difference quotient is about `distance` squared, plus rounding; with float64 numbers it agrees with a right formula to nine digits.
+
+# ## ReLU
+#
+# The simplest bend: keep what is positive.
+#
+# $$ \operatorname{relu}(x) = \max(x, 0), \qquad \operatorname{relu}'(x) = \begin{cases} 1 & x > 0 \\ 0 & x \le 0 \end{cases} $$
+#
+# At zero there is no slope. We take 0, as PyTorch does.
+
+
+@primitive
+def relu(x, /):  # exercise
+    """max(x, 0), element by element."""
+    return np.maximum(x, 0)
+
+
+def relu_slope(x):  # exercise
+    """The derivative of relu: 1 where x is positive, 0 elsewhere."""
+    return (x > 0) * 1.0
+
+
+# A unit that is negative for every input has slope 0 for every input, and will never change again: it is dead. The leaky version lets a little through, and ELU approaches $-\alpha$ smoothly.
+#
+# $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases} \qquad \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
+
+
+@primitive
+def leaky_relu(x, /, negative_slope=0.01):
+    """x where it is positive, negative_slope * x elsewhere."""
+    return (np.maximum if negative_slope <= 1 else np.minimum)(x, x * negative_slope)
+
+
+@primitive
+def elu(x, /, alpha=1.0):
+    """x where it is positive, alpha * (exp(x) - 1) elsewhere. Clevert et al., 2015."""
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
+
+
+def elu_slope(x, alpha=1.0):
+    """The derivative of elu: 1 where x is positive, alpha * exp(x) elsewhere."""
+    return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
+
+
+# Look at `elu`. There is no branch: for a positive element the second term is $\\alpha(e^0 - 1) = 0$, for a negative one the first is. `np.where` would have been the obvious way, and takes about fifteen times as long, as the table of costs below shows by example. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element
+# that does not need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
+
+# ## Sigmoid and tanh
+#
+# The sigmoid squeezes the line into $(0, 1)$, which makes its output a probability:
+#
+# $$ \sigma(x) = \frac{1}{1 + e^{-x}}, \qquad \sigma'(x) = \sigma(x)\,(1 - \sigma(x)). $$
+#
+# Written down like that it is also a trap. What does $e^{-x}$ do for $x = -1000$?
+
+
+def sigmoid_naive(x):
+    """The formula as it stands."""
+    return np.exp(x) / (1 + np.exp(x))
+
+
+def show_overflow():
+    x = np.array([-1000.0, -10.0, 0.0, 10.0, 1000.0], np.float32)
+    with quiet():
+        print("x       ", x)
+        print("naive   ", sigmoid_naive(x))
+        print("sigmoid ", sigmoid(x))
+
+
+# The largest `float32` is about $3.4 \cdot 10^{38}$, so $e^{89}$ is infinite, and infinity divided by infinity is not a number. The cure is never to raise $e$ to a positive power. For $x \ge 0$ use $1 / (1 + e^{-x})$, for $x < 0$ the same fraction
+# multiplied by $e^x$ above and below, $e^x / (1 + e^x)$. In both cases the denominator is $1 + e^{-|x|}$ and the numerator is $e^{\min(x, 0)}$, and neither power is ever positive.
+
+
+@primitive
+def sigmoid(x, /):  # exercise
+    """1 / (1 + exp(-x)), element by element, without overflow."""
+    x = _floating(x)
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+
+
+def sigmoid_slope(x):  # exercise
+    """The derivative of sigmoid, s * (1 - s)."""
+    s = sigmoid(x)
+    return s * (1 - s)
+
+
+# `tanh` is a sigmoid that runs from $-1$ to $1$: $\tanh x = 2\sigma(2x) - 1$. NumPy has a stable one, and chapter 02 made it a primitive. Its slope is $1 - \tanh^2 x$. Both functions *saturate*: a few units away from zero they are flat, the slope is nearly 0, and a unit that sits there
+# learns nearly nothing. The slope of the sigmoid never exceeds $\frac14$, so ten of them in a row leave at most a millionth of it.
+
+
+def tanh_slope(x):
+    """The derivative of tanh, 1 - tanh(x)**2."""
+    return 1 - np.tanh(x) ** 2
+
+
+# ## Smooth relatives of ReLU
+#
+# `softplus` is $\ln(1 + e^x)$, a ReLU with a rounded corner, whose derivative is the sigmoid. It overflows in the same way and is cured in the same way:
+# $\ln(1 + e^x) = \max(x, 0) + \ln(1 + e^{-|x|})$. (PyTorch's has a threshold above which it returns $x$ itself. This form needs none.)
+
+
+@primitive
+def softplus(x, /, beta=1.0):
+    """log(1 + exp(beta * x)) / beta, without overflow."""
+    scaled = _floating(x) * beta
+    return (np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))) / beta
+
+
+# `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) + x\,\sigma(x)(1 - \sigma(x))$. It is made of primitives that we have, so it is a plain function.
+
+
+def silu(x):
+    """x * sigmoid(x), also called swish. Elfwing et al., 2017."""
+    return x * sigmoid(x)
+
+
+def silu_slope(x):
+    """The derivative of silu, by the product rule."""
+    s = sigmoid(x)
+    return s + x * s * (1 - s)
+
+
+# `gelu` gates with the normal distribution instead, $x\,\Phi(x)$ with $\Phi(x) = \frac12\left(1 + \operatorname{erf}\frac{x}{\sqrt 2}\right)$. GPT-2 was trained with an approximation that needs no error function,
+#
+# $$ \operatorname{gelu}(x) \approx \frac{x}{2}\left(1 + \tanh\left(\sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3)\right)\right). $$
+#
+# People mix the two up, and a third one, $x\,\sigma(1.702\,x)$, with them. At $x = 1$ they give 0.8413, 0.8412 and 0.8458.
+
+
+@primitive
+def gelu(x, /, approximate="none"):  # exercise
+    """x times the normal distribution function, exactly or (approximate="tanh") as in GPT-2. Hendrycks and Gimpel, 2016."""
+    if approximate == "none":
+        return x * _normal_below(x)
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh(_GELU * (x + 0.044715 * x * x * x)))
+    raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
+
+
+_GELU = math.sqrt(2 / math.pi)
+
+
+def _normal_below(x):
+    return 0.5 * (1 + erf(x * (1 / math.sqrt(2))))
+
+
+# Its derivative is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with tanh has a longer one. It is an operation of its own, since a backward pass will need it often.
+
+
+@primitive
+def gelu_slope(x, /, approximate="none"):
+    """The derivative of gelu."""
+    if approximate == "none":
+        return _normal_below(x) + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    t = np.tanh(_GELU * (x + 0.044715 * x * x * x))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
+
+
+# `x * x * x` and not `x**3`: for a power of three NumPy asks the C library, element by element, and that is about eighty times slower.
+
+
+def show_cube():
+    x = np.linspace(-3, 3, 400_000, dtype=np.float32)
+    power, product = measure(lambda: x**3).seconds, measure(lambda: x * x * x).seconds
+    print(f"x**3: {power * 1e3:.2f} ms, x*x*x: {product * 1e3:.2f} ms")
+
+
+# ## The witness
+#
+# All the functions and their slopes in one picture, and every slope against the difference quotient.
+
+SLOPES = {
+    "relu": (relu, relu_slope),
+    "elu": (elu, elu_slope),
+    "sigmoid": (sigmoid, sigmoid_slope),
+    "tanh": (tanh, tanh_slope),
+    "softplus": (softplus, sigmoid),
+    "silu": (silu, silu_slope),
+    "gelu": (gelu, gelu_slope),
+    "gelu (tanh)": (lambda x: gelu(x, approximate="tanh"), lambda x: gelu_slope(x, approximate="tanh")),
+}
+
+
+def check_slopes():
+    x = np.linspace(-5.03, 5.01, 200)  # zero, where relu has a corner, is not among them
+    for name, (function, its_slope) in SLOPES.items():
+        assert np.abs(numeric_slope(function, x) - its_slope(x)).max() < 1e-8, name
+
+
+def show_functions():
+    import matplotlib.pyplot as plt
+
+    x = np.linspace(-4, 4, 400)
+    figure, axes = plt.subplots(2, 4, figsize=(10, 4.6), sharex=True, sharey=True)
+    for axis, (name, (function, its_slope)) in zip(axes.flat, SLOPES.items()):
+        axis.plot(x, function(x), label="function")
+        axis.plot(x, its_slope(x), linestyle="--", label="slope")
+        axis.set_title(name, fontsize=10)
+        axis.set_ylim(-1.3, 2.2)
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+# ## Softmax
+#
+# The last one is of another kind. It does not bend elements; it turns a row of any numbers into probabilities, which are positive and add up to 1:
+#
+# $$ \operatorname{softmax}(x)_i = \frac{e^{x_i}}{\sum_j e^{x_j}} . $$
+#
+# A network that has to choose among ten digits puts out ten numbers, the *logits*, and this makes them comparable. It overflows like the sigmoid. The cure uses that adding a constant to all logits changes nothing, since numerator and denominator are multiplied by the same factor. So subtract the largest,
+# *of each row*: then the largest exponent is 0, no $e^x$ exceeds 1, and one of them is exactly 1, so the sum is not 0 either.
+
+
+@primitive(cost=lambda out, x, **params: 3 * x.size)
+def softmax(x, /, dim):  # exercise
+    """exp(x) / sum(exp(x)) along `dim`, without overflow."""
+    x = _floating(x)
+    e = np.exp(x - x.max(axis=dim, keepdims=True))
+    e /= e.sum(axis=dim, keepdims=True)
+    return e
+
+
+# Its logarithm is wanted even more often: the next chapters but one take $\ln p$ of the right class as their measure of success. Taking `log` after `softmax` throws digits away, for a probability of $10^{-50}$ is 0 in `float32`, and its logarithm is minus infinity. Done in one, it is $x_i - \ln \sum_j e^{x_j}$, and nothing is lost.
+
+
+@primitive(cost=lambda out, x, **params: 3 * x.size)
+def log_softmax(x, /, dim):  # exercise
+    """The logarithm of softmax along `dim`, exact also where softmax itself would round to 0."""
+    x = _floating(x)
+    shifted = x - x.max(axis=dim, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    return shifted
+
+
+def show_softmax():
+    rows = tensor([[1.0, 2.0, 3.0], [1001.0, 1002.0, 1003.0], [0.0, 0.0, 200.0]])
+    print("logits\n", rows, "\nsoftmax\n", softmax(rows, dim=1))
+    with quiet():
+        print("log(softmax)\n", softmax(rows, dim=1).log())
+    print("log_softmax\n", log_softmax(rows, dim=1))
+
+
+# Its derivative is a matrix for each row, since each probability depends on each logit: $\partial p_i / \partial x_j = p_i\,([i = j] - p_j)$. Nobody builds that matrix. What a gradient needs is its product with a vector $g$, and that is $p_j\,(g_j - \sum_i g_i p_i)$: one sum per row.
+
+
+def softmax_backward(p, g):  # exercise
+    """The product of softmax's derivative at the probabilities p, shape (N, C), with the row vectors g, shape (N, C)."""
+    return p * (g - (g * p).sum(axis=1, keepdims=True))
+
+
+def check_softmax_backward():
+    x, g = np.random.default_rng(0).standard_normal((2, 3, 5))
+    eps = 1e-6 * np.eye(5)
+    columns = [((softmax(x + e, dim=1) - softmax(x - e, dim=1)) * g).sum(1) / 2e-6 for e in eps]
+    assert np.abs(np.stack(columns, 1) - softmax_backward(softmax(x, dim=1), g)).max() < 1e-8
+
+
+# ## The cost
+#
+# An activation does little arithmetic for each number, so it costs what it costs to move the number, and every temporary array is another trip. For a million elements, `float32`:
+
+
+def leaky_relu_by_choice(x):
+    """leaky_relu as one would write it first."""
+    return np.where(x.numpy() > 0, x.numpy(), 0.01 * x.numpy())
+
+
+def show_cost():
+    x = randn(1_000_000)
+    contenders = [relu, leaky_relu, leaky_relu_by_choice, tanh, sigmoid, softplus, gelu]
+    times = {function.__name__: measure(function, x).seconds for function in contenders}
+    for name, seconds in times.items():
+        print(f"{name:20s} {seconds * 1e3:7.2f} ms   {seconds / times['relu']:6.1f} times relu")
+
+
+# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. The exact GELU pays for the polynomials of the error function, which run over the whole array many times. Chapter 15 returns to this.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    x = zeros(2, 3)
+    for attempt in (lambda: softmax(x, dim=2), lambda: gelu(x, approximate="sigmoid"), lambda: softmax(x)):
+        try:
+            attempt()
+        except (IndexError, ValueError, TypeError) as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# 1. `hard_sigmoid`: a sigmoid made of straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$, from operations that we have.
+# 2. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it, up to a sign?
+# 3. `softmax_with_temperature`: softmax of $x / T$. Large $T$ evens the probabilities out, small $T$ sharpens them.
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:  # exercise
+    """x / 6 + 1/2, cut off below 0 and above 1."""
+    return (x / 6 + 0.5).clip(min=0.0, max=1.0)
+
+
+def check_hard_sigmoid():
+    assert np.allclose(hard_sigmoid(Tensor([-9, -3, 0, 1.5, 9])).numpy(), [0, 0, 0.5, 0.75, 1])
+
+
+def log_sigmoid(x: Tensor) -> Tensor:  # exercise
+    """log(sigmoid(x)), exact also where sigmoid(x) rounds to 0."""
+    return -softplus(-x)
+
+
+def check_log_sigmoid():
+    assert np.allclose(log_sigmoid(Tensor([-1000, 0, 1000])).numpy(), [-1000, -math.log(2), 0])
+
+
+def softmax_with_temperature(x: Tensor, temperature: float) -> Tensor:  # exercise
+    """softmax of x / temperature along the last dimension. Raises ValueError for a temperature that is not positive."""
+    if temperature <= 0:
+        raise ValueError(f"the temperature must be positive, not {temperature}")
+    return softmax(x / temperature, dim=-1)
+
+
+def check_softmax_with_temperature():
+    x = Tensor([1.0, 2.0, 3.0])
+    cold, warm, hot = (softmax_with_temperature(x, t).max().item() for t in (0.1, 1.0, 100.0))
+    assert cold > 0.999 and 0.66 < warm < 0.67 and hot < 0.34
+
+
+# ## A road not taken
+#
+# Searches by machine for better activations (Ramachandran et al., 2017, who found swish that way) gave curves that differ from GELU and SiLU by less than the width of a line in the picture above. PyTorch has some thirty activations; most networks use two. Another road was not to bend each number but to let units compete, as in maxout; it doubles the weights for the same width and has not come back.
+
+# ## What hurts next
+#
+# With a bend between them, two layers can solve XOR, and many layers can do much more. This is a network of four layers that reads a digit of 64 pixels:
+
+
+def show_loose_arrays():
+    sizes = [64, 128, 64, 32, 10]
+    weights = [randn(n, m) / math.sqrt(m) for m, n in zip(sizes, sizes[1:])]
+    biases = [zeros(n) for n in sizes[1:]]
+    x = randn(5, 64)
+    for weight, bias in zip(weights[:-1], biases[:-1]):
+        x = relu(x @ weight.T + bias)
+    probabilities = softmax(x @ weights[-1].T + biases[-1], dim=1)
+    print(f"{len(weights) + len(biases)} loose arrays, {sum(a.numel() for a in weights + biases):,} numbers, output {probabilities.shape}")
+
+
+# Eight arrays, carried by hand through every function that needs them: to be initialised, to be saved, to be improved, each under a name that has to be spelled right each time. Somebody should carry them for us: chapter 04, *Layers*.
+
+__all__ = [
+    "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "numeric_slope", "relu", "relu_slope", "sigmoid",
+    "sigmoid_naive", "sigmoid_slope", "silu", "silu_slope", "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh", "tanh_slope", "xor_points",
+]

@@ -1,0 +1,694 @@
+# # Layers
+#
+# At the end of this chapter a network is one object. It knows its weights by name, counts them, prints itself, saves them and takes them back; and the first machine that learned, Rosenblatt's perceptron of 1957, runs on it.
+
+# ## The hurt
+#
+# Chapter 03 ended with a network of four layers as eight loose arrays. Here is what carrying them by hand looks like when the network has to be *improved* a little, which is what all the chapters from here on do:
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tt_tensor import activations, more_ops
+from tt_tensor.activations import relu
+from tt_tensor.setup import generator
+from tt_tensor.tensor import Tensor, from_numpy, ones, primitive, rand, randn, zeros
+
+
+def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
+    """Subtract from each of six arrays its change."""
+    w1, b1 = w1 - change["w1"], b1 - change["b1"]
+    w2, b2 = w2 - change["w2"], b2 - change["b1"]
+    w3, b3 = w3 - change["w3"], b3 - change["b3"]
+    return w1, b1, w2, b2, w3, b3
+
+
+# Did you see it? The second line takes `change["b1"]` where `b2` was meant. If the two have equal sizes nobody will ever be told; the network just learns a little worse. Every further layer adds two names to six lists of names.
+
+# ## The smallest thing that could work
+#
+# A layer is a weight, a bias, and what it does with them. So make it an object.
+
+
+class SmallestLayer:
+    def __init__(self, n_in, n_out):
+        self.weight, self.bias = randn(n_out, n_in), zeros(n_out)
+
+    def __call__(self, x):
+        return x @ self.weight.T + self.bias
+
+
+# Two numbers less to carry for each layer. But a network of such layers is again a bunch of loose objects: who lists all their weights? We would write a function that visits each layer by name, and forget one.
+
+# ## The idea: assignment registers
+#
+# When we write `self.hidden = Linear(64, 32)`, we have already said everything: there is a part, and its name is `hidden`. Python lets an object watch its own assignments (`__setattr__`). So the object can note which of its attributes are parameters and which are parts, and the tree of names that results
+# is all that listing, saving and loading need.
+#
+# ```mermaid
+# flowchart TD
+#     N["net"] --> H["hidden: Linear"] --> HW["hidden.weight (32, 64)"]
+#     H --> HB["hidden.bias (32,)"]
+#     N --> A["act: ReLU"]
+#     N --> O["out: Linear"] --> OW["out.weight (10, 32)"]
+#     O --> OB["out.bias (10,)"]
+# ```
+
+# ## Parameter
+#
+# First a word for "tensor that is meant to be learned". It differs from a tensor in what it is for, and in that it asks for gradients unless told otherwise.
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: assigned to a module's attribute it is listed by `parameters()`. Requires a gradient by default."""
+
+    __slots__ = ()
+
+    def __init__(self, data, requires_grad: bool = True):
+        super().__init__(data, requires_grad=requires_grad)
+
+    def __repr__(self):
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+# ## Module
+#
+# A module has three drawers: parameters, buffers (arrays that belong to it and are saved with it, but are not learned, such as running averages), and modules. `__setattr__` sorts what it is given.
+
+
+class Registry:
+    """Sorts attributes into parameters, buffers and parts as they are assigned."""
+
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Any]
+    training: bool
+
+    def __init__(self):
+        for drawer in ("_parameters", "_buffers", "_modules"):
+            object.__setattr__(self, drawer, {})
+        object.__setattr__(self, "training", True)
+
+    def __setattr__(self, name: str, value) -> None:  # exercise
+        if "_parameters" not in self.__dict__:
+            raise AttributeError(f"call super().__init__() before assigning {type(self).__name__}.{name}")
+        drawer = self._drawer_for(name, value)
+        for other in (self._parameters, self._buffers, self._modules, self.__dict__):
+            if other is not drawer:
+                other.pop(name, None)
+        drawer[name] = value
+
+    def _drawer_for(self, name, value):
+        if isinstance(value, Parameter) or (value is None and name in self._parameters):
+            return self._parameters
+        if isinstance(value, Registry):
+            return self._modules
+        return self._buffers if name in self._buffers else self.__dict__
+
+    def __getattr__(self, name: str) -> Any:
+        for drawer in ("_parameters", "_buffers", "_modules"):
+            if name in self.__dict__.get(drawer, ()):
+                return self.__dict__[drawer][name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for drawer in (self._parameters, self._buffers, self._modules, self.__dict__):
+            if name in drawer:
+                del drawer[name]
+                return
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Keep a tensor that is saved with the module, but not learned."""
+        self._buffers[name] = tensor
+
+
+# `__getattr__` is called only for what ordinary lookup does not find, which is right: what is in a drawer is not in the object's own dictionary.
+#
+# The tree can be walked. One function yields all modules with their dotted names, and everything else is written with it. A module that appears at two places (two layers that share weights) is visited once.
+
+
+class Tree(Registry):
+    """Walks through a module and its parts."""
+
+    def named_modules(self, prefix: str = "", memo: set | None = None) -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) for this module (named '') and all modules below it."""
+        memo = set() if memo is None else memo
+        if id(self) not in memo:
+            memo.add(id(self))
+            yield prefix, self  # type: ignore[misc]
+            for name, part in self._modules.items():
+                if part is not None:
+                    yield from part.named_modules(f"{prefix}.{name}" if prefix else name, memo)
+
+    def _named(self, drawer: str) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for prefix, module in self.named_modules():
+            for name, tensor in getattr(module, drawer).items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield f"{prefix}.{name}" if prefix else name, tensor
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:  # exercise
+        """(dotted name, parameter) for all parameters, each once."""
+        yield from self._named("_parameters")
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once; what an optimizer wants to know."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """(dotted name, buffer) for all buffers."""
+        yield from self._named("_buffers")
+
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def children(self) -> Iterator[Module]:
+        """The parts of this module, without their parts."""
+        return (part for part in self._modules.values() if part is not None)
+
+
+# (The one recursion in this book is here: modules are nested a few levels deep, not twenty thousand.)
+#
+# A `Module` proper adds behaviour. Calling it runs `forward`. `train()` and `eval()` say in which mode it is, for layers such as dropout that behave differently when the network is used rather than trained. `apply` does something to every part.
+
+
+class Behaving(Tree):
+    """Calling, modes, and doing something to every part."""
+
+    def forward(self, *inputs, **options):
+        """What the module computes. Every module defines its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+
+    def __call__(self, *inputs, **options) -> Any:
+        return self.forward(*inputs, **options)
+
+    def train(self, mode: bool = True):
+        """Switch this module and all parts to training (or, with False, to evaluation); returns the module."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        """Switch to evaluation: dropout off, running averages in use. Returns the module."""
+        return self.train(False)
+
+    def apply(self, function: Callable[[Module], Any]):
+        """Call `function` with every part, innermost first, then with this module, which is returned."""
+        for module in reversed(list(self.modules())):
+            function(module)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def requires_grad_(self, requires_grad: bool = True):
+        """Ask for gradients of all parameters, or freeze them; returns the module."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+
+# ## Saving and loading
+#
+# `state_dict` is the tree written as a flat dictionary. `load_state_dict` is where silent failure would be worst: a checkpoint with a renamed layer that loads "successfully" leaves random weights in place. So it compares names and shapes first, says everything that does not match, and changes nothing until all is well. Values are copied *into* the parameters; they stay the same objects, which optimizers hold.
+
+
+class Module(Behaving):
+    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define forward()."""
+
+    def state_dict(self) -> OrderedDict[str, Tensor]:  # exercise
+        """All parameters and buffers by their dotted names, sharing memory with the module. A tensor that is shared appears under each of its names."""
+        state = OrderedDict()
+        for prefix, module in self.named_modules():
+            for name, tensor in (module._parameters | module._buffers).items():
+                if tensor is not None:
+                    state[f"{prefix}.{name}" if prefix else name] = tensor.detach()
+        return state
+
+    def load_state_dict(self, state, strict: bool = True) -> None:  # exercise
+        """Copy the values of `state` into parameters and buffers of the same names.
+
+        Raises RuntimeError that lists missing and unexpected names (unless not strict) and different shapes; then nothing has been changed."""
+        own = self.state_dict()
+        problems = _mismatches(own, state) if strict else []
+        problems += [f"{n}: shape {np.shape(state[n])} in the state, {own[n].shape} in the module" for n in own if n in state and np.shape(state[n]) != own[n].shape]
+        if problems:
+            raise RuntimeError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+        for name in own:
+            if name in state:
+                own[name].copy_(state[name])
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses when the module is printed."""
+        return ""
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        lines = [f"  ({name}): " + repr(part).replace("\n", "\n  ") for name, part in self._modules.items()]
+        inside = "\n" + "\n".join(lines) + "\n" if lines else self.extra_repr()
+        return f"{type(self).__name__}({inside})" + (f"  # {count:,} parameters" if count else "")
+
+
+def _mismatches(own, state):
+    missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
+    return ([f"missing: {', '.join(missing)}"] if missing else []) + ([f"unexpected: {', '.join(unexpected)}"] if unexpected else [])
+
+
+# ## Linear
+#
+# The layer itself, $y = x W^T + b$. The weight is stored as (out, in), as PyTorch stores it: a row holds the weights of one unit. It is one primitive, not a transpose, a product and an addition, because then its derivative can be written down directly in the layout in which the weight is stored; and the bias is added in place, to an array that nobody else has seen yet.
+
+
+@primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
+def affine(x, weight, bias, /):  # exercise
+    """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,)."""
+    out = x @ weight.T
+    out += bias
+    return out
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: (..., in) -> (..., out). Raises ValueError when the sizes do not fit."""
+    if x.shape[-1:] != weight.shape[-1:]:
+        raise ValueError(f"linear: the input has {x.shape[-1:]} features (shape {x.shape}), but the weight of shape {weight.shape} expects {weight.shape[-1:]}")
+    return x @ weight.T if bias is None else affine(x, weight, bias)
+
+
+# Which numbers does a new layer start with? Zeros will not do: all units of a layer would compute the same, receive the same corrections and remain the same for ever. Random numbers of size 1 will not do either. A sum of $n$ products of such numbers has a standard deviation of $\sqrt n$; after a few layers everything is enormous, or, behind a `tanh`, saturated. Look at ten layers of 256 units:
+
+
+def show_initialisation():
+    x = randn(1000, 256)
+    print("standard deviation of the output of ten tanh layers of 256 units")
+    for name, scale in (("weights of size 1", 1.0), ("weights of size 1/sqrt(n)", 1 / 16), ("weights of size 0.01", 0.01)):
+        h, spread = x, []
+        for _ in range(10):
+            h = more_ops.tanh(h @ (randn(256, 256) * scale))
+            spread.append(h.std().item())
+        print(f"{name:26s}", " ".join(f"{s:.3f}" for s in spread))
+
+
+# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws uniformly from $\pm 1/\sqrt{n}$, and so do we. These functions overwrite a parameter in place and return it.
+
+
+def _fans(tensor: Tensor) -> tuple[int, int]:
+    if tensor.ndim < 2:
+        raise ValueError(f"fan-in and fan-out need at least 2 dimensions; this tensor has shape {tensor.shape}")
+    field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * field, tensor.shape[0] * field
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """Fill with uniform random numbers from [a, b)."""
+    return tensor.copy_(generator().uniform(a, b, tensor.shape))
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Fill with normal random numbers."""
+    return tensor.copy_(generator().normal(mean, std, tensor.shape))
+
+
+def constant_(tensor: Tensor, value: float) -> Tensor:
+    """Fill with one number."""
+    return tensor.fill_(value)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill with 0."""
+    return tensor.fill_(0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill with 1."""
+    return tensor.fill_(1.0)
+
+
+# Xavier initialisation (Glorot and Bengio, 2010) balances forward and backward by $\frac{2}{\text{fan-in} + \text{fan-out}}$ as the variance; Kaiming's (He et al., 2015) accounts for ReLU throwing half of the signal away, with a *gain* of $\sqrt 2$.
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor by which weights before a nonlinearity should be larger: PyTorch's table."""
+    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))}
+    if nonlinearity not in gains:
+        raise ValueError(f"no gain is known for {nonlinearity!r}; there is one for {', '.join(gains)}")
+    return gains[nonlinearity]
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Normal with standard deviation gain * sqrt(2 / (fan_in + fan_out))."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans(tensor))))
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Uniform with the same standard deviation: bound gain * sqrt(6 / (fan_in + fan_out))."""
+    bound = gain * math.sqrt(6 / sum(_fans(tensor)))
+    return uniform_(tensor, -bound, bound)
+
+
+def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+    """Normal with standard deviation gain / sqrt(fan)."""
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
+
+
+def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+    """Uniform with standard deviation gain / sqrt(fan)."""
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan(tensor, mode))
+    return uniform_(tensor, -bound, bound)
+
+
+def _fan(tensor, mode):
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f'mode is "fan_in" or "fan_out", not {mode!r}')
+    return _fans(tensor)[mode == "fan_out"]
+
+
+class Linear(Module):
+    """y = x @ weight.T + bias, for x of shape (..., in_features); weight is (out_features, in_features), bias (out_features,)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"Linear needs at least one input and one output, not {in_features} and {out_features}")
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(zeros(out_features, in_features))
+        self.bias = Parameter(zeros(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:  # exercise
+        """Draw weight and bias anew, uniformly from +-1 / sqrt(in_features)."""
+        bound = 1 / math.sqrt(self.in_features)
+        for parameter in self.parameters():
+            uniform_(parameter, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:  # exercise
+        """(..., in_features) -> (..., out_features)."""
+        return linear(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        return f"{self.in_features} -> {self.out_features}" + ("" if self.bias is not None else ", no bias")
+
+
+# ## Layers in a row
+#
+# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop. Their parts are named by their positions, "0", "1", and so on, which is also how they appear in a saved state.
+
+
+class ModuleList(Module):
+    """A list of modules whose parameters belong to the module that holds it."""
+
+    def __init__(self, modules=()):
+        super().__init__()
+        self.extend(modules)
+
+    def append(self, module: Module):
+        """Add a module at the end; returns the list."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} holds modules, not {type(module).__name__}; functions have module forms, such as ReLU() for relu")
+        self._modules[str(len(self._modules))] = module
+        return self
+
+    def extend(self, modules):
+        """Add several modules at the end; returns the list."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __getitem__(self, index):
+        parts = list(self._modules.values())
+        return type(self)(*parts[index]) if isinstance(index, slice) and isinstance(self, Sequential) else ModuleList(parts[index]) if isinstance(index, slice) else parts[index]
+
+    def __len__(self):
+        return len(self._modules)
+
+    def __iter__(self):
+        return iter(self._modules.values())
+
+
+class Sequential(ModuleList):
+    """Modules applied one after the other, in the order given."""
+
+    def __init__(self, *modules):
+        super().__init__(modules)
+
+    def forward(self, x):  # exercise
+        """The last module's output on the last but one's output, and so on."""
+        for module in self:
+            x = module(x)
+        return x
+
+
+# ## Layers without parameters
+#
+# Activations as modules are a name and a call each. One function makes them.
+
+
+def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
+    def __init__(self, *args, **options):
+        Module.__init__(self)
+        given = dict(zip(defaults, args)) | options
+        if len(args) > len(defaults) or set(given) - set(defaults):
+            raise TypeError(f"{name} takes {', '.join(defaults) or 'no options'}; given were {[*args, *options]}")
+        self.options = defaults | given
+
+    def forward(self, x):
+        return function(x, **self.options)
+
+    def extra_repr(self):
+        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+
+    return type(name, (Module,), {"__init__": __init__, "forward": forward, "extra_repr": extra_repr, "__doc__": doc, "__module__": __name__})
+
+
+ReLU = _activation("ReLU", relu, {}, "max(x, 0) as a module.")
+LeakyReLU = _activation("LeakyReLU", activations.leaky_relu, {"negative_slope": 0.01}, "leaky_relu as a module.")
+ELU = _activation("ELU", activations.elu, {"alpha": 1.0}, "elu as a module.")
+Sigmoid = _activation("Sigmoid", activations.sigmoid, {}, "sigmoid as a module.")
+Tanh = _activation("Tanh", more_ops.tanh, {}, "tanh as a module.")
+Softplus = _activation("Softplus", activations.softplus, {"beta": 1.0}, "softplus as a module.")
+GELU = _activation("GELU", activations.gelu, {"approximate": "none"}, "gelu as a module.")
+SiLU = _activation("SiLU", activations.silu, {}, "silu as a module.")
+Softmax = _activation("Softmax", activations.softmax, {"dim": -1}, "softmax as a module.")
+LogSoftmax = _activation("LogSoftmax", activations.log_softmax, {"dim": -1}, "log_softmax as a module.")
+
+
+class Identity(Module):
+    """Its input, unchanged: for leaving a place in a network empty."""
+
+    def forward(self, x):
+        return x
+
+
+class Flatten(Module):
+    """Joins the dimensions from start_dim on: (N, 8, 8) -> (N, 64)."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x):
+        return x.flatten(self.start_dim, self.end_dim)
+
+
+# Dropout (Srivastava et al., 2014) strikes out each number with probability $p$ while the network is trained, so that no unit can rely on a particular other one. The survivors are scaled by $1/(1 - p)$; then the expected sum stays the same, and in evaluation there is nothing to do at all.
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exercise
+    """x with each element set to 0 with probability p and the others divided by 1 - p; x itself when not training."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
+    if not training or p == 0:
+        return x
+    keep = generator().random(x.shape, dtype=np.float32) >= p
+    return x * from_numpy(keep.astype(x.dtype) / max(1 - p, 1e-12))
+
+
+class Dropout(Module):
+    """Drops each element with probability p in training; does nothing in evaluation."""
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
+        self.p = p
+
+    def forward(self, x):
+        return dropout(x, self.p, self.training)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+# ## A network
+#
+# The eight loose arrays of chapter 03, once more.
+
+
+def digits_network() -> Sequential:
+    """64 pixels to 10 digits, with three hidden layers."""
+    return Sequential(Linear(64, 128), ReLU(), Linear(128, 64), ReLU(), Linear(64, 32), ReLU(), Linear(32, 10))
+
+
+def show_network():
+    network = digits_network()
+    print(network)
+    print({name: tensor.shape for name, tensor in network.state_dict().items()})
+
+
+def check_network():
+    network, x = digits_network(), randn(5, 64)
+    by_hand = x
+    for layer in network:
+        by_hand = by_hand @ layer.weight.T + layer.bias if isinstance(layer, Linear) else relu(by_hand)
+    assert np.allclose(network(x).numpy(), by_hand.numpy(), atol=1e-5)
+    assert sum(p.numel() for p in network.parameters()) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
+
+
+def check_state_round_trip():
+    first, second, x = digits_network(), digits_network(), randn(2, 64)
+    second.load_state_dict(first.state_dict())
+    assert (first(x) == second(x)).all()
+
+
+# ## The perceptron
+#
+# One `Linear` with one output and a step: that is the machine that Frank Rosenblatt showed in 1957, and it learned. His rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the weights and $y$ to the bias; if it comes out right, do nothing. If any plane separates the two classes, the rule finds one.
+
+
+def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20) -> list[int]:  # exercise
+    """Rosenblatt's rule on examples x (N, in) with labels +1 or -1 (N,); the number of corrections in each epoch."""
+    history = []
+    for _ in range(epochs):
+        mistakes = 0
+        for example, label in zip(x.numpy(), labels.tolist()):
+            if label * layer(Tensor(example)).item() <= 0:
+                layer.weight.data += Tensor(label * example[None])
+                layer.bias.data += label
+                mistakes += 1
+        history.append(mistakes)
+    return history
+
+
+def show_perceptron():
+    x = randn(200, 2)
+    labels = ((x @ Tensor([2.0, -1.0]) + 0.3) > 0).to(x.dtype) * 2 - 1
+    layer = Linear(2, 1)
+    print("corrections in each epoch:", train_perceptron(layer, x, labels, 15))
+    print("right in the end:", int(((layer(x).squeeze(1) * labels) > 0).sum().item()), "of 200")
+
+
+# The full program, with Rosenblatt's own kind of pictures, is `examples/perceptron_1957`.
+
+# ## The cost
+#
+# Parameters of a `Linear`: in times out, plus out. Multiply-adds for each row: in times out. For 64 rows through our digits network the meter of chapter 02 agrees with the formula.
+
+
+def show_cost():
+    from tt_tensor.tensor import meter
+
+    network, x = digits_network(), rand(64, 64)
+    with meter() as counted:
+        network(x)
+    formula = 64 * sum(layer.in_features * layer.out_features for layer in network if isinstance(layer, Linear))
+    print(counted)
+    print(f"\nformula for the products: {formula:,}")
+
+
+# ## Errors you will meet
+
+
+def show_errors():
+    network = digits_network()
+    state = network.state_dict()
+    state["7.weight"] = state.pop("6.weight")
+    state["0.bias"] = ones(3)
+    for attempt in (lambda: network(zeros(5, 63)), lambda: network.load_state_dict(state), lambda: Sequential(Linear(2, 2), relu), lambda: Dropout(1.5)):
+        try:
+            attempt()
+        except (ValueError, RuntimeError, TypeError) as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# 1. `Residual`: a module that adds its input to what another module makes of it, $x + f(x)$.
+# 2. `count_parameters`: parameters by part, as a dictionary from the name of each direct part to a number.
+# 3. `freeze`: no gradients for the parameters whose names start with a prefix. Returns how many parameters that were.
+
+
+class Residual(Module):
+    """x + inner(x)."""
+
+    def __init__(self, inner: Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):  # exercise
+        """Input and output have the same shape."""
+        return x + self.inner(x)
+
+
+def check_residual():
+    block = Residual(Linear(3, 3))
+    zeros_(block.inner.weight), zeros_(block.inner.bias)
+    assert block(Tensor([1, 2, 3])).tolist() == [1, 2, 3] and [n for n, _ in block.named_parameters()] == ["inner.weight", "inner.bias"]
+
+
+def count_parameters(module: Module) -> dict[str, int]:  # exercise
+    """How many numbers each direct part of the module learns."""
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in module._modules.items()}
+
+
+def check_count_parameters():
+    assert count_parameters(Sequential(Linear(2, 3), ReLU(), Linear(3, 1))) == {"0": 9, "1": 0, "2": 4}
+
+
+def freeze(module: Module, prefix: str) -> int:  # exercise
+    """Ask for no gradients of the parameters whose names start with `prefix`; returns their number."""
+    frozen = [p.requires_grad_(False) for name, p in module.named_parameters() if name.startswith(prefix)]
+    return len(frozen)
+
+
+def check_freeze():
+    network = digits_network()
+    assert freeze(network, "0.") == 2 and [p.requires_grad for p in network.parameters()] == [False] * 2 + [True] * 6
+
+
+# ## A road not taken
+#
+# In JAX's libraries a layer is a pair of pure functions, one that makes a tree of parameters and one that applies it, and the caller carries the tree. That makes it plain what a function depends on, and transformations such as "the gradient with respect to all parameters" become one line. The price is that the tree has to be threaded through everything. PyTorch's objects own their parameters; reading `net.hidden.weight` is worth a great deal while one learns, so we own ours too.
+
+# ## What hurts next
+#
+# The perceptron knew when it was wrong, and could be corrected, because it had two answers. Our digits network gives ten probabilities. Here are two untrained networks and one picture of a 3, so to speak:
+
+
+def show_no_number():
+    x = rand(1, 64)
+    for name in "AB":
+        probabilities = activations.softmax(digits_network()(x), dim=1)
+        print(f"network {name}:", " ".join(f"{p:.3f}" for p in probabilities.tolist()[0]), "  wanted: 3")
+
+
+# Which one is less wrong, and by how much? No number says so, and what cannot be measured cannot be improved little by little. Chapter 05, *Losses*.
+
+__all__ = [
+    "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList", "Parameter", "ReLU", "Residual", "Sequential",
+    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "affine", "calculate_gain", "constant_", "count_parameters", "digits_network", "dropout", "freeze",
+    "kaiming_normal_", "kaiming_uniform_", "linear", "normal_", "ones_", "train_perceptron", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+]

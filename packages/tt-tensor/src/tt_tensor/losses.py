@@ -1,0 +1,512 @@
+# # Losses
+#
+# At the end of this chapter one number says how wrong a network is; and a referee, slow and incorruptible, says in which direction each weight should move.
+
+# ## The hurt
+#
+# At the end of chapter 04 two untrained networks looked at the same picture of a 3 and spread their bets over ten digits. We could not say which of the two was better. The obvious number is how many pictures a network gets right. Let us take it, and try to improve a network by small steps.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tt_tensor.activations import log_softmax, relu, sigmoid, softmax, softplus, xor_points
+from tt_tensor.layers import Linear, Module, Sequential, Tanh
+from tt_tensor.more_ops import abs, clip, gather, one_hot, where
+from tt_tensor.setup import generator
+from tt_tensor.tensor import Tensor, float32, from_numpy, full, log, mean, randn, sum, tensor, zeros
+
+
+def accuracy_of(logits: Tensor, labels: Tensor) -> float:
+    """The share of rows whose largest element stands at the position given by the label."""
+    return (logits.argmax(dim=1) == labels).to(float32).mean().item()
+
+
+def show_hurt():
+    x, labels = randn(100, 4), tensor(generator().integers(0, 3, 100))
+    layer = Linear(4, 3)
+    start = accuracy_of(layer(x), labels)
+    print(f"right: {start:.2f}; after changing one weight by ...")
+    for change in (1e-6, 1e-4, 1e-2):
+        layer.weight[0, 0] += change
+        print(f"  {change:g}: {accuracy_of(layer(x), labels):.2f}")
+        layer.weight[0, 0] -= change
+
+
+# Nothing moves. The share of right answers is a staircase: it stands still until some picture tips over, then jumps. It is what we want in the end, and useless for getting there. We want a number that says *a little better* when it has become a little better.
+
+# ## The smallest thing that could work
+#
+# Take the distance. For an answer $y$ and a wanted $t$, the square of the difference, averaged over everything.
+
+
+def mean_squared_distance(y, t):
+    return ((y - t) ** 2).mean()
+
+
+# That is smooth, and zero only if all is right. Here is how it disappoints: give it answers of shape (4, 1) and targets of shape (4,). Broadcasting makes a (4, 4) table of all differences of all answers to all targets, averages 16 numbers instead of 4, and says nothing. People have lost weeks over that.
+
+
+def show_silent_broadcast():
+    answers, targets = Tensor([[1], [2], [3], [4]]), Tensor([1, 2, 3, 4])
+    print("every answer is right, and the loss is", mean_squared_distance(answers, targets).item())
+
+
+# So a loss is a small formula and a number of questions asked beforehand. The losses below are called as PyTorch's are and ask more questions than PyTorch does.
+
+# ## The idea: how surprised were you?
+#
+# For probabilities there is a better number than a distance. If a network gives the right answer the probability $p$, its surprise at the truth is $-\ln p$: zero for $p = 1$, and growing without bound as $p$ goes to zero. A network that says *certainly not a 3* about a 3 should be told so in no uncertain terms; the squared distance charges it 1, the surprise any amount.
+
+
+def show_surprise():
+    import matplotlib.pyplot as plt
+
+    p = np.linspace(0.005, 1, 300)
+    figure, axis = plt.subplots(figsize=(6, 3))
+    axis.plot(p, -np.log(p), label="surprise, -ln p")
+    axis.plot(p, (1 - p) ** 2, linestyle="--", label="squared distance, (1 - p)²")
+    axis.set_xlabel("probability given to the right answer")
+    axis.set_ylabel("loss")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+# The average surprise over all examples is the *cross-entropy*. A network that knows nothing gives each of ten digits one tenth and has a loss of $\ln 10 = 2.303$. It is good to know that number: a fresh network that starts far above it is initialised badly.
+
+# ## Distances
+#
+# First the family of distances. They share the two questions, about shapes and about how to reduce many numbers to one.
+
+
+def _reduced(values: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return mean(values)
+    if reduction == "sum":
+        return sum(values)
+    if reduction == "none":
+        return values
+    raise ValueError(f'reduction is "mean", "sum" or "none", not {reduction!r}')
+
+
+def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
+    if x.shape != target.shape:
+        raise ValueError(f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs that nobody meant. Use reshape or squeeze to make them equal")
+
+
+def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
+    """Mean squared error, (x - target)**2 averaged over all elements. Raises ValueError for different shapes."""
+    _same_shape("mse_loss", x, target)
+    difference = x - target
+    return _reduced(difference * difference, reduction)
+
+
+def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean absolute error."""
+    _same_shape("l1_loss", x, target)
+    return _reduced(abs(x - target), reduction)
+
+
+# The square punishes one wild example as much as a thousand good ones; the absolute value has a corner at zero. Huber's loss is the square near zero and a straight line further out.
+
+
+def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """Half the square of differences up to delta; beyond, delta * (difference - delta / 2)."""
+    _same_shape("huber_loss", x, target)
+    if delta <= 0:
+        raise ValueError(f"huber_loss: delta must be positive, not {delta}")
+    size = abs(x - target)
+    near = clip(size, max=delta)
+    return _reduced(near * (size - 0.5 * near), reduction)
+
+
+def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """Huber's loss divided by beta, so that its slope far out is 1; l1_loss for beta = 0."""
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta}")
+    return l1_loss(x, target, reduction) if beta == 0 else huber_loss(x, target, reduction, beta) / beta
+
+
+# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
+
+# ## Cross-entropy
+#
+# The work was done in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits. What remains is to pick, in each row, the element that the label points to. `nll_loss` (negative log-likelihood) does that, and most of it is questions.
+#
+# Labels are integers from 0 to the number of classes. A label equal to `ignore_index` does not count. `weight` gives each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or for each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
+
+
+def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = target.numpy()
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: labels are class numbers and must be integers; these have dtype {labels.dtype}. Use tensor([...]) or .long()")
+    if x.ndim < 1 or labels.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
+        raise ValueError(f"{name}: input of shape {x.shape} needs labels of shape {x.shape[:1] * (x.ndim > 1) + x.shape[2:]}, not {labels.shape}")
+    counted, classes = labels != ignore_index, x.shape[min(1, x.ndim - 1)]
+    bad = labels[counted & ((labels < 0) | (labels >= classes))]
+    if bad.size:
+        raise IndexError(f"{name}: label {bad[0]} is out of range, there are {classes} classes (0 to {classes - 1})")
+    return np.where(counted, labels, 0), counted
+
+
+def nll_loss(log_probabilities: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:  # exercise
+    """Minus the logarithm of the probability of the right class: log_probabilities (N, C, ...) or (C,), target of class numbers (N, ...) or ().
+
+    "mean" divides by the number (or total weight) of the labels that count. Raises TypeError, ValueError, IndexError for labels that cannot be meant."""
+    labels, counted = _class_ids("nll_loss", log_probabilities, target, ignore_index)
+    at = min(1, log_probabilities.ndim - 1)
+    picked = gather(log_probabilities, at, np.expand_dims(labels, at)).squeeze(at)
+    importance = counted.astype(log_probabilities.dtype)
+    if weight is not None:
+        importance = importance * _class_weights("nll_loss", weight, log_probabilities.shape[at])[labels]
+    losses = -picked if weight is None and counted.all() else -picked * from_numpy(np.asarray(importance))
+    if reduction == "mean":
+        return sum(losses) / float(importance.sum())
+    return _reduced(losses, reduction)
+
+
+def _class_weights(name, weight, classes):
+    if weight.shape != (classes,):
+        raise ValueError(f"{name}: weight needs one number for each of the {classes} classes, its shape is {weight.shape}")
+    return weight.numpy()
+
+
+# The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a table would do, makes everything ten times too small for ten classes.
+#
+# `cross_entropy` puts the two together. Its targets may also be probabilities (floats, in the shape of the logits). And `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 - \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
+
+
+def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:  # exercise
+    """The average surprise of softmax(x), logits (N, C, ...) or (C,), at the target: class numbers (N, ...) or (), or probabilities in the shape of x."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1; it is {label_smoothing}")
+    at = min(1, x.ndim - 1)
+    log_p = log_softmax(x, dim=at)
+    if target.dtype.kind == "f" and target.shape == x.shape and x.ndim:
+        return _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at)
+    hard = nll_loss(log_p, target, weight, ignore_index, reduction)
+    return hard if label_smoothing == 0 else (1 - label_smoothing) * hard + label_smoothing * _uniform_surprise(log_p, target, weight, ignore_index, reduction, at)
+
+
+# Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in the mean, the same divisor.
+
+
+def _column(values, at, ndim):
+    return from_numpy(values.reshape([-1 if d == at else 1 for d in range(ndim)]))
+
+
+def _uniform_surprise(log_p, target, weight, ignore_index, reduction, at):
+    labels, counted = _class_ids("cross_entropy", log_p, target, ignore_index)
+    classes = log_p.shape[at]
+    per_class = np.ones(classes, log_p.dtype) if weight is None else _class_weights("cross_entropy", weight, classes)
+    losses = -sum(log_p * _column(per_class, at, log_p.ndim), dim=at) / classes * from_numpy(np.asarray(counted.astype(log_p.dtype)))
+    return sum(losses) / float((per_class[labels] * counted).sum()) if reduction == "mean" else _reduced(losses, reduction)
+
+
+def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
+    classes = log_p.shape[at]
+    wanted = target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
+    if weight is not None:
+        wanted = wanted * _column(_class_weights("cross_entropy", weight, classes), at, log_p.ndim)
+    losses = -sum(wanted * log_p, dim=at)
+    return sum(losses) / max(losses.numel(), 1) if reduction == "mean" else _reduced(losses, reduction)
+
+
+# ## Yes or no
+#
+# For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we. Better is not to form $p$ at all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
+
+
+def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    """The surprise of probabilities p at targets between 0 and 1, logarithms cut off at -100. Raises ValueError for p outside of 0 to 1."""
+    _same_shape("binary_cross_entropy", p, target)
+    if p.numel() and not (0 <= p.numpy().min() and p.numpy().max() <= 1):
+        raise ValueError(f"binary_cross_entropy: probabilities lie between 0 and 1, these between {p.numpy().min():.4g} and {p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits")
+    losses = -(target * _log_at_least_minus_100(p) + (1 - target) * _log_at_least_minus_100(1 - p))
+    return _reduced(losses if weight is None else losses * weight, reduction)
+
+
+def _log_at_least_minus_100(p):
+    return clip(log(p), min=-100.0)
+
+
+def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:  # exercise
+    """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part of the positive examples."""
+    _same_shape("binary_cross_entropy_with_logits", x, target)
+    if pos_weight is None:
+        losses = softplus(x) - target * x
+    else:
+        losses = (1 - target) * x + (1 + (pos_weight - 1) * target) * softplus(-x)
+    return _reduced(losses if weight is None else losses * weight, reduction)
+
+
+# Last, the Kullback-Leibler divergence, the surprise that is left when the target's own uncertainty is taken away. It compares two distributions, and comes back in chapter 18 when a small network learns from a large one. Following PyTorch, the input holds logarithms of probabilities, and `batchmean` is the mean that mathematicians mean.
+
+
+def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """target * (log(target) - log_probabilities), which is 0 where the target is 0. reduction "batchmean" divides the sum by the first size."""
+    _same_shape("kl_div", log_probabilities, target)
+    if log_target:
+        losses = target.exp() * (target - log_probabilities)
+    else:
+        losses = target * log(where(target > 0, target, 1.0)) - target * log_probabilities
+    return sum(losses) / log_probabilities.shape[0] if reduction == "batchmean" else _reduced(losses, reduction)
+
+
+# ## As modules
+#
+# A loss can be handed around as an object that remembers its options.
+
+
+class Loss(Module):
+    """A loss function and its options; call it with input and target."""
+
+    function: Callable
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, x, target):
+        return type(self).function(x, target, **self.options)
+
+    def extra_repr(self):
+        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+
+
+def _loss(name: str, function: Callable) -> Any:
+    return type(name, (Loss,), {"function": staticmethod(function), "__doc__": f"{function.__name__} as a module; takes its options.", "__module__": __name__})
+
+
+MSELoss, L1Loss, HuberLoss = _loss("MSELoss", mse_loss), _loss("L1Loss", l1_loss), _loss("HuberLoss", huber_loss)
+SmoothL1Loss, NLLLoss, KLDivLoss = _loss("SmoothL1Loss", smooth_l1_loss), _loss("NLLLoss", nll_loss), _loss("KLDivLoss", kl_div)
+CrossEntropyLoss = _loss("CrossEntropyLoss", cross_entropy)
+BCELoss, BCEWithLogitsLoss = _loss("BCELoss", binary_cross_entropy), _loss("BCEWithLogitsLoss", binary_cross_entropy_with_logits)
+
+# ## The witness
+#
+# Cross-entropy by hand, with nothing but Python's own logarithm, for three rows with labels.
+
+
+def check_cross_entropy():
+    import math
+
+    logits, labels = [[2.0, 0.0, 1.0], [1000.0, 0.0, -1000.0], [0.5, 0.5, 0.5]], [0, 0, 2]
+    surprise = 0.0
+    for row, label in zip(logits, labels):
+        top = max(row)
+        surprise += math.log(math.fsum(math.exp(v - top) for v in row)) - (row[label] - top)
+    assert math.isclose(cross_entropy(Tensor(logits), tensor(labels)).item(), surprise / 3, rel_tol=1e-6)
+
+
+def check_uninformed_network():
+    assert np.isclose(cross_entropy(zeros(7, 10), tensor([3] * 7)).item(), np.log(10))
+
+
+# ## The referee: slopes without thinking
+#
+# A number that moves when a weight moves. So let us move each weight a little, one after the other, and see how the loss answers: the list of these answers is the *gradient*. It points uphill; a step against it makes the loss smaller.
+#
+# $$ \frac{\partial L}{\partial w_i} \approx \frac{L(w_i + \varepsilon) - L(w_i - \varepsilon)}{2 \varepsilon} $$
+
+
+def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np.ndarray:  # exercise
+    """The gradient of `loss()` with respect to x, by moving each element of x in place by +-eps; x is left as it was.
+
+    The error is about eps**2 plus rounding / eps: with float64 some nine digits are right (eps 1e-6), with float32 about three (eps 1e-2)."""
+    eps = eps or (1e-6 if x.dtype == np.float64 else 1e-2)
+    values = x.data.writable().reshape(-1) if x.is_contiguous() else None
+    if values is None:
+        raise ValueError(f"slope needs a tensor in reading order; call .contiguous() on this one of shape {x.shape}")
+    gradient = np.empty(values.shape, np.float64)
+    for i, value in enumerate(values.copy()):
+        around = []
+        for moved in (value + eps, value - eps):
+            values[i] = moved
+            around.append(float(loss().item()))
+        values[i] = value
+        gradient[i] = (around[0] - around[1]) / (2 * eps)
+    return gradient.reshape(x.shape)
+
+
+# It knows nothing about the function, so it cannot be wrong about it. From here to the end of the book it is the referee for everything that claims to be a gradient.
+#
+# The most useful gradient of all can be found on paper. For one row of logits $z$ with softmax $p$ and label $t$, the loss is $\ln \sum_j e^{z_j} - z_t$, and so
+#
+# $$ \frac{\partial L}{\partial z_j} = p_j - [j = t]: $$
+#
+# what the network believes, minus what is true. With N rows and the mean, divided by N.
+
+
+def cross_entropy_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
+    """The gradient of cross_entropy(x, target) with respect to the logits x (N, C): (softmax - one_hot) / N."""
+    return (softmax(x, dim=1) - one_hot(target, x.shape[1], x.dtype)) / x.shape[0]
+
+
+def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
+    """The gradient of mse_loss(x, target) with respect to x: 2 (x - target) / number of elements."""
+    return 2 * (x - target) / x.numel()
+
+
+def check_gradients_by_hand():
+    random = np.random.default_rng(0)
+    z, labels, wanted = Tensor(random.standard_normal((4, 3))), tensor([2, 0, 1, 1]), Tensor(random.standard_normal((4, 3)))
+    assert np.allclose(slope(lambda: cross_entropy(z, labels), z), cross_entropy_gradient(z, labels).numpy(), atol=1e-8)
+    assert np.allclose(slope(lambda: mse_loss(z, wanted), z), mse_gradient(z, wanted).numpy(), atol=1e-8)
+
+
+# ## Learning, at last
+#
+# Referee and loss are enough to learn. XOR with four hidden units: measure the slope of every parameter, step against it, repeat.
+
+
+def xor_network() -> Sequential:
+    """Two inputs, four hidden tanh units, one logit."""
+    return Sequential(Linear(2, 4), Tanh(), Linear(4, 1))
+
+
+def descend(network: Module, loss: Callable[[], Tensor], rate: float, steps: int) -> list[float]:  # exercise
+    """Gradient descent with slopes from the referee; the loss before each step."""
+    history = []
+    for _ in range(steps):
+        history.append(loss().item())
+        gradients = [(p, slope(loss, p)) for p in network.parameters()]
+        for parameter, gradient in gradients:
+            parameter.data -= Tensor(rate * gradient, parameter.dtype)
+    return history
+
+
+def show_learning():
+    x, wanted = xor_points()
+    network = xor_network()
+    history = descend(network, lambda: binary_cross_entropy_with_logits(network(x), wanted), rate=1.0, steps=300)
+    for step in (0, 50, 100, 200, 299):
+        print(f"step {step:3d}: loss {history[step]:.4f}")
+    print("answers", [round(v[0], 2) for v in sigmoid(network(x)).tolist()])
+
+
+# Note that all slopes are measured before anything is changed. Changing each parameter as soon as its slope is known would measure the next slope somewhere else.
+
+# ## The cost
+#
+# The referee's price is two forward passes for each *number* in the network. XOR has 17. How long would one step take for the digits network of chapter 04, with its 18,986?
+
+
+def show_cost():
+    from tt_tensor.layers import digits_network
+    from tt_tensor.setup import measure
+
+    for network, x in ((xor_network(), randn(4, 2)), (digits_network(), randn(64, 64))):
+        count = sum_of_parameters(network)
+        seconds = measure(network, x).seconds
+        print(f"{count:6d} parameters: one pass {seconds * 1e6:5.0f} us, so one step by the referee {2 * count * seconds:8.3f} s")
+
+
+def sum_of_parameters(network: Module) -> int:
+    """How many numbers the network learns."""
+    total = 0
+    for parameter in network.parameters():
+        total += parameter.numel()
+    return total
+
+
+# Seconds for a single step, where training takes thousands; and the network is tiny. The slope is right, but it cannot be how one learns.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    logits = zeros(4, 3)
+    attempts = [
+        lambda: mse_loss(zeros(4, 1), zeros(4)),
+        lambda: cross_entropy(logits, Tensor([0, 1, 2, 1])),
+        lambda: cross_entropy(logits, tensor([0, 1, 2, 3])),
+        lambda: cross_entropy(logits, tensor([0, 1])),
+        lambda: binary_cross_entropy(full((2,), 1.5), zeros(2)),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except (ValueError, TypeError, IndexError) as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# 1. `perplexity`: $e$ to the cross-entropy, "as unsure as if choosing among that many classes". Language models are graded with it.
+# 2. `hinge_loss`: for labels $\pm 1$, the mean of $\max(0, 1 - y\,x)$, the loss of support-vector machines: no charge for what is right by a margin.
+# 3. `relative_error`: how far two gradients are apart, $\max |a - b| / \max(|a|, |b|)$, the measure by which the referee judges. What should it be for two zeros?
+
+
+def perplexity(x: Tensor, target: Tensor) -> float:  # exercise
+    """exp of the cross-entropy of logits x (N, C) at class numbers."""
+    return cross_entropy(x, target).exp().item()
+
+
+def check_perplexity():
+    assert np.isclose(perplexity(zeros(5, 8), tensor([0, 1, 2, 3, 4])), 8.0)
+
+
+def hinge_loss(x: Tensor, target: Tensor) -> Tensor:  # exercise
+    """The mean of max(0, 1 - target * x), for targets +1 or -1. Raises ValueError for different shapes."""
+    _same_shape("hinge_loss", x, target)
+    return mean(relu(1 - target * x))
+
+
+def check_hinge_loss():
+    assert np.isclose(hinge_loss(Tensor([2.0, 0.5, -1.0]), Tensor([1, 1, 1])).item(), 2.5 / 3)
+
+
+def relative_error(a: np.ndarray, b: np.ndarray) -> float:  # exercise
+    """The largest difference, as a share of the largest number in either; 0 for two arrays of zeros."""
+    largest = max(np.abs(a).max(initial=0), np.abs(b).max(initial=0))
+    return float(np.abs(a - b).max(initial=0) / largest) if largest else 0.0
+
+
+def check_relative_error():
+    assert relative_error(np.zeros(3), np.zeros(3)) == 0.0 and relative_error(np.array([1.0, 2.0]), np.array([1.0, 1.0])) == 0.5
+
+
+# ## A road not taken
+#
+# In PyTorch `cross_entropy` is a fused kernel, and `mse_loss` on shapes that broadcast gives a warning and a number. We raise an error: among those who meet that warning there must be somebody who meant it, but we have not met them. JAX has no losses at all; its libraries write them as we do, as formulas over `log_softmax`.
+
+# ## What hurts next
+#
+# On paper the gradient is cheap. For one layer before a loss it takes these lines, given the gradient `g` of the layer's output:
+#
+# ```python
+# grad_weight = g.T @ x
+# grad_bias = g.sum(0)
+# weight -= rate * grad_weight
+# bias -= rate * grad_bias
+# ```
+#
+# Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when one of the update lines is forgotten, for the first layer of two:
+
+
+def show_forgotten_line():
+    x, wanted = xor_points()
+    for forgotten in (None, "0.weight"):
+        network = xor_network()
+        for _ in range(300):
+            gradients = {n: slope(lambda: binary_cross_entropy_with_logits(network(x), wanted), p) for n, p in network.named_parameters()}
+            for name, parameter in network.named_parameters():
+                if name != forgotten:
+                    parameter.data -= Tensor(gradients[name])
+        loss = binary_cross_entropy_with_logits(network(x), wanted).item()
+        print(f"forgotten: {forgotten!s:9s} loss after 300 steps {loss:.3f}")
+
+
+# No error, no warning; it just learns badly, or nothing. Updating should be written once, by somebody careful. Chapter 06, *Optimizers*.
+
+__all__ = [
+    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss", "NLLLoss", "SmoothL1Loss", "accuracy_of",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div",
+    "l1_loss", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error", "slope", "smooth_l1_loss", "sum_of_parameters", "xor_network",
+]
