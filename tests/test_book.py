@@ -10,14 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def load_weaver():
-    spec = importlib.util.spec_from_file_location("weave", ROOT / "site" / "hooks" / "weave.py")
-    sys.modules["weave"] = module = importlib.util.module_from_spec(spec)
+def load(name):
+    """A script of site/hooks, which is no package: its scripts import each other by their plain names."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "site" / "hooks" / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-weave = load_weaver()
+weave, benchmarks, course_map, program = map(load, ["weave", "benchmarks", "course_map", "program"])
 WRITTEN = weave.written(ROOT)
 
 
@@ -272,3 +273,41 @@ def test_the_command_writes_markdown_and_names_an_unknown_chapter(tmp_path, caps
     assert "no such chapter: nowhere" in capsys.readouterr().err
     weave.main(["--measure"])
     assert "02 tensor" in capsys.readouterr().out
+
+
+# -- the hand-written pages -------------------------------------------------------------------------------------------
+
+
+def test_the_map_has_a_stop_for_each_chapter_and_links_those_that_are_written():
+    course = weave.read_curriculum()
+    for picture in (course_map.course_path, course_map.course_list):
+        drawn = picture(course, {"setup", "tensor"})
+        assert drawn.count("tt-stop") == len(course.chapters)
+        assert drawn.count("<a href=") == drawn.count('href="chapters/') == 2
+        assert "XOR 1969" in drawn
+
+
+def test_a_program_on_a_page_shows_what_it_printed_and_fails_with_its_traceback(course):
+    root, _ = course(DEMO)
+    file = root / "program.py"
+    file.write_text("print(2**10)\n", encoding="utf-8")
+    assert "1024\n```" in program.woven_program(file, root)
+    file.write_text("1 / 0\n", encoding="utf-8")
+    with pytest.raises(weave.WeaveError, match=r"(?s)program\.py: the program failed.*ZeroDivisionError"):
+        program.woven_program(file, root)
+
+
+def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):
+    assert "No results are committed" in benchmarks.benchmark_tables(tmp_path)
+    row = {"workload": "W1", "title": "a <step>", "unit": "ms", "spread": 0.1}
+    rows = [
+        {**row, "contender": "PyTorch", "median": 2.0, "ratio": 1.0},
+        {**row, "contender": "TinyTorch", "median": 1.0, "ratio": 0.5},
+    ]
+    run = {"machine": {"cores": 2}, "date": "2026-01-01", "command": "run", "rows": rows}
+    (tmp_path / "a.json").write_text(weave.json.dumps(run), encoding="utf-8")
+    page = benchmarks.benchmark_tables(tmp_path)
+    assert "a &lt;step&gt;" in page
+    assert page.index("TinyTorch") < page.index("PyTorch</th>")  # the fastest first
+    assert 'class="tt-ours"><th scope="row">TinyTorch</th><td class="tt-bar"><i style="width:50.0%">' in page
+    assert "<td>1.00</td><td>0.50</td><td>10%</td>" in page

@@ -32,8 +32,8 @@ def _workload(rows: list[dict]) -> str:
     rows = sorted(rows, key=lambda row: row["median"])
     longest = rows[-1]["median"]
     body = "".join(_row(row, longest) for row in rows)
-    names = [html.escape(rows[0]["title"]), "", html.escape(rows[0]["unit"]), "ratio", "spread"]
-    head = "<tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0]["unit"], "ratio", "spread"))
+    head = f'<tr><th colspan="2">{html.escape(rows[0]["title"])}</th>{names}</tr>'
     return f'<table class="tt-bench"><thead>{head}</thead><tbody>{body}</tbody></table>'
 
 
@@ -41,7 +41,7 @@ def _row(row: dict, longest: float) -> str:
     ours = ' class="tt-ours"' if row["contender"].lower().startswith(OURS) else ""
     bar = f'<td class="tt-bar"><i style="width:{100 * row["median"] / longest:.1f}%"></i></td>'
     ratio, spread = _number(row.get("ratio"), "{:.2f}"), _number(row.get("spread"), "{:.0%}")
-    numbers = "".join(f"<td>{number}</td>" for number in (f"{row['median']:.3g}", ratio, spread))
+    numbers = "".join(f"<td>{number}</td>" for number in (f"{row['median']:#.3g}".rstrip("."), ratio, spread))
     return f'<tr{ours}><th scope="row">{html.escape(row["contender"])}</th>{bar}{numbers}</tr>'
 
 
