@@ -111,7 +111,7 @@ def elu_slope(x, alpha=1.0):
     return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
 
 
-# Look at `elu`. There is no branch: for a positive element the second term is $\\alpha(e^0 - 1) = 0$, for a negative one the first is. `np.where` would have been the obvious way, and takes about fifteen times as long, as the table of costs below shows by example. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element
+# Look at `elu`. There is no branch: for a positive element the second term is $\alpha(e^0 - 1) = 0$, for a negative one the first is. `np.where` would have been the obvious way, and takes about fifteen times as long, as the table of costs below shows by example. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element
 # that does not need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
 
 # ## Sigmoid and tanh
