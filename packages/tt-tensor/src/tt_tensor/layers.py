@@ -216,6 +216,17 @@ class Behaving(Tree):
         for parameter in self.parameters():
             parameter.grad = None
 
+    def to(self, dtype):
+        """Convert all floating-point parameters and buffers to another dtype, in place; returns the module."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.dtype.kind == "f":
+                tensor._array, tensor.grad = tensor._array.astype(dtype), None
+        return self
+
+    def double(self):
+        """`to(float64)`, which is what gradient checks need."""
+        return self.to(np.float64)
+
     def requires_grad_(self, requires_grad: bool = True):
         """Ask for gradients of all parameters, or freeze them; returns the module."""
         for parameter in self.parameters():

@@ -1,0 +1,305 @@
+# # Schedulers
+#
+# The appendix of chapter 06. A step length that is right at the beginning is too long at the end. A scheduler changes `group["lr"]` of an optimizer as training goes on; PyTorch's names and numbers.
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tt_optim.optimizers import SGD, Optimizer
+
+# ## The idea
+#
+# Almost every schedule is a formula: a factor that depends on the number of steps taken, times the rate that the optimizer started with. So a scheduler is a count and a method `factor(step)`. It sets the first rate when it is made, and the next one whenever its `step()` is called, after the optimizer's.
+
+
+class LRScheduler:
+    """The base class: sets the lr of each group to its initial lr times `factor(last_epoch)`."""
+
+    def __init__(self, optimizer: Optimizer):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"a scheduler needs an optimizer, not {type(optimizer).__name__}")
+        self.optimizer, self.last_epoch = optimizer, 0
+        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        self._apply()
+
+    def factor(self, step: int) -> float:
+        """What the initial lr is multiplied by after `step` steps."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Count one step and set the lr that follows it."""
+        self.last_epoch += 1
+        self._apply()
+
+    def lrs_at(self, step: int) -> list[float]:
+        """The lr of each group after `step` steps."""
+        return [lr * self.factor(step) for lr in self.base_lrs]
+
+    def _apply(self) -> None:
+        for group, lr in zip(self.optimizer.param_groups, self.lrs_at(self.last_epoch)):
+            group["lr"] = lr
+
+    def get_last_lr(self) -> list[float]:
+        """The lr that each group has now."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be saved to go on later: the count and the initial rates."""
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        if len(state["base_lrs"]) != len(self.base_lrs):
+            raise ValueError(f"the saved scheduler has {len(state['base_lrs'])} groups, this one {len(self.base_lrs)}")
+        self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
+        self._apply()
+
+
+# ## Staircases and slides
+
+
+class StepLR(LRScheduler):
+    """lr times gamma every step_size steps."""
+
+    def __init__(self, optimizer, step_size: int, gamma: float = 0.1):
+        if step_size < 1:
+            raise ValueError(f"step_size must be at least 1, not {step_size}")
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def factor(self, step):
+        return self.gamma ** (step // self.step_size)
+
+
+class MultiStepLR(LRScheduler):
+    """lr times gamma at each of the milestones."""
+
+    def __init__(self, optimizer, milestones: Iterable[int], gamma: float = 0.1):
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer)
+
+    def factor(self, step):
+        return self.gamma ** bisect.bisect_right(self.milestones, step)
+
+
+class ExponentialLR(LRScheduler):
+    """lr times gamma in every step."""
+
+    def __init__(self, optimizer, gamma: float):
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def factor(self, step):
+        return self.gamma**step
+
+
+class LambdaLR(LRScheduler):
+    """lr times lr_lambda(step): any formula of your own, or a list with one for each group. The formula itself is not saved."""
+
+    def __init__(self, optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]]):
+        self.lambdas = lr_lambda if isinstance(lr_lambda, list) else [lr_lambda] * len(optimizer.param_groups)
+        if len(self.lambdas) != len(optimizer.param_groups):
+            raise ValueError(f"{len(self.lambdas)} formulas for {len(optimizer.param_groups)} groups")
+        super().__init__(optimizer)
+
+    def lrs_at(self, step):
+        return [lr * formula(step) for lr, formula in zip(self.base_lrs, self.lambdas)]
+
+
+# The cosine (Loshchilov and Hutter, 2016) starts flat, falls, and ends flat, at `eta_min` after `T_max` steps.
+
+
+class CosineAnnealingLR(LRScheduler):
+    """lr along half a cosine from its initial value to eta_min in T_max steps."""
+
+    def __init__(self, optimizer, T_max: int, eta_min: float = 0.0):
+        if T_max < 1:
+            raise ValueError(f"T_max must be at least 1, not {T_max}")
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def lrs_at(self, step):
+        return [self.eta_min + (lr - self.eta_min) * (1 + math.cos(math.pi * step / self.T_max)) / 2 for lr in self.base_lrs]
+
+
+# ## Warm-up
+#
+# Adam's averages know little in the first steps, and large steps on little knowledge do damage. A warm-up starts low and rises in a straight line; `SequentialLR` goes on from there with another schedule.
+
+
+class LinearLR(LRScheduler):
+    """lr times a factor that goes in a straight line from start_factor to end_factor in total_iters steps."""
+
+    def __init__(self, optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
+        if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
+            raise ValueError(f"start_factor must lie in (0, 1] and end_factor in [0, 1]; they are {start_factor} and {end_factor}")
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer)
+
+    def factor(self, step):
+        return self.start_factor + (self.end_factor - self.start_factor) * min(step, self.total_iters) / self.total_iters
+
+
+class SequentialLR(LRScheduler):
+    """One schedule after the other: schedulers[i] from step milestones[i - 1] on, which it counts as its own step 0."""
+
+    def __init__(self, optimizer, schedulers: list[LRScheduler], milestones: list[int]):
+        if len(milestones) != len(schedulers) - 1:
+            raise ValueError(f"{len(schedulers)} schedulers need {len(schedulers) - 1} milestones between them, not {len(milestones)}")
+        if any(s.optimizer is not optimizer for s in schedulers):
+            raise ValueError("all schedulers must belong to the same optimizer")
+        self.schedulers, self.milestones = schedulers, list(milestones)
+        super().__init__(optimizer)
+
+    def lrs_at(self, step):
+        which = bisect.bisect_right(self.milestones, step)
+        return self.schedulers[which].lrs_at(step - (self.milestones[which - 1] if which else 0))
+
+
+# One cycle (Smith and Topin, 2017) is both in one: up to a large rate, down to a tiny one, and momentum the other way round, low where the rate is high.
+
+
+class OneCycleLR(LRScheduler):
+    """lr up from max_lr / div_factor to max_lr, then down to that divided by final_div_factor; momentum (or beta1) the other way round. Step it after every batch."""
+
+    def __init__(self, optimizer, max_lr: float, total_steps: int, pct_start: float = 0.3, anneal_strategy: str = "cos", cycle_momentum: bool = True,
+                 base_momentum: float = 0.85, max_momentum: float = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4):
+        if anneal_strategy not in ("cos", "linear"):
+            raise ValueError(f'anneal_strategy is "cos" or "linear", not {anneal_strategy!r}')
+        if total_steps < 1 or not 0 <= pct_start <= 1:
+            raise ValueError(f"total_steps must be at least 1 and pct_start lie in [0, 1]; they are {total_steps} and {pct_start}")
+        self.max_lr, self.total_steps, self.strategy = max_lr, total_steps, anneal_strategy
+        self.top, self.last = pct_start * total_steps - 1, total_steps - 1
+        self.lowest, self.final = max_lr / div_factor, max_lr / div_factor / final_div_factor
+        self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
+        super().__init__(optimizer)
+
+    def _between(self, start: float, end: float, share: float) -> float:
+        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2 if self.strategy == "cos" else start + (end - start) * share
+
+    def _cycle(self, step: int, low: float, high: float, final: float) -> float:
+        if step > self.last:
+            raise ValueError(f"OneCycleLR was made for {self.total_steps} steps; this would be step {step + 1}")
+        if step <= self.top:
+            return self._between(low, high, step / self.top if self.top else 1.0)
+        return self._between(high, final, (step - self.top) / (self.last - self.top))
+
+    def lrs_at(self, step):
+        return [self._cycle(step, self.lowest, self.max_lr, self.final)] * len(self.base_lrs)
+
+    def _apply(self):
+        super()._apply()
+        if self.momenta:
+            high, low = self.momenta
+            momentum = self._cycle(self.last_epoch, high, low, high)
+            for group in self.optimizer.param_groups:
+                group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
+
+
+# ## When nothing improves
+#
+# The last one is not a formula. It watches a number, a validation loss, and lowers the rate when that has not improved for some time.
+
+
+class ReduceLROnPlateau:
+    """lr times factor when the number given to step() has not improved for more than `patience` steps."""
+
+    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0, eps: float = 1e-8):
+        if mode not in ("min", "max"):
+            raise ValueError(f'mode is "min" or "max", not {mode!r}')
+        if not 0 < factor < 1:
+            raise ValueError(f"factor must lie between 0 and 1, it is {factor}")
+        self.optimizer, self.mode, self.factor, self.patience, self.threshold = optimizer, mode, factor, patience, threshold
+        self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
+        self.best, self.bad_steps, self.cooling, self.last_epoch = (math.inf if mode == "min" else -math.inf), 0, 0, 0
+
+    def step(self, metric: float) -> None:
+        """Take note of the number after an epoch; perhaps lower the lr."""
+        metric, self.last_epoch = float(metric), self.last_epoch + 1
+        if self._improved(metric):
+            self.best, self.bad_steps = metric, 0
+        else:
+            self.bad_steps += 1
+        if self.cooling:
+            self.cooling, self.bad_steps = self.cooling - 1, 0
+        if self.bad_steps > self.patience:
+            self._lower()
+            self.cooling, self.bad_steps = self.cooldown, 0
+
+    def _improved(self, metric):
+        if self.mode == "min":
+            return metric < self.best * (1 - self.threshold)
+        return metric > self.best * (1 + self.threshold)
+
+    def _lower(self):
+        for group in self.optimizer.param_groups:
+            lower = max(group["lr"] * self.factor, self.min_lr)
+            if group["lr"] - lower > self.eps:
+                group["lr"] = lower
+
+    def get_last_lr(self) -> list[float]:
+        """The lr that each group has now."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be saved to go on later."""
+        return {name: getattr(self, name) for name in ("best", "bad_steps", "cooling", "last_epoch")} | {"lrs": self.get_last_lr()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        for name in ("best", "bad_steps", "cooling", "last_epoch"):
+            setattr(self, name, state[name])
+        for group, lr in zip(self.optimizer.param_groups, state["lrs"]):
+            group["lr"] = lr
+
+
+# ## All of them in one picture
+
+
+def show_schedules():
+    import matplotlib.pyplot as plt
+
+    from tt_tensor import Parameter
+
+    def optimizer():
+        return SGD([Parameter([0.0])], lr=1.0)
+
+    def warm_cosine(o):
+        return SequentialLR(o, [LinearLR(o, 0.05, total_iters=10), CosineAnnealingLR(o, 90)], [10])
+
+    makers: dict[str, Callable] = {
+        "StepLR(25, 0.5)": lambda o: StepLR(o, 25, 0.5), "MultiStepLR([40, 80])": lambda o: MultiStepLR(o, [40, 80], 0.3), "ExponentialLR(0.96)": lambda o: ExponentialLR(o, 0.96),
+        "CosineAnnealingLR(100)": lambda o: CosineAnnealingLR(o, 100), "warm-up, then cosine": warm_cosine, "OneCycleLR": lambda o: OneCycleLR(o, 1.0, 101, cycle_momentum=False),
+    }
+    figure, axes = plt.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True)
+    for axis, (name, make) in zip(axes.flat, makers.items()):
+        scheduler, rates = make(optimizer()), []
+        for _ in range(100):
+            rates.append(scheduler.get_last_lr()[0])
+            scheduler.step()
+        axis.plot(rates)
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def check_warm_up_then_cosine():
+    from tt_tensor import Parameter
+
+    optimizer = SGD([Parameter([0.0])], lr=2.0)
+    schedule = SequentialLR(optimizer, [LinearLR(optimizer, 0.5, total_iters=2), CosineAnnealingLR(optimizer, 4)], [2])
+    rates = []
+    for _ in range(7):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    assert all(math.isclose(a, b, abs_tol=1e-12) for a, b in zip(rates, [1.0, 1.5, 2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5), 0.0]))
+
+
+__all__ = [
+    "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR", "StepLR",
+]
