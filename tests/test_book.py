@@ -1,5 +1,6 @@
 """The book: every chapter has the form that the weaver reads, and the weaver loses nothing and hides no failure."""
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -49,7 +50,15 @@ def test_every_line_of_a_chapter_is_on_its_page(entry):
 def test_the_title_carries_no_number_and_the_chapter_has_a_contract(entry):
     text = weave.read_chapter(source_of(entry), entry.source)
     assert not text.title[0].isdigit(), f"{entry.source}: the number of a chapter stands in curriculum.toml only"
-    assert text.public, f"{entry.source} has no __all__"
+    contract = [block for block in text.blocks if getattr(block, "aside", "") == weave.CONTRACT]
+    assert contract, f"{entry.source} has no __all__"
+
+
+def test_every_public_function_and_class_says_what_it_does(entry):
+    text = weave.read_chapter(source_of(entry), entry.source)
+    public = [node for node in text.tree.body if getattr(node, "name", "") in text.public]
+    silent = [node.name for node in public if not ast.get_docstring(node)]
+    assert not silent, f"{entry.source}: no docstring, so nothing in the reference: {', '.join(silent)}"
 
 
 def test_a_check_has_at_most_ten_lines(entry):
