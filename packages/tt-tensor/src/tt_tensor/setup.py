@@ -1,19 +1,391 @@
 # # Setup
+#
+# At the end of this chapter we know what machine we are on, whether anything is wrong with it, how to repeat chance, and how fast it multiplies matrices: the number by which everything later is measured.
+
+# ## The hurt
+#
+# This course makes claims about speed, accuracy and memory, and you should be able to check each of them on your own machine. So the first program of the course is a measurement. How long does it take to add up a million numbers?
+
 from __future__ import annotations
-import time, tracemalloc
+
+import ctypes
+import os
+import platform
+import statistics
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-_rng = np.random.default_rng(0)
-def generator(): return _rng
-@dataclass
+
+
+def time_once(function: Callable, *args) -> float:
+    """Seconds that one call takes, by the clock on the wall."""
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def show_hurt():
+    numbers = list(range(1_000_000))
+    print("sum of a million numbers, milliseconds:", " ".join(f"{time_once(sum, numbers) * 1e3:.2f}" for _ in range(8)))
+
+
+# Eight runs of the same program, and eight answers. Which of them is *the* time? The first one often is the slowest, since nothing is in the caches yet. Others are slow because the machine was doing something else for a moment. A claim such as "twice as fast" that rests on one run each is worth nothing.
+
+# ## The smallest thing that could work
+#
+# Run it several times and take the fastest? That is popular, and for comparing two ways to add numbers it is not bad. But the fastest run is the luckiest one, and a program that is slow on every second run is not as fast as its best one. We take the *median*: half of the runs were faster, half slower, and a few wild ones do not matter.
+
+
+def median_time(function: Callable, *args, runs: int = 7) -> float:
+    """The median of several runs, after one that does not count."""
+    function(*args)
+    return statistics.median(time_once(function, *args) for _ in range(runs))
+
+
+# It disappoints with things that take a microsecond. The clock itself takes some fifty nanoseconds, and seven microseconds are over before the processor has woken up.
+
+# ## The idea: run for a while, not a number of times
+#
+# So we give each measurement a span of time, a fifth of a second, and run as often as fits. Calls that are too short to be timed one by one are timed in bundles. And since the other scarce thing is memory, one more run is made under `tracemalloc`, which is told of every allocation, NumPy's included. (It slows the program down, which is why it gets a run of its own.)
+
+
+@dataclass(frozen=True)
 class Measurement:
+    """Median time of a call, the middle half of all times relative to it, peak memory beyond what was there before, and the result."""
+
     seconds: float
+    spread: float
+    runs: int
     peak_bytes: int
-    result: object
-def measure(f, *a):
-    ts=[]
-    f(*a)
-    t0=time.perf_counter()
-    while len(ts)<3 or time.perf_counter()-t0<.1:
-        t=time.perf_counter(); r=f(*a); ts.append(time.perf_counter()-t)
-    return Measurement(sorted(ts)[len(ts)//2],0,r)
+    result: Any
+
+    def __str__(self) -> str:
+        return f"{self.seconds * 1e3:.3f} ms (spread {self.spread:.0%}, {self.runs} runs), peak {self.peak_bytes / 1e6:.1f} MB"
+
+
+def measure(function: Callable, *args, span: float = 0.2) -> Measurement:  # exercise
+    """Call `function(*args)` for about `span` seconds; at least three times, after a first call that does not count."""
+    peak, result = _peak_of(function, args)
+    bundle = max(1, int(2e-5 / max(time_once(function, *args), 1e-9)))
+    times: list[float] = []
+    end = time.perf_counter() + span
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(bundle):
+            function(*args)
+        times.append((time.perf_counter() - start) / bundle)
+    quartiles = statistics.quantiles(times, n=4)
+    middle = statistics.median(times)
+    return Measurement(middle, (quartiles[2] - quartiles[0]) / middle, len(times) * bundle, peak, result)
+
+
+def _peak_of(function: Callable, args: tuple) -> tuple[int, Any]:
+    if tracemalloc.is_tracing():  # somebody else is looking; do not disturb
+        return 0, function(*args)
+    tracemalloc.start()
+    try:
+        result = function(*args)
+        return tracemalloc.get_traced_memory()[1], result
+    finally:
+        tracemalloc.stop()
+
+
+def check_measure():
+    measured = measure(lambda: time.sleep(0.002), span=0.05)
+    assert 0.002 <= measured.seconds < 0.02 and measured.runs >= 3
+    assert measure(np.zeros, 1_000_000, span=0.01).peak_bytes >= 8_000_000
+
+
+def show_measure():
+    numbers = list(range(1_000_000))
+    array = np.arange(1_000_000)
+    print("sum of a list:  ", measure(sum, numbers))
+    print("sum of an array:", measure(array.sum))
+    print("a new array:    ", measure(np.ones, 1_000_000))
+
+
+# ## What machine is this?
+#
+# A time means something only together with the machine. Most of our arithmetic will be done by a library for linear algebra, the BLAS, that NumPy brings along: OpenBLAS, as a rule. It contains several versions of every routine, one for each family of processors, and picks one when it is loaded. Which one it picked makes a factor of two, and is not easy to find out; the library itself has to be asked, through `ctypes`.
+
+
+def _openblas() -> ctypes.CDLL | None:
+    package = Path(np.__file__).parent
+    for folder in (package.parent / "numpy.libs", package / ".dylibs", package / ".libs"):
+        for library in sorted(folder.glob("*openblas*")):
+            try:
+                return ctypes.CDLL(str(library))
+            except OSError:
+                continue
+    return None
+
+
+def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
+    for name in (f"scipy_openblas_{question}64_", f"openblas_{question}64_", f"openblas_{question}"):
+        if library is not None and hasattr(library, name):
+            function = getattr(library, name)
+            function.restype = answer_type
+            return function()
+    return None
+
+
+# The processor's vector instructions (SIMD) matter as much: a core with AVX2 multiplies and adds 8 numbers of 32 bits in one instruction, one with AVX-512 does 16.
+
+
+def system_info() -> dict[str, Any]:  # exercise
+    """Python, NumPy, operating system, processor, cores, SIMD extensions, and the BLAS with the kernel and number of threads it uses (None where unknown)."""
+    config: Any = np.show_config(mode="dicts")
+    library = _openblas()
+    kernel = _ask(library, "get_corename", ctypes.c_char_p)
+    blas = config["Build Dependencies"]["blas"]
+    return {
+        "python": platform.python_version(), "numpy": np.__version__, "system": f"{platform.system()} {platform.machine()}", "processor": _processor_name(), "cores": os.cpu_count(),
+        "simd": [*config["SIMD Extensions"].get("baseline", []), *config["SIMD Extensions"].get("found", [])],
+        "blas": f"{blas.get('name')} {blas.get('version')}", "blas_kernel": kernel.decode() if kernel else None, "blas_threads": _ask(library, "get_num_threads", ctypes.c_int),
+    }
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+
+
+def show_system_info():
+    for name, value in system_info().items():
+        print(f"{name:13s} {' '.join(value) if isinstance(value, list) else value}")
+
+
+# ## What is wrong with it?
+#
+# Knowing is good, being told what to do is better. `check_environment` returns a list of problems, each with the command that mends it; an empty list means that all is well.
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with this environment, and the command that mends it."""
+
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  -> {self.mend}"
+
+
+def check_environment(info: dict[str, Any] | None = None) -> list[Problem]:  # exercise
+    """What is wrong here, each with its remedy; empty if all is well. Give `info` to judge another machine's `system_info()`."""
+    info = info or system_info()
+    problems = []
+    if _version(info["python"]) < (3, 11):
+        problems.append(Problem(f"Python is {info['python']}; this course needs 3.11 or newer", "install Python 3.11 or newer from python.org or your package manager"))
+    if _version(info["numpy"]) < (2, 0):
+        problems.append(Problem(f"NumPy is {info['numpy']}; this course needs 2.0 or newer", "python -m pip install --upgrade numpy"))
+    if info["blas_threads"] is not None and info["cores"] and info["blas_threads"] < info["cores"]:
+        problems.append(Problem(f"the BLAS uses {info['blas_threads']} of {info['cores']} cores", "unset OPENBLAS_NUM_THREADS OMP_NUM_THREADS"))
+    if info["blas_kernel"] == "Haswell" and any(name.startswith(("X86_V4", "AVX512")) for name in info["simd"]):
+        problems.append(Problem("the processor has AVX-512, but OpenBLAS did not recognise it and uses its AVX2 kernels", "export OPENBLAS_CORETYPE=SkylakeX"))
+    return problems
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+def check_environment_names_remedies():
+    old = {**system_info(), "python": "3.9.1", "numpy": "1.26.4", "blas_threads": 1, "cores": 8}
+    found = check_environment(old)
+    assert len(found) >= 3 and all(problem.mend for problem in found)
+
+
+def show_environment():
+    for problem in check_environment() or ["nothing is wrong"]:
+        print(problem)
+
+
+# The last of the four checks is worth a word. A processor newer than the BLAS is not in its tables, and then OpenBLAS plays safe and takes the routines for an older one. If the processor has AVX-512, the variable in the remedy makes it take the wider ones. We do not set it ourselves: on a processor without these instructions the first product would end the program.
+
+# ## Chance that can be repeated
+#
+# Networks start with random weights and see their data in random order. To find a mistake one must be able to run the same thing twice. A random generator is a machine with a state; from the same state come the same numbers. There is one generator for the whole course, and `manual_seed` puts it into a state given by a number.
+
+_generator = np.random.default_rng(0)
+
+
+def generator() -> np.random.Generator:
+    """The random generator that everything in this course draws from."""
+    return _generator
+
+
+def manual_seed(seed: int) -> None:  # exercise
+    """Put the generator into the state given by an integer of 0 or more; what follows is the same each time."""
+    if seed < 0:
+        raise ValueError(f"a seed is an integer of 0 or more, not {seed}")
+    _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+
+
+# The state itself can be taken out and put back, which will let an interrupted training go on as if nothing had happened.
+
+
+def get_rng_state() -> dict[str, Any]:
+    """The state of the generator, a dictionary of plain values."""
+    return dict(_generator.bit_generator.state)
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put the generator into a state that `get_rng_state` returned."""
+    _generator.bit_generator.state = state
+
+
+def check_same_seed_same_numbers():
+    before = get_rng_state()
+    manual_seed(7)
+    first = generator().standard_normal(5)
+    manual_seed(7)
+    assert (generator().standard_normal(5) == first).all()
+    set_rng_state(before)
+
+
+# ## How fast is it?
+#
+# Nine tenths of the work in a neural network is one operation, the product of two matrices. For two matrices of $n \times n$ it takes $n^3$ multiplications and as many additions, $2n^3$ floating-point operations, or FLOP. Divided by the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
+
+
+def matmul_gflops(size: int, dtype=np.float32) -> float:
+    """GFLOP/s of the product of two random matrices of size x size."""
+    a, b = (np.random.default_rng(0).random((size, size)).astype(dtype) for _ in range(2))
+    return 2 * size**3 / measure(np.matmul, a, b).seconds / 1e9
+
+
+# How good is that? A processor has a peak that it cannot exceed: cores, times cycles per second, times operations in a cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units, 64 operations in a cycle; with AVX2 it is 32.
+
+
+def peak_gflops() -> float | None:
+    """An estimate of what this machine cannot exceed in float32, from cores, clock and SIMD width; None where the clock cannot be read."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    clock = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+    if not clock:
+        return None
+    wide = any(name.startswith(("X86_V4", "AVX512")) for name in system_info()["simd"])
+    return len(clock) * max(clock) / 1e3 * (64 if wide else 32)
+
+
+def show_gflops():
+    peak = peak_gflops()
+    print("peak by the formula:", f"{peak:.0f} GFLOP/s" if peak else "unknown here, the clock cannot be read")
+    print(f"{'size':>6s} {'float32':>9s} {'float64':>9s}   GFLOP/s")
+    for size in (16, 64, 256, 1024):
+        print(f"{size:6d} {matmul_gflops(size):9.1f} {matmul_gflops(size, np.float64):9.1f}")
+
+
+# Three things can be read off this table. Small products are slow: the call costs more than the work. `float64` runs at half the speed of `float32`, since half as many numbers fit into an instruction. And the largest `float32` number is *this machine's number*; write it down. Where it stays far below the peak, have a look at what `check_environment` says about kernels. (The formula takes the clock as the system reports it. A virtual machine may report anything.)
+
+# ## The witness
+#
+# Is the product right, and are all cores at work? A product of matrices of whole numbers can be checked without rounding, row by row, by plain Python.
+
+
+def check_matmul_is_exact_for_integers():
+    a, b = np.random.default_rng(1).integers(-9, 10, (2, 6, 6)).astype(np.float32)
+    for i in range(6):
+        for j in range(6):
+            assert (a @ b)[i, j] == sum(int(a[i, k]) * int(b[k, j]) for k in range(6))
+
+
+# ## The cost
+#
+# Arithmetic is one limit, moving numbers is the other. Adding two arrays does one operation for each twelve bytes that it moves, and no processor can keep its units busy at that rate.
+
+
+def show_memory():
+    print(f"{'numbers':>12s} {'GB/s':>8s} {'GFLOP/s':>9s}   of x + y in place")
+    for size in (10_000, 1_000_000, 20_000_000):
+        x, y = np.ones(size, np.float32), np.ones(size, np.float32)
+        seconds = measure(np.add, x, y, x).seconds
+        print(f"{size:12,d} {12 * size / seconds / 1e9:8.1f} {size / seconds / 1e9:9.2f}")
+
+
+# Ten thousand numbers live in the cache next to the core. Twenty million have to come from memory, and every trip takes many times as long as the addition. This is the table behind most of the speed in this course: *a product of matrices is limited by arithmetic, everything else by the number of trips through memory*.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    try:
+        manual_seed(-1)
+    except ValueError as error:
+        print("ValueError:", error)
+    print("and what an old machine would be told:")
+    for problem in check_environment({**system_info(), "python": "3.9.1", "numpy": "1.26.4"})[:2]:
+        print(problem)
+
+
+# ## Exercises
+#
+# 1. `speedup`: how many times faster one function is than another, with the two taking turns, so that a slow moment of the machine falls on both.
+# 2. `bandwidth`: GB/s of copying an array of a given number of bytes.
+# 3. `seeded`: run a function with a given seed and leave the generator as it was.
+
+
+def speedup(slow: Callable, fast: Callable, rounds: int = 5) -> float:  # exercise
+    """The median, over rounds in which both take turns, of the time of `slow` divided by the time of `fast`."""
+    slow(), fast()
+    return statistics.median(time_once(slow) / time_once(fast) for _ in range(rounds))
+
+
+def check_speedup():
+    assert 2 < speedup(lambda: time.sleep(0.01), lambda: time.sleep(0.002)) < 6
+
+
+def bandwidth(size: int) -> float:  # exercise
+    """GB/s of copying `size` bytes; a copy reads each of them once and writes it once."""
+    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    return 2 * size / measure(np.copyto, target, source, span=0.05).seconds / 1e9
+
+
+def check_bandwidth():
+    assert 0.1 < bandwidth(10_000_000) < 10_000
+
+
+def seeded(seed: int, function: Callable) -> Any:  # exercise
+    """What `function()` returns when the generator starts from `seed`; afterwards the generator is as it was."""
+    before = get_rng_state()
+    try:
+        manual_seed(seed)
+        return function()
+    finally:
+        set_rng_state(before)
+
+
+def check_seeded():
+    before = get_rng_state()
+    assert seeded(3, lambda: generator().random()) == seeded(3, lambda: generator().random()) and get_rng_state() == before
+
+
+# ## A road not taken
+#
+# JAX has no generator with a state. A random number there is a function of a *key*, and keys are split and handed around, so that the numbers do not depend on the order in which a program happens to ask for them. That is what one wants on a thousand machines. On one machine, a single generator with a single seed is simpler, and is what NumPy's and PyTorch's users expect.
+
+# ## What hurts next
+#
+# We have a number for this machine, reached by NumPy arrays. What does plain Python reach, with matrices as lists of lists?
+
+
+def show_plain_python():
+    rows = np.random.default_rng(0).random((64, 64)).tolist()
+    seconds = measure(lambda: [[sum(x * y for x, y in zip(row, column)) for column in zip(*rows)] for row in rows]).seconds
+    print(f"lists of lists: {2 * 64**3 / seconds / 1e9:.3f} GFLOP/s; arrays: {matmul_gflops(1024):.0f}; this Python: {sys.version.split()[0]}")
+
+
+# A factor of a few thousand, and that is not even the worst of it: a list of lists does not know its own shape. We need arrays that carry shape and operations. Chapter 02, *Tensor*.
+
+__all__ = [
+    "Measurement", "Problem", "bandwidth", "check_environment", "generator", "get_rng_state", "manual_seed", "matmul_gflops", "measure", "median_time",
+    "peak_gflops", "seeded", "set_rng_state", "speedup", "system_info", "time_once",
+]

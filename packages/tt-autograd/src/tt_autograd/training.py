@@ -1,0 +1,790 @@
+# # Training
+#
+# At the end of this chapter there is one function, `fit`, that trains whatever we give it: with batches, validation, a progress bar, early stopping, and checkpoints from which an interrupted training goes on as if nothing had happened.
+
+# ## The hurt
+#
+# With chapter 07 a training loop became short. Here is the one for XOR, as everybody writes it first.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tt_autograd.autograd import no_grad
+from tt_optim import Adam, Optimizer, clip_grad_norm_
+from tt_tensor import (
+    Dropout, Linear, Module, ReLU, Sequential, Tensor, binary_cross_entropy_with_logits, cross_entropy, float32, from_numpy, generator, get_rng_state, set_rng_state,
+    xor_network, xor_points,
+)
+
+
+def train_xor(steps: int = 300) -> float:
+    """Train an xor_network with autograd; its last loss."""
+    network, (x, wanted) = xor_network(), xor_points()
+    optimizer = Adam(network.parameters(), lr=0.05)
+    for _ in range(steps):
+        loss = binary_cross_entropy_with_logits(network(x), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def show_xor():
+    print(f"loss after 300 steps: {train_xor():.4f}")
+
+
+# Five lines, and in the next program we write them again. Then come more data than fit into one step, so we cut them into batches, and shuffle, and shuffle inputs and labels alike. Then validation, with dropout off, without recording, and dropout on again afterwards. Then the wish to stop when it gets worse; to save the best; to go on after a power cut. In the course that this book grew out of, the loop was forty lines by the fifth program, and no two were the same. Here is a list of what goes wrong in such loops, each of it silently:
+#
+# - `zero_grad` forgotten: each step contains the gradients of all the earlier ones;
+# - validation in training mode: the number is noisy, and pessimistic;
+# - no way back into training mode after the first validation: dropout never again;
+# - the mean of the batches' means, though the last batch is smaller;
+# - each gradient clipped alone, where the direction should be kept.
+
+# ## The data: digits
+#
+# XOR has four examples and nothing to generalise to. So let us have real ones: 1,797 handwritten digits of 8 by 8 pixels (E. Alpaydin and C. Kaynak, 1998, from the UCI repository), small enough to come with the package. A fifth is held out: the network will never be trained on it.
+
+
+def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The 8 x 8 digits as ((x, y) for training, (x, y) held out): x (N, 64) float32 in 0 to 1, y (N,) int64. 1,438 and 359 examples, always the same."""
+    with resources.files("tt_autograd").joinpath("digits.npz").open("rb") as file:
+        data = np.load(file)
+        images, labels = data["images"], data["labels"].astype(np.int64)
+    order = np.random.default_rng(1998).permutation(len(images))
+    x, y = images.reshape(-1, 64)[order].astype(np.float32) / 16, labels[order]
+    held_out = len(x) // 5
+    return (from_numpy(x[held_out:]), from_numpy(y[held_out:])), (from_numpy(x[:held_out]), from_numpy(y[:held_out]))
+
+
+def show_digits():
+    import matplotlib.pyplot as plt
+
+    (x, y), _ = digits()
+    figure, axes = plt.subplots(2, 10, figsize=(9, 2.2))
+    for axis, image, label in zip(axes.flat, x.numpy().reshape(-1, 8, 8), y.tolist()):
+        axis.imshow(image, cmap="gray_r")
+        axis.set_title(str(label), fontsize=9)
+        axis.axis("off")
+    figure.tight_layout()
+    return figure
+
+
+# ## Batches
+#
+# A step on all 1,438 examples is a good step, and slow. A step on one example is quick, and half of it is noise. In between, on 32 or so, the noise is a third of what it was with four and the matrix products are large enough to be fast. So each pass through the data (an *epoch*) goes in batches, in a new order each time: a fixed order would let the last batches have the last word in every epoch.
+#
+# One permutation serves inputs and labels; two would tear the pairs apart.
+
+
+class Batches:
+    """(x, y) cut into batches of `batch_size` along the first dimension, in a new random order in each pass if `shuffle`. The last batch may be smaller."""
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int = 32, shuffle: bool = False):
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} inputs but {len(y)} targets")
+        if batch_size < 1 or not len(x):
+            raise ValueError(f"batches need at least one example and a size of at least 1; there are {len(x)} examples, the size is {batch_size}")
+        self.x, self.y, self.batch_size, self.shuffle = x.numpy(), y.numpy(), batch_size, shuffle
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # exercise
+        order = generator().permutation(len(self.x)) if self.shuffle else np.arange(len(self.x))
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            yield from_numpy(self.x[rows]), from_numpy(self.y[rows])
+
+
+def check_batches():
+    x, y = Tensor(np.arange(10.0)), Tensor(np.arange(10.0) * 2)
+    seen = [(a.tolist(), b.tolist()) for a, b in Batches(x, y, 4, shuffle=True)]
+    assert [len(a) for a, _ in seen] == [4, 4, 2] and sorted(v for a, _ in seen for v in a) == x.tolist()
+    assert all([2 * v for v in a] == b for a, b in seen)
+
+
+# Anything that can be passed through again and again and yields pairs will do in place of `Batches`; chapter 10 brings a far more capable one, and `fit` will not notice.
+
+# ## Averages
+#
+# With 10 examples in batches of 4, 4 and 2, the mean of three batch means counts the last two examples double. So an average weighs each batch by its size. Losses and metrics (functions of outputs and targets, such as the share of right answers) are averaged alike.
+
+
+class Averages:
+    """Means of several named numbers, each batch weighted by its size."""
+
+    def __init__(self):
+        self.totals: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, float], size: int) -> None:  # exercise
+        """Take in the means of a batch of `size` examples."""
+        for name, value in values.items():
+            self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
+        self.count += size
+
+    def means(self) -> dict[str, float]:
+        """The means over all examples so far."""
+        return {name: total / self.count for name, total in self.totals.items()}
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """The share of right answers: the largest of the logits (N, C) stands at the class number (N,); or, for one logit each, its sign agrees with a target of 0 or 1."""
+    if outputs.shape == targets.shape:
+        return ((outputs > 0) == (targets > 0.5)).to(float32).mean().item()
+    return (outputs.argmax(dim=1) == targets).to(float32).mean().item()
+
+
+Metrics = Sequence[Callable[[Tensor, Tensor], Any]]
+
+
+def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) -> dict[str, float]:
+    with no_grad():
+        return {"loss": loss.item(), **{metric.__name__: float(metric(outputs, targets)) for metric in metrics}}
+
+
+# ## Validation
+#
+# Three things have to be right: evaluation mode, nothing recorded, and the mode that was there before restored, even if something fails.
+
+
+def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics = ()) -> dict[str, float]:  # exercise
+    """Mean loss and metrics of a model on data, in evaluation mode and without recording; afterwards the model is in the mode it was in."""
+    averages, mode = Averages(), model.training
+    model.eval()
+    try:
+        with no_grad():
+            for inputs, targets in data:
+                outputs = model(inputs)
+                averages.add(_measured(loss_fn(outputs, targets), outputs, targets, metrics), len(targets))
+    finally:
+        model.train(mode)
+    if not averages.count:
+        raise ValueError("there was nothing to evaluate: the data yielded no batch")
+    return averages.means()
+
+
+# ## One step
+#
+# A step takes a *group* of batches, usually a single one. If memory is too small for a large batch, several small ones can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway. For the sum to be exactly that of the large batch, each loss is multiplied by its size and the total divided by the number of examples.
+
+
+def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> None:  # exercise
+    optimizer.zero_grad()
+    sizes = [len(targets) for _, targets in group]
+    for (inputs, targets), size in zip(group, sizes):
+        outputs = model(inputs)
+        loss = loss_fn(outputs, targets)
+        values = _measured(loss, outputs, targets, metrics)
+        if not math.isfinite(values["loss"]):
+            raise RuntimeError(f"the loss became {values['loss']}; lower the learning rate, clip the gradients (clip_norm=1.0), or look for the operation with detect_anomaly()")
+        (loss * (size / sum(sizes)) if len(group) > 1 else loss).backward()
+        averages.add(values, size)
+    if clip_norm is not None:
+        clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+
+
+# ## Checkpoints
+#
+# What has to be written down so that a training can be interrupted at any moment and go on *bit for bit* as if it had not been? The weights, of course. The optimizer's memory, and the schedule's count. The state of the random generator. And the position in the data: which epoch, which batch, *and the order of this epoch*, which is given by the state the generator had when the epoch began.
+#
+# A checkpoint is a nested dictionary of tensors and plain values. The file format is safetensors, because loading it runs no code (a pickle may do anything it likes) and other programs can read it. The arrays go into it as they are, the rest as JSON.
+
+
+def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
+    if isinstance(value, (Tensor, np.ndarray)):
+        arrays[path] = np.array(value, order="C")
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flattened(v, f"{path}.{key}" if path else str(key), arrays)] for key, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"tuple" if isinstance(value, tuple) else "list": [_flattened(v, f"{path}.{i}", arrays) for i, v in enumerate(value)]}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _restored(tree, arrays: dict[str, np.ndarray]):
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return from_numpy(arrays[content])
+    if kind == "dict":
+        return {key: _restored(v, arrays) for key, v in content}
+    return (tuple if kind == "tuple" else list)(_restored(v, arrays) for v in content)
+
+
+# Two kinds of damage have to be met. A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and number is stored along, and compared when the file is read. And the power goes while the file is being written: so it is written under another name, forced to the disk, and only then renamed, which the file system does in one piece. Whoever looks finds the old checkpoint or the new one, whole.
+
+
+def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
+    digest = hashlib.sha256(info.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Write a nested dictionary of tensors and plain values as a safetensors file, atomically: `path` holds the old file or the new one, never a part."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray] = {}
+    info = json.dumps(_flattened(state, "", arrays))
+    data = save(arrays, metadata={"info": info, "sha256": _digest(arrays, info)})
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or not a checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, ValueError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or is no safetensors file: {error}") from None
+    if not {"info", "sha256"} <= set(metadata):
+        raise ValueError(f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256")
+    if _digest(arrays, metadata["info"]) != metadata["sha256"]:
+        raise ValueError(f"{path} is damaged: its contents do not have the checksum {metadata['sha256'][:12]}... that was stored with them")
+    return _restored(json.loads(metadata["info"]), arrays)
+
+
+def check_checkpoint_round_trip(directory: Path | None = None):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        state = {"weights": {"0.weight": Tensor([[1.5, 2.5]])}, "betas": (0.9, 0.999), "epoch": 3, 7: [None, "text"]}
+        save_checkpoint(Path(folder) / "run.safetensors", state)
+        assert repr(load_checkpoint(Path(folder) / "run.safetensors")) == repr(state)
+
+
+# ## History
+#
+# What a training leaves behind, apart from the network: a list of numbers for each name, one for each epoch.
+
+
+class History(dict):
+    """Lists of numbers by name, one number for each epoch: loss, val_loss, metrics, lr, seconds."""
+
+    def add(self, values: dict[str, float]) -> None:
+        """Append one number to each list."""
+        for name, value in values.items():
+            self.setdefault(name, []).append(value)
+
+    def __repr__(self) -> str:
+        names = list(self)
+        rows = ["epoch " + "".join(f"{name:>14s}" for name in names)]
+        for i, row in enumerate(zip(*self.values())):
+            rows.append(f"{i + 1:5d} " + "".join(f"{value:14.4f}" for value in row))
+        return "\n".join(rows)
+
+    def plot(self):
+        """A matplotlib figure: each measure in a panel of its own, training and validation together."""
+        import matplotlib.pyplot as plt
+
+        names = [n for n in self if not n.startswith("val_") and n not in ("lr", "seconds")]
+        figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3), squeeze=False)
+        for axis, name in zip(axes[0], names):
+            for key, style in ((name, "-"), (f"val_{name}", "--")):
+                if key in self:
+                    axis.plot(range(1, len(self[key]) + 1), self[key], style, label=key)
+            axis.set_xlabel("epoch")
+            axis.legend()
+            axis.grid(alpha=0.3)
+        figure.tight_layout()
+        return figure
+
+
+# ## Callbacks
+#
+# Not every wish should become an argument of `fit`. A callback is an object that is told when something has happened, and may act: it sees the run, and the run sees to it that the callback's state is saved with everything else.
+
+
+class Callback:
+    """Told of what happens in a run; override what you need."""
+
+    def on_step(self, run: Run) -> None:
+        """After each change of the weights."""
+
+    def on_epoch(self, run: Run) -> None:
+        """After each epoch, when run.history has its numbers. Set run.stop to end the training."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be saved to go on later."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+
+
+# The three that everybody needs. `Schedule` moves a scheduler of chapter 06 after each epoch or each step.
+
+
+class Schedule(Callback):
+    """Steps a learning-rate scheduler, after each "epoch" or each "step"; `monitor` names the number that a ReduceLROnPlateau watches."""
+
+    def __init__(self, scheduler, each: str = "epoch", monitor: str | None = None):
+        if each not in ("epoch", "step"):
+            raise ValueError(f'each is "epoch" or "step", not {each!r}')
+        self.scheduler, self.each, self.monitor = scheduler, each, monitor
+
+    def on_step(self, run):
+        if self.each == "step" and run.steps < run.total_steps:
+            self.scheduler.step()
+
+    def on_epoch(self, run):
+        if self.each == "epoch":
+            self.scheduler.step(*([_watched(run, self.monitor)] if self.monitor else []))
+
+    def state_dict(self):
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state):
+        self.scheduler.load_state_dict(state)
+
+
+def _watched(run: Run, monitor: str) -> float:
+    if monitor not in run.history:
+        raise ValueError(f"there is no {monitor!r} to watch; the history has {', '.join(run.history)}. Validation data give val_loss")
+    return run.history[monitor][-1]
+
+
+# `EarlyStopping` and `BestCheckpoint` both want to know whether this epoch was the best so far.
+
+
+class Best(Callback):
+    """Remembers the best value of a number of the history; the base of the two callbacks below."""
+
+    def __init__(self, monitor: str = "val_loss", mode: str = "min", min_delta: float = 0.0):
+        if mode not in ("min", "max"):
+            raise ValueError(f'mode is "min" or "max", not {mode!r}')
+        self.monitor, self.mode, self.min_delta = monitor, mode, min_delta
+        self.best, self.waited = (math.inf if mode == "min" else -math.inf), 0
+
+    def improved(self, run: Run) -> bool:
+        """Note the latest value; is it better than the best by more than min_delta?"""
+        value = _watched(run, self.monitor)
+        better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
+        self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
+        return better
+
+    def state_dict(self):
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state):
+        self.best, self.waited = state["best"], state["waited"]
+
+
+class EarlyStopping(Best):
+    """Ends the training when `monitor` has not improved for `patience` epochs; with restore_best the weights of the best epoch come back."""
+
+    def __init__(self, monitor: str = "val_loss", patience: int = 5, mode: str = "min", min_delta: float = 0.0, restore_best: bool = False):
+        super().__init__(monitor, mode, min_delta)
+        self.patience, self.restore_best = patience, restore_best
+        self.weights: dict[str, Tensor] | None = None
+
+    def on_epoch(self, run):
+        if self.improved(run):
+            if self.restore_best:
+                self.weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        elif self.waited >= self.patience:
+            run.stop = True
+
+    def on_end(self, run):
+        if self.weights is not None:
+            run.model.load_state_dict(self.weights)
+
+    def state_dict(self):
+        return {**super().state_dict(), "weights": self.weights}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.weights = state["weights"]
+
+
+class BestCheckpoint(Best):
+    """Saves the model's state_dict to `path`, as a safetensors file, whenever `monitor` is better than ever before."""
+
+    def __init__(self, path: str | os.PathLike, monitor: str = "val_loss", mode: str = "min"):
+        super().__init__(monitor, mode)
+        self.path = path
+
+    def on_epoch(self, run):
+        if self.improved(run):
+            save_checkpoint(self.path, {"model": run.model.state_dict(), self.monitor: self.best})
+
+
+# ## The run
+#
+# A `Run` is where a training stands. Its `state_dict` is the list from above, word for word.
+
+
+class Run:
+    """A training in progress: what is trained, where it stands, and what has been measured."""
+
+    def __init__(self, model: Module, optimizer: Optimizer, data: Iterable, callbacks: Sequence[Callback], epochs: int, accumulate: int):
+        self.model, self.optimizer, self.data, self.callbacks = model, optimizer, data, callbacks
+        self.epoch, self.batch, self.steps, self.stop = 0, 0, 0, False
+        self.total_steps = epochs * -(-len(data) // accumulate) if hasattr(data, "__len__") else math.inf
+        self.history, self.averages = History(), Averages()
+        self.start_of_epoch: dict[str, Any] = {}
+
+    def begin_epoch(self) -> None:
+        """Note the state of chance, from which the order of this epoch follows."""
+        self.averages, self.batch = Averages(), 0
+        self.start_of_epoch = {"random": get_rng_state(), "data": _state_of(self.data)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "callbacks": [c.state_dict() for c in self.callbacks],
+            "random": get_rng_state(), "start_of_epoch": self.start_of_epoch, "epoch": self.epoch, "batch": self.batch, "steps": self.steps, "stop": self.stop,
+            "history": dict(self.history), "totals": self.averages.totals, "count": self.averages.count,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they were made then."""
+        if len(state["callbacks"]) != len(self.callbacks):
+            raise ValueError(f"the checkpoint was made with {len(state['callbacks'])} callbacks, now there are {len(self.callbacks)}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for callback, saved in zip(self.callbacks, state["callbacks"]):
+            callback.load_state_dict(saved)
+        self.epoch, self.batch, self.steps, self.stop = (state[name] for name in ("epoch", "batch", "steps", "stop"))
+        self.history, self.start_of_epoch = History(state["history"]), state["start_of_epoch"]
+        self.averages.totals, self.averages.count = state["totals"], state["count"]
+        set_rng_state(state["random"])
+
+    def batches(self) -> Iterator:
+        """The batches of this epoch that have not been seen yet, in the order that the epoch began with."""
+        if not self.batch:
+            return iter(self.data)
+        now = get_rng_state()
+        set_rng_state(self.start_of_epoch["random"])
+        if self.start_of_epoch["data"] is not None:
+            self.data.load_state_dict(self.start_of_epoch["data"])  # type: ignore[attr-defined]
+        batches = iter(self.data)
+        for _ in range(self.batch):
+            next(batches)
+        set_rng_state(now)
+        return batches
+
+
+def _state_of(data) -> dict | None:
+    return data.state_dict() if hasattr(data, "state_dict") else None
+
+
+# To get back to a place in the middle of an epoch, `batches` sets chance back to where the epoch began, lets the data make the same order again, skips what has been seen, and restores chance. That works for anything that draws its order from the generator of chapter 01.
+
+# ## fit
+#
+# All that is left is to put the pieces in order.
+
+
+def fit(
+    model: Module, loss_fn: Callable[[Any, Any], Tensor], optimizer: Optimizer, data: Iterable, *, epochs: int, validation: Iterable | None = None, metrics: Metrics = (),
+    callbacks: Sequence[Callback] = (), accumulate: int = 1, clip_norm: float | None = None, checkpoint: str | os.PathLike | None = None, checkpoint_every: int | None = None,
+    resume: bool = False, progress: bool | None = None,
+) -> History:
+    """Train `model` for `epochs` passes through `data`, an iterable of (inputs, targets) that can be passed through again; returns the history.
+
+    validation: data for val_loss and val_ metrics after each epoch. metrics: functions (outputs, targets) -> number.
+    accumulate: how many batches make one step. clip_norm: the largest common length of all gradients.
+    checkpoint: a file to which everything is saved after each epoch, and after every `checkpoint_every` steps; with `resume`, go on from it if it exists.
+    progress: show a bar; None means only in a terminal. Raises RuntimeError when the loss is not finite, ValueError for what cannot be meant."""
+    if epochs < 0 or accumulate < 1:
+        raise ValueError(f"epochs must be 0 or more and accumulate at least 1; they are {epochs} and {accumulate}")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=, the file to resume from")
+    run = Run(model, optimizer, data, callbacks, epochs, accumulate)
+    if resume and Path(checkpoint).exists():  # type: ignore[arg-type]
+        run.load_state_dict(load_checkpoint(checkpoint))  # type: ignore[arg-type]
+    while run.epoch < epochs and not run.stop:
+        began = time.perf_counter()
+        with _bar(run, epochs, progress) as bar:
+            _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint if checkpoint_every else None, checkpoint_every)
+            numbers = run.averages.means()
+            if validation is not None:
+                numbers |= {f"val_{name}": value for name, value in evaluate(model, loss_fn, validation, metrics).items()}
+            bar.set_postfix({name: f"{value:.4f}" for name, value in numbers.items()})
+        run.history.add({**numbers, "lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began})
+        run.epoch, run.batch = run.epoch + 1, 0
+        for callback in callbacks:
+            callback.on_epoch(run)
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, run.state_dict())
+    for callback in callbacks:
+        callback.on_end(run)
+    return run.history
+
+
+def _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint, every) -> None:
+    run.model.train()
+    if not run.batch:
+        run.begin_epoch()
+    batches = run.batches()
+    while group := list(islice(batches, accumulate)):
+        _step(run.model, loss_fn, run.optimizer, group, clip_norm, metrics, run.averages)
+        run.batch, run.steps = run.batch + len(group), run.steps + 1
+        for callback in run.callbacks:
+            callback.on_step(run)
+        bar.update(len(group))
+        bar.set_postfix(loss=f"{run.averages.means()['loss']:.4f}", refresh=False)
+        if checkpoint is not None and run.steps % every == 0:
+            save_checkpoint(checkpoint, run.state_dict())
+    if not run.averages.count:
+        raise ValueError("there was nothing to train on: the data yielded no batch. An iterator can be used only once; give a list or a Batches object")
+
+
+def _bar(run: Run, epochs: int, progress: bool | None):
+    from tqdm import tqdm
+
+    total = len(run.data) if hasattr(run.data, "__len__") else None
+    return tqdm(total=total, initial=run.batch, desc=f"epoch {run.epoch + 1}/{epochs}", disable=None if progress is None else not progress, unit="batch", leave=True)
+
+
+# ## It runs
+#
+# A network of 64, 64 and 10 units on the digits. Nothing in this call is about digits.
+
+
+def digits_classifier(dropout: float = 0.0) -> Sequential:
+    """64 pixels, 64 hidden units, 10 logits."""
+    return Sequential(Linear(64, 64), ReLU(), Dropout(dropout), Linear(64, 10))
+
+
+def train_digits(epochs: int = 30, **options) -> tuple[Module, History]:
+    """Train a digits_classifier; the model and its history on the held-out fifth."""
+    training, held_out = digits()
+    model = digits_classifier()
+    history = fit(
+        model, cross_entropy, Adam(model.parameters(), lr=3e-3), Batches(*training, batch_size=32, shuffle=True),
+        epochs=epochs, validation=Batches(*held_out, batch_size=359), metrics=[accuracy], **options,
+    )
+    return model, history
+
+
+def show_training():
+    _, history = train_digits()
+    print(repr(history).split("\n")[0])
+    for epoch in (1, 2, 5, 10, 20, 30):
+        print(repr(history).split("\n")[epoch])
+    return history.plot()
+
+
+# The two curves tell two stories. The training loss goes to zero; the validation loss stops falling. From there on the network learns its examples by heart. That is what `EarlyStopping(patience=5, restore_best=True)` is for.
+
+# ## The witness
+#
+# "As if nothing had happened" is a claim that can be checked: train for four epochs; and train again, but stop in the middle of the second epoch, throw everything away, and resume from the file. Every weight must have the same bits.
+
+
+class _PowerCut(Callback):
+    def on_step(self, run):
+        if run.steps == 7:
+            raise KeyboardInterrupt
+
+
+def _short_training(path, callbacks=(), resume=False) -> Module:
+    from tt_tensor import manual_seed
+
+    manual_seed(5)
+    (x, y), _ = digits()
+    model = digits_classifier(dropout=0.2)
+    data = Batches(x[:160], y[:160], 32, shuffle=True)
+    fit(model, cross_entropy, Adam(model.parameters()), data, epochs=4, callbacks=callbacks, checkpoint=path, checkpoint_every=3, resume=resume, progress=False)
+    return model
+
+
+def check_resume_bit_for_bit():
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole = _short_training(Path(folder) / "whole")
+        try:
+            _short_training(Path(folder) / "cut", [_PowerCut()])
+        except KeyboardInterrupt:
+            resumed = _short_training(Path(folder) / "cut", [Callback()], resume=True)
+    assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(whole.parameters(), resumed.parameters()))
+
+
+# ## The cost
+#
+# What does the comfort cost? The same number of steps with `fit` and with the five lines from the beginning of the chapter, on the digits:
+
+
+def show_cost():
+    from tt_tensor import measure
+
+    training, _ = digits()
+    model, data = digits_classifier(), Batches(*training, batch_size=32, shuffle=True)
+    optimizer = Adam(model.parameters())
+
+    def bare():
+        for x, y in data:
+            loss = cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    loop, whole = measure(bare).seconds, measure(lambda: fit(model, cross_entropy, optimizer, data, epochs=1, progress=False)).seconds
+    print(f"45 steps: bare loop {loop * 1e3:.1f} ms, fit {whole * 1e3:.1f} ms ({(whole / loop - 1) * 100:.0f} % more)")
+
+
+# ## Errors you will meet
+
+
+def show_errors():
+    import tempfile
+
+    x, y = Tensor(np.zeros((4, 2))), Tensor(np.zeros((4, 1)))
+    model = Sequential(Linear(2, 1))
+    optimizer = Adam(model.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        damaged = Path(folder) / "run.safetensors"
+        save_checkpoint(damaged, {"weights": x})
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+        os.chdir(folder)
+        attempts = [
+            lambda: Batches(x, y[:3]),
+            lambda: fit(model, lambda a, b: (a / 0).sum(), optimizer, [(x.to(float32), y)], epochs=1),
+            lambda: fit(model, lambda a, b: a.sum(), optimizer, iter(()), epochs=1),
+            lambda: load_checkpoint("run.safetensors"),
+        ]
+        for attempt in attempts:
+            try:
+                attempt()
+            except (ValueError, RuntimeError) as error:
+                print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# 1. `confusion`: a table of how often class i was taken for class j. Which digits does the network mix up?
+# 2. `WeightAverage`: a callback that keeps a running average of the weights (an *exponential moving average*), which is often better than the weights themselves.
+# 3. `find_rate`: train for some steps while the rate grows from tiny to huge, and return rates and losses; the best rate lies a little before the loss explodes (Smith, 2015).
+
+
+def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise
+    """Counts (classes, classes): row i, column j is how often an example of class i was called j."""
+    table = np.zeros((classes, classes), np.int64)
+    with no_grad():
+        np.add.at(table, (y.numpy(), model(x).argmax(dim=1).numpy()), 1)
+    return from_numpy(table)
+
+
+def check_confusion():
+    always_one = Sequential(Linear(2, 3))
+    always_one[0].weight.data, always_one[0].bias.data = np.zeros((3, 2)), np.array([0.0, 1.0, 0.0])
+    assert confusion(always_one, Tensor(np.ones((3, 2), np.float32)), from_numpy(np.array([0, 1, 1])), 3).tolist() == [[0, 1, 0], [0, 2, 0], [0, 0, 0]]
+
+
+class WeightAverage(Callback):
+    """After each step, average <- decay * average + (1 - decay) * weights; `average` is a state dictionary."""
+
+    def __init__(self, decay: float = 0.99):
+        self.decay, self.average = decay, None
+
+    def on_step(self, run):  # exercise
+        weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        if self.average is None:
+            self.average = weights
+        else:
+            self.average = {name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()}
+
+    def state_dict(self):
+        return {"average": self.average}
+
+    def load_state_dict(self, state):
+        self.average = state["average"]
+
+
+def check_weight_average():
+    model, average = Sequential(Linear(1, 1, bias=False)), WeightAverage(0.5)
+    for value in (0.0, 4.0):
+        model[0].weight.data = np.full((1, 1), value)
+        average.on_step(Run(model, None, [], (), 1, 1))
+    assert average.average["0.weight"].item() == 2.0
+
+
+def find_rate(model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0, steps: int = 50) -> tuple[list[float], list[float]]:  # exercise
+    """Rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with each."""
+    rates, losses = list(np.geomspace(lowest, highest, steps)), []
+    batches = iter(data)
+    for rate in rates:
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(data)
+            batch = next(batches)
+        optimizer.param_groups[0]["lr"] = float(rate)
+        averages = Averages()
+        _step(model, loss_fn, optimizer, [batch], None, (), averages)
+        losses.append(averages.means()["loss"])
+    return rates, losses
+
+
+def check_find_rate():
+    training, _ = digits()
+    model = digits_classifier()
+    rates, losses = find_rate(model, cross_entropy, Adam(model.parameters()), Batches(*training, batch_size=64), highest=1e-2)
+    assert len(rates) == len(losses) == 50 and losses[-1] < losses[0]
+
+
+# ## A road not taken
+#
+# PyTorch has no `fit`, on principle: the loop is yours, and frameworks on top of it (Lightning, Accelerate, Keras) disagree about everything. Keras calls a method of the model; Lightning wants the model to be a subclass that knows how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which knows of the others, and a program that outgrows it can copy the five lines of `_step` and go its own way.
+
+# ## What hurts next
+#
+# The network reads 97 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads them as before.
+
+
+def shifted(x: Tensor, pixels: int) -> Tensor:
+    """8 x 8 images, as rows of 64, moved to the right; what leaves the frame is lost, and zeros come in from the left."""
+    images = x.numpy().reshape(-1, 8, 8)
+    moved = np.zeros_like(images)
+    moved[:, :, pixels:] = images[:, :, : 8 - pixels]
+    return from_numpy(moved.reshape(-1, 64))
+
+
+def show_shift():
+    model, _ = train_digits()
+    _, (x, y) = digits()
+    for pixels in (0, 1, 2):
+        print(f"moved by {pixels} pixels: {accuracy(model(shifted(x, pixels)), y) * 100:.1f} % right")
+
+
+# For the network a pixel is a number in a list of 64, and number 19 has nothing to do with number 20. It has not learned what a stroke looks like; it has learned which entries of the list tend to be large. The remedy is to look at neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
+
+__all__ = [
+    "Averages", "Batches", "Best", "BestCheckpoint", "Callback", "EarlyStopping", "History", "Run", "Schedule", "WeightAverage", "accuracy", "confusion", "digits",
+    "digits_classifier", "evaluate", "find_rate", "fit", "load_checkpoint", "save_checkpoint", "shifted", "train_digits", "train_xor",
+]
