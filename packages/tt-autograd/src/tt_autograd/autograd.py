@@ -5,9 +5,7 @@
 
 # ## The hurt
 #
-# Chapter 06 trained XOR with gradients that we wrote ourselves. For two layers and a loss that took six lines, each of which had
-# to be derived on paper, had to know what the forward pass had computed, and had to be changed with every change of the network. And one of them could be wrong. Here
-# is the sign of one gradient flipped, in the network of chapter 06:
+# Chapter 06 trained XOR with gradients that we wrote ourselves: six formulas for two layers, each derived on paper. It ended with a flipped sign that trained for a hundred steps without a complaint. The formulas grow with the network, and each of them is a chance to be wrong. The referee of chapter 05 cannot be wrong, but it needs two runs of the network for every number in it.
 
 from __future__ import annotations
 
@@ -20,34 +18,68 @@ from typing import Any
 import numpy as np
 
 import tt_tensor as tt
-from tt_tensor import PRIMITIVES, Primitive, Tensor, install, interpreting, last_write, listening, quiet, tick
+from tt_optim import xor_case, xor_gradients_by_hand
+from tt_tensor import Primitive, Tensor, install, interpreting, last_write, listening, measure, quiet, tick
 
 
 def show_hurt():
-    print("    (filled in below)")
+    print(f"{'layers':>6s} {'lines by hand':>14s} {'runs by the referee':>20s}")
+    for layers in (2, 4, 12, 96):
+        width = 64
+        print(f"{layers:6d} {3 * layers:14d} {2 * layers * (width * width + width):20,d}")
 
+
+# (Three lines for each layer of 64 units: its weight's gradient, its bias's, and what it passes on. GPT-3 has 96 layers, and they are not 64 units wide.)
 
 # ## The smallest thing that could work
 #
-# One way to a derivative needs no thought at all: change an input a little and see what the output does.
-# That was `slope`, the referee of chapter 05. A network with $n$ weights needs $2n$ runs for one gradient.
+# Derivatives of a long computation follow from the derivatives of its steps: that is the chain rule, and a program can apply it. Let each number remember the numbers that it was made of, with the local derivative for each:
 
-# ## The idea: a program is a chain of primitives
+
+class Value:
+    """A number that remembers how it was made: pairs of (input, derivative with respect to it)."""
+
+    def __init__(self, number, made_of=()):
+        self.number, self.made_of, self.gradient = number, made_of, 0.0
+
+    def __add__(self, other):
+        return Value(self.number + other.number, [(self, 1.0), (other, 1.0)])
+
+    def __mul__(self, other):
+        return Value(self.number * other.number, [(self, other.number), (other, self.number)])
+
+    def backward(self, g=1.0):
+        self.gradient += g
+        for value, slope in self.made_of:
+            value.backward(g * slope)
+
+
+def check_value():
+    x, y = Value(3.0), Value(4.0)
+    (x * y + x).backward()
+    assert (x.gradient, y.gradient) == (5.0, 3.0)
+
+
+# Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in `backward` is essential: a value that is used twice hears from both uses. Now let every step use the previous result twice, and count.
+
+
+def show_diamonds():
+    for steps in (5, 10, 15, 18):
+        x = value = Value(1.0)
+        for _ in range(steps):
+            value = value + value
+        print(f"{steps:2d} steps: {measure(value.backward, span=0.02).seconds * 1e3:9.3f} ms, dy/dx = {2**steps}")
+
+
+# Three steps more take eight times as long, because `backward` walks along every *path* from the result to `x`, and each step doubles the paths. Sixty steps would take longer than the universe has existed. It is recursive as well, and gives up at a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
+
+# ## The idea: write down what comes through the door
 #
-# Whatever a program computes, it computes with primitives, and all of them go through one door. So we put somebody into the door who writes down what comes through: which primitive,
-# with which inputs, and what came out. The chain rule then walks that record from the end to the beginning. If $z = f(x, y)$ and we know $\bar z$, the derivative of the final result with respect to $z$, then
+# Whatever a program computes, it computes with primitives, and since chapter 02 all of them go through one door. So we put somebody into the door who takes notes: which primitive, with which inputs, and what came out. Afterwards the chain rule walks along the notes *once*, from the end to the beginning. If $z = f(x, y)$, and $\bar z$ is the derivative of the final result with respect to $z$, then
 #
 # $$ \bar x \mathrel{+}= \bar z \, \frac{\partial f}{\partial x}, \qquad \bar y \mathrel{+}= \bar z \, \frac{\partial f}{\partial y} . $$
 #
-# The $\mathrel{+}=$ matters: a value that is used twice hears from both of its uses.
-#
-# ```mermaid
-# flowchart RL
-#     loss -->|"ḡ"| S[sum] --> M["mul"] --> x
-#     M --> A["exp"] --> x
-# ```
-#
-# So two things are needed: a table of derivatives, one row for each primitive; and the record.
+# Two things are needed: a table of derivatives with a row for each primitive, and the notes.
 
 # ## The table
 #
@@ -428,10 +460,15 @@ def _on_the_way(outputs, inputs) -> set[int]:
     return useful
 
 
+# What PyTorch's users type first:
+
+
 def check_first_derivatives():
     x = Tensor(3.0, requires_grad=True)
     (x**2).backward()
     assert x.grad.item() == 6.0
+    (second,) = grad(grad(x**4, x, create_graph=True)[0], x)
+    assert second.item() == 12 * 3.0**2
 
 
 # ## The witness
@@ -492,4 +529,224 @@ def check_by_referee():
     check_gradients(lambda x, y: (x * y).exp() / (y + x.sum(1, keepdim=True)), x, y)
     check_gradients(lambda x, y: x @ y + x.log()[:, 1], x, y)
 
-__all__ = ["NO_GRADIENT", "RULES", "Traced", "backward", "check_gradients", "enable_grad", "grad", "is_grad_enabled", "no_grad", "record", "rule", "unbroadcast", "with_summed_dims"]
+# And the four formulas of chapter 06, which we had derived with some effort, fall out of the table, with the same weights and the same numbers.
+
+
+def check_by_hand():
+    network, x, wanted = xor_case()
+    xor_gradients_by_hand(network, x, wanted)
+    by_hand = [p.grad.numpy() for p in network.parameters()]
+    network.zero_grad()
+    tt.binary_cross_entropy_with_logits(network(x), wanted).backward()
+    assert all(np.allclose(p.grad.numpy(), g, rtol=1e-12, atol=1e-15) for p, g in zip(network.parameters(), by_hand))
+
+
+# ## When a nan appears
+#
+# One `nan` makes everything nan that it touches, and by the time the loss is nan the culprit is long gone. `detect_anomaly` puts a guard into the door who looks at every result: a primitive that makes a nan out of inputs without any is reported on the spot. Since a backward pass with somebody listening goes through the door as well, the guard also finds the nan that appears only there, such as $0 \cdot \infty$ in the slope of a square root at zero; then the message says whose rule was at work.
+
+
+@contextmanager
+def detect_anomaly() -> Iterator[None]:
+    """Within the block, the first operation that makes a nan out of inputs without nan raises RuntimeError, in a forward or backward pass."""
+
+    def guard(next, primitive, tensors, params):
+        out = next(primitive, tensors, params)
+        if np.isnan(out._array).any() and not any(np.isnan(t._array).any() for t in tensors):
+            shapes = " and ".join(str(t.shape) for t in tensors)
+            raise RuntimeError(f"{primitive.name} of shape {shapes} made a nan out of inputs without one; largest inputs: {[float(np.abs(t._array).max(initial=0)) for t in tensors]}")
+        return out
+
+    with interpreting(guard):
+        yield
+
+
+# ## A look at the record
+#
+# The nodes can be drawn. `graph` writes the record that leads to a tensor in the language of mermaid, with primitives in boxes and leaves rounded.
+
+
+def graph(output: Tensor) -> str:
+    """The record behind a tensor as mermaid text: a flowchart from the leaves to the output."""
+    lines, names, stack = ["flowchart LR"], {id(output): "n0"}, [output]
+    lines.append(_drawn(output, "n0"))
+    while stack:
+        node = stack.pop()
+        for tensor in node._inputs if type(node) is Traced else ():
+            if id(tensor) not in names:
+                names[id(tensor)] = f"n{len(names)}"
+                lines.append(_drawn(tensor, names[id(tensor)]))
+                stack.append(tensor)
+            lines.append(f"    {names[id(tensor)]} --> {names[id(node)]}")
+    return "\n".join(lines)
+
+
+def _drawn(tensor, name):
+    shape = "x".join(map(str, tensor.shape)) or "number"
+    if type(tensor) is Traced:
+        return f'    {name}["{tensor._primitive.name} ({shape})"]'
+    return f'    {name}(["{"leaf" if tensor.requires_grad else "constant"} ({shape})"])'
+
+
+def show_graph():
+    weight, bias, x = tt.randn(4, 3, requires_grad=True), tt.zeros(4, requires_grad=True), tt.randn(2, 3)
+    print(graph(tt.relu(tt.linear(x, weight, bias)).sum()))
+
+
+# Drawn, that is
+#
+# ```mermaid
+# flowchart LR
+#     x(["constant (2x3)"]) --> affine["affine (2x4)"]
+#     w(["leaf (4x3)"]) --> affine
+#     b(["leaf (4)"]) --> affine
+#     affine --> relu["relu (2x4)"] --> sum["sum (number)"]
+# ```
+
+# ## The cost
+#
+# For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward. So backward should cost twice the forward pass; a bit less, since nobody needs the gradient of the input data, and a rule is a function *per input* in order that nobody computes it. The meter sees backward, too.
+
+
+def show_cost():
+    network, x, labels = tt.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
+    with tt.meter() as forward:
+        loss = tt.cross_entropy(network(x), labels)
+    with tt.meter() as back:
+        loss.backward()
+    layers = [m for m in network if isinstance(m, tt.Linear)]
+    sizes = [256 * m.in_features * m.out_features for m in layers]
+    for name, counted, formula in (("forward", forward, sum(sizes)), ("backward", back, 2 * sum(sizes) - sizes[0])):
+        products = counted.multiply_adds["affine"] + counted.multiply_adds["matmul"]
+        print(f"{name:9s} products {products:10,d} multiply-adds, formula {formula:10,d}; all in all {counted.multiply_adds.total():10,d}, {counted.bytes.total() / 1e6:.1f} MB")
+
+
+def show_time():
+    network, x, labels = tt.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
+
+    def forward():
+        return tt.cross_entropy(network(x), labels)
+
+    with no_grad():
+        alone = measure(forward).seconds
+    recorded, both = measure(forward).seconds, measure(lambda: forward().backward()).seconds
+    print(f"forward {alone * 1e6:.0f} us, recorded {recorded * 1e6:.0f} us, with backward {both * 1e6:.0f} us: {both / alone:.1f} times the forward pass")
+
+
+# And the diamonds, in the tape's own tempo: sixty of them, $2^{60}$ paths, sixty visits. A chain of twenty thousand steps needs no recursion limit.
+
+
+def show_tape():
+    x = Tensor(1.0, requires_grad=True)
+    for name, step, count in (("60 diamonds", lambda t: t + t, 60), ("a chain of 20,000", lambda t: t * x, 20_000)):
+        seconds = tt.median_time(lambda: _chain(step, x, count).backward(), runs=3)
+        print(f"{name:18s} {seconds * 1e3:8.2f} ms, {seconds / count * 1e6:.1f} us a step")
+
+
+def _chain(step, value, count):
+    for _ in range(count):
+        value = step(value)
+    return value
+
+
+# ## Errors you will meet
+
+
+def show_errors():
+    x = Tensor([1.0, -4.0], requires_grad=True)
+
+    def overwritten():
+        y = x * x
+        with no_grad():
+            x[0] = 7.0
+        y.sum().backward()
+
+    def twice():
+        y = (x * x).sum()
+        y.backward()
+        y.backward()
+
+    def nan_under_guard():
+        with detect_anomaly():
+            tt.sqrt(x)
+
+    for attempt in (lambda: (x * 2).backward(), twice, overwritten, nan_under_guard, lambda: tt.zeros(3).sum().backward()):
+        try:
+            attempt()
+        except RuntimeError as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# 1. `jacobian`: all derivatives of all outputs, as an array (outputs, inputs). One backward pass gives one row.
+# 2. `hessian_vector_product`: the second derivatives of a function times a vector, without ever building the matrix. Differentiate twice.
+# 3. `softsign` $= x / (1 + |x|)$ as a new primitive with a rule of your own, $1 / (1 + |x|)^2$; `check_gradients` is the judge.
+
+
+def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:  # exercise
+    """d function(x)[i] / d x[j] for vectors, as an array of shape (outputs, inputs)."""
+    out = function(x)
+    rows = []
+    for i in range(out.numel()):
+        (row,) = grad(out[i], x, retain_graph=True)
+        rows.append(row.numpy())
+    return np.stack(rows)
+
+
+def check_jacobian():
+    matrix, x = Tensor(np.arange(6.0).reshape(2, 3)), Tensor(np.ones(3), requires_grad=True)
+    assert np.array_equal(jacobian(lambda v: matrix @ v, x), matrix.numpy())
+
+
+def hessian_vector_product(function: Callable[[Tensor], Tensor], x: Tensor, vector: Tensor) -> Tensor:  # exercise
+    """The matrix of second derivatives of a function to one number, times a vector of the shape of x."""
+    (first,) = grad(function(x), x, create_graph=True)
+    return grad((first * vector).sum(), x)[0]
+
+
+def check_hessian_vector_product():
+    x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    assert hessian_vector_product(lambda v: (v**3).sum(), x, Tensor([1.0, 0.0, 2.0])).tolist() == [6.0, 0.0, 36.0]
+
+
+@tt.primitive
+def softsign(x, /):  # exercise
+    """x / (1 + |x|)."""
+    return x / (1 + np.abs(x))
+
+
+rule(softsign, lambda g, out, x: g / (1 + tt.abs(x)) ** 2)
+
+
+def check_softsign():
+    check_gradients(softsign, Tensor([-2.0, -0.5, 0.3, 4.0], np.float64, requires_grad=True))
+
+
+# ## A road not taken
+#
+# There are two ways to come by a derivative program. Ours, like PyTorch's, takes notes while the program runs: any Python will do, loops and conditions included, and a new set of notes is made each time. JAX transforms the program instead: `grad(f)` is a new function, found by running `f` once on stand-ins for numbers and transposing what was seen, which can then be compiled as a whole. PyTorch's notes are made of C++ objects whose backward functions are written by hand for speed; ours are the table, so that second derivatives need nothing new. Forward mode, which carries derivatives along with the values, is better for functions with few inputs and many outputs. A loss has one output and millions of inputs.
+
+# ## What hurts next
+#
+# Training XOR is now: compute the loss, forget old gradients, `backward`, `step`. Four lines, and every program from here on will contain them; with shuffling, batches, validation, the right modes at the right time and a way to go on after a power cut it becomes forty, each time slightly different:
+
+
+def show_loop():
+    network, (x, wanted) = tt.xor_network(), tt.xor_points()
+    for step in range(1000):
+        loss = tt.binary_cross_entropy_with_logits(network(x), wanted)
+        network.zero_grad()
+        loss.backward()
+        with no_grad():
+            for parameter in network.parameters():
+                parameter -= 0.5 * parameter.grad
+    print(f"loss {loss.item():.4f} after 1,000 steps, written out once more")
+
+
+# A loop that is written anew in every script is wrong in one of them. Chapter 08, *Training*.
+
+__all__ = [
+    "NO_GRADIENT", "RULES", "Traced", "Value", "Walk", "backward", "check_gradients", "detect_anomaly", "enable_grad", "grad", "graph", "hessian_vector_product",
+    "is_grad_enabled", "jacobian", "no_grad", "record", "rule", "softsign", "unbroadcast", "with_summed_dims",
+]
