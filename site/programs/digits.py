@@ -11,7 +11,7 @@ history = fit(
     model, tt.CrossEntropyLoss(), Adam(model.parameters(), lr=3e-3),
     Batches(x, y, 32, shuffle=True), epochs=20, progress=False,
     validation=Batches(x_new, y_new, 359), metrics=[accuracy],
-)  # fmt: skip
+)
 for epoch in (0, 1, 4, 19):
     right = history["val_accuracy"][epoch]
     print(f"epoch {epoch + 1:2}: {right:.1%} of {len(y_new)} unseen digits right")
