@@ -1,11 +1,14 @@
 # # Autograd
 #
-# At the end of this chapter nobody derives the gradient of a network by hand any more: `loss.backward()` finds it, for every
-# program written with our tensors, exactly, and for about the price of two more forward passes.
+# At the end of this chapter nobody derives the gradient of a network by hand any more: `loss.backward()` finds it, for
+# every program written with our tensors, exactly, and for about the price of two more forward passes.
 
 # ## The hurt
 #
-# Chapter 06 trained XOR with gradients that we wrote ourselves: six formulas for two layers, each derived on paper. It ended with a flipped sign that trained for a hundred steps without a complaint. The formulas grow with the network, and each of them is a chance to be wrong. The referee of chapter 05 cannot be wrong, but it needs two runs of the network for every number in it.
+# Chapter 06 trained XOR with gradients that we wrote ourselves: six formulas for two layers, each derived on paper. It
+# ended with a flipped sign that trained for a hundred steps without a complaint. The formulas grow with the network,
+# and each of them is a chance to be wrong. The referee of chapter 05 cannot be wrong, but it needs two runs of the
+# network for every number in it.
 
 from __future__ import annotations
 
@@ -29,11 +32,13 @@ def show_hurt():
         print(f"{layers:6d} {3 * layers:14d} {2 * layers * (width * width + width):20,d}")
 
 
-# (Three lines for each layer of 64 units: its weight's gradient, its bias's, and what it passes on. GPT-3 has 96 layers, and they are not 64 units wide.)
+# (Three lines for each layer of 64 units: its weight's gradient, its bias's, and what it passes on. GPT-3 has 96
+# layers, and they are not 64 units wide.)
 
 # ## The smallest thing that could work
 #
-# Derivatives of a long computation follow from the derivatives of its steps: that is the chain rule, and a program can apply it. Let each number remember the numbers that it was made of, with the local derivative for each:
+# Derivatives of a long computation follow from the derivatives of its steps: that is the chain rule, and a program can
+# apply it. Let each number remember the numbers that it was made of, with the local derivative for each:
 
 
 class Value:
@@ -60,7 +65,8 @@ def check_value():
     assert (x.gradient, y.gradient) == (5.0, 3.0)
 
 
-# Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in `backward` is essential: a value that is used twice hears from both uses. Now let every step use the previous result twice, and count.
+# Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in `backward` is essential: a
+# value that is used twice hears from both uses. Now let every step use the previous result twice, and count.
 
 
 def show_diamonds():
@@ -71,11 +77,16 @@ def show_diamonds():
         print(f"{steps:2d} steps: {measure(value.backward, span=0.02).seconds * 1e3:9.3f} ms, dy/dx = {2**steps}")
 
 
-# Three steps more take eight times as long, because `backward` walks along every *path* from the result to `x`, and each step doubles the paths. Sixty steps would take longer than the universe has existed. It is recursive as well, and gives up at a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
+# Three steps more take eight times as long, because `backward` walks along every *path* from the result to `x`, and
+# each step doubles the paths. Sixty steps would take longer than the universe has existed. It is recursive as well, and
+# gives up at a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
 
 # ## The idea: write down what comes through the door
 #
-# Whatever a program computes, it computes with primitives, and since chapter 02 all of them go through one door. So we put somebody into the door who takes notes: which primitive, with which inputs, and what came out. Afterwards the chain rule walks along the notes *once*, from the end to the beginning. If $z = f(x, y)$, and $\bar z$ is the derivative of the final result with respect to $z$, then
+# Whatever a program computes, it computes with primitives, and since chapter 02 all of them go through one door. So we
+# put somebody into the door who takes notes: which primitive, with which inputs, and what came out. Afterwards the
+# chain rule walks along the notes *once*, from the end to the beginning. If $z = f(x, y)$, and $\bar z$ is the
+# derivative of the final result with respect to $z$, then
 #
 # $$ \bar x \mathrel{+}= \bar z \, \frac{\partial f}{\partial x}, \qquad \bar y \mathrel{+}= \bar z \, \frac{\partial f}{\partial y} . $$
 #
@@ -83,7 +94,8 @@ def show_diamonds():
 
 # ## The table
 #
-# A row holds a function for each input. It receives $\bar z$ (called `g`), the result `out`, the inputs, and the parameters of the call, and returns that input's share.
+# A row holds a function for each input. It receives $\bar z$ (called `g`), the result `out`, the inputs, and the
+# parameters of the call, and returns that input's share.
 
 RULES: dict[Primitive, tuple | Callable] = {}
 NO_GRADIENT: set[Primitive] = set()
@@ -106,10 +118,12 @@ rule(tt.neg, lambda g, out, x: -g)
 rule(tt.exp, lambda g, out, x: g * out)
 rule(tt.log, lambda g, out, x: g / x)
 
-# Read the row of `mul` aloud: the share of `x` is `g` times `y`. The row of `exp` uses `out`, since $e^x$ is its own derivative and has been computed already.
+# Read the row of `mul` aloud: the share of `x` is `g` times `y`. The row of `exp` uses `out`, since $e^x$ is its own
+# derivative and has been computed already.
 #
-# The functions are written with operators that work on tensors and on plain arrays alike. That is on purpose: a backward pass runs them on arrays, which is faster, and when somebody wants the derivative of a derivative
-# they run on tensors, and the door records them like any other computation.
+# The functions are written with operators that work on tensors and on plain arrays alike. That is on purpose: a
+# backward pass runs them on arrays, which is faster, and when somebody wants the derivative of a derivative they run on
+# tensors, and the door records them like any other computation.
 #
 # Views pass numbers on, so their rules undo them.
 
@@ -129,8 +143,9 @@ def with_summed_dims(g, x, dim, keepdim):
     return g.reshape(tuple(1 if d in gone else n for d, n in enumerate(x.shape)))
 
 
-# `expand` repeats its input, so the input's gradient ought to be the sum over the copies. The rule returns `g` as it is. So do `add` and `mul` when an operand was broadcast. Instead of having each rule undo broadcasting,
-# it is undone once, centrally, for whatever comes back in the wrong shape: sum over the dimensions that were repeated.
+# `expand` repeats its input, so the input's gradient ought to be the sum over the copies. The rule returns `g` as it
+# is. So do `add` and `mul` when an operand was broadcast. Instead of having each rule undo broadcasting, it is undone
+# once, centrally, for whatever comes back in the wrong shape: sum over the dimensions that were repeated.
 
 
 def unbroadcast(g, shape: tuple[int, ...]):  # exercise
@@ -142,7 +157,8 @@ def unbroadcast(g, shape: tuple[int, ...]):  # exercise
     return tt.sum(g, dim=repeated, keepdim=True) if repeated else g
 
 
-# The matrix product. For matrices $C = AB$, with $\bar C$ given, $\bar A = \bar C B^T$ and $\bar B = A^T \bar C$: check the shapes, nothing else fits. Vectors are treated as the row or the column that they stand for.
+# The matrix product. For matrices $C = AB$, with $\bar C$ given, $\bar A = \bar C B^T$ and $\bar B = A^T \bar C$: check
+# the shapes, nothing else fits. Vectors are treated as the row or the column that they stand for.
 
 
 def _as_matrices(g, x, y):
@@ -166,8 +182,10 @@ def _matmul_right(g, out, x, y):  # exercise
 
 rule(tt.matmul, _matmul_left, _matmul_right)
 
-# Two rows need a case distinction. $x^0$ is 1 everywhere, so its derivative is 0 everywhere, but the formula gives $0 \cdot 0^{-1}$ at zero. And comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where everybody can see them. A primitive that is in
-# neither place is a mistake, and will be reported at the line that used it.
+# Two rows need a case distinction. $x^0$ is 1 everywhere, so its derivative is 0 everywhere, but the formula gives $0
+# \cdot 0^{-1}$ at zero. And comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where
+# everybody can see them. A primitive that is in neither place is a mistake, and will be reported at the line that used
+# it.
 
 
 def _power(g, out, x, exponent):
@@ -180,8 +198,9 @@ NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 
 # ## The record
 #
-# A result that has a history is a `Traced` tensor. It *is* the node of the graph: it remembers the primitive's rule, the inputs and the parameters, and when it was made, as a reading of the clock of chapter 02. It holds its inputs and is held by nobody but its users, so that memory goes when the last
-# reference to a result goes: no cycles.
+# A result that has a history is a `Traced` tensor. It *is* the node of the graph: it remembers the primitive's rule,
+# the inputs and the parameters, and when it was made, as a reading of the clock of chapter 02. It holds its inputs and
+# is held by nobody but its users, so that memory goes when the last reference to a result goes: no cycles.
 
 
 class Traced(Tensor):
@@ -202,7 +221,8 @@ class Traced(Tensor):
         return f"grad_fn=<{self._primitive.name}>"
 
 
-# Whether to record is a switch, one for each thread: a thread that evaluates a model must not stop another from training it.
+# Whether to record is a switch, one for each thread: a thread that evaluates a model must not stop another from
+# training it.
 
 
 class _Mode(threading.local):
@@ -278,12 +298,17 @@ def is_grad_enabled() -> bool:
 
 # ## Walking back
 #
-# Now the record has to be walked from the end to the beginning, and a node may be passed only when all of its consumers have been: before that its gradient is not complete. A depth-first walk without
-# care gets this wrong as soon as a value is used at two depths. Sorting topologically solves it, and we have the sorting for nothing: a node was always made
-# after its inputs, so *the order of creation is a topological order*, and the clock has written it down.
+# Now the record has to be walked from the end to the beginning, and a node may be passed only when all of its consumers
+# have been: before that its gradient is not complete. A depth-first walk without care gets this wrong as soon as a
+# value is used at two depths. Sorting topologically solves it, and we have the sorting for nothing: a node was always
+# made after its inputs, so *the order of creation is a topological order*, and the clock has written it down.
 #
-# So the walk keeps two things: a dictionary from each tensor to what has arrived for it so far, and a heap that hands out the *latest* node for which something has arrived. When a node comes off the heap, all of its consumers, made later, have been there; what has arrived is its whole gradient. The node's rule turns it into shares
-# for the inputs, and the first share that arrives at an input puts that input on the heap. There is no recursion, so a chain of a hundred thousand operations is no problem, and each node comes off once, so a graph with $2^{60}$ paths is none either.
+# So the walk keeps two things: a dictionary from each tensor to what has arrived for it so far, and a heap that hands
+# out the *latest* node for which something has arrived. When a node comes off the heap, all of its consumers, made
+# later, have been there; what has arrived is its whole gradient. The node's rule turns it into shares for the inputs,
+# and the first share that arrives at an input puts that input on the heap. There is no recursion, so a chain of a
+# hundred thousand operations is no problem, and each node comes off once, so a graph with $2^{60}$ paths is none
+# either.
 
 
 class Walk:
@@ -341,10 +366,13 @@ class Walk:
             keep(leaf, self.arrived.pop(id(leaf)))
 
 
-# Two details. `on_arrays` is the promise from above: an ordinary pass runs the rules on arrays; with `create_graph`, or when a meter is listening, they run on tensors and through the door. And a node gives its inputs free as soon as it has been
-# passed, so memory falls while the walk goes on.
+# Two details. `on_arrays` is the promise from above: an ordinary pass runs the rules on arrays; with `create_graph`, or
+# when a meter is listening, they run on tensors and through the door. And a node gives its inputs free as soon as it
+# has been passed, so memory falls while the walk goes on.
 #
-# The clock of chapter 02 earns its keep here. A rule such as that of `mul` reads the inputs again, and if somebody has overwritten them since, the gradient would be wrong without a word. So a node asks whether its inputs or its result were written to after it was made.
+# The clock of chapter 02 earns its keep here. A rule such as that of `mul` reads the inputs again, and if somebody has
+# overwritten them since, the gradient would be wrong without a word. So a node asks whether its inputs or its result
+# were written to after it was made.
 
 
 def _refuse_if_stale(node: Traced) -> None:
@@ -363,7 +391,9 @@ def _refuse_if_stale(node: Traced) -> None:
 
 # ## What the user sees
 #
-# `backward` fills `.grad`, adding to what is there. `grad` hands the gradients back and leaves `.grad` alone. Both start from a number, whose derivative with respect to itself is one; from anything larger, the caller has to say with which weights its elements count.
+# `backward` fills `.grad`, adding to what is there. `grad` hands the gradients back and leaves `.grad` alone. Both
+# start from a number, whose derivative with respect to itself is one; from anything larger, the caller has to say with
+# which weights its elements count.
 
 
 def _seed(output: Tensor, gradient) -> Tensor:
@@ -396,7 +426,8 @@ def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, cr
     walk.run(keep, create_graph if retain_graph is None else retain_graph)
 
 
-# Before a gradient goes into `.grad` it must have memory of its own. The rule of `add` hands the same `g` to both inputs, that of `reshape` a view; two parameters whose gradients share memory would be clipped twice.
+# Before a gradient goes into `.grad` it must have memory of its own. The rule of `add` hands the same `g` to both
+# inputs, that of `reshape` a view; two parameters whose gradients share memory would be clipped twice.
 
 
 def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
@@ -442,7 +473,9 @@ def _listed(tensors) -> list:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
-# `grad` for the first layer's weights need not compute the gradients of everything else: a look through the graph beforehand marks what lies on the way to the inputs. On a walk from one input's point of view that saves more than half of the work.
+# `grad` for the first layer's weights need not compute the gradients of everything else: a look through the graph
+# beforehand marks what lies on the way to the inputs. On a walk from one input's point of view that saves more than
+# half of the work.
 
 
 def _on_the_way(outputs, inputs) -> set[int]:
@@ -473,7 +506,9 @@ def check_first_derivatives():
 
 # ## The witness
 #
-# The referee of chapter 05 again. `check_gradients` compares with it everything that `grad` says about a function: for each input, and then, because `create_graph` makes the gradient itself a function that can be differentiated, for the gradient's gradient.
+# The referee of chapter 05 again. `check_gradients` compares with it everything that `grad` says about a function: for
+# each input, and then, because `create_graph` makes the gradient itself a function that can be differentiated, for the
+# gradient's gradient.
 
 
 def check_gradients(function: Callable, *inputs: Tensor, order: int = 2, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-5) -> None:
@@ -494,7 +529,8 @@ def check_gradients(function: Callable, *inputs: Tensor, order: int = 2, eps: fl
         _compare(lambda: _weighed(grad(weighted(), watched, create_graph=True, allow_unused=True), more), watched, 2, eps, atol, rtol)
 
 
-# An output of many elements is made one number by weighing its elements with fixed random weights; a plain sum would not notice two elements that were swapped.
+# An output of many elements is made one number by weighing its elements with fixed random weights; a plain sum would
+# not notice two elements that were swapped.
 
 
 def _weighed(outputs, weights: list[Tensor]) -> Tensor:
@@ -529,7 +565,8 @@ def check_by_referee():
     check_gradients(lambda x, y: (x * y).exp() / (y + x.sum(1, keepdim=True)), x, y)
     check_gradients(lambda x, y: x @ y + x.log()[:, 1], x, y)
 
-# And the four formulas of chapter 06, which we had derived with some effort, fall out of the table, with the same weights and the same numbers.
+# And the four formulas of chapter 06, which we had derived with some effort, fall out of the table, with the same
+# weights and the same numbers.
 
 
 def check_by_hand():
@@ -543,7 +580,11 @@ def check_by_hand():
 
 # ## When a nan appears
 #
-# One `nan` makes everything nan that it touches, and by the time the loss is nan the culprit is long gone. `detect_anomaly` puts a guard into the door who looks at every result: a primitive that makes a nan out of inputs without any is reported on the spot. Since a backward pass with somebody listening goes through the door as well, the guard also finds the nan that appears only there, such as $0 \cdot \infty$ in the slope of a square root at zero; then the message says whose rule was at work.
+# One `nan` makes everything nan that it touches, and by the time the loss is nan the culprit is long gone.
+# `detect_anomaly` puts a guard into the door who looks at every result: a primitive that makes a nan out of inputs
+# without any is reported on the spot. Since a backward pass with somebody listening goes through the door as well, the
+# guard also finds the nan that appears only there, such as $0 \cdot \infty$ in the slope of a square root at zero; then
+# the message says whose rule was at work.
 
 
 @contextmanager
@@ -563,7 +604,8 @@ def detect_anomaly() -> Iterator[None]:
 
 # ## A look at the record
 #
-# The nodes can be drawn. `graph` writes the record that leads to a tensor in the language of mermaid, with primitives in boxes and leaves rounded.
+# The nodes can be drawn. `graph` writes the record that leads to a tensor in the language of mermaid, with primitives
+# in boxes and leaves rounded.
 
 
 def graph(output: Tensor) -> str:
@@ -605,7 +647,9 @@ def show_graph():
 
 # ## The cost
 #
-# For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward. So backward should cost twice the forward pass; a bit less, since nobody needs the gradient of the input data, and a rule is a function *per input* in order that nobody computes it. The meter sees backward, too.
+# For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward.
+# So backward should cost twice the forward pass; a bit less, since nobody needs the gradient of the input data, and a
+# rule is a function *per input* in order that nobody computes it. The meter sees backward, too.
 
 
 def show_cost():
@@ -633,7 +677,8 @@ def show_time():
     print(f"forward {alone * 1e6:.0f} us, recorded {recorded * 1e6:.0f} us, with backward {both * 1e6:.0f} us: {both / alone:.1f} times the forward pass")
 
 
-# And the diamonds, in the tape's own tempo: sixty of them, $2^{60}$ paths, sixty visits. A chain of twenty thousand steps needs no recursion limit.
+# And the diamonds, in the tape's own tempo: sixty of them, $2^{60}$ paths, sixty visits. A chain of twenty thousand
+# steps needs no recursion limit.
 
 
 def show_tape():
@@ -680,8 +725,10 @@ def show_errors():
 # ## Exercises
 #
 # 1. `jacobian`: all derivatives of all outputs, as an array (outputs, inputs). One backward pass gives one row.
-# 2. `hessian_vector_product`: the second derivatives of a function times a vector, without ever building the matrix. Differentiate twice.
-# 3. `softsign` $= x / (1 + |x|)$ as a new primitive with a rule of your own, $1 / (1 + |x|)^2$; `check_gradients` is the judge.
+# 2. `hessian_vector_product`: the second derivatives of a function times a vector, without ever building the matrix.
+#    Differentiate twice.
+# 3. `softsign` $= x / (1 + |x|)$ as a new primitive with a rule of your own, $1 / (1 + |x|)^2$; `check_gradients` is
+#    the judge.
 
 
 def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:  # exercise
@@ -725,11 +772,19 @@ def check_softsign():
 
 # ## A road not taken
 #
-# There are two ways to come by a derivative program. Ours, like PyTorch's, takes notes while the program runs: any Python will do, loops and conditions included, and a new set of notes is made each time. JAX transforms the program instead: `grad(f)` is a new function, found by running `f` once on stand-ins for numbers and transposing what was seen, which can then be compiled as a whole. PyTorch's notes are made of C++ objects whose backward functions are written by hand for speed; ours are the table, so that second derivatives need nothing new. Forward mode, which carries derivatives along with the values, is better for functions with few inputs and many outputs. A loss has one output and millions of inputs.
+# There are two ways to come by a derivative program. Ours, like PyTorch's, takes notes while the program runs: any
+# Python will do, loops and conditions included, and a new set of notes is made each time. JAX transforms the program
+# instead: `grad(f)` is a new function, found by running `f` once on stand-ins for numbers and transposing what was
+# seen, which can then be compiled as a whole. PyTorch's notes are made of C++ objects whose backward functions are
+# written by hand for speed; ours are the table, so that second derivatives need nothing new. Forward mode, which
+# carries derivatives along with the values, is better for functions with few inputs and many outputs. A loss has one
+# output and millions of inputs.
 
 # ## What hurts next
 #
-# Training XOR is now: compute the loss, forget old gradients, `backward`, `step`. Four lines, and every program from here on will contain them; with shuffling, batches, validation, the right modes at the right time and a way to go on after a power cut it becomes forty, each time slightly different:
+# Training XOR is now: compute the loss, forget old gradients, `backward`, `step`. Four lines, and every program from
+# here on will contain them; with shuffling, batches, validation, the right modes at the right time and a way to go on
+# after a power cut it becomes forty, each time slightly different:
 
 
 def show_loop():

@@ -1,6 +1,7 @@
 # # More rules
 #
-# The appendix of chapter 07: a row of the table for every primitive of chapters 02 to 04 that the chapter itself did not need, in the same form, and the list of those that have none.
+# The appendix of chapter 07: a row of the table for every primitive of chapters 02 to 04 that the chapter itself did
+# not need, in the same form, and the list of those that have none.
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from tt_autograd.autograd import NO_GRADIENT, RULES, rule, with_summed_dims
 
 # ## One operand
 #
-# Functions of one element. Where a slope does not exist at a point, PyTorch's convention is ours: 0 at the corner of `abs` and `relu`, and a bound of `clip` that is met exactly still counts as inside.
+# Functions of one element. Where a slope does not exist at a point, PyTorch's convention is ours: 0 at the corner of
+# `abs` and `relu`, and a bound of `clip` that is met exactly still counts as inside.
 
 rule(tt.cast, lambda g, out, x, dtype: tt.cast(g, dtype=x.dtype))
 rule(tt.copied, lambda g, out, x: g)
@@ -58,7 +60,8 @@ def _like(g, values):
 
 # ## Reductions
 #
-# If several elements share the maximum, they share its gradient, in equal parts; a row's gradient must not grow because two of its elements happen to be equal.
+# If several elements share the maximum, they share its gradient, in equal parts; a row's gradient must not grow because
+# two of its elements happen to be equal.
 
 
 def _extreme(g, out, x, dim=None, keepdim=False):
@@ -69,7 +72,8 @@ def _extreme(g, out, x, dim=None, keepdim=False):
 rule(tt.amax, _extreme)
 rule(tt.amin, _extreme)
 
-# The product's derivative with respect to one factor is the product of the others. Dividing the whole product by the factor fails at zeros, so the others are multiplied up from the left and from the right.
+# The product's derivative with respect to one factor is the product of the others. Dividing the whole product by the
+# factor fails at zeros, so the others are multiplied up from the left and from the right.
 
 
 def _prod(g, out, x, dim=None, keepdim=False):
@@ -121,7 +125,8 @@ rule(tt.scatter_add, lambda g, out, values, index, dim, shape: tt.take_along(g, 
 
 # ## Activations
 #
-# The slopes of chapter 03. That of `gelu` is a primitive of its own, because a backward pass should not take twenty trips through memory for one function.
+# The slopes of chapter 03. That of `gelu` is a primitive of its own, because a backward pass should not take twenty
+# trips through memory for one function.
 
 rule(tt.relu, lambda g, out, x: g * (x > 0))
 rule(tt.leaky_relu, lambda g, out, x, negative_slope=0.01: tt.choose(x > 0, g, g * negative_slope))
@@ -145,7 +150,8 @@ rule(tt.gelu_slope, _gelu_slope)
 
 # ## The linear layer
 #
-# Rows of `x` may come in any number of dimensions; for the weight's gradient they are one long list of rows, and a single matrix product sums over all of them, straight into the layout in which the weight is stored.
+# Rows of `x` may come in any number of dimensions; for the weight's gradient they are one long list of rows, and a
+# single matrix product sums over all of them, straight into the layout in which the weight is stored.
 
 
 def _rows(x):

@@ -1,6 +1,7 @@
 # # Training
 #
-# At the end of this chapter there is one function, `fit`, that trains whatever we give it: with batches, validation, a progress bar, early stopping, and checkpoints from which an interrupted training goes on as if nothing had happened.
+# At the end of this chapter there is one function, `fit`, that trains whatever we give it: with batches, validation, a
+# progress bar, early stopping, and checkpoints from which an interrupted training goes on as if nothing had happened.
 
 # ## The hurt
 #
@@ -45,7 +46,11 @@ def show_xor():
     print(f"loss after 300 steps: {train_xor():.4f}")
 
 
-# Five lines, and in the next program we write them again. Then come more data than fit into one step, so we cut them into batches, and shuffle, and shuffle inputs and labels alike. Then validation, with dropout off, without recording, and dropout on again afterwards. Then the wish to stop when it gets worse; to save the best; to go on after a power cut. In the course that this book grew out of, the loop was forty lines by the fifth program, and no two were the same. Here is a list of what goes wrong in such loops, each of it silently:
+# Five lines, and in the next program we write them again. Then come more data than fit into one step, so we cut them
+# into batches, and shuffle, and shuffle inputs and labels alike. Then validation, with dropout off, without recording,
+# and dropout on again afterwards. Then the wish to stop when it gets worse; to save the best; to go on after a power
+# cut. In the course that this book grew out of, the loop was forty lines by the fifth program, and no two were the
+# same. Here is a list of what goes wrong in such loops, each of it silently:
 #
 # - `zero_grad` forgotten: each step contains the gradients of all the earlier ones;
 # - validation in training mode: the number is noisy, and pessimistic;
@@ -55,7 +60,9 @@ def show_xor():
 
 # ## The data: digits
 #
-# XOR has four examples and nothing to generalise to. So let us have real ones: 1,797 handwritten digits of 8 by 8 pixels (E. Alpaydin and C. Kaynak, 1998, from the UCI repository), small enough to come with the package. A fifth is held out: the network will never be trained on it.
+# XOR has four examples and nothing to generalise to. So let us have real ones: 1,797 handwritten digits of 8 by 8
+# pixels (E. Alpaydin and C. Kaynak, 1998, from the UCI repository), small enough to come with the package. A fifth is
+# held out: the network will never be trained on it.
 
 
 def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -84,7 +91,10 @@ def show_digits():
 
 # ## Batches
 #
-# A step on all 1,438 examples is a good step, and slow. A step on one example is quick, and half of it is noise. In between, on 32 or so, the noise is a third of what it was with four and the matrix products are large enough to be fast. So each pass through the data (an *epoch*) goes in batches, in a new order each time: a fixed order would let the last batches have the last word in every epoch.
+# A step on all 1,438 examples is a good step, and slow. A step on one example is quick, and half of it is noise. In
+# between, on 32 or so, the noise is a third of what it was with four and the matrix products are large enough to be
+# fast. So each pass through the data (an *epoch*) goes in batches, in a new order each time: a fixed order would let
+# the last batches have the last word in every epoch.
 #
 # One permutation serves inputs and labels; two would tear the pairs apart.
 
@@ -116,11 +126,14 @@ def check_batches():
     assert all([2 * v for v in a] == b for a, b in seen)
 
 
-# Anything that can be passed through again and again and yields pairs will do in place of `Batches`; chapter 10 brings a far more capable one, and `fit` will not notice.
+# Anything that can be passed through again and again and yields pairs will do in place of `Batches`; chapter 10 brings
+# a far more capable one, and `fit` will not notice.
 
 # ## Averages
 #
-# With 10 examples in batches of 4, 4 and 2, the mean of three batch means counts the last two examples double. So an average weighs each batch by its size. Losses and metrics (functions of outputs and targets, such as the share of right answers) are averaged alike.
+# With 10 examples in batches of 4, 4 and 2, the mean of three batch means counts the last two examples double. So an
+# average weighs each batch by its size. Losses and metrics (functions of outputs and targets, such as the share of
+# right answers) are averaged alike.
 
 
 class Averages:
@@ -158,7 +171,8 @@ def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) 
 
 # ## Validation
 #
-# Three things have to be right: evaluation mode, nothing recorded, and the mode that was there before restored, even if something fails.
+# Three things have to be right: evaluation mode, nothing recorded, and the mode that was there before restored, even if
+# something fails.
 
 
 def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics = ()) -> dict[str, float]:  # exercise
@@ -179,7 +193,10 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
 
 # ## One step
 #
-# A step takes a *group* of batches, usually a single one. If memory is too small for a large batch, several small ones can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway. For the sum to be exactly that of the large batch, each loss is multiplied by its size and the total divided by the number of examples.
+# A step takes a *group* of batches, usually a single one. If memory is too small for a large batch, several small ones
+# can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway. For the sum to
+# be exactly that of the large batch, each loss is multiplied by its size and the total divided by the number of
+# examples.
 
 
 def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> None:  # exercise
@@ -200,9 +217,14 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> Non
 
 # ## Checkpoints
 #
-# What has to be written down so that a training can be interrupted at any moment and go on *bit for bit* as if it had not been? The weights, of course. The optimizer's memory, and the schedule's count. The state of the random generator. And the position in the data: which epoch, which batch, *and the order of this epoch*, which is given by the state the generator had when the epoch began.
+# What has to be written down so that a training can be interrupted at any moment and go on *bit for bit* as if it had
+# not been? The weights, of course. The optimizer's memory, and the schedule's count. The state of the random generator.
+# And the position in the data: which epoch, which batch, *and the order of this epoch*, which is given by the state the
+# generator had when the epoch began.
 #
-# A checkpoint is a nested dictionary of tensors and plain values. The file format is safetensors, because loading it runs no code (a pickle may do anything it likes) and other programs can read it. The arrays go into it as they are, the rest as JSON.
+# A checkpoint is a nested dictionary of tensors and plain values. The file format is safetensors, because loading it
+# runs no code (a pickle may do anything it likes) and other programs can read it. The arrays go into it as they are,
+# the rest as JSON.
 
 
 def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
@@ -227,7 +249,10 @@ def _restored(tree, arrays: dict[str, np.ndarray]):
     return (tuple if kind == "tuple" else list)(_restored(v, arrays) for v in content)
 
 
-# Two kinds of damage have to be met. A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and number is stored along, and compared when the file is read. And the power goes while the file is being written: so it is written under another name, forced to the disk, and only then renamed, which the file system does in one piece. Whoever looks finds the old checkpoint or the new one, whole.
+# Two kinds of damage have to be met. A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and
+# number is stored along, and compared when the file is read. And the power goes while the file is being written: so it
+# is written under another name, forced to the disk, and only then renamed, which the file system does in one piece.
+# Whoever looks finds the old checkpoint or the new one, whole.
 
 
 def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
@@ -322,7 +347,8 @@ class History(dict):
 
 # ## Callbacks
 #
-# Not every wish should become an argument of `fit`. A callback is an object that is told when something has happened, and may act: it sees the run, and the run sees to it that the callback's state is saved with everything else.
+# Not every wish should become an argument of `fit`. A callback is an object that is told when something has happened,
+# and may act: it sees the run, and the run sees to it that the callback's state is saved with everything else.
 
 
 class Callback:
@@ -502,7 +528,9 @@ def _state_of(data) -> dict | None:
     return data.state_dict() if hasattr(data, "state_dict") else None
 
 
-# To get back to a place in the middle of an epoch, `batches` sets chance back to where the epoch began, lets the data make the same order again, skips what has been seen, and restores chance. That works for anything that draws its order from the generator of chapter 01.
+# To get back to a place in the middle of an epoch, `batches` sets chance back to where the epoch began, lets the data
+# make the same order again, skips what has been seen, and restores chance. That works for anything that draws its order
+# from the generator of chapter 01.
 
 # ## fit
 #
@@ -600,11 +628,13 @@ def show_training():
     return history.plot()
 
 
-# The two curves tell two stories. The training loss goes to zero; the validation loss stops falling. From there on the network learns its examples by heart. That is what `EarlyStopping(patience=5, restore_best=True)` is for.
+# The two curves tell two stories. The training loss goes to zero; the validation loss stops falling. From there on the
+# network learns its examples by heart. That is what `EarlyStopping(patience=5, restore_best=True)` is for.
 
 # ## The witness
 #
-# "As if nothing had happened" is a claim that can be checked: train for four epochs; and train again, but stop in the middle of the second epoch, throw everything away, and resume from the file. Every weight must have the same bits.
+# "As if nothing had happened" is a claim that can be checked: train for four epochs; and train again, but stop in the
+# middle of the second epoch, throw everything away, and resume from the file. Every weight must have the same bits.
 
 
 class _PowerCut(Callback):
@@ -638,7 +668,8 @@ def check_resume_bit_for_bit():
 
 # ## The cost
 #
-# What does the comfort cost? The same number of steps with `fit` and with the five lines from the beginning of the chapter, on the digits:
+# What does the comfort cost? The same number of steps with `fit` and with the five lines from the beginning of the
+# chapter, on the digits:
 
 
 def show_cost():
@@ -689,8 +720,10 @@ def show_errors():
 # ## Exercises
 #
 # 1. `confusion`: a table of how often class i was taken for class j. Which digits does the network mix up?
-# 2. `WeightAverage`: a callback that keeps a running average of the weights (an *exponential moving average*), which is often better than the weights themselves.
-# 3. `find_rate`: train for some steps while the rate grows from tiny to huge, and return rates and losses; the best rate lies a little before the loss explodes (Smith, 2015).
+# 2. `WeightAverage`: a callback that keeps a running average of the weights (an *exponential moving average*), which is
+#    often better than the weights themselves.
+# 3. `find_rate`: train for some steps while the rate grows from tiny to huge, and return rates and losses; the best
+#    rate lies a little before the loss explodes (Smith, 2015).
 
 
 def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise
@@ -760,11 +793,15 @@ def check_find_rate():
 
 # ## A road not taken
 #
-# PyTorch has no `fit`, on principle: the loop is yours, and frameworks on top of it (Lightning, Accelerate, Keras) disagree about everything. Keras calls a method of the model; Lightning wants the model to be a subclass that knows how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which knows of the others, and a program that outgrows it can copy the five lines of `_step` and go its own way.
+# PyTorch has no `fit`, on principle: the loop is yours, and frameworks on top of it (Lightning, Accelerate, Keras)
+# disagree about everything. Keras calls a method of the model; Lightning wants the model to be a subclass that knows
+# how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which knows of the others,
+# and a program that outgrows it can copy the five lines of `_step` and go its own way.
 
 # ## What hurts next
 #
-# The network reads 97 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads them as before.
+# The network reads 97 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads
+# them as before.
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
@@ -782,7 +819,9 @@ def show_shift():
         print(f"moved by {pixels} pixels: {accuracy(model(shifted(x, pixels)), y) * 100:.1f} % right")
 
 
-# For the network a pixel is a number in a list of 64, and number 19 has nothing to do with number 20. It has not learned what a stroke looks like; it has learned which entries of the list tend to be large. The remedy is to look at neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
+# For the network a pixel is a number in a list of 64, and number 19 has nothing to do with number 20. It has not
+# learned what a stroke looks like; it has learned which entries of the list tend to be large. The remedy is to look at
+# neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
     "Averages", "Batches", "Best", "BestCheckpoint", "Callback", "EarlyStopping", "History", "Run", "Schedule", "WeightAverage", "accuracy", "confusion", "digits",

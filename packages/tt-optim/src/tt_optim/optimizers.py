@@ -1,10 +1,14 @@
 # # Optimizers
 #
-# At the end of this chapter updating is written once, for every network: give the parameters to an optimizer, fill in their gradients, call `step()`. And XOR is learned with gradients that we derive ourselves.
+# At the end of this chapter updating is written once, for every network: give the parameters to an optimizer, fill in
+# their gradients, call `step()`. And XOR is learned with gradients that we derive ourselves.
 
 # ## The hurt
 #
-# Chapter 05 left us writing two update lines for each layer, in each program, and showed what a forgotten line does: nothing that anybody would notice. Forgetting is not the only trouble. Steps have a length, and one length for all directions is a bad deal. Here is a valley, a hundred times steeper across than along, and descent with three step lengths:
+# Chapter 05 left us writing two update lines for each layer, in each program, and showed what a forgotten line does:
+# nothing that anybody would notice. Forgetting is not the only trouble. Steps have a length, and one length for all
+# directions is a bad deal. Here is a valley, a hundred times steeper across than along, and descent with three step
+# lengths:
 
 from __future__ import annotations
 
@@ -33,7 +37,8 @@ def show_hurt():
         print(f"{rate:11g}   {x:17.3f}   {y:17.3g}")
 
 
-# With 0.0201 the steep direction overshoots further each time; with 0.0199 it swings for ever so slowly to rest; with 0.001 the flat direction has hardly moved. A network has thousands of directions, and nobody knows which are steep.
+# With 0.0201 the steep direction overshoots further each time; with 0.0199 it swings for ever so slowly to rest; with
+# 0.001 the flat direction has hardly moved. A network has thousands of directions, and nobody knows which are steep.
 
 # ## The smallest thing that could work
 #
@@ -49,19 +54,28 @@ class SmallestOptimizer:
             parameter.data -= self.rate * parameter.grad
 
 
-# That cures forgetting. Two details deserve attention even in four lines. It keeps the parameters in a *list*, because an iterator would be used up after the first step. And it changes what the parameter holds (`parameter.data -= ...`). Had it said `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left the network's weight alone.
+# That cures forgetting. Two details deserve attention even in four lines. It keeps the parameters in a *list*, because
+# an iterator would be used up after the first step. And it changes what the parameter holds (`parameter.data -= ...`).
+# Had it said `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left the
+# network's weight alone.
 #
 # It disappoints on the valley: it knows nothing but the slope here and now.
 
 # ## The idea: remember
 #
-# Two kinds of memory help. Remember the *direction*: if successive slopes agree, go faster; if they alternate, they cancel. That is momentum, a heavy ball rolling down the valley. And remember the *size*: divide each parameter's slope by how large its slopes usually are; then all directions are equally steep. The first gives SGD with momentum, the second RMSprop, and both together Adam.
+# Two kinds of memory help. Remember the *direction*: if successive slopes agree, go faster; if they alternate, they
+# cancel. That is momentum, a heavy ball rolling down the valley. And remember the *size*: divide each parameter's slope
+# by how large its slopes usually are; then all directions are equally steep. The first gives SGD with momentum, the
+# second RMSprop, and both together Adam.
 #
-# Such memory is kept for each parameter separately. A buffer that two parameters shared would push the second one by the slopes of the first.
+# Such memory is kept for each parameter separately. A buffer that two parameters shared would push the second one by
+# the slopes of the first.
 
 # ## The optimizer
 #
-# PyTorch's conventions: parameters come as a list, or as a list of groups, each a dictionary with options of its own (a lower rate for the first layers, say). `param_groups` is that list with the defaults filled in; changing `group["lr"]` changes the next step. All that an optimizer remembers about a parameter is in `state`.
+# PyTorch's conventions: parameters come as a list, or as a list of groups, each a dictionary with options of its own (a
+# lower rate for the first layers, say). `param_groups` is that list with the defaults filled in; changing `group["lr"]`
+# changes the next step. All that an optimizer remembers about a parameter is in `state`.
 
 
 def _groups(parameters, defaults: dict) -> list[dict]:
@@ -86,7 +100,8 @@ def _require(name: str, value: float, fine: bool, rule: str) -> None:
         raise ValueError(f"{name} must be {rule}, not {value}")
 
 
-# A training that is interrupted has to go on with the same memory, so all of it can be saved. `state_dict` uses PyTorch's arrangement: parameters are numbered in the order in which they were given.
+# A training that is interrupted has to go on with the same memory, so all of it can be saved. `state_dict` uses
+# PyTorch's arrangement: parameters are numbered in the order in which they were given.
 
 
 class Saved:
@@ -120,7 +135,10 @@ def _check_memory(parameter, number, memory):
             raise ValueError(f"{name} of parameter {number} has shape {np.shape(value)}, the parameter has {parameter.shape}")
 
 
-# How is a step computed? Adam's formulas, written as NumPy formulas, make a temporary array for each operation: thirty trips through memory for a parameter that could be updated in ten. So we write the updates as in-place operations on *blocks*: pieces of 64 K numbers, small enough that parameter, gradient, memory and one scratch array stay in the processor's cache while all operations of the update run over them.
+# How is a step computed? Adam's formulas, written as NumPy formulas, make a temporary array for each operation: thirty
+# trips through memory for a parameter that could be updated in ten. So we write the updates as in-place operations on
+# *blocks*: pieces of 64 K numbers, small enough that parameter, gradient, memory and one scratch array stay in the
+# processor's cache while all operations of the update run over them.
 
 BLOCK = 65536
 
@@ -134,7 +152,8 @@ def _blocks(arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
         yield [a[start : start + BLOCK] for a in flat]
 
 
-# NumPy lets other threads run while it works on such a block. For millions of numbers two threads are nearly twice as fast as one; for thousands, starting them costs more than they do.
+# NumPy lets other threads run while it works on such a block. For millions of numbers two threads are nearly twice as
+# fast as one; for thousands, starting them costs more than they do.
 
 
 def _run(update: Callable, jobs: list[tuple[list[np.ndarray], dict]], size: int) -> None:
@@ -150,7 +169,8 @@ def _run(update: Callable, jobs: list[tuple[list[np.ndarray], dict]], size: int)
         list(pool.map(work, [jobs[i::workers] for i in range(workers)]))
 
 
-# With that the base class: `step` collects the blocks of all parameters that have a gradient (a parameter that played no part has none, and is left alone) and counts steps; what an update *is*, each optimizer says in one method.
+# With that the base class: `step` collects the blocks of all parameters that have a gradient (a parameter that played
+# no part has none, and is left alone) and counts steps; what an update *is*, each optimizer says in one method.
 
 
 class Optimizer(Saved):
@@ -210,11 +230,14 @@ def _gradient_of(parameter: Tensor) -> np.ndarray:
 
 # ## SGD
 #
-# *Stochastic gradient descent*: stochastic, because the gradient will come from a few examples at a time. With momentum $\mu$ it keeps a velocity $b$,
+# *Stochastic gradient descent*: stochastic, because the gradient will come from a few examples at a time. With momentum
+# $\mu$ it keeps a velocity $b$,
 #
 # $$ b \leftarrow \mu\, b + g, \qquad p \leftarrow p - \eta\, b . $$
 #
-# A constant slope is amplified to $g / (1 - \mu)$, ten times for 0.9; an alternating one is damped. Nesterov's variant looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so pulls every weight towards zero, unless the data insist.
+# A constant slope is amplified to $g / (1 - \mu)$, ten times for 0.9; an alternating one is damped. Nesterov's variant
+# looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so pulls every weight
+# towards zero, unless the data insist.
 
 
 class SGD(Optimizer):
@@ -244,7 +267,11 @@ class SGD(Optimizer):
 
 # ## Dividing by the usual size
 #
-# Adagrad (Duchi et al., 2011) divides by the root of the sum of all squares so far. Its steps only ever get smaller, which is what its theory wants and long trainings do not. RMSprop (Hinton, in a lecture of 2012) forgets old squares: a running average $v \leftarrow \alpha v + (1 - \alpha) g^2$, and $p \leftarrow p - \eta\, g / (\sqrt v + \varepsilon)$. The small $\varepsilon$ stands *outside* the root; inside, it would be $\sqrt\varepsilon = 10^{-4}$ that competes with tiny gradients.
+# Adagrad (Duchi et al., 2011) divides by the root of the sum of all squares so far. Its steps only ever get smaller,
+# which is what its theory wants and long trainings do not. RMSprop (Hinton, in a lecture of 2012) forgets old squares:
+# a running average $v \leftarrow \alpha v + (1 - \alpha) g^2$, and $p \leftarrow p - \eta\, g / (\sqrt v +
+# \varepsilon)$. The small $\varepsilon$ stands *outside* the root; inside, it would be $\sqrt\varepsilon = 10^{-4}$
+# that competes with tiny gradients.
 
 
 class Adagrad(Optimizer):
@@ -313,13 +340,20 @@ class RMSprop(Optimizer):
 #
 # $$ m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \quad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2, \quad p \leftarrow p - \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon} . $$
 #
-# The hats are a correction. Both averages start at zero, so in the first step $m$ is only a tenth of the gradient, and $\sqrt v$ only $\frac{1}{32}$ of its size; their quotient would make the first step $3.16$ times too long. Dividing by what is missing, $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$, makes it exactly $\eta$. The count $t$ starts at 1.
+# The hats are a correction. Both averages start at zero, so in the first step $m$ is only a tenth of the gradient, and
+# $\sqrt v$ only $\frac{1}{32}$ of its size; their quotient would make the first step $3.16$ times too long. Dividing by
+# what is missing, $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$, makes it exactly $\eta$. The count
+# $t$ starts at 1.
 #
-# One trick saves two trips of twelve. If we keep $M = m / (1 - \beta_1)$ and $V = v / (1 - \beta_2)$, plain decaying *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go into the step length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
+# One trick saves two trips of twelve. If we keep $M = m / (1 - \beta_1)$ and $V = v / (1 - \beta_2)$, plain decaying
+# *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go into the step
+# length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
 #
 # $$ \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon} = \frac{\eta\,(1 - \beta_1)}{r\,(1 - \beta_1^t)} \cdot \frac{M}{\sqrt{V} + \varepsilon / r} . $$
 #
-# Weight decay, added to the gradient as in SGD, would be divided by $\sqrt{\hat v}$ along with it: weights with large gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight itself, by the factor $1 - \eta\lambda$.
+# Weight decay, added to the gradient as in SGD, would be divided by $\sqrt{\hat v}$ along with it: weights with large
+# gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight itself,
+# by the factor $1 - \eta\lambda$.
 
 
 class Adam(Optimizer):
@@ -393,7 +427,8 @@ def check_first_step_is_the_rate():
 
 # ## Paths
 #
-# Rosenbrock's function (1960), $(1 - x)^2 + 100\,(y - x^2)^2$, is a curved valley with a flat floor; its lowest point is $(1, 1)$. Here is how four optimizers walk it from the same place in 200 steps.
+# Rosenbrock's function (1960), $(1 - x)^2 + 100\,(y - x^2)^2$, is a curved valley with a flat floor; its lowest point
+# is $(1, 1)$. Here is how four optimizers walk it from the same place in 200 steps.
 
 
 def rosenbrock(x, y):
@@ -443,7 +478,9 @@ def show_paths():
 
 # ## Clipping
 #
-# Now and then one batch gives a gradient that is a hundred times as long as usual, and one step undoes an hour. Clipping shortens such a gradient. It shortens *all parameters' gradients by the same factor*, computed from their common length; clipping each alone would change the direction.
+# Now and then one batch gives a gradient that is a hundred times as long as usual, and one step undoes an hour.
+# Clipping shortens such a gradient. It shortens *all parameters' gradients by the same factor*, computed from their
+# common length; clipping each alone would change the direction.
 
 
 def clip_grad_norm_(parameters, max_norm: float, error_if_nonfinite: bool = False) -> Tensor:  # exercise
@@ -470,7 +507,9 @@ def clip_grad_value_(parameters, clip_value: float) -> None:
 
 # ## XOR, with gradients by hand
 #
-# Now the whole of phase 1 in one program: tensors, an activation, layers, a loss, an optimizer. Only the gradients are missing, and those we derive on paper, from the loss backwards. With $h = \tanh(xW_1^T + b_1)$, $z = hW_2^T + b_2$ and $p = \sigma(z)$:
+# Now the whole of phase 1 in one program: tensors, an activation, layers, a loss, an optimizer. Only the gradients are
+# missing, and those we derive on paper, from the loss backwards. With $h = \tanh(xW_1^T + b_1)$, $z = hW_2^T + b_2$ and
+# $p = \sigma(z)$:
 #
 # $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum \bar z, \quad \bar h = \bar z\, W_2, \quad \bar a = \bar h\,(1 - h^2), \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
 
@@ -487,9 +526,11 @@ def xor_gradients_by_hand(network: Module, x: Tensor, wanted: Tensor) -> float: 
     return binary_cross_entropy_with_logits(z, wanted).item()
 
 
-# `detach` and `data` say that nobody needs to keep a record of this computation. At the moment nobody would; a later chapter will.
+# `detach` and `data` say that nobody needs to keep a record of this computation. At the moment nobody would; a later
+# chapter will.
 #
-# The referee judges the four lines, at weights that we fix for good, because chapter 07 will be measured against the same numbers.
+# The referee judges the four lines, at weights that we fix for good, because chapter 07 will be measured against the
+# same numbers.
 
 
 def xor_case() -> tuple[Module, Tensor, Tensor]:
@@ -535,7 +576,9 @@ def show_xor():
 
 # ## The cost
 #
-# An optimizer does next to no arithmetic. A step of Adam reads parameter, gradient and two memories and writes three of them back: seven numbers of four bytes for each weight, and what the formula costs beyond that is trips that could have been saved. Ten million weights, the plain formula against the blocks:
+# An optimizer does next to no arithmetic. A step of Adam reads parameter, gradient and two memories and writes three of
+# them back: seven numbers of four bytes for each weight, and what the formula costs beyond that is trips that could
+# have been saved. Ten million weights, the plain formula against the blocks:
 
 
 def adam_by_formula(p, g, m, v, t, lr=1e-3):
@@ -569,9 +612,12 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `Lion`: an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2 m + (1 - \beta_2) g$. One memory less than Adam.
+# 1. `Lion`: an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum
+#    and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2
+#    m + (1 - \beta_2) g$. One memory less than Adam.
 # 2. `gradient_norm`: the common length of all gradients, which is worth watching while a network trains.
-# 3. `average_weights`: the element-by-element mean of several state dictionaries. Averages of the last few steps often do better than the last step.
+# 3. `average_weights`: the element-by-element mean of several state dictionaries. Averages of the last few steps often
+#    do better than the last step.
 
 
 class Lion(Optimizer):
@@ -622,11 +668,17 @@ def check_average_weights():
 
 # ## A road not taken
 #
-# JAX's optax writes an optimizer as a pair of pure functions that map gradients and state to updates and state; clipping, momentum and decay are links of a chain that can be composed at will, which is lovely. PyTorch has `fused=True`, one compiled kernel for the whole update, and runs ten million weights in a third of the time of its default. Our blocks are the nearest that NumPy can come to a fused kernel. Second-order methods (Newton's, L-BFGS, Shampoo) use more than slopes; on networks they pay for themselves rarely.
+# JAX's optax writes an optimizer as a pair of pure functions that map gradients and state to updates and state;
+# clipping, momentum and decay are links of a chain that can be composed at will, which is lovely. PyTorch has
+# `fused=True`, one compiled kernel for the whole update, and runs ten million weights in a third of the time of its
+# default. Our blocks are the nearest that NumPy can come to a fused kernel. Second-order methods (Newton's, L-BFGS,
+# Shampoo) use more than slopes; on networks they pay for themselves rarely.
 
 # ## What hurts next
 #
-# XOR took these lines for its gradients, for two layers and a loss: six formulas, each derived on paper. They are hand-made goods for one network; add a layer, and they have to be derived again. And if one of them is wrong? Here the sign of the hidden layer's part is flipped:
+# XOR took these lines for its gradients, for two layers and a loss: six formulas, each derived on paper. They are
+# hand-made goods for one network; add a layer, and they have to be derived again. And if one of them is wrong? Here the
+# sign of the hidden layer's part is flipped:
 
 
 def show_flipped_sign():
@@ -641,7 +693,9 @@ def show_flipped_sign():
         print(f"{'flipped sign' if flipped else 'right':13s} loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 
-# It trains for a hundred steps, the loss goes down, nobody complains; it just stops short. Only the referee would have noticed, and the referee is too slow to be asked each time. Derivatives are mechanical. A machine should do them: chapter 07, *Autograd*.
+# It trains for a hundred steps, the loss goes down, nobody complains; it just stops short. Only the referee would have
+# noticed, and the referee is too slow to be asked each time. Derivatives are mechanical. A machine should do them:
+# chapter 07, *Autograd*.
 
 __all__ = [
     "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_by_formula", "average_weights", "clip_grad_norm_", "clip_grad_value_", "gradient_norm",

@@ -1,6 +1,7 @@
 # # Schedulers
 #
-# The appendix of chapter 06. A step length that is right at the beginning is too long at the end. A scheduler changes `group["lr"]` of an optimizer as training goes on; PyTorch's names and numbers.
+# The appendix of chapter 06. A step length that is right at the beginning is too long at the end. A scheduler changes
+# `group["lr"]` of an optimizer as training goes on; PyTorch's names and numbers.
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from tt_optim.optimizers import SGD, Optimizer
 
 # ## The idea
 #
-# Almost every schedule is a formula: a factor that depends on the number of steps taken, times the rate that the optimizer started with. So a scheduler is a count and a method `factor(step)`. It sets the first rate when it is made, and the next one whenever its `step()` is called, after the optimizer's.
+# Almost every schedule is a formula: a factor that depends on the number of steps taken, times the rate that the
+# optimizer started with. So a scheduler is a count and a method `factor(step)`. It sets the first rate when it is made,
+# and the next one whenever its `step()` is called, after the optimizer's.
 
 
 class LRScheduler:
@@ -128,7 +131,8 @@ class CosineAnnealingLR(LRScheduler):
 
 # ## Warm-up
 #
-# Adam's averages know little in the first steps, and large steps on little knowledge do damage. A warm-up starts low and rises in a straight line; `SequentialLR` goes on from there with another schedule.
+# Adam's averages know little in the first steps, and large steps on little knowledge do damage. A warm-up starts low
+# and rises in a straight line; `SequentialLR` goes on from there with another schedule.
 
 
 class LinearLR(LRScheduler):
@@ -160,7 +164,8 @@ class SequentialLR(LRScheduler):
         return self.schedulers[which].lrs_at(step - (self.milestones[which - 1] if which else 0))
 
 
-# One cycle (Smith and Topin, 2017) is both in one: up to a large rate, down to a tiny one, and momentum the other way round, low where the rate is high.
+# One cycle (Smith and Topin, 2017) is both in one: up to a large rate, down to a tiny one, and momentum the other way
+# round, low where the rate is high.
 
 
 class OneCycleLR(LRScheduler):
@@ -202,7 +207,8 @@ class OneCycleLR(LRScheduler):
 
 # ## When nothing improves
 #
-# The last one is not a formula. It watches a number, a validation loss, and lowers the rate when that has not improved for some time.
+# The last one is not a formula. It watches a number, a validation loss, and lowers the rate when that has not improved
+# for some time.
 
 
 class ReduceLROnPlateau:

@@ -1,12 +1,12 @@
 # # Activations
 #
-# At the end of this chapter there are ten functions that bend, so that a stack of layers can say more than one layer; and a softmax that
-# does not break on large numbers.
+# At the end of this chapter there are ten functions that bend, so that a stack of layers can say more than one layer;
+# and a softmax that does not break on large numbers.
 
 # ## The hurt
 #
-# Chapter 02 ended with two linear maps that were one: 704 numbers that could say no more than 24. It is worth seeing what that costs. The smallest problem that no linear map can solve is XOR:
-# answer 1 if exactly one of two inputs is 1.
+# Chapter 02 ended with two linear maps that were one: 704 numbers that could say no more than 24. It is worth seeing
+# what that costs. The smallest problem that no linear map can solve is XOR: answer 1 if exactly one of two inputs is 1.
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ def show_hurt():
         print(f"{row}  {target[0]:.0f}     {answer[0]:.3f}")
 
 
-# The best that a linear map can do on XOR is to say one half to everything, and by the calculation of chapter 02 a tower of linear maps does no better.
+# The best that a linear map can do on XOR is to say one half to everything, and by the calculation of chapter 02 a
+# tower of linear maps does no better.
 
 # ## The smallest thing that could work
 #
-# Put something between the layers that is not linear. The first thing that comes to mind is a switch: 1 above zero, 0 below. That is what the neurons of McCulloch and Pitts did in 1943.
+# Put something between the layers that is not linear. The first thing that comes to mind is a switch: 1 above zero, 0
+# below. That is what the neurons of McCulloch and Pitts did in 1943.
 
 
 def step(x: Tensor) -> Tensor:
@@ -51,14 +53,16 @@ def check_step_solves_xor():
     assert (step(hidden @ Tensor([[1], [-1]]) - 0.5) == wanted).all()
 
 
-# It works: two hidden units, one that fires for *at least one* and one that fires for *both*, and the output takes the first but not the second. It disappoints in one
-# way. We chose those weights by thinking. To find weights by improving them little by little, one must be able to ask what a small change of a weight does to the
-# answer; and for a switch the answer is: nothing, until it suddenly does everything. Its slope is 0 wherever it exists.
+# It works: two hidden units, one that fires for *at least one* and one that fires for *both*, and the output takes the
+# first but not the second. It disappoints in one way. We chose those weights by thinking. To find weights by improving
+# them little by little, one must be able to ask what a small change of a weight does to the answer; and for a switch
+# the answer is: nothing, until it suddenly does everything. Its slope is 0 wherever it exists.
 
 # ## The idea: bend, and have a slope
 #
-# We want functions that are not straight and have a slope nearly everywhere. And since later the slope is what everything depends on, each function in
-# this chapter comes with its derivative, derived once on paper and checked by the least clever method there is: walk a little to the right, a little to the left, and look.
+# We want functions that are not straight and have a slope nearly everywhere. And since later the slope is what
+# everything depends on, each function in this chapter comes with its derivative, derived once on paper and checked by
+# the least clever method there is: walk a little to the right, a little to the left, and look.
 
 
 def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:
@@ -67,7 +71,8 @@ def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray
     return (function(x + distance) - function(x - distance)) / (2 * distance)
 
 
-# The error of the difference quotient is about `distance` squared, plus rounding; with float64 numbers it agrees with a right formula to nine digits.
+# The error of the difference quotient is about `distance` squared, plus rounding; with float64 numbers it agrees with a
+# right formula to nine digits.
 
 # ## ReLU
 #
@@ -89,7 +94,8 @@ def relu_slope(x):  # exercise
     return (x > 0) * 1.0
 
 
-# A unit that is negative for every input has slope 0 for every input, and will never change again: it is dead. The leaky version lets a little through, and ELU approaches $-\alpha$ smoothly.
+# A unit that is negative for every input has slope 0 for every input, and will never change again: it is dead. The
+# leaky version lets a little through, and ELU approaches $-\alpha$ smoothly.
 #
 # $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases} \qquad \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
 
@@ -111,8 +117,10 @@ def elu_slope(x, alpha=1.0):
     return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
 
 
-# Look at `elu`. There is no branch: for a positive element the second term is $\alpha(e^0 - 1) = 0$, for a negative one the first is. `np.where` would have been the obvious way, and takes about fifteen times as long, as the table of costs below shows by example. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element
-# that does not need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
+# Look at `elu`. There is no branch: for a positive element the second term is $\alpha(e^0 - 1) = 0$, for a negative one
+# the first is. `np.where` would have been the obvious way, and takes about fifteen times as long, as the table of costs
+# below shows by example. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element that does not
+# need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
 
 # ## Sigmoid and tanh
 #
@@ -136,8 +144,10 @@ def show_overflow():
         print("sigmoid ", sigmoid(x))
 
 
-# The largest `float32` is about $3.4 \cdot 10^{38}$, so $e^{89}$ is infinite, and infinity divided by infinity is not a number. The cure is never to raise $e$ to a positive power. For $x \ge 0$ use $1 / (1 + e^{-x})$, for $x < 0$ the same fraction
-# multiplied by $e^x$ above and below, $e^x / (1 + e^x)$. In both cases the denominator is $1 + e^{-|x|}$ and the numerator is $e^{\min(x, 0)}$, and neither power is ever positive.
+# The largest `float32` is about $3.4 \cdot 10^{38}$, so $e^{89}$ is infinite, and infinity divided by infinity is not a
+# number. The cure is never to raise $e$ to a positive power. For $x \ge 0$ use $1 / (1 + e^{-x})$, for $x < 0$ the same
+# fraction multiplied by $e^x$ above and below, $e^x / (1 + e^x)$. In both cases the denominator is $1 + e^{-|x|}$ and
+# the numerator is $e^{\min(x, 0)}$, and neither power is ever positive.
 
 
 @primitive
@@ -153,8 +163,10 @@ def sigmoid_slope(x):  # exercise
     return s * (1 - s)
 
 
-# `tanh` is a sigmoid that runs from $-1$ to $1$: $\tanh x = 2\sigma(2x) - 1$. NumPy has a stable one, and chapter 02 made it a primitive. Its slope is $1 - \tanh^2 x$. Both functions *saturate*: a few units away from zero they are flat, the slope is nearly 0, and a unit that sits there
-# learns nearly nothing. The slope of the sigmoid never exceeds $\frac14$, so ten of them in a row leave at most a millionth of it.
+# `tanh` is a sigmoid that runs from $-1$ to $1$: $\tanh x = 2\sigma(2x) - 1$. NumPy has a stable one, and chapter 02
+# made it a primitive. Its slope is $1 - \tanh^2 x$. Both functions *saturate*: a few units away from zero they are
+# flat, the slope is nearly 0, and a unit that sits there learns nearly nothing. The slope of the sigmoid never exceeds
+# $\frac14$, so ten of them in a row leave at most a millionth of it.
 
 
 def tanh_slope(x):
@@ -164,8 +176,9 @@ def tanh_slope(x):
 
 # ## Smooth relatives of ReLU
 #
-# `softplus` is $\ln(1 + e^x)$, a ReLU with a rounded corner, whose derivative is the sigmoid. It overflows in the same way and is cured in the same way:
-# $\ln(1 + e^x) = \max(x, 0) + \ln(1 + e^{-|x|})$. (PyTorch's has a threshold above which it returns $x$ itself. This form needs none.)
+# `softplus` is $\ln(1 + e^x)$, a ReLU with a rounded corner, whose derivative is the sigmoid. It overflows in the same
+# way and is cured in the same way: $\ln(1 + e^x) = \max(x, 0) + \ln(1 + e^{-|x|})$. (PyTorch's has a threshold above
+# which it returns $x$ itself. This form needs none.)
 
 
 @primitive
@@ -175,7 +188,8 @@ def softplus(x, /, beta=1.0):
     return (np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))) / beta
 
 
-# `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) + x\,\sigma(x)(1 - \sigma(x))$. It is made of primitives that we have, so it is a plain function.
+# `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) +
+# x\,\sigma(x)(1 - \sigma(x))$. It is made of primitives that we have, so it is a plain function.
 
 
 def silu(x):
@@ -189,11 +203,13 @@ def silu_slope(x):
     return s + x * s * (1 - s)
 
 
-# `gelu` gates with the normal distribution instead, $x\,\Phi(x)$ with $\Phi(x) = \frac12\left(1 + \operatorname{erf}\frac{x}{\sqrt 2}\right)$. GPT-2 was trained with an approximation that needs no error function,
+# `gelu` gates with the normal distribution instead, $x\,\Phi(x)$ with $\Phi(x) = \frac12\left(1 +
+# \operatorname{erf}\frac{x}{\sqrt 2}\right)$. GPT-2 was trained with an approximation that needs no error function,
 #
 # $$ \operatorname{gelu}(x) \approx \frac{x}{2}\left(1 + \tanh\left(\sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3)\right)\right). $$
 #
-# People mix the two up, and a third one, $x\,\sigma(1.702\,x)$, with them. At $x = 1$ they give 0.8413, 0.8412 and 0.8458.
+# People mix the two up, and a third one, $x\,\sigma(1.702\,x)$, with them. At $x = 1$ they give 0.8413, 0.8412 and
+# 0.8458.
 
 
 @primitive
@@ -213,7 +229,8 @@ def _normal_below(x):
     return 0.5 * (1 + erf(x * (1 / math.sqrt(2))))
 
 
-# Its derivative is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with tanh has a longer one. It is an operation of its own, since a backward pass will need it often.
+# Its derivative is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with tanh has a
+# longer one. It is an operation of its own, since a backward pass will need it often.
 
 
 @primitive
@@ -225,7 +242,8 @@ def gelu_slope(x, /, approximate="none"):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
 
 
-# `x * x * x` and not `x**3`: for a power of three NumPy asks the C library, element by element, and that is about eighty times slower.
+# `x * x * x` and not `x**3`: for a power of three NumPy asks the C library, element by element, and that is about
+# eighty times slower.
 
 
 def show_cube():
@@ -274,12 +292,15 @@ def show_functions():
 
 # ## Softmax
 #
-# The last one is of another kind. It does not bend elements; it turns a row of any numbers into probabilities, which are positive and add up to 1:
+# The last one is of another kind. It does not bend elements; it turns a row of any numbers into probabilities, which
+# are positive and add up to 1:
 #
 # $$ \operatorname{softmax}(x)_i = \frac{e^{x_i}}{\sum_j e^{x_j}} . $$
 #
-# A network that has to choose among ten digits puts out ten numbers, the *logits*, and this makes them comparable. It overflows like the sigmoid. The cure uses that adding a constant to all logits changes nothing, since numerator and denominator are multiplied by the same factor. So subtract the largest,
-# *of each row*: then the largest exponent is 0, no $e^x$ exceeds 1, and one of them is exactly 1, so the sum is not 0 either.
+# A network that has to choose among ten digits puts out ten numbers, the *logits*, and this makes them comparable. It
+# overflows like the sigmoid. The cure uses that adding a constant to all logits changes nothing, since numerator and
+# denominator are multiplied by the same factor. So subtract the largest, *of each row*: then the largest exponent is 0,
+# no $e^x$ exceeds 1, and one of them is exactly 1, so the sum is not 0 either.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
@@ -291,7 +312,9 @@ def softmax(x, /, dim):  # exercise
     return e
 
 
-# Its logarithm is wanted even more often: the next chapters but one take $\ln p$ of the right class as their measure of success. Taking `log` after `softmax` throws digits away, for a probability of $10^{-50}$ is 0 in `float32`, and its logarithm is minus infinity. Done in one, it is $x_i - \ln \sum_j e^{x_j}$, and nothing is lost.
+# Its logarithm is wanted even more often: the next chapters but one take $\ln p$ of the right class as their measure of
+# success. Taking `log` after `softmax` throws digits away, for a probability of $10^{-50}$ is 0 in `float32`, and its
+# logarithm is minus infinity. Done in one, it is $x_i - \ln \sum_j e^{x_j}$, and nothing is lost.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
@@ -311,7 +334,9 @@ def show_softmax():
     print("log_softmax\n", log_softmax(rows, dim=1))
 
 
-# Its derivative is a matrix for each row, since each probability depends on each logit: $\partial p_i / \partial x_j = p_i\,([i = j] - p_j)$. Nobody builds that matrix. What a gradient needs is its product with a vector $g$, and that is $p_j\,(g_j - \sum_i g_i p_i)$: one sum per row.
+# Its derivative is a matrix for each row, since each probability depends on each logit: $\partial p_i / \partial x_j =
+# p_i\,([i = j] - p_j)$. Nobody builds that matrix. What a gradient needs is its product with a vector $g$, and that is
+# $p_j\,(g_j - \sum_i g_i p_i)$: one sum per row.
 
 
 def softmax_backward(p, g):  # exercise
@@ -328,7 +353,8 @@ def check_softmax_backward():
 
 # ## The cost
 #
-# An activation does little arithmetic for each number, so it costs what it costs to move the number, and every temporary array is another trip. For a million elements, `float32`:
+# An activation does little arithmetic for each number, so it costs what it costs to move the number, and every
+# temporary array is another trip. For a million elements, `float32`:
 
 
 def leaky_relu_by_choice(x):
@@ -344,7 +370,8 @@ def show_cost():
         print(f"{name:20s} {seconds * 1e3:7.2f} ms   {seconds / times['relu']:6.1f} times relu")
 
 
-# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. The exact GELU pays for the polynomials of the error function, which run over the whole array many times. Chapter 15 returns to this.
+# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. The exact GELU pays for
+# the polynomials of the error function, which run over the whole array many times. Chapter 15 returns to this.
 
 # ## Errors you will meet
 
@@ -361,7 +388,8 @@ def show_errors():
 # ## Exercises
 #
 # 1. `hard_sigmoid`: a sigmoid made of straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$, from operations that we have.
-# 2. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it, up to a sign?
+# 2. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it,
+#    up to a sign?
 # 3. `softmax_with_temperature`: softmax of $x / T$. Large $T$ evens the probabilities out, small $T$ sharpens them.
 
 
@@ -398,11 +426,15 @@ def check_softmax_with_temperature():
 
 # ## A road not taken
 #
-# Searches by machine for better activations (Ramachandran et al., 2017, who found swish that way) gave curves that differ from GELU and SiLU by less than the width of a line in the picture above. PyTorch has some thirty activations; most networks use two. Another road was not to bend each number but to let units compete, as in maxout; it doubles the weights for the same width and has not come back.
+# Searches by machine for better activations (Ramachandran et al., 2017, who found swish that way) gave curves that
+# differ from GELU and SiLU by less than the width of a line in the picture above. PyTorch has some thirty activations;
+# most networks use two. Another road was not to bend each number but to let units compete, as in maxout; it doubles the
+# weights for the same width and has not come back.
 
 # ## What hurts next
 #
-# With a bend between them, two layers can solve XOR, and many layers can do much more. This is a network of four layers that reads a digit of 64 pixels:
+# With a bend between them, two layers can solve XOR, and many layers can do much more. This is a network of four layers
+# that reads a digit of 64 pixels:
 
 
 def show_loose_arrays():
@@ -416,7 +448,8 @@ def show_loose_arrays():
     print(f"{len(weights) + len(biases)} loose arrays, {sum(a.numel() for a in weights + biases):,} numbers, output {probabilities.shape}")
 
 
-# Eight arrays, carried by hand through every function that needs them: to be initialised, to be saved, to be improved, each under a name that has to be spelled right each time. Somebody should carry them for us: chapter 04, *Layers*.
+# Eight arrays, carried by hand through every function that needs them: to be initialised, to be saved, to be improved,
+# each under a name that has to be spelled right each time. Somebody should carry them for us: chapter 04, *Layers*.
 
 __all__ = [
     "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "numeric_slope", "relu", "relu_slope", "sigmoid",

@@ -1,10 +1,12 @@
 # # Layers
 #
-# At the end of this chapter a network is one object. It knows its weights by name, counts them, prints itself, saves them and takes them back; and the first machine that learned, Rosenblatt's perceptron of 1957, runs on it.
+# At the end of this chapter a network is one object. It knows its weights by name, counts them, prints itself, saves
+# them and takes them back; and the first machine that learned, Rosenblatt's perceptron of 1957, runs on it.
 
 # ## The hurt
 #
-# Chapter 03 ended with a network of four layers as eight loose arrays. Here is what carrying them by hand looks like when the network has to be *improved* a little, which is what all the chapters from here on do:
+# Chapter 03 ended with a network of four layers as eight loose arrays. Here is what carrying them by hand looks like
+# when the network has to be *improved* a little, which is what all the chapters from here on do:
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
     return w1, b1, w2, b2, w3, b3
 
 
-# Did you see it? The second line takes `change["b1"]` where `b2` was meant. If the two have equal sizes nobody will ever be told; the network just learns a little worse. Every further layer adds two names to six lists of names.
+# Did you see it? The second line takes `change["b1"]` where `b2` was meant. If the two have equal sizes nobody will
+# ever be told; the network just learns a little worse. Every further layer adds two names to six lists of names.
 
 # ## The smallest thing that could work
 #
@@ -44,12 +47,15 @@ class SmallestLayer:
         return x @ self.weight.T + self.bias
 
 
-# Two numbers less to carry for each layer. But a network of such layers is again a bunch of loose objects: who lists all their weights? We would write a function that visits each layer by name, and forget one.
+# Two numbers less to carry for each layer. But a network of such layers is again a bunch of loose objects: who lists
+# all their weights? We would write a function that visits each layer by name, and forget one.
 
 # ## The idea: assignment registers
 #
-# When we write `self.hidden = Linear(64, 32)`, we have already said everything: there is a part, and its name is `hidden`. Python lets an object watch its own assignments (`__setattr__`). So the object can note which of its attributes are parameters and which are parts, and the tree of names that results
-# is all that listing, saving and loading need.
+# When we write `self.hidden = Linear(64, 32)`, we have already said everything: there is a part, and its name is
+# `hidden`. Python lets an object watch its own assignments (`__setattr__`). So the object can note which of its
+# attributes are parameters and which are parts, and the tree of names that results is all that listing, saving and
+# loading need.
 #
 # ```mermaid
 # flowchart TD
@@ -62,7 +68,8 @@ class SmallestLayer:
 
 # ## Parameter
 #
-# First a word for "tensor that is meant to be learned". It differs from a tensor in what it is for, and in that it asks for gradients unless told otherwise.
+# First a word for "tensor that is meant to be learned". It differs from a tensor in what it is for, and in that it asks
+# for gradients unless told otherwise.
 
 
 class Parameter(Tensor):
@@ -79,7 +86,8 @@ class Parameter(Tensor):
 
 # ## Module
 #
-# A module has three drawers: parameters, buffers (arrays that belong to it and are saved with it, but are not learned, such as running averages), and modules. `__setattr__` sorts what it is given.
+# A module has three drawers: parameters, buffers (arrays that belong to it and are saved with it, but are not learned,
+# such as running averages), and modules. `__setattr__` sorts what it is given.
 
 
 class Registry:
@@ -129,9 +137,11 @@ class Registry:
         self._buffers[name] = tensor
 
 
-# `__getattr__` is called only for what ordinary lookup does not find, which is right: what is in a drawer is not in the object's own dictionary.
+# `__getattr__` is called only for what ordinary lookup does not find, which is right: what is in a drawer is not in the
+# object's own dictionary.
 #
-# The tree can be walked. One function yields all modules with their dotted names, and everything else is written with it. A module that appears at two places (two layers that share weights) is visited once.
+# The tree can be walked. One function yields all modules with their dotted names, and everything else is written with
+# it. A module that appears at two places (two layers that share weights) is visited once.
 
 
 class Tree(Registry):
@@ -182,7 +192,9 @@ class Tree(Registry):
 
 # (The one recursion in this book is here: modules are nested a few levels deep, not twenty thousand.)
 #
-# A `Module` proper adds behaviour. Calling it runs `forward`. `train()` and `eval()` say in which mode it is, for layers such as dropout that behave differently when the network is used rather than trained. `apply` does something to every part.
+# A `Module` proper adds behaviour. Calling it runs `forward`. `train()` and `eval()` say in which mode it is, for
+# layers such as dropout that behave differently when the network is used rather than trained. `apply` does something to
+# every part.
 
 
 class Behaving(Tree):
@@ -236,7 +248,10 @@ class Behaving(Tree):
 
 # ## Saving and loading
 #
-# `state_dict` is the tree written as a flat dictionary. `load_state_dict` is where silent failure would be worst: a checkpoint with a renamed layer that loads "successfully" leaves random weights in place. So it compares names and shapes first, says everything that does not match, and changes nothing until all is well. Values are copied *into* the parameters; they stay the same objects, which optimizers hold.
+# `state_dict` is the tree written as a flat dictionary. `load_state_dict` is where silent failure would be worst: a
+# checkpoint with a renamed layer that loads "successfully" leaves random weights in place. So it compares names and
+# shapes first, says everything that does not match, and changes nothing until all is well. Values are copied *into* the
+# parameters; they stay the same objects, which optimizers hold.
 
 
 class Module(Behaving):
@@ -282,7 +297,10 @@ def _mismatches(own, state):
 
 # ## Linear
 #
-# The layer itself, $y = x W^T + b$. The weight is stored as (out, in), as PyTorch stores it: a row holds the weights of one unit. It is one primitive, not a transpose, a product and an addition, because then its derivative can be written down directly in the layout in which the weight is stored; and the bias is added in place, to an array that nobody else has seen yet.
+# The layer itself, $y = x W^T + b$. The weight is stored as (out, in), as PyTorch stores it: a row holds the weights of
+# one unit. It is one primitive, not a transpose, a product and an addition, because then its derivative can be written
+# down directly in the layout in which the weight is stored; and the bias is added in place, to an array that nobody
+# else has seen yet.
 
 
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
@@ -300,7 +318,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x @ weight.T if bias is None else affine(x, weight, bias)
 
 
-# Which numbers does a new layer start with? Zeros will not do: all units of a layer would compute the same, receive the same corrections and remain the same for ever. Random numbers of size 1 will not do either. A sum of $n$ products of such numbers has a standard deviation of $\sqrt n$; after a few layers everything is enormous, or, behind a `tanh`, saturated. Look at ten layers of 256 units:
+# Which numbers does a new layer start with? Zeros will not do: all units of a layer would compute the same, receive the
+# same corrections and remain the same for ever. Random numbers of size 1 will not do either. A sum of $n$ products of
+# such numbers has a standard deviation of $\sqrt n$; after a few layers everything is enormous, or, behind a `tanh`,
+# saturated. Look at ten layers of 256 units:
 
 
 def show_initialisation():
@@ -314,7 +335,9 @@ def show_initialisation():
         print(f"{name:26s}", " ".join(f"{s:.3f}" for s in spread))
 
 
-# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws uniformly from $\pm 1/\sqrt{n}$, and so do we. These functions overwrite a parameter in place and return it.
+# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a
+# factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws
+# uniformly from $\pm 1/\sqrt{n}$, and so do we. These functions overwrite a parameter in place and return it.
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
@@ -349,7 +372,9 @@ def ones_(tensor: Tensor) -> Tensor:
     return tensor.fill_(1.0)
 
 
-# Xavier initialisation (Glorot and Bengio, 2010) balances forward and backward by $\frac{2}{\text{fan-in} + \text{fan-out}}$ as the variance; Kaiming's (He et al., 2015) accounts for ReLU throwing half of the signal away, with a *gain* of $\sqrt 2$.
+# Xavier initialisation (Glorot and Bengio, 2010) balances forward and backward by $\frac{2}{\text{fan-in} +
+# \text{fan-out}}$ as the variance; Kaiming's (He et al., 2015) accounts for ReLU throwing half of the signal away, with
+# a *gain* of $\sqrt 2$.
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -416,7 +441,8 @@ class Linear(Module):
 
 # ## Layers in a row
 #
-# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop. Their parts are named by their positions, "0", "1", and so on, which is also how they appear in a saved state.
+# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop.
+# Their parts are named by their positions, "0", "1", and so on, which is also how they appear in a saved state.
 
 
 class ModuleList(Module):
@@ -515,7 +541,9 @@ class Flatten(Module):
         return x.flatten(self.start_dim, self.end_dim)
 
 
-# Dropout (Srivastava et al., 2014) strikes out each number with probability $p$ while the network is trained, so that no unit can rely on a particular other one. The survivors are scaled by $1/(1 - p)$; then the expected sum stays the same, and in evaluation there is nothing to do at all.
+# Dropout (Srivastava et al., 2014) strikes out each number with probability $p$ while the network is trained, so that
+# no unit can rely on a particular other one. The survivors are scaled by $1/(1 - p)$; then the expected sum stays the
+# same, and in evaluation there is nothing to do at all.
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exercise
@@ -577,7 +605,9 @@ def check_state_round_trip():
 
 # ## The perceptron
 #
-# One `Linear` with one output and a step: that is the machine that Frank Rosenblatt showed in 1957, and it learned. His rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the weights and $y$ to the bias; if it comes out right, do nothing. If any plane separates the two classes, the rule finds one.
+# One `Linear` with one output and a step: that is the machine that Frank Rosenblatt showed in 1957, and it learned. His
+# rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the weights
+# and $y$ to the bias; if it comes out right, do nothing. If any plane separates the two classes, the rule finds one.
 
 
 def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20) -> list[int]:  # exercise
@@ -606,7 +636,8 @@ def show_perceptron():
 
 # ## The cost
 #
-# Parameters of a `Linear`: in times out, plus out. Multiply-adds for each row: in times out. For 64 rows through our digits network the meter of chapter 02 agrees with the formula.
+# Parameters of a `Linear`: in times out, plus out. Multiply-adds for each row: in times out. For 64 rows through our
+# digits network the meter of chapter 02 agrees with the formula.
 
 
 def show_cost():
@@ -682,11 +713,16 @@ def check_freeze():
 
 # ## A road not taken
 #
-# In JAX's libraries a layer is a pair of pure functions, one that makes a tree of parameters and one that applies it, and the caller carries the tree. That makes it plain what a function depends on, and transformations such as "the gradient with respect to all parameters" become one line. The price is that the tree has to be threaded through everything. PyTorch's objects own their parameters; reading `net.hidden.weight` is worth a great deal while one learns, so we own ours too.
+# In JAX's libraries a layer is a pair of pure functions, one that makes a tree of parameters and one that applies it,
+# and the caller carries the tree. That makes it plain what a function depends on, and transformations such as "the
+# gradient with respect to all parameters" become one line. The price is that the tree has to be threaded through
+# everything. PyTorch's objects own their parameters; reading `net.hidden.weight` is worth a great deal while one
+# learns, so we own ours too.
 
 # ## What hurts next
 #
-# The perceptron knew when it was wrong, and could be corrected, because it had two answers. Our digits network gives ten probabilities. Here are two untrained networks and one picture of a 3, so to speak:
+# The perceptron knew when it was wrong, and could be corrected, because it had two answers. Our digits network gives
+# ten probabilities. Here are two untrained networks and one picture of a 3, so to speak:
 
 
 def show_no_number():
@@ -696,7 +732,8 @@ def show_no_number():
         print(f"network {name}:", " ".join(f"{p:.3f}" for p in probabilities.tolist()[0]), "  wanted: 3")
 
 
-# Which one is less wrong, and by how much? No number says so, and what cannot be measured cannot be improved little by little. Chapter 05, *Losses*.
+# Which one is less wrong, and by how much? No number says so, and what cannot be measured cannot be improved little by
+# little. Chapter 05, *Losses*.
 
 __all__ = [
     "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList", "Parameter", "ReLU", "Residual", "Sequential",

@@ -1,10 +1,13 @@
 # # Losses
 #
-# At the end of this chapter one number says how wrong a network is; and a referee, slow and incorruptible, says in which direction each weight should move.
+# At the end of this chapter one number says how wrong a network is; and a referee, slow and incorruptible, says in
+# which direction each weight should move.
 
 # ## The hurt
 #
-# At the end of chapter 04 two untrained networks looked at the same picture of a 3 and spread their bets over ten digits. We could not say which of the two was better. The obvious number is how many pictures a network gets right. Let us take it, and try to improve a network by small steps.
+# At the end of chapter 04 two untrained networks looked at the same picture of a 3 and spread their bets over ten
+# digits. We could not say which of the two was better. The obvious number is how many pictures a network gets right.
+# Let us take it, and try to improve a network by small steps.
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ def show_hurt():
         layer.weight[0, 0] -= change
 
 
-# Nothing moves. The share of right answers is a staircase: it stands still until some picture tips over, then jumps. It is what we want in the end, and useless for getting there. We want a number that says *a little better* when it has become a little better.
+# Nothing moves. The share of right answers is a staircase: it stands still until some picture tips over, then jumps. It
+# is what we want in the end, and useless for getting there. We want a number that says *a little better* when it has
+# become a little better.
 
 # ## The smallest thing that could work
 #
@@ -47,7 +52,9 @@ def mean_squared_distance(y, t):
     return ((y - t) ** 2).mean()
 
 
-# That is smooth, and zero only if all is right. Here is how it disappoints: give it answers of shape (4, 1) and targets of shape (4,). Broadcasting makes a (4, 4) table of all differences of all answers to all targets, averages 16 numbers instead of 4, and says nothing. People have lost weeks over that.
+# That is smooth, and zero only if all is right. Here is how it disappoints: give it answers of shape (4, 1) and targets
+# of shape (4,). Broadcasting makes a (4, 4) table of all differences of all answers to all targets, averages 16 numbers
+# instead of 4, and says nothing. People have lost weeks over that.
 
 
 def show_silent_broadcast():
@@ -55,11 +62,15 @@ def show_silent_broadcast():
     print("every answer is right, and the loss is", mean_squared_distance(answers, targets).item())
 
 
-# So a loss is a small formula and a number of questions asked beforehand. The losses below are called as PyTorch's are and ask more questions than PyTorch does.
+# So a loss is a small formula and a number of questions asked beforehand. The losses below are called as PyTorch's are
+# and ask more questions than PyTorch does.
 
 # ## The idea: how surprised were you?
 #
-# For probabilities there is a better number than a distance. If a network gives the right answer the probability $p$, its surprise at the truth is $-\ln p$: zero for $p = 1$, and growing without bound as $p$ goes to zero. A network that says *certainly not a 3* about a 3 should be told so in no uncertain terms; the squared distance charges it 1, the surprise any amount.
+# For probabilities there is a better number than a distance. If a network gives the right answer the probability $p$,
+# its surprise at the truth is $-\ln p$: zero for $p = 1$, and growing without bound as $p$ goes to zero. A network that
+# says *certainly not a 3* about a 3 should be told so in no uncertain terms; the squared distance charges it 1, the
+# surprise any amount.
 
 
 def show_surprise():
@@ -77,7 +88,9 @@ def show_surprise():
     return figure
 
 
-# The average surprise over all examples is the *cross-entropy*. A network that knows nothing gives each of ten digits one tenth and has a loss of $\ln 10 = 2.303$. It is good to know that number: a fresh network that starts far above it is initialised badly.
+# The average surprise over all examples is the *cross-entropy*. A network that knows nothing gives each of ten digits
+# one tenth and has a loss of $\ln 10 = 2.303$. It is good to know that number: a fresh network that starts far above it
+# is initialised badly.
 
 # ## Distances
 #
@@ -112,7 +125,8 @@ def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return _reduced(abs(x - target), reduction)
 
 
-# The square punishes one wild example as much as a thousand good ones; the absolute value has a corner at zero. Huber's loss is the square near zero and a straight line further out.
+# The square punishes one wild example as much as a thousand good ones; the absolute value has a corner at zero. Huber's
+# loss is the square near zero and a straight line further out.
 
 
 def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
@@ -132,13 +146,18 @@ def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: flo
     return l1_loss(x, target, reduction) if beta == 0 else huber_loss(x, target, reduction, beta) / beta
 
 
-# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
+# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the
+# product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
 
 # ## Cross-entropy
 #
-# The work was done in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits. What remains is to pick, in each row, the element that the label points to. `nll_loss` (negative log-likelihood) does that, and most of it is questions.
+# The work was done in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits.
+# What remains is to pick, in each row, the element that the label points to. `nll_loss` (negative log-likelihood) does
+# that, and most of it is questions.
 #
-# Labels are integers from 0 to the number of classes. A label equal to `ignore_index` does not count. `weight` gives each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or for each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
+# Labels are integers from 0 to the number of classes. A label equal to `ignore_index` does not count. `weight` gives
+# each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or for
+# each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
 
 
 def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,9 +195,12 @@ def _class_weights(name, weight, classes):
     return weight.numpy()
 
 
-# The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a table would do, makes everything ten times too small for ten classes.
+# The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a
+# table would do, makes everything ten times too small for ten classes.
 #
-# `cross_entropy` puts the two together. Its targets may also be probabilities (floats, in the shape of the logits). And `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 - \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
+# `cross_entropy` puts the two together. Its targets may also be probabilities (floats, in the shape of the logits). And
+# `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 -
+# \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
 
 
 def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:  # exercise
@@ -193,7 +215,8 @@ def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, ignor
     return hard if label_smoothing == 0 else (1 - label_smoothing) * hard + label_smoothing * _uniform_surprise(log_p, target, weight, ignore_index, reduction, at)
 
 
-# Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in the mean, the same divisor.
+# Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in
+# the mean, the same divisor.
 
 
 def _column(values, at, ndim):
@@ -219,7 +242,9 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 
 # ## Yes or no
 #
-# For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we. Better is not to form $p$ at all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
+# For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that
+# is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we.
+# Better is not to form $p$ at all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
 
 
 def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
@@ -245,7 +270,9 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, weight: Tensor |
     return _reduced(losses if weight is None else losses * weight, reduction)
 
 
-# Last, the Kullback-Leibler divergence, the surprise that is left when the target's own uncertainty is taken away. It compares two distributions, and comes back in chapter 18 when a small network learns from a large one. Following PyTorch, the input holds logarithms of probabilities, and `batchmean` is the mean that mathematicians mean.
+# Last, the Kullback-Leibler divergence, the surprise that is left when the target's own uncertainty is taken away. It
+# compares two distributions, and comes back in chapter 18 when a small network learns from a large one. Following
+# PyTorch, the input holds logarithms of probabilities, and `batchmean` is the mean that mathematicians mean.
 
 
 def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
@@ -310,7 +337,8 @@ def check_uninformed_network():
 
 # ## The referee: slopes without thinking
 #
-# A number that moves when a weight moves. So let us move each weight a little, one after the other, and see how the loss answers: the list of these answers is the *gradient*. It points uphill; a step against it makes the loss smaller.
+# A number that moves when a weight moves. So let us move each weight a little, one after the other, and see how the
+# loss answers: the list of these answers is the *gradient*. It points uphill; a step against it makes the loss smaller.
 #
 # $$ \frac{\partial L}{\partial w_i} \approx \frac{L(w_i + \varepsilon) - L(w_i - \varepsilon)}{2 \varepsilon} $$
 
@@ -334,9 +362,11 @@ def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np
     return gradient.reshape(x.shape)
 
 
-# It knows nothing about the function, so it cannot be wrong about it. From here to the end of the book it is the referee for everything that claims to be a gradient.
+# It knows nothing about the function, so it cannot be wrong about it. From here to the end of the book it is the
+# referee for everything that claims to be a gradient.
 #
-# The most useful gradient of all can be found on paper. For one row of logits $z$ with softmax $p$ and label $t$, the loss is $\ln \sum_j e^{z_j} - z_t$, and so
+# The most useful gradient of all can be found on paper. For one row of logits $z$ with softmax $p$ and label $t$, the
+# loss is $\ln \sum_j e^{z_j} - z_t$, and so
 #
 # $$ \frac{\partial L}{\partial z_j} = p_j - [j = t]: $$
 #
@@ -362,7 +392,8 @@ def check_gradients_by_hand():
 
 # ## Learning, at last
 #
-# Referee and loss are enough to learn. XOR with four hidden units: measure the slope of every parameter, step against it, repeat.
+# Referee and loss are enough to learn. XOR with four hidden units: measure the slope of every parameter, step against
+# it, repeat.
 
 
 def xor_network() -> Sequential:
@@ -390,11 +421,13 @@ def show_learning():
     print("answers", [round(v[0], 2) for v in sigmoid(network(x)).tolist()])
 
 
-# Note that all slopes are measured before anything is changed. Changing each parameter as soon as its slope is known would measure the next slope somewhere else.
+# Note that all slopes are measured before anything is changed. Changing each parameter as soon as its slope is known
+# would measure the next slope somewhere else.
 
 # ## The cost
 #
-# The referee's price is two forward passes for each *number* in the network. XOR has 17. How long would one step take for the digits network of chapter 04, with its 18,986?
+# The referee's price is two forward passes for each *number* in the network. XOR has 17. How long would one step take
+# for the digits network of chapter 04, with its 18,986?
 
 
 def show_cost():
@@ -415,7 +448,8 @@ def sum_of_parameters(network: Module) -> int:
     return total
 
 
-# Seconds for a single step, where training takes thousands; and the network is tiny. The slope is right, but it cannot be how one learns.
+# Seconds for a single step, where training takes thousands; and the network is tiny. The slope is right, but it cannot
+# be how one learns.
 
 # ## Errors you will meet
 
@@ -438,9 +472,12 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `perplexity`: $e$ to the cross-entropy, "as unsure as if choosing among that many classes". Language models are graded with it.
-# 2. `hinge_loss`: for labels $\pm 1$, the mean of $\max(0, 1 - y\,x)$, the loss of support-vector machines: no charge for what is right by a margin.
-# 3. `relative_error`: how far two gradients are apart, $\max |a - b| / \max(|a|, |b|)$, the measure by which the referee judges. What should it be for two zeros?
+# 1. `perplexity`: $e$ to the cross-entropy, "as unsure as if choosing among that many classes". Language models are
+#    graded with it.
+# 2. `hinge_loss`: for labels $\pm 1$, the mean of $\max(0, 1 - y\,x)$, the loss of support-vector machines: no charge
+#    for what is right by a margin.
+# 3. `relative_error`: how far two gradients are apart, $\max |a - b| / \max(|a|, |b|)$, the measure by which the
+#    referee judges. What should it be for two zeros?
 
 
 def perplexity(x: Tensor, target: Tensor) -> float:  # exercise
@@ -474,11 +511,14 @@ def check_relative_error():
 
 # ## A road not taken
 #
-# In PyTorch `cross_entropy` is a fused kernel, and `mse_loss` on shapes that broadcast gives a warning and a number. We raise an error: among those who meet that warning there must be somebody who meant it, but we have not met them. JAX has no losses at all; its libraries write them as we do, as formulas over `log_softmax`.
+# In PyTorch `cross_entropy` is a fused kernel, and `mse_loss` on shapes that broadcast gives a warning and a number. We
+# raise an error: among those who meet that warning there must be somebody who meant it, but we have not met them. JAX
+# has no losses at all; its libraries write them as we do, as formulas over `log_softmax`.
 
 # ## What hurts next
 #
-# On paper the gradient is cheap. For one layer before a loss it takes these lines, given the gradient `g` of the layer's output:
+# On paper the gradient is cheap. For one layer before a loss it takes these lines, given the gradient `g` of the
+# layer's output:
 #
 # ```python
 # grad_weight = g.T @ x
@@ -487,7 +527,8 @@ def check_relative_error():
 # bias -= rate * grad_bias
 # ```
 #
-# Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when one of the update lines is forgotten, for the first layer of two:
+# Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when
+# one of the update lines is forgotten, for the first layer of two:
 
 
 def show_forgotten_line():
@@ -503,7 +544,8 @@ def show_forgotten_line():
         print(f"forgotten: {forgotten!s:9s} loss after 300 steps {loss:.3f}")
 
 
-# No error, no warning; it just learns badly, or nothing. Updating should be written once, by somebody careful. Chapter 06, *Optimizers*.
+# No error, no warning; it just learns badly, or nothing. Updating should be written once, by somebody careful. Chapter
+# 06, *Optimizers*.
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss", "NLLLoss", "SmoothL1Loss", "accuracy_of",

@@ -1,8 +1,8 @@
 # # More operations
 #
-# The appendix of chapter 02. The chapter introduced the door, the kernels and the first dozen primitives; here are the others that a user of PyTorch expects,
-# in the same form and without much ado. Each is a primitive, or it is made of primitives. Nothing in here brings a new idea, apart from the error function at the end
-# of the first section.
+# The appendix of chapter 02. The chapter introduced the door, the kernels and the first dozen primitives; here are the
+# others that a user of PyTorch expects, in the same form and without much ado. Each is a primitive, or it is made of
+# primitives. Nothing in here brings a new idea, apart from the error function at the end of the first section.
 
 from __future__ import annotations
 
@@ -125,9 +125,10 @@ def clip(x, /, min=None, max=None):
     return np.clip(x, min, max)
 
 
-# The error function $\operatorname{erf}(x) = \frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt$ is not in NumPy, and chapter 03 needs it in full precision. W. J. Cody's rational approximations
-# (*Rational Chebyshev approximations for the error function*, Math. Comp. 23, 1969) use one quotient of polynomials near zero and two for $\operatorname{erfc} = 1 - \operatorname{erf}$ further out;
-# the numbers below are his.
+# The error function $\operatorname{erf}(x) = \frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt$ is not in NumPy, and chapter 03
+# needs it in full precision. W. J. Cody's rational approximations (*Rational Chebyshev approximations for the error
+# function*, Math. Comp. 23, 1969) use one quotient of polynomials near zero and two for $\operatorname{erfc} = 1 -
+# \operatorname{erf}$ further out; the numbers below are his.
 
 _ERF_SMALL = (
     (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
@@ -211,7 +212,8 @@ def logical_or(x, y, /):
     return np.logical_or(x, y)
 
 
-# `where` chooses between two operands, which must have one dtype; `masked_fill` is the common case in which one of them is a number.
+# `where` chooses between two operands, which must have one dtype; `masked_fill` is the common case in which one of them
+# is a number.
 
 
 @primitive
@@ -234,7 +236,8 @@ def masked_fill(x: Tensor, mask, value: float) -> Tensor:
 
 # ## Reductions
 #
-# Several elements may share the largest value. `amax` treats them alike; `max(x, dim)` names one of them, the first, by its index, and so it goes through `argmax` and `gather`.
+# Several elements may share the largest value. `amax` treats them alike; `max(x, dim)` names one of them, the first, by
+# its index, and so it goes through `argmax` and `gather`.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -370,7 +373,8 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 # ## Triangles, picking and counting
 #
-# `gather` takes one element per row (for a loss: the logarithm of the probability of the right class), and `scatter_add` is its opposite: it adds values to zeros at the given places.
+# `gather` takes one element per row (for a loss: the logarithm of the probability of the right class), and
+# `scatter_add` is its opposite: it adds values to zeros at the given places.
 
 
 @primitive

@@ -1,10 +1,12 @@
 # # Setup
 #
-# At the end of this chapter we know what machine we are on, whether anything is wrong with it, how to repeat chance, and how fast it multiplies matrices: the number by which everything later is measured.
+# At the end of this chapter we know what machine we are on, whether anything is wrong with it, how to repeat chance,
+# and how fast it multiplies matrices: the number by which everything later is measured.
 
 # ## The hurt
 #
-# This course makes claims about speed, accuracy and memory, and you should be able to check each of them on your own machine. So the first program of the course is a measurement. How long does it take to add up a million numbers?
+# This course makes claims about speed, accuracy and memory, and you should be able to check each of them on your own
+# machine. So the first program of the course is a measurement. How long does it take to add up a million numbers?
 
 from __future__ import annotations
 
@@ -35,11 +37,15 @@ def show_hurt():
     print("sum of a million numbers, milliseconds:", " ".join(f"{time_once(sum, numbers) * 1e3:.2f}" for _ in range(8)))
 
 
-# Eight runs of the same program, and eight answers. Which of them is *the* time? The first one often is the slowest, since nothing is in the caches yet. Others are slow because the machine was doing something else for a moment. A claim such as "twice as fast" that rests on one run each is worth nothing.
+# Eight runs of the same program, and eight answers. Which of them is *the* time? The first one often is the slowest,
+# since nothing is in the caches yet. Others are slow because the machine was doing something else for a moment. A claim
+# such as "twice as fast" that rests on one run each is worth nothing.
 
 # ## The smallest thing that could work
 #
-# Run it several times and take the fastest? That is popular, and for comparing two ways to add numbers it is not bad. But the fastest run is the luckiest one, and a program that is slow on every second run is not as fast as its best one. We take the *median*: half of the runs were faster, half slower, and a few wild ones do not matter.
+# Run it several times and take the fastest? That is popular, and for comparing two ways to add numbers it is not bad.
+# But the fastest run is the luckiest one, and a program that is slow on every second run is not as fast as its best
+# one. We take the *median*: half of the runs were faster, half slower, and a few wild ones do not matter.
 
 
 def median_time(function: Callable, *args, runs: int = 7) -> float:
@@ -48,11 +54,15 @@ def median_time(function: Callable, *args, runs: int = 7) -> float:
     return statistics.median(time_once(function, *args) for _ in range(runs))
 
 
-# It disappoints with things that take a microsecond. The clock itself takes some fifty nanoseconds, and seven microseconds are over before the processor has woken up.
+# It disappoints with things that take a microsecond. The clock itself takes some fifty nanoseconds, and seven
+# microseconds are over before the processor has woken up.
 
 # ## The idea: run for a while, not a number of times
 #
-# So we give each measurement a span of time, a fifth of a second, and run as often as fits. Calls that are too short to be timed one by one are timed in bundles. And since the other scarce thing is memory, one more run is made under `tracemalloc`, which is told of every allocation, NumPy's included. (It slows the program down, which is why it gets a run of its own.)
+# So we give each measurement a span of time, a fifth of a second, and run as often as fits. Calls that are too short to
+# be timed one by one are timed in bundles. And since the other scarce thing is memory, one more run is made under
+# `tracemalloc`, which is told of every allocation, NumPy's included. (It slows the program down, which is why it gets a
+# run of its own.)
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,10 @@ def show_measure():
 
 # ## What machine is this?
 #
-# A time means something only together with the machine. Most of our arithmetic will be done by a library for linear algebra, the BLAS, that NumPy brings along: OpenBLAS, as a rule. It contains several versions of every routine, one for each family of processors, and picks one when it is loaded. Which one it picked makes a factor of two, and is not easy to find out; the library itself has to be asked, through `ctypes`.
+# A time means something only together with the machine. Most of our arithmetic will be done by a library for linear
+# algebra, the BLAS, that NumPy brings along: OpenBLAS, as a rule. It contains several versions of every routine, one
+# for each family of processors, and picks one when it is loaded. Which one it picked makes a factor of two, and is not
+# easy to find out; the library itself has to be asked, through `ctypes`.
 
 
 def _openblas() -> ctypes.CDLL | None:
@@ -135,7 +148,8 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
     return None
 
 
-# The processor's vector instructions (SIMD) matter as much: a core with AVX2 multiplies and adds 8 numbers of 32 bits in one instruction, one with AVX-512 does 16.
+# The processor's vector instructions (SIMD) matter as much: a core with AVX2 multiplies and adds 8 numbers of 32 bits
+# in one instruction, one with AVX-512 does 16.
 
 
 def system_info() -> dict[str, Any]:  # exercise
@@ -164,7 +178,8 @@ def show_system_info():
 
 # ## What is wrong with it?
 #
-# Knowing is good, being told what to do is better. `check_environment` returns a list of problems, each with the command that mends it; an empty list means that all is well.
+# Knowing is good, being told what to do is better. `check_environment` returns a list of problems, each with the
+# command that mends it; an empty list means that all is well.
 
 
 @dataclass(frozen=True)
@@ -208,11 +223,16 @@ def show_environment():
         print(problem)
 
 
-# The last of the four checks is worth a word. A processor newer than the BLAS is not in its tables, and then OpenBLAS plays safe and takes the routines for an older one. If the processor has AVX-512, the variable in the remedy makes it take the wider ones. We do not set it ourselves: on a processor without these instructions the first product would end the program.
+# The last of the four checks is worth a word. A processor newer than the BLAS is not in its tables, and then OpenBLAS
+# plays safe and takes the routines for an older one. If the processor has AVX-512, the variable in the remedy makes it
+# take the wider ones. We do not set it ourselves: on a processor without these instructions the first product would end
+# the program.
 
 # ## Chance that can be repeated
 #
-# Networks start with random weights and see their data in random order. To find a mistake one must be able to run the same thing twice. A random generator is a machine with a state; from the same state come the same numbers. There is one generator for the whole course, and `manual_seed` puts it into a state given by a number.
+# Networks start with random weights and see their data in random order. To find a mistake one must be able to run the
+# same thing twice. A random generator is a machine with a state; from the same state come the same numbers. There is
+# one generator for the whole course, and `manual_seed` puts it into a state given by a number.
 
 _generator = np.random.default_rng(0)
 
@@ -229,7 +249,8 @@ def manual_seed(seed: int) -> None:  # exercise
     _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
-# The state itself can be taken out and put back, which will let an interrupted training go on as if nothing had happened.
+# The state itself can be taken out and put back, which will let an interrupted training go on as if nothing had
+# happened.
 
 
 def get_rng_state() -> dict[str, Any]:
@@ -253,7 +274,9 @@ def check_same_seed_same_numbers():
 
 # ## How fast is it?
 #
-# Nine tenths of the work in a neural network is one operation, the product of two matrices. For two matrices of $n \times n$ it takes $n^3$ multiplications and as many additions, $2n^3$ floating-point operations, or FLOP. Divided by the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
+# Nine tenths of the work in a neural network is one operation, the product of two matrices. For two matrices of $n
+# \times n$ it takes $n^3$ multiplications and as many additions, $2n^3$ floating-point operations, or FLOP. Divided by
+# the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
 
 
 def matmul_gflops(size: int, dtype=np.float32) -> float:
@@ -262,7 +285,9 @@ def matmul_gflops(size: int, dtype=np.float32) -> float:
     return 2 * size**3 / measure(np.matmul, a, b).seconds / 1e9
 
 
-# How good is that? A processor has a peak that it cannot exceed: cores, times cycles per second, times operations in a cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units, 64 operations in a cycle; with AVX2 it is 32.
+# How good is that? A processor has a peak that it cannot exceed: cores, times cycles per second, times operations in a
+# cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units, 64
+# operations in a cycle; with AVX2 it is 32.
 
 
 def peak_gflops() -> float | None:
@@ -284,11 +309,15 @@ def show_gflops():
         print(f"{size:6d} {matmul_gflops(size):9.1f} {matmul_gflops(size, np.float64):9.1f}")
 
 
-# Three things can be read off this table. Small products are slow: the call costs more than the work. `float64` runs at half the speed of `float32`, since half as many numbers fit into an instruction. And the largest `float32` number is *this machine's number*; write it down. Where it stays far below the peak, have a look at what `check_environment` says about kernels. (The formula takes the clock as the system reports it. A virtual machine may report anything.)
+# Three things can be read off this table. Small products are slow: the call costs more than the work. `float64` runs at
+# half the speed of `float32`, since half as many numbers fit into an instruction. And the largest `float32` number is
+# *this machine's number*; write it down. Where it stays far below the peak, have a look at what `check_environment`
+# says about kernels. (The formula takes the clock as the system reports it. A virtual machine may report anything.)
 
 # ## The witness
 #
-# Is the product right, and are all cores at work? A product of matrices of whole numbers can be checked without rounding, row by row, by plain Python.
+# Is the product right, and are all cores at work? A product of matrices of whole numbers can be checked without
+# rounding, row by row, by plain Python.
 
 
 def check_matmul_is_exact_for_integers():
@@ -300,7 +329,8 @@ def check_matmul_is_exact_for_integers():
 
 # ## The cost
 #
-# Arithmetic is one limit, moving numbers is the other. Adding two arrays does one operation for each twelve bytes that it moves, and no processor can keep its units busy at that rate.
+# Arithmetic is one limit, moving numbers is the other. Adding two arrays does one operation for each twelve bytes that
+# it moves, and no processor can keep its units busy at that rate.
 
 
 def show_memory():
@@ -311,7 +341,9 @@ def show_memory():
         print(f"{size:12,d} {12 * size / seconds / 1e9:8.1f} {size / seconds / 1e9:9.2f}")
 
 
-# Ten thousand numbers live in the cache next to the core. Twenty million have to come from memory, and every trip takes many times as long as the addition. This is the table behind most of the speed in this course: *a product of matrices is limited by arithmetic, everything else by the number of trips through memory*.
+# Ten thousand numbers live in the cache next to the core. Twenty million have to come from memory, and every trip takes
+# many times as long as the addition. This is the table behind most of the speed in this course: *a product of matrices
+# is limited by arithmetic, everything else by the number of trips through memory*.
 
 # ## Errors you will meet
 
@@ -328,7 +360,8 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `speedup`: how many times faster one function is than another, with the two taking turns, so that a slow moment of the machine falls on both.
+# 1. `speedup`: how many times faster one function is than another, with the two taking turns, so that a slow moment of
+#    the machine falls on both.
 # 2. `bandwidth`: GB/s of copying an array of a given number of bytes.
 # 3. `seeded`: run a function with a given seed and leave the generator as it was.
 
@@ -370,11 +403,15 @@ def check_seeded():
 
 # ## A road not taken
 #
-# JAX has no generator with a state. A random number there is a function of a *key*, and keys are split and handed around, so that the numbers do not depend on the order in which a program happens to ask for them. That is what one wants on a thousand machines. On one machine, a single generator with a single seed is simpler, and is what NumPy's and PyTorch's users expect.
+# JAX has no generator with a state. A random number there is a function of a *key*, and keys are split and handed
+# around, so that the numbers do not depend on the order in which a program happens to ask for them. That is what one
+# wants on a thousand machines. On one machine, a single generator with a single seed is simpler, and is what NumPy's
+# and PyTorch's users expect.
 
 # ## What hurts next
 #
-# We have a number for this machine, reached by NumPy arrays. What does plain Python reach, with matrices as lists of lists?
+# We have a number for this machine, reached by NumPy arrays. What does plain Python reach, with matrices as lists of
+# lists?
 
 
 def show_plain_python():
@@ -383,7 +420,8 @@ def show_plain_python():
     print(f"lists of lists: {2 * 64**3 / seconds / 1e9:.3f} GFLOP/s; arrays: {matmul_gflops(1024):.0f}; this Python: {sys.version.split()[0]}")
 
 
-# A factor of a few thousand, and that is not even the worst of it: a list of lists does not know its own shape. We need arrays that carry shape and operations. Chapter 02, *Tensor*.
+# A factor of a few thousand, and that is not even the worst of it: a list of lists does not know its own shape. We need
+# arrays that carry shape and operations. Chapter 02, *Tensor*.
 
 __all__ = [
     "Measurement", "Problem", "bandwidth", "check_environment", "generator", "get_rng_state", "manual_seed", "matmul_gflops", "measure", "median_time",

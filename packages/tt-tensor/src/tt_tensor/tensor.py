@@ -1,12 +1,12 @@
 # # Tensor
 #
-# At the end of this chapter there is a type, `Tensor`, that carries numbers together with their shape, computes with whole
-# arrays at once, and sends every single operation through one small door where we can watch it.
+# At the end of this chapter there is a type, `Tensor`, that carries numbers together with their shape, computes with
+# whole arrays at once, and sends every single operation through one small door where we can watch it.
 
 # ## The hurt
 #
-# Chapter 01 left a number behind: how many billions of multiplications and additions a second this machine can do in a matrix
-# product. Let us see how much of that plain Python gives us. A matrix, in plain Python, is a list of lists.
+# Chapter 01 left a number behind: how many billions of multiplications and additions a second this machine can do in a
+# matrix product. Let us see how much of that plain Python gives us. A matrix, in plain Python, is a list of lists.
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ def show_hurt():
     print(f"bytes for one number in a list: {rows[0][0].__sizeof__()} and a pointer of 8; in an array: {a.itemsize}")
 
 
-# Speed is half of it. The other half is that a list of lists does not know what it is: nothing stops a row from being one
-# short, `rows + rows` means something else than it says, and there is no way to ask for a shape. We want arrays that carry
-# shape and operations.
+# Speed is half of it. The other half is that a list of lists does not know what it is: nothing stops a row from being
+# one short, `rows + rows` means something else than it says, and there is no way to ask for a shape. We want arrays
+# that carry shape and operations.
 #
-# We do not write the arithmetic ourselves. NumPy's `ndarray` is a well-made block of memory with compiled loops over it, and we
-# build on that. What we write is what NumPy does not have: the things that a deep-learning framework needs *around* an array.
+# We do not write the arithmetic ourselves. NumPy's `ndarray` is a well-made block of memory with compiled loops over
+# it, and we build on that. What we write is what NumPy does not have: the things that a deep-learning framework needs
+# *around* an array.
 
 # ## The smallest thing that could work
 #
@@ -67,17 +68,17 @@ class SmallestTensor:
         return SmallestTensor(self.values + other.values)
 
 
-# That runs: `SmallestTensor([1, 2]) + SmallestTensor([3, 4])` holds `[4, 6]`. It disappoints as soon as we ask a question about
-# the computation rather than about the numbers. How many multiplications did that model take? How many bytes did it move?
-# Could this one operation run on faster code, for an afternoon? Later we shall ask the question that this book exists for:
-# what is the derivative of all that? In `SmallestTensor` the answer to each of them is an edit to each of its methods. With
-# two hundred methods nobody does that.
+# That runs: `SmallestTensor([1, 2]) + SmallestTensor([3, 4])` holds `[4, 6]`. It disappoints as soon as we ask a
+# question about the computation rather than about the numbers. How many multiplications did that model take? How many
+# bytes did it move? Could this one operation run on faster code, for an afternoon? Later we shall ask the question that
+# this book exists for: what is the derivative of all that? In `SmallestTensor` the answer to each of them is an edit to
+# each of its methods. With two hundred methods nobody does that.
 
 # ## The idea: one door
 #
 # Every operation goes through one function call, in which an *interpreter* decides what an operation means. The
-# ordinary interpreter computes. Another one may count first and then let the ordinary one compute; one of chapter 07 will write
-# down what happened.
+# ordinary interpreter computes. Another one may count first and then let the ordinary one compute; one of chapter 07
+# will write down what happened.
 #
 # ```mermaid
 # flowchart LR
@@ -89,17 +90,17 @@ class SmallestTensor:
 #     E --> K["kernel: np.multiply"]
 # ```
 #
-# Three words, then. A **primitive** is an operation with a name. Its **kernel** is the function that does the arithmetic, on NumPy
-# arrays, knowing nothing of tensors. An **interpreter** is what stands between the two. The design is that of JAX's tracers;
-# *autodidax* tells it at length.
+# Three words, then. A **primitive** is an operation with a name. Its **kernel** is the function that does the
+# arithmetic, on NumPy arrays, knowing nothing of tensors. An **interpreter** is what stands between the two. The design
+# is that of JAX's tracers; *autodidax* tells it at length.
 
 # ## Storage
 #
-# First the block of memory. `Storage` turns whatever the caller has into an array of numbers, and copies it: a tensor that
-# shared memory with the list or array it was built from would change behind our back.
+# First the block of memory. `Storage` turns whatever the caller has into an array of numbers, and copies it: a tensor
+# that shared memory with the list or array it was built from would change behind our back.
 #
-# Which type of number? Deep learning runs on 32-bit floats, so Python's numbers and lists become `float32`. A NumPy array
-# already has a type that somebody chose, so it keeps it.
+# Which type of number? Deep learning runs on 32-bit floats, so Python's numbers and lists become `float32`. A NumPy
+# array already has a type that somebody chose, so it keeps it.
 
 float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)
@@ -123,7 +124,8 @@ def as_array(data, dtype=None) -> np.ndarray:  # exercise
     return array
 
 
-# A list may hold tensors or arrays (`Tensor([x.mean(), y.mean()])`); then the wish of whoever made the first of them counts.
+# A list may hold tensors or arrays (`Tensor([x.mean(), y.mean()])`); then the wish of whoever made the first of them
+# counts.
 
 
 def _dtype_of_list(data):
@@ -137,9 +139,10 @@ def _first(data):
     return data
 
 
-# The object itself has four fields, and names them in `__slots__`: without a dictionary per object it is smaller and quicker
-# to make, and we shall make millions. Three of the four stay empty for a while. `requires_grad`, `grad` and `_hooks` belong to gradients, and
-# nothing in this chapter knows what a gradient is. They are here because a tensor is where people look for them.
+# The object itself has four fields, and names them in `__slots__`: without a dictionary per object it is smaller and
+# quicker to make, and we shall make millions. Three of the four stay empty for a while. `requires_grad`, `grad` and
+# `_hooks` belong to gradients, and nothing in this chapter knows what a gradient is. They are here because a tensor is
+# where people look for them.
 
 
 class Storage:
@@ -176,17 +179,18 @@ class Storage:
 
 
 # `numpy()` hands out a view that cannot be written to. A framework that promises right gradients has to know when
-# numbers change, and it cannot know what happens to an array that it gave away. Whoever really wants to write asks for `writable()`, further down.
+# numbers change, and it cannot know what happens to an array that it gave away. Whoever really wants to write asks for
+# `writable()`, further down.
 
 # ## Shape, strides and why a transpose is free
 #
-# Memory is one long row of bytes. An array adds two short lists of integers to it: the *shape*, and the *strides*, which say how
-# many bytes to walk for a step along each dimension. The element at index $(i, j)$ sits at byte
+# Memory is one long row of bytes. An array adds two short lists of integers to it: the *shape*, and the *strides*,
+# which say how many bytes to walk for a step along each dimension. The element at index $(i, j)$ sits at byte
 #
 # $$ \text{start} + i \cdot \text{stride}_0 + j \cdot \text{stride}_1 . $$
 #
-# Transposing swaps two strides and touches no number. Taking every second column doubles a stride. Repeating a row a thousand
-# times sets a stride to zero. All of these are *views*: new shape and strides over old memory.
+# Transposing swaps two strides and touches no number. Taking every second column doubles a stride. Repeating a row a
+# thousand times sets a stride to zero. All of these are *views*: new shape and strides over old memory.
 
 
 def show_strides():
@@ -204,8 +208,8 @@ def show_strides():
 # Here is the door. A primitive that is called looks up who interprets operations at the moment and hands the call over:
 # itself, the tensors, and everything else by name.
 #
-# Which arguments are tensors and which are not? The kernel's signature says it. What stands before the `/` is a
-# tensor; what comes after is a parameter: `def sum(x, /, dim=None, keepdim=False)`.
+# Which arguments are tensors and which are not? The kernel's signature says it. What stands before the `/` is a tensor;
+# what comes after is a parameter: `def sum(x, /, dim=None, keepdim=False)`.
 
 PRIMITIVES: dict[str, Primitive] = {}
 
@@ -229,8 +233,8 @@ class Primitive:
         return f"<primitive {self.name}>"
 
 
-# `_here.top` is what the current thread has put in the way for a while, `_installed` what was put there for good. The list
-# starts with the ordinary interpreter, which takes the arrays out, runs the kernel and wraps what comes back.
+# `_here.top` is what the current thread has put in the way for a while, `_installed` what was put there for good. The
+# list starts with the ordinary interpreter, which takes the arrays out, runs the kernel and wraps what comes back.
 
 
 class _Here(threading.local):
@@ -260,9 +264,9 @@ def _wrap(array) -> Tensor:
     return out
 
 
-# Anybody can stand in the door. `interpreting(fn)` puts `fn` in front of the others on this thread, for the length of a `with`
-# block; `install(fn)` does it for good and for all threads. Each `fn` receives the next interpreter and decides whether, and with
-# what, to call it.
+# Anybody can stand in the door. `interpreting(fn)` puts `fn` in front of the others on this thread, for the length of a
+# `with` block; `install(fn)` does it for good and for all threads. Each `fn` receives the next interpreter and decides
+# whether, and with what, to call it.
 
 
 @contextmanager
@@ -318,8 +322,9 @@ def log(x, /):
         return np.log(_floating(x))
 
 
-# NumPy would take `log` of integers in 64 bits; `_floating` keeps to one rule, that nothing becomes `float64` unless something was. And NumPy prints
-# a warning where a result is infinite or undefined; as in PyTorch, `inf` and `nan` are answers here.
+# NumPy would take `log` of integers in 64 bits; `_floating` keeps to one rule, that nothing becomes `float64` unless
+# something was. And NumPy prints a warning where a result is infinite or undefined; as in PyTorch, `inf` and `nan` are
+# answers here.
 
 
 def _floating(x):
@@ -345,9 +350,9 @@ def check_the_door():
 
 # ## Two operands, one type
 #
-# Most operations take two operands, and people will write `2 * x`, `x + array` and `counts / weights`. Two rules suffice. A
-# Python number takes the type of the tensor that it meets, so that `x * 0.5` stays `float32`. And integers that meet floats become those floats;
-# NumPy would go to `float64` here, PyTorch does not, and we follow PyTorch.
+# Most operations take two operands, and people will write `2 * x`, `x + array` and `counts / weights`. Two rules
+# suffice. A Python number takes the type of the tensor that it meets, so that `x * 0.5` stays `float32`. And integers
+# that meet floats become those floats; NumPy would go to `float64` here, PyTorch does not, and we follow PyTorch.
 
 
 _NO_PARAMS: dict = {}
@@ -374,9 +379,9 @@ def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-# What is left for the slow path of the door: something is not a tensor. Extra positional arguments take the names that the
-# kernel's signature gives them (`sum(x, 1)`), numbers become tensors, and a call with NumPy arrays alone goes straight to the kernel,
-# arrays in and array out. Chapter 07 lives on that last clause.
+# What is left for the slow path of the door: something is not a tensor. Extra positional arguments take the names that
+# the kernel's signature gives them (`sum(x, 1)`), numbers become tensors, and a call with NumPy arrays alone goes
+# straight to the kernel, arrays in and array out. Chapter 07 lives on that last clause.
 
 
 def _call_with_others(primitive, args, params):
@@ -446,8 +451,8 @@ def div(x, y, /):  # exercise
         return _floating(x) / _floating(y)
 
 
-# Powers come in two kinds. In $x^2$ the exponent is part of the operation, in $x^y$ it is an operand. NumPy squares by one
-# multiplication, where it would call the C library's `pow` for an array of twos, so we keep the kinds apart.
+# Powers come in two kinds. In $x^2$ the exponent is part of the operation, in $x^y$ it is an operand. NumPy squares by
+# one multiplication, where it would call the C library's `pow` for an array of twos, so we keep the kinds apart.
 
 
 @primitive
@@ -471,8 +476,8 @@ def pow(x, exponent) -> Any:
     return power(x, exponent=exponent) if isinstance(exponent, (int, float)) else power_of(x, exponent)
 
 
-# Comparisons answer element by element as well. `t == t` has as many answers as `t` has elements; a single `True` would be of no
-# use as a mask.
+# Comparisons answer element by element as well. `t == t` has as many answers as `t` has elements; a single `True` would
+# be of no use as a mask.
 
 
 def _comparison(name: str, ufunc: np.ufunc) -> Any:
@@ -487,8 +492,9 @@ eq, ne = _comparison("eq", np.equal), _comparison("ne", np.not_equal)
 lt, le = _comparison("lt", np.less), _comparison("le", np.less_equal)
 gt, ge = _comparison("gt", np.greater), _comparison("ge", np.greater_equal)
 
-# With the functions there, the operators are a list. They live in a class of their own, a layer on top of `Storage`; the finished `Tensor` will be
-# made of such layers. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so the operands go in swapped.
+# With the functions there, the operators are a list. They live in a class of their own, a layer on top of `Storage`;
+# the finished `Tensor` will be made of such layers. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor
+# first, so the operands go in swapped.
 
 
 class Arithmetic(Storage):
@@ -531,12 +537,13 @@ def _comparable(value):
 
 # ## Broadcasting
 #
-# Operands need not have equal shapes. Line the shapes up at their right ends; where one of them has size 1, or nothing, it is repeated:
+# Operands need not have equal shapes. Line the shapes up at their right ends; where one of them has size 1, or nothing,
+# it is repeated:
 #
 # $$ (3, 1, 4) \;\text{and}\; (2, 1) \;\longrightarrow\; (3, 2, 4). $$
 #
-# Nothing is copied for that: it is the stride of zero again. NumPy does it for us in the kernels; here is the rule in our own words, because it is the rule
-# that learners get wrong most often.
+# Nothing is copied for that: it is the stride of zero again. NumPy does it for us in the kernels; here is the rule in
+# our own words, because it is the rule that learners get wrong most often.
 
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:  # exercise
@@ -552,7 +559,8 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:  # exercise
     return tuple(reversed(result))
 
 
-# The witness is NumPy, on every pair of shapes of up to three dimensions of size 1, 2 and 3, where it must agree on the result and on the refusals.
+# The witness is NumPy, on every pair of shapes of up to three dimensions of size 1, 2 and 3, where it must agree on the
+# result and on the refusals.
 
 
 def check_broadcast_shape():
@@ -570,9 +578,10 @@ def check_broadcast_shape():
 
 # ## Matrix products
 #
-# `matmul` does nearly all of the work in a network. An entry of the product is a row of $X$ times a column of $Y$, so for $(m, k)$ by $(k, n)$ it
-# costs $m \cdot k \cdot n$ multiply-adds, and that is what its `cost` says. More than two dimensions are stacks of matrices, whose leading dimensions broadcast; a vector is a row on the
-# left and a column on the right.
+# `matmul` does nearly all of the work in a network. An entry of the product is a row of $X$ times a column of $Y$, so
+# for $(m, k)$ by $(k, n)$ it costs $m \cdot k \cdot n$ multiply-adds, and that is what its `cost` says. More than two
+# dimensions are stacks of matrices, whose leading dimensions broadcast; a vector is a row on the left and a column on
+# the right.
 
 
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
@@ -582,8 +591,9 @@ def matmul(x, y, /):  # exercise
 
 # ## The same numbers in another shape
 #
-# Three primitives give all the views: `reshape` reads the numbers in the same order (row by row, the last index running fastest), `permute` reorders the
-# dimensions, `expand` repeats what has size 1. `view`, `flatten`, `squeeze`, `unsqueeze`, `transpose` and `.T` are short words for them.
+# Three primitives give all the views: `reshape` reads the numbers in the same order (row by row, the last index running
+# fastest), `permute` reorders the dimensions, `expand` repeats what has size 1. `view`, `flatten`, `squeeze`,
+# `unsqueeze`, `transpose` and `.T` are short words for them.
 
 
 @primitive
@@ -666,8 +676,8 @@ class Shaping(Storage):
     mT = property(lambda self: self.transpose(-2, -1), doc="The last two dimensions swapped.")
 
 
-# Sizes come as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. An error about a dimension should
-# say which ones there are.
+# Sizes come as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. An error about a
+# dimension should say which ones there are.
 
 
 def _unpacked(sizes: tuple) -> tuple:
@@ -688,8 +698,9 @@ def _matrix_only(x: Storage):
 
 # ## Sums
 #
-# A reduction takes a dimension away, or keeps it with size 1 if told to, so that the result still broadcasts against what it came from: `x - x.mean(1, keepdim=True)`
-# centres rows, and without `keepdim` it would centre something else or fail. `sum` is a primitive; mean, variance and standard deviation follow from it.
+# A reduction takes a dimension away, or keeps it with size 1 if told to, so that the result still broadcasts against
+# what it came from: `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre something else or
+# fail. `sum` is a primitive; mean, variance and standard deviation follow from it.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -725,12 +736,14 @@ def std(x, dim=None, correction: float = 1, keepdim=False):
 def _size_of(x):
     return math.prod(x.shape)
 
-# `mean`, `var` and `std` needed no kernel of their own. That is the rule of the house: an operation is a primitive, or it is made of primitives.
+# `mean`, `var` and `std` needed no kernel of their own. That is the rule of the house: an operation is a primitive, or
+# it is made of primitives.
 
 # ## Picking elements
 #
-# NumPy's indexing is the best there is, so we take all of it: numbers, slices, `...`, `None`, lists of positions, masks. `place` is its opposite: a tensor
-# of zeros with the given numbers put where the index points, *added* where it points twice. Nobody needs it yet; the chapter on gradients will.
+# NumPy's indexing is the best there is, so we take all of it: numbers, slices, `...`, `None`, lists of positions,
+# masks. `place` is its opposite: a tensor of zeros with the given numbers put where the index points, *added* where it
+# points twice. Nobody needs it yet; the chapter on gradients will.
 
 
 @primitive
@@ -767,9 +780,10 @@ def _plain_index(index):
 
 # ## Writing, and the clock
 #
-# Reading is harmless. Writing is where frameworks go wrong: an optimizer changes a weight that somebody else still counts on, and nobody
-# notices. We allow writing, and keep a record of it. There is one clock that ticks at every write; the memory block that was written to remembers
-# the tick. Views share the memory, so they share the memory's tick: a write through `x[0]` is seen by `x.T` as well.
+# Reading is harmless. Writing is where frameworks go wrong: an optimizer changes a weight that somebody else still
+# counts on, and nobody notices. We allow writing, and keep a record of it. There is one clock that ticks at every
+# write; the memory block that was written to remembers the tick. Views share the memory, so they share the memory's
+# tick: a write through `x[0]` is seen by `x.T` as well.
 
 _clock = itertools.count(1)
 _last_write: dict[int, tuple[weakref.ref, int]] = {}
@@ -799,9 +813,9 @@ def _written(array: np.ndarray) -> None:
     _newest_write[0] = now
 
 
-# The operators `x += 1`, `x -= 1` and so on change the memory of a tensor, as in PyTorch, and so does `x[i] = value`. The one restriction is written in terms of this chapter
-# alone: if the result of `x + 1` came back as something that wants gradients, somebody is keeping a record of the computation, and then
-# numbers must not change under it.
+# The operators `x += 1`, `x -= 1` and so on change the memory of a tensor, as in PyTorch, and so does `x[i] = value`.
+# The one restriction is written in terms of this chapter alone: if the result of `x + 1` came back as something that
+# wants gradients, somebody is keeping a record of the computation, and then numbers must not change under it.
 
 
 class Writing(Storage):
@@ -896,8 +910,9 @@ class Converting(Storage):
 
 # ## Room for gradients
 #
-# One layer is a promise. People who know PyTorch will type `x.backward()`, and they should find the method and be told what is missing. A tensor that was not recorded
-# has no history, so all that these methods can do here is to say so, or to keep things for later.
+# One layer is a promise. People who know PyTorch will type `x.backward()`, and they should find the method and be told
+# what is missing. A tensor that was not recorded has no history, so all that these methods can do here is to say so, or
+# to keep things for later.
 
 
 class Gradients(Storage):
@@ -956,8 +971,8 @@ class Gradients(Storage):
 
 # ## The tensor
 #
-# Last, the reductions as methods and the words of the long tail. Those are forty more operations, from `abs` to `topk`, each of a line or two; they live in the appendix `more_ops`, so that
-# this chapter can be read in one sitting.
+# Last, the reductions as methods and the words of the long tail. Those are forty more operations, from `abs` to `topk`,
+# each of a line or two; they live in the appendix `more_ops`, so that this chapter can be read in one sitting.
 
 
 class LongTail(Storage):
@@ -1052,8 +1067,8 @@ class Tensor(Arithmetic, Shaping, Reducing, LongTail, Writing, Converting, Gradi
         return "requires_grad=True"
 
 
-# `Tensor([1, 2])` is `float32`, as `torch.Tensor([1, 2])` is. For labels we want integers to stay integers; PyTorch's lower-case `tensor` looks at the data, and so does ours.
-# `from_numpy` is the one that does not copy.
+# `Tensor([1, 2])` is `float32`, as `torch.Tensor([1, 2])` is. For labels we want integers to stay integers; PyTorch's
+# lower-case `tensor` looks at the data, and so does ours. `from_numpy` is the one that does not copy.
 
 
 def tensor(data, dtype=None, requires_grad=False) -> Tensor:
@@ -1078,7 +1093,8 @@ def check_copies():
     assert copied[0].item() == 0.0 and shared[0].item() == 7.0
 
 
-# Tensors of one number, of a range, of chance. Chance comes from the one generator of chapter 01, so one seed fixes all of it.
+# Tensors of one number, of a range, of chance. Chance comes from the one generator of chapter 01, so one seed fixes all
+# of it.
 
 
 def full(size, fill_value, dtype=float32, requires_grad=False) -> Tensor:
@@ -1115,9 +1131,9 @@ def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
 
 # ## A first client of the door: the meter
 #
-# Back to the questions that `SmallestTensor` could not answer. The meter stands in the door, lets the operation run, and counts what went through: the
-# multiply-adds (for operations that do not declare a cost, one for each element of the result) and the bytes that were read and written. A
-# view costs nothing, since it moves nothing.
+# Back to the questions that `SmallestTensor` could not answer. The meter stands in the door, lets the operation run,
+# and counts what went through: the multiply-adds (for operations that do not declare a cost, one for each element of
+# the result) and the bytes that were read and written. A view costs nothing, since it moves nothing.
 
 
 class Meter:
@@ -1155,8 +1171,8 @@ def meter() -> Iterator[Meter]:
 
 # ## The cost: counted, and timed
 #
-# A layer of a network, $X W^T + b$, for 64 rows of 784 numbers and 256 outputs. The formula says $64 \cdot 784 \cdot 256 = 12{,}845{,}056$
-# multiply-adds for the product and $64 \cdot 256 = 16{,}384$ additions.
+# A layer of a network, $X W^T + b$, for 64 rows of 784 numbers and 256 outputs. The formula says $64 \cdot 784 \cdot
+# 256 = 12{,}845{,}056$ multiply-adds for the product and $64 \cdot 256 = 16{,}384$ additions.
 
 
 def show_meter():
@@ -1168,8 +1184,9 @@ def show_meter():
     print(f"\n{seconds * 1e6:.0f} us: {2 * counted.multiply_adds.total() / seconds / 1e9:.0f} GFLOP/s, {counted.bytes.total() / seconds / 1e9:.1f} GB/s")
 
 
-# What does the door cost? For a large array nothing that can be measured. For a small one it is most of the time: a product of four numbers takes NumPy
-# a quarter of a microsecond, and the way through `__mul__`, the primitive, the interpreter and a new tensor takes longer than that.
+# What does the door cost? For a large array nothing that can be measured. For a small one it is most of the time: a
+# product of four numbers takes NumPy a quarter of a microsecond, and the way through `__mul__`, the primitive, the
+# interpreter and a new tensor takes longer than that.
 
 
 def show_door():
@@ -1183,9 +1200,10 @@ def show_door():
 
 # ## Kernels can be exchanged
 #
-# A kernel is a slot. A *kernel set* is a plain module whose functions have the names and signatures of primitives, and `use_kernels` puts them into the slots for a
-# while. The package brings a second set, `loops`: each operation as the loop over elements that defines it, in a page of Python. It is of no use for work, and of much
-# use as a witness: whatever the fast kernels do, they must agree with the definition.
+# A kernel is a slot. A *kernel set* is a plain module whose functions have the names and signatures of primitives, and
+# `use_kernels` puts them into the slots for a while. The package brings a second set, `loops`: each operation as the
+# loop over elements that defines it, in a page of Python. It is of no use for work, and of much use as a witness:
+# whatever the fast kernels do, they must agree with the definition.
 
 
 @contextmanager
@@ -1236,8 +1254,8 @@ def check_kernels_agree():
 
 # ## Errors you will meet
 #
-# A kernel that fails knows arrays and axes. What we want to read is the operation, the shapes that it was given, and what to do. There is only one
-# door, so there is only one place where the translation has to be made.
+# A kernel that fails knows arrays and axes. What we want to read is the operation, the shapes that it was given, and
+# what to do. There is only one door, so there is only one place where the translation has to be made.
 
 
 def _explained(error, primitive, tensors, params):
@@ -1266,10 +1284,12 @@ def show_errors():
 
 # ## Exercises
 #
-# Every function marked as an exercise on this page can be written by you and put in place of ours. Three more, each with its check:
+# Every function marked as an exercise on this page can be written by you and put in place of ours. Three more, each
+# with its check:
 #
 # 1. `outer`: the outer product of two vectors, by broadcasting alone.
-# 2. `pairwise_distances`: the Euclidean distance of each row of `x` to each row of `y`, without a loop and without subtracting every pair. Expand the square and you need one matrix product.
+# 2. `pairwise_distances`: the Euclidean distance of each row of `x` to each row of `y`, without a loop and without
+#    subtracting every pair. Expand the square and you need one matrix product.
 # 3. `operations_of`: the names of the primitives that a function calls, in order. Use the door.
 
 
@@ -1311,14 +1331,16 @@ def check_operations_of():
 
 # ## A road not taken
 #
-# PyTorch's own door is the dispatcher, in C++, with a table of kernels for each operation and each combination of device, layout and transformation; Python code can
-# stand in it through `__torch_dispatch__`. tinygrad has no door at that place: an operation on its tensors computes nothing, but adds a node to a graph, which is compiled
-# when somebody asks for numbers. That gives a compiler the whole program to look at, and it takes from the reader the possibility to set a breakpoint and see a value. We
-# compute at once.
+# PyTorch's own door is the dispatcher, in C++, with a table of kernels for each operation and each combination of
+# device, layout and transformation; Python code can stand in it through `__torch_dispatch__`. tinygrad has no door at
+# that place: an operation on its tensors computes nothing, but adds a node to a graph, which is compiled when somebody
+# asks for numbers. That gives a compiler the whole program to look at, and it takes from the reader the possibility to
+# set a breakpoint and see a value. We compute at once.
 
 # ## What hurts next
 #
-# We can write down a linear map and apply it. A network is many layers, so let us stack two: $W_2 (W_1 x)$, with 64 numbers in between.
+# We can write down a linear map and apply it. A network is many layers, so let us stack two: $W_2 (W_1 x)$, with 64
+# numbers in between.
 
 
 def show_collapse():
@@ -1330,7 +1352,8 @@ def show_collapse():
     print(f"largest difference between their answers: {difference:.1e} of the largest answer")
 
 
-# It is rounding error: 704 numbers say no more than 24, and a thousand stacked linear maps would say no more either. Something has to stand between them that is not linear. That is chapter 03, *Activations*.
+# It is rounding error: 704 numbers say no more than 24, and a thousand stacked linear maps would say no more either.
+# Something has to stand between them that is not linear. That is chapter 03, *Activations*.
 
 __all__ = [
     "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate",
