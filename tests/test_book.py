@@ -204,8 +204,17 @@ def test_a_page_shows_what_the_experiments_printed(course):
     assert "# 01 · Demo { #top }" in page
     assert "it&#x27;s &lt;round&gt;" in page
     assert page.index("def show_area") < page.index("area 12.57\n```") < page.index("SCALE = 2")
-    assert page.index("<summary>One answer</summary>") < page.index("def double") < page.index("What hurts next")
-    assert page.count("<summary>One answer</summary>") == 1  # the code after the exercises is not folded
+    assert page.index("<summary>One answer: double") < page.index("def double") < page.index("What hurts next")
+    assert page.count("<summary>One answer") == 1  # the code after the exercises is not folded
+
+
+def test_each_exercise_has_an_answer_of_its_own():
+    check = "def check_first():\n    assert first(1)"
+    source = f"LIMIT = 3\n\n@cache\ndef first(x):\n    return x\n\n{check}\n\nclass Second:\n    pass"
+    names, code = zip(*weave._answers(source))
+    assert names == ("first", "Second")
+    assert "\n\n".join(code) == source
+    assert weave._answers("def show_it():\n    pass") == [("the code", "def show_it():\n    pass")]
 
 
 @pytest.mark.parametrize(

@@ -335,11 +335,15 @@ def page(entry: Chapter | Appendix, outputs: dict[str, dict], course: Curriculum
                 if level <= 2:
                     in_exercises = heading.lower().startswith("exercise")
         elif block.aside:
-            parts.append(_folded(block.aside, _fence(block), "tt-aside"))
+            parts.append(_folded(block.aside, _fence(block.source), "tt-aside"))
         else:
-            output = _output(outputs[block.show], block.show) if block.show in outputs else ()
-            shown = "\n\n".join([_fence(block), *output])
-            parts.append(_folded("One answer", shown, "tt-answer") if in_exercises else shown)
+            output = [*_output(outputs[block.show], block.show)] if block.show in outputs else []
+            if in_exercises:
+                *answers, (name, source) = _answers(block.source)
+                parts += [_folded(f"One answer: {name}", _fence(source), "tt-answer") for name, source in answers]
+                parts.append(_folded(f"One answer: {name}", "\n\n".join([_fence(source), *output]), "tt-answer"))
+            else:
+                parts += [_fence(block.source), *output]
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 
@@ -367,8 +371,17 @@ def _masthead(entry: Chapter | Appendix, text: Text, course: Curriculum) -> str:
     return f'<p class="tt-above">{above}</p>\n\n{heading}\n\n<p class="tt-masthead">{says}{where}</p>'
 
 
-def _fence(block: Code) -> str:
-    return f'```{{ .python .tt-code #L{block.line} data-line="{block.line}" }}\n{block.source}\n```'
+def _answers(source: str) -> list[tuple[str, str]]:
+    """(name, code) of each answer: a function or class, with the helpers, checks and experiments that follow it."""
+    lines, nodes = source.splitlines(), ast.parse(source).body
+    starts = [node for node in nodes if not getattr(node, "name", "_").startswith(("_", "check_", "show_"))]
+    names = [node.name for node in starts] or ["the code"]
+    cuts = [0, *(_first_line(node) - 1 for node in starts[1:]), len(lines)]
+    return [(name, "\n".join(lines[a:b]).strip("\n")) for name, a, b in zip(names, cuts, cuts[1:], strict=False)]
+
+
+def _fence(source: str) -> str:
+    return f"```{{ .python .tt-code }}\n{source}\n```"
 
 
 def _output(output: dict, name: str) -> Iterator[str]:
