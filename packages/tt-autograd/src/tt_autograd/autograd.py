@@ -102,9 +102,11 @@ NO_GRADIENT: set[Primitive] = set()
 
 
 def rule(primitive: Primitive, *shares: Callable | None, each: Callable | None = None) -> None:
-    """Enter the derivatives of a primitive into the table: for each input a function (g, out, *inputs, **params) -> gradient.
+    """Enter the derivatives of a primitive into the table: for each input a function (g, out, *inputs, **params) ->
+    gradient.
 
-    None stands for an input that has no gradient, such as a mask. For a primitive that takes any number of inputs, `each(i)` makes the function for the i-th."""
+    None stands for an input that has no gradient, such as a mask. For a primitive that takes any number of inputs,
+    `each(i)` makes the function for the i-th."""
     if primitive in RULES:
         raise ValueError(f"{primitive.name} has a rule already")
     RULES[primitive] = each or shares
@@ -132,7 +134,9 @@ rule(tt.permute, lambda g, out, x, dims: tt.permute(g, dims=tuple(sorted(range(l
 rule(tt.expand, lambda g, out, x, shape: g)
 rule(tt.getitem, lambda g, out, x, index: tt.place(g, index=index, shape=x.shape))
 rule(tt.place, lambda g, out, values, index, shape: g[index])
-rule(tt.sum, lambda g, out, x, dim=None, keepdim=False: tt.expand(with_summed_dims(g, x, dim, keepdim), shape=x.shape))  # exercise
+rule(
+    tt.sum, lambda g, out, x, dim=None, keepdim=False: tt.expand(with_summed_dims(g, x, dim, keepdim), shape=x.shape)
+)  # exercise
 
 
 def with_summed_dims(g, x, dim, keepdim):
@@ -193,7 +197,11 @@ def _power(g, out, x, exponent):
 
 
 rule(tt.power, _power)
-rule(tt.power_of, lambda g, out, x, y: g * y * x ** (y - 1), lambda g, out, x, y: g * out * tt.log(tt.choose(x > 0, x, x * 0 + 1)))
+rule(
+    tt.power_of,
+    lambda g, out, x, y: g * y * x ** (y - 1),
+    lambda g, out, x, y: g * out * tt.log(tt.choose(x > 0, x, x * 0 + 1)),
+)
 NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 
 # ## The record
@@ -261,7 +269,10 @@ def _remembered(array, primitive, tensors, params):
 
 def _without_history(array, primitive):
     if primitive not in RULES and primitive not in NO_GRADIENT:
-        raise NotImplementedError(f"{primitive.name} has no rule: enter its derivatives with rule({primitive.name}, ...), or add it to NO_GRADIENT")
+        raise NotImplementedError(
+            f"{primitive.name} has no rule: enter its derivatives with rule({primitive.name}, ...), or add it to "
+            "NO_GRADIENT"
+        )
     return tt.from_numpy(array)
 
 
@@ -348,8 +359,15 @@ class Walk:
                     share = unbroadcast(share, tensor._array.shape)
                 self.arrive(tensor, share)
 
-    def run(self, keep: Callable[[Tensor, Any], Any], retain_graph: bool, wanted: set | None = None, useful: set | None = None) -> None:
-        """Walk. A tensor whose gradient somebody may want to see is handed to `keep`, which returns the gradient to go on with."""
+    def run(
+        self,
+        keep: Callable[[Tensor, Any], Any],
+        retain_graph: bool,
+        wanted: set | None = None,
+        useful: set | None = None,
+    ) -> None:
+        """Walk. A tensor whose gradient somebody may want to see is handed to `keep`, which returns the gradient to
+        go on with."""
         heap, newest = self.heap, last_write()
         with quiet(), enable_grad() if self.create_graph else no_grad():
             while heap:
@@ -378,14 +396,16 @@ class Walk:
 def _refuse_if_stale(node: Traced) -> None:
     if node._rules is None:
         raise RuntimeError(
-            f"backward a second time through {node._primitive.name} of shape {node.shape}: its record was freed by the first pass. "
+            f"backward a second time through {node._primitive.name} of shape {node.shape}: its record was freed "
+            "by the first pass. "
             "Give the first one retain_graph=True if you need both"
         )
     for name, tensor in [("its result", node), *((f"its input {i}", t) for i, t in enumerate(node._inputs))]:
         if last_write(tensor) > node._made:
             raise RuntimeError(
                 f"{node._primitive.name}: {name}, of shape {tensor.shape}, was changed in place after the forward pass "
-                f"(recorded at version {node._made}, now at version {last_write(tensor)}). Change it after backward(), or change a clone()"
+                f"(recorded at version {node._made}, now at version {last_write(tensor)}). Change it after "
+                "backward(), or change a clone()"
             )
 
 
@@ -399,7 +419,10 @@ def _refuse_if_stale(node: Traced) -> None:
 def _seed(output: Tensor, gradient) -> Tensor:
     if gradient is None:
         if output.numel() != 1:
-            raise RuntimeError(f"backward needs a single number to start from, this tensor has shape {output.shape}; reduce it (.sum(), .mean()) or pass gradient=")
+            raise RuntimeError(
+                f"backward needs a single number to start from, this tensor has shape {output.shape}; reduce it "
+                "(.sum(), .mean()) or pass gradient="
+            )
         return tt.from_numpy(np.ones(output.shape, output.dtype))
     gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient, output.dtype)
     if gradient.shape != output.shape:
@@ -410,8 +433,10 @@ def _seed(output: Tensor, gradient) -> Tensor:
 def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
     """Add d(output)/d(leaf) to `.grad` of every leaf that requires a gradient and took part in computing `output`.
 
-    `gradient` weighs the elements of an output that is not a single number. The record is freed unless `retain_graph` (default: `create_graph`).
-    Raises RuntimeError without history, for a second pass over a freed record, and if a value was overwritten in the meantime."""
+    `gradient` weighs the elements of an output that is not a single number. The record is freed unless `retain_graph`
+    (default: `create_graph`).
+    Raises RuntimeError without history, for a second pass over a freed record, and if a value was overwritten in the
+    meantime."""
     if not isinstance(output, Traced):
         return Tensor.backward(output)
     walk = Walk([output], [_seed(output, gradient)], create_graph)
@@ -445,12 +470,24 @@ def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
     return g
 
 
-def grad(outputs, inputs, grad_outputs=None, create_graph: bool = False, retain_graph: bool | None = None, allow_unused: bool = False) -> tuple:
-    """The derivatives of `outputs` (a tensor or several, summed) with respect to `inputs`, as a tuple; `.grad` stays as it is.
+def grad(
+    outputs,
+    inputs,
+    grad_outputs=None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> tuple:
+    """The derivatives of `outputs` (a tensor or several, summed) with respect to `inputs`, as a tuple; `.grad` stays
+    as it is.
 
-    With `create_graph` the derivatives can be differentiated again. Raises RuntimeError for an input that plays no part, unless `allow_unused`, which gives None for it."""
+    With `create_graph` the derivatives can be differentiated again. Raises RuntimeError for an input that plays no
+    part, unless `allow_unused`, which gives None for it."""
     outputs, inputs = _listed(outputs), _listed(inputs)
-    seeds = [_seed(o, g) for o, g in zip(outputs, _listed(grad_outputs) if grad_outputs is not None else [None] * len(outputs))]
+    seeds = [
+        _seed(o, g)
+        for o, g in zip(outputs, _listed(grad_outputs) if grad_outputs is not None else [None] * len(outputs))
+    ]
     walk = Walk(outputs, seeds, create_graph)
     found: dict[int, Tensor] = {}
     owner: set[int] = set()
@@ -465,7 +502,10 @@ def grad(outputs, inputs, grad_outputs=None, create_graph: bool = False, retain_
     walk.run(keep, create_graph if retain_graph is None else retain_graph, wanted, _on_the_way(outputs, inputs))
     for position, tensor in enumerate(inputs):
         if id(tensor) not in found and not allow_unused:
-            raise RuntimeError(f"input {position}, of shape {tensor.shape}, plays no part in the outputs; pass allow_unused=True to get None for it")
+            raise RuntimeError(
+                f"input {position}, of shape {tensor.shape}, plays no part in the outputs; pass allow_unused=True "
+                "to get None for it"
+            )
     return tuple(found.get(id(t)) for t in inputs)
 
 
@@ -511,13 +551,19 @@ def check_first_derivatives():
 # gradient's gradient.
 
 
-def check_gradients(function: Callable, *inputs: Tensor, order: int = 2, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-5) -> None:
+def check_gradients(
+    function: Callable, *inputs: Tensor, order: int = 2, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-5
+) -> None:
     """Compare the gradients of `function(*inputs)` with central differences, up to second order by default.
 
-    Inputs must be float64, those to be checked with requires_grad. Raises AssertionError that names the order, the input and the worst element."""
+    Inputs must be float64, those to be checked with requires_grad. Raises AssertionError that names the order, the
+    input and the worst element."""
     watched = [t for t in inputs if t.requires_grad]
     if not watched or any(t.dtype != np.float64 for t in watched):
-        raise ValueError("check_gradients needs float64 inputs, at least one of which requires a gradient; finite differences drown in float32's rounding")
+        raise ValueError(
+            "check_gradients needs float64 inputs, at least one of which requires a gradient; finite differences "
+            "drown in float32's rounding"
+        )
     weights: list[Tensor] = []
 
     def weighted():
@@ -526,7 +572,14 @@ def check_gradients(function: Callable, *inputs: Tensor, order: int = 2, eps: fl
     _compare(weighted, watched, 1, eps, atol, rtol)
     if order > 1:
         more: list[Tensor] = []
-        _compare(lambda: _weighed(grad(weighted(), watched, create_graph=True, allow_unused=True), more), watched, 2, eps, atol, rtol)
+        _compare(
+            lambda: _weighed(grad(weighted(), watched, create_graph=True, allow_unused=True), more),
+            watched,
+            2,
+            eps,
+            atol,
+            rtol,
+        )
 
 
 # An output of many elements is made one number by weighing its elements with fixed random weights; a plain sum would
@@ -555,7 +608,9 @@ def _compare(scalar, watched, order, eps, atol, rtol):
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise AssertionError(
-                f"gradient of order {order} with respect to input {position}, shape {tensor.shape}: at {at} it is {found[at]:.6g}, finite differences say {expected[at]:.6g}; {wrong.sum()} of {wrong.size} elements are off"
+                f"gradient of order {order} with respect to input {position}, shape {tensor.shape}: at {at} it is "
+                f"{found[at]:.6g}, finite differences say {expected[at]:.6g}; {wrong.sum()} of {wrong.size} "
+                "elements are off"
             )
 
 
@@ -589,13 +644,17 @@ def check_by_hand():
 
 @contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Within the block, the first operation that makes a nan out of inputs without nan raises RuntimeError, in a forward or backward pass."""
+    """Within the block, the first operation that makes a nan out of inputs without nan raises RuntimeError, in a
+    forward or backward pass."""
 
     def guard(next, primitive, tensors, params):
         out = next(primitive, tensors, params)
         if np.isnan(out._array).any() and not any(np.isnan(t._array).any() for t in tensors):
             shapes = " and ".join(str(t.shape) for t in tensors)
-            raise RuntimeError(f"{primitive.name} of shape {shapes} made a nan out of inputs without one; largest inputs: {[float(np.abs(t._array).max(initial=0)) for t in tensors]}")
+            raise RuntimeError(
+                f"{primitive.name} of shape {shapes} made a nan out of inputs without one; largest inputs: "
+                f"{[float(np.abs(t._array).max(initial=0)) for t in tensors]}"
+            )
         return out
 
     with interpreting(guard):
@@ -662,7 +721,10 @@ def show_cost():
     sizes = [256 * m.in_features * m.out_features for m in layers]
     for name, counted, formula in (("forward", forward, sum(sizes)), ("backward", back, 2 * sum(sizes) - sizes[0])):
         products = counted.multiply_adds["affine"] + counted.multiply_adds["matmul"]
-        print(f"{name:9s} products {products:10,d} multiply-adds, formula {formula:10,d}; all in all {counted.multiply_adds.total():10,d}, {counted.bytes.total() / 1e6:.1f} MB")
+        print(
+            f"{name:9s} products {products:10,d} multiply-adds, formula {formula:10,d}; all in all "
+            f"{counted.multiply_adds.total():10,d}, {counted.bytes.total() / 1e6:.1f} MB"
+        )
 
 
 def show_time():
@@ -674,7 +736,10 @@ def show_time():
     with no_grad():
         alone = measure(forward).seconds
     recorded, both = measure(forward).seconds, measure(lambda: forward().backward()).seconds
-    print(f"forward {alone * 1e6:.0f} us, recorded {recorded * 1e6:.0f} us, with backward {both * 1e6:.0f} us: {both / alone:.1f} times the forward pass")
+    print(
+        f"forward {alone * 1e6:.0f} us, recorded {recorded * 1e6:.0f} us, with backward {both * 1e6:.0f} us: "
+        f"{both / alone:.1f} times the forward pass"
+    )
 
 
 # And the diamonds, in the tape's own tempo: sixty of them, $2^{60}$ paths, sixty visits. A chain of twenty thousand
@@ -715,7 +780,13 @@ def show_errors():
         with detect_anomaly():
             tt.sqrt(x)
 
-    for attempt in (lambda: (x * 2).backward(), twice, overwritten, nan_under_guard, lambda: tt.zeros(3).sum().backward()):
+    for attempt in (
+        lambda: (x * 2).backward(),
+        twice,
+        overwritten,
+        nan_under_guard,
+        lambda: tt.zeros(3).sum().backward(),
+    ):
         try:
             attempt()
         except RuntimeError as error:
@@ -802,6 +873,7 @@ def show_loop():
 # A loop that is written anew in every script is wrong in one of them. Chapter 08, *Training*.
 
 __all__ = [
-    "NO_GRADIENT", "RULES", "Traced", "Value", "Walk", "backward", "check_gradients", "detect_anomaly", "enable_grad", "grad", "graph", "hessian_vector_product",
-    "is_grad_enabled", "jacobian", "no_grad", "record", "rule", "softsign", "unbroadcast", "with_summed_dims",
+    "NO_GRADIENT", "RULES", "Traced", "Value", "Walk", "backward", "check_gradients", "detect_anomaly", "enable_grad",
+    "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "no_grad", "record", "rule", "softsign",
+    "unbroadcast", "with_summed_dims",
 ]

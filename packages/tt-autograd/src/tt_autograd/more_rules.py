@@ -47,7 +47,12 @@ def _chosen(x, y):
 
 rule(tt.maximum, lambda g, out, x, y: g * _like(g, _chosen(x, y)), lambda g, out, x, y: g * _like(g, _chosen(y, x)))
 rule(tt.minimum, lambda g, out, x, y: g * _like(g, _chosen(y, x)), lambda g, out, x, y: g * _like(g, _chosen(x, y)))
-rule(tt.choose, None, lambda g, out, mask, x, y: tt.choose(mask, g, g * 0), lambda g, out, mask, x, y: tt.choose(mask, g * 0, g))
+rule(
+    tt.choose,
+    None,
+    lambda g, out, mask, x, y: tt.choose(mask, g, g * 0),
+    lambda g, out, mask, x, y: tt.choose(mask, g * 0, g),
+)
 rule(tt.floor_divide, lambda g, out, x, y: g * 0, lambda g, out, x, y: g * 0)
 rule(tt.remainder, lambda g, out, x, y: g, lambda g, out, x, y: -g * tt.floor_divide(x, y))
 
@@ -169,9 +174,27 @@ rule(
 #
 # Truth values and positions do not move by a little, so they have no slope.
 
-NO_GRADIENT.update({tt.isnan, tt.isinf, tt.isfinite, tt.logical_not, tt.logical_and, tt.logical_or, tt.any, tt.all, tt.argmax, tt.argmin, tt.argsort_ascending})
+NO_GRADIENT.update(
+    {
+        tt.isnan,
+        tt.isinf,
+        tt.isfinite,
+        tt.logical_not,
+        tt.logical_and,
+        tt.logical_or,
+        tt.any,
+        tt.all,
+        tt.argmax,
+        tt.argmin,
+        tt.argsort_ascending,
+    }
+)
 
 
 def check_table_is_complete():
-    missing = [p.name for p in tt.PRIMITIVES.values() if p.__module__.startswith("tt_tensor") and p not in RULES and p not in NO_GRADIENT]
+    missing = [
+        p.name
+        for p in tt.PRIMITIVES.values()
+        if p.__module__.startswith("tt_tensor") and p not in RULES and p not in NO_GRADIENT
+    ]
     assert not missing, f"neither a rule nor in NO_GRADIENT: {missing}"

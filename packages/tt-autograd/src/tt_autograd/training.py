@@ -25,8 +25,21 @@ import numpy as np
 from tt_autograd.autograd import no_grad
 from tt_optim import Adam, Optimizer, clip_grad_norm_
 from tt_tensor import (
-    Dropout, Linear, Module, ReLU, Sequential, Tensor, binary_cross_entropy_with_logits, cross_entropy, float32, from_numpy, generator, get_rng_state, set_rng_state,
-    xor_network, xor_points,
+    Dropout,
+    Linear,
+    Module,
+    ReLU,
+    Sequential,
+    Tensor,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    float32,
+    from_numpy,
+    generator,
+    get_rng_state,
+    set_rng_state,
+    xor_network,
+    xor_points,
 )
 
 
@@ -66,7 +79,8 @@ def show_xor():
 
 
 def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The 8 x 8 digits as ((x, y) for training, (x, y) held out): x (N, 64) float32 in 0 to 1, y (N,) int64. 1,438 and 359 examples, always the same."""
+    """The 8 x 8 digits as ((x, y) for training, (x, y) held out): x (N, 64) float32 in 0 to 1, y (N,) int64. 1,438
+    and 359 examples, always the same."""
     with resources.files("tt_autograd").joinpath("digits.npz").open("rb") as file:
         data = np.load(file)
         images, labels = data["images"], data["labels"].astype(np.int64)
@@ -100,13 +114,17 @@ def show_digits():
 
 
 class Batches:
-    """(x, y) cut into batches of `batch_size` along the first dimension, in a new random order in each pass if `shuffle`. The last batch may be smaller."""
+    """(x, y) cut into batches of `batch_size` along the first dimension, in a new random order in each pass if
+    `shuffle`. The last batch may be smaller."""
 
     def __init__(self, x: Tensor, y: Tensor, batch_size: int = 32, shuffle: bool = False):
         if len(x) != len(y):
             raise ValueError(f"{len(x)} inputs but {len(y)} targets")
         if batch_size < 1 or not len(x):
-            raise ValueError(f"batches need at least one example and a size of at least 1; there are {len(x)} examples, the size is {batch_size}")
+            raise ValueError(
+                f"batches need at least one example and a size of at least 1; there are {len(x)} examples, the "
+                f"size is {batch_size}"
+            )
         self.x, self.y, self.batch_size, self.shuffle = x.numpy(), y.numpy(), batch_size, shuffle
 
     def __len__(self) -> int:
@@ -155,7 +173,8 @@ class Averages:
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """The share of right answers: the largest of the logits (N, C) stands at the class number (N,); or, for one logit each, its sign agrees with a target of 0 or 1."""
+    """The share of right answers: the largest of the logits (N, C) stands at the class number (N,); or, for one logit
+    each, its sign agrees with a target of 0 or 1."""
     if outputs.shape == targets.shape:
         return ((outputs > 0) == (targets > 0.5)).to(float32).mean().item()
     return (outputs.argmax(dim=1) == targets).to(float32).mean().item()
@@ -176,7 +195,8 @@ def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) 
 
 
 def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics = ()) -> dict[str, float]:  # exercise
-    """Mean loss and metrics of a model on data, in evaluation mode and without recording; afterwards the model is in the mode it was in."""
+    """Mean loss and metrics of a model on data, in evaluation mode and without recording; afterwards the model is in
+    the mode it was in."""
     averages, mode = Averages(), model.training
     model.eval()
     try:
@@ -207,7 +227,10 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> Non
         loss = loss_fn(outputs, targets)
         values = _measured(loss, outputs, targets, metrics)
         if not math.isfinite(values["loss"]):
-            raise RuntimeError(f"the loss became {values['loss']}; lower the learning rate, clip the gradients (clip_norm=1.0), or look for the operation with detect_anomaly()")
+            raise RuntimeError(
+                f"the loss became {values['loss']}; lower the learning rate, clip the gradients (clip_norm=1.0), "
+                "or look for the operation with detect_anomaly()"
+            )
         (loss * (size / sum(sizes)) if len(group) > 1 else loss).backward()
         averages.add(values, size)
     if clip_norm is not None:
@@ -232,9 +255,15 @@ def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
         arrays[path] = np.array(value, order="C")
         return {"tensor": path}
     if isinstance(value, dict):
-        return {"dict": [[key, _flattened(v, f"{path}.{key}" if path else str(key), arrays)] for key, v in value.items()]}
+        return {
+            "dict": [[key, _flattened(v, f"{path}.{key}" if path else str(key), arrays)] for key, v in value.items()]
+        }
     if isinstance(value, (list, tuple)):
-        return {"tuple" if isinstance(value, tuple) else "list": [_flattened(v, f"{path}.{i}", arrays) for i, v in enumerate(value)]}
+        return {
+            "tuple" if isinstance(value, tuple) else "list": [
+                _flattened(v, f"{path}.{i}", arrays) for i, v in enumerate(value)
+            ]
+        }
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -265,7 +294,8 @@ def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
 
 
 def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
-    """Write a nested dictionary of tensors and plain values as a safetensors file, atomically: `path` holds the old file or the new one, never a part."""
+    """Write a nested dictionary of tensors and plain values as a safetensors file, atomically: `path` holds the old
+    file or the new one, never a part."""
     from safetensors.numpy import save
 
     arrays: dict[str, np.ndarray] = {}
@@ -281,7 +311,8 @@ def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or not a checkpoint."""
+    """Read what `save_checkpoint` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or not a
+    checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -293,9 +324,14 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     except (SafetensorError, ValueError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{path} is damaged or is no safetensors file: {error}") from None
     if not {"info", "sha256"} <= set(metadata):
-        raise ValueError(f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256")
+        raise ValueError(
+            f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256"
+        )
     if _digest(arrays, metadata["info"]) != metadata["sha256"]:
-        raise ValueError(f"{path} is damaged: its contents do not have the checksum {metadata['sha256'][:12]}... that was stored with them")
+        raise ValueError(
+            f"{path} is damaged: its contents do not have the checksum {metadata['sha256'][:12]}... that was "
+            "stored with them"
+        )
     return _restored(json.loads(metadata["info"]), arrays)
 
 
@@ -375,7 +411,8 @@ class Callback:
 
 
 class Schedule(Callback):
-    """Steps a learning-rate scheduler, after each "epoch" or each "step"; `monitor` names the number that a ReduceLROnPlateau watches."""
+    """Steps a learning-rate scheduler, after each "epoch" or each "step"; `monitor` names the number that a
+    ReduceLROnPlateau watches."""
 
     def __init__(self, scheduler, each: str = "epoch", monitor: str | None = None):
         if each not in ("epoch", "step"):
@@ -399,7 +436,9 @@ class Schedule(Callback):
 
 def _watched(run: Run, monitor: str) -> float:
     if monitor not in run.history:
-        raise ValueError(f"there is no {monitor!r} to watch; the history has {', '.join(run.history)}. Validation data give val_loss")
+        raise ValueError(
+            f"there is no {monitor!r} to watch; the history has {', '.join(run.history)}. Validation data give val_loss"
+        )
     return run.history[monitor][-1]
 
 
@@ -430,9 +469,17 @@ class Best(Callback):
 
 
 class EarlyStopping(Best):
-    """Ends the training when `monitor` has not improved for `patience` epochs; with restore_best the weights of the best epoch come back."""
+    """Ends the training when `monitor` has not improved for `patience` epochs; with restore_best the weights of the
+    best epoch come back."""
 
-    def __init__(self, monitor: str = "val_loss", patience: int = 5, mode: str = "min", min_delta: float = 0.0, restore_best: bool = False):
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        mode: str = "min",
+        min_delta: float = 0.0,
+        restore_best: bool = False,
+    ):
         super().__init__(monitor, mode, min_delta)
         self.patience, self.restore_best = patience, restore_best
         self.weights: dict[str, Tensor] | None = None
@@ -476,7 +523,15 @@ class BestCheckpoint(Best):
 class Run:
     """A training in progress: what is trained, where it stands, and what has been measured."""
 
-    def __init__(self, model: Module, optimizer: Optimizer, data: Iterable, callbacks: Sequence[Callback], epochs: int, accumulate: int):
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        data: Iterable,
+        callbacks: Sequence[Callback],
+        epochs: int,
+        accumulate: int,
+    ):
         self.model, self.optimizer, self.data, self.callbacks = model, optimizer, data, callbacks
         self.epoch, self.batch, self.steps, self.stop = 0, 0, 0, False
         self.total_steps = epochs * -(-len(data) // accumulate) if hasattr(data, "__len__") else math.inf
@@ -491,15 +546,27 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
         return {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "callbacks": [c.state_dict() for c in self.callbacks],
-            "random": get_rng_state(), "start_of_epoch": self.start_of_epoch, "epoch": self.epoch, "batch": self.batch, "steps": self.steps, "stop": self.stop,
-            "history": dict(self.history), "totals": self.averages.totals, "count": self.averages.count,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "callbacks": [c.state_dict() for c in self.callbacks],
+            "random": get_rng_state(),
+            "start_of_epoch": self.start_of_epoch,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "steps": self.steps,
+            "stop": self.stop,
+            "history": dict(self.history),
+            "totals": self.averages.totals,
+            "count": self.averages.count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they were made then."""
+        """Take up a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they
+        were made then."""
         if len(state["callbacks"]) != len(self.callbacks):
-            raise ValueError(f"the checkpoint was made with {len(state['callbacks'])} callbacks, now there are {len(self.callbacks)}")
+            raise ValueError(
+                f"the checkpoint was made with {len(state['callbacks'])} callbacks, now there are {len(self.callbacks)}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for callback, saved in zip(self.callbacks, state["callbacks"]):
@@ -538,16 +605,31 @@ def _state_of(data) -> dict | None:
 
 
 def fit(
-    model: Module, loss_fn: Callable[[Any, Any], Tensor], optimizer: Optimizer, data: Iterable, *, epochs: int, validation: Iterable | None = None, metrics: Metrics = (),
-    callbacks: Sequence[Callback] = (), accumulate: int = 1, clip_norm: float | None = None, checkpoint: str | os.PathLike | None = None, checkpoint_every: int | None = None,
-    resume: bool = False, progress: bool | None = None,
+    model: Module,
+    loss_fn: Callable[[Any, Any], Tensor],
+    optimizer: Optimizer,
+    data: Iterable,
+    *,
+    epochs: int,
+    validation: Iterable | None = None,
+    metrics: Metrics = (),
+    callbacks: Sequence[Callback] = (),
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
 ) -> History:
-    """Train `model` for `epochs` passes through `data`, an iterable of (inputs, targets) that can be passed through again; returns the history.
+    """Train `model` for `epochs` passes through `data`, an iterable of (inputs, targets) that can be passed through
+    again; returns the history.
 
     validation: data for val_loss and val_ metrics after each epoch. metrics: functions (outputs, targets) -> number.
     accumulate: how many batches make one step. clip_norm: the largest common length of all gradients.
-    checkpoint: a file to which everything is saved after each epoch, and after every `checkpoint_every` steps; with `resume`, go on from it if it exists.
-    progress: show a bar; None means only in a terminal. Raises RuntimeError when the loss is not finite, ValueError for what cannot be meant."""
+    checkpoint: a file to which everything is saved after each epoch, and after every `checkpoint_every` steps; with
+    `resume`, go on from it if it exists.
+    progress: show a bar; None means only in a terminal. Raises RuntimeError when the loss is not finite, ValueError
+    for what cannot be meant."""
     if epochs < 0 or accumulate < 1:
         raise ValueError(f"epochs must be 0 or more and accumulate at least 1; they are {epochs} and {accumulate}")
     if resume and checkpoint is None:
@@ -558,10 +640,21 @@ def fit(
     while run.epoch < epochs and not run.stop:
         began = time.perf_counter()
         with _bar(run, epochs, progress) as bar:
-            _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint if checkpoint_every else None, checkpoint_every)
+            _train_epoch(
+                run,
+                loss_fn,
+                metrics,
+                accumulate,
+                clip_norm,
+                bar,
+                checkpoint if checkpoint_every else None,
+                checkpoint_every,
+            )
             numbers = run.averages.means()
             if validation is not None:
-                numbers |= {f"val_{name}": value for name, value in evaluate(model, loss_fn, validation, metrics).items()}
+                numbers |= {
+                    f"val_{name}": value for name, value in evaluate(model, loss_fn, validation, metrics).items()
+                }
             bar.set_postfix({name: f"{value:.4f}" for name, value in numbers.items()})
         run.history.add({**numbers, "lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began})
         run.epoch, run.batch = run.epoch + 1, 0
@@ -589,14 +682,24 @@ def _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint, 
         if checkpoint is not None and run.steps % every == 0:
             save_checkpoint(checkpoint, run.state_dict())
     if not run.averages.count:
-        raise ValueError("there was nothing to train on: the data yielded no batch. An iterator can be used only once; give a list or a Batches object")
+        raise ValueError(
+            "there was nothing to train on: the data yielded no batch. An iterator can be used only once; give a "
+            "list or a Batches object"
+        )
 
 
 def _bar(run: Run, epochs: int, progress: bool | None):
     from tqdm import tqdm
 
     total = len(run.data) if hasattr(run.data, "__len__") else None
-    return tqdm(total=total, initial=run.batch, desc=f"epoch {run.epoch + 1}/{epochs}", disable=None if progress is None else not progress, unit="batch", leave=True)
+    return tqdm(
+        total=total,
+        initial=run.batch,
+        desc=f"epoch {run.epoch + 1}/{epochs}",
+        disable=None if progress is None else not progress,
+        unit="batch",
+        leave=True,
+    )
 
 
 # ## It runs
@@ -650,7 +753,18 @@ def _short_training(path, callbacks=(), resume=False) -> Module:
     (x, y), _ = digits()
     model = digits_classifier(dropout=0.2)
     data = Batches(x[:160], y[:160], 32, shuffle=True)
-    fit(model, cross_entropy, Adam(model.parameters()), data, epochs=4, callbacks=callbacks, checkpoint=path, checkpoint_every=3, resume=resume, progress=False)
+    fit(
+        model,
+        cross_entropy,
+        Adam(model.parameters()),
+        data,
+        epochs=4,
+        callbacks=callbacks,
+        checkpoint=path,
+        checkpoint_every=3,
+        resume=resume,
+        progress=False,
+    )
     return model
 
 
@@ -686,7 +800,10 @@ def show_cost():
             loss.backward()
             optimizer.step()
 
-    loop, whole = measure(bare).seconds, measure(lambda: fit(model, cross_entropy, optimizer, data, epochs=1, progress=False)).seconds
+    loop, whole = (
+        measure(bare).seconds,
+        measure(lambda: fit(model, cross_entropy, optimizer, data, epochs=1, progress=False)).seconds,
+    )
     print(f"45 steps: bare loop {loop * 1e3:.1f} ms, fit {whole * 1e3:.1f} ms ({(whole / loop - 1) * 100:.0f} % more)")
 
 
@@ -737,7 +854,11 @@ def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # e
 def check_confusion():
     always_one = Sequential(Linear(2, 3))
     always_one[0].weight.data, always_one[0].bias.data = np.zeros((3, 2)), np.array([0.0, 1.0, 0.0])
-    assert confusion(always_one, Tensor(np.ones((3, 2), np.float32)), from_numpy(np.array([0, 1, 1])), 3).tolist() == [[0, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert confusion(always_one, Tensor(np.ones((3, 2), np.float32)), from_numpy(np.array([0, 1, 1])), 3).tolist() == [
+        [0, 1, 0],
+        [0, 2, 0],
+        [0, 0, 0],
+    ]
 
 
 class WeightAverage(Callback):
@@ -751,7 +872,9 @@ class WeightAverage(Callback):
         if self.average is None:
             self.average = weights
         else:
-            self.average = {name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()}
+            self.average = {
+                name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()
+            }
 
     def state_dict(self):
         return {"average": self.average}
@@ -768,7 +891,15 @@ def check_weight_average():
     assert average.average["0.weight"].item() == 2.0
 
 
-def find_rate(model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0, steps: int = 50) -> tuple[list[float], list[float]]:  # exercise
+def find_rate(
+    model: Module,
+    loss_fn: Callable,
+    optimizer: Optimizer,
+    data: Iterable,
+    lowest: float = 1e-6,
+    highest: float = 1.0,
+    steps: int = 50,
+) -> tuple[list[float], list[float]]:  # exercise
     """Rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with each."""
     rates, losses = list(np.geomspace(lowest, highest, steps)), []
     batches = iter(data)
@@ -787,7 +918,9 @@ def find_rate(model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iter
 def check_find_rate():
     training, _ = digits()
     model = digits_classifier()
-    rates, losses = find_rate(model, cross_entropy, Adam(model.parameters()), Batches(*training, batch_size=64), highest=1e-2)
+    rates, losses = find_rate(
+        model, cross_entropy, Adam(model.parameters()), Batches(*training, batch_size=64), highest=1e-2
+    )
     assert len(rates) == len(losses) == 50 and losses[-1] < losses[0]
 
 
@@ -805,7 +938,8 @@ def check_find_rate():
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
-    """8 x 8 images, as rows of 64, moved to the right; what leaves the frame is lost, and zeros come in from the left."""
+    """8 x 8 images, as rows of 64, moved to the right; what leaves the frame is lost, and zeros come in from the
+    left."""
     images = x.numpy().reshape(-1, 8, 8)
     moved = np.zeros_like(images)
     moved[:, :, pixels:] = images[:, :, : 8 - pixels]
@@ -824,6 +958,7 @@ def show_shift():
 # neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
-    "Averages", "Batches", "Best", "BestCheckpoint", "Callback", "EarlyStopping", "History", "Run", "Schedule", "WeightAverage", "accuracy", "confusion", "digits",
-    "digits_classifier", "evaluate", "find_rate", "fit", "load_checkpoint", "save_checkpoint", "shifted", "train_digits", "train_xor",
+    "Averages", "Batches", "Best", "BestCheckpoint", "Callback", "EarlyStopping", "History", "Run", "Schedule",
+    "WeightAverage", "accuracy", "confusion", "digits", "digits_classifier", "evaluate", "find_rate", "fit",
+    "load_checkpoint", "save_checkpoint", "shifted", "train_digits", "train_xor",
 ]

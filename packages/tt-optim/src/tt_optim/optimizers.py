@@ -20,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from tt_tensor import Module, Parameter, Tensor, binary_cross_entropy_with_logits, sigmoid, slope, xor_network, xor_points
+from tt_tensor import (
+    Module,
+    Parameter,
+    Tensor,
+    binary_cross_entropy_with_logits,
+    sigmoid,
+    slope,
+    xor_network,
+    xor_points,
+)
 
 
 def valley(x, y):
@@ -81,15 +90,22 @@ class SmallestOptimizer:
 def _groups(parameters, defaults: dict) -> list[dict]:
     given = list(parameters)
     if not given:
-        raise ValueError("the optimizer got an empty list of parameters; was the iterator used up, or does the model have none?")
+        raise ValueError(
+            "the optimizer got an empty list of parameters; was the iterator used up, or does the model have none?"
+        )
     groups = given if isinstance(given[0], dict) else [{"params": given}]
-    groups = [{**defaults, **g, "params": [g["params"]] if isinstance(g["params"], Tensor) else list(g["params"])} for g in groups]
+    groups = [
+        {**defaults, **g, "params": [g["params"]] if isinstance(g["params"], Tensor) else list(g["params"])}
+        for g in groups
+    ]
     everything = [p for g in groups for p in g["params"]]
     for p in everything:
         if not isinstance(p, Tensor):
             raise TypeError(f"an optimizer updates tensors, not {type(p).__name__}; pass model.parameters()")
         if not p.is_leaf:
-            raise ValueError(f"a tensor of shape {p.shape} is the result of an operation; only parameters themselves can be updated")
+            raise ValueError(
+                f"a tensor of shape {p.shape} is the result of an operation; only parameters themselves can be updated"
+            )
     if len({id(p) for p in everything}) != len(everything):
         raise ValueError("a parameter appears twice in the optimizer; it would be updated twice in each step")
     return groups
@@ -113,11 +129,18 @@ class Saved:
     def state_dict(self) -> dict[str, Any]:
         """Copies: the memory of each parameter by its number, and the groups with numbers in place of parameters."""
         numbers = {p: i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        state = {numbers[p]: {k: Tensor(v) if isinstance(v, np.ndarray) else v for k, v in s.items()} for p, s in self.state.items()}
-        return {"state": state, "param_groups": [{**g, "params": [numbers[p] for p in g["params"]]} for g in self.param_groups]}
+        state = {
+            numbers[p]: {k: Tensor(v) if isinstance(v, np.ndarray) else v for k, v in s.items()}
+            for p, s in self.state.items()
+        }
+        return {
+            "state": state,
+            "param_groups": [{**g, "params": [numbers[p] for p in g["params"]]} for g in self.param_groups],
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave. Raises ValueError, before anything is changed, if groups or shapes differ."""
+        """Take over what `state_dict` gave. Raises ValueError, before anything is changed, if groups or shapes
+        differ."""
         parameters = [p for g in self.param_groups for p in g["params"]]
         theirs, ours = [len(g["params"]) for g in saved["param_groups"]], [len(g["params"]) for g in self.param_groups]
         if theirs != ours:
@@ -126,13 +149,18 @@ class Saved:
             _check_memory(parameters[int(number)], int(number), memory)
         for group, saved_group in zip(self.param_groups, saved["param_groups"]):
             group.update({k: v for k, v in saved_group.items() if k != "params"})
-        self.state = {parameters[int(i)]: {k: v if k == "step" else np.array(v) for k, v in m.items()} for i, m in saved["state"].items()}
+        self.state = {
+            parameters[int(i)]: {k: v if k == "step" else np.array(v) for k, v in m.items()}
+            for i, m in saved["state"].items()
+        }
 
 
 def _check_memory(parameter, number, memory):
     for name, value in memory.items():
         if name != "step" and np.shape(value) != parameter.shape:
-            raise ValueError(f"{name} of parameter {number} has shape {np.shape(value)}, the parameter has {parameter.shape}")
+            raise ValueError(
+                f"{name} of parameter {number} has shape {np.shape(value)}, the parameter has {parameter.shape}"
+            )
 
 
 # How is a step computed? Adam's formulas, written as NumPy formulas, make a temporary array for each operation: thirty
@@ -224,7 +252,9 @@ class Optimizer(Saved):
 def _gradient_of(parameter: Tensor) -> np.ndarray:
     assert parameter.grad is not None
     if parameter.grad.shape != parameter.shape:
-        raise ValueError(f"a parameter of shape {parameter.shape} has a gradient of shape {parameter.grad.shape}; they must be equal")
+        raise ValueError(
+            f"a parameter of shape {parameter.shape} has a gradient of shape {parameter.grad.shape}; they must be equal"
+        )
     return np.ascontiguousarray(parameter.grad.numpy(), parameter.dtype)
 
 
@@ -245,15 +275,40 @@ class SGD(Optimizer):
 
     memory = ("momentum_buffer",)
 
-    def __init__(self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
         _require("momentum", momentum, momentum >= 0, "0 or more")
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov})
+            raise ValueError(
+                f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}"
+            )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+            },
+        )
 
     def constants(self, group, step):
         kept = 1.0 if step == 1 else 1 - group["dampening"]
-        return {"lr": group["lr"], "momentum": group["momentum"], "kept": kept, "decay": group["weight_decay"], "nesterov": group["nesterov"]}
+        return {
+            "lr": group["lr"],
+            "momentum": group["momentum"],
+            "kept": kept,
+            "decay": group["weight_decay"],
+            "nesterov": group["nesterov"],
+        }
 
     def update(self, p, g, velocity, scratch, lr, momentum, kept, decay, nesterov):  # exercise
         if decay:
@@ -279,16 +334,37 @@ class Adagrad(Optimizer):
 
     memory = ("sum",)
 
-    def __init__(self, params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0, initial_accumulator_value: float = 0.0, eps: float = 1e-10):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ):
         _require("lr_decay", lr_decay, lr_decay >= 0, "0 or more")
         _require("eps", eps, eps >= 0, "0 or more")
-        super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "eps": eps,
+            },
+        )
 
     def first_memory(self, parameter, name):
         return np.full(parameter.shape, self.defaults["initial_accumulator_value"], parameter.dtype)
 
     def constants(self, group, step):
-        return {"lr": group["lr"] / (1 + (step - 1) * group["lr_decay"]), "decay": group["weight_decay"], "eps": group["eps"]}
+        return {
+            "lr": group["lr"] / (1 + (step - 1) * group["lr_decay"]),
+            "decay": group["weight_decay"],
+            "eps": group["eps"],
+        }
 
     def update(self, p, g, total, scratch, lr, decay, eps):
         if decay:
@@ -305,14 +381,40 @@ class RMSprop(Optimizer):
 
     memory = ("square_avg", "momentum_buffer", "grad_avg")
 
-    def __init__(self, params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ):
         _require("alpha", alpha, 0 <= alpha < 1, "from 0 up to but without 1")
         _require("eps", eps, eps >= 0, "0 or more")
         _require("momentum", momentum, momentum >= 0, "0 or more")
-        super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum, "centered": centered})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+            },
+        )
 
     def constants(self, group, step):
-        names = {"lr": "lr", "alpha": "alpha", "eps": "eps", "decay": "weight_decay", "momentum": "momentum", "centered": "centered"}
+        names = {
+            "lr": "lr",
+            "alpha": "alpha",
+            "eps": "eps",
+            "decay": "weight_decay",
+            "momentum": "momentum",
+            "centered": "centered",
+        }
         return {short: group[name] for short, name in names.items()}
 
     def update(self, p, g, average, velocity, mean, scratch, lr, alpha, eps, decay, momentum, centered):  # exercise
@@ -357,12 +459,20 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Running averages of gradient and square with bias correction; as torch.optim.Adam. weight_decay is added to the gradient."""
+    """Running averages of gradient and square with bias correction; as torch.optim.Adam. weight_decay is added to the
+    gradient."""
 
     memory = ("grad_sum", "square_sum")
     decoupled = False
 
-    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
         for i, beta in enumerate(betas):
             _require(f"betas[{i}]", beta, 0 <= beta < 1, "from 0 up to but without 1")
         _require("eps", eps, eps >= 0, "0 or more")
@@ -372,7 +482,14 @@ class Adam(Optimizer):
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         r = math.sqrt((1 - beta2) / (1 - beta2**step))
         rate = lr * (1 - beta1) / (1 - beta1**step) / r
-        return {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": group["eps"] / r, "decay": decay, "shrink": 1 - lr * decay}
+        return {
+            "rate": rate,
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": group["eps"] / r,
+            "decay": decay,
+            "shrink": 1 - lr * decay,
+        }
 
     def update(self, p, g, grad_sum, square_sum, scratch, rate, beta1, beta2, eps, decay, shrink):  # exercise
         if decay and self.decoupled:
@@ -394,7 +511,14 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
@@ -484,7 +608,8 @@ def show_paths():
 
 
 def clip_grad_norm_(parameters, max_norm: float, error_if_nonfinite: bool = False) -> Tensor:  # exercise
-    """Scale all gradients by one factor so that their common Euclidean length is at most max_norm. Returns the length before."""
+    """Scale all gradients by one factor so that their common Euclidean length is at most max_norm. Returns the length
+    before."""
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     gradients = [p.grad for p in parameters if p.grad is not None]
     total = math.sqrt(math.fsum(float(np.vdot(g.numpy(), g.numpy())) for g in gradients))
@@ -592,9 +717,17 @@ def show_cost():
 
     parameter = Parameter(np.zeros(10_000_000, np.float32))
     parameter.grad = Tensor(np.full(10_000_000, 1e-3, np.float32))
-    optimizer, p, g, zeros = Adam([parameter]), parameter.numpy(), parameter.grad.numpy(), np.zeros(10_000_000, np.float32)
+    optimizer, p, g, zeros = (
+        Adam([parameter]),
+        parameter.numpy(),
+        parameter.grad.numpy(),
+        np.zeros(10_000_000, np.float32),
+    )
     formula, blocks = measure(adam_by_formula, p, g, zeros, zeros, 1).seconds, measure(optimizer.step).seconds
-    print(f"formula {formula * 1e3:6.1f} ms, {10e6 * 28 / formula / 1e9:5.1f} GB/s of the 28 bytes a weight that have to move")
+    print(
+        f"formula {formula * 1e3:6.1f} ms, {10e6 * 28 / formula / 1e9:5.1f} GB/s of the 28 bytes a weight that "
+        "have to move"
+    )
     print(f"blocks  {blocks * 1e3:6.1f} ms, {10e6 * 28 / blocks / 1e9:5.1f} GB/s")
 
 
@@ -603,7 +736,13 @@ def show_cost():
 
 def show_errors():
     weight = Parameter([1.0, 2.0])
-    for attempt in (lambda: SGD([], lr=0.1), lambda: SGD([weight], lr=-0.1), lambda: Adam([weight, weight]), lambda: SGD([weight], nesterov=True), lambda: Adam([3.0])):
+    for attempt in (
+        lambda: SGD([], lr=0.1),
+        lambda: SGD([weight], lr=-0.1),
+        lambda: Adam([weight, weight]),
+        lambda: SGD([weight], nesterov=True),
+        lambda: Adam([3.0]),
+    ):
         try:
             attempt()
         except (ValueError, TypeError) as error:
@@ -698,6 +837,7 @@ def show_flipped_sign():
 # chapter 07, *Autograd*.
 
 __all__ = [
-    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_by_formula", "average_weights", "clip_grad_norm_", "clip_grad_value_", "gradient_norm",
-    "rosenbrock", "rosenbrock_gradient", "train_xor_by_hand", "valley", "walk", "xor_case", "xor_gradients_by_hand",
+    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_by_formula", "average_weights",
+    "clip_grad_norm_", "clip_grad_value_", "gradient_norm", "rosenbrock", "rosenbrock_gradient", "train_xor_by_hand",
+    "valley", "walk", "xor_case", "xor_gradients_by_hand",
 ]

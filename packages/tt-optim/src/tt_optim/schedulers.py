@@ -101,7 +101,8 @@ class ExponentialLR(LRScheduler):
 
 
 class LambdaLR(LRScheduler):
-    """lr times lr_lambda(step): any formula of your own, or a list with one for each group. The formula itself is not saved."""
+    """lr times lr_lambda(step): any formula of your own, or a list with one for each group. The formula itself is not
+    saved."""
 
     def __init__(self, optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]]):
         self.lambdas = lr_lambda if isinstance(lr_lambda, list) else [lr_lambda] * len(optimizer.param_groups)
@@ -126,7 +127,9 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer)
 
     def lrs_at(self, step):
-        return [self.eta_min + (lr - self.eta_min) * (1 + math.cos(math.pi * step / self.T_max)) / 2 for lr in self.base_lrs]
+        return [
+            self.eta_min + (lr - self.eta_min) * (1 + math.cos(math.pi * step / self.T_max)) / 2 for lr in self.base_lrs
+        ]
 
 
 # ## Warm-up
@@ -140,12 +143,16 @@ class LinearLR(LRScheduler):
 
     def __init__(self, optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
-            raise ValueError(f"start_factor must lie in (0, 1] and end_factor in [0, 1]; they are {start_factor} and {end_factor}")
+            raise ValueError(
+                f"start_factor must lie in (0, 1] and end_factor in [0, 1]; they are {start_factor} and {end_factor}"
+            )
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer)
 
     def factor(self, step):
-        return self.start_factor + (self.end_factor - self.start_factor) * min(step, self.total_iters) / self.total_iters
+        return (
+            self.start_factor + (self.end_factor - self.start_factor) * min(step, self.total_iters) / self.total_iters
+        )
 
 
 class SequentialLR(LRScheduler):
@@ -153,7 +160,10 @@ class SequentialLR(LRScheduler):
 
     def __init__(self, optimizer, schedulers: list[LRScheduler], milestones: list[int]):
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError(f"{len(schedulers)} schedulers need {len(schedulers) - 1} milestones between them, not {len(milestones)}")
+            raise ValueError(
+                f"{len(schedulers)} schedulers need {len(schedulers) - 1} milestones between them, not "
+                f"{len(milestones)}"
+            )
         if any(s.optimizer is not optimizer for s in schedulers):
             raise ValueError("all schedulers must belong to the same optimizer")
         self.schedulers, self.milestones = schedulers, list(milestones)
@@ -169,14 +179,28 @@ class SequentialLR(LRScheduler):
 
 
 class OneCycleLR(LRScheduler):
-    """lr up from max_lr / div_factor to max_lr, then down to that divided by final_div_factor; momentum (or beta1) the other way round. Step it after every batch."""
+    """lr up from max_lr / div_factor to max_lr, then down to that divided by final_div_factor; momentum (or beta1)
+    the other way round. Step it after every batch."""
 
-    def __init__(self, optimizer, max_lr: float, total_steps: int, pct_start: float = 0.3, anneal_strategy: str = "cos", cycle_momentum: bool = True,
-                 base_momentum: float = 0.85, max_momentum: float = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4):
+    def __init__(
+        self,
+        optimizer,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ):
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f'anneal_strategy is "cos" or "linear", not {anneal_strategy!r}')
         if total_steps < 1 or not 0 <= pct_start <= 1:
-            raise ValueError(f"total_steps must be at least 1 and pct_start lie in [0, 1]; they are {total_steps} and {pct_start}")
+            raise ValueError(
+                f"total_steps must be at least 1 and pct_start lie in [0, 1]; they are {total_steps} and {pct_start}"
+            )
         self.max_lr, self.total_steps, self.strategy = max_lr, total_steps, anneal_strategy
         self.top, self.last = pct_start * total_steps - 1, total_steps - 1
         self.lowest, self.final = max_lr / div_factor, max_lr / div_factor / final_div_factor
@@ -184,7 +208,11 @@ class OneCycleLR(LRScheduler):
         super().__init__(optimizer)
 
     def _between(self, start: float, end: float, share: float) -> float:
-        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2 if self.strategy == "cos" else start + (end - start) * share
+        return (
+            end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+            if self.strategy == "cos"
+            else start + (end - start) * share
+        )
 
     def _cycle(self, step: int, low: float, high: float, final: float) -> float:
         if step > self.last:
@@ -214,12 +242,28 @@ class OneCycleLR(LRScheduler):
 class ReduceLROnPlateau:
     """lr times factor when the number given to step() has not improved for more than `patience` steps."""
 
-    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0, eps: float = 1e-8):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ):
         if mode not in ("min", "max"):
             raise ValueError(f'mode is "min" or "max", not {mode!r}')
         if not 0 < factor < 1:
             raise ValueError(f"factor must lie between 0 and 1, it is {factor}")
-        self.optimizer, self.mode, self.factor, self.patience, self.threshold = optimizer, mode, factor, patience, threshold
+        self.optimizer, self.mode, self.factor, self.patience, self.threshold = (
+            optimizer,
+            mode,
+            factor,
+            patience,
+            threshold,
+        )
         self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
         self.best, self.bad_steps, self.cooling, self.last_epoch = (math.inf if mode == "min" else -math.inf), 0, 0, 0
 
@@ -253,7 +297,9 @@ class ReduceLROnPlateau:
 
     def state_dict(self) -> dict[str, Any]:
         """What has to be saved to go on later."""
-        return {name: getattr(self, name) for name in ("best", "bad_steps", "cooling", "last_epoch")} | {"lrs": self.get_last_lr()}
+        return {name: getattr(self, name) for name in ("best", "bad_steps", "cooling", "last_epoch")} | {
+            "lrs": self.get_last_lr()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
@@ -278,8 +324,12 @@ def show_schedules():
         return SequentialLR(o, [LinearLR(o, 0.05, total_iters=10), CosineAnnealingLR(o, 90)], [10])
 
     makers: dict[str, Callable] = {
-        "StepLR(25, 0.5)": lambda o: StepLR(o, 25, 0.5), "MultiStepLR([40, 80])": lambda o: MultiStepLR(o, [40, 80], 0.3), "ExponentialLR(0.96)": lambda o: ExponentialLR(o, 0.96),
-        "CosineAnnealingLR(100)": lambda o: CosineAnnealingLR(o, 100), "warm-up, then cosine": warm_cosine, "OneCycleLR": lambda o: OneCycleLR(o, 1.0, 101, cycle_momentum=False),
+        "StepLR(25, 0.5)": lambda o: StepLR(o, 25, 0.5),
+        "MultiStepLR([40, 80])": lambda o: MultiStepLR(o, [40, 80], 0.3),
+        "ExponentialLR(0.96)": lambda o: ExponentialLR(o, 0.96),
+        "CosineAnnealingLR(100)": lambda o: CosineAnnealingLR(o, 100),
+        "warm-up, then cosine": warm_cosine,
+        "OneCycleLR": lambda o: OneCycleLR(o, 1.0, 101, cycle_momentum=False),
     }
     figure, axes = plt.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True)
     for axis, (name, make) in zip(axes.flat, makers.items()):
@@ -303,9 +353,13 @@ def check_warm_up_then_cosine():
     for _ in range(7):
         rates.append(schedule.get_last_lr()[0])
         schedule.step()
-    assert all(math.isclose(a, b, abs_tol=1e-12) for a, b in zip(rates, [1.0, 1.5, 2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5), 0.0]))
+    assert all(
+        math.isclose(a, b, abs_tol=1e-12)
+        for a, b in zip(rates, [1.0, 1.5, 2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5), 0.0])
+    )
 
 
 __all__ = [
-    "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR", "StepLR",
+    "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR",
+    "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]

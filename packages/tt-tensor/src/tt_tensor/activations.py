@@ -214,7 +214,8 @@ def silu_slope(x):
 
 @primitive
 def gelu(x, /, approximate="none"):  # exercise
-    """x times the normal distribution function, exactly or (approximate="tanh") as in GPT-2. Hendrycks and Gimpel, 2016."""
+    """x times the normal distribution function, exactly or (approximate="tanh") as in GPT-2. Hendrycks and Gimpel,
+    2016."""
     if approximate == "none":
         return x * _normal_below(x)
     if approximate == "tanh":
@@ -340,7 +341,8 @@ def show_softmax():
 
 
 def softmax_backward(p, g):  # exercise
-    """The product of softmax's derivative at the probabilities p, shape (N, C), with the row vectors g, shape (N, C)."""
+    """The product of softmax's derivative at the probabilities p, shape (N, C), with the row vectors g, shape (N,
+    C)."""
     return p * (g - (g * p).sum(axis=1, keepdims=True))
 
 
@@ -445,13 +447,17 @@ def show_loose_arrays():
     for weight, bias in zip(weights[:-1], biases[:-1]):
         x = relu(x @ weight.T + bias)
     probabilities = softmax(x @ weights[-1].T + biases[-1], dim=1)
-    print(f"{len(weights) + len(biases)} loose arrays, {sum(a.numel() for a in weights + biases):,} numbers, output {probabilities.shape}")
+    print(
+        f"{len(weights) + len(biases)} loose arrays, {sum(a.numel() for a in weights + biases):,} numbers, output "
+        f"{probabilities.shape}"
+    )
 
 
 # Eight arrays, carried by hand through every function that needs them: to be initialised, to be saved, to be improved,
 # each under a name that has to be spelled right each time. Somebody should carry them for us: chapter 04, *Layers*.
 
 __all__ = [
-    "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax", "numeric_slope", "relu", "relu_slope", "sigmoid",
-    "sigmoid_naive", "sigmoid_slope", "silu", "silu_slope", "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh", "tanh_slope", "xor_points",
+    "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax",
+    "numeric_slope", "relu", "relu_slope", "sigmoid", "sigmoid_naive", "sigmoid_slope", "silu", "silu_slope",
+    "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh", "tanh_slope", "xor_points",
 ]

@@ -73,7 +73,8 @@ class SmallestLayer:
 
 
 class Parameter(Tensor):
-    """A tensor that a module learns: assigned to a module's attribute it is listed by `parameters()`. Requires a gradient by default."""
+    """A tensor that a module learns: assigned to a module's attribute it is listed by `parameters()`. Requires a
+    gradient by default."""
 
     __slots__ = ()
 
@@ -255,10 +256,12 @@ class Behaving(Tree):
 
 
 class Module(Behaving):
-    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define forward()."""
+    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define
+    forward()."""
 
     def state_dict(self) -> OrderedDict[str, Tensor]:  # exercise
-        """All parameters and buffers by their dotted names, sharing memory with the module. A tensor that is shared appears under each of its names."""
+        """All parameters and buffers by their dotted names, sharing memory with the module. A tensor that is shared
+        appears under each of its names."""
         state = OrderedDict()
         for prefix, module in self.named_modules():
             for name, tensor in (module._parameters | module._buffers).items():
@@ -269,10 +272,15 @@ class Module(Behaving):
     def load_state_dict(self, state, strict: bool = True) -> None:  # exercise
         """Copy the values of `state` into parameters and buffers of the same names.
 
-        Raises RuntimeError that lists missing and unexpected names (unless not strict) and different shapes; then nothing has been changed."""
+        Raises RuntimeError that lists missing and unexpected names (unless not strict) and different shapes; then
+        nothing has been changed."""
         own = self.state_dict()
         problems = _mismatches(own, state) if strict else []
-        problems += [f"{n}: shape {np.shape(state[n])} in the state, {own[n].shape} in the module" for n in own if n in state and np.shape(state[n]) != own[n].shape]
+        problems += [
+            f"{n}: shape {np.shape(state[n])} in the state, {own[n].shape} in the module"
+            for n in own
+            if n in state and np.shape(state[n]) != own[n].shape
+        ]
         if problems:
             raise RuntimeError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for name in own:
@@ -292,7 +300,9 @@ class Module(Behaving):
 
 def _mismatches(own, state):
     missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
-    return ([f"missing: {', '.join(missing)}"] if missing else []) + ([f"unexpected: {', '.join(unexpected)}"] if unexpected else [])
+    return ([f"missing: {', '.join(missing)}"] if missing else []) + (
+        [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
+    )
 
 
 # ## Linear
@@ -314,7 +324,10 @@ def affine(x, weight, bias, /):  # exercise
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: (..., in) -> (..., out). Raises ValueError when the sizes do not fit."""
     if x.shape[-1:] != weight.shape[-1:]:
-        raise ValueError(f"linear: the input has {x.shape[-1:]} features (shape {x.shape}), but the weight of shape {weight.shape} expects {weight.shape[-1:]}")
+        raise ValueError(
+            f"linear: the input has {x.shape[-1:]} features (shape {x.shape}), but the weight of shape "
+            f"{weight.shape} expects {weight.shape[-1:]}"
+        )
     return x @ weight.T if bias is None else affine(x, weight, bias)
 
 
@@ -327,7 +340,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def show_initialisation():
     x = randn(1000, 256)
     print("standard deviation of the output of ten tanh layers of 256 units")
-    for name, scale in (("weights of size 1", 1.0), ("weights of size 1/sqrt(n)", 1 / 16), ("weights of size 0.01", 0.01)):
+    for name, scale in (
+        ("weights of size 1", 1.0),
+        ("weights of size 1/sqrt(n)", 1 / 16),
+        ("weights of size 0.01", 0.01),
+    ):
         h, spread = x, []
         for _ in range(10):
             h = more_ops.tanh(h @ (randn(256, 256) * scale))
@@ -379,7 +396,13 @@ def ones_(tensor: Tensor) -> Tensor:
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """The factor by which weights before a nonlinearity should be larger: PyTorch's table."""
-    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))}
+    gains = {
+        "linear": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2)),
+    }
     if nonlinearity not in gains:
         raise ValueError(f"no gain is known for {nonlinearity!r}; there is one for {', '.join(gains)}")
     return gains[nonlinearity]
@@ -414,7 +437,8 @@ def _fan(tensor, mode):
 
 
 class Linear(Module):
-    """y = x @ weight.T + bias, for x of shape (..., in_features); weight is (out_features, in_features), bias (out_features,)."""
+    """y = x @ weight.T + bias, for x of shape (..., in_features); weight is (out_features, in_features), bias
+    (out_features,)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
@@ -455,7 +479,10 @@ class ModuleList(Module):
     def append(self, module: Module):
         """Add a module at the end; returns the list."""
         if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds modules, not {type(module).__name__}; functions have module forms, such as ReLU() for relu")
+            raise TypeError(
+                f"{type(self).__name__} holds modules, not {type(module).__name__}; functions have module forms, "
+                "such as ReLU() for relu"
+            )
         self._modules[str(len(self._modules))] = module
         return self
 
@@ -467,7 +494,13 @@ class ModuleList(Module):
 
     def __getitem__(self, index):
         parts = list(self._modules.values())
-        return type(self)(*parts[index]) if isinstance(index, slice) and isinstance(self, Sequential) else ModuleList(parts[index]) if isinstance(index, slice) else parts[index]
+        return (
+            type(self)(*parts[index])
+            if isinstance(index, slice) and isinstance(self, Sequential)
+            else ModuleList(parts[index])
+            if isinstance(index, slice)
+            else parts[index]
+        )
 
     def __len__(self):
         return len(self._modules)
@@ -508,7 +541,11 @@ def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
     def extra_repr(self):
         return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
 
-    return type(name, (Module,), {"__init__": __init__, "forward": forward, "extra_repr": extra_repr, "__doc__": doc, "__module__": __name__})
+    return type(
+        name,
+        (Module,),
+        {"__init__": __init__, "forward": forward, "extra_repr": extra_repr, "__doc__": doc, "__module__": __name__},
+    )
 
 
 ReLU = _activation("ReLU", relu, {}, "max(x, 0) as a module.")
@@ -659,7 +696,12 @@ def show_errors():
     state = network.state_dict()
     state["7.weight"] = state.pop("6.weight")
     state["0.bias"] = ones(3)
-    for attempt in (lambda: network(zeros(5, 63)), lambda: network.load_state_dict(state), lambda: Sequential(Linear(2, 2), relu), lambda: Dropout(1.5)):
+    for attempt in (
+        lambda: network(zeros(5, 63)),
+        lambda: network.load_state_dict(state),
+        lambda: Sequential(Linear(2, 2), relu),
+        lambda: Dropout(1.5),
+    ):
         try:
             attempt()
         except (ValueError, RuntimeError, TypeError) as error:
@@ -688,7 +730,10 @@ class Residual(Module):
 def check_residual():
     block = Residual(Linear(3, 3))
     zeros_(block.inner.weight), zeros_(block.inner.bias)
-    assert block(Tensor([1, 2, 3])).tolist() == [1, 2, 3] and [n for n, _ in block.named_parameters()] == ["inner.weight", "inner.bias"]
+    assert block(Tensor([1, 2, 3])).tolist() == [1, 2, 3] and [n for n, _ in block.named_parameters()] == [
+        "inner.weight",
+        "inner.bias",
+    ]
 
 
 def count_parameters(module: Module) -> dict[str, int]:  # exercise
@@ -736,7 +781,9 @@ def show_no_number():
 # little. Chapter 05, *Losses*.
 
 __all__ = [
-    "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList", "Parameter", "ReLU", "Residual", "Sequential",
-    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "affine", "calculate_gain", "constant_", "count_parameters", "digits_network", "dropout", "freeze",
-    "kaiming_normal_", "kaiming_uniform_", "linear", "normal_", "ones_", "train_perceptron", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+    "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList",
+    "Parameter", "ReLU", "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "affine",
+    "calculate_gain", "constant_", "count_parameters", "digits_network", "dropout", "freeze", "kaiming_normal_",
+    "kaiming_uniform_", "linear", "normal_", "ones_", "train_perceptron", "uniform_", "xavier_normal_",
+    "xavier_uniform_", "zeros_",
 ]

@@ -109,7 +109,10 @@ def _reduced(values: Tensor, reduction: str) -> Tensor:
 
 def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
     if x.shape != target.shape:
-        raise ValueError(f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs that nobody meant. Use reshape or squeeze to make them equal")
+        raise ValueError(
+            f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs "
+            "that nobody meant. Use reshape or squeeze to make them equal"
+        )
 
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
@@ -163,9 +166,15 @@ def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: flo
 def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
     labels = target.numpy()
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"{name}: labels are class numbers and must be integers; these have dtype {labels.dtype}. Use tensor([...]) or .long()")
+        raise TypeError(
+            f"{name}: labels are class numbers and must be integers; these have dtype {labels.dtype}. Use "
+            "tensor([...]) or .long()"
+        )
     if x.ndim < 1 or labels.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
-        raise ValueError(f"{name}: input of shape {x.shape} needs labels of shape {x.shape[:1] * (x.ndim > 1) + x.shape[2:]}, not {labels.shape}")
+        raise ValueError(
+            f"{name}: input of shape {x.shape} needs labels of shape {x.shape[:1] * (x.ndim > 1) + x.shape[2:]}, "
+            f"not {labels.shape}"
+        )
     counted, classes = labels != ignore_index, x.shape[min(1, x.ndim - 1)]
     bad = labels[counted & ((labels < 0) | (labels >= classes))]
     if bad.size:
@@ -173,10 +182,18 @@ def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple
     return np.where(counted, labels, 0), counted
 
 
-def nll_loss(log_probabilities: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:  # exercise
-    """Minus the logarithm of the probability of the right class: log_probabilities (N, C, ...) or (C,), target of class numbers (N, ...) or ().
+def nll_loss(
+    log_probabilities: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:  # exercise
+    """Minus the logarithm of the probability of the right class: log_probabilities (N, C, ...) or (C,), target of
+    class numbers (N, ...) or ().
 
-    "mean" divides by the number (or total weight) of the labels that count. Raises TypeError, ValueError, IndexError for labels that cannot be meant."""
+    "mean" divides by the number (or total weight) of the labels that count. Raises TypeError, ValueError, IndexError
+    for labels that cannot be meant."""
     labels, counted = _class_ids("nll_loss", log_probabilities, target, ignore_index)
     at = min(1, log_probabilities.ndim - 1)
     picked = gather(log_probabilities, at, np.expand_dims(labels, at)).squeeze(at)
@@ -191,7 +208,9 @@ def nll_loss(log_probabilities: Tensor, target: Tensor, weight: Tensor | None = 
 
 def _class_weights(name, weight, classes):
     if weight.shape != (classes,):
-        raise ValueError(f"{name}: weight needs one number for each of the {classes} classes, its shape is {weight.shape}")
+        raise ValueError(
+            f"{name}: weight needs one number for each of the {classes} classes, its shape is {weight.shape}"
+        )
     return weight.numpy()
 
 
@@ -203,8 +222,16 @@ def _class_weights(name, weight, classes):
 # \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
 
 
-def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:  # exercise
-    """The average surprise of softmax(x), logits (N, C, ...) or (C,), at the target: class numbers (N, ...) or (), or probabilities in the shape of x."""
+def cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:  # exercise
+    """The average surprise of softmax(x), logits (N, C, ...) or (C,), at the target: class numbers (N, ...) or (), or
+    probabilities in the shape of x."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1; it is {label_smoothing}")
     at = min(1, x.ndim - 1)
@@ -212,7 +239,12 @@ def cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, ignor
     if target.dtype.kind == "f" and target.shape == x.shape and x.ndim:
         return _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at)
     hard = nll_loss(log_p, target, weight, ignore_index, reduction)
-    return hard if label_smoothing == 0 else (1 - label_smoothing) * hard + label_smoothing * _uniform_surprise(log_p, target, weight, ignore_index, reduction, at)
+    return (
+        hard
+        if label_smoothing == 0
+        else (1 - label_smoothing) * hard
+        + label_smoothing * _uniform_surprise(log_p, target, weight, ignore_index, reduction, at)
+    )
 
 
 # Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in
@@ -227,8 +259,14 @@ def _uniform_surprise(log_p, target, weight, ignore_index, reduction, at):
     labels, counted = _class_ids("cross_entropy", log_p, target, ignore_index)
     classes = log_p.shape[at]
     per_class = np.ones(classes, log_p.dtype) if weight is None else _class_weights("cross_entropy", weight, classes)
-    losses = -sum(log_p * _column(per_class, at, log_p.ndim), dim=at) / classes * from_numpy(np.asarray(counted.astype(log_p.dtype)))
-    return sum(losses) / float((per_class[labels] * counted).sum()) if reduction == "mean" else _reduced(losses, reduction)
+    losses = (
+        -sum(log_p * _column(per_class, at, log_p.ndim), dim=at)
+        / classes
+        * from_numpy(np.asarray(counted.astype(log_p.dtype)))
+    )
+    return (
+        sum(losses) / float((per_class[labels] * counted).sum()) if reduction == "mean" else _reduced(losses, reduction)
+    )
 
 
 def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
@@ -248,10 +286,14 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 
 
 def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
-    """The surprise of probabilities p at targets between 0 and 1, logarithms cut off at -100. Raises ValueError for p outside of 0 to 1."""
+    """The surprise of probabilities p at targets between 0 and 1, logarithms cut off at -100. Raises ValueError for p
+    outside of 0 to 1."""
     _same_shape("binary_cross_entropy", p, target)
     if p.numel() and not (0 <= p.numpy().min() and p.numpy().max() <= 1):
-        raise ValueError(f"binary_cross_entropy: probabilities lie between 0 and 1, these between {p.numpy().min():.4g} and {p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits")
+        raise ValueError(
+            f"binary_cross_entropy: probabilities lie between 0 and 1, these between {p.numpy().min():.4g} and "
+            f"{p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits"
+        )
     losses = -(target * _log_at_least_minus_100(p) + (1 - target) * _log_at_least_minus_100(1 - p))
     return _reduced(losses if weight is None else losses * weight, reduction)
 
@@ -260,8 +302,11 @@ def _log_at_least_minus_100(p):
     return clip(log(p), min=-100.0)
 
 
-def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:  # exercise
-    """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part of the positive examples."""
+def binary_cross_entropy_with_logits(
+    x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
+) -> Tensor:  # exercise
+    """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part
+    of the positive examples."""
     _same_shape("binary_cross_entropy_with_logits", x, target)
     if pos_weight is None:
         losses = softplus(x) - target * x
@@ -276,7 +321,8 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, weight: Tensor |
 
 
 def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target * (log(target) - log_probabilities), which is 0 where the target is 0. reduction "batchmean" divides the sum by the first size."""
+    """target * (log(target) - log_probabilities), which is 0 where the target is 0. reduction "batchmean" divides the
+    sum by the first size."""
     _same_shape("kl_div", log_probabilities, target)
     if log_target:
         losses = target.exp() * (target - log_probabilities)
@@ -307,13 +353,28 @@ class Loss(Module):
 
 
 def _loss(name: str, function: Callable) -> Any:
-    return type(name, (Loss,), {"function": staticmethod(function), "__doc__": f"{function.__name__} as a module; takes its options.", "__module__": __name__})
+    return type(
+        name,
+        (Loss,),
+        {
+            "function": staticmethod(function),
+            "__doc__": f"{function.__name__} as a module; takes its options.",
+            "__module__": __name__,
+        },
+    )
 
 
 MSELoss, L1Loss, HuberLoss = _loss("MSELoss", mse_loss), _loss("L1Loss", l1_loss), _loss("HuberLoss", huber_loss)
-SmoothL1Loss, NLLLoss, KLDivLoss = _loss("SmoothL1Loss", smooth_l1_loss), _loss("NLLLoss", nll_loss), _loss("KLDivLoss", kl_div)
+SmoothL1Loss, NLLLoss, KLDivLoss = (
+    _loss("SmoothL1Loss", smooth_l1_loss),
+    _loss("NLLLoss", nll_loss),
+    _loss("KLDivLoss", kl_div),
+)
 CrossEntropyLoss = _loss("CrossEntropyLoss", cross_entropy)
-BCELoss, BCEWithLogitsLoss = _loss("BCELoss", binary_cross_entropy), _loss("BCEWithLogitsLoss", binary_cross_entropy_with_logits)
+BCELoss, BCEWithLogitsLoss = (
+    _loss("BCELoss", binary_cross_entropy),
+    _loss("BCEWithLogitsLoss", binary_cross_entropy_with_logits),
+)
 
 # ## The witness
 #
@@ -346,7 +407,8 @@ def check_uninformed_network():
 def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np.ndarray:  # exercise
     """The gradient of `loss()` with respect to x, by moving each element of x in place by +-eps; x is left as it was.
 
-    The error is about eps**2 plus rounding / eps: with float64 some nine digits are right (eps 1e-6), with float32 about three (eps 1e-2)."""
+    The error is about eps**2 plus rounding / eps: with float64 some nine digits are right (eps 1e-6), with float32
+    about three (eps 1e-2)."""
     eps = eps or (1e-6 if x.dtype == np.float64 else 1e-2)
     values = x.data.writable().reshape(-1) if x.is_contiguous() else None
     if values is None:
@@ -385,7 +447,11 @@ def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
 
 def check_gradients_by_hand():
     random = np.random.default_rng(0)
-    z, labels, wanted = Tensor(random.standard_normal((4, 3))), tensor([2, 0, 1, 1]), Tensor(random.standard_normal((4, 3)))
+    z, labels, wanted = (
+        Tensor(random.standard_normal((4, 3))),
+        tensor([2, 0, 1, 1]),
+        Tensor(random.standard_normal((4, 3))),
+    )
     assert np.allclose(slope(lambda: cross_entropy(z, labels), z), cross_entropy_gradient(z, labels).numpy(), atol=1e-8)
     assert np.allclose(slope(lambda: mse_loss(z, wanted), z), mse_gradient(z, wanted).numpy(), atol=1e-8)
 
@@ -437,7 +503,10 @@ def show_cost():
     for network, x in ((xor_network(), randn(4, 2)), (digits_network(), randn(64, 64))):
         count = sum_of_parameters(network)
         seconds = measure(network, x).seconds
-        print(f"{count:6d} parameters: one pass {seconds * 1e6:5.0f} us, so one step by the referee {2 * count * seconds:8.3f} s")
+        print(
+            f"{count:6d} parameters: one pass {seconds * 1e6:5.0f} us, so one step by the referee "
+            f"{2 * count * seconds:8.3f} s"
+        )
 
 
 def sum_of_parameters(network: Module) -> int:
@@ -506,7 +575,10 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:  # exercise
 
 
 def check_relative_error():
-    assert relative_error(np.zeros(3), np.zeros(3)) == 0.0 and relative_error(np.array([1.0, 2.0]), np.array([1.0, 1.0])) == 0.5
+    assert (
+        relative_error(np.zeros(3), np.zeros(3)) == 0.0
+        and relative_error(np.array([1.0, 2.0]), np.array([1.0, 1.0])) == 0.5
+    )
 
 
 # ## A road not taken
@@ -536,7 +608,10 @@ def show_forgotten_line():
     for forgotten in (None, "0.weight"):
         network = xor_network()
         for _ in range(300):
-            gradients = {n: slope(lambda: binary_cross_entropy_with_logits(network(x), wanted), p) for n, p in network.named_parameters()}
+            gradients = {
+                n: slope(lambda: binary_cross_entropy_with_logits(network(x), wanted), p)
+                for n, p in network.named_parameters()
+            }
             for name, parameter in network.named_parameters():
                 if name != forgotten:
                     parameter.data -= Tensor(gradients[name])
@@ -548,7 +623,9 @@ def show_forgotten_line():
 # 06, *Optimizers*.
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss", "NLLLoss", "SmoothL1Loss", "accuracy_of",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div",
-    "l1_loss", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error", "slope", "smooth_l1_loss", "sum_of_parameters", "xor_network",
+    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss",
+    "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
+    "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error", "slope",
+    "smooth_l1_loss", "sum_of_parameters", "xor_network",
 ]

@@ -15,8 +15,26 @@ import numpy as np
 
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
-    Tensor, _all_tensors, _axes, _dim, _floating, _unpacked, bool_, elementwise, exp, float32, float64, from_numpy, full, int64, log, ones, primitive,
-    quiet, sum, zeros,
+    Tensor,
+    _all_tensors,
+    _axes,
+    _dim,
+    _floating,
+    _unpacked,
+    bool_,
+    elementwise,
+    exp,
+    float32,
+    float64,
+    from_numpy,
+    full,
+    int64,
+    log,
+    ones,
+    primitive,
+    quiet,
+    sum,
+    zeros,
 )
 
 # ## One operand
@@ -131,18 +149,56 @@ def clip(x, /, min=None, max=None):
 # \operatorname{erf}$ further out; the numbers below are his.
 
 _ERF_SMALL = (
-    (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
+    (
+        1.85777706184603153e-1,
+        3.16112374387056560e0,
+        1.13864154151050156e2,
+        3.77485237685302021e2,
+        3.20937758913846947e3,
+    ),
     (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
 )
 _ERFC_MIDDLE = (
-    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1, 2.98635138197400131e2,
-     8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3),
-    (1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
-     3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3),
+    (
+        2.15311535474403846e-8,
+        5.64188496988670089e-1,
+        8.88314979438837594e0,
+        6.61191906371416295e1,
+        2.98635138197400131e2,
+        8.81952221241769090e2,
+        1.71204761263407058e3,
+        2.05107837782607147e3,
+        1.23033935479799725e3,
+    ),
+    (
+        1.0,
+        1.57449261107098347e1,
+        1.17693950891312499e2,
+        5.37181101862009858e2,
+        1.62138957456669019e3,
+        3.29079923573345963e3,
+        4.36261909014324716e3,
+        3.43936767414372164e3,
+        1.23033935480374942e3,
+    ),
 )
 _ERFC_FAR = (
-    (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1, 1.60837851487422766e-2, 6.58749161529837803e-4),
-    (1.0, 2.56852019228982242e0, 1.87295284992346725e0, 5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3),
+    (
+        1.63153871373020978e-2,
+        3.05326634961232344e-1,
+        3.60344899949804439e-1,
+        1.25781726111229246e-1,
+        1.60837851487422766e-2,
+        6.58749161529837803e-4,
+    ),
+    (
+        1.0,
+        2.56852019228982242e0,
+        1.87295284992346725e0,
+        5.27905102951428412e-1,
+        6.05183413124413191e-2,
+        2.33520497626869185e-3,
+    ),
 )
 
 
@@ -225,7 +281,9 @@ def choose(mask, x, y, /):
 def where(mask, x, y) -> Any:
     """x where the mask is true, y elsewhere; the three broadcast."""
     x, y = _all_tensors((x, y)) if isinstance(x, Tensor) or isinstance(y, Tensor) else (Tensor(x), Tensor(y))
-    common = np.result_type(x.dtype, y.dtype) if x.dtype.kind == y.dtype.kind else (x if x.dtype.kind == "f" else y).dtype
+    common = (
+        np.result_type(x.dtype, y.dtype) if x.dtype.kind == y.dtype.kind else (x if x.dtype.kind == "f" else y).dtype
+    )
     return choose(mask if isinstance(mask, Tensor) else Tensor(mask, bool_), x.to(common), y.to(common))
 
 
@@ -279,7 +337,12 @@ def all(x, /, dim=None, keepdim=False):
 @primitive(cost=lambda out, x, **params: x.size)
 def prod(x, /, dim=None, keepdim=False):
     """The product of the elements, over all or over `dim`."""
-    return np.multiply.reduce(x, axis=_axes(dim, x.ndim) if dim is not None else None, keepdims=keepdim, dtype=int64 if x.dtype.kind in "iub" else None)
+    return np.multiply.reduce(
+        x,
+        axis=_axes(dim, x.ndim) if dim is not None else None,
+        keepdims=keepdim,
+        dtype=int64 if x.dtype.kind in "iub" else None,
+    )
 
 
 @primitive
@@ -412,9 +475,13 @@ def gather(x: Tensor, dim: int, index) -> Tensor:
     if where_.dtype.kind not in "iu":
         raise IndexError(f"gather needs an index of integers, not {where_.dtype}")
     if where_.ndim != x.ndim:
-        raise IndexError(f"gather needs an index with as many dimensions as the tensor: {where_.shape} against {x.shape}")
+        raise IndexError(
+            f"gather needs an index with as many dimensions as the tensor: {where_.shape} against {x.shape}"
+        )
     if where_.size and not (0 <= where_.min() and where_.max() < x.shape[dim]):
-        raise IndexError(f"gather: the index runs from {where_.min()} to {where_.max()}, but dimension {dim} has size {x.shape[dim]}")
+        raise IndexError(
+            f"gather: the index runs from {where_.min()} to {where_.max()}, but dimension {dim} has size {x.shape[dim]}"
+        )
     rest = tuple(slice(n) if d != dim else slice(None) for d, n in enumerate(where_.shape))
     return take_along(x[rest], index=where_, dim=dim)
 
@@ -542,9 +609,11 @@ def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
 clamp = clip
 
 __all__ = [
-    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "cast", "cat", "ceil", "choose", "chunk", "clamp", "clip", "concat", "copied", "cos", "cumsum",
-    "empty", "erf", "eye", "flatten", "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "linspace", "logical_and", "logical_not",
-    "logical_or", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot", "ones_like", "prod", "rand_like", "randint", "randn_like", "randperm",
-    "remainder", "round", "scatter_add", "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril", "triu",
-    "unsqueeze", "where", "zeros_like",
+    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "cast", "cat",
+    "ceil", "choose", "chunk", "clamp", "clip", "concat", "copied", "cos", "cumsum", "empty", "erf", "eye", "flatten",
+    "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "linspace", "logical_and",
+    "logical_not", "logical_or", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot",
+    "ones_like", "prod", "rand_like", "randint", "randn_like", "randperm", "remainder", "round", "scatter_add",
+    "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril",
+    "triu", "unsqueeze", "where", "zeros_like",
 ]

@@ -67,7 +67,8 @@ def median_time(function: Callable, *args, runs: int = 7) -> float:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Median time of a call, the middle half of all times relative to it, peak memory beyond what was there before, and the result."""
+    """Median time of a call, the middle half of all times relative to it, peak memory beyond what was there before,
+    and the result."""
 
     seconds: float
     spread: float
@@ -153,22 +154,32 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
 
 
 def system_info() -> dict[str, Any]:  # exercise
-    """Python, NumPy, operating system, processor, cores, SIMD extensions, and the BLAS with the kernel and number of threads it uses (None where unknown)."""
+    """Python, NumPy, operating system, processor, cores, SIMD extensions, and the BLAS with the kernel and number of
+    threads it uses (None where unknown)."""
     config: Any = np.show_config(mode="dicts")
     library = _openblas()
     kernel = _ask(library, "get_corename", ctypes.c_char_p)
     blas = config["Build Dependencies"]["blas"]
     return {
-        "python": platform.python_version(), "numpy": np.__version__, "system": f"{platform.system()} {platform.machine()}", "processor": _processor_name(), "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
         "simd": [*config["SIMD Extensions"].get("baseline", []), *config["SIMD Extensions"].get("found", [])],
-        "blas": f"{blas.get('name')} {blas.get('version')}", "blas_kernel": kernel.decode() if kernel else None, "blas_threads": _ask(library, "get_num_threads", ctypes.c_int),
+        "blas": f"{blas.get('name')} {blas.get('version')}",
+        "blas_kernel": kernel.decode() if kernel else None,
+        "blas_threads": _ask(library, "get_num_threads", ctypes.c_int),
     }
 
 
 def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor() or "unknown",
+    )
 
 
 def show_system_info():
@@ -194,17 +205,37 @@ class Problem:
 
 
 def check_environment(info: dict[str, Any] | None = None) -> list[Problem]:  # exercise
-    """What is wrong here, each with its remedy; empty if all is well. Give `info` to judge another machine's `system_info()`."""
+    """What is wrong here, each with its remedy; empty if all is well. Give `info` to judge another machine's
+    `system_info()`."""
     info = info or system_info()
     problems = []
     if _version(info["python"]) < (3, 11):
-        problems.append(Problem(f"Python is {info['python']}; this course needs 3.11 or newer", "install Python 3.11 or newer from python.org or your package manager"))
+        problems.append(
+            Problem(
+                f"Python is {info['python']}; this course needs 3.11 or newer",
+                "install Python 3.11 or newer from python.org or your package manager",
+            )
+        )
     if _version(info["numpy"]) < (2, 0):
-        problems.append(Problem(f"NumPy is {info['numpy']}; this course needs 2.0 or newer", "python -m pip install --upgrade numpy"))
+        problems.append(
+            Problem(
+                f"NumPy is {info['numpy']}; this course needs 2.0 or newer", "python -m pip install --upgrade numpy"
+            )
+        )
     if info["blas_threads"] is not None and info["cores"] and info["blas_threads"] < info["cores"]:
-        problems.append(Problem(f"the BLAS uses {info['blas_threads']} of {info['cores']} cores", "unset OPENBLAS_NUM_THREADS OMP_NUM_THREADS"))
+        problems.append(
+            Problem(
+                f"the BLAS uses {info['blas_threads']} of {info['cores']} cores",
+                "unset OPENBLAS_NUM_THREADS OMP_NUM_THREADS",
+            )
+        )
     if info["blas_kernel"] == "Haswell" and any(name.startswith(("X86_V4", "AVX512")) for name in info["simd"]):
-        problems.append(Problem("the processor has AVX-512, but OpenBLAS did not recognise it and uses its AVX2 kernels", "export OPENBLAS_CORETYPE=SkylakeX"))
+        problems.append(
+            Problem(
+                "the processor has AVX-512, but OpenBLAS did not recognise it and uses its AVX2 kernels",
+                "export OPENBLAS_CORETYPE=SkylakeX",
+            )
+        )
     return problems
 
 
@@ -291,7 +322,8 @@ def matmul_gflops(size: int, dtype=np.float32) -> float:
 
 
 def peak_gflops() -> float | None:
-    """An estimate of what this machine cannot exceed in float32, from cores, clock and SIMD width; None where the clock cannot be read."""
+    """An estimate of what this machine cannot exceed in float32, from cores, clock and SIMD width; None where the
+    clock cannot be read."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     clock = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
@@ -398,7 +430,9 @@ def seeded(seed: int, function: Callable) -> Any:  # exercise
 
 def check_seeded():
     before = get_rng_state()
-    assert seeded(3, lambda: generator().random()) == seeded(3, lambda: generator().random()) and get_rng_state() == before
+    assert (
+        seeded(3, lambda: generator().random()) == seeded(3, lambda: generator().random()) and get_rng_state() == before
+    )
 
 
 # ## A road not taken
@@ -416,14 +450,20 @@ def check_seeded():
 
 def show_plain_python():
     rows = np.random.default_rng(0).random((64, 64)).tolist()
-    seconds = measure(lambda: [[sum(x * y for x, y in zip(row, column)) for column in zip(*rows)] for row in rows]).seconds
-    print(f"lists of lists: {2 * 64**3 / seconds / 1e9:.3f} GFLOP/s; arrays: {matmul_gflops(1024):.0f}; this Python: {sys.version.split()[0]}")
+    seconds = measure(
+        lambda: [[sum(x * y for x, y in zip(row, column)) for column in zip(*rows)] for row in rows]
+    ).seconds
+    print(
+        f"lists of lists: {2 * 64**3 / seconds / 1e9:.3f} GFLOP/s; arrays: {matmul_gflops(1024):.0f}; this "
+        f"Python: {sys.version.split()[0]}"
+    )
 
 
 # A factor of a few thousand, and that is not even the worst of it: a list of lists does not know its own shape. We need
 # arrays that carry shape and operations. Chapter 02, *Tensor*.
 
 __all__ = [
-    "Measurement", "Problem", "bandwidth", "check_environment", "generator", "get_rng_state", "manual_seed", "matmul_gflops", "measure", "median_time",
-    "peak_gflops", "seeded", "set_rng_state", "speedup", "system_info", "time_once",
+    "Measurement", "Problem", "bandwidth", "check_environment", "generator", "get_rng_state", "manual_seed",
+    "matmul_gflops", "measure", "median_time", "peak_gflops", "seeded", "set_rng_state", "speedup", "system_info",
+    "time_once",
 ]

@@ -43,7 +43,10 @@ def show_hurt():
     rows = a.tolist()
     slow, fast = measure(matmul_lists, rows, rows).seconds, measure(np.matmul, a, a).seconds
     print(f"{size} x {size} product, lists of lists: {2 * size**3 / slow / 1e9:8.3f} GFLOP/s")
-    print(f"{size} x {size} product, one array:      {2 * size**3 / fast / 1e9:8.3f} GFLOP/s   ({slow / fast:,.0f} times faster)")
+    print(
+        f"{size} x {size} product, one array:      {2 * size**3 / fast / 1e9:8.3f} GFLOP/s   ({slow / fast:,.0f} "
+        "times faster)"
+    )
     print(f"bytes for one number in a list: {rows[0][0].__sizeof__()} and a pointer of 8; in an array: {a.itemsize}")
 
 
@@ -107,7 +110,8 @@ uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np
 
 
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
-    """A fresh array with the values of `data`: numbers and (nested) lists become float32, arrays and tensors keep their dtype.
+    """A fresh array with the values of `data`: numbers and (nested) lists become float32, arrays and tensors keep
+    their dtype.
 
     Raises ValueError for rows of unequal length and TypeError for anything that is not a number.
     """
@@ -118,7 +122,9 @@ def as_array(data, dtype=None) -> np.ndarray:  # exercise
     try:
         array = np.array(data, dtype=dtype)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"cannot make a tensor of this data: {error}. Rows must have equal lengths and hold numbers.") from None
+        raise type(error)(
+            f"cannot make a tensor of this data: {error}. Rows must have equal lengths and hold numbers."
+        ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds real numbers; this data has NumPy dtype {array.dtype}")
     return array
@@ -172,7 +178,8 @@ class Storage:
         return self.shape if dim is None else self.shape[dim]
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array: a view that cannot be written to. Copy it, or use `writable`, to change numbers."""
+        """The values as a NumPy array: a view that cannot be written to. Copy it, or use `writable`, to change
+        numbers."""
         view = self._array.view()
         view.flags.writeable = False
         return view
@@ -195,7 +202,13 @@ class Storage:
 
 def show_strides():
     x = zeros(3, 4)
-    views = {"x": x, "x.T": x.T, "x[:, ::2]": x[:, ::2], "x[0].expand(1000, 4)": x[0].expand(1000, 4), "x.reshape(2, 6)": x.reshape(2, 6)}
+    views = {
+        "x": x,
+        "x.T": x.T,
+        "x[:, ::2]": x[:, ::2],
+        "x[0].expand(1000, 4)": x[0].expand(1000, 4),
+        "x.reshape(2, 6)": x.reshape(2, 6),
+    }
     print(f"{'':22s} {'shape':>12s} {'strides':>10s}  shares memory")
     for name, view in views.items():
         print(f"{name:22s} {view.shape!s:>12s} {view.stride()!s:>10s}  {np.shares_memory(x.numpy(), view.numpy())}")
@@ -271,7 +284,8 @@ def _wrap(array) -> Tensor:
 
 @contextmanager
 def interpreting(fn: Callable) -> Iterator[None]:
-    """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params) -> Tensor`."""
+    """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params) ->
+    Tensor`."""
     before = _here.top
     _here.top = partial(fn, before or _whatever_is_installed)
     try:
@@ -547,14 +561,17 @@ def _comparable(value):
 
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:  # exercise
-    """The shape to which all `shapes` broadcast. Raises ValueError when two sizes in one column differ and neither is 1."""
+    """The shape to which all `shapes` broadcast. Raises ValueError when two sizes in one column differ and neither is
+    1."""
     columns = itertools.zip_longest(*(reversed(s) for s in shapes), fillvalue=1)
     result = []
     for back, sizes in enumerate(columns, start=1):
         size = next((s for s in sizes if s != 1), 1)
         if any(s not in (1, size) for s in sizes):
             listed = " and ".join(map(str, shapes))
-            raise ValueError(f"shapes {listed} do not broadcast: dimension -{back} has sizes {sizes}; they must be equal or 1")
+            raise ValueError(
+                f"shapes {listed} do not broadcast: dimension -{back} has sizes {sizes}; they must be equal or 1"
+            )
         result.append(size)
     return tuple(reversed(result))
 
@@ -644,7 +661,9 @@ class Shaping(Storage):
         if not self.shape:
             return reshape(self, shape=(1,))
         start, end = _dim(start_dim, self.ndim), _dim(end_dim, self.ndim)
-        return reshape(self, shape=(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :]))
+        return reshape(
+            self, shape=(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
+        )
 
     def squeeze(self, dim: int | None = None):
         """Without the dimensions of size 1, or without `dim` if that has size 1."""
@@ -672,7 +691,9 @@ class Shaping(Storage):
         """The same numbers, copied into reading order if they are not in it."""
         return self if self.is_contiguous() else more_ops.copied(self)
 
-    T = property(lambda self: self.transpose() if self.ndim == 2 else _matrix_only(self), doc="The transpose of a matrix.")
+    T = property(
+        lambda self: self.transpose() if self.ndim == 2 else _matrix_only(self), doc="The transpose of a matrix."
+    )
     mT = property(lambda self: self.transpose(-2, -1), doc="The last two dimensions swapped.")
 
 
@@ -686,14 +707,18 @@ def _unpacked(sizes: tuple) -> tuple:
 
 def _dim(dim: int, ndim: int) -> int:
     if not -ndim <= dim < max(ndim, 1):
-        raise IndexError(f"dimension {dim} does not exist: the tensor has {ndim} dimensions, so {-ndim} to {ndim - 1} are possible")
+        raise IndexError(
+            f"dimension {dim} does not exist: the tensor has {ndim} dimensions, so {-ndim} to {ndim - 1} are possible"
+        )
     return dim % max(ndim, 1)
 
 
 def _matrix_only(x: Storage):
     if x.ndim < 2:
         return x
-    raise ValueError(f".T is for matrices; this tensor has shape {x.shape}. Use .mT to swap the last two dimensions, or permute().")
+    raise ValueError(
+        f".T is for matrices; this tensor has shape {x.shape}. Use .mT to swap the last two dimensions, or permute()."
+    )
 
 
 # ## Sums
@@ -765,7 +790,9 @@ def place(values, /, index, shape):
 
 def _is_basic(index):
     parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is ... or isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool) for p in parts)
+    return all(
+        p is None or p is ... or isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool) for p in parts
+    )
 
 
 def _plain_index(index):
@@ -774,7 +801,9 @@ def _plain_index(index):
     if isinstance(index, (Storage, list)):
         index = index._array if isinstance(index, Storage) else np.asarray(index)
         if index.dtype.kind == "f" and index.size:
-            raise IndexError(f"a tensor of {index.dtype} cannot be an index: use integers (`.long()`) or a mask of bool")
+            raise IndexError(
+                f"a tensor of {index.dtype} cannot be an index: use integers (`.long()`) or a mask of bool"
+            )
     return index.astype(np.intp) if isinstance(index, np.ndarray) and index.dtype.kind != "b" else index
 
 
@@ -853,12 +882,18 @@ class Writing(Storage):
         if not result.requires_grad:
             return self.copy_(result)
         if self.is_leaf and self.requires_grad:
-            raise RuntimeError(f"a tensor of shape {self.shape} that requires a gradient cannot be changed in place while operations are recorded; do it under no_grad()")
+            raise RuntimeError(
+                f"a tensor of shape {self.shape} that requires a gradient cannot be changed in place while "
+                "operations are recorded; do it under no_grad()"
+            )
         return result
 
     def __setitem__(self, index, value) -> None:
         if (self[index] + value).requires_grad:
-            raise RuntimeError("assigning into a tensor while operations are recorded would falsify gradients; use where(), or no_grad()")
+            raise RuntimeError(
+                "assigning into a tensor while operations are recorded would falsify gradients; use where(), or "
+                "no_grad()"
+            )
         try:
             self.writable()[_plain_index(index)] = value._array if isinstance(value, Storage) else value
         except ValueError as error:
@@ -878,7 +913,9 @@ class Converting(Storage):
     def item(self):
         """The one number in here, as a Python number. Raises ValueError if there are more."""
         if self._array.size != 1:
-            raise ValueError(f"item() needs a tensor of one element; this one has shape {self.shape}. Use tolist() or numpy()")
+            raise ValueError(
+                f"item() needs a tensor of one element; this one has shape {self.shape}. Use tolist() or numpy()"
+            )
         return self._array.item()
 
     def tolist(self):
@@ -931,12 +968,14 @@ class Gradients(Storage):
     def backward(self, gradient=None, retain_graph=False, create_graph=False):
         """Needs a history, which this tensor does not have."""
         raise RuntimeError(
-            "this tensor has no history to go back through: no input required a gradient, or it was computed under no_grad(), "
+            "this tensor has no history to go back through: no input required a gradient, or it was computed "
+            "under no_grad(), "
             "or operations are not being recorded (pip install tt-autograd, then import tt_autograd)"
         )
 
     def register_hook(self, hook: Callable) -> Callable:
-        """Call `hook(gradient)` when the gradient for this tensor is known; what it returns, if not None, replaces the gradient.
+        """Call `hook(gradient)` when the gradient for this tensor is known; what it returns, if not None, replaces
+        the gradient.
 
         Returns a function that takes the hook off again."""
         self._hooks = [*(self._hooks or ()), hook]
@@ -947,7 +986,8 @@ class Gradients(Storage):
         return remove
 
     def retain_grad(self) -> None:
-        """Keep `.grad` of this tensor even if it is the result of an operation. A tensor without history keeps it anyway."""
+        """Keep `.grad` of this tensor even if it is the result of an operation. A tensor without history keeps it
+        anyway."""
 
     def detach(self) -> Tensor:
         """The same memory without the history."""
@@ -1082,7 +1122,9 @@ def tensor(data, dtype=None, requires_grad=False) -> Tensor:
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the memory of `array`, which is not copied: later changes of one are seen by the other."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        raise TypeError(f"from_numpy needs a NumPy array of numbers, not {getattr(array, 'dtype', type(array).__name__)}")
+        raise TypeError(
+            f"from_numpy needs a NumPy array of numbers, not {getattr(array, 'dtype', type(array).__name__)}"
+        )
     return _wrap(array)
 
 
@@ -1181,7 +1223,10 @@ def show_meter():
         x @ weight.T + bias
     print(counted)
     seconds = measure(lambda: x @ weight.T + bias).seconds
-    print(f"\n{seconds * 1e6:.0f} us: {2 * counted.multiply_adds.total() / seconds / 1e9:.0f} GFLOP/s, {counted.bytes.total() / seconds / 1e9:.1f} GB/s")
+    print(
+        f"\n{seconds * 1e6:.0f} us: {2 * counted.multiply_adds.total() / seconds / 1e9:.0f} GFLOP/s, "
+        f"{counted.bytes.total() / seconds / 1e9:.1f} GB/s"
+    )
 
 
 # What does the door cost? For a large array nothing that can be measured. For a small one it is most of the time: a
@@ -1210,8 +1255,13 @@ def show_door():
 def use_kernels(module) -> Iterator[None]:
     """Within the block, primitives run the kernels of the same names in `module`.
 
-    Raises ValueError for a function that names no primitive or has another signature than the primitive's own kernel."""
-    functions = {n: f for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"}
+    Raises ValueError for a function that names no primitive or has another signature than the primitive's own
+    kernel."""
+    functions = {
+        n: f
+        for n, f in vars(module).items()
+        if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
+    }
     for name, function in functions.items():
         _check_fits(name, function, module.__name__)
     before = {name: PRIMITIVES[name].kernel for name in functions}
@@ -1226,7 +1276,9 @@ def use_kernels(module) -> Iterator[None]:
 
 def _check_fits(name, function, source):
     if name not in PRIMITIVES:
-        raise ValueError(f"{source}.{name} is no kernel: there is no primitive of that name. Start helpers with an underscore")
+        raise ValueError(
+            f"{source}.{name} is no kernel: there is no primitive of that name. Start helpers with an underscore"
+        )
     ours, theirs = str(PRIMITIVES[name].signature), str(inspect.signature(function))
     if ours != theirs:
         raise ValueError(f"{source}.{name}{theirs} does not fit: the primitive's kernel is {name}{ours}")
@@ -1269,13 +1321,22 @@ def _explained(error, primitive, tensors, params):
         except ValueError as reason:
             return ValueError(f"{primitive.name}: {reason}")
     if primitive.name == "matmul":
-        return ValueError(f"matmul: shapes {shapes} do not fit: the last size of the first must equal the last but one of the second")
+        return ValueError(
+            f"matmul: shapes {shapes} do not fit: the last size of the first must equal the last but one of the second"
+        )
     return type(error)(f"{primitive.name} of shape {shapes}{given}: {error}")
 
 
 def show_errors():
     x = zeros(3, 4)
-    for attempt in (lambda: x + zeros(3), lambda: x @ x, lambda: x.sum(2), lambda: x.reshape(5, 2), lambda: x[7], lambda: Tensor([[1, 2], [3]])):
+    for attempt in (
+        lambda: x + zeros(3),
+        lambda: x @ x,
+        lambda: x.sum(2),
+        lambda: x.reshape(5, 2),
+        lambda: x[7],
+        lambda: Tensor([[1, 2], [3]]),
+    ):
         try:
             attempt()
         except (ValueError, IndexError) as error:
@@ -1356,11 +1417,12 @@ def show_collapse():
 # Something has to stand between them that is not linear. That is chapter 03, *Activations*.
 
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate",
-    "exp", "expand", "float16", "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "int32", "int64", "interpreting",
-    "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances",
-    "permute", "place", "pow", "power", "power_of", "primitive", "quiet", "rand", "randn", "reshape", "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels",
-    "var", "zeros",
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "bool_",
+    "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16", "float32", "float64",
+    "from_numpy", "full", "ge", "getitem", "gt", "install", "int32", "int64", "interpreting", "last_write", "le",
+    "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer",
+    "pairwise_distances", "permute", "place", "pow", "power", "power_of", "primitive", "quiet", "rand", "randn",
+    "reshape", "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
 ]
 
 from tt_tensor import more_ops  # noqa: E402  (the appendix is built on this chapter, and its words are methods here)
