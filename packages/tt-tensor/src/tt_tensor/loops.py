@@ -1,0 +1,552 @@
+# # Loops
+#
+# The second appendix of chapter 02: every primitive once more, as the loop over numbers that defines it. The kernels
+# that compute for us are fast because NumPy's compiled loops do the work; here the loops are ours, and each says in a
+# line or two what the operation *means*. They are a kernel set like any other, `with use_kernels(loops): ...`, a
+# thousand times too slow to work with and just right for a witness: the tests run every operation of the course through
+# both sets and compare.
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+# NumPy serves only as memory here: something with a shape, that a number can be read from and written to. All places of
+# a shape, in reading order, are `np.ndindex(shape)`.
+
+# ## One number at a time
+#
+# Most kernels apply a function of one or two numbers at every place. `_each` is that loop. Operands broadcast, and the
+# results are stored as the first operand's dtype unless another is asked for. The function gets Python's numbers, which
+# are 64 bits wide; rounding to the tensor's dtype happens once, when the result is stored.
+
+
+def _each(function: Callable, *arrays: np.ndarray, dtype: Any = None) -> np.ndarray:
+    spread = np.broadcast_arrays(*arrays)
+    out = np.empty(spread[0].shape, dtype or np.result_type(*arrays))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for place in np.ndindex(out.shape):
+            out[place] = function(*(array[place].item() for array in spread))
+    return out
+
+
+def _float(x: np.ndarray) -> np.dtype:
+    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
+
+
+# Python raises an error where floating-point arithmetic has an answer: `math.exp(1000)` is an OverflowError, not `inf`.
+# These four give the answers of IEEE 754.
+
+
+def _exp(x):
+    return math.exp(x) if x < 709.78 or math.isnan(x) else math.inf
+
+
+def _log(x):
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+
+
+def _quotient(x, y):
+    if y != 0:
+        return x / y
+    return math.nan if x == 0 or math.isnan(x) else math.copysign(math.inf, x) * math.copysign(1.0, y)
+
+
+def _to_the(x, y):
+    if x == 0 and y < 0:
+        return math.copysign(math.inf, x) if y % 2 == 1 else math.inf
+    if x < 0 and y != int(y):
+        return math.nan
+    try:
+        return x**y
+    except OverflowError:
+        return -math.inf if x < 0 and y % 2 == 1 else math.inf
+
+
+def neg(x, /):
+    return _each(lambda v: -v, x)
+
+
+def exp(x, /):
+    return _each(_exp, x, dtype=_float(x))
+
+
+def log(x, /):
+    return _each(_log, x, dtype=_float(x))
+
+
+def sqrt(x, /):
+    return _each(lambda v: math.nan if v < 0 else math.sqrt(v), x, dtype=_float(x))
+
+
+def abs(x, /):
+    return _each(builtins.abs, x)
+
+
+def sign(x, /):
+    return _each(lambda v: v if math.isnan(v) else (v > 0) - (v < 0), x)
+
+
+def sin(x, /):
+    return _each(lambda v: math.nan if math.isinf(v) else math.sin(v), x, dtype=_float(x))
+
+
+def cos(x, /):
+    return _each(lambda v: math.nan if math.isinf(v) else math.cos(v), x, dtype=_float(x))
+
+
+def tanh(x, /):
+    return _each(math.tanh, x, dtype=_float(x))
+
+
+def erf(x, /):
+    return _each(math.erf, x, dtype=_float(x))
+
+
+# Rounding leaves alone what is no ordinary number.
+
+
+def _if_finite(function):
+    return lambda v: function(v) if math.isfinite(v) else v
+
+
+def floor(x, /):
+    return _each(_if_finite(math.floor), x)
+
+
+def ceil(x, /):
+    return _each(_if_finite(math.ceil), x)
+
+
+def round(x, /):
+    return _each(_if_finite(builtins.round), x)
+
+
+def isnan(x, /):
+    return _each(math.isnan, x, dtype=bool)
+
+
+def isinf(x, /):
+    return _each(math.isinf, x, dtype=bool)
+
+
+def isfinite(x, /):
+    return _each(math.isfinite, x, dtype=bool)
+
+
+def logical_not(x, /):
+    return _each(lambda v: not v, x, dtype=bool)
+
+
+def cast(x, /, dtype):
+    return _each(lambda v: v, x, dtype=dtype)
+
+
+def copied(x, /):
+    return _each(lambda v: v, x)
+
+
+def clip(x, /, min=None, max=None):
+    if min is None and max is None:
+        raise ValueError("clip needs min, max or both")
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
+    return _each(lambda v: low if v < low else high if v > high else v, x)
+
+
+# ## Two numbers at a time
+
+
+def add(x, y, /):
+    return _each(lambda v, w: v + w, x, y)
+
+
+def sub(x, y, /):
+    return _each(lambda v, w: v - w, x, y)
+
+
+def mul(x, y, /):
+    return _each(lambda v, w: v * w, x, y)
+
+
+def div(x, y, /):
+    return _each(_quotient, x, y, dtype=np.result_type(_float(x), _float(y)))
+
+
+def power(x, /, exponent):
+    stays = not isinstance(exponent, float) and exponent >= 0
+    return _each(lambda v: _to_the(v, exponent), x, dtype=x.dtype if stays else _float(x))
+
+
+def power_of(x, y, /):
+    return _each(_to_the, x, y)
+
+
+def maximum(x, y, /):
+    return _each(lambda v, w: v if v > w or math.isnan(v) else w, x, y)
+
+
+def minimum(x, y, /):
+    return _each(lambda v, w: v if v < w or math.isnan(v) else w, x, y)
+
+
+def floor_divide(x, y, /):
+    return _each(lambda v, w: v // w if w != 0 else _quotient(v, w), x, y)
+
+
+def remainder(x, y, /):
+    return _each(lambda v, w: v % w if w != 0 else math.nan, x, y)
+
+
+def eq(x, y, /):
+    return _each(lambda v, w: v == w, x, y, dtype=bool)
+
+
+def ne(x, y, /):
+    return _each(lambda v, w: v != w, x, y, dtype=bool)
+
+
+def lt(x, y, /):
+    return _each(lambda v, w: v < w, x, y, dtype=bool)
+
+
+def le(x, y, /):
+    return _each(lambda v, w: v <= w, x, y, dtype=bool)
+
+
+def gt(x, y, /):
+    return _each(lambda v, w: v > w, x, y, dtype=bool)
+
+
+def ge(x, y, /):
+    return _each(lambda v, w: v >= w, x, y, dtype=bool)
+
+
+def logical_and(x, y, /):
+    return _each(lambda v, w: bool(v) and bool(w), x, y, dtype=bool)
+
+
+def logical_or(x, y, /):
+    return _each(lambda v, w: bool(v) or bool(w), x, y, dtype=bool)
+
+
+def choose(mask, x, y, /):
+    return _each(lambda m, v, w: v if m else w, mask, x, y, dtype=np.result_type(x, y))
+
+
+# ## The matrix product
+#
+# Three loops: over rows, over columns, and along both to multiply and add. A vector on the left is a row, one on the
+# right a column; leading dimensions of stacks broadcast.
+
+
+def matmul(x, y, /):
+    if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ValueError("the sizes that are summed over differ")
+    rows, columns = x[None] if x.ndim == 1 else x, y[:, None] if y.ndim == 1 else y
+    stack = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    rows, columns = np.broadcast_to(rows, stack + rows.shape[-2:]), np.broadcast_to(columns, stack + columns.shape[-2:])
+    out = np.empty((*stack, rows.shape[-2], columns.shape[-1]), np.result_type(x, y))
+    for place in np.ndindex(stack):
+        _product(rows[place].tolist(), columns[place].tolist(), out[place])
+    kept = ([-2] if x.ndim == 1 else []) + ([-1] if y.ndim == 1 else [])
+    return out.squeeze(tuple(kept))
+
+
+def _product(rows: list, columns: list, out: np.ndarray) -> None:
+    for i, row in enumerate(rows):
+        for j in range(out.shape[1]):
+            total = 0
+            for k, value in enumerate(row):
+                total += value * columns[k][j]
+            out[i, j] = total
+
+
+def affine(x, weight, bias, /):
+    if x.dtype.kind != "f":
+        x = x.astype(weight.dtype)
+    return add(matmul(x, permute(weight, (1, 0))), bias)
+
+
+# ## The same numbers in another shape
+#
+# The default kernels return views. A loop moves numbers, so these return copies.
+
+
+def _in_order(values: Iterable, shape: tuple, dtype: Any) -> np.ndarray:
+    out = np.empty(shape, dtype)
+    for place, value in zip(np.ndindex(*shape), values):
+        out[place] = value
+    return out
+
+
+def reshape(x, /, shape):
+    shape = tuple(shape) if not isinstance(shape, int) else (shape,)
+    known = math.prod(n for n in shape if n != -1)
+    if -1 in shape and known:
+        shape = tuple(x.size // known if n == -1 else n for n in shape)
+    if math.prod(shape) != x.size or builtins.min(shape, default=0) < 0:
+        raise ValueError(f"cannot reshape array of size {x.size} into shape {shape}")
+    return _in_order((x[place] for place in np.ndindex(x.shape)), shape, x.dtype)
+
+
+def permute(x, /, dims):
+    if sorted(dims) != list(range(x.ndim)):
+        raise ValueError(f"{dims} does not name each of {x.ndim} dimensions once")
+    out = np.empty([x.shape[d] for d in dims], x.dtype)
+    for place in np.ndindex(x.shape):
+        out[tuple(place[d] for d in dims)] = x[place]
+    return out
+
+
+def expand(x, /, shape):
+    sizes = (1,) * (len(shape) - x.ndim) + x.shape
+    wanted = tuple(n if want == -1 else want for want, n in zip(shape, sizes))
+    if len(shape) < x.ndim or builtins.any(n not in (1, want) for n, want in zip(sizes, wanted)):
+        raise ValueError(f"a tensor of shape {x.shape} does not expand to {shape}")
+    source = x.reshape(sizes)
+    return _in_order(
+        (source[tuple(0 if n == 1 else i for i, n in zip(p, sizes))] for p in np.ndindex(wanted)), wanted, x.dtype
+    )
+
+
+def flip(x, /, dim):
+    turned = {d % x.ndim for d in (dim if isinstance(dim, tuple) else (dim,))}
+    return _in_order(
+        (
+            x[tuple(n - 1 - i if d in turned else i for d, (i, n) in enumerate(zip(p, x.shape)))]
+            for p in np.ndindex(x.shape)
+        ),
+        x.shape,
+        x.dtype,
+    )
+
+
+# ## Many numbers to one
+#
+# A reduction sorts the numbers into groups, one for each place of the result, and makes one number of each group.
+
+
+def _fold(function: Callable, x: np.ndarray, dim, keepdim: bool, dtype: Any) -> np.ndarray:
+    for d in () if dim is None else dim if isinstance(dim, tuple) else (dim,):
+        if not -x.ndim <= d < builtins.max(x.ndim, 1):
+            raise IndexError(f"dimension {d} does not exist: the tensor has {x.ndim} dimensions")
+    gone = (
+        set(range(x.ndim))
+        if dim is None
+        else {d % builtins.max(x.ndim, 1) for d in (dim if isinstance(dim, tuple) else (dim,))}
+    )
+    shape = tuple(1 if d in gone else n for d, n in enumerate(x.shape))
+    groups: dict[tuple, list] = {place: [] for place in np.ndindex(shape)}
+    for place in np.ndindex(x.shape):
+        groups[tuple(0 if d in gone else i for d, i in enumerate(place))].append(x[place].item())
+    out = _in_order(map(function, groups.values()), shape, dtype)
+    return out if keepdim else out.reshape([n for d, n in enumerate(x.shape) if d not in gone])
+
+
+def _wide(x):
+    return x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
+
+
+def sum(x, /, dim=None, keepdim=False):
+    return _fold(builtins.sum, x, dim, keepdim, _wide(x))
+
+
+def prod(x, /, dim=None, keepdim=False):
+    return _fold(math.prod, x, dim, keepdim, _wide(x))
+
+
+def any(x, /, dim=None, keepdim=False):
+    return _fold(builtins.any, x, dim, keepdim, bool)
+
+
+def all(x, /, dim=None, keepdim=False):
+    return _fold(builtins.all, x, dim, keepdim, bool)
+
+
+# The largest number is the first that no other exceeds, and nan counts as larger than everything, so that it is not
+# overlooked.
+
+
+def _first_largest(values: list) -> int:
+    return builtins.max(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i]))
+
+
+def _first_smallest(values: list) -> int:
+    return builtins.min(range(len(values)), key=lambda i: (not math.isnan(values[i]), values[i]))
+
+
+def argmax(x, /, dim=None, keepdim=False):
+    return _fold(_first_largest, x, dim, keepdim, np.int64)
+
+
+def argmin(x, /, dim=None, keepdim=False):
+    return _fold(_first_smallest, x, dim, keepdim, np.int64)
+
+
+def amax(x, /, dim=None, keepdim=False):
+    return _fold(lambda values: values[_first_largest(values)], x, dim, keepdim, x.dtype)
+
+
+def amin(x, /, dim=None, keepdim=False):
+    return _fold(lambda values: values[_first_smallest(values)], x, dim, keepdim, x.dtype)
+
+
+# ## Line by line
+#
+# Other functions make of each line along a dimension another line.
+
+
+def _line_by_line(function: Callable[[list], list], x: np.ndarray, dim: int, dtype: Any) -> np.ndarray:
+    if not -x.ndim <= dim < builtins.max(x.ndim, 1):
+        raise IndexError(f"dimension {dim} does not exist: the tensor has {x.ndim} dimensions")
+    lines, out = x.reshape(x.shape or (1,)), np.empty(x.shape or (1,), dtype)
+    dim %= lines.ndim
+    for place in np.ndindex(lines.shape[:dim] + lines.shape[dim + 1 :]):
+        line = (*place[:dim], slice(None), *place[dim:])
+        out[line] = function(lines[line].tolist())
+    return out.reshape(x.shape)
+
+
+def _running(values):
+    totals, total = [], 0
+    for value in values:
+        total += value
+        totals.append(total)
+    return totals
+
+
+def cumsum(x, /, dim):
+    return _line_by_line(_running, x, dim, _wide(x))
+
+
+def argsort_ascending(x, /, dim=-1):
+    return _line_by_line(
+        lambda values: sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i])), x, dim, np.int64
+    )
+
+
+def _log_softmax(values):
+    top = builtins.max(values, default=0)
+    total = _log(builtins.sum(_exp(v - top) for v in values))
+    return [v - top - total for v in values]
+
+
+def softmax(x, /, dim):
+    return _line_by_line(lambda values: [_exp(v) for v in _log_softmax(values)], x, dim, _float(x))
+
+
+def log_softmax(x, /, dim):
+    return _line_by_line(_log_softmax, x, dim, _float(x))
+
+
+# ## Picking and putting
+#
+# What an index such as `(..., [0, 2], None)` selects is a language of its own. We let NumPy read it once, for the
+# *positions* of the numbers, and move the numbers ourselves.
+
+
+def _positions(shape, index) -> np.ndarray:
+    return np.asarray(np.arange(math.prod(shape)).reshape(shape)[index])
+
+
+def getitem(x, /, index):
+    positions, values = _positions(x.shape, index), x.reshape(-1)
+    return _in_order((values[p] for p in positions.flat), positions.shape, x.dtype)
+
+
+def place(values, /, index, shape):
+    positions = _positions(shape, index)
+    out = np.zeros(math.prod(shape), values.dtype)
+    for p, value in zip(positions.flat, np.broadcast_to(values, positions.shape).flat):
+        out[p] += value
+    return out.reshape(shape)
+
+
+def take_along(x, /, index, dim):
+    dim %= x.ndim
+    return _in_order((x[(*p[:dim], index[p], *p[dim + 1 :])] for p in np.ndindex(index.shape)), index.shape, x.dtype)
+
+
+def scatter_add(values, /, index, dim, shape):
+    out = np.zeros(shape, values.dtype)
+    dim %= len(shape)
+    for p in np.ndindex(index.shape):
+        out[(*p[:dim], index[p], *p[dim + 1 :])] += values[p]
+    return out
+
+
+def concat(*tensors, dim=0):
+    first, sizes = tensors[0], [t.shape[dim] for t in tensors]
+    dim %= first.ndim
+    if builtins.any(t.shape[:dim] + t.shape[dim + 1 :] != first.shape[:dim] + first.shape[dim + 1 :] for t in tensors):
+        raise ValueError("only the sizes along the joined dimension may differ")
+    out = np.empty((*first.shape[:dim], builtins.sum(sizes), *first.shape[dim + 1 :]), np.result_type(*tensors))
+    for i, tensor in enumerate(tensors):
+        for p in np.ndindex(tensor.shape):
+            out[(*p[:dim], builtins.sum(sizes[:i]) + p[dim], *p[dim + 1 :])] = tensor[p]
+    return out
+
+
+def _triangle(x, keep):
+    return _in_order((x[p] if keep(p[-1] - p[-2]) else 0 for p in np.ndindex(x.shape)), x.shape, x.dtype)
+
+
+def tril(x, /, diagonal=0):
+    return _triangle(x, lambda above: above <= diagonal)
+
+
+def triu(x, /, diagonal=0):
+    return _triangle(x, lambda above: above >= diagonal)
+
+
+# ## Activations
+#
+# Those of chapter 03. Doubles reach further than `float32`, but not to the end: the sigmoid of $-1000$ still wants
+# care.
+
+
+def relu(x, /):
+    return _each(lambda v: v if v > 0 or math.isnan(v) else 0, x)
+
+
+def leaky_relu(x, /, negative_slope=0.01):
+    return _each(lambda v: v if v > 0 else negative_slope * v, x, dtype=_float(x))
+
+
+def elu(x, /, alpha=1.0):
+    return _each(lambda v: v if v > 0 else alpha * math.expm1(v), x, dtype=_float(x))
+
+
+def sigmoid(x, /):
+    return _each(lambda v: 1 / (1 + _exp(-v)), x, dtype=_float(x))
+
+
+def softplus(x, /, beta=1.0):
+    return _each(
+        lambda v: (builtins.max(beta * v, 0) + math.log1p(math.exp(-builtins.abs(beta * v)))) / beta, x, dtype=_float(x)
+    )
+
+
+# `gelu` is $x\,\Phi(x)$, or GPT-2's approximation of it; `gelu_slope` is its derivative.
+
+
+def gelu(x, /, approximate="none"):
+    return _each(lambda v: v * _gate(v, approximate)[0], x, dtype=_float(x))
+
+
+def gelu_slope(x, /, approximate="none"):
+    return _each(lambda v: _gate(v, approximate)[0] + v * _gate(v, approximate)[1], x, dtype=_float(x))
+
+
+def _gate(v, approximate):
+    """The factor of v in gelu, and that factor's slope."""
+    if approximate == "none":
+        return 0.5 * (1 + math.erf(v / math.sqrt(2))), math.exp(-0.5 * v * v) / math.sqrt(2 * math.pi)
+    if approximate == "tanh":
+        t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))
+        return 0.5 * (1 + t), 0.5 * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
+    raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
