@@ -88,7 +88,8 @@ def show_diamonds():
 # chain rule walks along the notes *once*, from the end to the beginning. If $z = f(x, y)$, and $\bar z$ is the
 # derivative of the final result with respect to $z$, then
 #
-# $$ \bar x \mathrel{+}= \bar z \, \frac{\partial f}{\partial x}, \qquad \bar y \mathrel{+}= \bar z \, \frac{\partial f}{\partial y} . $$
+# $$ \bar x \mathrel{+}= \bar z \, \frac{\partial f}{\partial x},
+#    \qquad \bar y \mathrel{+}= \bar z \, \frac{\partial f}{\partial y} . $$
 #
 # Two things are needed: a table of derivatives with a row for each primitive, and the notes.
 
@@ -198,8 +199,7 @@ def _power(g, out, x, exponent):
 
 rule(tt.power, _power)
 rule(
-    tt.power_of,
-    lambda g, out, x, y: g * y * x ** (y - 1),
+    tt.power_of, lambda g, out, x, y: g * y * x ** (y - 1),
     lambda g, out, x, y: g * out * tt.log(tt.choose(x > 0, x, x * 0 + 1)),
 )
 NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
@@ -360,10 +360,7 @@ class Walk:
                 self.arrive(tensor, share)
 
     def run(
-        self,
-        keep: Callable[[Tensor, Any], Any],
-        retain_graph: bool,
-        wanted: set | None = None,
+        self, keep: Callable[[Tensor, Any], Any], retain_graph: bool, wanted: set | None = None,
         useful: set | None = None,
     ) -> None:
         """Walk. A tensor whose gradient somebody may want to see is handed to `keep`, which returns the gradient to
@@ -471,11 +468,7 @@ def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
 
 
 def grad(
-    outputs,
-    inputs,
-    grad_outputs=None,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
+    outputs, inputs, grad_outputs=None, create_graph: bool = False, retain_graph: bool | None = None,
     allow_unused: bool = False,
 ) -> tuple:
     """The derivatives of `outputs` (a tensor or several, summed) with respect to `inputs`, as a tuple; `.grad` stays
@@ -573,12 +566,8 @@ def check_gradients(
     if order > 1:
         more: list[Tensor] = []
         _compare(
-            lambda: _weighed(grad(weighted(), watched, create_graph=True, allow_unused=True), more),
-            watched,
-            2,
-            eps,
-            atol,
-            rtol,
+            lambda: _weighed(grad(weighted(), watched, create_graph=True, allow_unused=True), more), watched, 2, eps,
+            atol, rtol,
         )
 
 
@@ -781,11 +770,7 @@ def show_errors():
             tt.sqrt(x)
 
     for attempt in (
-        lambda: (x * 2).backward(),
-        twice,
-        overwritten,
-        nan_under_guard,
-        lambda: tt.zeros(3).sum().backward(),
+        lambda: (x * 2).backward(), twice, overwritten, nan_under_guard, lambda: tt.zeros(3).sum().backward(),
     ):
         try:
             attempt()

@@ -176,17 +176,8 @@ rule(
 
 NO_GRADIENT.update(
     {
-        tt.isnan,
-        tt.isinf,
-        tt.isfinite,
-        tt.logical_not,
-        tt.logical_and,
-        tt.logical_or,
-        tt.any,
-        tt.all,
-        tt.argmax,
-        tt.argmin,
-        tt.argsort_ascending,
+        tt.isnan, tt.isinf, tt.isfinite, tt.logical_not, tt.logical_and, tt.logical_or, tt.any, tt.all, tt.argmax,
+        tt.argmin, tt.argsort_ascending,
     }
 )
 

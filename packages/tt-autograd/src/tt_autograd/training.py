@@ -473,11 +473,7 @@ class EarlyStopping(Best):
     best epoch come back."""
 
     def __init__(
-        self,
-        monitor: str = "val_loss",
-        patience: int = 5,
-        mode: str = "min",
-        min_delta: float = 0.0,
+        self, monitor: str = "val_loss", patience: int = 5, mode: str = "min", min_delta: float = 0.0,
         restore_best: bool = False,
     ):
         super().__init__(monitor, mode, min_delta)
@@ -524,12 +520,7 @@ class Run:
     """A training in progress: what is trained, where it stands, and what has been measured."""
 
     def __init__(
-        self,
-        model: Module,
-        optimizer: Optimizer,
-        data: Iterable,
-        callbacks: Sequence[Callback],
-        epochs: int,
+        self, model: Module, optimizer: Optimizer, data: Iterable, callbacks: Sequence[Callback], epochs: int,
         accumulate: int,
     ):
         self.model, self.optimizer, self.data, self.callbacks = model, optimizer, data, callbacks
@@ -641,13 +632,7 @@ def fit(
         began = time.perf_counter()
         with _bar(run, epochs, progress) as bar:
             _train_epoch(
-                run,
-                loss_fn,
-                metrics,
-                accumulate,
-                clip_norm,
-                bar,
-                checkpoint if checkpoint_every else None,
+                run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint if checkpoint_every else None,
                 checkpoint_every,
             )
             numbers = run.averages.means()
@@ -693,12 +678,8 @@ def _bar(run: Run, epochs: int, progress: bool | None):
 
     total = len(run.data) if hasattr(run.data, "__len__") else None
     return tqdm(
-        total=total,
-        initial=run.batch,
-        desc=f"epoch {run.epoch + 1}/{epochs}",
-        disable=None if progress is None else not progress,
-        unit="batch",
-        leave=True,
+        total=total, initial=run.batch, desc=f"epoch {run.epoch + 1}/{epochs}",
+        disable=None if progress is None else not progress, unit="batch", leave=True,
     )
 
 
@@ -754,16 +735,8 @@ def _short_training(path, callbacks=(), resume=False) -> Module:
     model = digits_classifier(dropout=0.2)
     data = Batches(x[:160], y[:160], 32, shuffle=True)
     fit(
-        model,
-        cross_entropy,
-        Adam(model.parameters()),
-        data,
-        epochs=4,
-        callbacks=callbacks,
-        checkpoint=path,
-        checkpoint_every=3,
-        resume=resume,
-        progress=False,
+        model, cross_entropy, Adam(model.parameters()), data, epochs=4, callbacks=callbacks, checkpoint=path,
+        checkpoint_every=3, resume=resume, progress=False,
     )
     return model
 
@@ -855,9 +828,7 @@ def check_confusion():
     always_one = Sequential(Linear(2, 3))
     always_one[0].weight.data, always_one[0].bias.data = np.zeros((3, 2)), np.array([0.0, 1.0, 0.0])
     assert confusion(always_one, Tensor(np.ones((3, 2), np.float32)), from_numpy(np.array([0, 1, 1])), 3).tolist() == [
-        [0, 1, 0],
-        [0, 2, 0],
-        [0, 0, 0],
+        [0, 1, 0], [0, 2, 0], [0, 0, 0],
     ]
 
 
@@ -891,15 +862,10 @@ def check_weight_average():
     assert average.average["0.weight"].item() == 2.0
 
 
-def find_rate(
-    model: Module,
-    loss_fn: Callable,
-    optimizer: Optimizer,
-    data: Iterable,
-    lowest: float = 1e-6,
-    highest: float = 1.0,
+def find_rate(  # exercise
+    model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0,
     steps: int = 50,
-) -> tuple[list[float], list[float]]:  # exercise
+) -> tuple[list[float], list[float]]:
     """Rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with each."""
     rates, losses = list(np.geomspace(lowest, highest, steps)), []
     batches = iter(data)

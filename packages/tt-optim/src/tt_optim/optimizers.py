@@ -21,14 +21,7 @@ from typing import Any
 import numpy as np
 
 from tt_tensor import (
-    Module,
-    Parameter,
-    Tensor,
-    binary_cross_entropy_with_logits,
-    sigmoid,
-    slope,
-    xor_network,
-    xor_points,
+    Module, Parameter, Tensor, binary_cross_entropy_with_logits, sigmoid, slope, xor_network, xor_points,
 )
 
 
@@ -276,12 +269,7 @@ class SGD(Optimizer):
     memory = ("momentum_buffer",)
 
     def __init__(
-        self,
-        params,
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
+        self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
         nesterov: bool = False,
     ):
         _require("momentum", momentum, momentum >= 0, "0 or more")
@@ -292,10 +280,7 @@ class SGD(Optimizer):
         super().__init__(
             params,
             {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
+                "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
                 "nesterov": nesterov,
             },
         )
@@ -303,10 +288,7 @@ class SGD(Optimizer):
     def constants(self, group, step):
         kept = 1.0 if step == 1 else 1 - group["dampening"]
         return {
-            "lr": group["lr"],
-            "momentum": group["momentum"],
-            "kept": kept,
-            "decay": group["weight_decay"],
+            "lr": group["lr"], "momentum": group["momentum"], "kept": kept, "decay": group["weight_decay"],
             "nesterov": group["nesterov"],
         }
 
@@ -335,24 +317,16 @@ class Adagrad(Optimizer):
     memory = ("sum",)
 
     def __init__(
-        self,
-        params,
-        lr: float = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
+        self, params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0, eps: float = 1e-10,
     ):
         _require("lr_decay", lr_decay, lr_decay >= 0, "0 or more")
         _require("eps", eps, eps >= 0, "0 or more")
         super().__init__(
             params,
             {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "eps": eps,
+                "lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value, "eps": eps,
             },
         )
 
@@ -361,8 +335,7 @@ class Adagrad(Optimizer):
 
     def constants(self, group, step):
         return {
-            "lr": group["lr"] / (1 + (step - 1) * group["lr_decay"]),
-            "decay": group["weight_decay"],
+            "lr": group["lr"] / (1 + (step - 1) * group["lr_decay"]), "decay": group["weight_decay"],
             "eps": group["eps"],
         }
 
@@ -382,14 +355,8 @@ class RMSprop(Optimizer):
     memory = ("square_avg", "momentum_buffer", "grad_avg")
 
     def __init__(
-        self,
-        params,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
+        self, params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+        momentum: float = 0.0, centered: bool = False,
     ):
         _require("alpha", alpha, 0 <= alpha < 1, "from 0 up to but without 1")
         _require("eps", eps, eps >= 0, "0 or more")
@@ -397,22 +364,14 @@ class RMSprop(Optimizer):
         super().__init__(
             params,
             {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
+                "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
                 "centered": centered,
             },
         )
 
     def constants(self, group, step):
         names = {
-            "lr": "lr",
-            "alpha": "alpha",
-            "eps": "eps",
-            "decay": "weight_decay",
-            "momentum": "momentum",
+            "lr": "lr", "alpha": "alpha", "eps": "eps", "decay": "weight_decay", "momentum": "momentum",
             "centered": "centered",
         }
         return {short: group[name] for short, name in names.items()}
@@ -440,7 +399,9 @@ class RMSprop(Optimizer):
 #
 # Adam (Kingma and Ba, 2014) keeps both averages, of the gradient and of its square:
 #
-# $$ m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \quad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2, \quad p \leftarrow p - \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon} . $$
+# $$ m \leftarrow \beta_1 m + (1 - \beta_1)\, g,
+#    \quad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2,
+#    \quad p \leftarrow p - \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon} . $$
 #
 # The hats are a correction. Both averages start at zero, so in the first step $m$ is only a tenth of the gradient, and
 # $\sqrt v$ only $\frac{1}{32}$ of its size; their quotient would make the first step $3.16$ times too long. Dividing by
@@ -451,7 +412,8 @@ class RMSprop(Optimizer):
 # *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go into the step
 # length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
 #
-# $$ \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon} = \frac{\eta\,(1 - \beta_1)}{r\,(1 - \beta_1^t)} \cdot \frac{M}{\sqrt{V} + \varepsilon / r} . $$
+# $$ \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon}
+#    = \frac{\eta\,(1 - \beta_1)}{r\,(1 - \beta_1^t)} \cdot \frac{M}{\sqrt{V} + \varepsilon / r} . $$
 #
 # Weight decay, added to the gradient as in SGD, would be divided by $\sqrt{\hat v}$ along with it: weights with large
 # gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight itself,
@@ -466,11 +428,7 @@ class Adam(Optimizer):
     decoupled = False
 
     def __init__(
-        self,
-        params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
         for i, beta in enumerate(betas):
@@ -483,11 +441,7 @@ class Adam(Optimizer):
         r = math.sqrt((1 - beta2) / (1 - beta2**step))
         rate = lr * (1 - beta1) / (1 - beta1**step) / r
         return {
-            "rate": rate,
-            "beta1": beta1,
-            "beta2": beta2,
-            "eps": group["eps"] / r,
-            "decay": decay,
+            "rate": rate, "beta1": beta1, "beta2": beta2, "eps": group["eps"] / r, "decay": decay,
             "shrink": 1 - lr * decay,
         }
 
@@ -512,11 +466,7 @@ class AdamW(Adam):
     decoupled = True
 
     def __init__(
-        self,
-        params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ):
         super().__init__(params, lr, betas, eps, weight_decay)
@@ -636,7 +586,9 @@ def clip_grad_value_(parameters, clip_value: float) -> None:
 # missing, and those we derive on paper, from the loss backwards. With $h = \tanh(xW_1^T + b_1)$, $z = hW_2^T + b_2$ and
 # $p = \sigma(z)$:
 #
-# $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum \bar z, \quad \bar h = \bar z\, W_2, \quad \bar a = \bar h\,(1 - h^2), \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
+# $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum \bar z,
+#    \quad \bar h = \bar z\, W_2, \quad \bar a = \bar h\,(1 - h^2),
+#    \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
 
 
 def xor_gradients_by_hand(network: Module, x: Tensor, wanted: Tensor) -> float:  # exercise
@@ -718,10 +670,7 @@ def show_cost():
     parameter = Parameter(np.zeros(10_000_000, np.float32))
     parameter.grad = Tensor(np.full(10_000_000, 1e-3, np.float32))
     optimizer, p, g, zeros = (
-        Adam([parameter]),
-        parameter.numpy(),
-        parameter.grad.numpy(),
-        np.zeros(10_000_000, np.float32),
+        Adam([parameter]), parameter.numpy(), parameter.grad.numpy(), np.zeros(10_000_000, np.float32),
     )
     formula, blocks = measure(adam_by_formula, p, g, zeros, zeros, 1).seconds, measure(optimizer.step).seconds
     print(
@@ -737,11 +686,8 @@ def show_cost():
 def show_errors():
     weight = Parameter([1.0, 2.0])
     for attempt in (
-        lambda: SGD([], lr=0.1),
-        lambda: SGD([weight], lr=-0.1),
-        lambda: Adam([weight, weight]),
-        lambda: SGD([weight], nesterov=True),
-        lambda: Adam([3.0]),
+        lambda: SGD([], lr=0.1), lambda: SGD([weight], lr=-0.1), lambda: Adam([weight, weight]),
+        lambda: SGD([weight], nesterov=True), lambda: Adam([3.0]),
     ):
         try:
             attempt()

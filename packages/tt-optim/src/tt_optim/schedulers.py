@@ -183,16 +183,8 @@ class OneCycleLR(LRScheduler):
     the other way round. Step it after every batch."""
 
     def __init__(
-        self,
-        optimizer,
-        max_lr: float,
-        total_steps: int,
-        pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
-        cycle_momentum: bool = True,
-        base_momentum: float = 0.85,
-        max_momentum: float = 0.95,
-        div_factor: float = 25.0,
+        self, optimizer, max_lr: float, total_steps: int, pct_start: float = 0.3, anneal_strategy: str = "cos",
+        cycle_momentum: bool = True, base_momentum: float = 0.85, max_momentum: float = 0.95, div_factor: float = 25.0,
         final_div_factor: float = 1e4,
     ):
         if anneal_strategy not in ("cos", "linear"):
@@ -243,26 +235,15 @@ class ReduceLROnPlateau:
     """lr times factor when the number given to step() has not improved for more than `patience` steps."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        cooldown: int = 0,
-        min_lr: float = 0.0,
-        eps: float = 1e-8,
+        self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
+        cooldown: int = 0, min_lr: float = 0.0, eps: float = 1e-8,
     ):
         if mode not in ("min", "max"):
             raise ValueError(f'mode is "min" or "max", not {mode!r}')
         if not 0 < factor < 1:
             raise ValueError(f"factor must lie between 0 and 1, it is {factor}")
         self.optimizer, self.mode, self.factor, self.patience, self.threshold = (
-            optimizer,
-            mode,
-            factor,
-            patience,
-            threshold,
+            optimizer, mode, factor, patience, threshold,
         )
         self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
         self.best, self.bad_steps, self.cooling, self.last_epoch = (math.inf if mode == "min" else -math.inf), 0, 0, 0

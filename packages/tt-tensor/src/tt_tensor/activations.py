@@ -78,7 +78,8 @@ def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray
 #
 # The simplest bend: keep what is positive.
 #
-# $$ \operatorname{relu}(x) = \max(x, 0), \qquad \operatorname{relu}'(x) = \begin{cases} 1 & x > 0 \\ 0 & x \le 0 \end{cases} $$
+# $$ \operatorname{relu}(x) = \max(x, 0),
+#    \qquad \operatorname{relu}'(x) = \begin{cases} 1 & x > 0 \\ 0 & x \le 0 \end{cases} $$
 #
 # At zero there is no slope. We take 0, as PyTorch does.
 
@@ -97,7 +98,8 @@ def relu_slope(x):  # exercise
 # A unit that is negative for every input has slope 0 for every input, and will never change again: it is dead. The
 # leaky version lets a little through, and ELU approaches $-\alpha$ smoothly.
 #
-# $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases} \qquad \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
+# $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases}
+#    \qquad \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
 
 
 @primitive
@@ -206,7 +208,8 @@ def silu_slope(x):
 # `gelu` gates with the normal distribution instead, $x\,\Phi(x)$ with $\Phi(x) = \frac12\left(1 +
 # \operatorname{erf}\frac{x}{\sqrt 2}\right)$. GPT-2 was trained with an approximation that needs no error function,
 #
-# $$ \operatorname{gelu}(x) \approx \frac{x}{2}\left(1 + \tanh\left(\sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3)\right)\right). $$
+# $$ \operatorname{gelu}(x) \approx
+#    \frac{x}{2}\left(1 + \tanh\left(\sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3)\right)\right). $$
 #
 # People mix the two up, and a third one, $x\,\sigma(1.702\,x)$, with them. At $x = 1$ they give 0.8413, 0.8412 and
 # 0.8458.

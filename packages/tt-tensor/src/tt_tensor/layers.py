@@ -341,9 +341,7 @@ def show_initialisation():
     x = randn(1000, 256)
     print("standard deviation of the output of ten tanh layers of 256 units")
     for name, scale in (
-        ("weights of size 1", 1.0),
-        ("weights of size 1/sqrt(n)", 1 / 16),
-        ("weights of size 0.01", 0.01),
+        ("weights of size 1", 1.0), ("weights of size 1/sqrt(n)", 1 / 16), ("weights of size 0.01", 0.01),
     ):
         h, spread = x, []
         for _ in range(10):
@@ -355,85 +353,6 @@ def show_initialisation():
 # With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a
 # factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws
 # uniformly from $\pm 1/\sqrt{n}$, and so do we. These functions overwrite a parameter in place and return it.
-
-
-def _fans(tensor: Tensor) -> tuple[int, int]:
-    if tensor.ndim < 2:
-        raise ValueError(f"fan-in and fan-out need at least 2 dimensions; this tensor has shape {tensor.shape}")
-    field = math.prod(tensor.shape[2:])
-    return tensor.shape[1] * field, tensor.shape[0] * field
-
-
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
-    """Fill with uniform random numbers from [a, b)."""
-    return tensor.copy_(generator().uniform(a, b, tensor.shape))
-
-
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Fill with normal random numbers."""
-    return tensor.copy_(generator().normal(mean, std, tensor.shape))
-
-
-def constant_(tensor: Tensor, value: float) -> Tensor:
-    """Fill with one number."""
-    return tensor.fill_(value)
-
-
-def zeros_(tensor: Tensor) -> Tensor:
-    """Fill with 0."""
-    return tensor.fill_(0.0)
-
-
-def ones_(tensor: Tensor) -> Tensor:
-    """Fill with 1."""
-    return tensor.fill_(1.0)
-
-
-# Xavier initialisation (Glorot and Bengio, 2010) balances forward and backward by $\frac{2}{\text{fan-in} +
-# \text{fan-out}}$ as the variance; Kaiming's (He et al., 2015) accounts for ReLU throwing half of the signal away, with
-# a *gain* of $\sqrt 2$.
-
-
-def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor by which weights before a nonlinearity should be larger: PyTorch's table."""
-    gains = {
-        "linear": 1.0,
-        "sigmoid": 1.0,
-        "tanh": 5 / 3,
-        "relu": math.sqrt(2),
-        "leaky_relu": math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2)),
-    }
-    if nonlinearity not in gains:
-        raise ValueError(f"no gain is known for {nonlinearity!r}; there is one for {', '.join(gains)}")
-    return gains[nonlinearity]
-
-
-def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Normal with standard deviation gain * sqrt(2 / (fan_in + fan_out))."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans(tensor))))
-
-
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Uniform with the same standard deviation: bound gain * sqrt(6 / (fan_in + fan_out))."""
-    bound = gain * math.sqrt(6 / sum(_fans(tensor)))
-    return uniform_(tensor, -bound, bound)
-
-
-def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
-    """Normal with standard deviation gain / sqrt(fan)."""
-    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
-
-
-def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
-    """Uniform with standard deviation gain / sqrt(fan)."""
-    bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan(tensor, mode))
-    return uniform_(tensor, -bound, bound)
-
-
-def _fan(tensor, mode):
-    if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f'mode is "fan_in" or "fan_out", not {mode!r}')
-    return _fans(tensor)[mode == "fan_out"]
 
 
 class Linear(Module):
@@ -542,8 +461,7 @@ def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
         return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
 
     return type(
-        name,
-        (Module,),
+        name, (Module,),
         {"__init__": __init__, "forward": forward, "extra_repr": extra_repr, "__doc__": doc, "__module__": __name__},
     )
 
@@ -697,9 +615,7 @@ def show_errors():
     state["7.weight"] = state.pop("6.weight")
     state["0.bias"] = ones(3)
     for attempt in (
-        lambda: network(zeros(5, 63)),
-        lambda: network.load_state_dict(state),
-        lambda: Sequential(Linear(2, 2), relu),
+        lambda: network(zeros(5, 63)), lambda: network.load_state_dict(state), lambda: Sequential(Linear(2, 2), relu),
         lambda: Dropout(1.5),
     ):
         try:
@@ -731,8 +647,7 @@ def check_residual():
     block = Residual(Linear(3, 3))
     zeros_(block.inner.weight), zeros_(block.inner.bias)
     assert block(Tensor([1, 2, 3])).tolist() == [1, 2, 3] and [n for n, _ in block.named_parameters()] == [
-        "inner.weight",
-        "inner.bias",
+        "inner.weight", "inner.bias",
     ]
 
 

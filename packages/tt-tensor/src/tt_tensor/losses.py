@@ -182,13 +182,10 @@ def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple
     return np.where(counted, labels, 0), counted
 
 
-def nll_loss(
-    log_probabilities: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
+def nll_loss(  # exercise
+    log_probabilities: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
     reduction: str = "mean",
-) -> Tensor:  # exercise
+) -> Tensor:
     """Minus the logarithm of the probability of the right class: log_probabilities (N, C, ...) or (C,), target of
     class numbers (N, ...) or ().
 
@@ -222,14 +219,10 @@ def _class_weights(name, weight, classes):
 # \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
 
 
-def cross_entropy(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
+def cross_entropy(  # exercise
+    x: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
     label_smoothing: float = 0.0,
-) -> Tensor:  # exercise
+) -> Tensor:
     """The average surprise of softmax(x), logits (N, C, ...) or (C,), at the target: class numbers (N, ...) or (), or
     probabilities in the shape of x."""
     if not 0 <= label_smoothing <= 1:
@@ -302,9 +295,9 @@ def _log_at_least_minus_100(p):
     return clip(log(p), min=-100.0)
 
 
-def binary_cross_entropy_with_logits(
+def binary_cross_entropy_with_logits(  # exercise
     x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
-) -> Tensor:  # exercise
+) -> Tensor:
     """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part
     of the positive examples."""
     _same_shape("binary_cross_entropy_with_logits", x, target)
@@ -357,8 +350,7 @@ def _loss(name: str, function: Callable) -> Any:
         name,
         (Loss,),
         {
-            "function": staticmethod(function),
-            "__doc__": f"{function.__name__} as a module; takes its options.",
+            "function": staticmethod(function), "__doc__": f"{function.__name__} as a module; takes its options.",
             "__module__": __name__,
         },
     )
@@ -366,14 +358,11 @@ def _loss(name: str, function: Callable) -> Any:
 
 MSELoss, L1Loss, HuberLoss = _loss("MSELoss", mse_loss), _loss("L1Loss", l1_loss), _loss("HuberLoss", huber_loss)
 SmoothL1Loss, NLLLoss, KLDivLoss = (
-    _loss("SmoothL1Loss", smooth_l1_loss),
-    _loss("NLLLoss", nll_loss),
-    _loss("KLDivLoss", kl_div),
+    _loss("SmoothL1Loss", smooth_l1_loss), _loss("NLLLoss", nll_loss), _loss("KLDivLoss", kl_div),
 )
 CrossEntropyLoss = _loss("CrossEntropyLoss", cross_entropy)
 BCELoss, BCEWithLogitsLoss = (
-    _loss("BCELoss", binary_cross_entropy),
-    _loss("BCEWithLogitsLoss", binary_cross_entropy_with_logits),
+    _loss("BCELoss", binary_cross_entropy), _loss("BCEWithLogitsLoss", binary_cross_entropy_with_logits),
 )
 
 # ## The witness
@@ -448,9 +437,7 @@ def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
 def check_gradients_by_hand():
     random = np.random.default_rng(0)
     z, labels, wanted = (
-        Tensor(random.standard_normal((4, 3))),
-        tensor([2, 0, 1, 1]),
-        Tensor(random.standard_normal((4, 3))),
+        Tensor(random.standard_normal((4, 3))), tensor([2, 0, 1, 1]), Tensor(random.standard_normal((4, 3))),
     )
     assert np.allclose(slope(lambda: cross_entropy(z, labels), z), cross_entropy_gradient(z, labels).numpy(), atol=1e-8)
     assert np.allclose(slope(lambda: mse_loss(z, wanted), z), mse_gradient(z, wanted).numpy(), atol=1e-8)

@@ -77,7 +77,8 @@ class Measurement:
     result: Any
 
     def __str__(self) -> str:
-        return f"{self.seconds * 1e3:.3f} ms (spread {self.spread:.0%}, {self.runs} runs), peak {self.peak_bytes / 1e6:.1f} MB"
+        seconds = f"{self.seconds * 1e3:.3f} ms (spread {self.spread:.0%}, {self.runs} runs)"
+        return f"{seconds}, peak {self.peak_bytes / 1e6:.1f} MB"
 
 
 def measure(function: Callable, *args, span: float = 0.2) -> Measurement:  # exercise

@@ -1,4 +1,4 @@
-"""What a failing test says to whoever is writing the chapter: the call, what came out, what was expected, the cause, the place."""
+"""What a failing test says to whoever writes the chapter: call, outcome, expectation, likely cause, where to look."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 
 
 def expect(call: str, got: Any, wanted: Any, *causes: str | tuple[Any, str], see: str, tolerance: float = 1e-4) -> None:
-    """Raise AssertionError unless `got` is `wanted`: numbers and their shape to a relative `tolerance`, everything else exactly.
+    """Raise AssertionError unless `got` is `wanted`: numbers to a relative `tolerance`, everything else exactly.
 
-    `got` is a value, or a function without arguments that is called to get it. `wanted` may be an exception class, for a call that
-    must be refused. A cause is a pair (evidence, text); its text is given if what came out equals the evidence, or satisfies it if that is a function,
-    or was raised if it is an exception class. A text without evidence is given as likely. `see` is the title of a section."""
+    `got` is a value, or a function without arguments that is called to get it. `wanted` may be an exception class, for
+    a call that must be refused. A cause is a pair (evidence, text): the text is given if what came out equals the
+    evidence, satisfies it if that is a function, or was raised if it is an exception class. A text without evidence is
+    given as likely when no evidence fits. `see` is the title of a section of the chapter."""
     __tracebackhide__ = True
     outcome = _outcome(got)
     if not _fits(wanted, outcome, tolerance):

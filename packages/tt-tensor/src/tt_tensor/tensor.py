@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from tt_tensor.methods import LongTail, Reducing
 from tt_tensor.setup import generator, measure
 
 
@@ -203,10 +204,7 @@ class Storage:
 def show_strides():
     x = zeros(3, 4)
     views = {
-        "x": x,
-        "x.T": x.T,
-        "x[:, ::2]": x[:, ::2],
-        "x[0].expand(1000, 4)": x[0].expand(1000, 4),
+        "x": x, "x.T": x.T, "x[:, ::2]": x[:, ::2], "x[0].expand(1000, 4)": x[0].expand(1000, 4),
         "x.reshape(2, 6)": x.reshape(2, 6),
     }
     print(f"{'':22s} {'shape':>12s} {'strides':>10s}  shares memory")
@@ -1011,70 +1009,11 @@ class Gradients(Storage):
 
 # ## The tensor
 #
-# Last, the reductions as methods and the words of the long tail. Those are forty more operations, from `abs` to `topk`,
-# each of a line or two; they live in the appendix `more_ops`, so that this chapter can be read in one sitting.
-
-
-class LongTail(Storage):
-    """Methods whose operations are written in the appendix `more_ops`."""
-
-    __slots__ = ()
-
-    def exp(self): return exp(self)
-    def log(self): return log(self)
-    def sqrt(self): return more_ops.sqrt(self)
-    def abs(self): return more_ops.abs(self)
-    def sign(self): return more_ops.sign(self)
-    def sin(self): return more_ops.sin(self)
-    def cos(self): return more_ops.cos(self)
-    def tanh(self): return more_ops.tanh(self)
-    def erf(self): return more_ops.erf(self)
-    def floor(self): return more_ops.floor(self)
-    def ceil(self): return more_ops.ceil(self)
-    def round(self): return more_ops.round(self)
-    def isnan(self): return more_ops.isnan(self)
-    def isinf(self): return more_ops.isinf(self)
-    def isfinite(self): return more_ops.isfinite(self)
-    def pow(self, exponent): return pow(self, exponent)
-    def matmul(self, other): return matmul(self, other)
-    def clip(self, min=None, max=None): return more_ops.clip(self, min=min, max=max)
-    def clamp(self, min=None, max=None): return more_ops.clip(self, min=min, max=max)
-    def masked_fill(self, mask, value): return more_ops.masked_fill(self, mask, value)
-    def maximum(self, other): return more_ops.maximum(self, other)
-    def minimum(self, other): return more_ops.minimum(self, other)
-
-
-class Reducing(Storage):
-    """Many numbers to few; `dim` and `keepdim` as in `sum`."""
-
-    __slots__ = ()
-
-    def sum(self, dim=None, keepdim=False): return sum(self, dim=dim, keepdim=keepdim)  # exercise
-    def mean(self, dim=None, keepdim=False): return mean(self, dim, keepdim)
-    def var(self, dim=None, correction=1, keepdim=False): return var(self, dim, correction, keepdim)
-    def std(self, dim=None, correction=1, keepdim=False): return std(self, dim, correction, keepdim)
-    def prod(self, dim=None, keepdim=False): return more_ops.prod(self, dim=dim, keepdim=keepdim)
-    def max(self, dim=None, keepdim=False): return more_ops.max(self, dim, keepdim)
-    def min(self, dim=None, keepdim=False): return more_ops.min(self, dim, keepdim)
-    def amax(self, dim=None, keepdim=False): return more_ops.amax(self, dim=dim, keepdim=keepdim)
-    def amin(self, dim=None, keepdim=False): return more_ops.amin(self, dim=dim, keepdim=keepdim)
-    def argmax(self, dim=None, keepdim=False): return more_ops.argmax(self, dim=dim, keepdim=keepdim)
-    def argmin(self, dim=None, keepdim=False): return more_ops.argmin(self, dim=dim, keepdim=keepdim)
-    def any(self, dim=None, keepdim=False): return more_ops.any(self, dim=dim, keepdim=keepdim)
-    def all(self, dim=None, keepdim=False): return more_ops.all(self, dim=dim, keepdim=keepdim)
-    def cumsum(self, dim): return more_ops.cumsum(self, dim=dim)
-    def logsumexp(self, dim, keepdim=False): return more_ops.logsumexp(self, dim, keepdim)
-    def gather(self, dim, index): return more_ops.gather(self, dim, index)
-    def split(self, size, dim=0): return more_ops.split(self, size, dim)
-    def chunk(self, chunks, dim=0): return more_ops.chunk(self, chunks, dim)
-    def tril(self, diagonal=0): return more_ops.tril(self, diagonal=diagonal)
-    def triu(self, diagonal=0): return more_ops.triu(self, diagonal=diagonal)
-    def sort(self, dim=-1, descending=False): return more_ops.sort(self, dim, descending)
-    def argsort(self, dim=-1, descending=False): return more_ops.argsort(self, dim, descending)
-    def topk(self, k, dim=-1): return more_ops.topk(self, k, dim)
-
-
-# And the class that everybody uses is the sum of these layers, with a constructor and a way to print itself.
+# The words of the long tail are missing. There are forty more operations, from `abs` to `topk`, each of a line or two;
+# they live in the appendix `more_ops`, and their method forms, such as `x.abs()` and `x.sum(1)`, in the appendix
+# `methods`, so that this chapter can be read in one sitting.
+#
+# The class that everybody uses is the sum of all layers, with a constructor and a way to print itself.
 
 
 class Tensor(Arithmetic, Shaping, Reducing, LongTail, Writing, Converting, Gradients):
@@ -1330,11 +1269,7 @@ def _explained(error, primitive, tensors, params):
 def show_errors():
     x = zeros(3, 4)
     for attempt in (
-        lambda: x + zeros(3),
-        lambda: x @ x,
-        lambda: x.sum(2),
-        lambda: x.reshape(5, 2),
-        lambda: x[7],
+        lambda: x + zeros(3), lambda: x @ x, lambda: x.sum(2), lambda: x.reshape(5, 2), lambda: x[7],
         lambda: Tensor([[1, 2], [3]]),
     ):
         try:
