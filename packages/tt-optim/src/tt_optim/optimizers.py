@@ -480,8 +480,7 @@ class AdamW(Adam):
 def check_adam_against_the_paper():
     random = np.random.default_rng(0)
     p, m, v = random.standard_normal(70_000), np.zeros(70_000), np.zeros(70_000)
-    parameter = Parameter(p)
-    optimizer = Adam([parameter], lr=0.01)
+    optimizer = Adam([parameter := Parameter(p)], lr=0.01)
     for t in range(1, 11):
         g = random.standard_normal(70_000)
         parameter.grad = Tensor(g)

@@ -334,10 +334,8 @@ def check_warm_up_then_cosine():
     for _ in range(7):
         rates.append(schedule.get_last_lr()[0])
         schedule.step()
-    assert all(
-        math.isclose(a, b, abs_tol=1e-12)
-        for a, b in zip(rates, [1.0, 1.5, 2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5), 0.0])
-    )
+    wanted = [1.0, 1.5, 2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5), 0.0]
+    assert all(math.isclose(a, b, abs_tol=1e-12) for a, b in zip(rates, wanted))
 
 
 __all__ = [

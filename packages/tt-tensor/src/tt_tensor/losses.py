@@ -49,6 +49,7 @@ def show_hurt():
 
 
 def mean_squared_distance(y, t):
+    """The square of the difference, averaged over whatever shape it has."""
     return ((y - t) ** 2).mean()
 
 
