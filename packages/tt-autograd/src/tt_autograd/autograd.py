@@ -71,7 +71,7 @@ def check_value():
 
 def show_diamonds():
     for steps in (5, 10, 15, 18):
-        x = value = Value(1.0)
+        value = Value(1.0)
         for _ in range(steps):
             value = value + value
         print(f"{steps:2d} steps: {measure(value.backward, span=0.02).seconds * 1e3:9.3f} ms, dy/dx = {2**steps}")
@@ -845,7 +845,7 @@ def check_softsign():
 
 def show_loop():
     network, (x, wanted) = tt.xor_network(), tt.xor_points()
-    for step in range(1000):
+    for _ in range(1000):
         loss = tt.binary_cross_entropy_with_logits(network(x), wanted)
         network.zero_grad()
         loss.backward()
