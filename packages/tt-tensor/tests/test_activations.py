@@ -1,0 +1,202 @@
+"""Chapter 03, judged by its public names: numbers, slopes, and what happens far from zero."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tt_tensor as tt
+from tt_tensor.teaching import expect
+
+SOFTMAX, SIGMOID = "Softmax", "Sigmoid and tanh"
+POINTS = np.array([-3.0, -1.0, -0.25, 0.5, 2.0])
+FORMULAS = {
+    "relu": lambda x: max(x, 0),
+    "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "elu": lambda x: x if x > 0 else math.exp(x) - 1,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+    "softplus": lambda x: math.log(1 + math.exp(x)),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+}
+SLOPES = {
+    "relu": "relu_slope",
+    "elu": "elu_slope",
+    "sigmoid": "sigmoid_slope",
+    "tanh": "tanh_slope",
+    "silu": "silu_slope",
+    "gelu": "gelu_slope",
+}
+
+
+def test_the_input_stays_as_it_was():
+    for name in FORMULAS:
+        x = tt.Tensor([-1, 2])
+        getattr(tt, name)(x)
+        expect(
+            f"x = Tensor([-1, 2]); {name}(x); x",
+            x,
+            [-1, 2],
+            "The function has written into the input; make a new array for the result.",
+            see="ReLU" if name == "relu" else "The idea: bend, and have a slope",
+        )
+
+
+def test_gelu_is_the_exact_one_unless_asked_otherwise():
+    approximations = [
+        (0.845795, "This is the sigmoid approximation, x * sigmoid(1.702 x)."),
+        (0.841192, "This is the tanh approximation."),
+        (0.842165, "The constant is not sqrt(2 / pi) = 0.7979."),
+    ]
+    expect(
+        "gelu(1)",
+        lambda: tt.gelu(tt.Tensor([1.0], tt.float64)),
+        [0.841345],
+        *approximations,
+        see="Smooth relatives of ReLU",
+        tolerance=1e-6,
+    )
+    expect(
+        'gelu(1, approximate="tanh")',
+        lambda: tt.gelu(tt.Tensor([1.0], tt.float64), approximate="tanh"),
+        [0.841192],
+        approximations[0],
+        approximations[2],
+        see="Smooth relatives of ReLU",
+        tolerance=1e-6,
+    )
+
+
+def test_sigmoid_far_from_zero():
+    overflow = "exp(1000) overflows, and inf / inf is nan: use the form that never raises e to a positive number."
+    expect(
+        "sigmoid([-1000, 1000])",
+        lambda: tt.sigmoid(tt.Tensor([-1000, 1000])),
+        [0, 1],
+        (lambda y: np.isnan(y).any(), overflow),
+        see=SIGMOID,
+    )
+    expect(
+        "softplus([-1000, 1000])",
+        lambda: tt.softplus(tt.Tensor([-1000, 1000])),
+        [0, 1000],
+        (lambda y: np.isinf(y).any(), overflow),
+        see="Smooth relatives of ReLU",
+    )
+    assert tt.elu(tt.Tensor([1000.0])).item() == 1000
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_each_function_is_its_formula(name):
+    expect(
+        f"{name}({POINTS.tolist()})",
+        lambda: getattr(tt, name)(tt.Tensor(POINTS)),
+        [FORMULAS[name](x) for x in POINTS],
+        see="The witness",
+        tolerance=1e-10,
+    )
+    assert getattr(tt, name)(tt.Tensor([1, 2])).dtype == tt.float32
+
+
+def test_relus_slope_is_a_mask():
+    expect(
+        "relu_slope([-1, 0, 2])",
+        lambda: tt.relu_slope(np.array([-1.0, 0.0, 2.0])),
+        [0, 0, 1],
+        ([1, 1, 1], "The gradient at -1 is 1 and should be 0: the mask is missing."),
+        ([0, 1, 1], "The mask is x >= 0 and should be x > 0: at 0 the slope is 0, by convention."),
+        see="ReLU",
+    )
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_each_slope_is_the_difference_quotient(name):
+    expect(
+        f"{SLOPES[name]}({POINTS.tolist()})",
+        lambda: getattr(tt, SLOPES[name])(POINTS),
+        tt.numeric_slope(getattr(tt, name), POINTS),
+        see="The witness",
+        tolerance=1e-7,
+    )
+
+
+def test_softmax_of_large_numbers():
+    subtract = "exp(1000) is an overflow: subtract the maximum first, which changes nothing else."
+    expect(
+        "softmax([1000, 1000])",
+        lambda: tt.softmax(tt.Tensor([1000, 1000]), dim=0),
+        [0.5, 0.5],
+        (lambda p: np.isnan(p).any(), subtract),
+        see=SOFTMAX,
+    )
+    expect(
+        "log_softmax([0, 1000])",
+        lambda: tt.log_softmax(tt.Tensor([0, 1000]), dim=0),
+        [-1000, 0],
+        (lambda p: not np.isfinite(p).all(), f"The logarithm of a softmax that is 0 or nan. {subtract}"),
+        see=SOFTMAX,
+    )
+
+
+def test_softmax_rows_sum_to_one():
+    x = tt.Tensor([[0, 0], [1, 1]])
+    expect(
+        "softmax([[0, 0], [1, 1]], dim=-1).sum(-1)",
+        lambda: tt.softmax(x, dim=-1).sum(-1),
+        [1, 1],
+        (
+            lambda sums: math.isclose(np.sum(sums), 1, rel_tol=1e-5),
+            "All elements together sum to 1: sum over the last axis, with keepdim.",
+        ),
+        see=SOFTMAX,
+    )
+    for dim in (0, 1):
+        assert np.allclose(tt.softmax(tt.randn(3, 4), dim=dim).sum(dim).numpy(), 1) and np.allclose(
+            tt.log_softmax(tt.randn(3, 4), dim=dim).exp().sum(dim).numpy(), 1
+        )
+
+
+def test_softmax_of_rows_of_different_size():
+    x = tt.Tensor([[0, 0], [1000, 1000]])
+    expect(
+        "softmax([[0, 0], [1000, 1000]], dim=1)",
+        lambda: tt.softmax(x, dim=1),
+        [[0.5, 0.5], [0.5, 0.5]],
+        (
+            lambda p: np.isnan(p[0]).any(),
+            "The first row is 0 / 0: the maximum must be taken per row, not over everything.",
+        ),
+        see=SOFTMAX,
+    )
+
+
+def test_softmax_backward_is_the_derivative_times_a_vector():
+    x, g = np.array([[0.1, -0.4, 1.0]]), np.array([[1.0, 2.0, -1.0]])
+    numeric = [(tt.softmax(x + step, dim=1) - tt.softmax(x - step, dim=1)) @ g[0] / 2e-6 for step in 1e-6 * np.eye(3)]
+    expect(
+        "softmax_backward(softmax(x), g)",
+        lambda: tt.softmax_backward(tt.softmax(x, dim=1), g),
+        np.transpose(numeric),
+        see=SOFTMAX,
+        tolerance=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong, error, words",
+    [
+        (lambda x: tt.softmax(x, dim=2), IndexError, r"dimension 2.*\(2, 3\)"),
+        (lambda x: tt.gelu(x, approximate="sigmoid"), ValueError, "sigmoid"),
+        (lambda x: tt.softmax_with_temperature(x, 0), ValueError, "0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
+    with pytest.raises(error, match=words):
+        wrong(tt.zeros(2, 3))
+
+
+def test_two_layers_with_a_step_between_them_solve_xor():
+    x, wanted = tt.xor_points()
+    hidden = tt.step(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0.5, 1.5]))
+    assert (tt.step(hidden @ tt.Tensor([[1], [-1]]) - 0.5) == wanted).all()
