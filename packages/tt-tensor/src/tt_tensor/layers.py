@@ -352,7 +352,8 @@ def show_initialisation():
 
 # With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a
 # factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws
-# uniformly from $\pm 1/\sqrt{n}$, and so do we. These functions overwrite a parameter in place and return it.
+# uniformly from $\pm 1/\sqrt{n}$, and so do we. The appendix `init` has the
+# other recipes of the field.
 
 
 class Linear(Module):
@@ -372,7 +373,7 @@ class Linear(Module):
         """Draw weight and bias anew, uniformly from +-1 / sqrt(in_features)."""
         bound = 1 / math.sqrt(self.in_features)
         for parameter in self.parameters():
-            uniform_(parameter, -bound, bound)
+            parameter.copy_(generator().uniform(-bound, bound, parameter.shape))
 
     def forward(self, x: Tensor) -> Tensor:  # exercise
         """(..., in_features) -> (..., out_features)."""
@@ -645,7 +646,7 @@ class Residual(Module):
 
 def check_residual():
     block = Residual(Linear(3, 3))
-    zeros_(block.inner.weight), zeros_(block.inner.bias)
+    block.inner.weight.zero_(), block.inner.bias.zero_()
     assert block(Tensor([1, 2, 3])).tolist() == [1, 2, 3] and [n for n, _ in block.named_parameters()] == [
         "inner.weight", "inner.bias",
     ]
@@ -698,7 +699,5 @@ def show_no_number():
 __all__ = [
     "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList",
     "Parameter", "ReLU", "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "affine",
-    "calculate_gain", "constant_", "count_parameters", "digits_network", "dropout", "freeze", "kaiming_normal_",
-    "kaiming_uniform_", "linear", "normal_", "ones_", "train_perceptron", "uniform_", "xavier_normal_",
-    "xavier_uniform_", "zeros_",
+    "count_parameters", "digits_network", "dropout", "freeze", "linear", "train_perceptron",
 ]

@@ -1,0 +1,127 @@
+# # Checkpoints
+#
+# An appendix of chapter 08: how everything that a training depends on gets into one file, and out again unharmed.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tt_tensor import Tensor, from_numpy
+
+# ## From a tree to a file
+#
+# A checkpoint is a nested dictionary of tensors and plain values. The file format is safetensors, because loading it
+# runs no code (a pickle may do anything it likes) and other programs can read it. The arrays go into it as they are,
+# the rest as JSON.
+
+
+def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
+    if isinstance(value, (Tensor, np.ndarray)):
+        arrays[path] = np.array(value, order="C")
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {
+            "dict": [[key, _flattened(v, f"{path}.{key}" if path else str(key), arrays)] for key, v in value.items()]
+        }
+    if isinstance(value, (list, tuple)):
+        return {
+            "tuple" if isinstance(value, tuple) else "list": [
+                _flattened(v, f"{path}.{i}", arrays) for i, v in enumerate(value)
+            ]
+        }
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _restored(tree, arrays: dict[str, np.ndarray]):
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return from_numpy(arrays[content])
+    if kind == "dict":
+        return {key: _restored(v, arrays) for key, v in content}
+    return (tuple if kind == "tuple" else list)(_restored(v, arrays) for v in content)
+
+
+# ## Two kinds of damage
+#
+# A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and
+# number is stored along, and compared when the file is read. And the power goes while the file is being written: so it
+# is written under another name, forced to the disk, and only then renamed, which the file system does in one piece.
+# Whoever looks finds the old checkpoint or the new one, whole.
+
+
+def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
+    digest = hashlib.sha256(info.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Write a nested dictionary of tensors and plain values as a safetensors file, atomically: `path` holds the old
+    file or the new one, never a part."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray] = {}
+    info = json.dumps(_flattened(state, "", arrays))
+    data = save(arrays, metadata={"info": info, "sha256": _digest(arrays, info)})
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or not a
+    checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, ValueError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or is no safetensors file: {error}") from None
+    if not {"info", "sha256"} <= set(metadata):
+        raise ValueError(
+            f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256"
+        )
+    if _digest(arrays, metadata["info"]) != metadata["sha256"]:
+        raise ValueError(
+            f"{path} is damaged: its contents do not have the checksum {metadata['sha256'][:12]}... that was "
+            "stored with them"
+        )
+    return _restored(json.loads(metadata["info"]), arrays)
+
+
+def check_a_flipped_bit_is_noticed():
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.safetensors"
+        save_checkpoint(path, {"weights": Tensor([1.0, 2.0])})
+        whole = path.read_bytes()
+        for position in range(0, len(whole), 7):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            try:
+                load_checkpoint(path)
+            except ValueError:
+                continue
+            raise AssertionError(f"a flipped bit in byte {position} was not noticed")
+
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
