@@ -215,6 +215,11 @@ class Traced(Tensor):
     """The result of an operation on a tensor that requires a gradient; it knows how it was made."""
 
     __slots__ = ("_primitive", "_rules", "_inputs", "_params", "_made", "_watched")
+    _primitive: tt.Primitive
+    _rules: Any  # a function for each input, or None for an input without a gradient
+    _inputs: Any
+    _params: dict[str, Any]
+    _made: int
     is_leaf = False
 
     def backward(self, gradient=None, retain_graph=None, create_graph=False):
