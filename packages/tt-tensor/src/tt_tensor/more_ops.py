@@ -16,6 +16,7 @@ import numpy as np
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
     Tensor,
+    _alike,
     _all_tensors,
     _axes,
     _dim,
@@ -44,8 +45,9 @@ from tt_tensor.tensor import (
 
 @primitive
 def cast(x, /, dtype):
-    """The numbers as another dtype."""
-    return x.astype(dtype)
+    """The numbers as another dtype; what is too large for it becomes inf."""
+    with quiet():
+        return x.astype(dtype)
 
 
 @primitive
@@ -314,7 +316,7 @@ def all(x, /, dim=None, keepdim=False):
 def prod(x, /, dim=None, keepdim=False):
     """The product of the elements, over all or over `dim`."""
     return np.multiply.reduce(
-        x, axis=_axes(dim, x.ndim) if dim is not None else None, keepdims=keepdim,
+        x, axis=None if dim is None else _dim(dim, x.ndim), keepdims=keepdim,
         dtype=int64 if x.dtype.kind in "iub" else None,
     )
 
@@ -322,7 +324,7 @@ def prod(x, /, dim=None, keepdim=False):
 @primitive
 def cumsum(x, /, dim):
     """Running sums along `dim`."""
-    return np.cumsum(x, axis=_dim(dim, x.ndim), dtype=int64 if x.dtype.kind in "iub" else None)
+    return np.cumsum(x, axis=_dim(dim, x.ndim), dtype=int64 if x.dtype.kind in "iub" else None).reshape(x.shape)
 
 
 @primitive
@@ -358,9 +360,10 @@ def _extreme(x, dim, keepdim, value, position, of_two):
 
 def logsumexp(x, dim, keepdim=False):
     """log(sum(exp(x))) over `dim`, without overflow."""
-    top = from_numpy(np.where(np.isfinite(highest := np.max(x.numpy(), axis=dim, keepdims=True)), highest, 0))
-    out = log(sum(exp(x - top), dim=dim, keepdim=True)) + top
-    return out if keepdim else out.squeeze(dim)
+    top = amax(x.detach(), dim=dim, keepdim=True)
+    top = where(isfinite(top), top, 0.0)
+    out = log(sum(exp(x - top), dim=dim, keepdim=keepdim))
+    return out + top.reshape(out.shape)
 
 
 # ## Joining and cutting
@@ -369,7 +372,7 @@ def logsumexp(x, dim, keepdim=False):
 @primitive
 def concat(*tensors, dim=0):
     """Tensors joined along an existing dimension."""
-    return np.concatenate(tensors, axis=dim)
+    return np.concatenate(_alike(*tensors), axis=dim)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
@@ -417,13 +420,19 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 @primitive
 def tril(x, /, diagonal=0):
     """The lower triangle of the last two dimensions; zeros above `diagonal`."""
-    return np.tril(x, diagonal)
+    return np.tril(_matrices(x), diagonal)
 
 
 @primitive
 def triu(x, /, diagonal=0):
     """The upper triangle of the last two dimensions; zeros below `diagonal`."""
-    return np.triu(x, diagonal)
+    return np.triu(_matrices(x), diagonal)
+
+
+def _matrices(x):
+    if x.ndim < 2:
+        raise ValueError("a triangle needs at least two dimensions")
+    return x
 
 
 @primitive
@@ -444,7 +453,7 @@ def scatter_add(values, /, index, dim, shape):
 
 def gather(x: Tensor, dim: int, index) -> Tensor:
     """`out[i][j] = x[index[i][j]][j]` for dim 0, `x[i][index[i][j]]` for dim 1, and so on; `index` holds integers."""
-    where_ = index._array if isinstance(index, Tensor) else np.asarray(index)
+    where_ = np.array(index._array if isinstance(index, Tensor) else index)  # a copy, which nobody else can change
     dim = _dim(dim, x.ndim)
     if where_.dtype.kind not in "iu":
         raise IndexError(f"gather needs an index of integers, not {where_.dtype}")
@@ -452,12 +461,16 @@ def gather(x: Tensor, dim: int, index) -> Tensor:
         raise IndexError(
             f"gather needs an index with as many dimensions as the tensor: {where_.shape} against {x.shape}"
         )
+    if not x.shape:
+        return gather(x.reshape(1), 0, where_.reshape(1)).reshape(())
     if where_.size and not (0 <= where_.min() and where_.max() < x.shape[dim]):
         raise IndexError(
             f"gather: the index runs from {where_.min()} to {where_.max()}, but dimension {dim} has size {x.shape[dim]}"
         )
-    rest = tuple(slice(n) if d != dim else slice(None) for d, n in enumerate(where_.shape))
-    return take_along(x[rest], index=where_, dim=dim)
+    rest = x[tuple(slice(n) if d != dim else slice(None) for d, n in enumerate(where_.shape))]
+    if rest.shape[:dim] + rest.shape[dim + 1 :] != where_.shape[:dim] + where_.shape[dim + 1 :]:
+        raise IndexError(f"gather: an index of shape {where_.shape} reaches beyond a tensor of shape {x.shape}")
+    return take_along(rest, index=where_, dim=dim)
 
 
 def one_hot(index, num_classes: int = -1, dtype=int64) -> Tensor:
@@ -479,12 +492,15 @@ def one_hot(index, num_classes: int = -1, dtype=int64) -> Tensor:
 @primitive
 def argsort_ascending(x, /, dim=-1):
     """The positions that sort x along `dim`; equal elements keep their order."""
-    return np.argsort(x, axis=dim, kind="stable")
+    return np.argsort(x, axis=dim, kind="stable").reshape(x.shape)
 
 
 def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
     """The positions that sort x along `dim`; equal elements keep their order."""
-    return argsort_ascending(-x if descending else x, dim=_dim(dim, x.ndim))
+    dim = _dim(dim, x.ndim)
+    if not descending or not x.shape:
+        return argsort_ascending(x, dim=dim)
+    return x.size(dim) - 1 - flip(argsort_ascending(flip(x, dim=dim), dim=dim), dim=dim)
 
 
 def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Extreme:
@@ -547,12 +563,12 @@ def full_like(x: Tensor, fill_value: float, dtype=None) -> Tensor:
 
 def rand_like(x: Tensor) -> Tensor:
     """Uniform random numbers in the shape and dtype of x."""
-    return from_numpy(generator().random(x.shape).astype(x.dtype))
+    return Tensor(np.asarray(generator().random(x.shape)), x.dtype)
 
 
 def randn_like(x: Tensor) -> Tensor:
     """Normal random numbers in the shape and dtype of x."""
-    return from_numpy(generator().standard_normal(x.shape).astype(x.dtype))
+    return Tensor(np.asarray(generator().standard_normal(x.shape)), x.dtype)
 
 
 # ## Words for the methods

@@ -421,10 +421,14 @@ def _all_tensors(values: tuple) -> tuple:
 
 
 def _as_tensor(value, like=None) -> Tensor:
-    if isinstance(value, (bool, int, float)) and like is not None:
-        floats_needed = isinstance(value, float) and like.dtype.kind != "f"
-        return _wrap(np.array(value, float32 if floats_needed else like.dtype))
-    return Tensor(value)
+    if like is None or not isinstance(value, (bool, int, float)):
+        return Tensor(value)
+    dtype = like.dtype
+    if isinstance(value, float) and dtype.kind != "f":
+        dtype = float32
+    elif dtype == bool_ and not isinstance(value, bool):
+        dtype = int64
+    return _wrap(np.array(value, dtype))
 
 
 
@@ -525,7 +529,9 @@ class Arithmetic(Storage):
     def __truediv__(self, other): return div(self, other)
     def __rtruediv__(self, other): return div(other, self)
     def __floordiv__(self, other): return more_ops.floor_divide(self, other)
+    def __rfloordiv__(self, other): return more_ops.floor_divide(other, self)
     def __mod__(self, other): return more_ops.remainder(self, other)
+    def __rmod__(self, other): return more_ops.remainder(other, self)
     def __pow__(self, exponent): return pow(self, exponent)
     def __rpow__(self, base): return power_of(base, self)
     def __matmul__(self, other): return matmul(self, other)
@@ -534,7 +540,9 @@ class Arithmetic(Storage):
     def __abs__(self): return more_ops.abs(self)
     def __invert__(self): return more_ops.logical_not(self)
     def __and__(self, other): return more_ops.logical_and(self, other)
+    def __rand__(self, other): return more_ops.logical_and(other, self)
     def __or__(self, other): return more_ops.logical_or(self, other)
+    def __ror__(self, other): return more_ops.logical_or(other, self)
     def __lt__(self, other): return lt(self, other)
     def __le__(self, other): return le(self, other)
     def __gt__(self, other): return gt(self, other)
@@ -602,7 +610,16 @@ def check_broadcast_shape():
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
 def matmul(x, y, /):  # exercise
     """The matrix product x @ y of vectors, matrices or stacks of them: (..., m, k) @ (..., k, n) -> (..., m, n)."""
-    return x @ y
+    return np.matmul(*_alike(x, y))
+
+
+# NumPy would answer in 64 bits where integers meet 32-bit floats; here they become those floats first, as with `+`.
+
+
+def _alike(*arrays):
+    floats = [a.dtype for a in arrays if a.dtype.kind == "f"]
+    return [a.astype(np.result_type(*floats)) if floats and a.dtype.kind != "f" else a for a in arrays]
+
 
 # ## The same numbers in another shape
 #
@@ -704,11 +721,14 @@ def _unpacked(sizes: tuple) -> tuple:
 
 
 def _dim(dim: int, ndim: int) -> int:
-    if not -ndim <= dim < max(ndim, 1):
+    count = max(ndim, 1)  # a single number is treated as if it had one dimension, as in PyTorch
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(f"a dimension is an integer, not {dim!r}")
+    if not -count <= dim < count:
         raise IndexError(
-            f"dimension {dim} does not exist: the tensor has {ndim} dimensions, so {-ndim} to {ndim - 1} are possible"
+            f"dimension {dim} does not exist: the tensor has {ndim} dimensions, so {-count} to {count - 1} are possible"
         )
-    return dim % max(ndim, 1)
+    return dim % count
 
 
 def _matrix_only(x: Storage):
@@ -796,8 +816,8 @@ def _is_basic(index):
 def _plain_index(index):
     if isinstance(index, tuple):
         return tuple(_plain_index(i) for i in index)
-    if isinstance(index, (Storage, list)):
-        index = index._array if isinstance(index, Storage) else np.asarray(index)
+    if isinstance(index, (Storage, list, np.ndarray)):
+        index = np.array(index._array if isinstance(index, Storage) else index)  # a copy, which nobody else can change
         if index.dtype.kind == "f" and index.size:
             raise IndexError(
                 f"a tensor of {index.dtype} cannot be an index: use integers (`.long()`) or a mask of bool"
