@@ -285,6 +285,12 @@ def test_output_with_fences_stays_in_its_box():
     assert box.endswith("\n" + fence)
 
 
+def test_a_printed_flowchart_is_drawn():
+    text, diagram = weave._output({"text": "flowchart LR\n    a --> b", "figures": []}, "show_it")
+    assert "tt-output" in text
+    assert diagram == "```mermaid\nflowchart LR\n    a --> b\n```"
+
+
 def test_the_command_writes_markdown_and_names_an_unknown_chapter(tmp_path, capsys):
     with pytest.raises(SystemExit):
         weave.main(["--out", str(tmp_path), "nowhere"])

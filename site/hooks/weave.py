@@ -388,6 +388,8 @@ def _output(output: dict, name: str) -> Iterator[str]:
     if output["text"]:
         ticks = "`" * (3 + max((len(run) for run in re.findall("`{3,}", output["text"])), default=0))
         yield f"{ticks}{{ .text .tt-output .no-copy }}\n{output['text']}\n{ticks}"
+    if output["text"].startswith("flowchart "):  # a diagram in mermaid's language is drawn, too
+        yield f"```mermaid\n{output['text']}\n```"
     for svg in output["figures"]:
         yield f'<figure class="tt-figure" data-show="{name}">{svg}</figure>'
 

@@ -688,16 +688,6 @@ def show_graph():
     print(graph(tt.relu(tt.linear(x, weight, bias)).sum()))
 
 
-# Drawn, that is
-#
-# ```mermaid
-# flowchart LR
-#     x(["constant (2x3)"]) --> affine["affine (2x4)"]
-#     w(["leaf (4x3)"]) --> affine
-#     b(["leaf (4)"]) --> affine
-#     affine --> relu["relu (2x4)"] --> sum["sum (number)"]
-# ```
-
 # ## The cost
 #
 # For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward.
