@@ -19,7 +19,7 @@ def load(name):
     return module
 
 
-weave, benchmarks, course_map, program = map(load, ["weave", "benchmarks", "course_map", "program"])
+weave, benchmark_page, course_map, program = map(load, ["weave", "benchmark_page", "course_map", "program"])
 WRITTEN = weave.written(ROOT)
 
 
@@ -322,7 +322,7 @@ def test_a_program_on_a_page_shows_what_it_printed_and_fails_with_its_traceback(
 
 
 def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):
-    assert "No results are committed" in benchmarks.benchmark_tables(tmp_path)
+    assert "No results are committed" in benchmark_page.benchmark_tables(tmp_path)
     row = {"workload": "W1", "title": "a <step>", "unit": "ms", "spread": 0.1}
     rows = [
         {**row, "contender": "PyTorch", "median": 2.0, "ratio": 1.0},
@@ -330,7 +330,7 @@ def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):
     ]
     run = {"machine": {"cores": 2}, "date": "2026-01-01", "command": "run", "rows": rows}
     (tmp_path / "a.json").write_text(weave.json.dumps(run), encoding="utf-8")
-    page = benchmarks.benchmark_tables(tmp_path)
+    page = benchmark_page.benchmark_tables(tmp_path)
     assert "a &lt;step&gt;" in page
     assert page.index("TinyTorch") < page.index("PyTorch</th>")  # the fastest first
     assert 'class="tt-ours"><th scope="row">TinyTorch</th><td class="tt-bar"><i style="width:50.0%">' in page

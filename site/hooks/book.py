@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import weave
-from benchmarks import benchmark_tables
+from benchmark_page import benchmark_tables
 from course_map import course_list, course_path, course_table
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
