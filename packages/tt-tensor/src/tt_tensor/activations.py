@@ -105,12 +105,14 @@ def relu_slope(x):  # exercise
 @primitive
 def leaky_relu(x, /, negative_slope=0.01):
     """x where it is positive, negative_slope * x elsewhere."""
+    x = _floating(x)
     return (np.maximum if negative_slope <= 1 else np.minimum)(x, x * negative_slope)
 
 
 @primitive
 def elu(x, /, alpha=1.0):
     """x where it is positive, alpha * (exp(x) - 1) elsewhere. Clevert et al., 2015."""
+    x = _floating(x)
     return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
 
 
@@ -219,10 +221,11 @@ def silu_slope(x):
 def gelu(x, /, approximate="none"):  # exercise
     """x times the normal distribution function, exactly or (approximate="tanh") as in GPT-2. Hendrycks and Gimpel,
     2016."""
+    x = _floating(x)
     if approximate == "none":
         return x * _normal_below(x)
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(_GELU * (x + 0.044715 * x * x * x)))
+        return 0.5 * x * (1 + _gelu_tanh(_near(x)))
     raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
 
 
@@ -233,6 +236,17 @@ def _normal_below(x):
     return 0.5 * (1 + erf(x * (1 / math.sqrt(2))))
 
 
+def _gelu_tanh(x):
+    return np.tanh(_GELU * (x + 0.044715 * x * x * x))
+
+
+# Both gates are 0 or 1 to the last digit long before $\pm 40$, and the cube of a large number overflows: cut it there.
+
+
+def _near(x):
+    return np.clip(x, -40, 40)
+
+
 # Its derivative is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with tanh has a
 # longer one. It is an operation of its own, since a backward pass will need it often.
 
@@ -240,9 +254,10 @@ def _normal_below(x):
 @primitive
 def gelu_slope(x, /, approximate="none"):
     """The derivative of gelu."""
+    x = _near(_floating(x))
     if approximate == "none":
         return _normal_below(x) + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    t = np.tanh(_GELU * (x + 0.044715 * x * x * x))
+    t = _gelu_tanh(x)
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
 
 
@@ -311,8 +326,9 @@ def show_functions():
 def softmax(x, /, dim):  # exercise
     """exp(x) / sum(exp(x)) along `dim`, without overflow."""
     x = _floating(x)
-    e = np.exp(x - x.max(axis=dim, keepdims=True))
-    e /= e.sum(axis=dim, keepdims=True)
+    with quiet():
+        e = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
+        e /= e.sum(axis=dim, keepdims=True)
     return e
 
 
@@ -325,8 +341,9 @@ def softmax(x, /, dim):  # exercise
 def log_softmax(x, /, dim):  # exercise
     """The logarithm of softmax along `dim`, exact also where softmax itself would round to 0."""
     x = _floating(x)
-    shifted = x - x.max(axis=dim, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    with quiet():
+        shifted = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
+        shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
     return shifted
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from tt_tensor import activations, more_ops
 from tt_tensor.activations import relu
 from tt_tensor.setup import generator
-from tt_tensor.tensor import Tensor, from_numpy, ones, primitive, rand, randn, zeros
+from tt_tensor.tensor import Tensor, _alike, from_numpy, ones, primitive, rand, randn, zeros
 
 
 def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
@@ -316,6 +316,8 @@ def _mismatches(own, state):
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
 def affine(x, weight, bias, /):  # exercise
     """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,)."""
+    if x.dtype is not weight.dtype:
+        x, weight = _alike(x, weight)
     out = x @ weight.T
     out += bias
     return out
@@ -509,7 +511,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exer
     if not training or p == 0:
         return x
     keep = generator().random(x.shape, dtype=np.float32) >= p
-    return x * from_numpy(keep.astype(x.dtype) / max(1 - p, 1e-12))
+    return x * from_numpy(np.asarray(keep / max(1 - p, 1e-12), x.dtype))
 
 
 class Dropout(Module):

@@ -276,6 +276,7 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 #
 # For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that
 # is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we.
+# (Where $p$ is 0 its logarithm is never taken: the slope there would be 0 times infinity.)
 # Better is not to form $p$ at all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
 
 
@@ -293,7 +294,8 @@ def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None
 
 
 def _log_at_least_minus_100(p):
-    return clip(log(p), min=-100.0)
+    possible = p > 0
+    return where(possible, clip(log(where(possible, p, 1.0)), min=-100.0), -100.0)
 
 
 def binary_cross_entropy_with_logits(  # exercise
