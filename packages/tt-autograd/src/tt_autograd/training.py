@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -281,7 +281,7 @@ class Run:
     ):
         self.model, self.optimizer, self.data, self.callbacks = model, optimizer, data, callbacks
         self.epoch, self.batch, self.steps, self.stop = 0, 0, 0, False
-        self.total_steps = epochs * -(-len(data) // accumulate) if hasattr(data, "__len__") else math.inf
+        self.total_steps = epochs * -(-len(data) // accumulate) if isinstance(data, Sized) else math.inf
         self.history, self.averages = History(), Averages()
         self.start_of_epoch: dict[str, Any] = {}
 
@@ -432,7 +432,7 @@ def _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint, 
 def _bar(run: Run, epochs: int, progress: bool | None):
     from tqdm import tqdm
 
-    total = len(run.data) if hasattr(run.data, "__len__") else None
+    total = len(run.data) if isinstance(run.data, Sized) else None
     return tqdm(
         total=total, initial=run.batch, desc=f"epoch {run.epoch + 1}/{epochs}",
         disable=None if progress is None else not progress, unit="batch", leave=True,
@@ -588,7 +588,8 @@ class WeightAverage(Callback):
     """After each step, average <- decay * average + (1 - decay) * weights; `average` is a state dictionary."""
 
     def __init__(self, decay: float = 0.99):
-        self.decay, self.average = decay, None
+        self.decay = decay
+        self.average: dict[str, Tensor] | None = None
 
     def on_step(self, run):  # exercise
         weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -610,8 +611,8 @@ def check_weight_average():
     model, average = Sequential(Linear(1, 1, bias=False)), WeightAverage(0.5)
     for value in (0.0, 4.0):
         model[0].weight.data = np.full((1, 1), value)
-        average.on_step(Run(model, None, [], (), 1, 1))
-    assert average.average["0.weight"].item() == 2.0
+        average.on_step(Run(model, Adam(model.parameters()), [], (), 1, 1))
+    assert average.state_dict()["average"]["0.weight"].item() == 2.0
 
 
 def find_rate(  # exercise

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tt_tensor import (
-    Module, Parameter, Tensor, binary_cross_entropy_with_logits, sigmoid, slope, xor_network, xor_points,
+    Module, Parameter, Sequential, Tensor, binary_cross_entropy_with_logits, sigmoid, slope, xor_network, xor_points,
 )
 
 
@@ -590,7 +590,7 @@ def clip_grad_value_(parameters, clip_value: float) -> None:
 #    \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
 
 
-def xor_gradients_by_hand(network: Module, x: Tensor, wanted: Tensor) -> float:  # exercise
+def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> float:  # exercise
     """Fill `.grad` of the four parameters of an xor_network with the gradients of its loss; returns the loss."""
     first, _, second = network
     h = (x @ first.weight.T + first.bias).detach().tanh()
@@ -609,7 +609,7 @@ def xor_gradients_by_hand(network: Module, x: Tensor, wanted: Tensor) -> float: 
 # same numbers.
 
 
-def xor_case() -> tuple[Module, Tensor, Tensor]:
+def xor_case() -> tuple[Sequential, Tensor, Tensor]:
     """An xor_network with fixed float64 weights, inputs and answers: the saved case by which gradients are compared."""
     network = xor_network().double()
     for number, parameter in enumerate(network.parameters()):

@@ -251,8 +251,7 @@ def check_environment_names_remedies():
 
 
 def show_environment():
-    for problem in check_environment() or ["nothing is wrong"]:
-        print(problem)
+    print("\n".join(map(str, check_environment())) or "nothing is wrong")
 
 
 # The last of the four checks is worth a word. A processor newer than the BLAS is not in its tables, and then OpenBLAS
