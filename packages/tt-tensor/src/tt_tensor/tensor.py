@@ -110,6 +110,11 @@ float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype
 uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)
 
 
+# Three things can go wrong, and each gets a sentence that says so: rows of different lengths, data that are not
+# numbers, and numbers of a kind that deep learning has no use for. NumPy would accept the second as an array of Python
+# objects, on which every operation is a hundred times slower and half of them fail later, far from the cause.
+
+
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
     """A fresh array with the values of `data`: numbers and (nested) lists become float32, arrays and tensors keep
     their dtype.
@@ -150,6 +155,11 @@ def _first(data):
 # quicker to make, and we shall make millions. Three of the four stay empty for a while. `requires_grad`, `grad` and
 # `_hooks` belong to gradients, and nothing in this chapter knows what a gradient is. They are here because a tensor is
 # where people look for them.
+#
+# Why not keep the list of names in the instance's dictionary, as ordinary classes do? A dictionary costs about a
+# hundred bytes for each tensor, as much as the tensor of four numbers inside it, and a look-up by hash at every access.
+# That is nothing for one tensor and a good deal for the twenty thousand that a single training step will make in
+# chapter 07.
 
 
 class Storage:
@@ -199,6 +209,10 @@ class Storage:
 #
 # Transposing swaps two strides and touches no number. Taking every second column doubles a stride. Repeating a row a
 # thousand times sets a stride to zero. All of these are *views*: new shape and strides over old memory.
+#
+# The two lists explain what is cheap and what is not. Whatever can be said with another shape and other strides costs
+# nothing, however large the tensor. Whatever needs the numbers in another order *in memory* costs a trip through all of
+# them.
 
 
 def show_strides():
@@ -225,6 +239,11 @@ def show_strides():
 PRIMITIVES: dict[str, Primitive] = {}
 
 
+# There is a second use for that little mark. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the
+# signature says that it is not, and which parameter it must be. So both spellings work, PyTorch's `sum(x, 1)` and the
+# plainer `sum(x, dim=1)`, and the kernels need not know.
+
+
 class Primitive:
     """An operation on tensors: a name, a kernel on arrays that can be exchanged, and an estimate of its cost."""
 
@@ -246,6 +265,10 @@ class Primitive:
 
 # `_here.top` is what the current thread has put in the way for a while, `_installed` what was put there for good. The
 # list starts with the ordinary interpreter, which takes the arrays out, runs the kernel and wraps what comes back.
+#
+# The stack has a part for each thread and a part that is shared. That looks like a detail. It is not: a data loader of
+# chapter 10 works in other threads, and it would be a surprise if a meter that was started in one thread counted what
+# happens in another.
 
 
 class _Here(threading.local):
@@ -253,6 +276,11 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+# Three lines of it are the whole meaning of an operation: take the arrays, run the kernel, wrap the result. The rest is
+# for failures. A kernel does not know that it is part of a tensor library, so its complaints are about arrays and axes;
+# `_explained`, near the end of the chapter, turns them into something one can act on.
 
 
 def evaluate(primitive: Primitive, tensors: tuple, params: dict) -> Tensor:  # exercise
@@ -266,6 +294,10 @@ def evaluate(primitive: Primitive, tensors: tuple, params: dict) -> Tensor:  # e
 _installed: list[Callable] = [evaluate]
 _array_of = attrgetter("_array")
 _new = object.__new__
+
+
+# Wrapping is done some hundred thousand times a second, so it is written plainly: make an empty object, fill the four
+# fields. It does not go through `Tensor(...)`, which would look at the data, and copy them.
 
 
 def _wrap(array) -> Tensor:
@@ -292,6 +324,11 @@ def interpreting(fn: Callable) -> Iterator[None]:
         _here.top = before
 
 
+# Between the two there is one difference that matters. What is put there by `interpreting` is gone at the end of the
+# block, also when the block ends in an error. What is installed stays until the process ends. In this book exactly one
+# thing is ever installed.
+
+
 def install(fn: Callable) -> None:
     """From now on, every primitive goes to `fn(next, primitive, tensors, params) -> Tensor`, on every thread."""
     _installed.append(partial(fn, _installed[-1]))
@@ -307,6 +344,9 @@ def _whatever_is_installed(primitive, tensors, params):
 
 
 # The decorator `primitive` makes all of this available to a kernel. The first ones are short.
+#
+# For most operations the number of multiply-adds is the number of results, and nothing needs to be said. For a few it
+# is not, and those say it: `cost` is a function that sees the result and the arguments, and returns a count.
 
 
 def primitive(kernel: Callable | None = None, *, cost: Callable | None = None) -> Any:
@@ -348,6 +388,10 @@ def quiet():
     return np.errstate(divide="ignore", invalid="ignore", over="ignore")
 
 
+# So a new operation is a function on arrays with one line above it. Let us make sure that somebody who stands in the
+# door sees each of them, in order.
+
+
 def check_the_door():
     seen = []
 
@@ -383,6 +427,10 @@ class Elementwise(Primitive):
         return (_here.top or _installed[-1])(self, (x, y), _NO_PARAMS)
 
 
+# What about two kinds of floats? There NumPy's own rule, the wider one wins, is PyTorch's as well. And truth values may
+# be multiplied with anything; that is what masks are for.
+
+
 def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if x.dtype.kind in "iu" and y.dtype.kind == "f":
         return x.to(y.dtype), y
@@ -405,6 +453,10 @@ def _call_with_others(primitive, args, params):
     return (_here.top or _installed[-1])(primitive, _all_tensors(tensors), params)
 
 
+# `bind` is Python's own way to match arguments with a signature. We call it for its errors only: too many arguments, or
+# a name that does not exist, are reported in the words that Python's users know.
+
+
 def _names_given(primitive, args, params):
     primitive.signature.bind(*args, **params)  # a TypeError for too many arguments or unknown names
     kinds = primitive.signature.parameters.items()
@@ -418,6 +470,10 @@ def _names_given(primitive, args, params):
 def _all_tensors(values: tuple) -> tuple:
     like = next((v for v in values if isinstance(v, Storage)), None)
     return tuple(v if isinstance(v, Storage) else _as_tensor(v, like) for v in values)
+
+
+# A Python `float` that meets an integer tensor is the one case that needs thought. `tensor([1, 2]) * 0.5` cannot stay
+# an integer, or the answer would be `[0, 1]`. It becomes `float32`.
 
 
 def _as_tensor(value, like=None) -> Tensor:
@@ -454,6 +510,10 @@ def sub(x, y, /):
     return x - y
 
 
+# Addition, subtraction, multiplication: nothing to explain, and that is the point of having kernels. All that makes
+# them *operations* is above: the types, the door, the errors.
+
+
 @elementwise
 def mul(x, y, /):  # exercise
     """x * y, element by element, with broadcasting."""
@@ -487,6 +547,10 @@ def power_of(x, y, /):
         return np.power(x, y)
 
 
+# The public `pow` looks at what it was given and chooses. Both kinds of power go through the door under their own
+# names, which is how the chapter on gradients will tell them apart.
+
+
 def pow(x, exponent) -> Any:
     """x to the power of a number or of a tensor."""
     return power(x, exponent=exponent) if isinstance(exponent, (int, float)) else power_of(x, exponent)
@@ -511,6 +575,10 @@ gt, ge = _comparison("gt", np.greater), _comparison("ge", np.greater_equal)
 # With the functions there, the operators are a list. They live in a class of their own, a layer on top of `Storage`;
 # the finished `Tensor` will be made of such layers. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor
 # first, so the operands go in swapped.
+#
+# Two kinds of names need a word. `__radd__` and its kin are asked when the left operand is not ours, as in `1 + t`.
+# Those that begin with an `i`, for `+=`, change numbers in place and are a story of their own, further down. The
+# methods stand one to a line because there is nothing to say about each of them.
 
 
 class Arithmetic(Storage):
@@ -518,7 +586,6 @@ class Arithmetic(Storage):
 
     __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` comes to us instead of to NumPy
-    __hash__ = object.__hash__
 
     def __add__(self, other): return add(self, other)
     def __radd__(self, other): return add(other, self)
@@ -538,6 +605,19 @@ class Arithmetic(Storage):
     def __rmatmul__(self, other): return matmul(other, self)
     def __neg__(self): return neg(self)
     def __abs__(self): return more_ops.abs(self)
+
+
+# Comparisons, and the three signs that NumPy and PyTorch use for *not*, *and* and *or* of truth values. Python insists
+# on one point: a class that says what equality means must say again how it is hashed. Tensors are hashed by who they
+# are, not by what they hold, since what they hold may change.
+
+
+class Comparing(Storage):
+    """The operators that answer with truth values."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
     def __invert__(self): return more_ops.logical_not(self)
     def __and__(self, other): return more_ops.logical_and(self, other)
     def __rand__(self, other): return more_ops.logical_and(other, self)
@@ -564,6 +644,11 @@ def _comparable(value):
 #
 # Nothing is copied for that: it is the stride of zero again. NumPy does it for us in the kernels; here is the rule in
 # our own words, because it is the rule that learners get wrong most often.
+#
+# A row of column means can thus be subtracted from every row of a matrix, `x - x.mean(0)`, and a column of row means
+# from every column if it is kept a column: shape (3, 1), not (3,). For a square matrix both are legal, and only one of
+# them is what was meant. That is the most common silent mistake in array programming, and the reason why `keepdim`
+# exists.
 
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:  # exercise
@@ -605,6 +690,10 @@ def check_broadcast_shape():
 # for $(m, k)$ by $(k, n)$ it costs $m \cdot k \cdot n$ multiply-adds, and that is what its `cost` says. More than two
 # dimensions are stacks of matrices, whose leading dimensions broadcast; a vector is a row on the left and a column on
 # the right.
+#
+# The shapes must agree in the middle: `(2, 3) @ (3, 4)` gives `(2, 4)`, and what disappears is the size along which one
+# sums. It is not the product element by element, which is `*`. For square matrices both are legal, again, and give
+# quite different numbers.
 
 
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
@@ -628,6 +717,10 @@ def _alike(*arrays):
 # Three primitives give all the views: `reshape` reads the numbers in the same order (row by row, the last index running
 # fastest), `permute` reorders the dimensions, `expand` repeats what has size 1. `view`, `flatten`, `squeeze`,
 # `unsqueeze`, `transpose` and `.T` are short words for them.
+#
+# None of the three copies numbers if it can be avoided. `reshape` cannot always avoid it: the rows of a transposed
+# matrix do not lie one behind the other in memory, so to read them as one long row they have to be collected first.
+# `contiguous()` makes that copy explicitly.
 
 
 @primitive
@@ -649,8 +742,8 @@ def expand(x, /, shape):
     return np.broadcast_to(x, tuple(n if want == -1 else want for want, n in zip(shape, sizes)))
 
 
-class Shaping(Storage):
-    """Views: the same numbers, another shape."""
+class Reshaping(Storage):
+    """The same numbers in the same order, in another shape."""
 
     __slots__ = ()
 
@@ -661,17 +754,6 @@ class Shaping(Storage):
     def view(self, *shape):
         """`reshape`, under PyTorch's name for the case that never copies."""
         return reshape(self, shape=_unpacked(shape))
-
-    def permute(self, *dims):
-        """The dimensions in another order: x.permute(2, 0, 1)."""
-        return permute(self, dims=tuple(_dim(d, self.ndim) for d in _unpacked(dims)))
-
-    def transpose(self, dim0: int = -2, dim1: int = -1):  # exercise
-        """Two dimensions swapped, the last two unless said otherwise."""
-        order = list(range(self.ndim))
-        dim0, dim1 = _dim(dim0, self.ndim), _dim(dim1, self.ndim)
-        order[dim0], order[dim1] = dim1, dim0
-        return permute(self, dims=tuple(order))
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1):
         """The dimensions from `start_dim` to `end_dim` joined into one."""
@@ -691,6 +773,29 @@ class Shaping(Storage):
         """With a new dimension of size 1 at `dim`."""
         at = _dim(dim, self.ndim + 1)
         return reshape(self, shape=(*self.shape[:at], 1, *self.shape[at:]))
+
+
+# Reordering is where learners go wrong. `reshape` to the shape of the transpose is not the transpose: it keeps the
+# numbers in reading order and only breaks the lines elsewhere. And for a stack of matrices a transpose should swap the
+# *last two* dimensions, and leave the stack alone; reversing all of them, as NumPy's `.T` does, mixes the matrices with
+# the numbers in them. So ours swaps two, the last two unless told otherwise, and `.T` insists on a matrix.
+
+
+class Reordering(Storage):
+    """The same numbers, visited in another order."""
+
+    __slots__ = ()
+
+    def permute(self, *dims):
+        """The dimensions in another order: x.permute(2, 0, 1)."""
+        return permute(self, dims=tuple(_dim(d, self.ndim) for d in _unpacked(dims)))
+
+    def transpose(self, dim0: int = -2, dim1: int = -1):  # exercise
+        """Two dimensions swapped, the last two unless said otherwise."""
+        order = list(range(self.ndim))
+        dim0, dim1 = _dim(dim0, self.ndim), _dim(dim1, self.ndim)
+        order[dim0], order[dim1] = dim1, dim0
+        return permute(self, dims=tuple(order))
 
     def expand(self, *shape):
         """A view in which dimensions of size 1 are repeated; -1 keeps a size."""
@@ -712,6 +817,12 @@ class Shaping(Storage):
         lambda self: self.transpose() if self.ndim == 2 else _matrix_only(self), doc="The transpose of a matrix."
     )
     mT = property(lambda self: self.transpose(-2, -1), doc="The last two dimensions swapped.")
+
+
+def check_reshape_is_no_transpose():
+    x = Tensor([[1, 2, 3], [4, 5, 6]])
+    assert x.reshape(3, 2).tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert x.T.tolist() == [[1, 4], [2, 5], [3, 6]]
 
 
 # Sizes come as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. An error about a
@@ -746,6 +857,10 @@ def _matrix_only(x: Storage):
 # A reduction takes a dimension away, or keeps it with size 1 if told to, so that the result still broadcasts against
 # what it came from: `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre something else or
 # fail. `sum` is a primitive; mean, variance and standard deviation follow from it.
+#
+# What is summed, and in what type? Integers and truth values are added as 64-bit integers, so that counting the `True`s
+# in a mask cannot overflow. Floats stay what they are. NumPy adds them pairwise, in a tree, rather than one after the
+# other; the error then grows with the logarithm of their number instead of the number itself.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -764,6 +879,11 @@ def mean(x, dim=None, keepdim=False):
     """The mean over all elements or over `dim`. Integers are averaged as float32."""
     total = sum(x, dim=dim, keepdim=keepdim)
     return total / (_size_of(x) / max(_size_of(total), 1))
+
+
+# The variance has two conventions. Divided by $n$, it describes the numbers that are there. Divided by $n - 1$, it
+# estimates that of the population they were drawn from (Bessel's correction). PyTorch's default is the second, NumPy's
+# the first, and more than one reimplementation of batch normalisation has failed on that difference.
 
 
 def var(x, dim=None, correction: float = 1, keepdim=False):
@@ -797,6 +917,11 @@ def getitem(x, /, index):
     return x[index]
 
 
+# Adding is essential. If `x[[0, 0]]` has picked the first element twice, then whatever flows back to it flows back
+# twice, and assigning would keep one of the two. `np.add.at` adds one after the other where plain `out[index] +=
+# values` would not.
+
+
 @primitive
 def place(values, /, index, shape):
     """Zeros of `shape` with `values` added at `index`; positions that occur twice get both."""
@@ -808,11 +933,19 @@ def place(values, /, index, shape):
     return out
 
 
+# Slices and single numbers never point at an element twice. For them a plain assignment is right, and many times
+# faster.
+
+
 def _is_basic(index):
     parts = index if isinstance(index, tuple) else (index,)
     return all(
         p is None or p is ... or isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool) for p in parts
     )
+
+
+# Tensors may be used as indices as well; here they become plain arrays. Floating-point numbers are refused. They are no
+# positions, even if they happen to be whole.
 
 
 def _plain_index(index):
@@ -837,6 +970,12 @@ def _plain_index(index):
 _clock = itertools.count(1)
 _last_write: dict[int, tuple[weakref.ref, int]] = {}
 _newest_write = [0]
+
+
+# Why a clock, and not a counter in each tensor? Because of the views. A counter in `x` would not know that `x[0]` was
+# written to, unless every view carried a pointer back to where it came from. NumPy has that pointer already (`.base`),
+# and leads us from any view to the block of memory underneath; so that is where the tick is kept, and it is dropped
+# when the block is freed.
 
 
 def tick() -> int:
@@ -865,6 +1004,10 @@ def _written(array: np.ndarray) -> None:
 # The operators `x += 1`, `x -= 1` and so on change the memory of a tensor, as in PyTorch, and so does `x[i] = value`.
 # The one restriction is written in terms of this chapter alone: if the result of `x + 1` came back as something that
 # wants gradients, somebody is keeping a record of the computation, and then numbers must not change under it.
+#
+# What of a tensor that *is* the result of a recorded computation? `y += 1` then makes a new tensor and binds the name
+# `y` to it, which is what `+=` means for Python's own numbers. The values come out as expected, nobody's record is
+# damaged, and only somebody who holds the old `y` under another name sees a difference.
 
 
 class Writing(Storage):
@@ -923,6 +1066,9 @@ class Writing(Storage):
 # ## Out of the world of tensors
 #
 # One number, a list, or a truth value: each conversion makes sense for some shapes only, and says so for the others.
+#
+# `bool(x)` deserves the error most. `if x > 0:` on a tensor of three numbers is a question without an answer; NumPy
+# refuses it, too.
 
 
 class Converting(Storage):
@@ -970,6 +1116,9 @@ class Converting(Storage):
 # One layer is a promise. People who know PyTorch will type `x.backward()`, and they should find the method and be told
 # what is missing. A tensor that was not recorded has no history, so all that these methods can do here is to say so, or
 # to keep things for later.
+#
+# `data` is the one to remember from here. It is the same memory without any history, and what is done to it is done to
+# the tensor: `weight.data -= 0.1 * step` changes a weight, and the clock ticks.
 
 
 class Gradients(Storage):
@@ -1038,7 +1187,7 @@ class Gradients(Storage):
 # The class that everybody uses is the sum of all layers, with a constructor and a way to print itself.
 
 
-class Tensor(Arithmetic, Shaping, Reducing, LongTail, Writing, Converting, Gradients):
+class Tensor(Arithmetic, Comparing, Reshaping, Reordering, Reducing, LongTail, Writing, Converting, Gradients):
     """An array of numbers with a shape and a dtype, and operations that anybody can watch.
 
     `data` is copied: Python numbers and lists become float32, NumPy arrays and tensors keep their dtype.
@@ -1078,6 +1227,10 @@ def tensor(data, dtype=None, requires_grad=False) -> Tensor:
         kind = np.asarray(data).dtype.kind if not isinstance(_first(data), Storage) else "f"
         dtype = {"f": float32, "i": int64, "b": bool_}.get(kind)
     return Tensor(data, dtype, requires_grad)
+
+
+# Which of the three to use? `Tensor` for numbers in a program, `tensor` for labels and masks, `from_numpy` for large
+# data that should not be there twice. The last one shares memory with the array, in both directions.
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -1137,6 +1290,10 @@ def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
 # Back to the questions that `SmallestTensor` could not answer. The meter stands in the door, lets the operation run,
 # and counts what went through: the multiply-adds (for operations that do not declare a cost, one for each element of
 # the result) and the bytes that were read and written. A view costs nothing, since it moves nothing.
+#
+# The rule for views is worth a look. How does one know, from outside, that an operation moved nothing? By asking
+# whether the result lies in the same block of memory as one of the inputs, which is the question that the clock asks,
+# too.
 
 
 class Meter:
@@ -1193,6 +1350,9 @@ def show_meter():
 # What does the door cost? For a large array nothing that can be measured. For a small one it is most of the time: a
 # product of four numbers takes NumPy a quarter of a microsecond, and the way through `__mul__`, the primitive, the
 # interpreter and a new tensor takes longer than that.
+#
+# That is the price of being able to look. Chapter 19 will ask where a training step spends its time, and the answer
+# will come out of this door; by then the price will have been worth paying.
 
 
 def show_door():
@@ -1210,6 +1370,9 @@ def show_door():
 # `use_kernels` puts them into the slots for a while. The package brings a second set, `loops`: each operation as the
 # loop over elements that defines it, in a page of Python. It is of no use for work, and of much use as a witness:
 # whatever the fast kernels do, they must agree with the definition.
+#
+# The signature has to be equal, down to the names. A kernel that takes `axis` where the primitive says `dim` would work
+# for a while, and fail at the first call that passes the parameter by name.
 
 
 @contextmanager
@@ -1243,6 +1406,11 @@ def _check_fits(name, function, source):
     ours, theirs = str(PRIMITIVES[name].signature), str(inspect.signature(function))
     if ours != theirs:
         raise ValueError(f"{source}.{name}{theirs} does not fit: the primitive's kernel is {name}{ours}")
+
+
+# What stands in `loops` for the product is what a textbook says: for each row, for each column, for each position in
+# between, multiply and add. In Python that is some hundred thousand times as much work for the interpreter as for the
+# multiplier.
 
 
 def show_kernels():
