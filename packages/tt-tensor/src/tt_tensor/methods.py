@@ -1,8 +1,8 @@
 # # Methods
 #
 # An appendix of chapter 02, and the shortest. PyTorch's users write `x.exp()` and `x.sum(1)` as often as `exp(x)` and
-# `sum(x, 1)`. Here are the methods, a line for each; what they do is written in the chapter and in `more_ops`. They come
-# in two layers, of which the class `Tensor` is made.
+# `sum(x, 1)`. Here are the methods, a line for each; what they do is written in the chapter and in `more_ops`. They
+# come in two layers, of which the class `Tensor` is made.
 
 from __future__ import annotations
 

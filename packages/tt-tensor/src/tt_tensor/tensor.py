@@ -940,7 +940,7 @@ def place(values, /, index, shape):
 def _is_basic(index):
     parts = index if isinstance(index, tuple) else (index,)
     return all(
-        p is None or p is ... or isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool) for p in parts
+        p is None or p is ... or (isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool)) for p in parts
     )
 
 
