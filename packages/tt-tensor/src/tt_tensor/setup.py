@@ -25,6 +25,10 @@ from typing import Any
 import numpy as np
 
 
+# `perf_counter` is the right clock for this. The other candidate, `time.time`, tells the hour; when the system corrects
+# it, a span of time measured with it can come out negative.
+
+
 def time_once(function: Callable, *args) -> float:
     """Seconds that one call takes, by the clock on the wall."""
     start = time.perf_counter()
@@ -46,6 +50,9 @@ def show_hurt():
 # Run it several times and take the fastest? That is popular, and for comparing two ways to add numbers it is not bad.
 # But the fastest run is the luckiest one, and a program that is slow on every second run is not as fast as its best
 # one. We take the *median*: half of the runs were faster, half slower, and a few wild ones do not matter.
+#
+# The call before the loop does not count. Whatever happens only once (memory is reserved, code is loaded, caches are
+# filled) happens there, and what we want to know is how long the *next* thousand calls will take.
 
 
 def median_time(function: Callable, *args, runs: int = 7) -> float:
@@ -63,6 +70,9 @@ def median_time(function: Callable, *args, runs: int = 7) -> float:
 # be timed one by one are timed in bundles. And since the other scarce thing is memory, one more run is made under
 # `tracemalloc`, which is told of every allocation, NumPy's included. (It slows the program down, which is why it gets a
 # run of its own.)
+#
+# A measurement without its spread is half a measurement. If the middle half of all runs lies within one percent, a
+# difference of five percent means something; if it is spread over thirty, nothing that small can be seen at all.
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,11 @@ class Measurement:
     def __str__(self) -> str:
         seconds = f"{self.seconds * 1e3:.3f} ms (spread {self.spread:.0%}, {self.runs} runs)"
         return f"{seconds}, peak {self.peak_bytes / 1e6:.1f} MB"
+
+
+# Two decisions are hidden in the next function. The bundle is chosen so that each timed stretch takes at least twenty
+# microseconds, some hundred times what the clock itself takes. And there are at least three stretches even if one call
+# takes longer than the whole span, because a median of one is no median.
 
 
 def measure(function: Callable, *args, span: float = 0.2) -> Measurement:  # exercise
@@ -108,10 +123,19 @@ def _peak_of(function: Callable, args: tuple) -> tuple[int, Any]:
         tracemalloc.stop()
 
 
+# How can one test a stopwatch? With something that takes a known time. Sleeping for two milliseconds takes two
+# milliseconds, plus what the operating system needs to notice; and an array of a million 64-bit zeros takes eight
+# million bytes, whatever else happens.
+
+
 def check_measure():
     measured = measure(lambda: time.sleep(0.002), span=0.05)
     assert 0.002 <= measured.seconds < 0.02 and measured.runs >= 3
     assert measure(np.zeros, 1_000_000, span=0.01).peak_bytes >= 8_000_000
+
+
+# Now the million numbers again, as a list and as an array, and the making of a new array. The spread tells how far each
+# of the three can be trusted.
 
 
 def show_measure():
@@ -128,6 +152,11 @@ def show_measure():
 # algebra, the BLAS, that NumPy brings along: OpenBLAS, as a rule. It contains several versions of every routine, one
 # for each family of processors, and picks one when it is loaded. Which one it picked makes a factor of two, and is not
 # easy to find out; the library itself has to be asked, through `ctypes`.
+#
+# NumPy keeps the library in a folder beside its own code, under a name that differs from system to system. So we look
+# in the three places where it may be, load it once more (which gives us the copy that is already there), and ask it two
+# questions. If there is none, because this NumPy was built with Intel's or Apple's library, the answers are `None`, and
+# nothing else in the course depends on them.
 
 
 def _openblas() -> ctypes.CDLL | None:
@@ -152,6 +181,9 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
 
 # The processor's vector instructions (SIMD) matter as much: a core with AVX2 multiplies and adds 8 numbers of 32 bits
 # in one instruction, one with AVX-512 does 16.
+#
+# Everything else NumPy tells about itself, in `show_config`: which extensions it was built for, and which of those this
+# processor has.
 
 
 def system_info() -> dict[str, Any]:  # exercise
@@ -205,6 +237,10 @@ class Problem:
         return f"{self.what}\n  -> {self.mend}"
 
 
+# Each check is one `if`, and each has been somebody's lost afternoon. A judge that can be shown another machine's
+# papers (`info`) can be tested without owning that machine.
+
+
 def check_environment(info: dict[str, Any] | None = None) -> list[Problem]:  # exercise
     """What is wrong here, each with its remedy; empty if all is well. Give `info` to judge another machine's
     `system_info()`."""
@@ -244,6 +280,9 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])
 
 
+# So let us show it the papers of an old machine, and see that it finds at least three faults, each with a remedy.
+
+
 def check_environment_names_remedies():
     old = {**system_info(), "python": "3.9.1", "numpy": "1.26.4", "blas_threads": 1, "cores": 8}
     found = check_environment(old)
@@ -268,9 +307,17 @@ def show_environment():
 _generator = np.random.default_rng(0)
 
 
+# Why one generator for everything? Because then one number repeats everything. A generator for the weights and another
+# for the order of the data would need two seeds, and somebody would set one of them.
+
+
 def generator() -> np.random.Generator:
     """The random generator that everything in this course draws from."""
     return _generator
+
+
+# It changes the state *inside* the one generator and does not replace it. Whoever has taken hold of the generator
+# earlier keeps holding the right one.
 
 
 def manual_seed(seed: int) -> None:  # exercise
@@ -294,6 +341,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
     _generator.bit_generator.state = state
 
 
+# The same seed, the same numbers; and the test leaves chance as it found it, as a test should.
+
+
 def check_same_seed_same_numbers():
     before = get_rng_state()
     manual_seed(7)
@@ -308,6 +358,9 @@ def check_same_seed_same_numbers():
 # Nine tenths of the work in a neural network is one operation, the product of two matrices. For two matrices of $n
 # \times n$ it takes $n^3$ multiplications and as many additions, $2n^3$ floating-point operations, or FLOP. Divided by
 # the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
+#
+# The product is measured for random matrices and not for zeros, because some processors are quicker with zeros; and the
+# copies are made beforehand, because we want to time the product alone.
 
 
 def matmul_gflops(size: int, dtype=np.float32) -> float:
@@ -319,6 +372,10 @@ def matmul_gflops(size: int, dtype=np.float32) -> float:
 # How good is that? A processor has a peak that it cannot exceed: cores, times cycles per second, times operations in a
 # cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units, 64
 # operations in a cycle; with AVX2 it is 32.
+#
+# Neither cores nor clock are as simple as they look. A core may be half of one, shared with a neighbour, and the clock
+# goes up when few cores work and down when wide instructions heat them. So take the formula as an order of magnitude:
+# it tells twenty percent from eighty, not eighty from ninety.
 
 
 def peak_gflops() -> float | None:
@@ -350,6 +407,10 @@ def show_gflops():
 #
 # Is the product right, and are all cores at work? A product of matrices of whole numbers can be checked without
 # rounding, row by row, by plain Python.
+#
+# Whole numbers up to nine, six products to a sum: no intermediate result exceeds a thousand, and `float32` holds whole
+# numbers up to sixteen million without rounding. So the comparison may be exact, `==`, without any tolerance. That is a
+# trick worth remembering.
 
 
 def check_matmul_is_exact_for_integers():
@@ -396,6 +457,9 @@ def show_errors():
 #    the machine falls on both.
 # 2. `bandwidth`: GB/s of copying an array of a given number of bytes.
 # 3. `seeded`: run a function with a given seed and leave the generator as it was.
+#
+# The exercises come with a solution each; try your own first. What they have in common is that measuring fairly is
+# mostly a matter of arrangement.
 
 
 def speedup(slow: Callable, fast: Callable, rounds: int = 5) -> float:  # exercise

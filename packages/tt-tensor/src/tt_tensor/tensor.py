@@ -156,10 +156,8 @@ def _first(data):
 # `_hooks` belong to gradients, and nothing in this chapter knows what a gradient is. They are here because a tensor is
 # where people look for them.
 #
-# Why not keep the list of names in the instance's dictionary, as ordinary classes do? A dictionary costs about a
-# hundred bytes for each tensor, as much as the tensor of four numbers inside it, and a look-up by hash at every access.
-# That is nothing for one tensor and a good deal for the twenty thousand that a single training step will make in
-# chapter 07.
+# Why not keep the list of names in the instance's dictionary, as ordinary classes do? A dictionary costs about as much memory as the whole array of four numbers inside it, and a look-up by hash at every access.
+# That is nothing for one tensor, and a good deal for a record of twenty thousand of them, such as chapter 07 will keep.
 
 
 class Storage:
@@ -1409,8 +1407,7 @@ def _check_fits(name, function, source):
 
 
 # What stands in `loops` for the product is what a textbook says: for each row, for each column, for each position in
-# between, multiply and add. In Python that is some hundred thousand times as much work for the interpreter as for the
-# multiplier.
+# between, multiply and add. Each of those steps is work for Python's interpreter, and next to that the multiplication itself does not count.
 
 
 def show_kernels():
