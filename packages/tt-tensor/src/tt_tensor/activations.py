@@ -24,6 +24,10 @@ def xor_points() -> tuple[Tensor, Tensor]:
     return Tensor([[0, 0], [0, 1], [1, 0], [1, 1]]), Tensor([[0], [1], [1], [0]])
 
 
+# `lstsq` finds the best linear answer there is, in the sense of the smallest squared error, so nobody can say that we
+# did not try hard enough. The column of ones gives it a constant term to play with.
+
+
 def show_hurt():
     x, wanted = xor_points()
     with_ones = np.hstack([x.numpy(), np.ones((4, 1), np.float32)])
@@ -47,6 +51,10 @@ def step(x: Tensor) -> Tensor:
     return (x > 0).to(x.dtype)
 
 
+# Here is the construction in full. The first hidden unit adds its inputs and fires above one half; the second adds them
+# and fires above one and a half. *At least one, but not both* is what XOR means.
+
+
 def check_step_solves_xor():
     x, wanted = xor_points()
     hidden = step(x @ Tensor([[1, 1], [1, 1]]) - Tensor([0.5, 1.5]))  # "at least one", "both"
@@ -63,6 +71,10 @@ def check_step_solves_xor():
 # We want functions that are not straight and have a slope nearly everywhere. And since later the slope is what
 # everything depends on, each function in this chapter comes with its derivative, derived once on paper and checked by
 # the least clever method there is: walk a little to the right, a little to the left, and look.
+#
+# Why the step in both directions? The one-sided quotient $(f(x + h) - f(x))/h$ is wrong by about $h$, the central one
+# by about $h^2$: the second-order terms of the two sides cancel. And why $10^{-6}$? A smaller step makes that error
+# smaller, but then the two function values agree in nearly all of their digits, and the difference is made of rounding.
 
 
 def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:
@@ -90,6 +102,12 @@ def relu(x, /):  # exercise
     return np.maximum(x, 0)
 
 
+# Nearly everything that is said against ReLU is said about its left half, and nearly everything in its favour comes
+# from the same place. A zero is cheap to compute and to propagate; a network in which half of the units are silent for
+# a given input is a different, smaller network for each input; and on the right side the slope is 1, so that nothing
+# shrinks from layer to layer.
+
+
 def relu_slope(x):  # exercise
     """The derivative of relu: 1 where x is positive, 0 elsewhere."""
     return (x > 0) * 1.0
@@ -100,6 +118,9 @@ def relu_slope(x):  # exercise
 #
 # $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases}
 #    \qquad \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
+#
+# `leaky` can be had without a choice, too: for slopes up to 1, the larger of $x$ and $ax$ is the right one on both
+# sides.
 
 
 @primitive
@@ -161,6 +182,11 @@ def sigmoid(x, /):  # exercise
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
+# The derivative in terms of the function itself is no accident of notation. It means that whoever has computed
+# $\sigma(x)$ has the slope nearly for free, without another exponential. `tanh` and `exp` have the same property, and
+# chapter 07 will exploit it in each of them.
+
+
 def sigmoid_slope(x):  # exercise
     """The derivative of sigmoid, s * (1 - s)."""
     s = sigmoid(x)
@@ -171,6 +197,10 @@ def sigmoid_slope(x):  # exercise
 # made it a primitive. Its slope is $1 - \tanh^2 x$. Both functions *saturate*: a few units away from zero they are
 # flat, the slope is nearly 0, and a unit that sits there learns nearly nothing. The slope of the sigmoid never exceeds
 # $\frac14$, so ten of them in a row leave at most a millionth of it.
+#
+# Before ReLU, around 2010, this was *the* problem of deep networks. Gradients that pass through ten saturated layers
+# are multiplied by ten small numbers; the layers near the input learned nothing, and people trained networks layer by
+# layer to get around it.
 
 
 def tanh_slope(x):
@@ -194,6 +224,9 @@ def softplus(x, /, beta=1.0):
 
 # `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) +
 # x\,\sigma(x)(1 - \sigma(x))$. It is made of primitives that we have, so it is a plain function.
+#
+# Why smooth at all, if ReLU works? Because its slope changes abruptly at one point, and steps that are based on slopes
+# like gradual changes better. In the transformers of part three, every model of note uses GELU or SiLU.
 
 
 def silu(x):
@@ -249,6 +282,10 @@ def _near(x):
 
 # Its derivative is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with tanh has a
 # longer one. It is an operation of its own, since a backward pass will need it often.
+#
+# Differentiate the product: $\Phi(x)$ plus $x$ times the derivative of $\Phi$, which is the density. For the form with
+# $t = \tanh u$ the chain rule gives $\frac12 (1 + t) + \frac{x}{2} (1 - t^2)\, u'$, and $u' = \sqrt{2/\pi}\,(1 + 3
+# \cdot 0.044715\, x^2)$.
 
 
 @primitive
@@ -293,6 +330,10 @@ def check_slopes():
         assert np.abs(numeric_slope(function, x) - its_slope(x)).max() < 1e-8, name
 
 
+# In the pictures the function is drawn solid and its slope dashed. Look at where the slopes are near zero: there, a
+# unit does not learn.
+
+
 def show_functions():
     import matplotlib.pyplot as plt
 
@@ -335,6 +376,10 @@ def softmax(x, /, dim):  # exercise
 # Its logarithm is wanted even more often: the next chapters but one take $\ln p$ of the right class as their measure of
 # success. Taking `log` after `softmax` throws digits away, for a probability of $10^{-50}$ is 0 in `float32`, and its
 # logarithm is minus infinity. Done in one, it is $x_i - \ln \sum_j e^{x_j}$, and nothing is lost.
+#
+# The row's largest element is subtracted here as well; and the sum that goes into the logarithm is at least 1, so that
+# its logarithm is at least 0 and never a problem. In a row of logits (0, 0, 200) the first two classes have the
+# probability $e^{-200}$, which is 0 for `float32`; but its logarithm, $-200$, is a perfectly ordinary number.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
@@ -345,6 +390,10 @@ def log_softmax(x, /, dim):  # exercise
         shifted = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
         shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
     return shifted
+
+
+# Three rows to look at. The second is the first plus 1000 and must give the same; the third has a class that is as good
+# as certain.
 
 
 def show_softmax():
@@ -366,6 +415,10 @@ def softmax_backward(p, g):  # exercise
     return p * (g - (g * p).sum(axis=1, keepdims=True))
 
 
+# The check does it the long way: it moves each of the five logits of all rows, measures how each probability answers,
+# and multiplies.
+
+
 def check_softmax_backward():
     x, g = np.random.default_rng(0).standard_normal((2, 3, 5))
     eps = 1e-6 * np.eye(5)
@@ -377,6 +430,8 @@ def check_softmax_backward():
 #
 # An activation does little arithmetic for each number, so it costs what it costs to move the number, and every
 # temporary array is another trip. For a million elements, `float32`:
+#
+# To see what a choice costs, here is `leaky_relu` as one would write it first, with `np.where`.
 
 
 def leaky_relu_by_choice(x):
@@ -457,6 +512,8 @@ def check_softmax_with_temperature():
 #
 # With a bend between them, two layers can solve XOR, and many layers can do much more. This is a network of four layers
 # that reads a digit of 64 pixels:
+#
+# It learns nothing yet, but it computes. Let us count what had to be carried.
 
 
 def show_loose_arrays():
