@@ -37,6 +37,8 @@ def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
 # ## The smallest thing that could work
 #
 # A layer is a weight, a bias, and what it does with them. So make it an object.
+#
+# A thing that has a state and does something with it is what classes are for.
 
 
 class SmallestLayer:
@@ -70,6 +72,10 @@ class SmallestLayer:
 #
 # First a word for "tensor that is meant to be learned". It differs from a tensor in what it is for, and in that it asks
 # for gradients unless told otherwise.
+#
+# Why a class of its own, if it adds one default? Because the machinery below needs to *recognise* what is to be
+# learned. A module has all sorts of tensors lying about: masks, tables, the result of the last call. What is a
+# `Parameter` is listed, saved and improved; what is not, is not. That is the whole mechanism.
 
 
 class Parameter(Tensor):
@@ -89,6 +95,11 @@ class Parameter(Tensor):
 #
 # A module has three drawers: parameters, buffers (arrays that belong to it and are saved with it, but are not learned,
 # such as running averages), and modules. `__setattr__` sorts what it is given.
+#
+# What if a name is assigned twice, first a number and then a parameter? The old entry has to go, from whichever drawer
+# it was in, or the module would have two things of the same name. And what if somebody forgets to call
+# `super().__init__()`? Then there are no drawers, and the error says so, instead of complaining about a missing
+# attribute with an underscore.
 
 
 class Registry:
@@ -143,6 +154,9 @@ class Registry:
 #
 # The tree can be walked. One function yields all modules with their dotted names, and everything else is written with
 # it. A module that appears at two places (two layers that share weights) is visited once.
+#
+# The walk is a generator, and `memo` is how a part that occurs twice is noticed: by identity, not by equality. The two
+# lists that matter most, parameters and buffers, are the same walk with a different drawer.
 
 
 class Tree(Registry):
@@ -196,6 +210,10 @@ class Tree(Registry):
 # A `Module` proper adds behaviour. Calling it runs `forward`. `train()` and `eval()` say in which mode it is, for
 # layers such as dropout that behave differently when the network is used rather than trained. `apply` does something to
 # every part.
+#
+# A remark on modes, because they cause grief. They are a property of the *module*, not of the call, so they are
+# forgotten easily: a network that was switched to evaluation stays there until somebody switches it back. Chapter 08
+# writes that switching once, and everybody else leaves it to chapter 08.
 
 
 class Behaving(Tree):
@@ -253,6 +271,10 @@ class Behaving(Tree):
 # checkpoint with a renamed layer that loads "successfully" leaves random weights in place. So it compares names and
 # shapes first, says everything that does not match, and changes nothing until all is well. Values are copied *into* the
 # parameters; they stay the same objects, which optimizers hold.
+#
+# Two conventions of PyTorch's are kept to the letter, since files depend on them. The names are paths with dots,
+# `hidden.weight`; and a tensor that two layers share appears under both of its names, so that each of them can be
+# found.
 
 
 class Module(Behaving):
@@ -311,6 +333,9 @@ def _mismatches(own, state):
 # one unit. It is one primitive, not a transpose, a product and an addition, because then its derivative can be written
 # down directly in the layout in which the weight is stored; and the bias is added in place, to an array that nobody
 # else has seen yet.
+#
+# The derivative by the weight will be $\bar y^T x$, a matrix of exactly the weight's shape. Had we written `x @
+# weight.T`, it would come out transposed, and would have to be turned around in memory, for every layer in every step.
 
 
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
@@ -321,6 +346,10 @@ def affine(x, weight, bias, /):  # exercise
     out = x @ weight.T
     out += bias
     return out
+
+
+# `affine` takes what it is given; `linear` asks first whether it fits. A mismatch here is the most frequent error of
+# all when one writes networks, so its message names both shapes and the two sizes that should have been equal.
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -356,6 +385,9 @@ def show_initialisation():
 # factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws
 # uniformly from $\pm 1/\sqrt{n}$, and so do we. The appendix `init` has the
 # other recipes of the field.
+#
+# In a layer the sizes are given once, in the order in which data flow through it: inputs, outputs. That the matrix is
+# stored the other way round is nobody's business but the layer's.
 
 
 class Linear(Module):
@@ -389,6 +421,9 @@ class Linear(Module):
 #
 # `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop.
 # Their parts are named by their positions, "0", "1", and so on, which is also how they appear in a saved state.
+#
+# Both refuse what is not a module. `Sequential(Linear(2, 2), relu)` looks right, but a function has no name, no state
+# and no place in the tree; its module form, `ReLU()`, has.
 
 
 class ModuleList(Module):
@@ -431,6 +466,10 @@ class ModuleList(Module):
         return iter(self._modules.values())
 
 
+# Order is everything here. Two matrix products and a bend do not commute, and a network whose layers run in another
+# order than they were given is another network, which often even has the right shapes.
+
+
 class Sequential(ModuleList):
     """Modules applied one after the other, in the order given."""
 
@@ -447,6 +486,9 @@ class Sequential(ModuleList):
 # ## Layers without parameters
 #
 # Activations as modules are a name and a call each. One function makes them.
+#
+# (Python's `type(name, bases, members)` is what a `class` statement calls when it is done. Ten classes that differ in
+# two words each are better made by a function than by copying.)
 
 
 def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
@@ -479,6 +521,10 @@ GELU = _activation("GELU", activations.gelu, {"approximate": "none"}, "gelu as a
 SiLU = _activation("SiLU", activations.silu, {}, "silu as a module.")
 Softmax = _activation("Softmax", activations.softmax, {"dim": -1}, "softmax as a module.")
 LogSoftmax = _activation("LogSoftmax", activations.log_softmax, {"dim": -1}, "log_softmax as a module.")
+
+
+# Two more that compute nothing worth mentioning, and are useful for that very reason. `Flatten` stands between images
+# and the first `Linear`; `Identity` fills a place that another variant of the network uses.
 
 
 class Identity(Module):
@@ -514,6 +560,11 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exer
     return x * from_numpy(np.asarray(keep / max(1 - p, 1e-12), x.dtype))
 
 
+# Three mistakes are popular enough to be listed. Taking $p$ as the probability to *keep*: with 0.1, nine tenths would
+# vanish. Forgetting the scale: the network is trained on half the signal and used on all of it. And leaving it on in
+# evaluation: the same input gives a different answer every time.
+
+
 class Dropout(Module):
     """Drops each element with probability p in training; does nothing in evaluation."""
 
@@ -533,6 +584,8 @@ class Dropout(Module):
 # ## A network
 #
 # The eight loose arrays of chapter 03, once more.
+#
+# Now the pieces fit together, and carrying is over: one name instead of eight.
 
 
 def digits_network() -> Sequential:
@@ -546,6 +599,10 @@ def show_network():
     print({name: tensor.shape for name, tensor in network.state_dict().items()})
 
 
+# Is it the same computation as before? Layer by layer, by hand, on the same weights; and the number of parameters, by
+# the formula.
+
+
 def check_network():
     network, x = digits_network(), randn(5, 64)
     by_hand = x
@@ -553,6 +610,10 @@ def check_network():
         by_hand = by_hand @ layer.weight.T + layer.bias if isinstance(layer, Linear) else relu(by_hand)
     assert np.allclose(network(x).numpy(), by_hand.numpy(), atol=1e-5)
     assert sum(p.numel() for p in network.parameters()) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
+
+
+# And what was saved goes back in. Two networks that were drawn at random give different answers, until one takes over
+# the other's state.
 
 
 def check_state_round_trip():
@@ -580,6 +641,12 @@ def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20)
                 mistakes += 1
         history.append(mistakes)
     return history
+
+
+# Two hundred points in the plane, and a line that separates them, hidden from the machine. We watch the number of
+# corrections in each pass over the data; when it reaches zero, the machine has found a line. That it must get there is
+# a theorem (Novikoff, 1962): the number of corrections is at most $(R / \gamma)^2$, where $R$ is the length of the
+# longest example and $\gamma$ the margin by which the best line separates the classes.
 
 
 def show_perceptron():
@@ -652,6 +719,9 @@ def check_residual():
     assert block(Tensor([1, 2, 3])).tolist() == [1, 2, 3] and [n for n, _ in block.named_parameters()] == [
         "inner.weight", "inner.bias",
     ]
+
+
+# For the second exercise, remember that a part may have parts of its own.
 
 
 def count_parameters(module: Module) -> dict[str, int]:  # exercise

@@ -23,6 +23,10 @@ from tt_tensor.setup import generator
 from tt_tensor.tensor import Tensor, float32, from_numpy, full, log, mean, randn, sum, tensor, zeros
 
 
+# `argmax` gives the position of the largest logit in each row; compared with the labels that gives truth values, and
+# their mean is a share.
+
+
 def accuracy_of(logits: Tensor, labels: Tensor) -> float:
     """The share of rows whose largest element stands at the position given by the label."""
     return (logits.argmax(dim=1) == labels).to(float32).mean().item()
@@ -72,6 +76,9 @@ def show_silent_broadcast():
 # its surprise at the truth is $-\ln p$: zero for $p = 1$, and growing without bound as $p$ goes to zero. A network that
 # says *certainly not a 3* about a 3 should be told so in no uncertain terms; the squared distance charges it 1, the
 # surprise any amount.
+#
+# Put differently: the surprise is the number of nats, natural units of information, that the truth carries for somebody
+# who believed in $p$. A probability of one half is worth 0.69 nats, or one bit; one tenth is worth 2.3.
 
 
 def show_surprise():
@@ -96,6 +103,10 @@ def show_surprise():
 # ## Distances
 #
 # First the family of distances. They share the two questions, about shapes and about how to reduce many numbers to one.
+#
+# `reduction` is one of three words in every loss, as in PyTorch. The mean is the usual choice, because then the loss
+# does not depend on how many examples were in the batch: a learning rate that suits batches of 32 is not off by a
+# factor of two for 64.
 
 
 def _reduced(values: Tensor, reduction: str) -> Tensor:
@@ -116,11 +127,18 @@ def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
         )
 
 
+# Nothing in the formula needs the question about shapes. The people who use it do.
+
+
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
     """Mean squared error, (x - target)**2 averaged over all elements. Raises ValueError for different shapes."""
     _same_shape("mse_loss", x, target)
     difference = x - target
     return _reduced(difference * difference, reduction)
+
+
+# For a target that is sometimes wildly off, a sensor that drops out, say, the mean of absolute differences is the more
+# robust judge: its best constant answer is the median of the targets, whereas that of the squared loss is their mean.
 
 
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -162,6 +180,10 @@ def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: flo
 # Labels are integers from 0 to the number of classes. A label equal to `ignore_index` does not count. `weight` gives
 # each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or for
 # each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
+#
+# That is quite a list of conditions, and each of them exists because its violation does not crash on its own. A label
+# of $-1$ is a valid index in NumPy, and means the last class. Labels as floats can be compared and summed. Labels of
+# shape (N, 1) broadcast. All of that would train, on nonsense.
 
 
 def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,6 +203,10 @@ def _class_ids(name: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple
     if bad.size:
         raise IndexError(f"{name}: label {bad[0]} is out of range, there are {classes} classes (0 to {classes - 1})")
     return np.where(counted, labels, 0), counted
+
+
+# To pick is `gather`'s work: from each row the element at the label's position. (The beginner's `log_p[:, labels]` is
+# something else. It picks *all* the labelled columns for every row, and gives a table of shape (N, N).)
 
 
 def nll_loss(  # exercise
@@ -218,6 +244,10 @@ def _class_weights(name, weight, classes):
 # `cross_entropy` puts the two together. Its targets may also be probabilities (floats, in the shape of the logits). And
 # `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 -
 # \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
+#
+# What is the point of `log_softmax` here, when `softmax` and `log` would do? Rows such as (1000, 0). The probability of
+# the second class is zero in any precision we have, and the logarithm of zero is minus infinity; the logits themselves
+# say that it is $-1000$.
 
 
 def cross_entropy(  # exercise
@@ -243,6 +273,9 @@ def cross_entropy(  # exercise
 
 # Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in
 # the mean, the same divisor.
+#
+# A word about the helper: a vector with one number per class has to be lined up with the dimension of the classes,
+# which is the second, wherever that stands.
 
 
 def _column(values, at, ndim):
@@ -263,6 +296,10 @@ def _uniform_surprise(log_p, target, weight, ignore_index, reduction, at):
     )
 
 
+# Probabilities as targets are the general case, of which class numbers are a special one with all the weight in one
+# place. Distillation, in chapter 18, trains on them: a large network's doubts are worth more than a plain answer.
+
+
 def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
     classes = log_p.shape[at]
     wanted = target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
@@ -278,6 +315,10 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 # is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we.
 # (Where $p$ is 0 its logarithm is never taken: the slope there would be 0 times infinity.)
 # Better is not to form $p$ at all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
+#
+# The derivation is worth doing once: $-t \ln \sigma(x) - (1 - t) \ln(1 - \sigma(x))$ with $-\ln\sigma(x) =
+# \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) = \operatorname{softplus}(x)$, and $\operatorname{softplus}(-x)
+# = \operatorname{softplus}(x) - x$.
 
 
 def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
@@ -330,6 +371,8 @@ def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", l
 # ## As modules
 #
 # A loss can be handed around as an object that remembers its options.
+#
+# There is little to it; the functions above are the losses, and the modules only keep their options.
 
 
 class Loss(Module):
@@ -384,6 +427,9 @@ def check_cross_entropy():
     assert math.isclose(cross_entropy(Tensor(logits), tensor(labels)).item(), surprise / 3, rel_tol=1e-6)
 
 
+# And the number worth knowing: ten equal logits, $\ln 10$.
+
+
 def check_uninformed_network():
     assert np.isclose(cross_entropy(zeros(7, 10), tensor([3] * 7)).item(), np.log(10))
 
@@ -394,6 +440,10 @@ def check_uninformed_network():
 # loss answers: the list of these answers is the *gradient*. It points uphill; a step against it makes the loss smaller.
 #
 # $$ \frac{\partial L}{\partial w_i} \approx \frac{L(w_i + \varepsilon) - L(w_i - \varepsilon)}{2 \varepsilon} $$
+#
+# Note how careful one has to be, even here. All elements are moved by the same method, in place, and *put back*,
+# exactly, by assigning the old value instead of subtracting what was added; adding and subtracting $\varepsilon$ would
+# leave rounding behind. And $\varepsilon$ depends on the precision, since a step that is too small disappears in it.
 
 
 def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np.ndarray:  # exercise
@@ -425,6 +475,9 @@ def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np
 # $$ \frac{\partial L}{\partial z_j} = p_j - [j = t]: $$
 #
 # what the network believes, minus what is true. With N rows and the mean, divided by N.
+#
+# It is hard to imagine a simpler gradient. It is bounded, by 1 in each element, however wrong the network is; it
+# vanishes exactly when belief and truth agree; and it needs nothing but what the forward pass has computed anyway.
 
 
 def cross_entropy_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
@@ -435,6 +488,9 @@ def cross_entropy_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
 def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
     """The gradient of mse_loss(x, target) with respect to x: 2 (x - target) / number of elements."""
     return 2 * (x - target) / x.numel()
+
+
+# The referee has been waiting for this.
 
 
 def check_gradients_by_hand():
@@ -450,6 +506,8 @@ def check_gradients_by_hand():
 #
 # Referee and loss are enough to learn. XOR with four hidden units: measure the slope of every parameter, step against
 # it, repeat.
+#
+# Seventeen numbers: eight weights and four biases in the first layer, four weights and a bias in the second.
 
 
 def xor_network() -> Sequential:
@@ -466,6 +524,10 @@ def descend(network: Module, loss: Callable[[], Tensor], rate: float, steps: int
         for parameter, gradient in gradients:
             parameter.data -= Tensor(rate * gradient, parameter.dtype)
     return history
+
+
+# The loss begins near $\ln 2 = 0.693$, the surprise of somebody who says one half to everything, as the best linear map
+# of chapter 03 did. Then it leaves that plateau.
 
 
 def show_learning():
@@ -497,6 +559,9 @@ def show_cost():
             f"{count:6d} parameters: one pass {seconds * 1e6:5.0f} us, so one step by the referee "
             f"{2 * count * seconds:8.3f} s"
         )
+
+
+# How many numbers is that? The network knows its parameters, and they know their sizes.
 
 
 def sum_of_parameters(network: Module) -> int:
@@ -591,6 +656,8 @@ def check_relative_error():
 #
 # Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when
 # one of the update lines is forgotten, for the first layer of two:
+#
+# (We use the referee for the gradients here, so that only the updating is at stake.)
 
 
 def show_forgotten_line():
