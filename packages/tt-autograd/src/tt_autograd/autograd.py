@@ -25,6 +25,9 @@ from tt_optim import xor_case, xor_gradients_by_hand
 from tt_tensor import Primitive, Tensor, install, interpreting, last_write, listening, measure, quiet, tick
 
 
+# How the effort grows, for both ways:
+
+
 def show_hurt():
     print(f"{'layers':>6s} {'lines by hand':>14s} {'runs by the referee':>20s}")
     for layers in (2, 4, 12, 96):
@@ -39,6 +42,8 @@ def show_hurt():
 #
 # Derivatives of a long computation follow from the derivatives of its steps: that is the chain rule, and a program can
 # apply it. Let each number remember the numbers that it was made of, with the local derivative for each:
+#
+# That is all the idea there is. The rest of the chapter makes it fast, safe and general.
 
 
 class Value:
@@ -102,6 +107,11 @@ RULES: dict[Primitive, tuple | Callable] = {}
 NO_GRADIENT: set[Primitive] = set()
 
 
+# Why a table, and not a method `backward` in each operation, as PyTorch has it? Because then all derivatives of the
+# framework stand in one place and can be read, checked and counted; and because a table can be added to from outside. A
+# primitive that you invent tonight gets its row tonight.
+
+
 def rule(primitive: Primitive, *shares: Callable | None, each: Callable | None = None) -> None:
     """Enter the derivatives of a primitive into the table: for each input a function (g, out, *inputs, **params) ->
     gradient.
@@ -140,6 +150,11 @@ rule(
 )  # exercise
 
 
+# The sum's rule says: every element has contributed with weight 1, so every element receives the whole of `g`. All it
+# has to do is to bring `g` back to the shape of the input, first by putting the summed dimensions back with size 1,
+# then by repeating.
+
+
 def with_summed_dims(g, x, dim, keepdim):
     """g with the dimensions that a reduction of x took away put back, with size 1."""
     if keepdim or g.ndim == x.ndim:
@@ -151,6 +166,10 @@ def with_summed_dims(g, x, dim, keepdim):
 # `expand` repeats its input, so the input's gradient ought to be the sum over the copies. The rule returns `g` as it
 # is. So do `add` and `mul` when an operand was broadcast. Instead of having each rule undo broadcasting, it is undone
 # once, centrally, for whatever comes back in the wrong shape: sum over the dimensions that were repeated.
+#
+# Two cases hide in that sentence. Dimensions that were *added* on the left have to go, so they are summed away.
+# Dimensions that had size 1 have to stay, with size 1, so they are summed and kept. Forgetting the second case is the
+# most frequent mistake in home-made autograd; it produces shapes that are nearly right.
 
 
 def unbroadcast(g, shape: tuple[int, ...]):  # exercise
@@ -164,6 +183,8 @@ def unbroadcast(g, shape: tuple[int, ...]):  # exercise
 
 # The matrix product. For matrices $C = AB$, with $\bar C$ given, $\bar A = \bar C B^T$ and $\bar B = A^T \bar C$: check
 # the shapes, nothing else fits. Vectors are treated as the row or the column that they stand for.
+#
+# The batch dimensions in front broadcast as well, and are undone by `unbroadcast` like everything else.
 
 
 def _as_matrices(g, x, y):
@@ -171,6 +192,9 @@ def _as_matrices(g, x, y):
     x = x if x.ndim > 1 else x.reshape((1, x.shape[0]))
     y = y if y.ndim > 1 else y.reshape((y.shape[0], 1))
     return g.reshape((*batch, x.shape[-2], y.shape[-1])), x, y
+
+
+# Each of the two is a single line of mathematics. The rest restores the shape of a vector.
 
 
 def _matmul_left(g, out, x, y):  # exercise
@@ -209,6 +233,9 @@ NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 # A result that has a history is a `Traced` tensor. It *is* the node of the graph: it remembers the primitive's rule,
 # the inputs and the parameters, and when it was made, as a reading of the clock of chapter 02. It holds its inputs and
 # is held by nobody but its users, so that memory goes when the last reference to a result goes: no cycles.
+#
+# A node is thus nothing but a tensor with six more fields, and a tensor that nobody asked to be traced is made exactly
+# as before. The fields are slots again: for small tensors, the record costs more than the arithmetic.
 
 
 class Traced(Tensor):
@@ -236,6 +263,8 @@ class Traced(Tensor):
 
 # Whether to record is a switch, one for each thread: a thread that evaluates a model must not stop another from
 # training it.
+#
+# (A class attribute of a `threading.local` is what every thread starts with.)
 
 
 class _Mode(threading.local):
@@ -244,6 +273,11 @@ class _Mode(threading.local):
 
 _mode = _Mode()
 _new = Traced.__new__
+
+
+# The recorder's whole work: let the others compute; if the switch is on and one of the inputs wants a gradient, turn
+# the result into a node. The inputs are remembered as they were passed, tensors and not arrays, because they are the
+# way back.
 
 
 def record(next, primitive, tensors, params):  # exercise
@@ -257,6 +291,10 @@ def record(next, primitive, tensors, params):  # exercise
     else:
         return out
     return _remembered(out._array, primitive, tensors, params)
+
+
+# Results that are no floating-point numbers, such as the positions that `argmax` gives or a cast to integers, get no
+# history. There is nothing to differentiate.
 
 
 def _remembered(array, primitive, tensors, params):
@@ -286,6 +324,9 @@ install(record)
 # That one line at import is all that connects this package to the other two. Neither of them knows of it.
 
 # ## Switching it off
+#
+# Nested use has to work, and so has leaving by an error: the switch goes back to what it was, not to *on*. The pile of
+# earlier states makes one object usable several times, which a decorator on a function that calls itself needs.
 
 
 class no_grad(ContextDecorator):  # exercise
@@ -299,6 +340,9 @@ class no_grad(ContextDecorator):  # exercise
 
     def __exit__(self, *exception):
         _mode.enabled = self._before.pop()
+
+
+# Its opposite differs in one word.
 
 
 class enable_grad(no_grad):
@@ -325,6 +369,12 @@ def is_grad_enabled() -> bool:
 # and the first share that arrives at an input puts that input on the heap. There is no recursion, so a chain of a
 # hundred thousand operations is no problem, and each node comes off once, so a graph with $2^{60}$ paths is none
 # either.
+#
+# Before the code, a small example by hand. Let $a = x \cdot x$, made at time 1, and $y = a \cdot x$, made at time 2.
+# The walk starts with $\bar y = 1$ at $y$. Its shares: $\bar a = x$, which puts $a$ on the heap, and $\bar x = a$. The
+# heap hands out $a$, all of whose consumers (just $y$) have been there. Its shares: $x$ twice for each of its two
+# factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken $x$'s share when it first arrived, and
+# gone on from there, would have been wrong.
 
 
 class Walk:
@@ -416,6 +466,9 @@ def _refuse_if_stale(node: Traced) -> None:
 # `backward` fills `.grad`, adding to what is there. `grad` hands the gradients back and leaves `.grad` alone. Both
 # start from a number, whose derivative with respect to itself is one; from anything larger, the caller has to say with
 # which weights its elements count.
+#
+# A sum of squares, a mean, a loss: in practice it is nearly always a single number, and the gradient's shape is then
+# the shape of the parameter itself.
 
 
 def _seed(output: Tensor, gradient) -> Tensor:
@@ -470,6 +523,10 @@ def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
         answer = hook(g)
         g = g if answer is None else answer
     return g
+
+
+# For a derivative of a derivative, `grad` with `create_graph=True` records the walk. What it hands back is then the
+# result of recorded operations like any other, and can be differentiated again, by nothing more than the same table.
 
 
 def grad(
@@ -532,6 +589,8 @@ def _on_the_way(outputs, inputs) -> set[int]:
 
 
 # What PyTorch's users type first:
+#
+# And the second derivative of $x^4$, by asking twice: $12x^2$.
 
 
 def check_first_derivatives():
@@ -578,6 +637,9 @@ def check_gradients(
 
 # An output of many elements is made one number by weighing its elements with fixed random weights; a plain sum would
 # not notice two elements that were swapped.
+#
+# The second-order check is the first-order check, applied to the gradient. That is all that *second order* needs to
+# mean for a referee.
 
 
 def _weighed(outputs, weights: list[Tensor]) -> Tensor:
@@ -589,6 +651,10 @@ def _weighed(outputs, weights: list[Tensor]) -> Tensor:
     for output, weight in zip(outputs, weights):
         total = total + (output * weight).sum()
     return total
+
+
+# A comparison that fails should say where. The error names the order, the input, the worst element and both opinions of
+# it.
 
 
 def _compare(scalar, watched, order, eps, atol, rtol):
@@ -608,6 +674,9 @@ def _compare(scalar, watched, order, eps, atol, rtol):
             )
 
 
+# A mixture of everything, then: broadcasting, a reduction with its dimension kept, a product of matrices, an index.
+
+
 def check_by_referee():
     random = np.random.default_rng(0)
     x, y = (Tensor(random.uniform(0.5, 2, shape), requires_grad=True) for shape in ((3, 4), (4,)))
@@ -616,6 +685,8 @@ def check_by_referee():
 
 # And the four formulas of chapter 06, which we had derived with some effort, fall out of the table, with the same
 # weights and the same numbers.
+#
+# The agreement is to twelve digits, since both do the same arithmetic; one of them was derived on paper in an evening.
 
 
 def check_by_hand():
@@ -659,6 +730,8 @@ def detect_anomaly() -> Iterator[None]:
 #
 # The nodes can be drawn. `graph` writes the record that leads to a tensor in the language of mermaid, with primitives
 # in boxes and leaves rounded.
+#
+# It walks the same way back, without a heap, since the order does not matter for drawing.
 
 
 def graph(output: Tensor) -> str:
@@ -711,6 +784,10 @@ def show_cost():
         )
 
 
+# The formula is about multiply-adds; the clock has its own opinion, because small arrays are dominated by the work
+# around the arithmetic.
+
+
 def show_time():
     network, x, labels = tt.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
 
@@ -728,6 +805,11 @@ def show_time():
 
 # And the diamonds, in the tape's own tempo: sixty of them, $2^{60}$ paths, sixty visits. A chain of twenty thousand
 # steps needs no recursion limit.
+#
+# Memory goes with the record. All intermediate results of a forward pass are alive until the walk has passed them,
+# because somebody may need them; that, and not the weights, is what fills a computer's memory in training. As soon as
+# the last reference to the loss goes, or the walk has passed, it is free. No collector of cycles is needed, because
+# there are none.
 
 
 def show_tape():

@@ -25,6 +25,10 @@ from tt_tensor import (
 )
 
 
+# In such a valley the slope points almost entirely across, hardly ever along. Whoever goes down the slope bounces from
+# wall to wall; and the steepest wall dictates how long a step may be, for all directions.
+
+
 def valley(x, y):
     """100 times steeper in y than in x; the lowest point is (0, 0)."""
     return 0.5 * (x * x + 100 * y * y)
@@ -45,6 +49,8 @@ def show_hurt():
 # ## The smallest thing that could work
 #
 # One object that has all parameters and does the same to each of them.
+#
+# Whoever calls `step` does not know how many parameters there are, and cannot forget one.
 
 
 class SmallestOptimizer:
@@ -78,6 +84,11 @@ class SmallestOptimizer:
 # PyTorch's conventions: parameters come as a list, or as a list of groups, each a dictionary with options of its own (a
 # lower rate for the first layers, say). `param_groups` is that list with the defaults filled in; changing `group["lr"]`
 # changes the next step. All that an optimizer remembers about a parameter is in `state`.
+#
+# Four things may be wrong with what is handed in, and all of them fail silently if nobody asks. An empty list (an
+# iterator that somebody has used already) updates nothing. A number or an array cannot be updated in place through us.
+# The *result* of an operation is a tensor, but changing it changes no parameter. And a parameter that is given twice is
+# updated twice.
 
 
 def _groups(parameters, defaults: dict) -> list[dict]:
@@ -111,6 +122,9 @@ def _require(name: str, value: float, fine: bool, rule: str) -> None:
 
 # A training that is interrupted has to go on with the same memory, so all of it can be saved. `state_dict` uses
 # PyTorch's arrangement: parameters are numbered in the order in which they were given.
+#
+# The groups are saved with their options, because a scheduler may have changed them. What is not saved is the
+# parameters themselves; they belong to the model, which saves its own.
 
 
 class Saved:
@@ -148,6 +162,10 @@ class Saved:
         }
 
 
+# Loading is all or nothing. The shapes are compared first, and only then anything is changed: half a state is worse
+# than none.
+
+
 def _check_memory(parameter, number, memory):
     for name, value in memory.items():
         if name != "step" and np.shape(value) != parameter.shape:
@@ -164,6 +182,9 @@ def _check_memory(parameter, number, memory):
 BLOCK = 65536
 
 
+# Only arrays that lie in memory in reading order can be cut into blocks; the others, rare, are handled in one piece.
+
+
 def _blocks(arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
     if arrays[0].size <= BLOCK or not all(a.flags.c_contiguous for a in arrays):
         yield arrays
@@ -175,6 +196,10 @@ def _blocks(arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 # NumPy lets other threads run while it works on such a block. For millions of numbers two threads are nearly twice as
 # fast as one; for thousands, starting them costs more than they do.
+#
+# What goes to the threads must not overlap, and it does not: each block of each parameter is somebody's, and nobody
+# else's. The scratch array is made per block, by whoever works on it. NumPy gets it from its own small store of
+# recently freed memory, so that costs next to nothing.
 
 
 def _run(update: Callable, jobs: list[tuple[list[np.ndarray], dict]], size: int) -> None:
@@ -192,6 +217,9 @@ def _run(update: Callable, jobs: list[tuple[list[np.ndarray], dict]], size: int)
 
 # With that the base class: `step` collects the blocks of all parameters that have a gradient (a parameter that played
 # no part has none, and is left alone) and counts steps; what an update *is*, each optimizer says in one method.
+#
+# One detail in `step` is easily overlooked. The array that is about to be changed is asked for with `writable()`, so
+# the clock of chapter 02 ticks; whoever still counts on the old weights can notice.
 
 
 class Optimizer(Saved):
@@ -242,6 +270,10 @@ class Optimizer(Saved):
         raise NotImplementedError
 
 
+# A gradient has the shape of its parameter. If it has not, something before this step is wrong, and it would be a pity
+# if broadcasting papered over it.
+
+
 def _gradient_of(parameter: Tensor) -> np.ndarray:
     assert parameter.grad is not None
     if parameter.grad.shape != parameter.shape:
@@ -261,6 +293,9 @@ def _gradient_of(parameter: Tensor) -> np.ndarray:
 # A constant slope is amplified to $g / (1 - \mu)$, ten times for 0.9; an alternating one is damped. Nesterov's variant
 # looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so pulls every weight
 # towards zero, unless the data insist.
+#
+# How large may the rate be with momentum? A rate of 0.1 with $\mu = 0.9$ moves, in the long run, as fast as a rate of 1
+# without. People who switch momentum on usually divide the rate by ten.
 
 
 class SGD(Optimizer):
@@ -309,6 +344,9 @@ class SGD(Optimizer):
 # a running average $v \leftarrow \alpha v + (1 - \alpha) g^2$, and $p \leftarrow p - \eta\, g / (\sqrt v +
 # \varepsilon)$. The small $\varepsilon$ stands *outside* the root; inside, it would be $\sqrt\varepsilon = 10^{-4}$
 # that competes with tiny gradients.
+#
+# The bookkeeping differs from paper to paper, so we follow PyTorch to the digit: where $\varepsilon$ stands, whether
+# the first step counts as 0 or 1, what the sums start with.
 
 
 class Adagrad(Optimizer):
@@ -347,6 +385,10 @@ class Adagrad(Optimizer):
         scratch += eps
         np.divide(g, scratch, out=scratch)
         p -= np.multiply(scratch, lr, out=scratch)
+
+
+# `centered` subtracts the square of the mean gradient and so divides by an estimate of the standard deviation; it was
+# used to train the first networks that played video games. With momentum, RMSprop is nearly Adam.
 
 
 class RMSprop(Optimizer):
@@ -418,6 +460,9 @@ class RMSprop(Optimizer):
 # Weight decay, added to the gradient as in SGD, would be divided by $\sqrt{\hat v}$ along with it: weights with large
 # gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight itself,
 # by the factor $1 - \eta\lambda$.
+#
+# In the code below the formula has become nine array operations on a block. Reading them one after the other is a good
+# exercise in what is *not* there: no temporary array is made, and each operation writes into something that exists.
 
 
 class Adam(Optimizer):
@@ -460,6 +505,9 @@ class Adam(Optimizer):
         p -= np.multiply(scratch, rate, out=scratch)
 
 
+# The whole difference fits into one line of `update`; as so often, it took years to see it.
+
+
 class AdamW(Adam):
     """Adam with weight decay taken out of the gradient and applied to the weight itself; as torch.optim.AdamW."""
 
@@ -490,6 +538,11 @@ def check_adam_against_the_paper():
     assert np.allclose(parameter.numpy(), p, rtol=1e-12, atol=1e-12)
 
 
+# A second check needs no formula. Whatever the gradient, 4 or a millionth or $-300$, the first step of Adam has the
+# length of the rate: the average of one number, divided by the root of the average of its square, is its sign. (If
+# $\varepsilon$ were under the root, the millionth would come out a hundred times too short.)
+
+
 def check_first_step_is_the_rate():
     for g in (4.0, 1e-6, -300.0):
         parameter = Parameter([1.0])
@@ -502,6 +555,8 @@ def check_first_step_is_the_rate():
 #
 # Rosenbrock's function (1960), $(1 - x)^2 + 100\,(y - x^2)^2$, is a curved valley with a flat floor; its lowest point
 # is $(1, 1)$. Here is how four optimizers walk it from the same place in 200 steps.
+#
+# The picture shows what the formulas do to a path. Watch where they turn, and what they do when the valley bends.
 
 
 def rosenbrock(x, y):
@@ -512,6 +567,9 @@ def rosenbrock(x, y):
 def rosenbrock_gradient(x: float, y: float) -> np.ndarray:
     """The slopes of rosenbrock in x and y."""
     return np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
+
+
+# Nothing but an optimizer and a parameter with two numbers; the gradient is written by hand.
 
 
 def walk(make: Callable[[list], Optimizer], start=(-1.2, 1.0), steps: int = 200) -> np.ndarray:
@@ -531,6 +589,11 @@ WALKERS: dict[str, Callable[[list], Optimizer]] = {
     "RMSprop": lambda p: RMSprop(p, lr=2e-2),
     "Adam": lambda p: Adam(p, lr=1e-1),
 }
+
+
+# Plain SGD creeps along the floor of the valley with the step that its walls allow. Momentum overshoots the bend and
+# comes back. RMSprop and Adam go at the same pace in both directions, whatever the slopes. None of them knows anything
+# about bananas; each has a few numbers of memory for each parameter.
 
 
 def show_paths():
@@ -554,6 +617,10 @@ def show_paths():
 # Now and then one batch gives a gradient that is a hundred times as long as usual, and one step undoes an hour.
 # Clipping shortens such a gradient. It shortens *all parameters' gradients by the same factor*, computed from their
 # common length; clipping each alone would change the direction.
+#
+# The length of all gradients together is the root of the sum of all squares, over all parameters. If it exceeds the
+# limit, all are multiplied by the same number. It is not an optimizer's business, so it stands between the gradient and
+# the step.
 
 
 def clip_grad_norm_(parameters, max_norm: float, error_if_nonfinite: bool = False) -> Tensor:  # exercise
@@ -569,6 +636,10 @@ def clip_grad_norm_(parameters, max_norm: float, error_if_nonfinite: bool = Fals
         for gradient in gradients:
             gradient.writable()[...] *= factor
     return Tensor(total)
+
+
+# The other one cuts each element off. It changes the direction, and it is here because PyTorch has it and some old
+# recipes want it.
 
 
 def clip_grad_value_(parameters, clip_value: float) -> None:
@@ -588,6 +659,10 @@ def clip_grad_value_(parameters, clip_value: float) -> None:
 # $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum \bar z,
 #    \quad \bar h = \bar z\, W_2, \quad \bar a = \bar h\,(1 - h^2),
 #    \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
+#
+# Each line below is one of the formulas. Compare the shapes while reading: $\bar z$ is (4, 1), $h$ is (4, 4), so $\bar
+# z^T h$ is (1, 4), which is the shape of the second weight. Shapes are the best proof-reader a derivation has; they do
+# not see a sign, though.
 
 
 def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> float:  # exercise
@@ -607,6 +682,9 @@ def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> flo
 #
 # The referee judges the four lines, at weights that we fix for good, because chapter 07 will be measured against the
 # same numbers.
+#
+# The weights of the saved case are values of a sine, so that anybody can write them down again; nothing in them is
+# random, and none of them is zero.
 
 
 def xor_case() -> tuple[Sequential, Tensor, Tensor]:
@@ -618,12 +696,19 @@ def xor_case() -> tuple[Sequential, Tensor, Tensor]:
     return network, x.double(), wanted.double()
 
 
+# Four comparisons, to eight decimal places.
+
+
 def check_gradients_by_hand():
     network, x, wanted = xor_case()
     xor_gradients_by_hand(network, x, wanted)
     for parameter in network.parameters():
         expected = slope(lambda: binary_cross_entropy_with_logits(network(x), wanted), parameter)
         assert np.allclose(parameter.grad.numpy(), expected, atol=1e-8)
+
+
+# And now let it learn. Loss and gradients, a step, forget, and again: this is the loop in which everything from here on
+# happens.
 
 
 def train_xor_by_hand(make: Callable[[Iterable], Optimizer], steps: int = 500) -> tuple[Module, list[float]]:
@@ -635,6 +720,9 @@ def train_xor_by_hand(make: Callable[[Iterable], Optimizer], steps: int = 500) -
         optimizer.step()
         optimizer.zero_grad()
     return network, losses
+
+
+# Four optimizers, the same task, rates that suit each. All arrive; how soon differs by a factor of ten.
 
 
 def show_xor():
@@ -655,6 +743,8 @@ def show_xor():
 # An optimizer does next to no arithmetic. A step of Adam reads parameter, gradient and two memories and writes three of
 # them back: seven numbers of four bytes for each weight, and what the formula costs beyond that is trips that could
 # have been saved. Ten million weights, the plain formula against the blocks:
+#
+# Here is the update as one writes it down from the paper, for comparison.
 
 
 def adam_by_formula(p, g, m, v, t, lr=1e-3):
@@ -763,6 +853,9 @@ def check_average_weights():
 # XOR took these lines for its gradients, for two layers and a loss: six formulas, each derived on paper. They are
 # hand-made goods for one network; add a layer, and they have to be derived again. And if one of them is wrong? Here the
 # sign of the hidden layer's part is flipped:
+#
+# Nothing about that line looks wrong. It has the right shape, and the loss does go down, since the other three
+# gradients are right.
 
 
 def show_flipped_sign():
