@@ -2,7 +2,8 @@
 #
 # An appendix of chapter 04: other ways to start. A `Linear` draws its weights uniformly from $\pm 1/\sqrt{n}$.
 # PyTorch's `nn.init` has a family of functions for those who want something else; here they are, with the same names.
-# Each overwrites a tensor in place and returns it, and all the chance in them comes from the one generator of chapter 01.
+# Each overwrites a tensor in place and returns it, and all the chance in them comes from the one generator of
+# chapter 01.
 
 from __future__ import annotations
 
