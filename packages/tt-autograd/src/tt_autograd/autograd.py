@@ -372,8 +372,7 @@ def is_grad_enabled() -> bool:
 #
 # Before the code, a small example by hand. Let $a = x \cdot x$, made at time 1, and $y = a \cdot x$, made at time 2.
 # The walk starts with $\bar y = 1$ at $y$. Its shares: $\bar a = x$, which puts $a$ on the heap, and $\bar x = a$. The
-# heap hands out $a$, all of whose consumers (just $y$) have been there. Its shares: $x$ twice for each of its two
-# factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken $x$'s share when it first arrived, and
+# heap hands out $a$, all of whose consumers (just $y$) have been there. Its shares: $\bar a\, x$ for each of its two factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken $x$'s share when it first arrived, and
 # gone on from there, would have been wrong.
 
 

@@ -44,6 +44,9 @@ from tt_tensor import (
 )
 
 
+# It uses what chapters 04 to 07 brought, a line for each of them.
+
+
 def train_xor(steps: int = 300) -> float:
     """Train an xor_network with autograd; its last loss."""
     network, (x, wanted) = xor_network(), xor_points()
@@ -77,6 +80,10 @@ def show_xor():
 # XOR has four examples and nothing to generalise to. So let us have real ones: 1,797 handwritten digits of 8 by 8
 # pixels (E. Alpaydin and C. Kaynak, 1998, from the UCI repository), small enough to come with the package. A fifth is
 # held out: the network will never be trained on it.
+#
+# The pixels are numbers from 0 to 16 in the file; divided by 16 they lie between 0 and 1, the size for which the layers
+# of chapter 04 are initialised. The fifth that is held out is chosen at random, once and for all, with a seed of its
+# own: an accuracy on held-out data means nothing if the data are held out differently each time.
 
 
 def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -89,6 +96,9 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     x, y = images.reshape(-1, 64)[order].astype(np.float32) / 16, labels[order]
     held_out = len(x) // 5
     return (from_numpy(x[held_out:]), from_numpy(y[held_out:])), (from_numpy(x[:held_out]), from_numpy(y[:held_out]))
+
+
+# Twenty of them. Some are hard for us as well: 64 pixels is not much.
 
 
 def show_digits():
@@ -112,6 +122,11 @@ def show_digits():
 # the last batches have the last word in every epoch.
 #
 # One permutation serves inputs and labels; two would tear the pairs apart.
+#
+# How much noise does a batch leave? The gradient of a batch is the mean of its examples' gradients, so it scatters
+# around the true one with a standard deviation that falls with the root of the size. Four times the batch halves the
+# noise, at four times the price. That is a bad bargain from some point on, and the reason why batches of a few dozen
+# are so common.
 
 
 class Batches:
@@ -138,6 +153,10 @@ class Batches:
             yield from_numpy(self.x[rows]), from_numpy(self.y[rows])
 
 
+# What can go wrong, and must not: an example is missing or comes twice; the last, short batch is dropped; inputs lose
+# their labels.
+
+
 def check_batches():
     x, y = Tensor(np.arange(10.0)), Tensor(np.arange(10.0) * 2)
     seen = [(a.tolist(), b.tolist()) for a, b in Batches(x, y, 4, shuffle=True)]
@@ -153,6 +172,9 @@ def check_batches():
 # With 10 examples in batches of 4, 4 and 2, the mean of three batch means counts the last two examples double. So an
 # average weighs each batch by its size. Losses and metrics (functions of outputs and targets, such as the share of
 # right answers) are averaged alike.
+#
+# The numbers are taken as the mean over their batch, which is what losses and metrics return, and multiplied by the
+# batch's size on arrival. At the end one division gives the mean over all examples, whatever the batches were.
 
 
 class Averages:
@@ -173,6 +195,10 @@ class Averages:
         return {name: total / self.count for name, total in self.totals.items()}
 
 
+# One metric comes along. It knows the two common cases: a row of logits per example with a class number, and a single
+# logit with a truth value, where the sign decides.
+
+
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """The share of right answers: the largest of the logits (N, C) stands at the class number (N,); or, for one logit
     each, its sign agrees with a target of 0 or 1."""
@@ -184,6 +210,10 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 Metrics = Sequence[Callable[[Tensor, Tensor], Any]]
 
 
+# Measuring must not leave a record. A metric that is computed from the outputs would otherwise be one more consumer in
+# the graph, and keep all of it alive.
+
+
 def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) -> dict[str, float]:
     with no_grad():
         return {"loss": loss.item(), **{metric.__name__: float(metric(outputs, targets)) for metric in metrics}}
@@ -193,6 +223,9 @@ def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) 
 #
 # Three things have to be right: evaluation mode, nothing recorded, and the mode that was there before restored, even if
 # something fails.
+#
+# The mode is restored in `finally`, so that an interrupted validation, by an error or by Ctrl-C, does not leave a model
+# that never drops anything again.
 
 
 def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics = ()) -> dict[str, float]:  # exercise
@@ -218,6 +251,10 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
 # can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway. For the sum to
 # be exactly that of the large batch, each loss is multiplied by its size and the total divided by the number of
 # examples.
+#
+# There is one more thing that a careful loop does. If the loss is not a finite number, going on is pointless: the next
+# step would make all weights `nan`, and the checkpoint after it would save them. So the training stops and says what
+# may help.
 
 
 def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> None:  # exercise
@@ -250,6 +287,8 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> Non
 # noticed and not trained on, and a file that is written under another name and renamed when it is complete, so that
 # whoever looks finds the old checkpoint or the new one, never half of one. The format is safetensors, which other
 # programs can read and which, unlike a pickle, runs no code when it is loaded.
+#
+# What goes in comes out, with types and nesting.
 
 
 def check_checkpoint_round_trip():
@@ -270,6 +309,9 @@ def check_checkpoint_round_trip():
 # ## The run
 #
 # A `Run` is where a training stands. Its `state_dict` is the list from above, word for word.
+#
+# Note the two states of chance in the list. `random` is where chance stands now; it decides about the next dropout
+# mask. `start_of_epoch` is where it stood when the order of this epoch was drawn.
 
 
 class Run:
@@ -349,6 +391,10 @@ def _state_of(data) -> dict | None:
 # ## fit
 #
 # All that is left is to put the pieces in order.
+#
+# It is a function of four things that know nothing of each other: a model, a loss, an optimizer, data. Everything else
+# is optional and has a name. An image network, a language model, a perceptron on XOR: `fit` sees inputs that go into
+# the model, outputs and targets that go into the loss, and a number that comes out.
 
 
 def fit(
@@ -408,6 +454,11 @@ def fit(
     return run.history
 
 
+# An epoch is a loop over groups of batches. `islice` takes the next few from the iterator, fewer at the end, and
+# nothing when there is no more. The work is in `_step`; what is added here is telling others: the callbacks, the bar,
+# the file.
+
+
 def _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint, every) -> None:
     run.model.train()
     if not run.batch:
@@ -429,6 +480,9 @@ def _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint, 
         )
 
 
+# The bar is tqdm's. It draws itself in a terminal and stays silent in a pipe, a log file, or while this page is built.
+
+
 def _bar(run: Run, epochs: int, progress: bool | None):
     from tqdm import tqdm
 
@@ -442,11 +496,16 @@ def _bar(run: Run, epochs: int, progress: bool | None):
 # ## It runs
 #
 # A network of 64, 64 and 10 units on the digits. Nothing in this call is about digits.
+#
+# Sixty-four units in the middle; 4,810 numbers in all.
 
 
 def digits_classifier(dropout: float = 0.0) -> Sequential:
     """64 pixels, 64 hidden units, 10 logits."""
     return Sequential(Linear(64, 64), ReLU(), Dropout(dropout), Linear(64, 10))
+
+
+# The call to `fit` could be about anything.
 
 
 def train_digits(epochs: int = 30, **options) -> tuple[Module, History]:
@@ -475,6 +534,10 @@ def show_training():
 #
 # "As if nothing had happened" is a claim that can be checked: train for four epochs; and train again, but stop in the
 # middle of the second epoch, throw everything away, and resume from the file. Every weight must have the same bits.
+#
+# The power cut is a callback that raises the exception that Ctrl-C raises, after the seventh step: that is in the
+# middle of the second epoch, one step after a checkpoint, so that one step is lost and has to be repeated. Dropout is
+# on, so that chance matters in every step.
 
 
 class _PowerCut(Callback):
@@ -497,6 +560,9 @@ def _short_training(path, callbacks=(), resume=False) -> Module:
     return model
 
 
+# The comparison is `array_equal`. Not nearly equal: equal.
+
+
 def check_resume_bit_for_bit():
     with tempfile.TemporaryDirectory() as folder:
         whole = _short_training(Path(folder) / "whole")
@@ -511,6 +577,9 @@ def check_resume_bit_for_bit():
 #
 # What does the comfort cost? The same number of steps with `fit` and with the five lines from the beginning of the
 # chapter, on the digits:
+#
+# What does `fit` do in a step that the bare loop does not? It measures the loss, checks it, adds it to an average,
+# updates a bar. On a network as small as this one can see that; on any network worth waiting for one cannot.
 
 
 def show_cost():
@@ -566,6 +635,8 @@ def show_errors():
 #    often better than the weights themselves.
 # 3. `find_rate`: train for some steps while the rate grows from tiny to huge, and return rates and losses; the best
 #    rate lies a little before the loss explodes (Smith, 2015).
+#
+# For the first of them, remember `np.add.at` from chapter 02: pairs of (label, answer) occur more than once.
 
 
 def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise
@@ -654,6 +725,9 @@ def check_find_rate():
 #
 # The network reads 97 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads
 # them as before.
+#
+# The pictures are 8 pixels wide, so a shift by two is a quarter of the width; but the digits are drawn in the middle,
+# and hardly anything is lost at the edge.
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
