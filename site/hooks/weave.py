@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import concurrent.futures
 import hashlib
 import html
 import io
@@ -208,6 +207,7 @@ def experiments(module_name: str) -> dict[str, dict]:
 
 
 def _experiment(show, name: str) -> dict:
+    import_module("tt_tensor.setup").manual_seed(0)  # so that an experiment gives the same numbers when it runs alone
     printed = io.StringIO()
     with redirect_stdout(printed):
         result = show()
@@ -436,10 +436,9 @@ def written(root: Path = ROOT) -> list[Chapter | Appendix]:
 
 
 def weave(entries: list[Chapter | Appendix], root: Path = ROOT) -> dict[str, str]:
-    """The Markdown page of every entry, by slug; two chapters run at a time."""
+    """The Markdown page of every entry, by slug. One chapter runs at a time: what it measures should be the machine's."""
     course = read_curriculum(root)
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        outputs = list(pool.map(lambda entry: outputs_of(entry, root), entries))
+    outputs = [outputs_of(entry, root) for entry in entries]
     return {entry.slug: page(entry, output, course, root) for entry, output in zip(entries, outputs, strict=True)}
 
 
