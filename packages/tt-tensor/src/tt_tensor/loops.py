@@ -27,7 +27,7 @@ import numpy as np
 
 def _each(function: Callable, *arrays: np.ndarray, dtype: Any = None) -> np.ndarray:
     spread = np.broadcast_arrays(*arrays)
-    out = np.empty(spread[0].shape, dtype or np.result_type(*arrays))
+    out = np.empty(spread[0].shape, dtype or _common(*arrays))
     with np.errstate(over="ignore", invalid="ignore"):
         for place in np.ndindex(out.shape):
             out[place] = function(*(array[place].item() for array in spread))
@@ -36,6 +36,10 @@ def _each(function: Callable, *arrays: np.ndarray, dtype: Any = None) -> np.ndar
 
 def _float(x: np.ndarray) -> np.dtype:
     return x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
+
+
+def _common(*arrays: np.ndarray) -> np.dtype:
+    return np.result_type(*([a for a in arrays if a.dtype.kind == "f"] or arrays))
 
 
 # Python raises an error where floating-point arithmetic has an answer: `math.exp(1000)` is an OverflowError, not `inf`.
@@ -234,7 +238,7 @@ def logical_or(x, y, /):
 
 
 def choose(mask, x, y, /):
-    return _each(lambda m, v, w: v if m else w, mask, x, y, dtype=np.result_type(x, y))
+    return _each(lambda m, v, w: v if m else w, mask, x, y, dtype=_common(x, y))
 
 
 # ## The matrix product
@@ -249,7 +253,7 @@ def matmul(x, y, /):
     rows, columns = x[None] if x.ndim == 1 else x, y[:, None] if y.ndim == 1 else y
     stack = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
     rows, columns = np.broadcast_to(rows, stack + rows.shape[-2:]), np.broadcast_to(columns, stack + columns.shape[-2:])
-    out = np.empty((*stack, rows.shape[-2], columns.shape[-1]), np.result_type(x, y))
+    out = np.empty((*stack, rows.shape[-2], columns.shape[-1]), _common(x, y))
     for place in np.ndindex(stack):
         _product(rows[place].tolist(), columns[place].tolist(), out[place])
     kept = ([-2] if x.ndim == 1 else []) + ([-1] if y.ndim == 1 else [])
@@ -266,8 +270,6 @@ def _product(rows: list, columns: list, out: np.ndarray) -> None:
 
 
 def affine(x, weight, bias, /):
-    if x.dtype.kind != "f":
-        x = x.astype(weight.dtype)
     return add(matmul(x, permute(weight, (1, 0))), bias)
 
 
@@ -332,7 +334,7 @@ def flip(x, /, dim):
 
 def _fold(function: Callable, x: np.ndarray, dim, keepdim: bool, dtype: Any) -> np.ndarray:
     for d in () if dim is None else dim if isinstance(dim, tuple) else (dim,):
-        if not -x.ndim <= d < builtins.max(x.ndim, 1):
+        if not -builtins.max(x.ndim, 1) <= d < builtins.max(x.ndim, 1):
             raise IndexError(f"dimension {d} does not exist: the tensor has {x.ndim} dimensions")
     gone = (
         set(range(x.ndim))
@@ -401,7 +403,7 @@ def amin(x, /, dim=None, keepdim=False):
 
 
 def _line_by_line(function: Callable[[list], list], x: np.ndarray, dim: int, dtype: Any) -> np.ndarray:
-    if not -x.ndim <= dim < builtins.max(x.ndim, 1):
+    if not -builtins.max(x.ndim, 1) <= dim < builtins.max(x.ndim, 1):
         raise IndexError(f"dimension {dim} does not exist: the tensor has {x.ndim} dimensions")
     lines, out = x.reshape(x.shape or (1,)), np.empty(x.shape or (1,), dtype)
     dim %= lines.ndim
@@ -484,7 +486,7 @@ def concat(*tensors, dim=0):
     dim %= first.ndim
     if builtins.any(t.shape[:dim] + t.shape[dim + 1 :] != first.shape[:dim] + first.shape[dim + 1 :] for t in tensors):
         raise ValueError("only the sizes along the joined dimension may differ")
-    out = np.empty((*first.shape[:dim], builtins.sum(sizes), *first.shape[dim + 1 :]), np.result_type(*tensors))
+    out = np.empty((*first.shape[:dim], builtins.sum(sizes), *first.shape[dim + 1 :]), _common(*tensors))
     for i, tensor in enumerate(tensors):
         for p in np.ndindex(tensor.shape):
             out[(*p[:dim], builtins.sum(sizes[:i]) + p[dim], *p[dim + 1 :])] = tensor[p]

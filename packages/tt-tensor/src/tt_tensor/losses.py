@@ -235,7 +235,7 @@ def _class_weights(name, weight, classes):
         raise ValueError(
             f"{name}: weight needs one number for each of the {classes} classes, its shape is {weight.shape}"
         )
-    return weight.numpy()
+    return weight.numpy() if weight.dtype.kind == "f" else weight.numpy().astype(float32)
 
 
 # The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a

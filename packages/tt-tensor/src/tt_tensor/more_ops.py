@@ -142,6 +142,8 @@ def clip(x, /, min=None, max=None):
     """Each element, or the bound if it lies outside."""
     if min is None and max is None:
         raise ValueError("clip needs min, max or both")
+    if isinstance(min, float) or isinstance(max, float):
+        x = _floating(x)
     return np.clip(x, min, max)
 
 

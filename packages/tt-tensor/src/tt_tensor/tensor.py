@@ -126,14 +126,14 @@ def as_array(data, dtype=None) -> np.ndarray:  # exercise
     if dtype is None and not isinstance(data, (np.ndarray, np.generic)):
         dtype = _dtype_of_list(data)
     try:
-        array = np.array(data, dtype=dtype)
+        array = np.array(data)
     except (ValueError, TypeError) as error:
         raise type(error)(
-            f"cannot make a tensor of this data: {error}. Rows must have equal lengths and hold numbers."
+            "cannot make a tensor of this data: rows must have equal lengths and hold numbers"
         ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds real numbers; this data has NumPy dtype {array.dtype}")
-    return array
+    return array if dtype is None else array.astype(dtype, copy=False)
 
 
 # A list may hold tensors or arrays (`Tensor([x.mean(), y.mean()])`); then the wish of whoever made the first of them
@@ -419,7 +419,9 @@ class Elementwise(Primitive):
         try:
             same = x._array.dtype is y._array.dtype
         except AttributeError:
-            return _call_with_others(self, (x, y), {})
+            if isinstance(x, (np.ndarray, np.generic)) and not isinstance(y, Storage):
+                return self.kernel(x, y)
+            return self(*_all_tensors((x, y)))
         if not same:
             x, y = _one_dtype(x, y)
         return (_here.top or _installed[-1])(self, (x, y), _NO_PARAMS)

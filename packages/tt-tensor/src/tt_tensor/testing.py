@@ -26,6 +26,9 @@ class Sample:
     arrays: tuple[np.ndarray, ...]
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self):
+        object.__setattr__(self, "arrays", tuple(map(np.asarray, self.arrays)))
+
 
 class Draw:
     """Makes the choices of which a sample is built; subclasses say how to `pick`.
@@ -116,13 +119,18 @@ class Op:
     differentiable: tuple[int, ...] | None = None
     misuses: tuple[Misuse, ...] = ()
 
-    def samples(self) -> Iterator[Sample]:
-        """Every sample of this operation, the same in each run."""
-        return every_sample(self.sampler)
+    def samples(self, most: int | None = None) -> list[Sample]:
+        """Every sample of this operation, or at most so many, evenly spread over all; the same in each run."""
+        every = list(every_sample(self.sampler))
+        return every if most is None else every[:: -(-len(every) // most)]
 
     def in_torch(self, torch: Any) -> Callable:
         """The counterpart, given the module torch."""
         return attrgetter(self.torch)(torch) if isinstance(self.torch, str) else self.torch(torch)
+
+    def tensors(self, sample: Sample, dtype: Any = np.float64) -> list[tt.Tensor]:
+        """The arrays of the sample as tensors of the same strides, floats as `dtype`."""
+        return [tt.from_numpy(a.astype(dtype, copy=False) if a.dtype.kind == "f" else a) for a in sample.arrays]
 
     def watched(self, sample: Sample) -> list[int]:
         """Which arrays of the sample have a gradient."""
@@ -835,7 +843,7 @@ LAYERS = [
 def _distance(name: str, *options: dict) -> Op:
     function = getattr(tt, name)
     refused = _refuses(
-        (lambda: function(_x(4, 1), _x(4)), ValueError, name, "(4, 1)", "(4,)"),
+        (lambda: function(_x(4, 1), _x(4)), ValueError, "(4, 1)", "(4,)"),
         (lambda: function(_x(4), _x(4), reduction="average"), ValueError, "average", "mean"),
     )
     return Op(name, function, _NN + name, _regression(normal, None, *options), misuses=refused)
@@ -844,9 +852,9 @@ def _distance(name: str, *options: dict) -> Op:
 def _of_labels(name: str, sampler: Sampler) -> Op:
     function = getattr(tt, name)
     refused = _refuses(
-        (lambda: function(_x(2, 3), _ids(0, 3)), IndexError, name, "3", "3 classes"),
+        (lambda: function(_x(2, 3), _ids(0, 3)), IndexError, "label 3", "3 classes"),
         (lambda: function(_x(2, 3), _ids(0, -1)), IndexError, "-1"),
-        (lambda: function(_x(2, 3), _x(2)), TypeError, name, "float32", "integers"),
+        (lambda: function(_x(2, 3), _x(2)), TypeError, "float32", "integers"),
         (lambda: function(_x(2, 3), _ids(0, 1, 2)), ValueError, "(2, 3)", "(3,)"),
         (lambda: function(_x(2, 3), _ids(0, 1), weight=_x(2)), ValueError, "weight", "3 classes", "(2,)"),
     )
