@@ -42,8 +42,6 @@ def show_hurt():
 #
 # Derivatives of a long computation follow from the derivatives of its steps: that is the chain rule, and a program can
 # apply it. Let each number remember the numbers that it was made of, with the local derivative for each:
-#
-# That is all the idea there is. The rest of the chapter makes it fast, safe and general.
 
 
 class Value:
@@ -70,7 +68,7 @@ def check_value():
     assert (x.gradient, y.gradient) == (5.0, 3.0)
 
 
-# Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in `backward` is essential: a
+# That is all the idea there is. Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in `backward` is essential: a
 # value that is used twice hears from both uses. Now let every step use the previous result twice, and count.
 
 
@@ -83,7 +81,7 @@ def show_diamonds():
 
 
 # Three steps more take eight times as long, because `backward` walks along every *path* from the result to `x`, and
-# each step doubles the paths. Sixty steps would take longer than the universe has existed. It is recursive as well, and
+# each step doubles the paths. Sixty steps would take some five thousand years. It is recursive as well, and
 # gives up at a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
 
 # ## The idea: write down what comes through the door

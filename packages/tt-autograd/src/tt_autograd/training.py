@@ -723,7 +723,7 @@ def check_find_rate():
 
 # ## What hurts next
 #
-# The network reads 97 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads
+# The network reads some 98 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads
 # them as before.
 #
 # The pictures are 8 pixels wide, so a shift by two is a quarter of the width; but the digits are drawn in the middle,

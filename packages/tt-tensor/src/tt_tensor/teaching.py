@@ -20,10 +20,11 @@ def expect(call: str, got: Any, wanted: Any, *causes: str | tuple[Any, str], see
     __tracebackhide__ = True
     outcome = _outcome(got)
     if not _fits(wanted, outcome, tolerance):
-        certain = [cause[1] for cause in causes if not isinstance(cause, str) and _fits(cause[0], outcome, tolerance)]
-        fitting = certain + [f"Likely: {cause}" for cause in causes if isinstance(cause, str)]
-        lines = [f"{call} {_told(outcome, wanted)}, expected {_shown(wanted, outcome)}.", *fitting[:1], f'See "{see}".']
-        raise AssertionError("\n".join(lines)) from None
+        pairs = [cause for cause in causes if not isinstance(cause, str)]
+        known = [text for evidence, text in pairs if _fits(evidence, outcome, max(tolerance, 1e-4))]
+        likely = [f"Likely: {cause}" for cause in causes if isinstance(cause, str)]
+        first = f"{call} {_told(outcome, wanted)}, expected {_shown(wanted, outcome)}."
+        raise AssertionError("\n".join([first, *(known + likely)[:1], f'See "{see}".'])) from None
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class between:
 
 def _outcome(got):
     if not callable(got):
-        return got
+        return _plain(got)
     try:
         with np.errstate(all="ignore"):
-            return got()
+            return _plain(got())
     except Exception as error:
         return error
+
+
+def _plain(value):
+    return np.asarray(value) if hasattr(value, "__array__") else value
 
 
 def _fits(evidence, outcome, tolerance) -> bool:
