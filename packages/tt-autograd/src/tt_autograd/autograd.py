@@ -255,6 +255,9 @@ class Traced(Tensor):
         """Keep `.grad` of this result, too, in the next backward pass."""
         self._watched = True
 
+    def __reduce_ex__(self, protocol):
+        raise RuntimeError(f"a result with a history ({self._primitive.name}) cannot be copied or pickled; use .detach() or .clone()")
+
     def _history(self):
         return f"grad_fn=<{self._primitive.name}>"
 

@@ -252,6 +252,10 @@ class Optimizer(Saved):
                     size += arrays[0].size
         _run(self.update, jobs, size)
 
+    def __repr__(self) -> str:
+        groups = (", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
     def _remember(self, parameter: Tensor) -> dict:
         self.state[parameter] = {"step": 0, **{name: self.first_memory(parameter, name) for name in self.memory}}
         return self.state[parameter]

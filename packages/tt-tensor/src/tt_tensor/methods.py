@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tt_tensor as tt  # looked up when a method is called, by which time the package is complete
 
 # ## Element by element
@@ -42,7 +44,21 @@ class LongTail:
 
 # ## Many numbers to few
 #
-# Reductions take `dim` and `keepdim`; the others in this layer pick, cut or sort along a dimension.
+# Reductions take `dim` and `keepdim`; the others in this layer pick, cut or sort along a dimension. Whoever comes from
+# NumPy says `axis` and `keepdims`. PyTorch takes both pairs of names, and so do these methods.
+
+
+def numpy_names(method):
+    """A reduction that also answers to axis= and keepdims=."""
+
+    @functools.wraps(method)
+    def reduction(self, *args, **options):
+        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if theirs in options:
+                options[ours] = options.pop(theirs)
+        return method(self, *args, **options)
+
+    return reduction
 
 
 class Reducing:
@@ -50,20 +66,34 @@ class Reducing:
 
     __slots__ = ()
 
+    @numpy_names
     def sum(self, dim=None, keepdim=False): return tt.sum(self, dim=dim, keepdim=keepdim)  # exercise
+    @numpy_names
     def mean(self, dim=None, keepdim=False): return tt.mean(self, dim, keepdim)
+    @numpy_names
     def var(self, dim=None, correction=1, keepdim=False): return tt.var(self, dim, correction, keepdim)
+    @numpy_names
     def std(self, dim=None, correction=1, keepdim=False): return tt.std(self, dim, correction, keepdim)
+    @numpy_names
     def prod(self, dim=None, keepdim=False): return tt.prod(self, dim=dim, keepdim=keepdim)
+    @numpy_names
     def max(self, dim=None, keepdim=False): return tt.max(self, dim, keepdim)
+    @numpy_names
     def min(self, dim=None, keepdim=False): return tt.min(self, dim, keepdim)
+    @numpy_names
     def amax(self, dim=None, keepdim=False): return tt.amax(self, dim=dim, keepdim=keepdim)
+    @numpy_names
     def amin(self, dim=None, keepdim=False): return tt.amin(self, dim=dim, keepdim=keepdim)
+    @numpy_names
     def argmax(self, dim=None, keepdim=False): return tt.argmax(self, dim=dim, keepdim=keepdim)
+    @numpy_names
     def argmin(self, dim=None, keepdim=False): return tt.argmin(self, dim=dim, keepdim=keepdim)
+    @numpy_names
     def any(self, dim=None, keepdim=False): return tt.any(self, dim=dim, keepdim=keepdim)
+    @numpy_names
     def all(self, dim=None, keepdim=False): return tt.all(self, dim=dim, keepdim=keepdim)
     def cumsum(self, dim): return tt.cumsum(self, dim=dim)
+    @numpy_names
     def logsumexp(self, dim, keepdim=False): return tt.logsumexp(self, dim, keepdim)
     def gather(self, dim, index): return tt.gather(self, dim, index)
     def split(self, size, dim=0): return tt.split(self, size, dim)

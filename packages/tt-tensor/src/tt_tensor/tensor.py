@@ -182,6 +182,10 @@ class Storage:
         """How many numbers there are."""
         return self._array.size
 
+    def dim(self) -> int:
+        """The number of dimensions, `ndim` under PyTorch's other name."""
+        return self._array.ndim
+
     def size(self, dim: int | None = None):
         """The shape, or the length of one dimension."""
         return self.shape if dim is None else self.shape[dim]
