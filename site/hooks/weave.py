@@ -207,7 +207,8 @@ def experiments(module_name: str) -> dict[str, dict]:
 
 
 def _experiment(show, name: str) -> dict:
-    import_module("tt_tensor.setup").manual_seed(0)  # so that an experiment gives the same numbers when it runs alone
+    if seed := getattr(sys.modules.get("tt_tensor.setup"), "manual_seed", None):
+        seed(0)  # so that an experiment gives the same numbers when it runs alone
     printed = io.StringIO()
     with redirect_stdout(printed):
         result = show()
@@ -436,7 +437,7 @@ def written(root: Path = ROOT) -> list[Chapter | Appendix]:
 
 
 def weave(entries: list[Chapter | Appendix], root: Path = ROOT) -> dict[str, str]:
-    """The Markdown page of every entry, by slug. One chapter runs at a time: what it measures should be the machine's."""
+    """The Markdown page of every entry, by slug. One chapter runs at a time, so that it measures the machine alone."""
     course = read_curriculum(root)
     outputs = [outputs_of(entry, root) for entry in entries]
     return {entry.slug: page(entry, output, course, root) for entry, output in zip(entries, outputs, strict=True)}

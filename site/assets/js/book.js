@@ -2,22 +2,18 @@
 (() => {
   const assets = new URL("..", document.currentScript.src);
 
-  function script(path) {
+  function load(tag, properties) {
     return new Promise((resolve, reject) => {
-      const element = document.createElement("script");
-      Object.assign(element, { src: new URL(path, assets), onload: resolve, onerror: () => reject(new Error(`cannot load ${path}`)) });
-      document.head.append(element);
+      const failed = () => reject(new Error(`cannot load ${properties.src || properties.href}`));
+      document.head.append(Object.assign(document.createElement(tag), properties, { onload: resolve, onerror: failed }));
     });
   }
-
-  function style(path) {
-    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL(path, assets) }));
-  }
+  const script = path => load("script", { src: new URL(path, assets) });
+  const style = path => load("link", { rel: "stylesheet", href: new URL(path, assets) });
 
   // \(...\) is a formula in the line, \[...\] one that stands alone: arithmatex leaves them in elements of their own.
   async function formulas(elements) {
-    style("katex/katex.min.css");
-    await script("katex/katex.min.js");
+    await Promise.all([style("katex/katex.min.css"), script("katex/katex.min.js")]);
     for (const element of elements) {
       const [, open, formula] = element.textContent.trim().match(/^(\\\(|\\\[)([^]*)\\[)\]]$/);
       katex.render(formula, element, { displayMode: open === "\\[", throwOnError: true });
