@@ -39,7 +39,7 @@ def test_the_input_stays_as_it_was():
             x,
             [-1, 2],
             "The function has written into the input; make a new array for the result.",
-            see="ReLU" if name == "relu" else "The idea: bend, and have a slope",
+            see="The idea: bend, and have a slope",
         )
 
 
@@ -47,20 +47,20 @@ def test_gelu_is_the_exact_one_unless_asked_otherwise():
     approximations = [
         (0.845795, "This is the sigmoid approximation, x * sigmoid(1.702 x)."),
         (0.841192, "This is the tanh approximation."),
-        (0.842165, "The constant is not sqrt(2 / pi) = 0.7979."),
+        (0.838979, "The constant is not sqrt(2 / pi) = 0.7979."),
     ]
     expect(
         "gelu(1)",
-        lambda: tt.gelu(tt.Tensor([1.0], tt.float64)),
-        [0.841345],
+        lambda: tt.gelu(tt.Tensor(1.0, tt.float64)).item(),
+        0.841345,
         *approximations,
         see="Smooth relatives of ReLU",
         tolerance=1e-6,
     )
     expect(
         'gelu(1, approximate="tanh")',
-        lambda: tt.gelu(tt.Tensor([1.0], tt.float64), approximate="tanh"),
-        [0.841192],
+        lambda: tt.gelu(tt.Tensor(1.0, tt.float64), approximate="tanh").item(),
+        0.841192,
         approximations[0],
         approximations[2],
         see="Smooth relatives of ReLU",

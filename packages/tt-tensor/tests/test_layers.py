@@ -35,6 +35,13 @@ class Note(tt.Module):
 
 
 def test_linear_is_a_product_and_a_bias():
+    expect(
+        "shape of Linear(4, 2).bias",
+        lambda: tt.Linear(4, 2).bias.shape,
+        (2,),
+        "The bias holds one number for each output: of shape (out,) it can broadcast over the batch.",
+        see=LINEAR,
+    )
     x, layer = tt.Tensor([[1, 2], [3, 4], [5, 6]]), linear_with([[1, 1], [1, -1]], [10, 20])
     expect(
         "Linear(2, 2) with weight [[1, 1], [1, -1]] and bias [10, 20] of [[1, 2], [3, 4], [5, 6]]",
@@ -43,13 +50,6 @@ def test_linear_is_a_product_and_a_bias():
         ([[33, -11], [37, -11], [41, -11]], "The bias was added to the input: add it after the product."),
         ([[3, -1], [7, -1], [11, -1]], "The bias is missing."),
         (ValueError, "The bias must broadcast over the batch: its shape is (out,), and it is added last."),
-        see=LINEAR,
-    )
-    expect(
-        "shape of Linear(4, 2).bias",
-        lambda: tt.Linear(4, 2).bias.shape,
-        (2,),
-        "The bias holds one number for each output.",
         see=LINEAR,
     )
     expect(
