@@ -68,8 +68,9 @@ def check_value():
     assert (x.gradient, y.gradient) == (5.0, 3.0)
 
 
-# That is all the idea there is. Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in `backward` is essential: a
-# value that is used twice hears from both uses. Now let every step use the previous result twice, and count.
+# That is all the idea there is. Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in
+# `backward` is essential: a value that is used twice hears from both uses. Now let every step use the previous result
+# twice, and count.
 
 
 def show_diamonds():
@@ -81,8 +82,8 @@ def show_diamonds():
 
 
 # Three steps more take eight times as long, because `backward` walks along every *path* from the result to `x`, and
-# each step doubles the paths. Sixty steps would take some five thousand years. It is recursive as well, and
-# gives up at a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
+# each step doubles the paths. Sixty steps would take some five thousand years. It is recursive as well, and gives up at
+# a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
 
 # ## The idea: write down what comes through the door
 #
@@ -256,7 +257,8 @@ class Traced(Tensor):
         self._watched = True
 
     def __reduce_ex__(self, protocol):
-        raise RuntimeError(f"a result with a history ({self._primitive.name}) cannot be copied or pickled; use .detach() or .clone()")
+        name = self._primitive.name
+        raise RuntimeError(f"a result with a history ({name}) cannot be copied or pickled; use .detach() or .clone()")
 
     def _history(self):
         return f"grad_fn=<{self._primitive.name}>"
@@ -373,12 +375,13 @@ def is_grad_enabled() -> bool:
 #
 # Before the code, a small example by hand. Let $a = x \cdot x$, made at time 1, and $y = a \cdot x$, made at time 2.
 # The walk starts with $\bar y = 1$ at $y$. Its shares: $\bar a = x$, which puts $a$ on the heap, and $\bar x = a$. The
-# heap hands out $a$, all of whose consumers (just $y$) have been there. Its shares: $\bar a\, x$ for each of its two factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken $x$'s share when it first arrived, and
+# heap hands out $a$, all of whose consumers (just $y$) have been there. Its shares: $\bar a\, x$ for each of its two
+# factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken $x$'s share when it first arrived, and
 # gone on from there, would have been wrong.
 
 
-class Walk:
-    """One pass from results back to the tensors that they were computed from."""
+class Arrivals:
+    """What has arrived for each tensor so far, and the nodes that wait for their turn."""
 
     def __init__(self, outputs, seeds, create_graph: bool):
         self.on_arrays, self.create_graph = not create_graph and not listening(), create_graph
@@ -400,6 +403,15 @@ class Walk:
             heappush(self.heap, (-tensor._made, tensor))
         else:
             self.leaves.append(tensor)
+
+
+# Everything that is reached requires a gradient, and is a node or a leaf. Nodes go on the heap, with the negative of
+# their time, because Python's heap hands out the smallest first. No two nodes have the same time. Leaves have no
+# inputs; they are kept aside until the end, when all that can arrive for them has arrived.
+
+
+class Walk(Arrivals):
+    """One pass from results back to the tensors that they were computed from."""
 
     def share_out(self, node, g, useful) -> None:  # exercise
         """Turn the gradient of a node into shares for its inputs."""

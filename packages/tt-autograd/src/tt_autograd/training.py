@@ -303,8 +303,8 @@ def check_checkpoint_round_trip():
 # Stop when it gets worse; keep the best weights; lower the rate. Such wishes have no end, and not every wish should
 # become an argument of `fit`. A *callback* is an object that is told when something has happened, after each step and
 # after each epoch, and may act: it sees the run, and the run sees to it that the callback's own state is saved with
-# everything else. The appendix `callbacks` has the three that nearly everybody needs, `EarlyStopping`,
-# `BestCheckpoint` and `Schedule`, and the `History` that keeps one number per epoch for everything that is measured.
+# everything else. The appendix `callbacks` has the three that nearly everybody needs, `EarlyStopping`, `BestCheckpoint`
+# and `Schedule`, and the `History` that keeps one number per epoch for everything that is measured.
 
 # ## The run
 #
@@ -314,8 +314,8 @@ def check_checkpoint_round_trip():
 # mask. `start_of_epoch` is where it stood when the order of this epoch was drawn.
 
 
-class Run:
-    """A training in progress: what is trained, where it stands, and what has been measured."""
+class Place:
+    """Where a training stands: in which epoch, at which batch, with what measured so far."""
 
     def __init__(
         self, model: Module, optimizer: Optimizer, data: Iterable, callbacks: Sequence[Callback], epochs: int,
@@ -331,6 +331,40 @@ class Run:
         """Note the state of chance, from which the order of this epoch follows."""
         self.averages, self.batch = Averages(), 0
         self.start_of_epoch = {"random": get_rng_state(), "data": _state_of(self.data)}
+
+
+# To get back to a place in the middle of an epoch, `batches` sets chance back to where the epoch began, lets the data
+# make the same order again, skips what has been seen, and restores chance. That works for anything that draws its order
+# from the generator of chapter 01.
+
+
+class Position(Place):
+    """Finds the way back to a place in the middle of an epoch."""
+
+    def batches(self) -> Iterator:
+        """The batches of this epoch that have not been seen yet, in the order that the epoch began with."""
+        if not self.batch:
+            return iter(self.data)
+        now = get_rng_state()
+        set_rng_state(self.start_of_epoch["random"])
+        if self.start_of_epoch["data"] is not None:
+            self.data.load_state_dict(self.start_of_epoch["data"])  # type: ignore[attr-defined]
+        batches = iter(self.data)
+        for _ in range(self.batch):
+            next(batches, None)
+        set_rng_state(now)
+        return batches
+
+
+def _state_of(data) -> dict | None:
+    return data.state_dict() if hasattr(data, "state_dict") else None
+
+
+# And the list. Each entry answers the question: if this were missing, what would be different after the restart?
+
+
+class Run(Position):
+    """A training in progress: what is trained, where it stands, and what has been measured."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
@@ -365,28 +399,6 @@ class Run:
         self.averages.totals, self.averages.count = state["totals"], state["count"]
         set_rng_state(state["random"])
 
-    def batches(self) -> Iterator:
-        """The batches of this epoch that have not been seen yet, in the order that the epoch began with."""
-        if not self.batch:
-            return iter(self.data)
-        now = get_rng_state()
-        set_rng_state(self.start_of_epoch["random"])
-        if self.start_of_epoch["data"] is not None:
-            self.data.load_state_dict(self.start_of_epoch["data"])  # type: ignore[attr-defined]
-        batches = iter(self.data)
-        for _ in range(self.batch):
-            next(batches)
-        set_rng_state(now)
-        return batches
-
-
-def _state_of(data) -> dict | None:
-    return data.state_dict() if hasattr(data, "state_dict") else None
-
-
-# To get back to a place in the middle of an epoch, `batches` sets chance back to where the epoch began, lets the data
-# make the same order again, skips what has been seen, and restores chance. That works for anything that draws its order
-# from the generator of chapter 01.
 
 # ## fit
 #
@@ -723,8 +735,8 @@ def check_find_rate():
 
 # ## What hurts next
 #
-# The network reads some 98 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child reads
-# them as before.
+# The network reads some 98 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child
+# reads them as before.
 #
 # The pictures are 8 pixels wide, so a shift by two is a quarter of the width; but the digits are drawn in the middle,
 # and hardly anything is lost at the edge.

@@ -194,7 +194,8 @@ def _blocks(arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
         yield [a[start : start + BLOCK] for a in flat]
 
 
-# NumPy lets other threads run while it works on such a block. For millions of numbers a second thread pays; for thousands, starting it costs more than it does.
+# NumPy lets other threads run while it works on such a block. For millions of numbers a second thread pays; for
+# thousands, starting it costs more than it does.
 #
 # What goes to the threads must not overlap, and it does not: each block of each parameter is somebody's, and nobody
 # else's. The scratch array is made per block, by whoever works on it. NumPy gets it from its own small store of
@@ -847,8 +848,9 @@ def check_average_weights():
 #
 # JAX's optax writes an optimizer as a pair of pure functions that map gradients and state to updates and state;
 # clipping, momentum and decay are links of a chain that can be composed at will, which is lovely. PyTorch has
-# `fused=True`, one compiled kernel for the whole update, which takes less than half of the time of its default. Our blocks are the nearest that NumPy can come to a fused kernel. Second-order methods (Newton's, L-BFGS,
-# Shampoo) use more than slopes; on networks they pay for themselves rarely.
+# `fused=True`, one compiled kernel for the whole update, which takes less than half of the time of its default. Our
+# blocks are the nearest that NumPy can come to a fused kernel. Second-order methods (Newton's, L-BFGS, Shampoo) use
+# more than slopes; on networks they pay for themselves rarely.
 
 # ## What hurts next
 #

@@ -143,8 +143,9 @@ def elu_slope(x, alpha=1.0):
 
 
 # Look at `elu`. There is no branch: for a positive element the second term is $\alpha(e^0 - 1) = 0$, for a negative one
-# the first is. `np.where` would have been the obvious way, and takes several times as long, as the table of costs below shows by the example of `leaky_relu`. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element that does not
-# need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
+# the first is. `np.where` would have been the obvious way, and takes several times as long, as the table of costs below
+# shows by the example of `leaky_relu`. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element
+# that does not need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
 
 # ## Sigmoid and tanh
 #
@@ -297,7 +298,8 @@ def gelu_slope(x, /, approximate="none"):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
 
 
-# `x * x * x` and not `x**3`: for a power of three NumPy asks the C library, element by element, and that takes many times as long.
+# `x * x * x` and not `x**3`: for a power of three NumPy asks the C library, element by element, and that takes many
+# times as long.
 
 
 def show_cube():

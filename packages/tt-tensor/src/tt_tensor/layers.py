@@ -131,6 +131,14 @@ class Registry:
             return self._modules
         return self._buffers if name in self._buffers else self.__dict__
 
+
+# What was put into a drawer must be found again as an attribute. Python calls `__getattr__` only for what ordinary
+# lookup does not find, which is just right: what is in a drawer is not in the object's own dictionary.
+
+
+class Drawers(Registry):
+    """Finds and removes what is in the drawers under its name."""
+
     def __getattr__(self, name: str) -> Any:
         for drawer in ("_parameters", "_buffers", "_modules"):
             if name in self.__dict__.get(drawer, ()):
@@ -149,9 +157,6 @@ class Registry:
         self._buffers[name] = tensor
 
 
-# `__getattr__` is called only for what ordinary lookup does not find, which is right: what is in a drawer is not in the
-# object's own dictionary.
-#
 # The tree can be walked. One function yields all modules with their dotted names, and everything else is written with
 # it. A module that appears at two places (two layers that share weights) is visited once.
 #
@@ -159,7 +164,7 @@ class Registry:
 # lists that matter most, parameters and buffers, are the same walk with a different drawer.
 
 
-class Tree(Registry):
+class Tree(Drawers):
     """Walks through a module and its parts."""
 
     def named_modules(self, prefix: str = "", memo: set | None = None) -> Iterator[tuple[str, Module]]:
@@ -383,8 +388,7 @@ def show_initialisation():
 
 # With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a
 # factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws
-# uniformly from $\pm 1/\sqrt{n}$, and so do we. The appendix `init` has the
-# other recipes of the field.
+# uniformly from $\pm 1/\sqrt{n}$, and so do we. The appendix `init` has the other recipes of the field.
 #
 # In a layer the sizes are given once, in the order in which data flow through it: inputs, outputs. That the matrix is
 # stored the other way round is nobody's business but the layer's.

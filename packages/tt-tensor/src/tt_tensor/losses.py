@@ -313,8 +313,8 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 #
 # For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that
 # is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we.
-# (Where $p$ is 0 its logarithm is never taken: the slope there would be 0 times infinity.)
-# Better is not to form $p$ at all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
+# (Where $p$ is 0 its logarithm is never taken: the slope there would be 0 times infinity.) Better is not to form $p$ at
+# all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
 #
 # The derivation is worth doing once: $-t \ln \sigma(x) - (1 - t) \ln(1 - \sigma(x))$ with $-\ln\sigma(x) =
 # \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) = \operatorname{softplus}(x)$, and $\operatorname{softplus}(-x)
