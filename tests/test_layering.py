@@ -87,7 +87,7 @@ def private(source, own=None):
 def public_names(module):
     """What a module's `__all__` names; a package without one offers what it imports from its chapters' `__all__`."""
     names = vars(importlib.import_module(module))
-    return {*names.get("__all__", [name for name in names if name[0] != "_"]), "*", "__all__", "__file__"}
+    return {*names.get("__all__", [name for name in names if name[0] != "_"]), "*", "__all__", "__file__", "__name__"}
 
 
 def is_module(package, name):
