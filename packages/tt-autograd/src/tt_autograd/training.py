@@ -542,6 +542,38 @@ def show_training():
 # The two curves tell two stories. The training loss goes to zero; the validation loss stops falling. From there on the
 # network learns its examples by heart. That is what `EarlyStopping(patience=5, restore_best=True)` is for.
 
+# ## How large a batch?
+#
+# Now that a training is one call, questions can be put to it. How large should a batch be? Here is the same network,
+# trained for ten epochs with the same rate and four sizes.
+
+
+def show_batch_sizes():
+    training, held_out = digits()
+    print("batch   steps   held-out accuracy   seconds")
+    for size in (4, 32, 256, 1438):
+        model = digits_classifier()
+        data, began = Batches(*training, batch_size=size, shuffle=True), time.perf_counter()
+        history = fit(
+            model, cross_entropy, Adam(model.parameters(), lr=3e-3), data, epochs=10,
+            validation=Batches(*held_out, batch_size=359), metrics=[accuracy], progress=False,
+        )
+        seconds = time.perf_counter() - began
+        print(f"{size:5d} {10 * len(data):7d} {history['val_accuracy'][-1]:19.1%} {seconds:9.2f}")
+
+
+# Small batches make many steps out of an epoch and need the more time for it, since every step has a fixed price. Very
+# large ones are quick and get nowhere in ten epochs: ten steps are ten steps, however good each of them is. (With
+# larger rates and more epochs they catch up. They never catch up by much.) Somewhere between 32 and 256 both the
+# machine and the training are content, for networks of this size.
+#
+# A few words on reading the curves above, since everybody will stare at such curves for hours. *Training loss falls,
+# validation loss falls*: go on. *Training falls, validation rises*: the network is learning examples by heart; stop, or
+# take more data, or a smaller network, or dropout. *Neither falls*: the rate is too small, or a gradient is missing.
+# *The loss jumps up and down, or explodes*: the rate is too large. *Validation is better than training*, at the
+# beginning: that is no mistake. The training loss of an epoch is an average over the whole epoch, during which the
+# network was worse than it is at the end; and dropout is on in one and off in the other.
+
 # ## The witness
 #
 # "As if nothing had happened" is a claim that can be checked: train for four epochs; and train again, but stop in the

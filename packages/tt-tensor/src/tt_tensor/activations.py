@@ -350,6 +350,35 @@ def show_functions():
     return figure
 
 
+# ## Ten layers deep
+#
+# How bad is a slope below 1? Let a signal go through ten layers with an activation after each, and multiply the slopes
+# along the way, which is what the chain rule does on the way back. We take the weights out of the picture (they are
+# scaled so that the signal keeps its size) and look at the activations alone.
+
+
+def show_depth():
+    random = np.random.default_rng(0)
+    print("typical product of the slopes along a path through ten layers of 256 units")
+    for name in ("sigmoid", "tanh", "relu", "gelu"):
+        function, its_slope = SLOPES[name]
+        x, product = random.standard_normal((64, 256)), np.ones((64, 256))
+        for _ in range(10):
+            x = x @ random.standard_normal((256, 256)) / 16
+            x, product = function(x), product * its_slope(x)
+        gone = np.mean(product == 0)
+        print(f"{name:8s} mean {np.abs(product).mean():.1e}, nothing is left of {gone:.1%} of the paths")
+
+
+# The sigmoid's paths are down to a millionth, all of them. ReLU's are another picture: most paths are cut off entirely,
+# by a unit that was silent somewhere along the way, and the others pass on everything. That is enough, since a network
+# has many paths, and a gradient is a sum over all of them.
+#
+# Which one should one take, then? For a network of the kind of chapters 04 to 10, ReLU, until there is a reason not to.
+# GELU or SiLU where the network is deep and smooth steps matter, as in transformers. Tanh where the output should lie
+# between $-1$ and $1$, as in the recurrent networks that this course leaves out. The sigmoid at the very end, for a yes
+# or no, and hardly ever in between; softmax at the end, for one of many.
+
 # ## Softmax
 #
 # The last one is of another kind. It does not bend elements; it turns a row of any numbers into probabilities, which

@@ -167,15 +167,17 @@ class Drawers(Registry):
 class Tree(Drawers):
     """Walks through a module and its parts."""
 
-    def named_modules(self, prefix: str = "", memo: set | None = None) -> Iterator[tuple[str, Module]]:
-        """(dotted name, module) for this module (named '') and all modules below it."""
+    def named_modules(
+        self, prefix: str = "", memo: set | None = None, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) for this module (named '') and all below it, each once if `remove_duplicate`."""
         memo = set() if memo is None else memo
-        if id(self) not in memo:
+        if id(self) not in memo or not remove_duplicate:
             memo.add(id(self))
             yield prefix, self  # type: ignore[misc]
             for name, part in self._modules.items():
                 if part is not None:
-                    yield from part.named_modules(f"{prefix}.{name}" if prefix else name, memo)
+                    yield from part.named_modules(f"{prefix}.{name}" if prefix else name, memo, remove_duplicate)
 
     def _named(self, drawer: str) -> Iterator[tuple[str, Any]]:
         seen = set()
@@ -290,7 +292,7 @@ class Module(Behaving):
         """All parameters and buffers by their dotted names, sharing memory with the module. A tensor that is shared
         appears under each of its names."""
         state = OrderedDict()
-        for prefix, module in self.named_modules():
+        for prefix, module in self.named_modules(remove_duplicate=False):
             for name, tensor in (module._parameters | module._buffers).items():
                 if tensor is not None:
                     state[f"{prefix}.{name}" if prefix else name] = tensor.detach()
@@ -624,6 +626,45 @@ def check_state_round_trip():
     first, second, x = digits_network(), digits_network(), randn(2, 64)
     second.load_state_dict(first.state_dict())
     assert (first(x) == second(x)).all()
+
+
+# ## A module of your own
+#
+# What a user of all this writes is a class with two methods. Here is a network with a shortcut: the input goes through
+# two layers, and also, unchanged in kind, around them. The names of the attributes become the names in the state, and
+# `forward` is ordinary Python, in which anything may happen: loops, conditions, a call of the same layer twice.
+
+
+class Shortcut(Module):
+    """Two layers, and a straight way around them."""
+
+    def __init__(self, features: int, hidden: int):
+        super().__init__()
+        self.inside = Sequential(Linear(features, hidden), ReLU(), Linear(hidden, features))
+        self.around = Linear(features, features, bias=False)
+
+    def forward(self, x):
+        return self.inside(x) + self.around(x)
+
+
+def show_shortcut():
+    network = Shortcut(4, 16)
+    print(network)
+    for name, parameter in network.named_parameters():
+        print(f"  {name:16s} {parameter.shape}")
+
+
+# Nothing was registered by hand, and nothing can be forgotten. Two more properties come for nothing. A part that is
+# used twice, `self.second = self.first`, is listed once, so that an optimizer changes it once; sharing weights is
+# assignment. And a module can be changed while it lives: assign another `Linear` to `network.around`, and the old one's
+# parameters are gone from every list.
+
+
+def check_sharing():
+    network = Sequential(Linear(3, 3), ReLU(), Linear(3, 3))
+    network._modules["2"] = network[0]
+    assert [name for name, _ in network.named_parameters()] == ["0.weight", "0.bias"]
+    assert list(network.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
 # ## The perceptron

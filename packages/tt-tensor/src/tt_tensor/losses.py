@@ -368,6 +368,32 @@ def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", l
     return sum(losses) / log_probabilities.shape[0] if reduction == "batchmean" else _reduced(losses, reduction)
 
 
+# ## Reading a loss
+#
+# A loss of 0.35: is that good? For the cross-entropy there is a dictionary. Its exponential, with the sign turned, is
+# the probability that the right answers got, in the geometric mean; and $\ln C$, for $C$ classes, is what total
+# ignorance costs.
+
+
+def show_reading():
+    print("loss   probability of the right answer   compared with ignorance among 10 classes")
+    for value in (2.303, 1.0, 0.35, 0.1, 0.01):
+        print(f"{value:5.2f}   {np.exp(-value):26.1%}   {value / np.log(10):35.0%}")
+
+
+# A training loss that starts at 2.3, falls to 0.35 and stays there says that the right digits get a probability of 70 %
+# on average. It does not say how many are right: a network that gives 51 % to every right answer and one that gives 99
+# % to most and nothing to a few may have the same loss. That is why both are worth watching, the loss to learn by and
+# the accuracy to judge by.
+#
+# How low can it go? To zero, if every example has exactly one right answer that can be known. Where the data themselves
+# are uncertain (a smudge that three people read as 1 and two as 7) the lowest possible value is that uncertainty, the
+# *entropy* of the labels, and a network that goes below it on the training data has begun to learn them by heart. The
+# difference between the two, what could still be gained, is the divergence that `kl_div` computes.
+#
+# The squared error has its own dictionary. Divide it by the variance of the targets: 1 means no better than always
+# answering with the mean, 0.1 means that nine tenths of the variation are explained.
+
 # ## As modules
 #
 # A loss can be handed around as an object that remembers its options.

@@ -403,6 +403,35 @@ def show_gflops():
 # *this machine's number*; write it down. Where it stays far below the peak, have a look at what `check_environment`
 # says about kernels. (The formula takes the clock as the system reports it. A virtual machine may report anything.)
 
+# ## How exact is it?
+#
+# One more property of the machine has to be known before we build on it: its numbers are not the numbers of
+# mathematics. A `float32` has 32 bits, one for the sign, eight for a power of two, and 23 for the digits. That makes
+# about seven decimal digits, wherever the point stands, and it makes gaps: between 1 and the next larger number there
+# is nothing, and the gap grows with the number.
+
+
+def show_floats():
+    for dtype in (np.float16, np.float32, np.float64):
+        facts = np.finfo(dtype)
+        print(f"{dtype.__name__}: gap after 1: {facts.eps:.1e}, largest {facts.max:.1e}, smallest {facts.tiny:.1e}")
+    print("16,777,216 + 1 =", f"{np.float32(16_777_216) + np.float32(1):,.0f}", "in float32")
+    print("0.1 + 0.2 == 0.3:", 0.1 + 0.2 == 0.3)
+
+
+# Three things follow, and each comes back. Adding a small number to a large one may change nothing: a sum of twenty
+# million ones, added one after the other in `float32`, stops at 16,777,216. Numbers above $3.4 \cdot 10^{38}$ become
+# infinite, which an exponential reaches at 89; chapter 03 spends half of its pages on avoiding that. And results are
+# not to be compared with `==`, unless, as below, every intermediate number is a whole one and small. We compare with a
+# tolerance that fits the precision: a few units in the seventh digit for one operation in `float32`, more for a sum of
+# thousands.
+#
+# Why not take `float64` for everything and forget about it? It takes twice the memory, twice the trips, and as the
+# table above shows, twice the time. Networks do not need the digits: their inputs are noisy, and their training is a
+# random walk anyway. Where digits *are* needed is in checking. When a formula for a derivative is compared with a
+# difference of two nearly equal numbers, seven digits leave three. So in this course one computes in `float32` and
+# checks in `float64`.
+
 # ## The witness
 #
 # Is the product right, and are all cores at work? A product of matrices of whole numbers can be checked without
@@ -437,6 +466,14 @@ def show_memory():
 # Ten thousand numbers live in the cache next to the core. Twenty million have to come from memory, and every trip takes
 # many times as long as the addition. This is the table behind most of the speed in this course: *a product of matrices
 # is limited by arithmetic, everything else by the number of trips through memory*.
+
+# There is a useful way to think about this, the *roofline* (Williams, Waterman and Patterson, 2009). Count, for an
+# operation, how many FLOP it does for each byte that it moves; call that its intensity. If the intensity is small, the
+# memory sets the pace: FLOP/s cannot exceed intensity times GB/s. If it is large, the arithmetic does. An addition of
+# arrays has an intensity of one twelfth. A product of two matrices of $n \times n$ does $2n^3$ FLOP on $12 n^2$ bytes,
+# an intensity of $n / 6$: for $n = 16$ the memory is the limit, for $n = 1024$ it is not. All the tricks that make a
+# framework fast are of one of two kinds: raise the intensity, by doing more with a number while it is there; or save
+# the trip.
 
 # ## Errors you will meet
 
