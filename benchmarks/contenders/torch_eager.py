@@ -1,0 +1,70 @@
+"""PyTorch as most people use it: eager, the default Adam. OMP_NUM_THREADS sets the threads."""
+
+import torch
+import workloads as w
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+
+def _model(layers):
+    parts = []
+    for weight, bias in layers:
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.weight.data, linear.bias.data = torch.tensor(weight), torch.tensor(bias)
+        parts += [linear, nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def _adam(parameters):
+    return torch.optim.Adam(parameters, lr=w.RATE, betas=w.BETAS, eps=w.EPS)
+
+
+def _step(model, optimizer, x, y):
+    loss = cross_entropy(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def mlp():
+    x, y, layers = w.mlp()
+    x, y, model = torch.tensor(x), torch.tensor(y), _model(layers)
+    optimizer = _adam(model.parameters())
+    return lambda: _step(model, optimizer, x, y)
+
+
+def digits():
+    x, y, layers = w.digits()
+    x, y, model = torch.tensor(x), torch.tensor(y), _model(layers)
+    optimizer = _adam(model.parameters())
+
+    def epoch():
+        batches = zip(x.split(w.BATCH), y.split(w.BATCH))
+        return sum(_step(model, optimizer, a, b) * len(b) for a, b in batches) / len(y)
+
+    return epoch
+
+
+def adam():
+    values, gradients = w.adam()
+    parameters = [nn.Parameter(torch.tensor(v)) for v in values]
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.grad = torch.tensor(gradient)
+    return _adam(parameters).step
+
+
+def small():
+    start, a, b = (torch.tensor(v, requires_grad=True) for v in w.small())
+
+    def step():
+        x = start
+        for _ in range(w.OPERATIONS // 2):
+            x = x * a
+            x = x + b
+        start.grad = a.grad = b.grad = None
+        loss = x.sum()
+        loss.backward()
+        return loss.item()
+
+    return step

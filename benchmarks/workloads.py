@@ -1,0 +1,62 @@
+"""What is timed: the data and the first weights of each workload, the same for every contender.
+
+The learning rate is tiny on purpose. A timed step is repeated thousands of times, and a loss that came near zero would
+fill the optimizer's memory with denormal numbers, which are slow for everybody.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+RATE, BETAS, EPS = 1e-5, (0.9, 0.999), 1e-8
+OPERATIONS = 10_000
+BATCH = 32
+
+
+class Workload(NamedTuple):
+    """A title, the unit of the numbers shown, and how many of these units a second per step is."""
+
+    title: str
+    unit: str
+    scale: float
+
+
+WORKLOADS = {
+    "mlp": Workload("Training step: MLP 784-256-128-10, batch 64, Adam", "ms", 1e3),
+    "small": Workload("Small operations on 4 numbers, forward and backward, each", "us", 1e6 / OPERATIONS),
+    "adam": Workload("Adam step, 10 million parameters in 20 tensors", "ms", 1e3),
+    "digits": Workload("An epoch on the digits: MLP 64-64-10, 45 steps of 32, Adam", "ms", 1e3),
+}
+
+
+def _layers(random, *sizes):
+    def uniform(bound, *shape):
+        return random.uniform(-bound, bound, shape).astype(np.float32)
+
+    return [(uniform(n**-0.5, m, n), uniform(n**-0.5, m)) for n, m in zip(sizes, sizes[1:])]
+
+
+def mlp():
+    """A batch (64, 784) with labels (64,), and the (weight, bias) of each layer."""
+    random = np.random.default_rng(1)
+    return random.standard_normal((64, 784), np.float32), random.integers(0, 10, 64), _layers(random, 784, 256, 128, 10)
+
+
+def digits():
+    """The training part of the digits, (1438, 64) with labels, and the (weight, bias) of each layer."""
+    from tt_autograd import digits
+
+    (x, y), _ = digits()
+    return x.numpy().copy(), y.numpy().copy(), _layers(np.random.default_rng(2), 64, 64, 10)
+
+
+def adam():
+    """Twenty parameters of 500 x 1000 and their gradients."""
+    random = np.random.default_rng(3)
+    return [[random.standard_normal((500, 1000), np.float32) for _ in range(20)] for _ in range(2)]
+
+
+def small():
+    """x, a and b of the chain x * a, + b, * a, + b, ..., 4 numbers each."""
+    x = np.random.default_rng(4).standard_normal(4, np.float32)
+    return x, np.full(4, 0.9999, np.float32), np.full(4, 0.0001, np.float32)
