@@ -1,4 +1,9 @@
 """Chapter 06: optimizers and learning-rate schedules."""
 
 from tt_optim.optimizers import *
+from tt_optim.optimizers import __all__ as _optimizers
 from tt_optim.schedulers import *
+from tt_optim.schedulers import __all__ as _schedulers
+
+# The contract: what other packages may use.
+__all__ = [*_optimizers, *_schedulers]

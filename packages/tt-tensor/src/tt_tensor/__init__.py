@@ -1,9 +1,19 @@
 """Chapters 01 to 05: setup, tensors, activations, layers and losses, in NumPy."""
 
 from tt_tensor.activations import *
+from tt_tensor.activations import __all__ as _activations
 from tt_tensor.init import *
+from tt_tensor.init import __all__ as _init
 from tt_tensor.layers import *
+from tt_tensor.layers import __all__ as _layers
 from tt_tensor.losses import *
+from tt_tensor.losses import __all__ as _losses
 from tt_tensor.more_ops import *
+from tt_tensor.more_ops import __all__ as _more_ops
 from tt_tensor.setup import *
+from tt_tensor.setup import __all__ as _setup
 from tt_tensor.tensor import *
+from tt_tensor.tensor import __all__ as _tensor
+
+# The contract: what other packages may use.
+__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses]

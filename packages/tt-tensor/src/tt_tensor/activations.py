@@ -565,5 +565,5 @@ def show_loose_arrays():
 __all__ = [
     "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax",
     "numeric_slope", "relu", "relu_slope", "sigmoid", "sigmoid_naive", "sigmoid_slope", "silu", "silu_slope",
-    "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh", "tanh_slope", "xor_points",
+    "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh_slope", "xor_points",
 ]
