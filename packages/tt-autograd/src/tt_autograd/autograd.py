@@ -222,7 +222,7 @@ def _power(g, out, x, exponent):
 
 rule(tt.power, _power)
 rule(
-    tt.power_of, lambda g, out, x, y: g * y * x ** (y - 1),
+    tt.power_of, lambda g, out, x, y: g * y * x ** tt.choose((x == 0) & (y == 0), y, y - 1),
     lambda g, out, x, y: g * out * tt.log(tt.choose(x > 0, x, x * 0 + 1)),
 )
 NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})

@@ -332,7 +332,7 @@ def cumsum(x, /, dim):
 @primitive
 def flip(x, /, dim):
     """The elements along `dim` in reverse order; a view."""
-    return np.flip(x, dim)
+    return np.flip(x, dim) if x.ndim else x
 
 
 Extreme = namedtuple("Extreme", ["values", "indices"])

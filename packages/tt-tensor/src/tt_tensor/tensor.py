@@ -156,8 +156,9 @@ def _first(data):
 # `_hooks` belong to gradients, and nothing in this chapter knows what a gradient is. They are here because a tensor is
 # where people look for them.
 #
-# Why not keep the list of names in the instance's dictionary, as ordinary classes do? A dictionary costs about as much memory as the whole array of four numbers inside it, and a look-up by hash at every access.
-# That is nothing for one tensor, and a good deal for a record of twenty thousand of them, such as chapter 07 will keep.
+# Why not keep the list of names in the instance's dictionary, as ordinary classes do? A dictionary costs about as much
+# memory as the whole array of four numbers inside it, and a look-up by hash at every access. That is nothing for one
+# tensor, and a good deal for a record of twenty thousand of them, such as chapter 07 will keep.
 
 
 class Storage:
@@ -540,6 +541,8 @@ def power(x, /, exponent):
     """x to the power of a number."""
     if exponent < 0 or isinstance(exponent, float):
         x = _floating(x)
+    elif x.dtype.kind == "b":
+        x = x.astype(int64)
     with quiet():
         return x**exponent
 
@@ -1413,7 +1416,8 @@ def _check_fits(name, function, source):
 
 
 # What stands in `loops` for the product is what a textbook says: for each row, for each column, for each position in
-# between, multiply and add. Each of those steps is work for Python's interpreter, and next to that the multiplication itself does not count.
+# between, multiply and add. Each of those steps is work for Python's interpreter, and next to that the multiplication
+# itself does not count.
 
 
 def show_kernels():
@@ -1456,7 +1460,8 @@ def _explained(error, primitive, tensors, params):
         return ValueError(
             f"matmul: shapes {shapes} do not fit: the last size of the first must equal the last but one of the second"
         )
-    return type(error)(f"{primitive.name} of shape {shapes}{given}: {error}")
+    kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(error, k))
+    return kind(f"{primitive.name} of shape {shapes}{given}: {error}")
 
 
 def show_errors():

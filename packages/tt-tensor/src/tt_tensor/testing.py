@@ -120,9 +120,11 @@ class Op:
     misuses: tuple[Misuse, ...] = ()
 
     def samples(self, most: int | None = None) -> list[Sample]:
-        """Every sample of this operation, or at most so many, evenly spread over all; the same in each run."""
+        """Every sample of this operation, or at most so many, taken at random; the same in each run."""
         every = list(every_sample(self.sampler))
-        return every if most is None else every[:: -(-len(every) // most)]
+        if most is None or most >= len(every):
+            return every
+        return [every[i] for i in np.random.default_rng(most).permutation(len(every))[:most]]
 
     def in_torch(self, torch: Any) -> Callable:
         """The counterpart, given the module torch."""
@@ -403,6 +405,7 @@ def _labelled(draw, weights=True):
     options = {"reduction": draw.pick(["mean", "sum", "none"])}
     if labels.size > 1 and draw.pick([False, True]):
         labels.flat[0] = options["ignore_index"] = draw.pick([-100, 1])
+        labels.flat[1] = 0  # at least one counts: the mean of nothing is nan
     weight = (positive(draw, (_CLASSES,)),) if weights and draw.pick([False, True]) else ()
     return Sample((draw.laid_out(normal(draw, shape)), labels, *weight), options)
 
@@ -434,21 +437,32 @@ def _whole_or(name):
 
 
 def _positional(name):
-    """torch's reduction `name`, called without dim for the whole."""
+    """torch's reduction `name`, which knows neither dim nor keepdim for the whole."""
 
-    def reduction(torch):
-        return lambda x, dim, keepdim: getattr(torch, name)(x) if dim is None else getattr(torch, name)(x, dim, keepdim)
+    def of(torch):
+        def reduction(x, dim, keepdim):
+            if dim is not None:
+                return getattr(torch, name)(x, dim, keepdim)
+            return getattr(torch, name)(x).reshape([1] * x.ndim if keepdim else [])
+
+        return reduction
+
+    return of
+
+
+def _ours_positional(function):
+    def reduction(x, dim, keepdim):
+        if dim is not None:
+            return function(x, dim, keepdim)
+        return function(x).reshape([1] * x.ndim if keepdim else [])
 
     return reduction
 
 
-def _ours_positional(function):
-    return lambda x, dim, keepdim: function(x) if dim is None else function(x, dim, keepdim)
-
-
 def _in_torch(torch, index):
-    if isinstance(index, tuple):
-        return tuple(_in_torch(torch, i) for i in index)
+    if isinstance(index, tuple):  # beside lists, NumPy counts an integer as one more list; torch does not
+        lists = any(isinstance(i, (list, np.ndarray)) for i in index)
+        return tuple(_in_torch(torch, [i] if lists and isinstance(i, int) else i) for i in index)
     index = np.asarray(index) if isinstance(index, list) else index
     if not isinstance(index, np.ndarray):
         return index
@@ -488,7 +502,10 @@ def _loss(function):
 
 
 def _loss_in_torch(name):
-    return lambda torch: _loss(getattr(torch.nn.functional, name))
+    """torch's loss, whose gradient for an input that is not contiguous fails for some shapes."""
+    return lambda torch: (
+        lambda x, *others, **options: _loss(getattr(torch.nn.functional, name))(x.contiguous(), *others, **options)
+    )
 
 
 def _refuses(*misuses: tuple) -> tuple[Misuse, ...]:
@@ -644,7 +661,7 @@ SHAPING = [
         _reshaping,
         misuses=_refuses((lambda: _x(3, 4).reshape(5, 2), ValueError, "reshape", "(3, 4)", "(5, 2)")),
     ),
-    Op("view", lambda x, shape: x.view(*shape), lambda torch: lambda x, shape: x.contiguous().view(*shape), _reshaping),
+    Op("view", lambda x, shape: x.view(*shape), lambda torch: lambda x, shape: x.contiguous().view(shape), _reshaping),
     Op(
         "permute",
         lambda x, dims: x.permute(dims),
@@ -658,7 +675,7 @@ SHAPING = [
     Op(
         "expand",
         lambda x, shape: x.expand(*shape),
-        lambda torch: lambda x, shape: x.expand(*shape),
+        lambda torch: lambda x, shape: x.expand(shape),
         _expanding,
         misuses=_refuses((lambda: _x(3).expand(2, 4), ValueError, "expand", "(3,)", "(2, 4)")),
     ),
