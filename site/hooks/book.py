@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from pathlib import Path
 
@@ -123,5 +122,14 @@ def _reference(module: str, file: Path) -> str:
         told = f"Told in the appendix [{chapter.title}](../chapters/{chapter.slug}.md)."
     names = public_names(file)
     links = " ".join(f"[`{name}`][{module}.{name}]" for name in names)
-    members = f"::: {module}\n    options:\n      members: {json.dumps(names)}\n"
-    return f"---\ntitle: {module}\n---\n\n# {module}\n\n{told}\n\n{links}\n{{ .tt-names }}\n\n{members}"
+    whole = _composed(file, {name for _, other in documented_modules() for name in public_names(other)})
+    entries = "\n".join(
+        f"::: {module}.{name}\n    options:\n      inherited_members: {str(name in whole).lower()}\n" for name in names
+    )
+    return f"---\ntitle: {module}\n---\n\n# {module}\n\n{told}\n\n{links}\n{{ .tt-names }}\n\n{entries}"
+
+
+def _composed(file: Path, public: set[str]) -> set[str]:
+    """The classes put together from parts that have no entry of their own, so that theirs must show everything."""
+    classes = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    return {node.name for node in classes if any(ast.unparse(base) not in public for base in node.bases)}
