@@ -82,7 +82,8 @@ def message(output):
 
 
 def names(mutant, said):
-    return all(words in " ".join(said) for words in mutant.says)
+    """Whether a message names the cause, which stands between what came out and where to look."""
+    return mutant.says[0] in " ".join(said[1:-1]) and all(words in " ".join(said) for words in mutant.says)
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +122,21 @@ def test_the_reference_passes(letter, sources):
     assert code == 0, output
 
 
+@pytest.mark.parametrize("letter", TESTS)
+def test_an_empty_chapter_fails(letter, sources, tmp_path):
+    stem = Path(TESTS[letter]).stem.removeprefix("test_")
+    (chapter,) = sources.glob(f"*/{stem}.py")
+    shutil.copytree(chapter.parent, tmp_path / chapter.parent.name)
+    (tmp_path / chapter.parent.name / chapter.name).write_text("__all__ = []\n", encoding="utf-8")
+    code, _ = run_tests(letter, tmp_path, sources)
+    assert code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
 def test_a_planted_mistake_is_caught_and_its_cause_named(mutant, outcomes):
     code, output = outcomes[mutant.id].result()
     said = message(output)
-    assert code == 1, f"{mutant.mistake}: the tests did not fail as tests do, their exit code is {code}\n{output}"
+    assert code == pytest.ExitCode.TESTS_FAILED, f"{mutant.mistake}: {pytest.ExitCode(code).name}\n{output}"
     assert names(mutant, said), f"{mutant.mistake}: {mutant.says} are not in\n{said}"
     assert len(said) <= LONGEST and "See " in said[-1]
 

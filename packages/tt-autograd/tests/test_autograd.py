@@ -358,3 +358,20 @@ def test_check_gradients_finds_a_wrong_rule():
         ta.check_gradients(wrong, leaf(3.0))
     with pytest.raises(ValueError, match="float64"):
         ta.check_gradients(wrong, tt.Tensor(3.0, requires_grad=True))
+
+
+def test_exercises():
+    matrix = tt.Tensor(np.arange(6.0).reshape(2, 3))
+    expect(
+        "jacobian of v -> A @ v",
+        lambda: ta.jacobian(lambda v: matrix @ v, leaf([1.0, 1.0, 1.0])),
+        matrix,
+        see="Exercises",
+    )
+    product = ta.hessian_vector_product(
+        lambda v: (v**3).sum(), leaf([1.0, 2.0, 3.0]), tt.Tensor(np.array([1.0, 0.0, 2.0]))
+    )
+    expect(
+        "hessian_vector_product of the sum of cubes at [1, 2, 3], with [1, 0, 2]", product, [6, 0, 36], see="Exercises"
+    )
+    ta.check_gradients(ta.softsign, leaf([-2.0, -0.5, 0.3, 4.0]))

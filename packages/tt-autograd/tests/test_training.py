@@ -291,6 +291,26 @@ def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
         wrong(fit)
 
 
+def test_exercises():
+    always_one = tt.Linear(2, 3)
+    always_one.weight.data, always_one.bias.data = tt.zeros(3, 2), tt.Tensor([0, 1, 0])
+    expect(
+        "confusion of a model that always says 1, for classes 0, 1 and 1",
+        lambda: ta.confusion(always_one, tt.ones(3, 2), tt.tensor([0, 1, 1]), 3),
+        [[0, 1, 0], [0, 2, 0], [0, 0, 0]],
+        see="Exercises",
+    )
+    average = ta.WeightAverage(0.5)
+    fit_weights(2, callbacks=[average])
+    expect("WeightAverage(0.5) of weights -3 and -6", average.average["w"], [-4.5], see="Exercises")
+    model = tt.Linear(1, 1)
+    rates, losses = ta.find_rate(
+        model, tt.mse_loss, to.SGD(model.parameters()), [(tt.ones(2, 1), tt.ones(2, 1))], 1e-3, 0.1, 3
+    )
+    expect("rates of find_rate from 0.001 to 0.1 in 3 steps", rates, [1e-3, 1e-2, 1e-1], see="Exercises")
+    assert len(losses) == 3 and losses[2] < losses[0]
+
+
 # Checkpoints: every bit, every moment.
 
 

@@ -349,3 +349,23 @@ def test_a_restored_schedule_goes_on():
     rates(first, 3)
     second.load_state_dict(first.state_dict())
     assert rates(first, 6) == rates(second, 6)
+
+
+def test_exercises():
+    first, second, unused = parameter(1, 3), parameter(1, -0.001), parameter(1)
+    expect(
+        "Lion(lr=0.25).step() with gradients 3 and -0.001: the changes",
+        lambda: moved(to.Lion([first, second], lr=0.25), first, second),
+        [-0.25, 0.25],
+        see="Exercises",
+    )
+    expect(
+        "gradient_norm of gradients 3, -0.001 and None",
+        lambda: to.gradient_norm([first, second, unused]),
+        3,
+        see="Exercises",
+    )
+    states = [{"w": tt.Tensor([1, 2])}, {"w": tt.Tensor([3, 6])}]
+    expect("average_weights of [1, 2] and [3, 6]", lambda: to.average_weights(states)["w"], [2, 4], see="Exercises")
+    with pytest.raises(ValueError, match="names"):
+        to.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}])

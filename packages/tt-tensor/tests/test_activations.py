@@ -200,3 +200,21 @@ def test_two_layers_with_a_step_between_them_solve_xor():
     x, wanted = tt.xor_points()
     hidden = tt.step(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0.5, 1.5]))
     assert (tt.step(hidden @ tt.Tensor([[1], [-1]]) - 0.5) == wanted).all()
+
+
+def test_exercises():
+    x = tt.Tensor([-9, -3, 0, 9])
+    expect("hard_sigmoid([-9, -3, 0, 9])", lambda: tt.hard_sigmoid(x), [0, 0, 0.5, 1], see="Exercises")
+    expect(
+        "log_sigmoid([-1000, 0])",
+        lambda: tt.log_sigmoid(tt.Tensor([-1000, 0])),
+        [-1000, -math.log(2)],
+        (lambda y: np.isinf(y).any(), "The sigmoid has rounded to 0: use softplus."),
+        see="Exercises",
+    )
+    expect(
+        "softmax_with_temperature([0, 2], 2)",
+        lambda: tt.softmax_with_temperature(tt.Tensor([0, 2]), 2.0),
+        tt.softmax(tt.Tensor([0, 1]), dim=0),
+        see="Exercises",
+    )

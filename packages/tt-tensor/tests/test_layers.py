@@ -297,3 +297,12 @@ def test_the_perceptron_learns_what_a_line_can_separate():
         see="The perceptron",
     )
     assert corrections[0] > 0 and ((layer(x[apart]).squeeze(1) * labels[apart]) > 0).all()
+
+
+def test_exercises():
+    block = tt.Residual(linear_with([[2]], [1]))
+    expect("Residual(2 x + 1)(3)", lambda: block(tt.Tensor([[3]])), [[10]], see="Exercises")
+    network = tt.Sequential(tt.Linear(2, 3), tt.ReLU(), tt.Linear(3, 1))
+    expect("count_parameters(network)", lambda: tt.count_parameters(network), {"0": 9, "1": 0, "2": 4}, see="Exercises")
+    expect('freeze(network, "0.")', lambda: tt.freeze(network, "0."), 2, see="Exercises")
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True]

@@ -308,3 +308,21 @@ def test_descending_makes_the_loss_smaller():
         see="Learning, at last",
     )
     assert len(history) == 30
+
+
+def test_exercises():
+    expect(
+        "perplexity of zeros(5, 8)",
+        lambda: tt.perplexity(tt.zeros(5, 8), tt.tensor([0, 1, 2, 3, 4])),
+        8,
+        see="Exercises",
+    )
+    expect(
+        "hinge_loss([2, 0.5, -1], [1, 1, 1])",
+        lambda: tt.hinge_loss(tt.Tensor([2, 0.5, -1]), tt.ones(3)).item(),
+        2.5 / 3,
+        see="Exercises",
+    )
+    ours, theirs = np.array([1.0, 2.0]), np.array([1.0, 1.0])
+    expect("relative_error([1, 2], [1, 1])", lambda: tt.relative_error(ours, theirs), 0.5, see="Exercises")
+    expect("relative_error of two zeros", lambda: tt.relative_error(np.zeros(1), np.zeros(1)), 0, see="Exercises")

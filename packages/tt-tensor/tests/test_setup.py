@@ -84,3 +84,13 @@ def test_a_saved_state_can_be_put_back():
 
 def test_a_product_of_matrices_has_a_speed():
     assert tt.matmul_gflops(64) > 0
+
+
+def test_exercises():
+    ratio = tt.speedup(lambda: time.sleep(0.01), lambda: time.sleep(0.002))
+    expect("speedup of sleeping 2 ms over sleeping 10 ms", ratio, between(2, 6), see="Exercises")
+    assert tt.bandwidth(1_000_000) > 0
+    before = tt.get_rng_state()
+    first, second = (tt.seeded(3, lambda: tt.generator().random(2).tolist()) for _ in range(2))
+    expect("two calls of seeded(3, function)", first, second, see="Exercises", tolerance=0)
+    assert tt.get_rng_state() == before, "seeded leaves the generator as it was"

@@ -91,11 +91,21 @@ def test_operators_keep_the_order_of_their_operands():
     assert np.array_equal(np.ones(2) - x, [-1, -2]), "an array on the left must leave the operation to the tensor"
 
 
-@pytest.mark.parametrize("sign", ["eq", "ne", "lt", "le", "gt", "ge"])
-def test_comparisons_answer_element_by_element(sign):
-    x, compare = tt.Tensor([1, 2, 3]), getattr(operator, sign)
+@pytest.mark.parametrize(
+    "sign, compare",
+    [
+        ("==", operator.eq),
+        ("!=", operator.ne),
+        ("<", operator.lt),
+        ("<=", operator.le),
+        (">", operator.gt),
+        (">=", operator.ge),
+    ],
+)
+def test_comparisons_answer_element_by_element(sign, compare):
+    x = tt.Tensor([1, 2, 3])
     expect(
-        f"shape of operator.{sign}(x, x) for x = [1, 2, 3]",
+        f"the shape of x {sign} x for x = [1, 2, 3]",
         lambda: np.shape(compare(x, x)),
         (3,),
         ((), "One answer for the whole tensor; a mask needs one for each element, in the shape of the tensor."),
@@ -278,3 +288,25 @@ def test_chance_is_fixed_by_the_seed():
         return [*tt.randn(2).tolist(), *tt.rand(2).tolist(), *tt.randperm(5).tolist()]
 
     assert draw() == draw()
+
+
+def test_exercises():
+    expect(
+        "outer([1, 2], [3, 4, 5])",
+        lambda: tt.outer(tt.Tensor([1, 2]), tt.Tensor([3, 4, 5])),
+        [[3, 4, 5], [6, 8, 10]],
+        see="Exercises",
+    )
+    x, y = tt.Tensor([[0, 0], [3, 4]]), tt.Tensor([[0, 0], [0, 4]])
+    expect(
+        "pairwise_distances([[0, 0], [3, 4]], [[0, 0], [0, 4]])",
+        lambda: tt.pairwise_distances(x, y),
+        [[0, 4], [5, 3]],
+        see="Exercises",
+    )
+    expect(
+        "operations_of(lambda x: (x * 2).sum(), ones(3))",
+        lambda: tt.operations_of(lambda x: (x * 2).sum(), tt.ones(3)),
+        ["mul", "sum"],
+        see="Exercises",
+    )

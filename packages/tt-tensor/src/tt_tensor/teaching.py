@@ -86,7 +86,8 @@ def _shown(value, other) -> str:
     if not _is_numeric(value):
         return str(value)
     array = np.asarray(value)
-    text = np.array2string(array, separator=", ", threshold=12, edgeitems=2, formatter={"float_kind": "{:.4g}".format})
+    formats: Any = {"float_kind": "{:.4g}".format, "int_kind": str, "bool": str}
+    text = np.array2string(array, separator=", ", threshold=12, edgeitems=2, formatter=formats)
     shape = f" of shape {array.shape}" if _is_numeric(other) and np.shape(other) != array.shape else ""
     return " ".join(text.split()) + shape
 

@@ -1,0 +1,77 @@
+"""What `expect` says, and when it says nothing."""
+
+import numpy as np
+import pytest
+
+import tt_tensor as tt
+from tt_tensor.teaching import between, expect
+
+
+def said(*arguments, **options):
+    """The lines in which `expect` complains; none if it does not."""
+    try:
+        expect("f(x)", *arguments, see="A section", **options)
+    except AssertionError as error:
+        return str(error).splitlines()
+    return []
+
+
+@pytest.mark.parametrize(
+    "got, wanted",
+    [
+        (tt.Tensor([1, 2]), [1, 2]),
+        (lambda: tt.Tensor([1, 2]), np.array([1.0, 2.00001])),
+        (np.float32(np.nan), np.nan),
+        ((2, 3), (2, 3)),
+        (tt.float32, tt.float32),
+        (0.5, between(0, 1)),
+        (lambda: tt.ones(2) + tt.ones(3), ValueError),
+        (["a"], ["a"]),
+    ],
+)
+def test_what_is_wanted_is_let_pass(got, wanted):
+    assert said(got, wanted) == []
+
+
+@pytest.mark.parametrize(
+    "got, wanted, first",
+    [
+        (1.00123, 1, "f(x) gave 1.001, expected 1."),
+        ([1, 2], [1, 3], "f(x) gave [1, 2], expected [1, 3]."),
+        (tt.ones(1, 2), [1, 1], "f(x) gave [[1, 1]] of shape (1, 2), expected [1, 1] of shape (2,)."),
+        ((2,), (2, 1), "f(x) gave (2,), expected (2, 1)."),
+        (True, False, "f(x) gave True, expected False."),
+        (2, between(0, 1), "f(x) gave 2, expected between 0 and 1."),
+        (np.zeros(1000), 0, "f(x) gave [0, 0, ..., 0, 0] of shape (1000,), expected 0 of shape ()."),
+        (3, ValueError, "f(x) gave 3, expected a ValueError."),
+    ],
+)
+def test_what_came_out_and_what_was_expected(got, wanted, first):
+    assert said(got, wanted) == [first, 'See "A section".']
+
+
+def test_an_exception_is_told_with_its_place():
+    first, *_ = said(lambda: 1 / 0, 1)
+    assert first.startswith("f(x) raised ZeroDivisionError: division by zero (test_teaching.py, line ")
+
+
+@pytest.mark.parametrize(
+    "got, cause",
+    [
+        (5, "five"),
+        (-1, "negative"),
+        (lambda: [][0], "index"),
+        (7, "Likely: something else"),
+    ],
+)
+def test_the_cause_follows_from_the_evidence(got, cause):
+    causes = ["something else", (5, "five"), (lambda value: value < 0, "negative"), (IndexError, "index")]
+    assert said(got, 0, *causes)[1] == cause
+
+
+def test_without_evidence_nothing_is_claimed():
+    assert len(said(7, 0, (5, "five"))) == 2
+
+
+def test_tolerance_is_relative():
+    assert said(1000.5, 1000, tolerance=1e-3) == [] and said(1.0005, 1, tolerance=1e-4) != []
