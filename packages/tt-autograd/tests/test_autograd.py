@@ -227,6 +227,33 @@ def test_another_thread_goes_on_recording():
     assert seen == [True]
 
 
+def test_a_decorated_function_in_two_threads_keeps_their_modes_apart():
+    states, (first_is_in, second_is_in, first_is_out) = {}, (threading.Event() for _ in range(3))
+
+    @ta.no_grad()
+    def overlap(enters, leaves_after):
+        enters.set()
+        leaves_after.wait(5)
+
+    def recording():
+        overlap(first_is_in, second_is_in)
+        states["recording"] = ta.is_grad_enabled()
+        first_is_out.set()
+
+    def not_recording():
+        first_is_in.wait(5)
+        with ta.no_grad():
+            overlap(second_is_in, first_is_out)
+            states["not recording"] = ta.is_grad_enabled()
+
+    threads = [threading.Thread(target=recording), threading.Thread(target=not_recording)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states == {"recording": True, "not recording": False}
+
+
 @pytest.mark.parametrize(
     "wrong, words",
     [

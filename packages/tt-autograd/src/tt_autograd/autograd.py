@@ -273,6 +273,9 @@ class Traced(Tensor):
 class _Mode(threading.local):
     enabled = True
 
+    def __init__(self):
+        self.before: list[bool] = []
+
 
 _mode = _Mode()
 _new = Traced.__new__
@@ -328,8 +331,9 @@ install(record)
 
 # ## Switching it off
 #
-# Nested use has to work, and so has leaving by an error: the switch goes back to what it was, not to *on*. The pile of
-# earlier states makes one object usable several times, which a decorator on a function that calls itself needs.
+# Nested use has to work, and so has leaving by an error: the switch goes back to what it was, not to *on*. The earlier
+# states lie in a pile, one for each thread, so that a decorated function may call itself, and run on two threads at
+# once.
 
 
 class no_grad(ContextDecorator):  # exercise
@@ -338,11 +342,11 @@ class no_grad(ContextDecorator):  # exercise
     _to = False
 
     def __enter__(self):
-        self._before = [*getattr(self, "_before", ()), _mode.enabled]
+        _mode.before.append(_mode.enabled)
         _mode.enabled = self._to
 
     def __exit__(self, *exception):
-        _mode.enabled = self._before.pop()
+        _mode.enabled = _mode.before.pop()
 
 
 # Its opposite differs in one word.
