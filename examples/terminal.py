@@ -1,0 +1,99 @@
+"""What the examples share: pictures made of characters, and the table in which each of them ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Everything here is ASCII and fits into 80 columns, so that it reads the same in a terminal, in a pipe and in a log.
+# Colours are an addition: only in a terminal, and not if somebody has set NO_COLOR (https://no-color.org).
+
+
+def colours() -> bool:
+    """Does standard output want colours?"""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    if os.name == "nt":
+        os.system("")  # an older Windows console interprets colour codes only after it has run a command
+    return True
+
+
+def paint(text: str, code: str) -> str:
+    """The text in a colour or style, given by the numbers of its ANSI code; as it is where colours are not wanted."""
+    return f"\x1b[{code}m{text}\x1b[0m" if colours() else text
+
+
+def heading(text: str) -> None:
+    """Print a title and a line under it."""
+    print(f"\n{paint(text, '1')}\n{'-' * len(text)}", flush=True)
+
+
+# ## Pictures
+#
+# A picture is an array of numbers from -1 to 1. Five characters stand for five ranges, the outer ones dense and the
+# middle one light. On a terminal blue lies behind what is negative and orange behind what is positive.
+
+SHADES = "=-.+#"
+BACKGROUNDS = ("30;48;5;74", "30;48;5;153", "", "30;48;5;223", "30;48;5;215")
+
+
+def picture(values: np.ndarray, marks: Mapping[tuple[int, int], str] | None = None) -> list[str]:
+    """Lines of characters for numbers (rows, columns) from -1 to 1; `marks` puts other characters at some places."""
+    levels = np.digitize(values, [-0.6, -0.2, 0.2, 0.6])
+    cells = [[_cell(SHADES[level], level) for level in row] for row in levels]
+    for (row, column), mark in (marks or {}).items():
+        cells[row][column] = _cell(mark, levels[row, column])
+    return ["".join(row) for row in cells]
+
+
+def _cell(character: str, level: int) -> str:
+    return paint(character, BACKGROUNDS[level]) if BACKGROUNDS[level] else character
+
+
+# Two or three pictures stand beside one another. Their width is given, because colour codes count as characters but
+# take no place.
+
+
+def side_by_side(pictures: Mapping[str, list[str]], width: int) -> None:
+    """Print pictures of equal size, each under its title."""
+    print("\n  " + "   ".join(title.ljust(width) for title in pictures).rstrip())
+    for lines in zip(*pictures.values()):
+        print("  " + "   ".join(lines), flush=True)
+
+
+# ## Results
+#
+# What was to be learned, what was measured, and what was asked for. An example that misses says so by its exit status
+# too, since nobody reads the output of a program that a machine runs every night.
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim and what became of it."""
+
+    what: str
+    measured: str
+    needed: str
+    passed: bool
+    seconds: float
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of the table."""
+        return self.what, self.measured, self.needed, f"{self.seconds:.2f} s", "yes" if self.passed else "NO"
+
+
+def report(results: Sequence[Result]) -> int:
+    """Print the table of results; the exit status, 0 if all have passed and 1 otherwise."""
+    rows = [("what was learned", "measured", "needed", "time", ""), *(result.cells() for result in results)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    print(f"\n{paint(lines[0], '1')}\n" + "  ".join("-" * width for width in widths))
+    for line, result in zip(lines[1:], results):
+        print(paint(line, "32" if result.passed else "31"))
+    missed = sum(not result.passed for result in results)
+    print(f"\n{missed} of {len(results)} missed." if missed else "\nAll reached.")
+    return 1 if missed else 0
