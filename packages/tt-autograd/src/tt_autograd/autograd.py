@@ -260,6 +260,12 @@ class Traced(Tensor):
         name = self._primitive.name
         raise RuntimeError(f"a result with a history ({name}) cannot be copied or pickled; use .detach() or .clone()")
 
+    def requires_grad_(self, requires_grad=True):
+        """A result requires a gradient because its inputs do. Raises RuntimeError when asked to stop."""
+        if not requires_grad:
+            raise RuntimeError(f"the result of {self._primitive.name} cannot forget its history; use .detach()")
+        return self
+
     def _history(self):
         return f"grad_fn=<{self._primitive.name}>"
 
@@ -445,7 +451,11 @@ class Walk(Arrivals):
                     _refuse_if_stale(node)
                 if node._watched or node._hooks or (wanted and id(node) in wanted):
                     g = keep(node, g)
-                self.share_out(node, g, useful)
+                try:
+                    self.share_out(node, g, useful)
+                except RuntimeError as error:
+                    where = f"in the backward pass, at the rule of {node._primitive.name} for a result of shape {node.shape}"
+                    raise RuntimeError(f"{where}: {error}") from error
                 if not retain_graph:
                     node._inputs, node._rules = (), None
         for leaf in self.leaves:
@@ -510,8 +520,8 @@ def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, cr
     meantime."""
     if not isinstance(output, Traced):
         return Tensor.backward(output)
-    walk = Walk([output], [_seed(output, gradient)], create_graph)
-    owner: set[int] = set()
+    seed = _seed(output, gradient)
+    walk, owner = Walk([output], [seed], create_graph), {id(seed._array)}
 
     def keep(tensor, g):
         g = _as_gradient(tensor, g, owner)
@@ -523,21 +533,18 @@ def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, cr
 
 
 # Before a gradient goes into `.grad` it must have memory of its own. The rule of `add` hands the same `g` to both
-# inputs, that of `reshape` a view; two parameters whose gradients share memory would be clipped twice.
+# inputs, that of `reshape` a view, and the first `g` of all may be the caller's; two parameters whose gradients share
+# memory would be clipped twice. So `owner` lists the arrays that have been given away already.
 
 
 def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
-    if not isinstance(g, Tensor):
-        g = np.asarray(g, tensor.dtype)
-        if g.base is not None or id(g) in owner:
-            g = g.copy()
-        owner.add(id(g))
-        g = tt.from_numpy(g)
-    elif g.dtype != tensor.dtype:
-        g = g.to(tensor.dtype)
+    g = g.to(tensor.dtype) if isinstance(g, Tensor) else tt.from_numpy(np.asarray(g, tensor.dtype))
     for hook in tensor._hooks or ():
         answer = hook(g)
-        g = g if answer is None else answer
+        g = g if answer is None else answer.clone()
+    if g._array.base is not None or id(g._array) in owner:
+        g = g.clone()
+    owner.add(id(g._array))
     return g
 
 
@@ -559,9 +566,8 @@ def grad(
         _seed(o, g)
         for o, g in zip(outputs, _listed(grad_outputs) if grad_outputs is not None else [None] * len(outputs))
     ]
-    walk = Walk(outputs, seeds, create_graph)
+    walk, owner = Walk(outputs, seeds, create_graph), {id(s._array) for s in seeds}
     found: dict[int, Tensor] = {}
-    owner: set[int] = set()
     wanted = {id(t) for t in inputs}
 
     def keep(tensor, g):
@@ -594,6 +600,8 @@ def _on_the_way(outputs, inputs) -> set[int]:
     stack = [o for o in outputs if type(o) is Traced]
     while stack:
         node = stack.pop()
+        if node._rules is None:
+            _refuse_if_stale(node)
         if node._made not in nodes:
             nodes[node._made] = node
             stack.extend(t for t in node._inputs if type(t) is Traced)

@@ -81,6 +81,19 @@ def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    _to_disk(path.absolute().parent)
+
+
+def _to_disk(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# The new name is an entry in the folder, and the folder is on the disk, too; so it is forced there like the file.
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:

@@ -379,7 +379,9 @@ def log(x, /):
 
 # NumPy would take `log` of integers in 64 bits; `_floating` keeps to one rule, that nothing becomes `float64` unless
 # something was. And NumPy prints a warning where a result is infinite or undefined; as in PyTorch, `inf` and `nan` are
-# answers here.
+# answers here, and the functions that give them for ordinary numbers keep `quiet`. (Sums and products do not: asking
+# NumPy to be quiet takes longer than adding four numbers, and that ordinary numbers overflow in a sum is worth a
+# warning.)
 
 
 def _floating(x):
