@@ -454,7 +454,7 @@ class Walk(Arrivals):
                 try:
                     self.share_out(node, g, useful)
                 except RuntimeError as error:
-                    where = f"in the backward pass, at the rule of {node._primitive.name} for a result of shape {node.shape}"
+                    where = f"in the backward pass, at the rule of {node._primitive.name} for shape {node.shape}"
                     raise RuntimeError(f"{where}: {error}") from error
                 if not retain_graph:
                     node._inputs, node._rules = (), None
