@@ -781,6 +781,7 @@ JOINING = [
         lambda draw: Sample(
             (np.asarray(draw.random.integers(0, 3, draw.shape(empty=False))),), {"num_classes": draw.pick([3, 5])}
         ),
+        differentiable=(),
         misuses=_refuses(
             (lambda: tt.one_hot(_ids(0, 3), 3), ValueError, "3 classes"),
             (lambda: tt.one_hot(_x(2)), TypeError, "float32"),
