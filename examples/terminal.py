@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 # Colours are an addition: only in a terminal, and not if somebody has set NO_COLOR (https://no-color.org).
 
 
+@functools.cache
 def colours() -> bool:
     """Does standard output want colours?"""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -35,7 +37,8 @@ def heading(text: str) -> None:
 # ## Pictures
 #
 # A picture is an array of numbers from -1 to 1. Five characters stand for five ranges, the outer ones dense and the
-# middle one light. On a terminal blue lies behind what is negative and orange behind what is positive.
+# middle one light. With colours the negative ones become blue and the positive ones orange, which colour-blind people
+# tell apart too.
 
 SHADES = "=-.+#"
 BACKGROUNDS = ("30;48;5;74", "30;48;5;153", "", "30;48;5;223", "30;48;5;215")
@@ -44,14 +47,15 @@ BACKGROUNDS = ("30;48;5;74", "30;48;5;153", "", "30;48;5;223", "30;48;5;215")
 def picture(values: np.ndarray, marks: Mapping[tuple[int, int], str] | None = None) -> list[str]:
     """Lines of characters for numbers (rows, columns) from -1 to 1; `marks` puts other characters at some places."""
     levels = np.digitize(values, [-0.6, -0.2, 0.2, 0.6])
-    cells = [[_cell(SHADES[level], level) for level in row] for row in levels]
+    shades = [_cell(" " if colours() and code else shade, code) for shade, code in zip(SHADES, BACKGROUNDS)]
+    cells = [[shades[level] for level in row] for row in levels]
     for (row, column), mark in (marks or {}).items():
-        cells[row][column] = _cell(mark, levels[row, column])
+        cells[row][column] = _cell(mark, BACKGROUNDS[levels[row, column]])
     return ["".join(row) for row in cells]
 
 
-def _cell(character: str, level: int) -> str:
-    return paint(character, BACKGROUNDS[level]) if BACKGROUNDS[level] else character
+def _cell(character: str, code: str) -> str:
+    return paint(character, code) if code else character
 
 
 # Two or three pictures stand beside one another. Their width is given, because colour codes count as characters but
@@ -81,19 +85,16 @@ class Result:
     passed: bool
     seconds: float
 
-    def cells(self) -> tuple[str, ...]:
-        """The row of the table."""
-        return self.what, self.measured, self.needed, f"{self.seconds:.2f} s", "yes" if self.passed else "NO"
-
 
 def report(results: Sequence[Result]) -> int:
     """Print the table of results; the exit status, 0 if all have passed and 1 otherwise."""
-    rows = [("what was learned", "measured", "needed", "time", ""), *(result.cells() for result in results)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    print(f"\n{paint(lines[0], '1')}\n" + "  ".join("-" * width for width in widths))
+    rows = [(result.what, result.measured, result.needed, f"{result.seconds:.2f} s") for result in results]
+    title = ("what was learned", "measured", "needed", "time")
+    widths = [max(map(len, column)) for column in zip(title, *rows)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in (title, *rows)]
+    print(f"\n{paint(lines[0].rstrip(), '1')}\n" + "  ".join("-" * width for width in widths))
     for line, result in zip(lines[1:], results):
-        print(paint(line, "32" if result.passed else "31"))
+        print(line, "", paint("yes", "32") if result.passed else paint("NO", "1;31"))
     missed = sum(not result.passed for result in results)
     print(f"\n{missed} of {len(results)} missed." if missed else "\nAll reached.")
     return 1 if missed else 0

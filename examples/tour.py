@@ -90,10 +90,10 @@ def xor_stage(seed: int) -> list[Result]:
 
 
 def reader(widths: list[int], dropout: float = 0.0) -> Sequential:
-    """Linear layers of the given widths, with ReLU and dropout between them."""
+    """Linear layers of the given widths, with ReLU (and dropout, if any) between them."""
     layers: list[Module] = [Linear(widths[0], widths[1])]
     for before, after in zip(widths[1:], widths[2:]):
-        layers += [ReLU(), Dropout(dropout), Linear(before, after)]
+        layers += [ReLU(), *([Dropout(dropout)] if dropout else []), Linear(before, after)]
     return Sequential(*layers)
 
 

@@ -166,7 +166,7 @@ def learn(way: str, seed: int, epochs: int = EPOCHS) -> tuple[Module, Result]:
     show_losses(losses, verdict)
     measured = f"{verdict.right} of 4, {verdict.least:.1%} sure, loss {verdict.loss:.4f}"
     return network, Result(
-        f"XOR {way}, seed {seed}", measured, f">= {NEEDED_PROBABILITY:.0%}, <= {NEEDED_LOSS}", verdict.passed, seconds
+        f"XOR {way}, seed {seed}", measured, f"{NEEDED_PROBABILITY:.0%}, {NEEDED_LOSS}", verdict.passed, seconds
     )
 
 
