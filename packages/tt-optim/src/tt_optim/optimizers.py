@@ -284,7 +284,7 @@ def _gradient_of(parameter: Tensor) -> np.ndarray:
         raise ValueError(
             f"a parameter of shape {parameter.shape} has a gradient of shape {parameter.grad.shape}; they must be equal"
         )
-    return np.ascontiguousarray(parameter.grad.numpy(), parameter.dtype)
+    return np.asarray(parameter.grad.numpy(), parameter.dtype, order="C")
 
 
 # ## SGD
@@ -494,6 +494,18 @@ class Adam(Optimizer):
             "shrink": 1 - lr * decay,
         }
 
+    def step(self):
+        for group in self.param_groups:
+            self._keep_averages(group, group.setdefault("summed_with", group["betas"]), group["betas"])
+        super().step()
+
+    def _keep_averages(self, group, before, betas):
+        if before != betas:
+            group["summed_with"] = betas
+            for state in (self.state[p] for p in group["params"] if p in self.state):
+                for name, old, new in zip(self.memory, before, betas):
+                    state[name] *= (1 - old) / (1 - new)
+
     def update(self, p, g, grad_sum, square_sum, scratch, rate, beta1, beta2, eps, decay, shrink):  # exercise
         if decay and self.decoupled:
             p *= shrink
@@ -509,7 +521,10 @@ class Adam(Optimizer):
         p -= np.multiply(scratch, rate, out=scratch)
 
 
-# The whole difference fits into one line of `update`; as so often, it took years to see it.
+# The sums have one price. They stand for averages with a certain $\beta$; when somebody changes `betas` on the way, as a
+# schedule may, they have to be scaled once for the averages to stay what they were.
+#
+# The whole difference of AdamW fits into one line of `update`; as so often, it took years to see it.
 
 
 class AdamW(Adam):

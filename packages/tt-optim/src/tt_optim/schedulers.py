@@ -207,8 +207,8 @@ class OneCycleLR(LRScheduler):
         )
 
     def _cycle(self, step: int, low: float, high: float, final: float) -> float:
-        if step > self.last:
-            raise ValueError(f"OneCycleLR was made for {self.total_steps} steps; this would be step {step + 1}")
+        if step > self.total_steps:
+            raise ValueError(f"OneCycleLR was made for {self.total_steps} steps; this would be step {step}")
         if step <= self.top:
             return self._between(low, high, step / self.top if self.top else 1.0)
         return self._between(high, final, (step - self.top) / (self.last - self.top))
