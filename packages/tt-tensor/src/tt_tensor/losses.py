@@ -143,7 +143,7 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # e
 
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Mean absolute error."""
-    _same_shape("l1_loss", x, target)
+    _same_shape("l1_loss", "loss_case", x, target)
     return _reduced(abs(x - target), reduction)
 
 
@@ -516,14 +516,18 @@ def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
     return 2 * (x - target) / x.numel()
 
 
-# The referee has been waiting for this.
+# The referee has been waiting for this. The numbers on which he judges are kept under a name, because chapter 07 will
+# have to give the same gradients for them.
+
+
+def loss_case() -> tuple[Tensor, Tensor, Tensor]:
+    """The saved numbers by which gradients of losses are compared: logits (4, 3), labels (4,), targets (4, 3), float64."""
+    z = np.sin(np.arange(12.0)).reshape(4, 3) * 2
+    return Tensor(z), tensor([2, 0, 1, 1]), Tensor(np.cos(np.arange(12.0)).reshape(4, 3))
 
 
 def check_gradients_by_hand():
-    random = np.random.default_rng(0)
-    z, labels, wanted = (
-        Tensor(random.standard_normal((4, 3))), tensor([2, 0, 1, 1]), Tensor(random.standard_normal((4, 3))),
-    )
+    z, labels, wanted = loss_case()
     assert np.allclose(slope(lambda: cross_entropy(z, labels), z), cross_entropy_gradient(z, labels).numpy(), atol=1e-8)
     assert np.allclose(slope(lambda: mse_loss(z, wanted), z), mse_gradient(z, wanted).numpy(), atol=1e-8)
 
