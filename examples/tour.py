@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def machine_stage() -> list[Result]:
     print(f"processor: {info['processor']}")
     print(f"library:   {info['blas']}, kernels for {info['blas_kernel'] or 'an unknown processor'}")
     problems, speed = check_environment(info), matmul_gflops(512)
-    for problem in problems:
-        print(paint(f"remark: {problem}", "33"))
+    for line in "\n".join(f"remark: {problem}" for problem in problems).splitlines():
+        print(paint(textwrap.fill(line, 79, subsequent_indent="  "), "33"))
     print(f"product of two matrices of 512 x 512: {speed:.0f} GFLOP/s")
     remarks = f", {len(problems)} remark{'s' * (len(problems) > 1)}" if problems else ""
     return [Result("this machine computes", f"{speed:.0f} GFLOP/s{remarks}", "-", True, time.perf_counter() - start)]
