@@ -41,7 +41,7 @@ def show_hurt():
     print("sum of a million numbers, milliseconds:", " ".join(f"{time_once(sum, numbers) * 1e3:.2f}" for _ in range(8)))
 
 
-# Eight runs of the same program, and eight answers. Which of them is *the* time? The first one often is the slowest,
+# Eight runs of the same program, and they do not agree. Which of them is *the* time? The first is often the slowest,
 # since nothing is in the caches yet. Others are slow because the machine was doing something else for a moment. A claim
 # such as "twice as fast" that rests on one run each is worth nothing.
 
@@ -61,15 +61,25 @@ def median_time(function: Callable, *args, runs: int = 7) -> float:
     return statistics.median(time_once(function, *args) for _ in range(runs))
 
 
-# It disappoints with things that take a microsecond. The clock itself takes some fifty nanoseconds, and seven
-# microseconds are over before the processor has woken up.
+# It disappoints with things that are over in less than a microsecond. How long does `len` take, for something that is
+# empty?
+
+
+def show_too_short():
+    medians = (median_time(len, ()) * 1e9 for _ in range(8))
+    print("one call at a time, nanoseconds:", " ".join(f"{t:.0f}" for t in medians))
+    print(f"in bundles, as below:            {measure(len, ()).seconds * 1e9:.0f}")
+
+
+# More than half of what we have measured is the clock and the call of `time_once`; and seven such calls are over before
+# the processor has woken up.
 
 # ## The idea: run for a while, not a number of times
 #
 # So we give each measurement a span of time, a fifth of a second, and run as often as fits. Calls that are too short to
-# be timed one by one are timed in bundles. And since the other scarce thing is memory, one more run is made under
-# `tracemalloc`, which is told of every allocation, NumPy's included. (It slows the program down, which is why it gets a
-# run of its own.)
+# be timed one by one are timed in bundles. And since the other scarce thing is memory, one run is made under
+# `tracemalloc`, which is told of what Python allocates, NumPy's arrays included. (It slows the program down, so it
+# watches the first call, the one that does not count.)
 #
 # A measurement without its spread is half a measurement. If the middle half of all runs lies within one percent, a
 # difference of five percent means something; if it is spread over thirty, nothing that small can be seen at all.
@@ -92,8 +102,8 @@ class Measurement:
 
 
 # Two decisions are hidden in the next function. The bundle is chosen so that each timed stretch takes at least twenty
-# microseconds, some hundred times what the clock itself takes. And there are at least three stretches even if one call
-# takes longer than the whole span, because a median of one is no median.
+# microseconds, a hundred times what the clock itself takes, or more. And there are at least three stretches even if one
+# call takes longer than the whole span, because a median of one is no median.
 
 
 def measure(function: Callable, *args, span: float = 0.2) -> Measurement:  # exercise
@@ -150,13 +160,13 @@ def show_measure():
 #
 # A time means something only together with the machine. Most of our arithmetic will be done by a library for linear
 # algebra, the BLAS, that NumPy brings along: OpenBLAS, as a rule. It contains several versions of every routine, one
-# for each family of processors, and picks one when it is loaded. Which one it picked makes a factor of two, and is not
-# easy to find out; the library itself has to be asked, through `ctypes`.
+# for each family of processors, and picks one when it is loaded. Which one it picked decides how wide the instructions
+# are that our products run on, and is not easy to find out; the library itself has to be asked, through `ctypes`.
 #
 # NumPy keeps the library in a folder beside its own code, under a name that differs from system to system. So we look
 # in the three places where it may be, load it once more (which gives us the copy that is already there), and ask it two
-# questions. If there is none, because this NumPy was built with Intel's or Apple's library, the answers are `None`, and
-# nothing else in the course depends on them.
+# questions. If there is none, because this NumPy was built with Intel's, Apple's or the system's own library, the
+# answers are `None`, and nothing else in the course depends on them.
 
 
 def _openblas() -> ctypes.CDLL | None:
@@ -182,7 +192,7 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
 # The processor's vector instructions (SIMD) matter as much: a core with AVX2 multiplies and adds 8 numbers of 32 bits
 # in one instruction, one with AVX-512 does 16.
 #
-# Everything else NumPy tells about itself, in `show_config`: which extensions it was built for, and which of those this
+# NumPy tells us about those itself, in `show_config`: which extensions it was built for, and which of those this
 # processor has.
 
 
@@ -316,8 +326,8 @@ def generator() -> np.random.Generator:
     return _generator
 
 
-# It changes the state *inside* the one generator and does not replace it. Whoever has taken hold of the generator
-# earlier keeps holding the right one.
+# `manual_seed` changes the state *inside* the one generator and does not replace it. Whoever has taken hold of the
+# generator earlier keeps holding the right one.
 
 
 def manual_seed(seed: int) -> None:  # exercise
@@ -355,12 +365,12 @@ def check_same_seed_same_numbers():
 
 # ## How fast is it?
 #
-# Nine tenths of the work in a neural network is one operation, the product of two matrices. For two matrices of $n
-# \times n$ it takes $n^3$ multiplications and as many additions, $2n^3$ floating-point operations, or FLOP. Divided by
-# the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
+# Nearly all of the arithmetic in a neural network is one operation, the product of two matrices. For two matrices of $n
+# \times n$ it takes $n^3$ multiplications and about as many additions, $2n^3$ floating-point operations, or FLOP.
+# Divided by the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
 #
-# The product is measured for random matrices and not for zeros, because some processors are quicker with zeros; and the
-# copies are made beforehand, because we want to time the product alone.
+# The product is measured for random matrices and not for zeros, because some processors are quicker with zeros; and
+# they are made beforehand, because we want to time the product alone.
 
 
 def matmul_gflops(size: int, dtype=np.float32) -> float:
@@ -370,7 +380,7 @@ def matmul_gflops(size: int, dtype=np.float32) -> float:
 
 
 # How good is that? A processor has a peak that it cannot exceed: cores, times cycles per second, times operations in a
-# cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units, 64
+# cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units: 64
 # operations in a cycle; with AVX2 it is 32.
 #
 # Neither cores nor clock are as simple as they look. A core may be half of one, shared with a neighbour, and the clock
@@ -398,10 +408,12 @@ def show_gflops():
         print(f"{size:6d} {matmul_gflops(size):9.1f} {matmul_gflops(size, np.float64):9.1f}")
 
 
-# Three things can be read off this table. Small products are slow: the call costs more than the work. `float64` runs at
-# half the speed of `float32`, since half as many numbers fit into an instruction. And the largest `float32` number is
-# *this machine's number*; write it down. Where it stays far below the peak, have a look at what `check_environment`
-# says about kernels. (The formula takes the clock as the system reports it. A virtual machine may report anything.)
+# Three things can be read off this table. Small products are slow: the call costs more than the work. In the large
+# ones, `float64` runs at half the speed of `float32`, since half as many numbers fit into an instruction. And the
+# largest `float32` number is *this machine's number*; write it down. Where it stays far below the peak, have a look at
+# what `check_environment` says about kernels. Where it lies *above* the peak, the clock is to blame: the formula takes
+# it as the system reports it, which may be a nominal figure that the processor exceeds, and a virtual machine may
+# report anything.
 
 # ## How exact is it?
 #
@@ -427,15 +439,14 @@ def show_floats():
 # thousands.
 #
 # Why not take `float64` for everything and forget about it? It takes twice the memory, twice the trips, and as the
-# table above shows, twice the time. Networks do not need the digits: their inputs are noisy, and their training is a
-# random walk anyway. Where digits *are* needed is in checking. When a formula for a derivative is compared with a
-# difference of two nearly equal numbers, seven digits leave three. So in this course one computes in `float32` and
-# checks in `float64`.
+# table above shows, twice the time. Networks do not need the digits: their inputs are noisy, and so is their training.
+# Where digits *are* needed is in checking. When a formula for a derivative is compared with a difference of two nearly
+# equal numbers, seven digits leave three. So in this course one computes in `float32` and checks in `float64`.
 
 # ## The witness
 #
-# Is the product right, and are all cores at work? A product of matrices of whole numbers can be checked without
-# rounding, row by row, by plain Python.
+# Is the product right? A product of matrices of whole numbers can be checked without rounding, number by number, by
+# plain Python.
 #
 # Whole numbers up to nine, six products to a sum: no intermediate result exceeds a thousand, and `float32` holds whole
 # numbers up to sixteen million without rounding. So the comparison may be exact, `==`, without any tolerance. That is a
@@ -465,15 +476,16 @@ def show_memory():
 
 # Ten thousand numbers live in the cache next to the core. Twenty million have to come from memory, and every trip takes
 # many times as long as the addition. This is the table behind most of the speed in this course: *a product of matrices
-# is limited by arithmetic, everything else by the number of trips through memory*.
+# is limited by arithmetic, nearly everything else by the number of trips through memory*.
 
 # There is a useful way to think about this, the *roofline* (Williams, Waterman and Patterson, 2009). Count, for an
 # operation, how many FLOP it does for each byte that it moves; call that its intensity. If the intensity is small, the
 # memory sets the pace: FLOP/s cannot exceed intensity times GB/s. If it is large, the arithmetic does. An addition of
 # arrays has an intensity of one twelfth. A product of two matrices of $n \times n$ does $2n^3$ FLOP on $12 n^2$ bytes,
-# an intensity of $n / 6$: for $n = 16$ the memory is the limit, for $n = 1024$ it is not. All the tricks that make a
-# framework fast are of one of two kinds: raise the intensity, by doing more with a number while it is there; or save
-# the trip.
+# an intensity of $n / 6$: less than 3 for $n = 16$, and 171 for $n = 1024$, where memory is no longer the limit. (The
+# small product in our table meets yet another one, the cost of the call.) Most of the tricks that make a framework fast
+# are of one of two kinds: raise the intensity, by doing more with a number while it is there; or keep the units busy
+# that do the arithmetic.
 
 # ## Errors you will meet
 
@@ -495,8 +507,8 @@ def show_errors():
 # 2. `bandwidth`: GB/s of copying an array of a given number of bytes.
 # 3. `seeded`: run a function with a given seed and leave the generator as it was.
 #
-# The exercises come with a solution each; try your own first. What they have in common is that measuring fairly is
-# mostly a matter of arrangement.
+# The exercises come with a solution each; try your own first. What they have in common: measuring fairly is mostly a
+# matter of arrangement.
 
 
 def speedup(slow: Callable, fast: Callable, rounds: int = 5) -> float:  # exercise
