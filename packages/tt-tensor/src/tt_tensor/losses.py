@@ -43,9 +43,9 @@ def show_hurt():
         layer.weight[0, 0] -= change
 
 
-# Nothing moves. The share of right answers is a staircase: it stands still until some picture tips over, then jumps. It
-# is what we want in the end, and useless for getting there. We want a number that says *a little better* when it has
-# become a little better.
+# Nothing moves. The share of right answers is a staircase: it stands still until some example tips over, then jumps. It
+# is what we want in the end, and useless for getting there. We want a number that says *a little better* when the
+# network has become a little better.
 
 # ## The smallest thing that could work
 #
@@ -102,10 +102,10 @@ def show_surprise():
 
 # ## Distances
 #
-# First the family of distances. They share the two questions, about shapes and about how to reduce many numbers to one.
+# First the family of distances. They share two questions: are the shapes equal, and how do many numbers become one?
 #
 # `reduction` is one of three words in every loss, as in PyTorch. The mean is the usual choice, because then the loss
-# does not depend on how many examples were in the batch: a learning rate that suits batches of 32 is not off by a
+# does not depend on how many examples were in the batch: a step length that suits 32 examples at a time is not off by a
 # factor of two for 64.
 
 
@@ -127,7 +127,7 @@ def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
         )
 
 
-# Nothing in the formula needs the question about shapes. The people who use it do.
+# The formula does not need the question about shapes. The people who use it do.
 
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
@@ -143,7 +143,7 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # e
 
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Mean absolute error."""
-    _same_shape("l1_loss", "loss_case", x, target)
+    _same_shape("l1_loss", x, target)
     return _reduced(abs(x - target), reduction)
 
 
@@ -161,6 +161,12 @@ def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float 
     return _reduced(near * (size - 0.5 * near), reduction)
 
 
+# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the
+# product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
+#
+# PyTorch has the same loss under a second name and in another unit.
+
+
 def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """Huber's loss divided by beta, so that its slope far out is 1; l1_loss for beta = 0."""
     if beta < 0:
@@ -168,18 +174,15 @@ def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: flo
     return l1_loss(x, target, reduction) if beta == 0 else huber_loss(x, target, reduction, beta) / beta
 
 
-# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the
-# product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
-
 # ## Cross-entropy
 #
 # The work was done in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits.
 # What remains is to pick, in each row, the element that the label points to. `nll_loss` (negative log-likelihood) does
 # that, and most of it is questions.
 #
-# Labels are integers from 0 to the number of classes. A label equal to `ignore_index` does not count. `weight` gives
-# each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or for
-# each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
+# Labels are integers from 0 to the number of classes minus one. A label equal to `ignore_index` does not count.
+# `weight` gives each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each
+# pixel, or for each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
 #
 # That is quite a list of conditions, and each of them exists because its violation does not crash on its own. A label
 # of $-1$ is a valid index in NumPy, and means the last class. Labels as floats can be compared and summed. Labels of
@@ -239,10 +242,10 @@ def _class_weights(name, weight, classes):
 
 
 # The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a
-# table would do, makes everything ten times too small for ten classes.
+# one-hot table would do, makes everything ten times too small for ten classes.
 #
-# `cross_entropy` puts the two together. Its targets may also be probabilities (floats, in the shape of the logits). And
-# `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 -
+# `cross_entropy` is `nll_loss` of `log_softmax`. Its targets may also be probabilities (floats, in the shape of the
+# logits). And `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 -
 # \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
 #
 # What is the point of `log_softmax` here, when `softmax` and `log` would do? Rows such as (1000, 0). The probability of
@@ -275,7 +278,7 @@ def cross_entropy(  # exercise
 # the mean, the same divisor.
 #
 # A word about the helper: a vector with one number per class has to be lined up with the dimension of the classes,
-# which is the second, wherever that stands.
+# which is the second, or the only one where there is no batch.
 
 
 def _column(values, at, ndim):
@@ -370,9 +373,8 @@ def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", l
 
 # ## Reading a loss
 #
-# A loss of 0.35: is that good? For the cross-entropy there is a dictionary. Its exponential, with the sign turned, is
-# the probability that the right answers got, in the geometric mean; and $\ln C$, for $C$ classes, is what total
-# ignorance costs.
+# A loss of 0.35: is that good? For the cross-entropy there is a dictionary. $e^{-L}$ is the probability that the right
+# answers got, in the geometric mean; and $\ln C$, for $C$ classes, is what total ignorance costs.
 
 
 def show_reading():
@@ -382,9 +384,9 @@ def show_reading():
 
 
 # A training loss that starts at 2.3, falls to 0.35 and stays there says that the right digits get a probability of 70 %
-# on average. It does not say how many are right: a network that gives 51 % to every right answer and one that gives 99
-# % to most and nothing to a few may have the same loss. That is why both are worth watching, the loss to learn by and
-# the accuracy to judge by.
+# in the geometric mean. It does not say how many are right: a network that gives a little over one half to every right
+# answer and one that gives nearly all to most and next to nothing to a few may have the same loss, and only the first
+# is always right. So both are worth watching, the loss to learn by and the accuracy to judge by.
 #
 # How low can it go? To zero, if every example has exactly one right answer that can be known. Where the data themselves
 # are uncertain (a smudge that three people read as 1 and two as 7) the lowest possible value is that uncertainty, the
@@ -396,9 +398,8 @@ def show_reading():
 
 # ## As modules
 #
-# A loss can be handed around as an object that remembers its options.
-#
-# There is little to it; the functions above are the losses, and the modules only keep their options.
+# The functions above are the losses. A module that keeps a function and its options can be handed around like any other
+# part of a network.
 
 
 class Loss(Module):
@@ -415,6 +416,10 @@ class Loss(Module):
 
     def extra_repr(self):
         return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+
+
+# One class for each loss differs from the next in a name and a function, so a function makes them: `type`, called with
+# a name, the bases and the attributes, does what a `class` statement does.
 
 
 def _loss(name: str, function: Callable) -> Any:
@@ -463,7 +468,8 @@ def check_uninformed_network():
 # ## The referee: slopes without thinking
 #
 # A number that moves when a weight moves. So let us move each weight a little, one after the other, and see how the
-# loss answers: the list of these answers is the *gradient*. It points uphill; a step against it makes the loss smaller.
+# loss answers: the list of these answers is the *gradient*. It points uphill; a short step against it makes the loss
+# smaller.
 #
 # $$ \frac{\partial L}{\partial w_i} \approx \frac{L(w_i + \varepsilon) - L(w_i - \varepsilon)}{2 \varepsilon} $$
 #
@@ -500,7 +506,7 @@ def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np
 #
 # $$ \frac{\partial L}{\partial z_j} = p_j - [j = t]: $$
 #
-# what the network believes, minus what is true. With N rows and the mean, divided by N.
+# what the network believes, minus what is true. For the mean over N rows it is divided by N.
 #
 # It is hard to imagine a simpler gradient. It is bounded, by 1 in each element, however wrong the network is; it
 # vanishes exactly when belief and truth agree; and it needs nothing but what the forward pass has computed anyway.
@@ -516,12 +522,12 @@ def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
     return 2 * (x - target) / x.numel()
 
 
-# The referee has been waiting for this. The numbers on which he judges are kept under a name, because chapter 07 will
+# The referee has been waiting for this. The numbers on which it judges are kept under a name, because chapter 07 will
 # have to give the same gradients for them.
 
 
 def loss_case() -> tuple[Tensor, Tensor, Tensor]:
-    """The saved numbers by which gradients of losses are compared: logits (4, 3), labels (4,), targets (4, 3), float64."""
+    """The saved numbers for comparing gradients of losses: logits (4, 3), labels (4,), targets (4, 3), float64."""
     z = np.sin(np.arange(12.0)).reshape(4, 3) * 2
     return Tensor(z), tensor([2, 0, 1, 1]), Tensor(np.cos(np.arange(12.0)).reshape(4, 3))
 
@@ -556,6 +562,9 @@ def descend(network: Module, loss: Callable[[], Tensor], rate: float, steps: int
     return history
 
 
+# Note that all slopes are measured before anything is changed. Changing each parameter as soon as its slope is known
+# would measure the next slope somewhere else.
+#
 # The loss begins near $\ln 2 = 0.693$, the surprise of somebody who says one half to everything, as the best linear map
 # of chapter 03 did. Then it leaves that plateau.
 
@@ -569,13 +578,10 @@ def show_learning():
     print("answers", [round(v[0], 2) for v in sigmoid(network(x)).tolist()])
 
 
-# Note that all slopes are measured before anything is changed. Changing each parameter as soon as its slope is known
-# would measure the next slope somewhere else.
-
 # ## The cost
 #
-# The referee's price is two forward passes for each *number* in the network. XOR has 17. How long would one step take
-# for the digits network of chapter 04, with its 18,986?
+# The referee's price is two forward passes for each *number* in the network. The XOR network has 17. How long would one
+# step take for the digits network of chapter 04, with its 18,986?
 
 
 def show_cost():
@@ -587,7 +593,7 @@ def show_cost():
         seconds = measure(network, x).seconds
         print(
             f"{count:6d} parameters: one pass {seconds * 1e6:5.0f} us, so one step by the referee "
-            f"{2 * count * seconds:8.3f} s"
+            f"{2 * count * seconds:8.4f} s"
         )
 
 
@@ -668,9 +674,10 @@ def check_relative_error():
 
 # ## A road not taken
 #
-# In PyTorch `cross_entropy` is a fused kernel, and `mse_loss` on shapes that broadcast gives a warning and a number. We
-# raise an error: among those who meet that warning there must be somebody who meant it, but we have not met them. JAX
-# has no losses at all; its libraries write them as we do, as formulas over `log_softmax`.
+# In PyTorch `cross_entropy` is `log_softmax` and `nll_loss`, as it is here, each a compiled kernel with a hand-written
+# derivative; and `mse_loss` on shapes that broadcast gives a warning and a number. We raise an error: among those who
+# meet that warning there must be somebody who meant it, but we have not met them. JAX itself has no losses; its
+# libraries write them as we do, as formulas over `log_softmax`.
 
 # ## What hurts next
 #
@@ -685,9 +692,8 @@ def check_relative_error():
 # ```
 #
 # Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when
-# one of the update lines is forgotten, for the first layer of two:
-#
-# (We use the referee for the gradients here, so that only the updating is at stake.)
+# one of the update lines is forgotten, that of the first layer's weight. (The gradients are the referee's, so that only
+# the updating is at stake.)
 
 
 def show_forgotten_line():
@@ -706,13 +712,13 @@ def show_forgotten_line():
         print(f"forgotten: {forgotten!s:9s} loss after 300 steps {loss:.3f}")
 
 
-# No error, no warning; it just learns badly, or nothing. Updating should be written once, by somebody careful. Chapter
+# No error, no warning; the loss just stays near $\ln 2$. Updating should be written once, by somebody careful. Chapter
 # 06, *Optimizers*.
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss",
     "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_cross_entropy", "binary_cross_entropy_with_logits",
     "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
-    "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error", "slope",
-    "smooth_l1_loss", "sum_of_parameters", "xor_network",
+    "loss_case", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error",
+    "slope", "smooth_l1_loss", "sum_of_parameters", "xor_network",
 ]
