@@ -5,8 +5,9 @@
 
 # ## The hurt
 #
-# Chapter 01 left a number behind: how many billions of multiplications and additions a second this machine can do in a
-# matrix product. Let us see how much of that plain Python gives us. A matrix, in plain Python, is a list of lists.
+# Chapter 01 left two numbers behind: how many billions of multiplications and additions a second this machine does in a
+# product of arrays, and how few of them are left when the matrices are lists of lists. Here is the slow one again, as a
+# function that we can ask more questions about.
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def matmul_lists(a, b):
     return [[builtins.sum(x * y for x, y in zip(row, column)) for column in zip(*b)] for row in a]
 
 
-# Three nested loops in one line. It is correct, and it is this slow:
+# Three nested loops in one line. It is correct, and slow, and it takes room:
 
 
 def show_hurt():
@@ -111,8 +112,9 @@ uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np
 
 
 # Three things can go wrong, and each gets a sentence that says so: rows of different lengths, data that are not
-# numbers, and numbers of a kind that deep learning has no use for. NumPy would accept the second as an array of Python
-# objects, on which every operation is a hundred times slower and half of them fail later, far from the cause.
+# numbers, and numbers of a kind that deep learning has no use for. NumPy would accept the second as an array of
+# strings, or of Python objects, on which additions are many times slower and other operations fail later, far from the
+# cause.
 
 
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
@@ -151,14 +153,12 @@ def _first(data):
     return data
 
 
-# The object itself has four fields, and names them in `__slots__`: without a dictionary per object it is smaller and
-# quicker to make, and we shall make millions. Three of the four stay empty for a while. `requires_grad`, `grad` and
-# `_hooks` belong to gradients, and nothing in this chapter knows what a gradient is. They are here because a tensor is
-# where people look for them.
+# The object itself has four fields, and names them in `__slots__`: without a dictionary per object it takes a third
+# less memory, which is nothing for one tensor, and a good deal for a record of twenty thousand of them, such as chapter
+# 07 will keep.
 #
-# Why not keep the list of names in the instance's dictionary, as ordinary classes do? A dictionary costs about as much
-# memory as the whole array of four numbers inside it, and a look-up by hash at every access. That is nothing for one
-# tensor, and a good deal for a record of twenty thousand of them, such as chapter 07 will keep.
+# Three of the four stay empty for a while. `requires_grad`, `grad` and `_hooks` belong to gradients, and nothing in
+# this chapter knows what a gradient is. They are here because a tensor is where people look for them.
 
 
 class Storage:
@@ -233,8 +233,8 @@ def show_strides():
 
 # ## Primitives and the door
 #
-# Here is the door. A primitive that is called looks up who interprets operations at the moment and hands the call over:
-# itself, the tensors, and everything else by name.
+# Here is the door. A primitive that is called looks up who interprets operations at the moment and hands over three
+# things: itself, the tensors, and all other arguments by name.
 #
 # Which arguments are tensors and which are not? The kernel's signature says it. What stands before the `/` is a tensor;
 # what comes after is a parameter: `def sum(x, /, dim=None, keepdim=False)`.
@@ -242,7 +242,7 @@ def show_strides():
 PRIMITIVES: dict[str, Primitive] = {}
 
 
-# There is a second use for that little mark. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the
+# There is a second use for that little `/`. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the
 # signature says that it is not, and which parameter it must be. So both spellings work, PyTorch's `sum(x, 1)` and the
 # plainer `sum(x, dim=1)`, and the kernels need not know.
 
@@ -266,12 +266,13 @@ class Primitive:
         return f"<primitive {self.name}>"
 
 
-# `_here.top` is what the current thread has put in the way for a while, `_installed` what was put there for good. The
-# list starts with the ordinary interpreter, which takes the arrays out, runs the kernel and wraps what comes back.
+# `_here.top` is the interpreter that the current thread has put in the way for a while, `_installed` what was put there
+# for good. The list starts with the ordinary interpreter, which takes the arrays out, runs the kernel and wraps what
+# comes back.
 #
-# The stack has a part for each thread and a part that is shared. That looks like a detail. It is not: a data loader of
-# chapter 10 works in other threads, and it would be a surprise if a meter that was started in one thread counted what
-# happens in another.
+# So there is a part for each thread and a part that is shared. That looks like a detail. It is not: a data loader of
+# chapter 10 may work in other threads, and it would be a surprise if a meter that was started in one thread counted
+# what happens in another.
 
 
 class _Here(threading.local):
@@ -281,9 +282,9 @@ class _Here(threading.local):
 _here = _Here()
 
 
-# Three lines of it are the whole meaning of an operation: take the arrays, run the kernel, wrap the result. The rest is
-# for failures. A kernel does not know that it is part of a tensor library, so its complaints are about arrays and axes;
-# `_explained`, near the end of the chapter, turns them into something one can act on.
+# One line of `evaluate` is the whole meaning of an operation: take the arrays, run the kernel, wrap the result. The
+# rest is for failures. A kernel does not know that it is part of a tensor library, so its complaints are about arrays
+# and axes; `_explained`, near the end of the chapter, turns them into something one can act on.
 
 
 def evaluate(primitive: Primitive, tensors: tuple, params: dict) -> Tensor:  # exercise
@@ -299,8 +300,8 @@ _array_of = attrgetter("_array")
 _new = object.__new__
 
 
-# Wrapping is done some hundred thousand times a second, so it is written plainly: make an empty object, fill the four
-# fields. It does not go through `Tensor(...)`, which would look at the data, and copy them.
+# Wrapping may be done some hundred thousand times a second, so it is written plainly: make an empty object, fill the
+# four fields. It does not go through `Tensor(...)`, which would look at the data, and copy them.
 
 
 def _wrap(array) -> Tensor:
@@ -582,12 +583,13 @@ lt, le = _comparison("lt", np.less), _comparison("le", np.less_equal)
 gt, ge = _comparison("gt", np.greater), _comparison("ge", np.greater_equal)
 
 # With the functions there, the operators are a list. They live in a class of their own, a layer on top of `Storage`;
-# the finished `Tensor` will be made of such layers. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor
-# first, so the operands go in swapped.
+# the finished `Tensor` will be made of such layers. (`more_ops` is an appendix of this chapter, with the operations
+# that we need less often.) Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so the operands go
+# in swapped.
 #
-# Two kinds of names need a word. `__radd__` and its kin are asked when the left operand is not ours, as in `1 + t`.
-# Those that begin with an `i`, for `+=`, change numbers in place and are a story of their own, further down. The
-# methods stand one to a line because there is nothing to say about each of them.
+# That goes for all names with an `r`: `__radd__` and its kin are asked when the left operand is not ours. The names
+# with an `i`, for `+=`, change numbers in place and are a story of their own, further down. The methods stand one to a
+# line because there is nothing to say about each of them.
 
 
 class Arithmetic(Storage):
@@ -723,9 +725,9 @@ def _alike(*arrays):
 
 # ## The same numbers in another shape
 #
-# Three primitives give all the views: `reshape` reads the numbers in the same order (row by row, the last index running
-# fastest), `permute` reorders the dimensions, `expand` repeats what has size 1. `view`, `flatten`, `squeeze`,
-# `unsqueeze`, `transpose` and `.T` are short words for them.
+# Slices apart, three primitives give all the views: `reshape` reads the numbers in the same order (row by row, the last
+# index running fastest), `permute` reorders the dimensions, `expand` repeats what has size 1. `view`, `flatten`,
+# `squeeze`, `unsqueeze`, `transpose` and `.T` are short words for them.
 #
 # None of the three copies numbers if it can be avoided. `reshape` cannot always avoid it: the rows of a transposed
 # matrix do not lie one behind the other in memory, so to read them as one long row they have to be collected first.
@@ -761,7 +763,7 @@ class Reshaping(Storage):
         return reshape(self, shape=_unpacked(shape))
 
     def view(self, *shape):
-        """`reshape`, under PyTorch's name for the case that never copies."""
+        """`reshape` under another name. (PyTorch's refuses where it would have to copy; this one copies.)"""
         return reshape(self, shape=_unpacked(shape))
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1):
@@ -868,8 +870,9 @@ def _matrix_only(x: Storage):
 # fail. `sum` is a primitive; mean, variance and standard deviation follow from it.
 #
 # What is summed, and in what type? Integers and truth values are added as 64-bit integers, so that counting the `True`s
-# in a mask cannot overflow. Floats stay what they are. NumPy adds them pairwise, in a tree, rather than one after the
-# other; the error then grows with the logarithm of their number instead of the number itself.
+# in a mask cannot overflow. Floats stay what they are. Where they lie side by side in memory, NumPy adds them pairwise,
+# in a tree, rather than one after the other; the error then grows with the logarithm of their number instead of the
+# number itself.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -1189,9 +1192,9 @@ class Gradients(Storage):
 
 # ## The tensor
 #
-# The words of the long tail are missing. There are forty more operations, from `abs` to `topk`, each of a line or two;
-# they live in the appendix `more_ops`, and their method forms, such as `x.abs()` and `x.sum(1)`, in the appendix
-# `methods`, so that this chapter can be read in one sitting.
+# What is missing is the long tail: some sixty more functions, from `abs` to `zeros_like`, most of a line or two; they
+# live in the appendix `more_ops`, and their method forms, such as `x.abs()` and `x.sum(1)`, in the appendix `methods`,
+# so that this chapter can be read in one sitting.
 #
 # The class that everybody uses is the sum of all layers, with a constructor and a way to print itself.
 
@@ -1377,8 +1380,8 @@ def show_door():
 #
 # A kernel is a slot. A *kernel set* is a plain module whose functions have the names and signatures of primitives, and
 # `use_kernels` puts them into the slots for a while. The package brings a second set, `loops`: each operation as the
-# loop over elements that defines it, in a page of Python. It is of no use for work, and of much use as a witness:
-# whatever the fast kernels do, they must agree with the definition.
+# loop over elements that defines it. It is of no use for work, and of much use as a witness: whatever the fast kernels
+# do, they must agree with the definition.
 #
 # The signature has to be equal, down to the names. A kernel that takes `axis` where the primitive says `dim` would work
 # for a while, and fail at the first call that passes the parameter by name.
@@ -1530,8 +1533,8 @@ def check_operations_of():
 # PyTorch's own door is the dispatcher, in C++, with a table of kernels for each operation and each combination of
 # device, layout and transformation; Python code can stand in it through `__torch_dispatch__`. tinygrad has no door at
 # that place: an operation on its tensors computes nothing, but adds a node to a graph, which is compiled when somebody
-# asks for numbers. That gives a compiler the whole program to look at, and it takes from the reader the possibility to
-# set a breakpoint and see a value. We compute at once.
+# asks for numbers. That gives a compiler the whole program to look at, but nobody can set a breakpoint in the middle
+# and see a value. We compute at once.
 
 # ## What hurts next
 #
