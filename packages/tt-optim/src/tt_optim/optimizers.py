@@ -6,9 +6,9 @@
 # ## The hurt
 #
 # Chapter 05 left us writing two update lines for each layer, in each program, and showed what a forgotten line does:
-# nothing that anybody would notice. Forgetting is not the only trouble. Steps have a length, and one length for all
-# directions is a bad deal. Here is a valley, a hundred times steeper across than along, and descent with three step
-# lengths:
+# the loss stays near $\ln 2$, where it should fall to 0.01, and nobody is told. Forgetting is not the only trouble.
+# Steps have a length, and one length for all directions is a bad deal. Here is a valley, a hundred times steeper across
+# than along, and descent with three step lengths:
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def show_hurt():
         print(f"{rate:11g}   {x:17.3f}   {y:17.3g}")
 
 
-# With 0.0201 the steep direction overshoots further each time; with 0.0199 it swings for ever so slowly to rest; with
-# 0.001 the flat direction has hardly moved. A network has thousands of directions, and nobody knows which are steep.
+# With 0.0201 the steep direction overshoots further each time; with 0.0199 it is still swinging after a hundred steps;
+# with 0.001 the flat direction has hardly moved. A network has thousands of directions, and nobody knows which are
+# steep.
 
 # ## The smallest thing that could work
 #
@@ -62,10 +63,10 @@ class SmallestOptimizer:
             parameter.data -= self.rate * parameter.grad
 
 
-# That cures forgetting. Two details deserve attention even in four lines. It keeps the parameters in a *list*, because
-# an iterator would be used up after the first step. And it changes what the parameter holds (`parameter.data -= ...`).
-# Had it said `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left the
-# network's weight alone.
+# That cures forgetting. Two details deserve attention even in so little code. It keeps the parameters in a *list*,
+# because an iterator would be used up after the first step. And it changes what the parameter holds (`parameter.data -=
+# ...`). Had it said `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left
+# the network's weight alone.
 #
 # It disappoints on the valley: it knows nothing but the slope here and now.
 
@@ -85,10 +86,10 @@ class SmallestOptimizer:
 # lower rate for the first layers, say). `param_groups` is that list with the defaults filled in; changing `group["lr"]`
 # changes the next step. All that an optimizer remembers about a parameter is in `state`.
 #
-# Four things may be wrong with what is handed in, and all of them fail silently if nobody asks. An empty list (an
-# iterator that somebody has used already) updates nothing. A number or an array cannot be updated in place through us.
-# The *result* of an operation is a tensor, but changing it changes no parameter. And a parameter that is given twice is
-# updated twice.
+# Four things may be wrong with what is handed in, and most of them fail silently if nobody asks. An empty list (an
+# iterator that somebody has used already) updates nothing. A number or an array has no gradient. The *result* of an
+# operation is a tensor, but changing it changes no parameter (`is_leaf` tells the two apart; it begins to matter in
+# chapter 07). And a parameter that is given twice is updated twice.
 
 
 def _groups(parameters, defaults: dict) -> list[dict]:
@@ -162,7 +163,7 @@ class Saved:
         }
 
 
-# Loading is all or nothing. The shapes are compared first, and only then anything is changed: half a state is worse
+# Loading is all or nothing. The shapes are compared first, and only then is anything changed: half a state is worse
 # than none.
 
 
@@ -198,8 +199,8 @@ def _blocks(arrays: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 # thousands, starting it costs more than it does.
 #
 # What goes to the threads must not overlap, and it does not: each block of each parameter is somebody's, and nobody
-# else's. The scratch array is made per block, by whoever works on it. NumPy gets it from its own small store of
-# recently freed memory, so that costs next to nothing.
+# else's. The scratch array is made per block, by whoever works on it, and has the size of the one that was freed a
+# moment ago; the system hands out the same memory again, so that costs next to nothing.
 
 
 def _run(update: Callable, jobs: list[tuple[list[np.ndarray], dict]], size: int) -> None:
@@ -296,7 +297,8 @@ def _gradient_of(parameter: Tensor) -> np.ndarray:
 #
 # A constant slope is amplified to $g / (1 - \mu)$, ten times for 0.9; an alternating one is damped. Nesterov's variant
 # looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so pulls every weight
-# towards zero, unless the data insist.
+# towards zero, unless the data insist. `dampening`, which hardly anybody uses, takes a share off each new gradient
+# before it joins the velocity.
 #
 # How large may the rate be with momentum? A rate of 0.1 with $\mu = 0.9$ moves, in the long run, as fast as a rate of 1
 # without. People who switch momentum on usually divide the rate by ten.
@@ -454,9 +456,9 @@ class RMSprop(Optimizer):
 # what is missing, $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$, makes it exactly $\eta$. The count
 # $t$ starts at 1.
 #
-# One trick saves two trips of twelve. If we keep $M = m / (1 - \beta_1)$ and $V = v / (1 - \beta_2)$, plain decaying
-# *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go into the step
-# length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
+# One trick saves two of twelve trips through memory. If we keep $M = m / (1 - \beta_1)$ and $V = v / (1 - \beta_2)$,
+# plain decaying *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go
+# into the step length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
 #
 # $$ \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon}
 #    = \frac{\eta\,(1 - \beta_1)}{r\,(1 - \beta_1^t)} \cdot \frac{M}{\sqrt{V} + \varepsilon / r} . $$
@@ -465,8 +467,9 @@ class RMSprop(Optimizer):
 # gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight itself,
 # by the factor $1 - \eta\lambda$.
 #
-# In the code below the formula has become nine array operations on a block. Reading them one after the other is a good
-# exercise in what is *not* there: no temporary array is made, and each operation writes into something that exists.
+# In the code below the formula has become ten array operations on a block. Reading them one after the other is a good
+# exercise in what is *not* there: without weight decay no temporary array is made, and each operation writes into
+# something that exists.
 
 
 class Adam(Optimizer):
@@ -521,8 +524,8 @@ class Adam(Optimizer):
         p -= np.multiply(scratch, rate, out=scratch)
 
 
-# The sums have one price. They stand for averages with a certain $\beta$; when somebody changes `betas` on the way, as a
-# schedule may, they have to be scaled once for the averages to stay what they were.
+# The sums have one price. They stand for averages with a certain $\beta$; when somebody changes `betas` on the way, as
+# a schedule may, they have to be scaled once for the averages to stay what they were.
 #
 # The whole difference of AdamW fits into one line of `update`; as so often, it took years to see it.
 
@@ -541,7 +544,7 @@ class AdamW(Adam):
 
 # ## The witness
 #
-# Adam as the paper writes it, in three lines of float64, against the blocks, the sums and the folded constants.
+# Adam as the paper writes it, in two lines of float64, against the blocks, the sums and the folded constants.
 
 
 def check_adam_against_the_paper():
@@ -574,8 +577,6 @@ def check_first_step_is_the_rate():
 #
 # Rosenbrock's function (1960), $(1 - x)^2 + 100\,(y - x^2)^2$, is a curved valley with a flat floor; its lowest point
 # is $(1, 1)$. Here is how four optimizers walk it from the same place in 200 steps.
-#
-# The picture shows what the formulas do to a path. Watch where they turn, and what they do when the valley bends.
 
 
 def rosenbrock(x, y):
@@ -610,11 +611,6 @@ WALKERS: dict[str, Callable[[list], Optimizer]] = {
 }
 
 
-# Plain SGD creeps along the floor of the valley with the step that its walls allow. Momentum overshoots the bend and
-# comes back. RMSprop and Adam go at the same pace in both directions, whatever the slopes. None of them knows anything
-# about bananas; each has a few numbers of memory for each parameter.
-
-
 def show_paths():
     import matplotlib.pyplot as plt
 
@@ -630,6 +626,11 @@ def show_paths():
     figure.tight_layout()
     return figure
 
+
+# Plain SGD creeps along the floor of the valley with the step that its walls allow. Momentum swings from wall to wall
+# at first; then the swings cancel, the floor's small slope adds up, and it gets near the star. RMSprop and Adam go at
+# the same pace in both directions, whatever the slopes. (The order is an order of these rates, too: give Adam a larger
+# one and look again.) None of them knows anything about bananas; each has a few numbers of memory for each parameter.
 
 # ## Clipping
 #
@@ -671,17 +672,18 @@ def clip_grad_value_(parameters, clip_value: float) -> None:
 
 # ## XOR, with gradients by hand
 #
-# Now the whole of phase 1 in one program: tensors, an activation, layers, a loss, an optimizer. Only the gradients are
+# Now all that we have in one program: tensors, an activation, layers, a loss, an optimizer. Only the gradients are
 # missing, and those we derive on paper, from the loss backwards. With $h = \tanh(xW_1^T + b_1)$, $z = hW_2^T + b_2$ and
 # $p = \sigma(z)$:
 #
 # $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum \bar z,
-#    \quad \bar h = \bar z\, W_2, \quad \bar a = \bar h\,(1 - h^2),
+#    \quad \bar a = (\bar z\, W_2)\,(1 - h^2),
 #    \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
 #
-# Each line below is one of the formulas. Compare the shapes while reading: $\bar z$ is (4, 1), $h$ is (4, 4), so $\bar
-# z^T h$ is (1, 4), which is the shape of the second weight. Shapes are the best proof-reader a derivation has; they do
-# not see a sign, though.
+# A bar means *the gradient with respect to*, and $a$ is what goes into $\tanh$. The four lines in the middle of the
+# code are these six formulas. Compare the shapes while reading: $\bar z$ is (4, 1), $h$ is (4, 4), so $\bar z^T h$ is
+# (1, 4), which is the shape of the second weight. Shapes are the best proof-reader a derivation has; they do not see a
+# sign, though.
 
 
 def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> float:  # exercise
@@ -700,10 +702,8 @@ def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> flo
 # chapter will.
 #
 # The referee judges the four lines, at weights that we fix for good, because chapter 07 will be measured against the
-# same numbers.
-#
-# The weights of the saved case are values of a sine, so that anybody can write them down again; nothing in them is
-# random, and none of them is zero.
+# same numbers. They are values of a sine, so that anybody can write them down again; nothing in them is random, and
+# none of them is zero.
 
 
 def xor_case() -> tuple[Sequential, Tensor, Tensor]:
@@ -715,7 +715,7 @@ def xor_case() -> tuple[Sequential, Tensor, Tensor]:
     return network, x.double(), wanted.double()
 
 
-# Four comparisons, to eight decimal places.
+# Four comparisons, one for each parameter.
 
 
 def check_gradients_by_hand():
@@ -741,7 +741,8 @@ def train_xor_by_hand(make: Callable[[Iterable], Optimizer], steps: int = 500) -
     return network, losses
 
 
-# Four optimizers, the same task, rates that suit each. All arrive; how soon differs by a factor of ten.
+# Four optimizers, the same task, rates that suit each. (Each begins with weights of its own, and so at a loss of its
+# own.) All arrive; how soon differs by a factor of ten.
 
 
 def show_xor():
@@ -761,9 +762,8 @@ def show_xor():
 #
 # An optimizer does next to no arithmetic. A step of Adam reads parameter, gradient and two memories and writes three of
 # them back: seven numbers of four bytes for each weight, and what the formula costs beyond that is trips that could
-# have been saved. Ten million weights, the plain formula against the blocks:
-#
-# Here is the update as one writes it down from the paper, for comparison.
+# have been saved. Here is the update as one writes it down from the paper, and then ten million weights, with it and
+# with the blocks.
 
 
 def adam_by_formula(p, g, m, v, t, lr=1e-3):
@@ -787,6 +787,9 @@ def show_cost():
     )
     print(f"blocks  {blocks * 1e3:6.1f} ms, {10e6 * 28 / blocks / 1e9:5.1f} GB/s")
 
+
+# The blocks are nearer to what the memory can do, and not by one trick alone: they stay in the cache, they make no
+# temporary arrays, and they use a second thread where there is a second core.
 
 # ## Errors you will meet
 
@@ -863,17 +866,15 @@ def check_average_weights():
 #
 # JAX's optax writes an optimizer as a pair of pure functions that map gradients and state to updates and state;
 # clipping, momentum and decay are links of a chain that can be composed at will, which is lovely. PyTorch has
-# `fused=True`, one compiled kernel for the whole update, which takes less than half of the time of its default. Our
-# blocks are the nearest that NumPy can come to a fused kernel. Second-order methods (Newton's, L-BFGS, Shampoo) use
-# more than slopes; on networks they pay for themselves rarely.
+# `fused=True`, one compiled kernel for the whole update, which takes a fraction of the time of its default. Our blocks
+# are the nearest that NumPy can come to a fused kernel. Second-order methods (Newton's, L-BFGS, Shampoo) use more than
+# slopes; on networks they rarely pay for themselves.
 
 # ## What hurts next
 #
 # XOR took these lines for its gradients, for two layers and a loss: six formulas, each derived on paper. They are
-# hand-made goods for one network; add a layer, and they have to be derived again. And if one of them is wrong? Here the
-# sign of the hidden layer's part is flipped:
-#
-# Nothing about that line looks wrong. It has the right shape, and the loss does go down, since the other three
+# hand-made goods for one network; add a layer, and there are more to derive. And if one of them is wrong? Here the sign
+# of the first weight's gradient is flipped. Nothing about it looks wrong: it has the right shape, and the other three
 # gradients are right.
 
 

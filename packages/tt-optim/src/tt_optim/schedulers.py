@@ -290,7 +290,7 @@ class ReduceLROnPlateau:
             group["lr"] = lr
 
 
-# ## All of them in one picture
+# ## Six of them in one picture
 
 
 def show_schedules():
@@ -323,6 +323,9 @@ def show_schedules():
         axis.grid(alpha=0.3)
     figure.tight_layout()
     return figure
+
+
+# The warm-up and the cosine after it, checked against numbers that one can work out in the head.
 
 
 def check_warm_up_then_cosine():
