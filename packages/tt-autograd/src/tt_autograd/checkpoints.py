@@ -51,10 +51,10 @@ def _restored(tree, arrays: dict[str, np.ndarray]):
 
 # ## Two kinds of damage
 #
-# A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and
-# number is stored along, and compared when the file is read. And the power goes while the file is being written: so it
-# is written under another name, forced to the disk, and only then renamed, which the file system does in one piece.
-# Whoever looks finds the old checkpoint or the new one, whole.
+# A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and number is stored along, and compared when
+# the file is read. And the power goes while the file is being written: so it is written under another name, forced to
+# the disk, and only then renamed, which the file system does in one piece. Whoever looks finds the old checkpoint or
+# the new one, whole.
 
 
 def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
