@@ -1,6 +1,6 @@
 # # Activations
 #
-# At the end of this chapter there are ten functions that bend, so that a stack of layers can say more than one layer;
+# At the end of this chapter there are eight functions that bend, so that a stack of layers can say more than one layer;
 # and a softmax that does not break on large numbers.
 
 # ## The hurt
@@ -52,7 +52,8 @@ def step(x: Tensor) -> Tensor:
 
 
 # Here is the construction in full. The first hidden unit adds its inputs and fires above one half; the second adds them
-# and fires above one and a half. *At least one, but not both* is what XOR means.
+# and fires above one and a half. The output takes the first but not the second: *at least one, but not both* is what
+# XOR means.
 
 
 def check_step_solves_xor():
@@ -61,10 +62,9 @@ def check_step_solves_xor():
     assert (step(hidden @ Tensor([[1], [-1]]) - 0.5) == wanted).all()
 
 
-# It works: two hidden units, one that fires for *at least one* and one that fires for *both*, and the output takes the
-# first but not the second. It disappoints in one way. We chose those weights by thinking. To find weights by improving
-# them little by little, one must be able to ask what a small change of a weight does to the answer; and for a switch
-# the answer is: nothing, until it suddenly does everything. Its slope is 0 wherever it exists.
+# It works, and disappoints in one way. We chose those weights by thinking. To find weights by improving them little by
+# little, one must be able to ask what a small change of a weight does to the answer; and for a switch the answer is:
+# nothing, until it suddenly does everything. Its slope is 0 wherever it exists.
 
 # ## The idea: bend, and have a slope
 #
@@ -73,8 +73,9 @@ def check_step_solves_xor():
 # the least clever method there is: walk a little to the right, a little to the left, and look.
 #
 # Why the step in both directions? The one-sided quotient $(f(x + h) - f(x))/h$ is wrong by about $h$, the central one
-# by about $h^2$: the second-order terms of the two sides cancel. And why $10^{-6}$? A smaller step makes that error
-# smaller, but then the two function values agree in nearly all of their digits, and the difference is made of rounding.
+# by about $h^2$: the second-order terms of the two sides cancel. And why a distance of $10^{-6}$? A smaller step makes
+# that error smaller, but then the two function values agree in nearly all of their digits, and the difference is made
+# of rounding.
 
 
 def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:
@@ -83,15 +84,15 @@ def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray
     return (function(x + distance) - function(x - distance)) / (2 * distance)
 
 
-# The error of the difference quotient is about `distance` squared, plus rounding; with float64 numbers it agrees with a
-# right formula to nine digits.
+# Together the two errors come to about $10^{-10}$ in float64: the quotient agrees with a right formula to nine digits.
 
 # ## ReLU
 #
 # The simplest bend: keep what is positive.
 #
-# $$ \operatorname{relu}(x) = \max(x, 0),
-#    \qquad \operatorname{relu}'(x) = \begin{cases} 1 & x > 0 \\ 0 & x \le 0 \end{cases} $$
+# $$ \operatorname{relu}(x) = \max(x, 0) $$
+#
+# $$ \operatorname{relu}'(x) = \begin{cases} 1 & x > 0 \\ 0 & x \le 0 \end{cases} $$
 #
 # At zero there is no slope. We take 0, as PyTorch does.
 
@@ -116,11 +117,12 @@ def relu_slope(x):  # exercise
 # A unit that is negative for every input has slope 0 for every input, and will never change again: it is dead. The
 # leaky version lets a little through, and ELU approaches $-\alpha$ smoothly.
 #
-# $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases}
-#    \qquad \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
+# $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases} $$
 #
-# `leaky` can be had without a choice, too: for slopes up to 1, the larger of $x$ and $ax$ is the right one on both
-# sides.
+# $$ \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
+#
+# The slope of `leaky` is 1 on one side and $a$ on the other and needs no function. `leaky` itself needs no choice: for
+# $a$ up to 1, the larger of $x$ and $ax$ is the right one on both sides.
 
 
 @primitive
@@ -151,13 +153,17 @@ def elu_slope(x, alpha=1.0):
 #
 # The sigmoid squeezes the line into $(0, 1)$, which makes its output a probability:
 #
-# $$ \sigma(x) = \frac{1}{1 + e^{-x}}, \qquad \sigma'(x) = \sigma(x)\,(1 - \sigma(x)). $$
+# $$ \sigma(x) = \frac{1}{1 + e^{-x}} = \frac{e^x}{1 + e^x} $$
 #
-# Written down like that it is also a trap. What does $e^{-x}$ do for $x = -1000$?
+# $$ \sigma'(x) = \sigma(x)\,(1 - \sigma(x)) $$
+#
+# Written down like that it is also a trap. For $x = -1000$ the first form has $e^{1000}$ in it. That is infinite in
+# floating point, and $1 / \infty = 0$ happens to be right. The second form meets the same infinity at $x = 1000$, and
+# is less lucky:
 
 
 def sigmoid_naive(x):
-    """The formula as it stands."""
+    """The second form, as it stands."""
     return np.exp(x) / (1 + np.exp(x))
 
 
@@ -225,8 +231,8 @@ def softplus(x, /, beta=1.0):
 # `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) +
 # x\,\sigma(x)(1 - \sigma(x))$. It is made of primitives that we have, so it is a plain function.
 #
-# Why smooth at all, if ReLU works? Because its slope changes abruptly at one point, and steps that are based on slopes
-# like gradual changes better. In the transformers of part three, every model of note uses GELU or SiLU.
+# Why smooth at all, if ReLU works? Because its slope changes abruptly at one point, and whoever goes downhill by the
+# slope does better where it changes gradually. Most of the transformers that chapter 14 follows use GELU or SiLU.
 
 
 def silu(x):
@@ -280,8 +286,8 @@ def _near(x):
     return np.clip(x, -40, 40)
 
 
-# Its derivative is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with tanh has a
-# longer one. It is an operation of its own, since a backward pass will need it often.
+# The derivative of GELU is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with
+# tanh has a longer one. Both are an operation of their own, since chapter 07 will need them often.
 #
 # Differentiate the product: $\Phi(x)$ plus $x$ times the derivative of $\Phi$, which is the density. For the form with
 # $t = \tanh u$ the chain rule gives $\frac12 (1 + t) + \frac{x}{2} (1 - t^2)\, u'$, and $u' = \sqrt{2/\pi}\,(1 + 3
@@ -298,8 +304,8 @@ def gelu_slope(x, /, approximate="none"):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
 
 
-# `x * x * x` and not `x**3`: for a power of three NumPy asks the C library, element by element, and that takes many
-# times as long.
+# `x * x * x` and not `x**3`: a power of three goes through the general `pow`, which takes longer, and many times as
+# long where the numbers are negative.
 
 
 def show_cube():
@@ -310,7 +316,8 @@ def show_cube():
 
 # ## The witness
 #
-# All the functions and their slopes in one picture, and every slope against the difference quotient.
+# The functions and their slopes in one picture (but for `leaky_relu`, which would look like ReLU), and every slope
+# against the difference quotient.
 
 SLOPES = {
     "relu": (relu, relu_slope),
@@ -354,12 +361,12 @@ def show_functions():
 #
 # How bad is a slope below 1? Let a signal go through ten layers with an activation after each, and multiply the slopes
 # along the way, which is what the chain rule does on the way back. We take the weights out of the picture (they are
-# scaled so that the signal keeps its size) and look at the activations alone.
+# scaled so that a product with them keeps the size of the signal) and look at the activations alone.
 
 
 def show_depth():
     random = np.random.default_rng(0)
-    print("typical product of the slopes along a path through ten layers of 256 units")
+    print("product of the slopes along a path through ten layers of 256 units")
     for name in ("sigmoid", "tanh", "relu", "gelu"):
         function, its_slope = SLOPES[name]
         x, product = random.standard_normal((64, 256)), np.ones((64, 256))
@@ -370,9 +377,10 @@ def show_depth():
         print(f"{name:8s} mean {np.abs(product).mean():.1e}, nothing is left of {gone:.1%} of the paths")
 
 
-# The sigmoid's paths are down to a millionth, all of them. ReLU's are another picture: most paths are cut off entirely,
-# by a unit that was silent somewhere along the way, and the others pass on everything. That is enough, since a network
-# has many paths, and a gradient is a sum over all of them.
+# The sigmoid's paths are down to less than a millionth, all of them. Tanh does best, because this signal is small: near
+# zero tanh is nearly straight. With larger weights it saturates, which chapter 04 will show. ReLU's are another
+# picture: most paths are cut off entirely, by a unit that was silent somewhere along the way, and the others pass on
+# everything. That is enough, since a network has many paths, and a gradient is a sum over all of them.
 #
 # Which one should one take, then? For a network of the kind of chapters 04 to 10, ReLU, until there is a reason not to.
 # GELU or SiLU where the network is deep and smooth steps matter, as in transformers. Tanh where the output should lie
@@ -402,7 +410,7 @@ def softmax(x, /, dim):  # exercise
     return e
 
 
-# Its logarithm is wanted even more often: the next chapters but one take $\ln p$ of the right class as their measure of
+# Its logarithm is wanted even more often: the next chapter but one takes $\ln p$ of the right class as its measure of
 # success. Taking `log` after `softmax` throws digits away, for a probability of $10^{-50}$ is 0 in `float32`, and its
 # logarithm is minus infinity. Done in one, it is $x_i - \ln \sum_j e^{x_j}$, and nothing is lost.
 #
@@ -427,15 +435,14 @@ def log_softmax(x, /, dim):  # exercise
 
 def show_softmax():
     rows = tensor([[1.0, 2.0, 3.0], [1001.0, 1002.0, 1003.0], [0.0, 0.0, 200.0]])
-    print("logits\n", rows, "\nsoftmax\n", softmax(rows, dim=1))
-    with quiet():
-        print("log(softmax)\n", softmax(rows, dim=1).log())
-    print("log_softmax\n", log_softmax(rows, dim=1))
+    print("logits", rows, "softmax", softmax(rows, dim=1), sep="\n")
+    print("log(softmax)", softmax(rows, dim=1).log(), sep="\n")
+    print("log_softmax", log_softmax(rows, dim=1), sep="\n")
 
 
-# Its derivative is a matrix for each row, since each probability depends on each logit: $\partial p_i / \partial x_j =
-# p_i\,([i = j] - p_j)$. Nobody builds that matrix. What a gradient needs is its product with a vector $g$, and that is
-# $p_j\,(g_j - \sum_i g_i p_i)$: one sum per row.
+# The derivative of softmax is a matrix for each row, since each probability depends on each logit: $\partial p_i /
+# \partial x_j = p_i\,([i = j] - p_j)$. Nobody builds that matrix. What a gradient needs is its product with a vector
+# $g$, and that is $p_j\,(g_j - \sum_i g_i p_i)$: one sum per row.
 
 
 def softmax_backward(p, g):  # exercise
@@ -457,10 +464,9 @@ def check_softmax_backward():
 
 # ## The cost
 #
-# An activation does little arithmetic for each number, so it costs what it costs to move the number, and every
-# temporary array is another trip. For a million elements, `float32`:
-#
-# To see what a choice costs, here is `leaky_relu` as one would write it first, with `np.where`.
+# ReLU does so little arithmetic for each number that it costs what it costs to move the number. The others pay for
+# exponentials, and for temporary arrays, each of which is another trip. To see what a choice costs, here is
+# `leaky_relu` as one would write it first, with `np.where`.
 
 
 def leaky_relu_by_choice(x):
@@ -476,8 +482,10 @@ def show_cost():
         print(f"{name:20s} {seconds * 1e3:7.2f} ms   {seconds / times['relu']:6.1f} times relu")
 
 
-# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. The exact GELU pays for
-# the polynomials of the error function, which run over the whole array many times. Chapter 15 returns to this.
+# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. `tanh` is nearly as
+# quick, since NumPy has one compiled loop for it. The sigmoid is seven calls of NumPy, with an array after each. The
+# exact GELU pays for the polynomials of the error function, which run over the whole array many times. Chapter 15
+# returns to this.
 
 # ## Errors you will meet
 
@@ -495,7 +503,7 @@ def show_errors():
 #
 # 1. `hard_sigmoid`: a sigmoid made of straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$, from operations that we have.
 # 2. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it,
-#    up to a sign?
+#    but for two signs?
 # 3. `softmax_with_temperature`: softmax of $x / T$. Large $T$ evens the probabilities out, small $T$ sharpens them.
 
 
@@ -532,17 +540,15 @@ def check_softmax_with_temperature():
 
 # ## A road not taken
 #
-# Searches by machine for better activations (Ramachandran et al., 2017, who found swish that way) gave curves that
-# differ from GELU and SiLU by less than the width of a line in the picture above. PyTorch has some thirty activations;
-# most networks use two. Another road was not to bend each number but to let units compete, as in maxout; it doubles the
-# weights for the same width and has not come back.
+# A search by machine for better activations (Ramachandran, Zoph and Le, 2017) tried many formulas and came back with
+# swish, $x\,\sigma(\beta x)$, which for $\beta = 1$ is the SiLU that we have. PyTorch has some thirty activations; most
+# networks use two. Another road was not to bend each number but to let units compete, as in maxout (Goodfellow et al.,
+# 2013); it doubles the weights for the same width and has not come back.
 
 # ## What hurts next
 #
-# With a bend between them, two layers can solve XOR, and many layers can do much more. This is a network of four layers
-# that reads a digit of 64 pixels:
-#
-# It learns nothing yet, but it computes. Let us count what had to be carried.
+# With a bend between them, two layers can solve XOR, and many layers can do much more. Here is a network of four layers
+# that reads a digit of 64 pixels. It has learned nothing yet, but it computes; let us count what has to be carried.
 
 
 def show_loose_arrays():
