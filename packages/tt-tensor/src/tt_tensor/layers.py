@@ -1,7 +1,7 @@
 # # Layers
 #
 # At the end of this chapter a network is one object. It knows its weights by name, counts them, prints itself, saves
-# them and takes them back; and the first machine that learned, Rosenblatt's perceptron of 1957, runs on it.
+# them and takes them back; and one of the first machines that learned, Rosenblatt's perceptron of 1957, runs on it.
 
 # ## The hurt
 #
@@ -32,13 +32,13 @@ def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
 
 
 # Did you see it? The second line takes `change["b1"]` where `b2` was meant. If the two have equal sizes nobody will
-# ever be told; the network just learns a little worse. Every further layer adds two names to six lists of names.
+# ever be told; the network just learns a little worse. Every further layer adds a line and two more names to each list
+# of names: here to the arguments and to the results, elsewhere to what is saved and loaded.
 
 # ## The smallest thing that could work
 #
-# A layer is a weight, a bias, and what it does with them. So make it an object.
-#
-# A thing that has a state and does something with it is what classes are for.
+# A layer is a weight, a bias, and what it does with them. A thing that has a state and does something with it is what
+# classes are for.
 
 
 class SmallestLayer:
@@ -49,8 +49,8 @@ class SmallestLayer:
         return x @ self.weight.T + self.bias
 
 
-# Two numbers less to carry for each layer. But a network of such layers is again a bunch of loose objects: who lists
-# all their weights? We would write a function that visits each layer by name, and forget one.
+# One object to carry for each layer, where there were two arrays. But a network of such layers is again a bunch of
+# loose objects: who lists all their weights? We would write a function that visits each layer by name, and forget one.
 
 # ## The idea: assignment registers
 #
@@ -94,7 +94,8 @@ class Parameter(Tensor):
 # ## Module
 #
 # A module has three drawers: parameters, buffers (arrays that belong to it and are saved with it, but are not learned,
-# such as running averages), and modules. `__setattr__` sorts what it is given.
+# such as running averages), and modules. `__setattr__` sorts what it is given. Like `Tensor`, the class is built up in
+# layers, each a class that adds one thing to the one before.
 #
 # What if a name is assigned twice, first a number and then a parameter? The old entry has to go, from whichever drawer
 # it was in, or the module would have two things of the same name. And what if somebody forgets to call
@@ -212,7 +213,7 @@ class Tree(Drawers):
         return (part for part in self._modules.values() if part is not None)
 
 
-# (The one recursion in this book is here: modules are nested a few levels deep, not twenty thousand.)
+# (A walk that calls itself is harmless here: modules are nested a few levels deep, not twenty thousand.)
 #
 # A `Module` proper adds behaviour. Calling it runs `forward`. `train()` and `eval()` say in which mode it is, for
 # layers such as dropout that behave differently when the network is used rather than trained. `apply` does something to
@@ -341,8 +342,8 @@ def _mismatches(own, state):
 # down directly in the layout in which the weight is stored; and the bias is added in place, to an array that nobody
 # else has seen yet.
 #
-# The derivative by the weight will be $\bar y^T x$, a matrix of exactly the weight's shape. Had we written `x @
-# weight.T`, it would come out transposed, and would have to be turned around in memory, for every layer in every step.
+# In chapter 07 that will pay: the derivative by the weight then comes out in exactly the weight's shape, where that of
+# `x @ weight.T` comes out transposed.
 
 
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
@@ -388,9 +389,10 @@ def show_initialisation():
         print(f"{name:26s}", " ".join(f"{s:.3f}" for s in spread))
 
 
-# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, a
-# factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive. PyTorch draws
-# uniformly from $\pm 1/\sqrt{n}$, and so do we. The appendix `init` has the other recipes of the field.
+# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, by
+# the same factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive.
+# PyTorch draws uniformly from $\pm 1/\sqrt{n}$, which is smaller by a factor of $\sqrt 3$ in standard deviation, and so
+# do we. The appendix `init` has the other recipes of the field.
 #
 # In a layer the sizes are given once, in the order in which data flow through it: inputs, outputs. That the matrix is
 # stored the other way round is nobody's business but the layer's.
@@ -425,8 +427,9 @@ class Linear(Module):
 
 # ## Layers in a row
 #
-# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop.
-# Their parts are named by their positions, "0", "1", and so on, which is also how they appear in a saved state.
+# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop. A
+# slice of either is one of its own kind. Their parts are named by their positions, "0", "1", and so on, which is also
+# how they appear in a saved state.
 #
 # Both refuse what is not a module. `Sequential(Linear(2, 2), relu)` looks right, but a function has no name, no state
 # and no place in the tree; its module form, `ReLU()`, has.
@@ -456,14 +459,10 @@ class ModuleList(Module):
         return self
 
     def __getitem__(self, index):
-        parts = list(self._modules.values())
-        return (
-            type(self)(*parts[index])
-            if isinstance(index, slice) and isinstance(self, Sequential)
-            else ModuleList(parts[index])
-            if isinstance(index, slice)
-            else parts[index]
-        )
+        found = list(self._modules.values())[index]
+        if not isinstance(index, slice):
+            return found
+        return type(self)(*found) if isinstance(self, Sequential) else ModuleList(found)
 
     def __len__(self):
         return len(self._modules)
@@ -568,7 +567,15 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exer
 
 # Three mistakes are popular enough to be listed. Taking $p$ as the probability to *keep*: with 0.1, nine tenths would
 # vanish. Forgetting the scale: the network is trained on half the signal and used on all of it. And leaving it on in
-# evaluation: the same input gives a different answer every time.
+# evaluation: the same input gives a different answer every time. Each of the three would fail one line of this check.
+
+
+def check_dropout():
+    x = ones(20_000)
+    dropped = dropout(x, 0.25)
+    assert abs((dropped == 0).float().mean().item() - 0.25) < 0.02
+    assert abs(dropped.mean().item() - 1) < 0.03
+    assert dropout(x, 0.25, training=False) is x
 
 
 class Dropout(Module):
@@ -589,9 +596,8 @@ class Dropout(Module):
 
 # ## A network
 #
-# The eight loose arrays of chapter 03, once more.
-#
-# Now the pieces fit together, and carrying is over: one name instead of eight.
+# The eight loose arrays of chapter 03, once more; but now the pieces fit together, and there is one name to carry
+# instead of eight.
 
 
 def digits_network() -> Sequential:
@@ -631,7 +637,7 @@ def check_state_round_trip():
 # ## A module of your own
 #
 # What a user of all this writes is a class with two methods. Here is a network with a shortcut: the input goes through
-# two layers, and also, unchanged in kind, around them. The names of the attributes become the names in the state, and
+# two layers, and also around them, by a single matrix. The names of the attributes become the names in the state, and
 # `forward` is ordinary Python, in which anything may happen: loops, conditions, a call of the same layer twice.
 
 
@@ -654,8 +660,9 @@ def show_shortcut():
         print(f"  {name:16s} {parameter.shape}")
 
 
-# Nothing was registered by hand, and nothing can be forgotten. Two more properties come for nothing. A part that is
-# used twice, `self.second = self.first`, is listed once, so that an optimizer changes it once; sharing weights is
+# Nothing was registered by hand. One thing can still be forgotten: layers in a plain Python list are in no drawer, so
+# no walk finds them, and that is what `ModuleList` is for. Two more properties come for nothing. A part that is used
+# twice, `self.second = self.first`, is listed once, so that an optimizer changes it once; sharing weights is
 # assignment. And a module can be changed while it lives: assign another `Linear` to `network.around`, and the old one's
 # parameters are gone from every list.
 
@@ -669,9 +676,10 @@ def check_sharing():
 
 # ## The perceptron
 #
-# One `Linear` with one output and a step: that is the machine that Frank Rosenblatt showed in 1957, and it learned. His
-# rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the weights
-# and $y$ to the bias; if it comes out right, do nothing. If any plane separates the two classes, the rule finds one.
+# One `Linear` with one output and a step: that is the machine that Frank Rosenblatt described in 1957, and it learned.
+# His rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the
+# weights and $y$ to the bias; if it comes out right, do nothing. If any plane separates the two classes, the rule finds
+# one.
 
 
 def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20) -> list[int]:  # exercise
@@ -690,8 +698,9 @@ def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20)
 
 # Two hundred points in the plane, and a line that separates them, hidden from the machine. We watch the number of
 # corrections in each pass over the data; when it reaches zero, the machine has found a line. That it must get there is
-# a theorem (Novikoff, 1962): the number of corrections is at most $(R / \gamma)^2$, where $R$ is the length of the
-# longest example and $\gamma$ the margin by which the best line separates the classes.
+# a theorem (Novikoff, 1962): from a start at zero, the number of corrections is at most $(R / \gamma)^2$, where $R$ is
+# the length of the longest example and $\gamma$ the margin by which the best line separates the classes. (The bias
+# counts as one more weight, on an input that is always 1.)
 
 
 def show_perceptron():
@@ -743,7 +752,7 @@ def show_errors():
 #
 # 1. `Residual`: a module that adds its input to what another module makes of it, $x + f(x)$.
 # 2. `count_parameters`: parameters by part, as a dictionary from the name of each direct part to a number.
-# 3. `freeze`: no gradients for the parameters whose names start with a prefix. Returns how many parameters that were.
+# 3. `freeze`: no gradients for the parameters whose names start with a prefix. Returns how many those are.
 
 
 class Residual(Module):
@@ -791,11 +800,11 @@ def check_freeze():
 
 # ## A road not taken
 #
-# In JAX's libraries a layer is a pair of pure functions, one that makes a tree of parameters and one that applies it,
-# and the caller carries the tree. That makes it plain what a function depends on, and transformations such as "the
-# gradient with respect to all parameters" become one line. The price is that the tree has to be threaded through
-# everything. PyTorch's objects own their parameters; reading `net.hidden.weight` is worth a great deal while one
-# learns, so we own ours too.
+# In many of JAX's libraries a layer is a pair of pure functions, one that makes a tree of parameters and one that
+# applies it, and the caller carries the tree. That makes it plain what a function depends on, and transformations such
+# as "the gradient with respect to all parameters" become one line. The price is that the tree has to be threaded
+# through everything. PyTorch's objects own their parameters; reading `net.hidden.weight` is worth a great deal while
+# one learns, so we own ours too.
 
 # ## What hurts next
 #
