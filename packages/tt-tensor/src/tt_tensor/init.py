@@ -53,9 +53,9 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * field, tensor.shape[0] * field
 
 
-# Xavier initialisation (Glorot and Bengio, 2010) balances forward and backward by $\frac{2}{\text{fan-in} +
-# \text{fan-out}}$ as the variance; Kaiming's (He et al., 2015) accounts for ReLU throwing half of the signal away, with
-# a *gain* of $\sqrt 2$.
+# Xavier initialisation (Glorot and Bengio, 2010) would like a variance of $1/\text{fan-in}$ on the way forward and of
+# $1/\text{fan-out}$ on the way back, and takes $\frac{2}{\text{fan-in} + \text{fan-out}}$ as a compromise; Kaiming's
+# (He et al., 2015) makes up for ReLU, which throws half of the signal away, by a *gain* of $\sqrt 2$.
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -97,10 +97,16 @@ def _fan(tensor, mode):
     return _fans(tensor)[mode == "fan_out"]
 
 
+# Whether a recipe does what its name says can be measured, on sixty thousand numbers. With 300 inputs and 200 outputs
+# Xavier's variance is 2/500, and Kaiming's, from the inputs alone, 2/300.
+
+
 def check_spread():
     from tt_tensor.tensor import zeros
 
-    for function, variance in ((xavier_normal_, 2 / 500), (xavier_uniform_, 2 / 500), (kaiming_normal_, 2 / 300)):
+    for function, variance in (
+        (xavier_normal_, 2 / 500), (xavier_uniform_, 2 / 500), (kaiming_normal_, 2 / 300), (kaiming_uniform_, 2 / 300),
+    ):
         assert 0.95 < function(zeros(200, 300)).var().item() / variance < 1.05, function.__name__
 
 
