@@ -68,7 +68,7 @@ def check_value():
     assert (x.gradient, y.gradient) == (5.0, 3.0)
 
 
-# That is all the idea there is. Fourteen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in
+# That is all the idea there is. A dozen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in
 # `backward` is essential: a value that is used twice hears from both uses. Now let every step use the previous result
 # twice, and count.
 
@@ -81,9 +81,9 @@ def show_diamonds():
         print(f"{steps:2d} steps: {measure(value.backward, span=0.02).seconds * 1e3:9.3f} ms, dy/dx = {2**steps}")
 
 
-# Three steps more take eight times as long, because `backward` walks along every *path* from the result to `x`, and
-# each step doubles the paths. Sixty steps would take some five thousand years. It is recursive as well, and gives up at
-# a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
+# Five steps more take thirty times as long, because `backward` walks along every *path* from the result to where it
+# began, and each step doubles the paths. Sixty steps would take thousands of years. It is recursive as well, and gives
+# up at a depth of a thousand. And it makes an object for every single number, where we have arrays of a million.
 
 # ## The idea: write down what comes through the door
 #
@@ -106,9 +106,10 @@ RULES: dict[Primitive, tuple | Callable] = {}
 NO_GRADIENT: set[Primitive] = set()
 
 
-# Why a table, and not a method `backward` in each operation, as PyTorch has it? Because then all derivatives of the
-# framework stand in one place and can be read, checked and counted; and because a table can be added to from outside. A
-# primitive that you invent tonight gets its row tonight.
+# Why a table, and not a method `backward` in each operation, as people write it first (and as PyTorch's
+# `autograd.Function` asks for)? Because then all derivatives of the framework stand in one place and can be read,
+# checked and counted; and because a table can be added to from outside. A primitive that you invent tonight gets its
+# row tonight.
 
 
 def rule(primitive: Primitive, *shares: Callable | None, each: Callable | None = None) -> None:
@@ -167,8 +168,8 @@ def with_summed_dims(g, x, dim, keepdim):
 # once, centrally, for whatever comes back in the wrong shape: sum over the dimensions that were repeated.
 #
 # Two cases hide in that sentence. Dimensions that were *added* on the left have to go, so they are summed away.
-# Dimensions that had size 1 have to stay, with size 1, so they are summed and kept. Forgetting the second case is the
-# most frequent mistake in home-made autograd; it produces shapes that are nearly right.
+# Dimensions that had size 1 have to stay, with size 1, so they are summed and kept. Forgetting the second case is a
+# classic mistake in home-made autograd; it produces shapes that are nearly right.
 
 
 def unbroadcast(g, shape: tuple[int, ...]):  # exercise
@@ -210,10 +211,10 @@ def _matmul_right(g, out, x, y):  # exercise
 
 rule(tt.matmul, _matmul_left, _matmul_right)
 
-# Two rows need a case distinction. $x^0$ is 1 everywhere, so its derivative is 0 everywhere, but the formula gives $0
-# \cdot 0^{-1}$ at zero. And comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where
-# everybody can see them. A primitive that is in neither place is a mistake, and will be reported at the line that used
-# it.
+# Powers need case distinctions. $x^0$ is 1 everywhere, so its derivative is 0 everywhere, but the formula gives $0
+# \cdot 0^{-1}$ at zero; and the derivative of $x^y$ with respect to $y$ contains $\ln x$, which only positive numbers
+# have. Comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where everybody can see them.
+# A primitive that is in neither place is a mistake, and will be reported at the line that used it.
 
 
 def _power(g, out, x, exponent):
@@ -234,7 +235,8 @@ NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 # is held by nobody but its users, so that memory goes when the last reference to a result goes: no cycles.
 #
 # A node is thus nothing but a tensor with six more fields, and a tensor that nobody asked to be traced is made exactly
-# as before. The fields are slots again: for small tensors, the record costs more than the arithmetic.
+# as before. The fields are slots again: for small tensors, the record costs more than the arithmetic. A tensor that was
+# not computed from others by a recorded operation, such as a parameter, is a *leaf*: there the way back ends.
 
 
 class Traced(Tensor):
@@ -305,7 +307,7 @@ def record(next, primitive, tensors, params):  # exercise
     return _remembered(out._array, primitive, tensors, params)
 
 
-# Results that are no floating-point numbers, such as the positions that `argmax` gives or a cast to integers, get no
+# Results that are not floating-point numbers, such as the positions that `argmax` gives or a cast to integers, get no
 # history. There is nothing to differentiate.
 
 
@@ -386,8 +388,8 @@ def is_grad_enabled() -> bool:
 # Before the code, a small example by hand. Let $a = x \cdot x$, made at time 1, and $y = a \cdot x$, made at time 2.
 # The walk starts with $\bar y = 1$ at $y$. Its shares: $\bar a = x$, which puts $a$ on the heap, and $\bar x = a$. The
 # heap hands out $a$, all of whose consumers (just $y$) have been there. Its shares: $\bar a\, x$ for each of its two
-# factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken $x$'s share when it first arrived, and
-# gone on from there, would have been wrong.
+# factors, so $\bar x$ grows to $a + 2x \cdot x = 3x^2$. A walk that had taken the first share of $x$ for the whole of
+# it would have answered $x^2$.
 
 
 class Arrivals:
@@ -462,9 +464,10 @@ class Walk(Arrivals):
             keep(leaf, self.arrived.pop(id(leaf)))
 
 
-# Two details. `on_arrays` is the promise from above: an ordinary pass runs the rules on arrays; with `create_graph`, or
-# when a meter is listening, they run on tensors and through the door. And a node gives its inputs free as soon as it
-# has been passed, so memory falls while the walk goes on.
+# Some details. `keep` is what `backward` and `grad`, below, do with a gradient that somebody wants to see, and `useful`
+# is how `grad` leaves out what does not lie on its way. `on_arrays` is the promise from above: an ordinary pass runs
+# the rules on arrays; with `create_graph`, or when a meter is listening, they run on tensors and through the door. And
+# a node lets go of its inputs as soon as it has been passed, so memory falls while the walk goes on.
 #
 # The clock of chapter 02 earns its keep here. A rule such as that of `mul` reads the inputs again, and if somebody has
 # overwritten them since, the gradient would be wrong without a word. So a node asks whether its inputs or its result
@@ -534,7 +537,8 @@ def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, cr
 
 # Before a gradient goes into `.grad` it must have memory of its own. The rule of `add` hands the same `g` to both
 # inputs, that of `reshape` a view, and the first `g` of all may be the caller's; two parameters whose gradients share
-# memory would be clipped twice. So `owner` lists the arrays that have been given away already.
+# memory would be clipped twice. So `owner` lists the arrays that have been given away already. This is also the moment
+# at which hooks (`register_hook`, chapter 02) see the gradient, and may replace it.
 
 
 def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
@@ -591,8 +595,7 @@ def _listed(tensors) -> list:
 
 
 # `grad` for the first layer's weights need not compute the gradients of everything else: a look through the graph
-# beforehand marks what lies on the way to the inputs. On a walk from one input's point of view that saves more than
-# half of the work.
+# beforehand marks what lies on the way to the inputs, and the walk leaves out the rest.
 
 
 def _on_the_way(outputs, inputs) -> set[int]:
@@ -612,9 +615,7 @@ def _on_the_way(outputs, inputs) -> set[int]:
     return useful
 
 
-# What PyTorch's users type first:
-#
-# And the second derivative of $x^4$, by asking twice: $12x^2$.
+# What PyTorch's users type first; and the second derivative of $x^4$, by asking twice: $12x^2$.
 
 
 def check_first_derivatives():
@@ -710,7 +711,7 @@ def check_by_referee():
 # And the formulas of chapters 05 and 06, which we had derived with some effort, fall out of the table: the two for the
 # losses, and the four for XOR, on the same saved numbers on which the referee judged them then.
 #
-# The agreement is to twelve digits, since both do the same arithmetic; one of them was derived on paper in an evening.
+# The agreement is to twelve digits, since both do the same arithmetic. Only the evening on paper is saved.
 
 
 def check_losses_by_hand():
@@ -835,13 +836,8 @@ def show_time():
     )
 
 
-# And the diamonds, in the tape's own tempo: sixty of them, $2^{60}$ paths, sixty visits. A chain of twenty thousand
-# steps needs no recursion limit.
-#
-# Memory goes with the record. All intermediate results of a forward pass are alive until the walk has passed them,
-# because somebody may need them; that, and not the weights, is what fills a computer's memory in training. As soon as
-# the last reference to the loss goes, or the walk has passed, it is free. No collector of cycles is needed, because
-# there are none.
+# And the diamonds again: sixty of them, $2^{60}$ paths, sixty visits. And a chain of twenty thousand steps, where a
+# recursive walk would have given up after a thousand.
 
 
 def show_tape():
@@ -856,6 +852,11 @@ def _chain(step, value, count):
         value = step(value)
     return value
 
+
+# Memory goes with the record. All intermediate results of a forward pass are alive until the walk has passed them,
+# because somebody may need them; that, and not the weights, is what fills a computer's memory in training. As soon as
+# the last reference to the loss goes, or the walk has passed, it is free. No collector of cycles is needed, because
+# there are none.
 
 # ## Errors you will meet
 
@@ -940,16 +941,16 @@ def check_softsign():
 # There are two ways to come by a derivative program. Ours, like PyTorch's, takes notes while the program runs: any
 # Python will do, loops and conditions included, and a new set of notes is made each time. JAX transforms the program
 # instead: `grad(f)` is a new function, found by running `f` once on stand-ins for numbers and transposing what was
-# seen, which can then be compiled as a whole. PyTorch's notes are made of C++ objects whose backward functions are
-# written by hand for speed; ours are the table, so that second derivatives need nothing new. Forward mode, which
-# carries derivatives along with the values, is better for functions with few inputs and many outputs. A loss has one
-# output and millions of inputs.
+# seen, which can then be compiled as a whole. PyTorch has a table, too: a file `derivatives.yaml`, from which the C++
+# nodes of its record are generated before anybody installs it. Ours is read as it stands. Forward mode, which carries
+# derivatives along with the values, is better for functions with few inputs and many outputs. A loss has one output and
+# millions of inputs.
 
 # ## What hurts next
 #
-# Training XOR is now: compute the loss, forget old gradients, `backward`, `step`. Four lines, and every program from
-# here on will contain them; with shuffling, batches, validation, the right modes at the right time and a way to go on
-# after a power cut it becomes forty, each time slightly different:
+# Training XOR is now four lines: compute the loss, forget old gradients, `backward`, `step`. Every program from here on
+# will contain them; with shuffling, batches, validation, the right modes at the right time and a way to go on after a
+# power cut it becomes forty, each time slightly different:
 
 
 def show_loop():
