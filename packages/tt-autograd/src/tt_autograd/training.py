@@ -66,8 +66,8 @@ def show_xor():
 # Five lines, and in the next program we write them again. Then come more data than fit into one step, so we cut them
 # into batches, and shuffle, and shuffle inputs and labels alike. Then validation, with dropout off, without recording,
 # and dropout on again afterwards. Then the wish to stop when it gets worse; to save the best; to go on after a power
-# cut. In the course that this book grew out of, the loop was forty lines by the fifth program, and no two were the
-# same. Here is a list of what goes wrong in such loops, each of it silently:
+# cut. By the fifth program the loop is forty lines long, and no two are the same. Here is a list of what goes wrong in
+# such loops, each of it silently:
 #
 # - `zero_grad` forgotten: each step contains the gradients of all the earlier ones;
 # - validation in training mode: the number is noisy, and pessimistic;
@@ -116,17 +116,18 @@ def show_digits():
 
 # ## Batches
 #
-# A step on all 1,438 examples is a good step, and slow. A step on one example is quick, and half of it is noise. In
-# between, on 32 or so, the noise is a third of what it was with four and the matrix products are large enough to be
-# fast. So each pass through the data (an *epoch*) goes in batches, in a new order each time: a fixed order would let
-# the last batches have the last word in every epoch.
+# A step on all 1,438 examples is a good step, and slow. A step on one example is quick, and mostly noise. In between,
+# on 32 or so, the noise is less than a fifth of what it is with one, and the matrix products are large enough to be
+# fast.
 #
-# One permutation serves inputs and labels; two would tear the pairs apart.
+# Where does the fifth come from? The gradient of a batch is the mean of its examples' gradients, so it scatters around
+# the true one with a standard deviation that falls with the root of the size, and the root of 32 is 5.7. Four times the
+# batch halves the noise, at four times the price. That is a bad bargain from some point on, and the reason why batches
+# of a few dozen are so common.
 #
-# How much noise does a batch leave? The gradient of a batch is the mean of its examples' gradients, so it scatters
-# around the true one with a standard deviation that falls with the root of the size. Four times the batch halves the
-# noise, at four times the price. That is a bad bargain from some point on, and the reason why batches of a few dozen
-# are so common.
+# So each pass through the data (an *epoch*) goes in batches, in a new order each time: a fixed order would let the same
+# last batches have the last word in every epoch. One permutation serves inputs and labels; two would tear the pairs
+# apart.
 
 
 class Batches:
@@ -308,10 +309,11 @@ def check_checkpoint_round_trip():
 
 # ## The run
 #
-# A `Run` is where a training stands. Its `state_dict` is the list from above, word for word.
+# A `Run` is where a training stands, and its `state_dict` is the list of things that a checkpoint must hold. We build
+# it in three steps: the place, the way back to it, and the list.
 #
-# Note the two states of chance in the list. `random` is where chance stands now; it decides about the next dropout
-# mask. `start_of_epoch` is where it stood when the order of this epoch was drawn.
+# Note the two states of chance. The one that is saved as `random` is where chance stands now; it decides about the next
+# dropout mask. `start_of_epoch` is where it stood when the order of this epoch was drawn.
 
 
 class Place:
@@ -404,9 +406,10 @@ class Run(Position):
 #
 # All that is left is to put the pieces in order.
 #
-# It is a function of four things that know nothing of each other: a model, a loss, an optimizer, data. Everything else
-# is optional and has a name. An image network, a language model, a perceptron on XOR: `fit` sees inputs that go into
-# the model, outputs and targets that go into the loss, and a number that comes out.
+# `fit` is a function of four things, each of which can be exchanged without the others noticing: a model, a loss, an
+# optimizer over the model's parameters, data. Everything else is optional and has a name, save the number of epochs. An
+# image network, a language model, a perceptron on XOR: `fit` sees inputs that go into the model, outputs and targets
+# that go into the loss, and a number that comes out.
 
 
 def fit(
@@ -507,9 +510,7 @@ def _bar(run: Run, epochs: int, progress: bool | None):
 
 # ## It runs
 #
-# A network of 64, 64 and 10 units on the digits. Nothing in this call is about digits.
-#
-# Sixty-four units in the middle; 4,810 numbers in all.
+# A network for the digits: 64 pixels, 64 units in the middle, 10 logits; 4,810 numbers in all.
 
 
 def digits_classifier(dropout: float = 0.0) -> Sequential:
@@ -517,7 +518,7 @@ def digits_classifier(dropout: float = 0.0) -> Sequential:
     return Sequential(Linear(64, 64), ReLU(), Dropout(dropout), Linear(64, 10))
 
 
-# The call to `fit` could be about anything.
+# Nothing in the call to `fit` is about digits.
 
 
 def train_digits(epochs: int = 30, **options) -> tuple[Module, History]:
@@ -539,8 +540,16 @@ def show_training():
     return history.plot()
 
 
-# The two curves tell two stories. The training loss goes to zero; the validation loss stops falling. From there on the
-# network learns its examples by heart. That is what `EarlyStopping(patience=5, restore_best=True)` is for.
+# The two losses tell two stories. The training loss goes on towards zero; the validation loss flattens out, well above
+# it. What the network still learns then, it learns about its examples only. To stop at that point, and go back to the
+# best epoch, is what `EarlyStopping(patience=5, restore_best=True)` is for.
+#
+# A few words on reading such curves, since everybody will stare at them for hours. *Training loss falls, validation
+# loss falls*: go on. *Training falls, validation rises*: the network is learning examples by heart; stop, or take more
+# data, or a smaller network, or dropout. *Neither falls*: the rate is too small, or a gradient is missing. *The loss
+# jumps up and down, or explodes*: the rate is too large. *Validation is better than training*, at the beginning: that
+# is no mistake. The training loss of an epoch is an average over the whole epoch, during which the network was worse
+# than it is at the end; and dropout is on in one and off in the other.
 
 # ## How large a batch?
 #
@@ -562,17 +571,13 @@ def show_batch_sizes():
         print(f"{size:5d} {10 * len(data):7d} {history['val_accuracy'][-1]:19.1%} {seconds:9.2f}")
 
 
-# Small batches make many steps out of an epoch and need the more time for it, since every step has a fixed price. Very
-# large ones are quick and get nowhere in ten epochs: ten steps are ten steps, however good each of them is. (With
-# larger rates and more epochs they catch up. They never catch up by much.) Somewhere between 32 and 256 both the
-# machine and the training are content, for networks of this size.
+# Small batches make many steps out of an epoch, and every step has a fixed price in time. Very large ones do not get
+# far in ten epochs: ten steps are ten steps, however good each of them is. (With a larger rate and more epochs they
+# catch up.) Somewhere between 32 and 256 both the machine and the training are content, for networks of this size.
 #
-# A few words on reading the curves above, since everybody will stare at such curves for hours. *Training loss falls,
-# validation loss falls*: go on. *Training falls, validation rises*: the network is learning examples by heart; stop, or
-# take more data, or a smaller network, or dropout. *Neither falls*: the rate is too small, or a gradient is missing.
-# *The loss jumps up and down, or explodes*: the rate is too large. *Validation is better than training*, at the
-# beginning: that is no mistake. The training loss of an epoch is an average over the whole epoch, during which the
-# network was worse than it is at the end; and dropout is on in one and off in the other.
+# The seconds have to be read with care. From some size on the BLAS library sets several threads to one product, and if
+# other programs want the cores as well, these threads wait for each other longer than they work. If a row with few
+# steps has many seconds here, set `OPENBLAS_NUM_THREADS=1` and look again.
 
 # ## The witness
 #
@@ -619,11 +624,9 @@ def check_resume_bit_for_bit():
 
 # ## The cost
 #
-# What does the comfort cost? The same number of steps with `fit` and with the five lines from the beginning of the
-# chapter, on the digits:
-#
-# What does `fit` do in a step that the bare loop does not? It measures the loss, checks it, adds it to an average,
-# updates a bar. On a network as small as this one can see that; on any network worth waiting for one cannot.
+# In each step `fit` does what the bare loop does not: it measures the loss, checks it, adds it to an average, updates a
+# bar. On a network as small as this one can see that; on any network worth waiting for one cannot. Here is the same
+# number of steps with `fit` and with the five lines from the beginning of the chapter, on the digits.
 
 
 def show_cost():
@@ -762,8 +765,8 @@ def check_find_rate():
 #
 # PyTorch has no `fit`, on principle: the loop is yours, and frameworks on top of it (Lightning, Accelerate, Keras)
 # disagree about everything. Keras calls a method of the model; Lightning wants the model to be a subclass that knows
-# how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which knows of the others,
-# and a program that outgrows it can copy the five lines of `_step` and go its own way.
+# how it is trained. Ours is a function of a model, a loss, an optimizer and data, which know nothing of it, and a
+# program that outgrows it can copy the few lines of `_step` and go its own way.
 
 # ## What hurts next
 #
@@ -771,7 +774,7 @@ def check_find_rate():
 # reads them as before.
 #
 # The pictures are 8 pixels wide, so a shift by two is a quarter of the width; but the digits are drawn in the middle,
-# and hardly anything is lost at the edge.
+# and only about a sixteenth of the ink is lost at the edge.
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
