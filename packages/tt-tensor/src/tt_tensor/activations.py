@@ -249,8 +249,9 @@ def silu_slope(x):
 # `gelu` gates with the normal distribution instead, $x\,\Phi(x)$ with $\Phi(x) = \frac12\left(1 +
 # \operatorname{erf}\frac{x}{\sqrt 2}\right)$. GPT-2 was trained with an approximation that needs no error function,
 #
-# $$ \operatorname{gelu}(x) \approx
-#    \frac{x}{2}\left(1 + \tanh\left(\sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3)\right)\right). $$
+# $$ \operatorname{gelu}(x) \approx \tfrac{x}{2}\,(1 + \tanh u), $$
+#
+# $$ u = \sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3) . $$
 #
 # People mix the two up, and a third one, $x\,\sigma(1.702\,x)$, with them. At $x = 1$ they give 0.8413, 0.8412 and
 # 0.8458.
@@ -287,7 +288,7 @@ def _near(x):
 
 
 # The derivative of GELU is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with
-# tanh has a longer one. Both are an operation of their own, since chapter 07 will need them often.
+# tanh has a longer one. `gelu_slope` is an operation of its own, since chapter 07 will need it often.
 #
 # Differentiate the product: $\Phi(x)$ plus $x$ times the derivative of $\Phi$, which is the density. For the form with
 # $t = \tanh u$ the chain rule gives $\frac12 (1 + t) + \frac{x}{2} (1 - t^2)\, u'$, and $u' = \sqrt{2/\pi}\,(1 + 3
