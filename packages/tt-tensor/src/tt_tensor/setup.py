@@ -572,8 +572,8 @@ def show_plain_python():
     )
 
 
-# A factor of a few thousand, and that is not even the worst of it: a list of lists does not know its own shape. We need
-# arrays that carry shape and operations. Chapter 02, *Tensor*.
+# A factor of a thousand and more, and that is not even the worst of it: a list of lists does not know its own shape. We
+# need arrays that carry shape and operations. Chapter 02, *Tensor*.
 
 __all__ = [
     "Measurement", "Problem", "bandwidth", "check_environment", "generator", "get_rng_state", "manual_seed",
