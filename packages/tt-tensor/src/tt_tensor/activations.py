@@ -266,7 +266,7 @@ def gelu(x, /, approximate="none"):  # exercise
         return x * _normal_below(x)
     if approximate == "tanh":
         return 0.5 * x * (1 + _gelu_tanh(_near(x)))
-    raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
+    raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
 
 
 _GELU = math.sqrt(2 / math.pi)

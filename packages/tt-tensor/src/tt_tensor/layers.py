@@ -31,9 +31,18 @@ def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
     return w1, b1, w2, b2, w3, b3
 
 
-# Did you see it? The second line takes `change["b1"]` where `b2` was meant. If the two have equal sizes nobody will
-# ever be told; the network just learns a little worse. Every further layer adds a line and two more names to each list
-# of names: here to the arguments and to the results, elsewhere to what is saved and loaded.
+def show_hurt():
+    arrays = {name: zeros(4, 4) if name[0] == "w" else zeros(4) for name in ("w1", "b1", "w2", "b2", "w3", "b3")}
+    change = {name: randn(*array.shape) for name, array in arrays.items()}
+    improved = improve_by_hand(*arrays.values(), change)
+    for name, array in zip(arrays, improved):
+        print(f"{name}: off by at most {(array + change[name]).abs().max().item():.2f}")
+
+
+# Did you see it in the code? The second line takes `change["b1"]` where `b2` was meant. Nothing failed, because the two
+# have equal sizes. Without a table such as this one nobody would ever be told; the network just learns a little worse.
+# Every further layer adds a line and two more names to each list of names: here to the arguments and to the results,
+# elsewhere to what is saved and loaded.
 
 # ## The smallest thing that could work
 #
@@ -364,8 +373,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: (..., in) -> (..., out). Raises ValueError when the sizes do not fit."""
     if x.shape[-1:] != weight.shape[-1:]:
         raise ValueError(
-            f"linear: the input has {x.shape[-1:]} features (shape {x.shape}), but the weight of shape "
-            f"{weight.shape} expects {weight.shape[-1:]}"
+            f"linear: an input of shape {x.shape} does not fit a weight of shape {weight.shape}, which expects "
+            f"{weight.shape[-1] if weight.ndim else 'some'} features in the last dimension"
         )
     return x @ weight.T if bias is None else affine(x, weight, bias)
 

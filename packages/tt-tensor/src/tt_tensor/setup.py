@@ -426,7 +426,7 @@ def show_gflops():
 def show_floats():
     for dtype in (np.float16, np.float32, np.float64):
         facts = np.finfo(dtype)
-        print(f"{dtype.__name__}: gap after 1: {facts.eps:.1e}, largest {facts.max:.1e}, smallest {facts.tiny:.1e}")
+        print(f"{dtype.__name__}: gap after 1: {facts.eps:.1e}, largest {facts.max:.1e}, least normal {facts.tiny:.1e}")
     print("16,777,216 + 1 =", f"{np.float32(16_777_216) + np.float32(1):,.0f}", "in float32")
     print("0.1 + 0.2 == 0.3:", 0.1 + 0.2 == 0.3)
 

@@ -222,14 +222,15 @@ def show_strides():
     x = zeros(3, 4)
     views = {
         "x": x, "x.T": x.T, "x[:, ::2]": x[:, ::2], "x[0].expand(1000, 4)": x[0].expand(1000, 4),
-        "x.reshape(2, 6)": x.reshape(2, 6),
+        "x.reshape(2, 6)": x.reshape(2, 6), "x.T.reshape(2, 6)": x.T.reshape(2, 6),
     }
     print(f"{'':22s} {'shape':>12s} {'strides':>10s}  shares memory")
     for name, view in views.items():
         print(f"{name:22s} {view.shape!s:>12s} {view.stride()!s:>10s}  {np.shares_memory(x.numpy(), view.numpy())}")
 
 
-# (PyTorch counts strides in elements, and so does our `stride()`; NumPy counts them in bytes.)
+# The last row is the exception: the transpose cannot be read in rows of six without collecting the numbers anew, so
+# that is a copy. (PyTorch counts strides in elements, and so does our `stride()`; NumPy counts them in bytes.)
 
 # ## Primitives and the door
 #
@@ -883,7 +884,7 @@ def sum(x, /, dim=None, keepdim=False):  # exercise
 
 def _axes(dim, ndim):
     if dim is None:
-        return None if ndim != 1 else 0
+        return None
     return _dim(dim, ndim) if isinstance(dim, int) else tuple(_dim(d, ndim) for d in dim)
 
 

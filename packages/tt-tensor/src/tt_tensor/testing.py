@@ -571,34 +571,19 @@ ARITHMETIC = [
     Op("2 ** x", lambda x: 2**x, lambda torch: lambda x: 2**x, unary()),
     Op("x // 0.7", lambda x: x // 0.7, lambda torch: lambda x: x // 0.7, unary(positive), ()),
     Op(
-        "x % 0.7",
-        lambda x: x % 0.7,
-        lambda torch: lambda x: x % 0.7,
+        "x % 0.7", lambda x: x % 0.7, lambda torch: lambda x: x % 0.7,
         unary(lambda draw, shape: np.asarray(draw.random.uniform(0.75, 1.35, shape))),
     ),
     Op("pow", tt.pow, "pow", unary(positive, *({"exponent": e} for e in (2, 3, 0, 1, -1, 0.5, -1.5)))),
     Op(
-        "power",
-        lambda x, exponent: tt.power(x, exponent=exponent),
-        "pow",
+        "power", lambda x, exponent: tt.power(x, exponent=exponent), "pow",
         unary(apart, *({"exponent": e} for e in (2, 3, 0, 1, 2.0, -2))),
     ),
     Op(
-        "matmul",
-        tt.matmul,
-        "matmul",
+        "matmul", tt.matmul, "matmul",
         of_shapes(
-            ((2, 3), (3, 2)),
-            ((3,), (3,)),
-            ((2, 3), (3,)),
-            ((3,), (3, 2)),
-            ((2, 2, 3), (3, 2)),
-            ((2, 3), (4, 3, 1)),
-            ((2, 1, 2, 3), (3, 3, 1)),
-            ((3,), (2, 3, 2)),
-            ((2, 2, 3), (3,)),
-            ((2, 0), (0, 3)),
-            ((0, 2), (2, 2)),
+            ((2, 3), (3, 2)), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 2, 3), (3, 2)), ((2, 3), (4, 3, 1)),
+            ((2, 1, 2, 3), (3, 3, 1)), ((3,), (2, 3, 2)), ((2, 2, 3), (3,)), ((2, 0), (0, 3)), ((0, 2), (2, 2)),
             ((0, 2, 2), (2, 1)),
         ),
         misuses=_refuses(
@@ -614,10 +599,7 @@ ELEMENTWISE = [
     *(_of_one(name, apart) for name in ("abs", "sign", "floor", "ceil", "round")),
     *(_of_one(name, whole, differentiable=()) for name in ("isnan", "isinf", "isfinite", "logical_not")),
     Op(
-        "clip",
-        tt.clip,
-        "clip",
-        unary(apart, {"min": -0.5, "max": 0.5}, {"min": 0.0}, {"max": 1.0}),
+        "clip", tt.clip, "clip", unary(apart, {"min": -0.5, "max": 0.5}, {"min": 0.0}, {"max": 1.0}),
         misuses=_refuses((lambda: tt.clip(_x(2)), ValueError, "clip", "min", "max")),
     ),
     Op("cast", lambda x: x.to(tt.float32), lambda torch: lambda x: x.to(torch.float32), unary(whole), ()),
@@ -644,10 +626,7 @@ REDUCTIONS = [
     _reduction("all", reducing(whole), _positional("all"), differentiable=()),
     _reduction("logsumexp", reducing(empty=False, whole_too=False), "logsumexp"),
     Op(
-        "cumsum",
-        tt.cumsum,
-        "cumsum",
-        along(),
+        "cumsum", tt.cumsum, "cumsum", along(),
         misuses=_refuses((lambda: tt.cumsum(_x(2), dim=1), IndexError, "cumsum", "1")),
     ),
 ]
@@ -655,56 +634,42 @@ REDUCTIONS = [
 
 SHAPING = [
     Op(
-        "reshape",
-        lambda x, shape: x.reshape(shape),
-        "reshape",
-        _reshaping,
+        "reshape", lambda x, shape: x.reshape(shape), "reshape", _reshaping,
         misuses=_refuses((lambda: _x(3, 4).reshape(5, 2), ValueError, "reshape", "(3, 4)", "(5, 2)")),
     ),
     Op("view", lambda x, shape: x.view(*shape), lambda torch: lambda x, shape: x.contiguous().view(shape), _reshaping),
     Op(
-        "permute",
-        lambda x, dims: x.permute(dims),
-        "permute",
-        _permuting,
+        "permute", lambda x, dims: x.permute(dims), "permute", _permuting,
         misuses=_refuses(
             (lambda: _x(2, 3).permute(0, 0), ValueError, "permute", "(0, 0)"),
             (lambda: _x(2, 3).permute(0, 2), IndexError, "2"),
         ),
     ),
     Op(
-        "expand",
-        lambda x, shape: x.expand(*shape),
-        lambda torch: lambda x, shape: x.expand(shape),
-        _expanding,
+        "expand", lambda x, shape: x.expand(*shape), lambda torch: lambda x, shape: x.expand(shape), _expanding,
         misuses=_refuses((lambda: _x(3).expand(2, 4), ValueError, "expand", "(3,)", "(2, 4)")),
     ),
     Op("flatten", tt.flatten, "flatten", unary(normal, {}, {"start_dim": 0, "end_dim": -1}, {"start_dim": -1})),
     Op("squeeze", tt.squeeze, "squeeze", unary()),
     Op("squeeze(dim)", tt.squeeze, "squeeze", along()),
     Op(
-        "unsqueeze", tt.unsqueeze, "unsqueeze", along(), misuses=_refuses((lambda: _x(2).unsqueeze(3), IndexError, "3"))
+        "unsqueeze", tt.unsqueeze, "unsqueeze", along(),
+        misuses=_refuses((lambda: _x(2).unsqueeze(3), IndexError, "3")),
     ),
     Op(
-        "transpose", tt.transpose, "transpose", unary(normal, {"dim0": 0, "dim1": -1}, {"dim0": -1, "dim1": 1}, least=2)
+        "transpose", tt.transpose, "transpose",
+        unary(normal, {"dim0": 0, "dim1": -1}, {"dim0": -1, "dim1": 1}, least=2),
     ),
     Op(
-        "T",
-        lambda x: x.T,
-        lambda torch: lambda x: x.T,
-        of_shapes(((2, 3),), ((0, 2),)),
+        "T", lambda x: x.T, lambda torch: lambda x: x.T, of_shapes(((2, 3),), ((0, 2),)),
         misuses=_refuses((lambda: _x(2, 3, 4).T, ValueError, "(2, 3, 4)", ".mT")),
     ),
     Op("mT", lambda x: x.mT, lambda torch: lambda x: x.mT, unary(least=2)),
     Op("flip", tt.flip, lambda torch: lambda x, dim: torch.flip(x, (dim,)), along(least=1)),
     Op(
-        "getitem",
-        lambda x, index: x[index],
-        lambda torch: lambda x, index: x[_in_torch(torch, index)],
-        _indexing,
+        "getitem", lambda x, index: x[index], lambda torch: lambda x, index: x[_in_torch(torch, index)], _indexing,
         misuses=_refuses(
-            (lambda: _x(3)[3], IndexError, "getitem", "3"),
-            (lambda: _x(3)[0, 0], IndexError, "(3,)"),
+            (lambda: _x(3)[3], IndexError, "getitem", "3"), (lambda: _x(3)[0, 0], IndexError, "(3,)"),
             (lambda: _x(3)[tt.zeros(2)], IndexError, "float32", "long"),
             (lambda: _x(3)[np.zeros(2)], IndexError, "float64"),
         ),
@@ -714,29 +679,21 @@ SHAPING = [
 
 JOINING = [
     Op(
-        "cat",
-        _on_list(tt.cat),
-        lambda torch: _on_list(torch.cat),
-        _joining,
+        "cat", _on_list(tt.cat), lambda torch: _on_list(torch.cat), _joining,
         misuses=_refuses(
             (lambda: tt.cat([]), ValueError, "at least one"),
             (lambda: tt.cat([_x(2, 3), _x(2, 2)]), ValueError, "(2, 3) and (2, 2)"),
         ),
     ),
     Op(
-        "stack",
-        _on_list(tt.stack),
-        lambda torch: _on_list(torch.stack),
-        _stacking,
+        "stack", _on_list(tt.stack), lambda torch: _on_list(torch.stack), _stacking,
         misuses=_refuses(
             (lambda: tt.stack([_x(2), _x(3)]), ValueError, "(2,)", "(3,)"),
             (lambda: tt.stack([]), ValueError, "at least one"),
         ),
     ),
     Op(
-        "split",
-        tt.split,
-        lambda torch: lambda x, size, dim: torch.split(x, size, dim),
+        "split", tt.split, lambda torch: lambda x, size, dim: torch.split(x, size, dim),
         these(
             along(normal, {"size": 2}, {"size": 1}, least=1),
             lambda draw: Sample((normal(draw, (4, 3)),), {"size": [1, 0, 3], "dim": 0}),
@@ -747,19 +704,15 @@ JOINING = [
         ),
     ),
     Op(
-        "chunk",
-        tt.chunk,
-        lambda torch: lambda x, chunks, dim: torch.chunk(x, chunks, dim),
+        "chunk", tt.chunk, lambda torch: lambda x, chunks, dim: torch.chunk(x, chunks, dim),
         along(normal, {"chunks": 2}, {"chunks": 3}, least=1, empty=False),
         misuses=_refuses((lambda: tt.chunk(_x(4), 0), ValueError, "0")),
     ),
     Op("tril", tt.tril, "tril", unary(normal, {}, {"diagonal": 1}, {"diagonal": -1}, least=2)),
     Op("triu", tt.triu, "triu", unary(normal, {}, {"diagonal": 1}, {"diagonal": -1}, least=2)),
     Op(
-        "gather",
-        lambda x, index, dim: tt.gather(x, dim, index),
-        lambda torch: lambda x, index, dim: torch.gather(x, dim, index),
-        _gathering,
+        "gather", lambda x, index, dim: tt.gather(x, dim, index), lambda torch: lambda x, index,
+        dim: torch.gather(x, dim, index), _gathering,
         misuses=_refuses(
             (lambda: _x(2, 3).gather(1, _ids([3], [0])), IndexError, "gather", "3", "size 3"),
             (lambda: _x(2, 3).gather(1, _ids(0, 1)), IndexError, "(2,)", "(2, 3)"),
@@ -768,18 +721,14 @@ JOINING = [
         ),
     ),
     Op(
-        "take_along",
-        tt.take_along,
-        lambda torch: lambda x, index, dim: torch.take_along_dim(x, torch.from_numpy(index), dim),
-        _taking,
+        "take_along", tt.take_along, lambda torch: lambda x, index,
+        dim: torch.take_along_dim(x, torch.from_numpy(index), dim), _taking,
     ),
     Op("scatter_add", tt.scatter_add, _scatter_in_torch, _scattering),
     Op(
-        "one_hot",
-        tt.one_hot,
-        "nn.functional.one_hot",
+        "one_hot", tt.one_hot, "nn.functional.one_hot",
         lambda draw: Sample(
-            (np.asarray(draw.random.integers(0, 3, draw.shape(empty=False))),), {"num_classes": draw.pick([3, 5])}
+            (np.asarray(draw.random.integers(0, 3, draw.shape(empty=False))),), {"num_classes": draw.pick([3, 5])},
         ),
         differentiable=(),
         misuses=_refuses(
@@ -789,17 +738,11 @@ JOINING = [
     ),
     Op("sort", tt.sort, "sort", along(apart, {}, {"descending": True})),
     Op(
-        "argsort",
-        tt.argsort,
-        lambda torch: lambda x, **options: torch.argsort(x, stable=True, **options),
-        along(whole, {}, {"descending": True}),
-        (),
+        "argsort", tt.argsort, lambda torch: lambda x, **options: torch.argsort(x, stable=True, **options),
+        along(whole, {}, {"descending": True}), (),
     ),
     Op(
-        "topk",
-        tt.topk,
-        "topk",
-        along(apart, {"k": 1}, {"k": 0}, least=1, empty=False),
+        "topk", tt.topk, "topk", along(apart, {"k": 1}, {"k": 0}, least=1, empty=False),
         misuses=_refuses((lambda: tt.topk(_x(2), 3), ValueError, "3", "2")),
     ),
 ]
@@ -813,9 +756,7 @@ _NO_DIM = lambda function: _refuses(
 ACTIVATIONS = [
     Op("relu", tt.relu, _NN + "relu", unary(apart)),
     Op(
-        "leaky_relu",
-        tt.leaky_relu,
-        _NN + "leaky_relu",
+        "leaky_relu", tt.leaky_relu, _NN + "leaky_relu",
         unary(apart, {}, {"negative_slope": 0.3}, {"negative_slope": 1.5}),
     ),
     Op("elu", tt.elu, _NN + "elu", unary(apart, {}, {"alpha": 0.7})),
@@ -823,16 +764,11 @@ ACTIVATIONS = [
     Op("softplus", tt.softplus, _NN + "softplus", unary(normal, {}, {"beta": 2.5})),
     Op("silu", tt.silu, _NN + "silu", unary()),
     Op(
-        "gelu",
-        tt.gelu,
-        _NN + "gelu",
-        unary(normal, {}, {"approximate": "tanh"}),
+        "gelu", tt.gelu, _NN + "gelu", unary(normal, {}, {"approximate": "tanh"}),
         misuses=_refuses((lambda: tt.gelu(_x(2), approximate="sigmoid"), ValueError, "gelu", "sigmoid", "tanh")),
     ),
     Op(
-        "gelu_slope",
-        tt.gelu_slope,
-        _gelu_slope_in_torch,
+        "gelu_slope", tt.gelu_slope, _gelu_slope_in_torch,
         unary(normal, {"approximate": "none"}, {"approximate": "tanh"}),
     ),
     Op("softmax", tt.softmax, "softmax", along(), misuses=_NO_DIM(tt.softmax)),
@@ -841,18 +777,12 @@ ACTIVATIONS = [
 
 LAYERS = [
     Op(
-        "linear",
-        tt.linear,
-        _NN + "linear",
-        _linear,
+        "linear", tt.linear, _NN + "linear", _linear,
         misuses=_refuses((lambda: tt.linear(_x(5, 4), _x(2, 3)), ValueError, "linear", "(5, 4)", "(2, 3)")),
     ),
     Op("affine", tt.affine, _NN + "linear", _affine),
     Op(
-        "dropout",
-        tt.dropout,
-        _NN + "dropout",
-        unary(normal, {"p": 0.0}, {"p": 1.0}, {"p": 0.5, "training": False}),
+        "dropout", tt.dropout, _NN + "dropout", unary(normal, {"p": 0.0}, {"p": 1.0}, {"p": 0.5, "training": False}),
         misuses=_refuses((lambda: tt.dropout(_x(2), 1.5), ValueError, "1.5", "between 0 and 1")),
     ),
 ]
@@ -887,19 +817,13 @@ LOSSES = [
     _of_labels("nll_loss", _labelled),
     _of_labels("cross_entropy", _smoothed),
     Op(
-        "cross_entropy (soft)",
-        _loss(tt.cross_entropy),
-        _loss_in_torch("cross_entropy"),
-        _with_soft_targets,
-        (0, 1),
+        "cross_entropy (soft)", _loss(tt.cross_entropy), _loss_in_torch("cross_entropy"), _with_soft_targets, (0, 1),
         _refuses(
-            (lambda: tt.cross_entropy(_x(2, 3), _ids(0, 1), label_smoothing=2.0), ValueError, "label_smoothing", "2.0")
+            (lambda: tt.cross_entropy(_x(2, 3), _ids(0, 1), label_smoothing=2.0), ValueError, "label_smoothing", "2.0"),
         ),
     ),
     Op(
-        "binary_cross_entropy",
-        tt.binary_cross_entropy,
-        _NN + "binary_cross_entropy",
+        "binary_cross_entropy", tt.binary_cross_entropy, _NN + "binary_cross_entropy",
         _regression(probabilities, probabilities),
         misuses=_refuses(
             (lambda: tt.binary_cross_entropy(tt.full((2,), 1.5), _x(2)), ValueError, "1.5", "with_logits"),
@@ -907,19 +831,16 @@ LOSSES = [
         ),
     ),
     Op(
-        "binary_cross_entropy_with_logits",
-        tt.binary_cross_entropy_with_logits,
-        _NN + "binary_cross_entropy_with_logits",
-        _regression(normal, probabilities),
+        "binary_cross_entropy_with_logits", tt.binary_cross_entropy_with_logits,
+        _NN + "binary_cross_entropy_with_logits", _regression(normal, probabilities),
         misuses=_refuses((lambda: tt.binary_cross_entropy_with_logits(_x(2), _x(2, 1)), ValueError, "(2,)", "(2, 1)")),
     ),
     Op(
-        "binary_cross_entropy_with_logits (weights)",
-        lambda x, t, w, p, **options: tt.binary_cross_entropy_with_logits(x, t, weight=w, pos_weight=p, **options),
+        "binary_cross_entropy_with_logits (weights)", lambda x, t, w, p,
+        **options: tt.binary_cross_entropy_with_logits(x, t, weight=w, pos_weight=p, **options),
         lambda torch: (
-            lambda x, t, w, p, **options: torch.nn.functional.binary_cross_entropy_with_logits(
-                x, t, weight=w, pos_weight=p, **options
-            )
+            lambda x, t, w, p,
+            **options: torch.nn.functional.binary_cross_entropy_with_logits(x, t, weight=w, pos_weight=p, **options),
         ),
         lambda draw: Sample(
             (normal(draw, (3, 2)), probabilities(draw, (3, 2)), positive(draw, (3, 2)), positive(draw, (2,))),
@@ -928,16 +849,11 @@ LOSSES = [
         (0, 1),
     ),
     Op(
-        "kl_div",
-        tt.kl_div,
-        _NN + "kl_div",
-        _regression(lambda draw, s: np.log(probabilities(draw, s)), probabilities),
+        "kl_div", tt.kl_div, _NN + "kl_div", _regression(lambda draw, s: np.log(probabilities(draw, s)), probabilities),
         misuses=_refuses((lambda: tt.kl_div(_x(2), _x(2, 1)), ValueError, "(2,)", "(2, 1)")),
     ),
     Op(
-        "kl_div (batchmean, log_target)",
-        tt.kl_div,
-        _NN + "kl_div",
+        "kl_div (batchmean, log_target)", tt.kl_div, _NN + "kl_div",
         lambda draw: Sample(
             tuple(np.log(probabilities(draw, (2, 3))) for _ in "xt"),
             {"reduction": draw.pick(["batchmean", "none"]), "log_target": True},
