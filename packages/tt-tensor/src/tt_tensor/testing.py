@@ -263,28 +263,10 @@ def _expanding(draw):
 
 
 _INDICES: list[Any] = [
-    1,
-    -1,
-    slice(1, None),
-    slice(None, None, 2),
-    ...,
-    None,
-    (0, -1),
-    (slice(None), 1),
-    (..., 0),
-    (..., None, slice(0, 2)),
-    (None, 1, ..., None),
-    [0, 1, 1],
-    (slice(None), [2, 0, 2]),
-    ([0, 1], [2, 0]),
-    ([[0], [1]], [0, 2]),
-    (1, ..., [0, 0]),
-    ([0, 1], slice(None), [1, 1]),
-    [True, False],
-    np.array([[True, False, True], [False, True, True]]),
-    (slice(None), [False, True, True]),
-    [],
-    slice(5, 5),
+    1, -1, slice(1, None), slice(None, None, 2), slice(5, 5), ..., None, (0, -1), (slice(None), 1), (..., 0),
+    (..., None, slice(0, 2)), (None, 1, ..., None), [], [0, 1, 1], (slice(None), [2, 0, 2]), ([0, 1], [2, 0]),
+    ([[0], [1]], [0, 2]), (1, ..., [0, 0]), ([0, 1], slice(None), [1, 1]), [True, False],
+    np.array([[True, False, True], [False, True, True]]), (slice(None), [False, True, True]),
 ]
 
 
@@ -422,6 +404,11 @@ def _with_soft_targets(draw):
     return Sample((normal(draw, shape), probabilities(draw, shape), *weight), options)
 
 
+def _with_weights(draw):
+    arrays = normal(draw, (3, 2)), probabilities(draw, (3, 2)), positive(draw, (3, 2)), positive(draw, (2,))
+    return Sample(arrays, {"reduction": draw.pick(["mean", "none"])})
+
+
 # Adapters: ours and torch's where one call does not fit both.
 
 
@@ -499,6 +486,11 @@ def _gelu_slope_in_torch(torch):
 def _loss(function):
     """A loss whose third array, if there is one, is `weight`."""
     return lambda x, target, weight=None, **options: function(x, target, weight=weight, **options)
+
+
+def _weighted(function):
+    """A loss whose third and fourth arrays are `weight` and `pos_weight`."""
+    return lambda x, target, w, p, **options: function(x, target, weight=w, pos_weight=p, **options)
 
 
 def _loss_in_torch(name):
@@ -609,7 +601,6 @@ ELEMENTWISE = [
     Op("masked_fill", tt.masked_fill, "masked_fill", _masking),
 ]
 
-
 REDUCTIONS = [
     _reduction("sum", reducing(), "sum"),
     _reduction("mean", reducing(empty=False), "mean"),
@@ -630,7 +621,6 @@ REDUCTIONS = [
         misuses=_refuses((lambda: tt.cumsum(_x(2), dim=1), IndexError, "cumsum", "1")),
     ),
 ]
-
 
 SHAPING = [
     Op(
@@ -711,8 +701,8 @@ JOINING = [
     Op("tril", tt.tril, "tril", unary(normal, {}, {"diagonal": 1}, {"diagonal": -1}, least=2)),
     Op("triu", tt.triu, "triu", unary(normal, {}, {"diagonal": 1}, {"diagonal": -1}, least=2)),
     Op(
-        "gather", lambda x, index, dim: tt.gather(x, dim, index), lambda torch: lambda x, index,
-        dim: torch.gather(x, dim, index), _gathering,
+        "gather", lambda x, index, dim: tt.gather(x, dim, index),
+        lambda torch: lambda x, index, dim: torch.gather(x, dim, index), _gathering,
         misuses=_refuses(
             (lambda: _x(2, 3).gather(1, _ids([3], [0])), IndexError, "gather", "3", "size 3"),
             (lambda: _x(2, 3).gather(1, _ids(0, 1)), IndexError, "(2,)", "(2, 3)"),
@@ -721,8 +711,8 @@ JOINING = [
         ),
     ),
     Op(
-        "take_along", tt.take_along, lambda torch: lambda x, index,
-        dim: torch.take_along_dim(x, torch.from_numpy(index), dim), _taking,
+        "take_along", tt.take_along,
+        lambda torch: lambda x, index, dim: torch.take_along_dim(x, torch.from_numpy(index), dim), _taking,
     ),
     Op("scatter_add", tt.scatter_add, _scatter_in_torch, _scattering),
     Op(
@@ -836,17 +826,8 @@ LOSSES = [
         misuses=_refuses((lambda: tt.binary_cross_entropy_with_logits(_x(2), _x(2, 1)), ValueError, "(2,)", "(2, 1)")),
     ),
     Op(
-        "binary_cross_entropy_with_logits (weights)", lambda x, t, w, p,
-        **options: tt.binary_cross_entropy_with_logits(x, t, weight=w, pos_weight=p, **options),
-        lambda torch: (
-            lambda x, t, w, p,
-            **options: torch.nn.functional.binary_cross_entropy_with_logits(x, t, weight=w, pos_weight=p, **options),
-        ),
-        lambda draw: Sample(
-            (normal(draw, (3, 2)), probabilities(draw, (3, 2)), positive(draw, (3, 2)), positive(draw, (2,))),
-            {"reduction": draw.pick(["mean", "none"])},
-        ),
-        (0, 1),
+        "binary_cross_entropy_with_logits (weights)", _weighted(tt.binary_cross_entropy_with_logits),
+        lambda torch: _weighted(torch.nn.functional.binary_cross_entropy_with_logits), _with_weights, (0, 1),
     ),
     Op(
         "kl_div", tt.kl_div, _NN + "kl_div", _regression(lambda draw, s: np.log(probabilities(draw, s)), probabilities),
