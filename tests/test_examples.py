@@ -73,6 +73,12 @@ def test_an_example_explains_its_options(script):
     assert done.returncode == 0 and "--seed" in done.stdout and "--epochs" in done.stdout
 
 
+@pytest.mark.parametrize("script", [PERCEPTRON, XOR])
+def test_no_seed_at_all_proves_nothing(script):
+    done = run(script, "--seeds", "0")
+    assert done.returncode == 2 and "--seeds is 1 or more, not 0" in done.stderr
+
+
 @pytest.mark.parametrize(
     "script, imported, later", [(PERCEPTRON, "tt_tensor", "tt_optim"), (XOR, "tt_optim", "tt_autograd")]
 )

@@ -166,6 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds in a row (default 5)")
     parser.add_argument("--epochs", type=int, default=20, help="at most so many passes over the patterns (default 20)")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error(f"--seeds is 1 or more, not {options.seeds}")
 
     heading("1957: a machine that learns left from right")
     results, layers, seeds = [], [], range(options.seed, options.seed + options.seeds)

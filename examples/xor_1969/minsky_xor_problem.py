@@ -188,6 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds in a row (default 5)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"steps on all four examples (default {EPOCHS})")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error(f"--seeds is 1 or more, not {options.seeds}")
 
     way = "by fit" if options.train else "by hand"
     heading(f"XOR, {'with autograd and fit' if options.train else 'with gradients by hand'}")
