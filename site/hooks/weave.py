@@ -285,6 +285,11 @@ def outputs_of(entry: Chapter | Appendix, root: Path = ROOT) -> dict[str, dict]:
     return outcome["outputs"]
 
 
+def _threads(module_name: str) -> dict[str, str]:
+    """One BLAS thread, so that a time does not depend on what the other cores do; all in the chapter on the machine."""
+    return {} if module_name == "tt_tensor.setup" else {"OPENBLAS_NUM_THREADS": "1"}
+
+
 def _run_apart(module_name: str, name: str) -> dict:
     """Run a chapter in a process and a folder of its own, on the reference implementation."""
     with tempfile.TemporaryDirectory() as folder:
@@ -292,7 +297,7 @@ def _run_apart(module_name: str, name: str) -> dict:
         command = [sys.executable, str(Path(__file__).resolve()), "--child", module_name, str(result)]
         quiet = {"cwd": folder, "capture_output": True, "text": True, "encoding": "utf-8", "timeout": TIME_LIMIT}
         try:
-            process = subprocess.run(command, env=os.environ | ENVIRONMENT, **quiet)
+            process = subprocess.run(command, env=os.environ | ENVIRONMENT | _threads(module_name), **quiet)
         except subprocess.TimeoutExpired:
             raise WeaveError(f"{name}: the experiments ran longer than {TIME_LIMIT} s") from None
         if not result.exists():

@@ -688,9 +688,10 @@ def show_errors():
 
 def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise
     """Counts (classes, classes): row i, column j is how often an example of class i was called j."""
-    table = np.zeros((classes, classes), np.int64)
+    table, was_training = np.zeros((classes, classes), np.int64), model.training
     with no_grad():
-        np.add.at(table, (y.numpy(), model(x).argmax(dim=1).numpy()), 1)
+        np.add.at(table, (y.numpy(), model.eval()(x).argmax(dim=1).numpy()), 1)
+    model.train(was_training)
     return from_numpy(table)
 
 

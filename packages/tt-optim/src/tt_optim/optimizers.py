@@ -723,7 +723,7 @@ def check_gradients_by_hand():
     xor_gradients_by_hand(network, x, wanted)
     for parameter in network.parameters():
         expected = slope(lambda: binary_cross_entropy_with_logits(network(x), wanted), parameter)
-        assert np.allclose(parameter.grad.numpy(), expected, atol=1e-8)
+        assert np.allclose(parameter.grad.numpy(), expected, rtol=0, atol=1e-8)
 
 
 # And now let it learn. Loss and gradients, a step, forget, and again: this is the loop in which everything from here on
