@@ -64,7 +64,7 @@ def busy() -> float:
     return sum(spent) - spent.idle - getattr(spent, "iowait", 0.0) - getattr(spent, "guest", 0.0)
 
 
-def wait_for_quiet(limit: float = 20.0) -> None:
+def wait_for_quiet(limit: float = 5.0) -> None:
     """Return when the processors have been idle for a tenth of a second, or the limit is reached."""
     end = time.monotonic() + limit
     while time.monotonic() < end:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 import tt_tensor as tt
 from tt_autograd.autograd import NO_GRADIENT, RULES, rule, with_summed_dims
 
@@ -143,6 +145,20 @@ rule(tt.softmax, lambda g, out, x, dim: out * (g - tt.sum(g * out, dim=dim, keep
 rule(tt.log_softmax, lambda g, out, x, dim: g - tt.exp(out) * tt.sum(g, dim=dim, keepdim=True))
 
 
+# And the gradient that chapter 05 found on paper, what the network believes minus what is true. (A truth value counts
+# as 1 when it is subtracted.)
+
+
+def _surprise(g, out, x, labels, dim, importance=None):
+    classes = np.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+    truth = np.expand_dims(labels, dim) == classes
+    g = g if importance is None else g * (importance / importance.sum())
+    return g.reshape((*truth.shape[:dim], 1, *truth.shape[dim + 1 :])) * (tt.softmax(x, dim=dim) - truth)
+
+
+rule(tt.surprise, _surprise)
+
+
 def _gelu_slope(g, out, x, approximate="none"):
     if approximate == "none":
         return g * (tt.exp(x * x * -0.5) * (2 - x * x) * (1 / math.sqrt(2 * math.pi)))
@@ -156,7 +172,8 @@ rule(tt.gelu_slope, _gelu_slope)
 # ## The linear layer
 #
 # Rows of `x` may come in any number of dimensions; for the weight's gradient they are one long list of rows, and a
-# single matrix product sums over all of them, straight into the layout in which the weight is stored.
+# single matrix product sums over all of them, straight into the layout in which the weight is stored. The bias was
+# added to every row, so its gradient is the sum of the rows; a product with ones is NumPy's quickest way to that sum.
 
 
 def _rows(x):
@@ -167,7 +184,7 @@ rule(
     tt.affine,
     lambda g, out, x, weight, bias: g @ weight,
     lambda g, out, x, weight, bias: _rows(g).T @ _rows(x),
-    lambda g, out, x, weight, bias: tt.sum(_rows(g), dim=0),
+    lambda g, out, x, weight, bias: np.ones(len(_rows(g)), g.dtype) @ _rows(g),
 )
 
 # ## Without a gradient

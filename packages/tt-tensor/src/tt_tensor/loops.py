@@ -445,6 +445,11 @@ def log_softmax(x, /, dim):
     return _line_by_line(_log_softmax, x, dim, _float(x))
 
 
+def surprise(x, /, labels, dim, importance=None):
+    losses = -take_along(log_softmax(x, dim), np.expand_dims(labels, dim), dim).reshape(labels.shape)
+    return losses if importance is None else div(sum(losses * importance), sum(importance))
+
+
 # ## Picking and putting
 #
 # What an index such as `(..., [0, 2], None)` selects is a language of its own. We let NumPy read it once, for the

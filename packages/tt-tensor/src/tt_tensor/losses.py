@@ -20,7 +20,9 @@ from tt_tensor.activations import log_softmax, relu, sigmoid, softmax, softplus,
 from tt_tensor.layers import Linear, Module, Sequential, Tanh
 from tt_tensor.more_ops import abs, clip, gather, one_hot, where
 from tt_tensor.setup import generator
-from tt_tensor.tensor import Tensor, float32, from_numpy, full, log, mean, randn, sum, tensor, zeros
+from tt_tensor.tensor import (
+    Tensor, _floating, float32, from_numpy, full, log, mean, primitive, quiet, randn, sum, tensor, zeros,
+)
 
 
 # `argmax` gives the position of the largest logit in each row; compared with the labels that gives truth values, and
@@ -225,13 +227,17 @@ def nll_loss(  # exercise
     labels, counted = _class_ids(log_probabilities, target, ignore_index)
     at = min(1, log_probabilities.ndim - 1)
     picked = gather(log_probabilities, at, np.expand_dims(labels, at)).squeeze(at)
-    importance = counted.astype(log_probabilities.dtype)
-    if weight is not None:
-        importance = importance * _class_weights(weight, log_probabilities.shape[at])[labels]
-    losses = -picked if weight is None and counted.all() else -picked * from_numpy(np.asarray(importance))
-    if reduction == "mean":
-        return sum(losses) / float(importance.sum())
-    return _reduced(losses, reduction)
+    importance = _importance(log_probabilities, labels, counted, weight, at)
+    losses = -picked * from_numpy(importance)
+    return sum(losses) / float(importance.sum()) if reduction == "mean" else _reduced(losses, reduction)
+
+
+# What an example counts is its class's weight, or nothing at all.
+
+
+def _importance(x, labels, counted, weight, at) -> np.ndarray:
+    per_class = np.ones(x.shape[at]) if weight is None else _class_weights(weight, x.shape[at])
+    return np.asarray(per_class[labels] * counted, x.dtype if x.dtype.kind == "f" else float32)
 
 
 def _class_weights(weight, classes):
@@ -245,9 +251,30 @@ def _class_weights(weight, classes):
 # The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a
 # one-hot table would do, makes everything ten times too small for ten classes.
 #
-# `cross_entropy` is `nll_loss` of `log_softmax`. Its targets may also be probabilities (floats, in the shape of the
-# logits). And `label_smoothing` takes a little belief from the right class and gives it to all classes alike, $q = (1 -
-# \epsilon)\,\text{onehot} + \epsilon / C$, which keeps logits from growing without end.
+# `cross_entropy` is `nll_loss` of `log_softmax`, and worth a primitive of its own, `surprise`. From each row of logits
+# $z$ it keeps one number, $\ln \sum_j e^{z_j} - z_t$. The table of all the logarithms, of which `nll_loss` picks one in
+# each row, is never needed again, and with fifty thousand words for classes it would be the largest thing in memory.
+# Told what each row counts, `surprise` takes the mean as well, and the whole loss is one operation instead of seven.
+
+
+@primitive(cost=lambda out, x, **params: 3 * x.size)
+def surprise(x, /, labels, dim, importance=None):
+    """-log_softmax(x) along `dim`, only at the class numbers `labels`; with `importance` their weighted mean.
+
+    x is (N, C, ...) with C at `dim`, labels and importance are arrays (N, ...)."""
+    x = _floating(x)
+    shifted = x - x.max(axis=dim, keepdims=True)
+    picked = np.take_along_axis(shifted, np.expand_dims(labels, dim), dim).squeeze(dim)
+    losses = np.log(np.exp(shifted, out=shifted).sum(axis=dim)) - picked
+    if importance is None:
+        return losses
+    with quiet():  # where nothing counts, the mean is 0 / 0
+        return (losses * importance).sum() / importance.sum()
+
+
+# The targets of `cross_entropy` may also be probabilities (floats, in the shape of the logits). And `label_smoothing`
+# takes a little belief from the right class and gives it to all classes alike, $q = (1 - \epsilon)\,\text{onehot} +
+# \epsilon / C$, which keeps logits from growing without end.
 #
 # What is the point of `log_softmax` here, when `softmax` and `log` would do? Rows such as (1000, 0). The probability of
 # the second class is zero in any precision we have, and the logarithm of zero is minus infinity; the logits themselves
@@ -263,16 +290,18 @@ def cross_entropy(  # exercise
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1; it is {label_smoothing}")
     at = min(1, x.ndim - 1)
-    log_p = log_softmax(x, dim=at)
     if target.dtype.kind == "f" and target.shape == x.shape and x.ndim:
-        return _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at)
-    hard = nll_loss(log_p, target, weight, ignore_index, reduction)
-    return (
-        hard
-        if label_smoothing == 0
-        else (1 - label_smoothing) * hard
-        + label_smoothing * _uniform_surprise(log_p, target, weight, ignore_index, reduction, at)
-    )
+        return _soft_cross_entropy(log_softmax(x, dim=at), target, weight, reduction, label_smoothing, at)
+    labels, counted = _class_ids(x, target, ignore_index)
+    importance = _importance(x, labels, counted, weight, at)
+    if reduction == "mean":
+        hard = surprise(x, labels=labels, dim=at, importance=importance)
+    else:
+        hard = _reduced(surprise(x, labels=labels, dim=at) * from_numpy(importance), reduction)
+    if label_smoothing == 0:
+        return hard
+    uniform = _uniform_surprise(log_softmax(x, dim=at), labels, counted, weight, reduction, at)
+    return (1 - label_smoothing) * hard + label_smoothing * uniform
 
 
 # Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in
@@ -286,8 +315,7 @@ def _column(values, at, ndim):
     return from_numpy(values.reshape([-1 if d == at else 1 for d in range(ndim)]))
 
 
-def _uniform_surprise(log_p, target, weight, ignore_index, reduction, at):
-    labels, counted = _class_ids(log_p, target, ignore_index)
+def _uniform_surprise(log_p, labels, counted, weight, reduction, at):
     classes = log_p.shape[at]
     per_class = np.ones(classes, log_p.dtype) if weight is None else _class_weights(weight, classes)
     losses = (
@@ -722,5 +750,5 @@ __all__ = [
     "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_cross_entropy", "binary_cross_entropy_with_logits",
     "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
     "loss_case", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error",
-    "slope", "smooth_l1_loss", "sum_of_parameters", "xor_network",
+    "slope", "smooth_l1_loss", "sum_of_parameters", "surprise", "xor_network",
 ]
