@@ -34,7 +34,7 @@ def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
 def show_hurt():
     arrays = {name: zeros(4, 4) if name[0] == "w" else zeros(4) for name in ("w1", "b1", "w2", "b2", "w3", "b3")}
     change = {name: randn(*array.shape) for name, array in arrays.items()}
-    improved = improve_by_hand(*arrays.values(), change)
+    improved = improve_by_hand(**arrays, change=change)
     for name, array in zip(arrays, improved):
         print(f"{name}: off by at most {(array + change[name]).abs().max().item():.2f}")
 
