@@ -149,11 +149,10 @@ rule(tt.log_softmax, lambda g, out, x, dim: g - tt.exp(out) * tt.sum(g, dim=dim,
 # as 1 when it is subtracted.)
 
 
-def _surprise(g, out, x, labels, dim, importance=None):
-    classes = np.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
-    truth = np.expand_dims(labels, dim) == classes
+def _surprise(g, out, x, labels, importance=None):
+    truth = labels.reshape(-1, 1) == np.arange(x.shape[1])
     g = g if importance is None else g * (importance / importance.sum())
-    return g.reshape((*truth.shape[:dim], 1, *truth.shape[dim + 1 :])) * (tt.softmax(x, dim=dim) - truth)
+    return g.reshape((-1, 1)) * (tt.softmax(x, dim=1) - truth)
 
 
 rule(tt.surprise, _surprise)

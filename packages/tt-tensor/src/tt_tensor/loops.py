@@ -445,8 +445,8 @@ def log_softmax(x, /, dim):
     return _line_by_line(_log_softmax, x, dim, _float(x))
 
 
-def surprise(x, /, labels, dim, importance=None):
-    losses = -take_along(log_softmax(x, dim), np.expand_dims(labels, dim), dim).reshape(labels.shape)
+def surprise(x, /, labels, importance=None):
+    losses = -take_along(log_softmax(x, 1), labels.reshape(-1, 1), 1).reshape(-1)
     return losses if importance is None else div(sum(losses * importance), sum(importance))
 
 

@@ -21,7 +21,7 @@ from tt_tensor.layers import Linear, Module, Sequential, Tanh
 from tt_tensor.more_ops import abs, clip, gather, one_hot, where
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
-    Tensor, _floating, float32, from_numpy, full, log, mean, primitive, quiet, randn, sum, tensor, zeros,
+    Tensor, _floating, float32, from_numpy, full, log, mean, primitive, randn, sum, tensor, zeros,
 )
 
 
@@ -236,8 +236,8 @@ def nll_loss(  # exercise
 
 
 def _importance(x, labels, counted, weight, at) -> np.ndarray:
-    per_class = np.ones(x.shape[at]) if weight is None else _class_weights(weight, x.shape[at])
-    return np.asarray(per_class[labels] * counted, x.dtype if x.dtype.kind == "f" else float32)
+    importance = counted if weight is None else counted * _class_weights(weight, x.shape[at])[labels]
+    return np.asarray(importance, x.dtype if x.dtype.kind == "f" else float32)
 
 
 def _class_weights(weight, classes):
@@ -258,18 +258,22 @@ def _class_weights(weight, classes):
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
-def surprise(x, /, labels, dim, importance=None):
-    """-log_softmax(x) along `dim`, only at the class numbers `labels`; with `importance` their weighted mean.
-
-    x is (N, C, ...) with C at `dim`, labels and importance are arrays (N, ...)."""
+def surprise(x, /, labels, importance=None):
+    """-log_softmax of each row of x (N, C), only at the class numbers labels (N,); with importance (N,), the weighted
+    mean of that. nan where nothing counts."""
     x = _floating(x)
-    shifted = x - x.max(axis=dim, keepdims=True)
-    picked = np.take_along_axis(shifted, np.expand_dims(labels, dim), dim).squeeze(dim)
-    losses = np.log(np.exp(shifted, out=shifted).sum(axis=dim)) - picked
-    if importance is None:
-        return losses
-    with quiet():  # where nothing counts, the mean is 0 / 0
-        return (losses * importance).sum() / importance.sum()
+    shifted = x - x.max(axis=1, keepdims=True)
+    picked = shifted[np.arange(len(labels)), labels]
+    losses = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - picked
+    return losses if importance is None else (losses * importance).sum() / (importance.sum() or np.nan)
+
+
+# It knows rows only. Where labels come for each pixel, or without a batch, the logits are brought into that form.
+
+
+def _rows(x: Tensor, at: int) -> Tensor:
+    others = [d for d in range(x.ndim) if d != at]
+    return x if x.ndim == 2 else x.permute(*others, at).reshape(-1, x.shape[at])
 
 
 # The targets of `cross_entropy` may also be probabilities (floats, in the shape of the logits). And `label_smoothing`
@@ -295,9 +299,10 @@ def cross_entropy(  # exercise
     labels, counted = _class_ids(x, target, ignore_index)
     importance = _importance(x, labels, counted, weight, at)
     if reduction == "mean":
-        hard = surprise(x, labels=labels, dim=at, importance=importance)
+        hard = surprise(_rows(x, at), labels=labels.reshape(-1), importance=importance.reshape(-1))
     else:
-        hard = _reduced(surprise(x, labels=labels, dim=at) * from_numpy(importance), reduction)
+        losses = surprise(_rows(x, at), labels=labels.reshape(-1)).reshape(labels.shape)
+        hard = _reduced(losses * from_numpy(importance), reduction)
     if label_smoothing == 0:
         return hard
     uniform = _uniform_surprise(log_softmax(x, dim=at), labels, counted, weight, reduction, at)
