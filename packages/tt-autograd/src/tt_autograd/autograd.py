@@ -803,7 +803,8 @@ def show_graph():
 #
 # For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward.
 # So backward should cost twice the forward pass; a bit less, since nobody needs the gradient of the input data, and a
-# rule is a function *per input* in order that nobody computes it. The meter sees backward, too.
+# rule is a function *per input* in order that nobody computes it. A third, small product belongs to each bias, whose
+# gradient is the sum of the rows of `g`, taken as a product with ones. The meter sees backward, too.
 
 
 def show_cost():
@@ -813,8 +814,9 @@ def show_cost():
     with tt.meter() as back:
         loss.backward()
     layers = [m for m in network if isinstance(m, tt.Linear)]
-    sizes = [256 * m.in_features * m.out_features for m in layers]
-    for name, counted, formula in (("forward", forward, sum(sizes)), ("backward", back, 2 * sum(sizes) - sizes[0])):
+    sizes, biases = [256 * m.in_features * m.out_features for m in layers], [256 * m.out_features for m in layers]
+    expected = {"forward": sum(sizes), "backward": 2 * sum(sizes) - sizes[0] + sum(biases)}
+    for (name, formula), counted in zip(expected.items(), (forward, back)):
         products = counted.multiply_adds["affine"] + counted.multiply_adds["matmul"]
         print(
             f"{name:9s} products {products:10,d} multiply-adds, formula {formula:10,d}; all in all "
