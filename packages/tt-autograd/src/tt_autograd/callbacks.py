@@ -171,6 +171,9 @@ class EarlyStopping(Best):
         self.weights = state["weights"]
 
 
+# The other one writes the best weights to a file instead of holding them, so that they survive whatever happens next.
+
+
 class BestCheckpoint(Best):
     """Saves the model's state_dict to `path`, as a safetensors file, whenever `monitor` is better than ever before."""
 

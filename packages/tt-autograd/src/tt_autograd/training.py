@@ -703,6 +703,10 @@ def check_confusion():
     ]
 
 
+# The second is a callback like those of the appendix: it looks at the run after each step, and keeps what it has seen
+# in its own state, so that a checkpoint holds it.
+
+
 class WeightAverage(Callback):
     """After each step, average <- decay * average + (1 - decay) * weights; `average` is a state dictionary."""
 
@@ -732,6 +736,9 @@ def check_weight_average():
         model[0].weight.data = np.full((1, 1), value)
         average.on_step(Run(model, Adam(model.parameters()), [], (), 1, 1))
     assert average.state_dict()["average"]["0.weight"].item() == 2.0
+
+
+# The third needs no callback and no `fit`, only `_step`.
 
 
 def find_rate(  # exercise
