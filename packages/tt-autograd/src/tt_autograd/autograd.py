@@ -382,9 +382,8 @@ def is_grad_enabled() -> bool:
 # So the walk keeps two things: a dictionary from each tensor to what has arrived for it so far, and a heap that hands
 # out the *latest* node for which something has arrived. When a node comes off the heap, all of its consumers, made
 # later, have been there; what has arrived is its whole gradient. The node's rule turns it into shares for the inputs,
-# and the first share that arrives at an input puts that input on the heap. There is no recursion, so a chain of a
-# hundred thousand operations is no problem, and each node comes off once, so a graph with $2^{60}$ paths is none
-# either.
+# and the first share that arrives at an input puts that input on the heap. There is no recursion, so a chain of
+# twenty thousand operations is no problem, and each node comes off once, so a graph with $2^{60}$ paths is none either.
 #
 # Before the code, a small example by hand. Let $a = x \cdot x$, made at time 1, and $y = a \cdot x$, made at time 2.
 # The walk starts with $\bar y = 1$ at $y$. Its shares: $\bar a = x$, which puts $a$ on the heap, and $\bar x = a$. The

@@ -68,7 +68,21 @@ class SmallestOptimizer:
 # ...`). Had it said `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left
 # the network's weight alone.
 #
-# It disappoints on the valley: it knows nothing but the slope here and now.
+# It runs, and disappoints on the valley. Here is how high above the lowest point it stands as it goes.
+
+
+def show_smallest():
+    point = Parameter([1.0, 1.0])
+    optimizer = SmallestOptimizer([point], rate=0.0199)
+    for step in range(301):
+        x, y = point.tolist()
+        if step in (0, 1, 10, 100, 300):
+            print(f"after {step:3d} steps: height {valley(x, y):7.4f}")
+        point.grad = Tensor([x, 100 * y])
+        optimizer.step()
+
+
+# A hundred steps for two numbers, and it is still far up. It knows nothing but the slope here and now.
 
 # ## The idea: remember
 #
