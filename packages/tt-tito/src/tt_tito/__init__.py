@@ -1,6 +1,3 @@
-"""TinyTorch's course tool."""
+"""TinyTorch's course tool: learn by writing the chapters, swap your code in, be graded."""
 
-from tt_tito import curriculum
-
-__all__ = ["curriculum"]
 __version__ = "0.1.0"

@@ -1,0 +1,88 @@
+"""Where the parts of the course lie, in a clone and in an environment that has nothing but wheels."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from tt_tito.curriculum import Chapter, chapters
+
+__all__ = [
+    "examples",
+    "folder",
+    "hints",
+    "installed",
+    "integration_tests",
+    "locate",
+    "reference",
+    "tests",
+    "unit_tests",
+    "written",
+]
+
+
+@functools.cache
+def locate(name: str) -> ModuleSpec | None:
+    """The spec of an installed module, found without importing anything and past any stand-in; None if there is none."""
+    spec, path = None, None
+    for part in range(1, name.count(".") + 2):
+        spec = PathFinder.find_spec(".".join(name.split(".")[:part]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec
+
+
+def folder(package: str) -> Path:
+    """The folder of an installed package, by distribution or import name. ModuleNotFoundError if it is not installed."""
+    spec = locate(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        name = package.replace("_", "-")
+        raise ModuleNotFoundError(f"{name} is not installed: pip install {name}", name=package)
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def reference(chapter: Chapter) -> Path:
+    """The file of a chapter as the course has it. ModuleNotFoundError if its package is not installed."""
+    return folder(chapter.package) / f"{chapter.slug}.py"
+
+
+def installed(chapter: Chapter) -> bool:
+    """Is the chapter there, written and installed?"""
+    return chapter in written()
+
+
+@functools.cache
+def written() -> tuple[Chapter, ...]:
+    """The chapters that are written and installed here, in the order of the course."""
+    return tuple(c for c in chapters() if locate(c.package.replace("-", "_")) and reference(c).is_file())
+
+
+def tests(package: str) -> Path:
+    """The folder of a package's tests: inside of it in a wheel, beside its sources in a clone."""
+    inside = folder(package) / "tests"
+    return inside if inside.is_dir() else folder(package).parents[1] / "tests"
+
+
+def unit_tests(chapter: Chapter) -> Path:
+    """The file of a chapter's unit tests."""
+    return tests(chapter.package) / f"test_{chapter.slug}.py"
+
+
+def integration_tests(chapter: Chapter) -> Path:
+    """The file of a chapter's integration tests."""
+    return tests(chapter.package) / "integration" / f"test_{chapter.slug}.py"
+
+
+def hints(chapter: Chapter) -> dict[str, list[str]]:
+    """The hints for each exercise of a chapter, from a nudge to nearly the answer."""
+    file = tests(chapter.package) / "hints.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")).get(chapter.slug, {}) if file.is_file() else {}
+
+
+def examples() -> Path:
+    """The folder of the example programs: inside of this package in a wheel, at the root of a clone."""
+    here = Path(__file__).parent
+    return here / "examples" if (here / "examples").is_dir() else here.parents[3] / "examples"

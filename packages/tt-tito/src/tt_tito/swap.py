@@ -1,0 +1,221 @@
+"""Stand-ins: another implementation of a chapter, or of a whole package, for everybody who imports it.
+
+`tt.toml` in the working directory, or in a folder above it, says what stands in for what:
+
+    [use]
+    autograd = "work/autograd.py"       # a chapter or an appendix, by its name: a file, or a dotted module
+    tt-tensor = "tt_torch.tensor"       # a whole package: a folder, or a dotted module
+
+The environment variable TT_SWAP goes before any tt.toml: `autograd=work/autograd.py,tt-optim=tt_torch.optim`, the path of
+another .toml file, or 0 for no stand-ins at all. Modules that a stand-in for a package lacks come from the reference."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+
+from tt_tito import course, curriculum
+from tt_tito.startup import Finder, search
+
+__all__ = ["StandIn", "SwapError", "Table", "find", "in_use", "install", "read"]
+
+
+MOST = 8  # names in a message
+
+
+class SwapError(ImportError):
+    """Something that cannot stand in: what it is, for what, who asked for it, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What stands in for what: the file or folder for each module's name; `origin` is what messages call the table."""
+
+    targets: dict[str, Path] = field(default_factory=dict)
+    origin: str = "tt.toml"
+
+
+# ## The table
+
+
+def read(setting: str) -> Table:
+    """The table that a setting describes: the path of a .toml file, or `NAME=PATH,...`. SwapError where it is wrong."""
+    if "=" in setting:
+        pairs = [pair.partition("=")[::2] for pair in setting.split(",") if pair.strip()]
+        return _table({name.strip(): value.strip() for name, value in pairs}, Path.cwd(), "TT_SWAP")
+    file = Path(setting)
+    try:
+        use = tomllib.loads(file.read_text(encoding="utf-8")).get("use", {})
+    except (OSError, ValueError) as error:
+        raise SwapError(f"{file} cannot be read, and says what stands in for which chapter: {error}") from None
+    if not isinstance(use, dict) or not all(isinstance(value, str) for value in use.values()):
+        raise SwapError(f'{file}: [use] is a table of names and paths, such as autograd = "work/autograd.py"')
+    return _table(use, file.parent, file.name)
+
+
+def in_use() -> Table:
+    """The table for a process that starts in this working directory and environment; empty where nothing is swapped."""
+    setting = os.environ.get("TT_SWAP") or search(os.getcwd())
+    return Table() if not setting or setting == "0" else read(setting)
+
+
+def install(table: Table) -> None:
+    """Make this process use a table instead of what tt.toml and TT_SWAP say; modules already imported stay."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Finder)]
+    sys.meta_path.insert(0, Finder("", table))
+
+
+def _table(use: dict[str, str], base: Path, origin: str) -> Table:
+    entries = {_module(name, origin): value for name, value in use.items() if value != "reference"}
+    return Table({module: _target(module, value, base, origin) for module, value in entries.items()}, origin)
+
+
+def _module(name: str, origin: str) -> str:
+    """The module that a name in the table stands for: `autograd`, `07`, `more_rules` or `tt-autograd`."""
+    if re.match("tt[-_]", name):
+        kinds = [p.module for p in curriculum.packages() if p.name == name.replace("_", "-")]
+    else:
+        kinds = [a.module for a in curriculum.appendices() if a.slug == name]
+    try:
+        return kinds[0] if kinds else curriculum.chapter(name).module
+    except ValueError as error:
+        raise SwapError(f"{origin} names {name!r}: {error}") from None
+
+
+def _target(module: str, value: str, base: Path, origin: str) -> Path:
+    """The file or folder that a value in the table means: a path from the table's folder, or a dotted module."""
+    path = base / Path(value).expanduser()
+    if path.suffix == ".py" and path.is_file() or path.is_dir():
+        return path.resolve()
+    spec = course.locate(value) if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", value) else None
+    if spec is None or not spec.origin:
+        raise SwapError(f"{origin} says that {value} stands in for {module}, but there is no such file or module")
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+# ## Finding and loading
+
+
+def find(table: Table, name: str) -> ModuleSpec | None:
+    """The spec of a module's stand-in, or None where the reference is in use."""
+    target = table.targets.get(name)
+    if target is None:
+        return None
+    loader = functools.partial(StandIn, name, origin=table.origin)
+    if "." in name:
+        file = target / "__init__.py" if target.is_dir() else target
+        return importlib.util.spec_from_file_location(name, file, loader=loader(str(file)))
+    folder = course.folder(name)
+    init = target if target.is_file() else next(f for f in (target / "__init__.py", folder / "__init__.py") if f.exists())
+    paths = [str(target), str(folder)] if target.is_dir() else [str(folder)]
+    return importlib.util.spec_from_file_location(name, init, loader=loader(str(init)), submodule_search_locations=paths)
+
+
+class StandIn(SourceFileLoader):
+    """Loads a stand-in from its source, after a look at whether it has the names that others will want of it."""
+
+    def __init__(self, fullname: str, path: str, origin: str = "tt.toml"):
+        super().__init__(fullname, path)
+        self.origin = origin
+
+    def parse(self) -> ast.Module:
+        """The module as a tree, which is then compiled; SyntaxError with file and line."""
+        return ast.parse(self.get_data(self.path), self.path)
+
+    def get_code(self, fullname: str):
+        tree = self.parse()
+        names = _defined(tree)
+        if names is not None:
+            self.demand(names)
+        return compile(tree, self.path, "exec", dont_inherit=True)
+
+    def exec_module(self, module) -> None:
+        super().exec_module(module)
+        self.demand(set(dir(module)))
+
+    def demand(self, names: set[str]) -> None:
+        """SwapError unless the names that the reference's users need are among these."""
+        missing = {name: user for name, user in sorted(_wanted(self.name).items()) if name not in names}
+        if missing:
+            more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
+            raise SwapError(
+                f"{_near(self.path)} stands in for {self.name} (see {self.origin}), but does not define: "
+                f"{', '.join([*missing][:MOST])}{more}. {next(iter(missing))} is needed by {next(iter(missing.values()))}.",
+                name=self.name,
+                path=self.path,
+            )
+
+
+def _near(path: str) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return Path(path).relative_to(Path.cwd()).as_posix()
+    except (ValueError, OSError):
+        return path
+
+
+# ## The names that others need
+
+
+@functools.cache
+def _wanted(module: str) -> dict[str, str]:
+    """The names that somebody needs of a module, and who: what it makes public, and what its siblings import of it."""
+    spec = course.locate(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no module named {module!r}: its package is not installed", name=module)
+    folder = Path(spec.origin).parent
+    if spec.submodule_search_locations:
+        starred = re.findall(rf"from {module}\.(\w+) import \*", _text(Path(spec.origin)))
+        return {name: f"whoever imports {module}" for part in starred for name in _public(folder / f"{part}.py")}
+    wanted = {}
+    for sibling in folder.glob("*.py"):
+        for names in re.findall(rf"^from {re.escape(module)} import (\([^)]*\)|.*)", _text(sibling), re.MULTILINE):
+            taken = re.findall(r"(\w+)(?:\s+as\s+\w+)?", re.sub("#.*", "", names))
+            wanted |= {name: f"{folder.name}.{sibling.stem}" for name in taken if name != "__all__"}
+    return wanted | {name: f"whoever imports {folder.name}" for name in _public(Path(spec.origin))}
+
+
+def _public(file: Path) -> list[str]:
+    for node in ast.parse(_text(file)).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def _defined(tree: ast.Module) -> set[str] | None:
+    """The names that a module's text defines, or None where only running it can tell."""
+    names: set[str] = set()
+    for node in _top_level(tree):
+        match node:
+            case ast.ImportFrom(names=[ast.alias(name="*")]):
+                return None
+            case ast.Import() | ast.ImportFrom():
+                names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case ast.Call(func=ast.Name(id="globals" | "setattr" | "exec")):
+                return None
+    return names
+
+
+def _top_level(node: ast.AST) -> Iterator[ast.AST]:
+    """All parts of a module that are not inside of a function or class."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            yield from _top_level(child)
