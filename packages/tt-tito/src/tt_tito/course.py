@@ -25,7 +25,7 @@ __all__ = [
 
 @functools.cache
 def locate(name: str) -> ModuleSpec | None:
-    """The spec of an installed module, found without importing anything and past any stand-in; None if there is none."""
+    """The spec of an installed module, found without importing anything and past any stand-in; None for none."""
     spec, path = None, None
     for part in range(1, name.count(".") + 2):
         spec = PathFinder.find_spec(".".join(name.split(".")[:part]), path)
@@ -36,7 +36,7 @@ def locate(name: str) -> ModuleSpec | None:
 
 
 def folder(package: str) -> Path:
-    """The folder of an installed package, by distribution or import name. ModuleNotFoundError if it is not installed."""
+    """The folder of an installed package, by either of its names. ModuleNotFoundError if it is not installed."""
     spec = locate(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         name = package.replace("_", "-")

@@ -6,8 +6,8 @@
     autograd = "work/autograd.py"       # a chapter or an appendix, by its name: a file, or a dotted module
     tt-tensor = "tt_torch.tensor"       # a whole package: a folder, or a dotted module
 
-The environment variable TT_SWAP goes before any tt.toml: `autograd=work/autograd.py,tt-optim=tt_torch.optim`, the path of
-another .toml file, or 0 for no stand-ins at all. Modules that a stand-in for a package lacks come from the reference."""
+The environment variable TT_SWAP goes before any tt.toml: `autograd=work/autograd.py,tt-optim=tt_torch.optim`, the path
+of another .toml file, or 0 for no stand-ins. Modules that a stand-in for a package lacks come from the reference."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _module(name: str, origin: str) -> str:
 def _target(module: str, value: str, base: Path, origin: str) -> Path:
     """The file or folder that a value in the table means: a path from the table's folder, or a dotted module."""
     path = base / Path(value).expanduser()
-    if path.suffix == ".py" and path.is_file() or path.is_dir():
+    if (path.suffix == ".py" and path.is_file()) or path.is_dir():
         return path.resolve()
     spec = course.locate(value) if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", value) else None
     if spec is None or not spec.origin:
@@ -110,14 +110,15 @@ def find(table: Table, name: str) -> ModuleSpec | None:
     target = table.targets.get(name)
     if target is None:
         return None
-    loader = functools.partial(StandIn, name, origin=table.origin)
     if "." in name:
-        file = target / "__init__.py" if target.is_dir() else target
-        return importlib.util.spec_from_file_location(name, file, loader=loader(str(file)))
-    folder = course.folder(name)
-    init = target if target.is_file() else next(f for f in (target / "__init__.py", folder / "__init__.py") if f.exists())
-    paths = [str(target), str(folder)] if target.is_dir() else [str(folder)]
-    return importlib.util.spec_from_file_location(name, init, loader=loader(str(init)), submodule_search_locations=paths)
+        file, paths = target / "__init__.py" if target.is_dir() else target, None
+    else:
+        folder = course.folder(name)
+        inits = [target / "__init__.py", folder / "__init__.py"] if target.is_dir() else [target]
+        file = next(init for init in inits if init.exists())
+        paths = [str(target), str(folder)] if target.is_dir() else [str(folder)]
+    loader = StandIn(name, str(file), table.origin)
+    return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=paths)
 
 
 class StandIn(SourceFileLoader):
@@ -147,9 +148,10 @@ class StandIn(SourceFileLoader):
         missing = {name: user for name, user in sorted(_wanted(self.name).items()) if name not in names}
         if missing:
             more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
+            first, user = next(iter(missing.items()))
             raise SwapError(
                 f"{_near(self.path)} stands in for {self.name} (see {self.origin}), but does not define: "
-                f"{', '.join([*missing][:MOST])}{more}. {next(iter(missing))} is needed by {next(iter(missing.values()))}.",
+                f"{', '.join([*missing][:MOST])}{more}. {first} is needed by {user}.",
                 name=self.name,
                 path=self.path,
             )
@@ -175,13 +177,14 @@ def _wanted(module: str) -> dict[str, str]:
     folder = Path(spec.origin).parent
     if spec.submodule_search_locations:
         starred = re.findall(rf"from {module}\.(\w+) import \*", _text(Path(spec.origin)))
-        return {name: f"whoever imports {module}" for part in starred for name in _public(folder / f"{part}.py")}
-    wanted = {}
+        names = [name for part in starred for name in _public(folder / f"{part}.py")]
+        return dict.fromkeys(names, f"whoever imports {module}")
+    wanted: dict[str, str] = {}
     for sibling in folder.glob("*.py"):
         for names in re.findall(rf"^from {re.escape(module)} import (\([^)]*\)|.*)", _text(sibling), re.MULTILINE):
             taken = re.findall(r"(\w+)(?:\s+as\s+\w+)?", re.sub("#.*", "", names))
             wanted |= {name: f"{folder.name}.{sibling.stem}" for name in taken if name != "__all__"}
-    return wanted | {name: f"whoever imports {folder.name}" for name in _public(Path(spec.origin))}
+    return wanted | dict.fromkeys(_public(Path(spec.origin)), f"whoever imports {folder.name}")
 
 
 def _public(file: Path) -> list[str]:
