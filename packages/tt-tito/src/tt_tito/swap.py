@@ -26,7 +26,7 @@ from pathlib import Path
 from tt_tito import course, curriculum
 from tt_tito.startup import Finder, search
 
-__all__ = ["StandIn", "SwapError", "Table", "find", "in_use", "install", "read"]
+__all__ = ["StandIn", "SwapError", "Table", "find", "in_use", "install", "read", "table"]
 
 
 MOST = 8  # names in a message
@@ -51,7 +51,7 @@ def read(setting: str) -> Table:
     """The table that a setting describes: the path of a .toml file, or `NAME=PATH,...`. SwapError where it is wrong."""
     if "=" in setting:
         pairs = [pair.partition("=")[::2] for pair in setting.split(",") if pair.strip()]
-        return _table({name.strip(): value.strip() for name, value in pairs}, Path.cwd(), "TT_SWAP")
+        return table({name.strip(): value.strip() for name, value in pairs}, Path.cwd(), "TT_SWAP")
     file = Path(setting)
     try:
         use = tomllib.loads(file.read_text(encoding="utf-8")).get("use", {})
@@ -59,7 +59,7 @@ def read(setting: str) -> Table:
         raise SwapError(f"{file} cannot be read, and says what stands in for which chapter: {error}") from None
     if not isinstance(use, dict) or not all(isinstance(value, str) for value in use.values()):
         raise SwapError(f'{file}: [use] is a table of names and paths, such as autograd = "work/autograd.py"')
-    return _table(use, file.parent, file.name)
+    return table(use, file.parent, file.name)
 
 
 def in_use() -> Table:
@@ -74,7 +74,8 @@ def install(table: Table) -> None:
     sys.meta_path.insert(0, Finder("", table))
 
 
-def _table(use: dict[str, str], base: Path, origin: str) -> Table:
+def table(use: dict[str, str], base: Path, origin: str) -> Table:
+    """The table of names and values as they stand under [use], with paths from a folder. SwapError where one is wrong."""
     entries = {_module(name, origin): value for name, value in use.items() if value != "reference"}
     return Table({module: _target(module, value, base, origin) for module, value in entries.items()}, origin)
 

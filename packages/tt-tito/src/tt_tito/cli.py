@@ -1,0 +1,433 @@
+"""The command `tito`. Each command is a few lines here; what it does lies in the modules that it calls."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import tt_tito
+
+if TYPE_CHECKING:
+    from tt_tito.curriculum import Chapter
+
+# `tito --help` has to be quick, so everything but click is imported where it is needed.
+
+
+def example(line: str) -> dict[str, str]:
+    """The end of a command's help."""
+    return {"epilog": f"Example: {line}"}
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
+
+
+def complete_chapter(context, parameter, incomplete: str) -> list[str]:
+    """The chapters that a shell offers after a Tab."""
+    from tt_tito.curriculum import chapters
+
+    return [slug for slug in (c.slug for c in chapters()) if slug.startswith(incomplete)]
+
+
+class ChapterName(click.ParamType):
+    """A chapter's number or name: 07, autograd, 07_autograd."""
+
+    name = "chapter"
+
+    def convert(self, value, param, context):
+        from tt_tito.curriculum import chapter
+
+        try:
+            return chapter(value)
+        except ValueError as error:
+            self.fail(str(error), param, context)
+
+
+chapter_argument = click.argument("chapter", metavar="NAME", type=ChapterName(), shell_complete=complete_chapter)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, **example("tito setup"))
+@click.version_option(tt_tito.__version__, prog_name="tito")
+def tito() -> None:
+    """TinyTorch: write a deep-learning framework chapter by chapter, and run on what you wrote.
+
+    A chapter is called by its number or its name: 07, autograd and 07_autograd are the same.
+    """
+
+
+def main() -> None:
+    """Run the command; what a user can mend is said in a line or two, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
+    try:
+        tito(prog_name="tito")
+    except (ValueError, ImportError, OSError) as error:
+        click.echo(f"tito: {error}", err=True)
+        sys.exit(1)
+
+
+# ## Setting up
+
+
+@tito.command(**example("tito setup my-tinytorch"))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+def setup(folder: Path) -> None:
+    """Make a workspace: work/ for your chapters, tt.toml for what is in use.
+
+    Nothing that exists is touched."""
+    from tt_tito.show import say
+    from tt_tito.workspace import Workspace
+
+    space, made = Workspace.create(folder)
+    say(f"Workspace {space.root}: " + (f"made {', '.join(made)}." if made else "everything is there already."))
+    say("Your chapters go into work/. tt.toml says which of them are in use.")
+    say("")
+    if folder != Path("."):
+        say(f"Next: cd {folder}")
+    say(f"{'Then:' if folder != Path('.') else 'Next:'} tito module start 01")
+
+
+@tito.command(**example("tito doctor"))
+@as_json
+def doctor(as_json: bool) -> None:
+    """Look for what is wrong with this environment, each with the command that mends it."""
+    from tt_tito import doctor, show
+
+    problems = doctor.problems()
+    if as_json:
+        click.echo(json.dumps([vars(problem) for problem in problems], indent=2))
+    else:
+        show.problems(problems)
+    sys.exit(any(problem.serious for problem in problems))
+
+
+# ## Where one stands
+
+
+@tito.command(**example("tito status"))
+@as_json
+def status(as_json: bool) -> None:
+    """Show every chapter: how far it is, and which implementation of it is in use."""
+    from tt_tito import show, standing
+
+    found = standing.standing(*_open())
+    if as_json:
+        click.echo(json.dumps(standing.as_data(found), indent=2))
+    else:
+        show.standing(found)
+
+
+@tito.command(**example("tito next"))
+def next() -> None:
+    """Say what to do next, in one command."""
+    from tt_tito import show, standing
+
+    show.advice(standing.standing(*_open()))
+
+
+@tito.command(**example("tito milestones"))
+@as_json
+def milestones(as_json: bool) -> None:
+    """Show the milestones: which are earned, on what, and which example earns the others."""
+    from tt_tito import show, standing
+
+    found = standing.standing(*_open())
+    if as_json:
+        click.echo(json.dumps(standing.as_data(found)["milestones"], indent=2))
+    else:
+        show.milestones(found)
+
+
+# ## A chapter
+
+
+@tito.group(**example("tito module start 03"))
+def module() -> None:
+    """Work on a chapter: start, test, complete, and help on the way."""
+
+
+@module.command("list", **example("tito module list"))
+@as_json
+def list_(as_json: bool) -> None:
+    """List the chapters, and what each solves."""
+    from tt_tito import show
+    from tt_tito.curriculum import chapters
+
+    if as_json:
+        rows = [{"number": c.number, "name": c.slug, "says": c.says, "solved_by": c.solved_by} for c in chapters()]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        show.chapters()
+
+
+@module.command(**example("tito module start 07_autograd"))
+@chapter_argument
+@click.option("--notebook", is_flag=True, help="A Jupyter notebook instead of a Python file.")
+def start(chapter: Chapter, notebook: bool) -> None:
+    """Start a chapter: its file, with the functions that you write left empty, goes into work/."""
+    from tt_tito import show
+
+    space, _ = _open()
+    show.started(space, chapter, space.start(chapter, notebook))
+
+
+@module.command(**example("tito module test 07"))
+@chapter_argument
+@as_json
+def test(chapter: Chapter, as_json: bool) -> None:
+    """Run a chapter's unit tests on your file."""
+    _report(chapter, ("unit",), "module test", as_json)
+
+
+@module.command(**example("tito module complete 07_autograd"))
+@chapter_argument
+def complete(chapter: Chapter) -> None:
+    """Run a chapter's unit and integration tests; if all pass, it is yours and in use from now on."""
+    from tt_tito import running, show, standing
+
+    space, progress = _open()
+    verdict = running.assess(space, chapter, ("unit", "integration"))
+    if not verdict.complete:
+        show.verdict(space, chapter, verdict, "module complete")
+        sys.exit(1)
+    progress.complete(space, chapter, len(verdict.exercises))
+    progress.write(space)
+    space.use(chapter.slug, space.mine(chapter))
+    show.completed(space, chapter, verdict, standing.standing(space, progress))
+
+
+@module.command(**example("tito module hint 03 softmax"))
+@chapter_argument
+@click.argument("exercise", required=False)
+def hint(chapter: Chapter, exercise: str | None) -> None:
+    """Give a hint for an exercise, by default for the first that is still to be written; again for one that says more."""
+    from tt_tito import running, show
+
+    space, progress = _open()
+    name, number, hints = running.hint(space, progress, chapter, exercise)
+    progress.write(space)
+    show.hint(chapter, name, number, hints)
+
+
+@module.command(**example("tito module diff 04"))
+@chapter_argument
+def diff(chapter: Chapter) -> None:
+    """Compare the exercises that you have written with the reference's."""
+    from tt_tito import running, show
+
+    space, _ = _open()
+    show.difference(running.difference(space, chapter))
+
+
+@module.command(**example("tito module reset 02 --keep-backup"))
+@chapter_argument
+@click.option("--keep-backup/--no-backup", default=True, show_default=True, help="Keep what you wrote in .tito/backups.")
+def reset(chapter: Chapter, keep_backup: bool) -> None:
+    """Start a chapter again from its skeleton."""
+    from tt_tito.show import say
+
+    space, _ = _open()
+    file = space.file(chapter)
+    if not keep_backup:
+        click.confirm(f"This deletes what you wrote in {space.short(file)}, for good. Go on?", abort=True)
+    kept = space.reset(chapter)
+    if space.implementation(chapter) == "mine":
+        space.use(chapter.slug, None)
+        say(f"The reference of {chapter} is in use until you have completed it again.")
+    if keep_backup:
+        say(f"What you wrote is kept as {space.short(kept)}.")
+    else:
+        kept.unlink()
+    say(f"{space.short(file)} is the skeleton again.")
+
+
+# ## What is in use
+
+
+@tito.command(**example("tito use 05 reference"))
+@click.argument("name", required=False, shell_complete=complete_chapter)
+@click.argument("implementation", required=False, metavar="[mine|reference|PATH]")
+@as_json
+def use(name: str | None, implementation: str | None, as_json: bool) -> None:
+    """Choose what is in use for a chapter or a package, or show what is.
+
+    `mine` is your file in work/, `reference` the course's. A PATH, or a dotted module, is anybody's. Who is stuck
+    takes the reference and goes on."""
+    from tt_tito import running, show, standing
+
+    space, progress = _open()
+    if name and implementation:
+        for line in running.choose(space, name, implementation):
+            show.say(line)
+    elif name:
+        raise click.UsageError(f"say what {name} is to be: mine, reference or a path")
+    found = standing.standing(space, progress)
+    if as_json:
+        click.echo(json.dumps({row.chapter.slug: row.implementation for row in found.rows if row.available}, indent=2))
+    elif not name:
+        show.implementations(found)
+
+
+# ## Tests and examples
+
+
+@tito.group("test", **example("tito test integration 04_layers"))
+def test_group() -> None:
+    """Run the unit or the integration tests of a chapter."""
+
+
+@test_group.command(**example("tito test unit 04"))
+@chapter_argument
+@as_json
+def unit(chapter: Chapter, as_json: bool) -> None:
+    """Run the unit tests: each exercise by itself."""
+    _report(chapter, ("unit",), "test unit", as_json)
+
+
+@test_group.command(**example("tito test integration 04_layers"))
+@chapter_argument
+@as_json
+def integration(chapter: Chapter, as_json: bool) -> None:
+    """Run the integration tests: imports, compatibility with earlier chapters, a small problem, and growth."""
+    _report(chapter, ("integration",), "test integration", as_json)
+
+
+@tito.group(**example("tito examples available"))
+def examples() -> None:
+    """Run the historical examples on the implementation in use."""
+
+
+@examples.command(**example("tito examples available"))
+@as_json
+def available(as_json: bool) -> None:
+    """List the examples, and which of them can be run by now."""
+    from tt_tito import show, standing
+
+    found = standing.standing(*_open())
+    if as_json:
+        click.echo(json.dumps(standing.as_data(found)["examples"], indent=2))
+    else:
+        show.examples(found)
+
+
+@examples.command("run", context_settings={"ignore_unknown_options": True}, **example("tito examples run xor_1969"))
+@click.argument("name")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_example(name: str, arguments: tuple[str, ...]) -> None:
+    """Run an example; further ARGUMENTS go to it. One that reaches its threshold earns its milestone."""
+    from tt_tito import running, show
+
+    space, progress = _open()
+    outcome = running.run_example(space, progress, name, arguments)
+    progress.write(space)
+    show.example(outcome)
+    sys.exit(0 if outcome.reached else 1)
+
+
+# ## Getting out what one wrote
+
+
+@tito.command(**example("tito export tt-autograd"))
+@click.argument("name", shell_complete=complete_chapter)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="export", show_default=True)
+@click.option("--force", is_flag=True, help="Also with exercises that are still to be written.")
+def export(name: str, out: Path, force: bool) -> None:
+    """Export a chapter as a notebook, or a package as a wheel that installs with your chapters in it."""
+    from tt_tito import running
+    from tt_tito.show import say
+
+    space, _ = _open()
+    say(f"Wrote {running.export(space, name, out, force)}.")
+
+
+# ## For instructors
+
+
+@tito.command(**example("tito grade submissions --csv marks.csv"))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path, exists=True))
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a table of all marks.")
+@as_json
+def grade(paths: tuple[Path, ...], csv_file: Path | None, as_json: bool) -> None:
+    """Grade learners' files: one file, one learner's folder, or a folder with a folder for each learner.
+
+    Each file runs in a process of its own that cannot write elsewhere, for at most ten seconds a group of tests. The
+    exit status is 0 only for full marks."""
+    from tt_tito import show
+    from tt_tito.judge import grade
+
+    marks = grade.grade(paths)
+    if csv_file:
+        grade.write_csv(marks, csv_file)
+    if as_json:
+        click.echo(grade.as_json(marks))
+    else:
+        show.marks(marks)
+    sys.exit(0 if grade.full(marks) else 1)
+
+
+@tito.group(**example("tito nbgrader export 03"))
+def nbgrader() -> None:
+    """Assignments for nbgrader."""
+
+
+@nbgrader.command("export", **example("tito nbgrader export 02 03 --out course"))
+@click.argument("chapters", nargs=-1, metavar="[NAME]...", type=ChapterName(), shell_complete=complete_chapter)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="nbgrader", show_default=True)
+def nbgrader_export(chapters: tuple[Chapter, ...], out: Path) -> None:
+    """Write an nbgrader course with an assignment for each chapter, by default for all."""
+    from tt_tito import nbgrader
+    from tt_tito.show import say
+    from tt_tito.workspace import available
+
+    for file in nbgrader.export(chapters or tuple(available()), out):
+        say(f"Wrote {file}.")
+
+
+@tito.command(**example('eval "$(tito completion bash)"'))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that makes a shell complete tito's commands and chapters."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(found(tito, {}, "tito", "_TITO_COMPLETE").source())
+
+
+# ## What commands share
+
+
+def _open() -> tuple[Any, Any]:
+    """The workspace that the working directory is in, and its progress, rebuilt if the file was damaged."""
+    from tt_tito import running
+    from tt_tito.progress import DamagedProgress, Progress
+    from tt_tito.workspace import Workspace
+
+    space = Workspace.here()
+    try:
+        return space, Progress.read(space)
+    except DamagedProgress as damage:
+        click.echo(f"tito: {damage}. Running the tests of your chapters again:", err=True)
+        progress = running.rebuild(space, functools.partial(click.echo, err=True))
+        progress.write(space)
+        return space, progress
+
+
+def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bool) -> None:
+    from tt_tito import running, show
+
+    space, _ = _open()
+    verdict = running.assess(space, chapter, groups)
+    if as_json:
+        click.echo(verdict.to_json())
+    else:
+        show.verdict(space, chapter, verdict, command)
+    sys.exit(0 if verdict.passed else 1)
+
+

@@ -1,0 +1,257 @@
+"""What the commands print: colours in a terminal, plain text in a pipe, 80 columns in both."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tt_tito import course
+from tt_tito.curriculum import Chapter, phases
+from tt_tito.curriculum import chapters as all_chapters
+from tt_tito.doctor import Problem
+from tt_tito.running import Outcome
+from tt_tito.standing import Standing
+from tt_tito.workspace import Workspace
+
+COLOURS = {
+    "passed": "green",
+    "complete": "green",
+    "from the reference": "cyan",
+    "not started": "dim",
+    "not installed": "dim",
+    "changed since it passed": "yellow",
+    "to write": "yellow",
+    "mine": "green",
+    "reference": "cyan",
+    "-": "dim",
+}
+BAD = "bold red"
+
+
+@functools.cache
+def console() -> Console:
+    """Where everything goes; made when it is first used, so that a test may redirect the output before."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print a line, as it is."""
+    console().print(Text(text, style=style))
+
+
+def command(text: str, label: str = "Next") -> None:
+    """Print a command that somebody may type next."""
+    console().print(Text.assemble((f"{label}: ", "bold"), (text, "bold cyan")))
+
+
+def table(*columns: str) -> Table:
+    """A table without lines, whose last column takes what is left of the width."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, no_wrap=column != columns[-1], justify="right" if column == "#" else "left")
+    return made
+
+
+def coloured(text: str, style: str | None = None) -> Text:
+    """A word in the colour that it has everywhere."""
+    return Text(text, style=style if style is not None else COLOURS.get(text, ""))
+
+
+def _print(made: Table, indent: int = 0) -> None:
+    console().print(Padding(made, (0, 0, 0, indent)), soft_wrap=False)
+
+
+def _name(chapter: Chapter) -> str:
+    return f"{chapter.number:02d}"
+
+
+# ## Where one stands
+
+
+def standing(found: Standing) -> None:
+    """The table of chapters, capabilities, milestones, and the next step."""
+    for number, phase in enumerate(phases(), start=1):
+        rows = [row for row in found.rows if row.chapter.phase == number]
+        if not any(row.available for row in rows):
+            later = [row.chapter for row in found.rows if row.chapter.phase >= number]
+            say(f"\nChapters {_name(later[0])}-{_name(later[-1])} are not installed here.", "dim")
+            break
+        say(f"\nPhase {number}: {phase.title}", "bold")
+        made = table("#", "chapter", "how far", "in use", "unlocks")
+        for row in rows:
+            unlocks = coloured(f"{row.chapter.capability}: {row.chapter.unlocks}", "green" if row.done else "dim")
+            state = coloured(row.state)
+            made.add_row(_name(row.chapter), row.chapter.title, state, coloured(row.implementation), unlocks)
+        _print(made)
+    say()
+    earned = [r.milestone for r in found.milestones if r.earned]
+    say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}. Milestones: {len(earned)} of {len(found.milestones)}.")
+    advice(found)
+
+
+def advice(found: Standing) -> None:
+    """The next command, and why."""
+    line, why = found.next
+    command(line)
+    say(f"      {why}", "dim")
+
+
+def milestones(found: Standing) -> None:
+    """Each milestone, and on what it was earned or how it can be."""
+    for reached in found.milestones:
+        milestone, earned = reached.milestone, reached.earned
+        mark = ("earned", "bold green") if earned else ("open", "yellow")
+        title = Text.assemble(f"{milestone.number}  ", mark, f"{'' if earned else '  '}  “{milestone.says}”")
+        console().print(title)
+        if earned:
+            used = ", ".join(f"{slug} {what}" for slug, what in earned["implementations"].items())
+            say(f"           {earned['earned'][:10]}, on {used}", "dim")
+        elif reached.example is None:
+            say(f"           after {milestone.chapter}", "dim")
+        elif reached.example.can_run:
+            command(reached.example.command, "           now")
+        else:
+            say(f"           after {milestone.chapter}: {reached.example.command}", "dim")
+
+
+def examples(found: Standing) -> None:
+    """Each example, and whether it can be run by now."""
+    made = table("after", "example", "command")
+    for example in found.examples:
+        style = "bold cyan" if example.can_run else "dim"
+        wait = "" if example.can_run else "  (not yet)"
+        made.add_row(str(example.chapter), example.name, coloured(example.command + wait, style))
+    _print(made)
+
+
+def implementations(found: Standing) -> None:
+    """What is in use for each chapter."""
+    made = table("#", "chapter", "in use")
+    for row in found.rows:
+        if row.available:
+            made.add_row(_name(row.chapter), row.chapter.title, coloured(row.implementation))
+    _print(made)
+
+
+def chapters() -> None:
+    """The course."""
+    made = table("#", "name", "what hurts")
+    for chapter in all_chapters():
+        style = "" if chapter in course.written() else "dim"
+        text = f"{chapter.says}\n-> {chapter.solved_by}"
+        made.add_row(_name(chapter), coloured(chapter.slug, style), coloured(text, style))
+    _print(made)
+
+
+# ## A chapter
+
+
+def started(space: Workspace, chapter: Chapter, file: Any) -> None:
+    """What a learner finds who starts a chapter."""
+    console().print(Text.assemble((f"{chapter.number:02d} {chapter.title}", "bold"), f": “{chapter.says}”"))
+    say(f"You will build: {chapter.solved_by}.")
+    names = space.left(chapter)
+    say()
+    say(f"{space.short(file)} is the chapter with {len(names)} functions left to you, each marked `# exercise`:")
+    console().print(Padding(Text(", ".join(names)), (0, 0, 0, 2)), soft_wrap=False)
+    say()
+    say("Read it from the top, and write as you go. Then:")
+    command(f"tito module test {_name(chapter)}", "  test")
+    command(f"tito module hint {_name(chapter)}", "  hint")
+
+
+def verdict(space: Workspace, chapter: Chapter, found: Any, again: str) -> None:
+    """What the judge found: a line for each exercise, then the first failure and the command to run again."""
+    from tt_tito import running
+
+    console().print(Text.assemble((f"{chapter.number:02d} {chapter.title}", "bold"), f", {space.short(space.file(chapter))}"))
+    made = table("what", "verdict")
+    made.show_header = False
+    for name, status in found.lines():
+        made.add_row(name, coloured(status, BAD if status not in COLOURS else None))
+    _print(made, 2)
+    say(found.summary(), "green" if found.passed else "")
+    if found.message:
+        say()
+        failure(found.message)
+    if not found.passed:
+        if found.status == "failed" and running.earlier_chapter_to_blame(space, chapter):
+            say("With the reference for every other chapter it passes: look into the chapters before this one.", "yellow")
+        command(f"tito {again} {_name(chapter)}", "Run again")
+
+
+def failure(message: str) -> None:
+    """A message of the judge: what happened in bold, why and where as they are."""
+    first, *rest = message.splitlines()
+    say(first, BAD)
+    for line in rest:
+        say(line)
+
+
+def completed(space: Workspace, chapter: Chapter, found: Any, now: Standing) -> None:
+    """What a learner reads who has completed a chapter."""
+    console().print(Text.assemble((f"{chapter.number:02d} {chapter.title} is complete: ", "bold green"), found.summary()))
+    say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")
+    say(f"From now on everything in this workspace runs on your {space.short(space.file(chapter))}.")
+    for example in now.examples:
+        if example.chapter == chapter and example.can_run:
+            say()
+            command(example.command, "You can now run")
+    for reached in now.milestones:
+        if reached.milestone.chapter == chapter and not reached.earned:
+            say(f"      It earns milestone {reached.milestone.number}: “{reached.milestone.says}”.", "dim")
+    say()
+    advice(now)
+
+
+def hint(chapter: Chapter, name: str, number: int, hints: list[str]) -> None:
+    """One hint, and how to get the next."""
+    console().print(Text.assemble((name, "bold"), f", hint {number} of {len(hints)}"))
+    console().print(Padding(Text(hints[number - 1]), (0, 0, 0, 2)), soft_wrap=False)
+    if number < len(hints):
+        command(f"tito module hint {_name(chapter)} {name}", "More")
+
+
+def difference(lines: Iterable[str]) -> None:
+    """A unified diff in its colours."""
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    empty = True
+    for line in lines:
+        empty = False
+        say(line, "bold" if line[:3] in ("+++", "---") else styles.get(line[:1], ""))
+    if empty:
+        say("What you have written is the reference's, word for word.")
+
+
+# ## Examples, problems, marks
+
+
+def example(outcome: Outcome) -> None:
+    """What became of an example that has run."""
+    say()
+    if not outcome.results:
+        say(f"{outcome.example.name} ended (exit status {outcome.status}) before it had measured anything.", BAD)
+    elif not outcome.reached:
+        missed = [str(row.get("claim")) for row in outcome.results if row.get("reached") is not True]
+        say(f"{outcome.example.name} missed: {', '.join(missed) or 'its own check'}.", BAD)
+    elif outcome.milestone:
+        say(f"Milestone {outcome.milestone.number} is earned: “{outcome.milestone.says}”.", "bold green")
+    else:
+        say(f"{outcome.example.name} has reached everything.", "green")
+    if not outcome.reached:
+        command(outcome.example.command, "Run again")
+
+
+def problems(found: list[Problem]) -> None:
+    """What is wrong, each with the command that mends it."""
+    for problem in found:
+        say(("problem: " if problem.serious else "remark:  ") + problem.what, "red" if problem.serious else "yellow")
+        command(problem.mend, "      ->")
+    if not any(problem.serious for problem in found):
+        say("Nothing stands in the way." if found else "All is well.", "green")
