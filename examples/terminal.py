@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -86,8 +89,9 @@ class Result:
     seconds: float
 
 
-def report(results: Sequence[Result]) -> int:
-    """Print the table of results; the exit status, 0 if all have passed and 1 otherwise."""
+def report(results: Sequence[Result], script: str, file: Path | None = None) -> int:
+    """Print the table of results, and save it if there is a file for that; the exit status, 0 if all have passed and
+    1 otherwise. `script` is the path of the example."""
     rows = [(result.what, result.measured, result.needed, f"{result.seconds:.2f} s") for result in results]
     title = ("what was learned", "measured", "needed", "time")
     widths = [max(map(len, column)) for column in zip(title, *rows)]
@@ -97,4 +101,31 @@ def report(results: Sequence[Result]) -> int:
         print(line, "", paint("yes", "32") if result.passed else paint("NO", "1;31"))
     missed = sum(not result.passed for result in results)
     print(f"\n{missed} of {len(results)} missed." if missed else "\nAll reached.")
+    if file:
+        save(results, script, file)
     return 1 if missed else 0
+
+
+# An exit status of 0 has many causes, and only one of them is that something was learned. A program that wants to know,
+# as `tito` does for its milestones, asks for the table itself: `--json FILE`. The file is there only when it is whole.
+
+
+def save(results: Sequence[Result], script: str, file: Path) -> None:
+    """Write the table as JSON."""
+    rows = [
+        {"claim": result.what, "measured": result.measured, "threshold": result.needed, "reached": bool(result.passed),
+         "seconds": round(result.seconds, 3)} for result in results
+    ]
+    example = Path(script).resolve().relative_to(Path(__file__).resolve().parent).as_posix()
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished.write_text(
+        json.dumps({"schema": 1, "example": example, "results": rows}, indent=2) + "\n", encoding="utf-8"
+    )
+    unfinished.replace(file)
+
+
+def json_file(path: str) -> Path:
+    """The file of the option --json. A folder that is not there is noticed before, not after everything has run."""
+    if not (file := Path(path)).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {file.parent} to write {file.name} into")
+    return file

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from mnist import FILES, load, mnist_folder
 from perceptron_1957 import rosenblatt_perceptron
-from terminal import Result, heading, paint, picture, report, side_by_side
+from terminal import Result, heading, json_file, paint, picture, report, side_by_side
 from xor_1969 import minsky_xor_problem
 
 from tt_autograd import Batches, Schedule, accuracy, digits, evaluate, fit
@@ -192,6 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=12, help="passes over the 8 x 8 digits (default 12)")
     parser.add_argument("--mnist", action=argparse.BooleanOptionalAction,
                         help="learn the 28 x 28 digits of MNIST too, or do not ask; they are looked for in TT_DATA")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the table to this file, too")
     options = parser.parse_args(arguments)
 
     try:
@@ -203,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         *machine_stage(), *perceptron_stage(options.seed), *xor_stage(options.seed),
         *digits_stage(options.seed, options.epochs), *(mnist_stage(options.seed, folder) if folder else []),
     ]
-    status = report(results)
+    status = report(results, __file__, options.json)
     print(f"{time.perf_counter() - start:.1f} s in all")
     return status
 

@@ -1,6 +1,7 @@
 """The examples keep their word: they reach what they claim, and say so by their exit status when they do not."""
 
 import gzip
+import json
 import os
 import re
 import subprocess
@@ -65,6 +66,42 @@ def test_an_example_that_misses_exits_with_1(claim):
     done = run(*claim, "--epochs", "0")
     assert done.returncode == 1, done.stderr
     assert re.search(r"\d of \d missed\.", done.stdout) and "NO\n" in done.stdout
+
+
+@pytest.mark.parametrize("epochs, reached", [((), True), (("--epochs", "0"), False)])
+@pytest.mark.parametrize("claim", CLAIMS, ids=" ".join)
+def test_an_example_saves_its_table_for_programs(claim, epochs, reached, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text("from yesterday", encoding="utf-8")
+    seeds = () if claim == ("tour.py",) else ("--seeds", "2")
+    done = run(*claim, *epochs, *seeds, "--json", str(file))
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert (saved["schema"], saved["example"]) == (1, claim[0])
+    printed = re.findall(r"^(\S.*?)  +(\S.*?)  +(\S.*?)  +[\d.]+ s +(yes|NO)$", done.stdout, re.MULTILINE)
+    rows = [(row["claim"], row["measured"], row["threshold"]) for row in saved["results"]]
+    assert rows == [row[:3] for row in printed] and len(rows) >= 2
+    assert [row["reached"] for row in saved["results"]] == [row[3] == "yes" for row in printed]
+    assert all(row["reached"] for row in saved["results"]) is reached
+    assert all(row["seconds"] >= 0 for row in saved["results"]) and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_table_that_cannot_be_saved_is_refused_before_anything_runs(tmp_path):
+    done = run(XOR, "--json", str(tmp_path / "nowhere" / "results.json"))
+    assert done.returncode == 2 and "there is no folder" in done.stderr and done.stdout == ""
+
+
+def test_the_old_table_stays_until_the_new_one_is_whole(examples, tmp_path, monkeypatch):
+    import terminal
+
+    def no_power(whole, file):
+        assert json.loads(whole.read_text(encoding="utf-8"))["results"][0]["reached"] is True
+        raise OSError
+
+    (file := tmp_path / "results.json").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(Path, "replace", no_power)
+    with pytest.raises(OSError):
+        terminal.save([terminal.Result("claim", "2", "1", np.bool_(True), 0.0)], terminal.__file__, file)
+    assert file.read_text(encoding="utf-8") == "old"
 
 
 @pytest.mark.parametrize("script", [PERCEPTRON, XOR, "tour.py"])

@@ -23,7 +23,7 @@ from tt_tensor import Linear, Tensor, from_numpy, generator, manual_seed, train_
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path, and `terminal` lies one folder up
 
-from terminal import Result, heading, picture, report, side_by_side
+from terminal import Result, heading, json_file, picture, report, side_by_side
 
 SIDE, TRAINING, HELD_OUT = 20, 500, 1000
 NOISE = 0.05
@@ -165,6 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds in a row (default 5)")
     parser.add_argument("--epochs", type=int, default=20, help="at most so many passes over the patterns (default 20)")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the table to this file, too")
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds is 1 or more, not {options.seeds}")
@@ -177,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         results.append(sides_result(seed, right, time.perf_counter() - start))
         layers.append(layer)
     draw(layers[0])
-    return report([*results, xor_result(seeds)])
+    return report([*results, xor_result(seeds)], __file__, options.json)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from tt_tensor import (
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path; what it imports lies one folder up
 
 from perceptron_1957.rosenblatt_perceptron import best_on_xor
-from terminal import Result, heading, picture, report, side_by_side
+from terminal import Result, heading, json_file, picture, report, side_by_side
 
 EPOCHS = 500
 NEEDED_PROBABILITY, NEEDED_LOSS, NEEDED_AGREEMENT = 0.99, 0.005, 1e-3
@@ -187,6 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds in a row (default 5)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"steps on all four examples (default {EPOCHS})")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the table to this file, too")
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds is 1 or more, not {options.seeds}")
@@ -196,7 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(options.seed, options.seed + options.seeds)
     networks, results = zip(*(learn(way, seed, options.epochs) for seed in seeds))
     draw(options.seed, networks[0])
-    return report([*results, *([agreement(networks[0], options.seed, options.epochs)] if options.train else [])])
+    if options.train:
+        results = (*results, agreement(networks[0], options.seed, options.epochs))
+    return report(results, __file__, options.json)
 
 
 if __name__ == "__main__":
