@@ -431,3 +431,7 @@ def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bo
     sys.exit(0 if verdict.passed else 1)
 
 
+
+
+if __name__ == "__main__":
+    main()
