@@ -44,6 +44,8 @@ def test_what_is_wanted_is_let_pass(got, wanted):
         (2, between(0, 1), "f(x) gave 2, expected between 0 and 1."),
         (np.zeros(1000), 0, "f(x) gave [0, 0, ..., 0, 0] of shape (1000,), expected 0 of shape ()."),
         (3, ValueError, "f(x) gave 3, expected a ValueError."),
+        (None, between(0, 1), "f(x) gave None, expected between 0 and 1."),
+        ([[1, 2], [3]], [1, 2], "f(x) gave [[1, 2], [3]], expected [1, 2]."),
     ],
 )
 def test_what_came_out_and_what_was_expected(got, wanted, first):
@@ -71,6 +73,10 @@ def test_the_cause_follows_from_the_evidence(got, cause):
 
 def test_without_evidence_nothing_is_claimed():
     assert len(said(7, 0, (5, "five"))) == 2
+
+
+def test_evidence_that_cannot_be_asked_does_not_fit():
+    assert len(said(None, 0, (lambda value: value < 0, "negative"))) == 2
 
 
 def test_tolerance_is_relative():

@@ -61,15 +61,28 @@ def _fits(evidence, outcome, tolerance) -> bool:
     if isinstance(outcome, Exception):
         return False
     if callable(evidence):
-        return bool(evidence(outcome))
+        return _holds(evidence, outcome)
     if not (_is_numeric(evidence) and _is_numeric(outcome)):
         return bool(np.all(outcome == evidence))
     a, b = np.asarray(outcome), np.asarray(evidence)
     return a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=tolerance / 100, equal_nan=True)
 
 
+def _holds(condition, outcome) -> bool:
+    """Whether a condition is met: what it cannot be asked of, such as `None < 0`, does not meet it."""
+    try:
+        return bool(condition(outcome))
+    except Exception:
+        return False
+
+
 def _is_numeric(value) -> bool:
-    return not isinstance(value, (tuple, str, type)) and np.asarray(value).dtype.kind in "fiub"
+    if isinstance(value, (tuple, str, type)):
+        return False
+    try:
+        return np.asarray(value).dtype.kind in "fiub"
+    except ValueError:  # a list with rows of unequal lengths
+        return False
 
 
 def _told(outcome, wanted) -> str:
