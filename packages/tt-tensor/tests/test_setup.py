@@ -1,6 +1,11 @@
-"""Chapter 01, judged by its public names."""
+"""Chapter 01, judged by its public names. Times are compared with times that were taken of the same calls."""
 
+import itertools
+import os
+import platform
+import statistics
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,89 +13,447 @@ import pytest
 import tt_tensor as tt
 from tt_tensor.teaching import between, expect
 
-MEASURE, CHANCE = "The idea: run for a while, not a number of times", "Chance that can be repeated"
+MEASURE, MACHINE = "The idea: run for a while, not a number of times", "What machine is this?"
+WRONG, CHANCE = "What is wrong with it?", "Chance that can be repeated"
+SPEED, EXERCISES = "How fast is it?", "Exercises"
 
 
-def test_measure_tells_time_memory_and_result():
-    pause = tt.measure(lambda: time.sleep(0.002), span=0.02)
-    expect("measure(time.sleep, 0.002).seconds", pause.seconds, between(0.002, 0.1), see=MEASURE)
-    array = tt.measure(np.ones, 1_000_000, span=0.01)
+def sleeper(*milliseconds):
+    """A function whose calls take these times in turn, and the list of what they really took."""
+    turns, took = itertools.cycle(milliseconds), []
+
+    def work():
+        start = time.perf_counter()
+        time.sleep(next(turns) / 1e3)
+        took.append(time.perf_counter() - start)
+
+    return work, took
+
+
+# measure
+
+
+def test_measure_takes_the_median():
+    work, took = sleeper(1, 4, 4, 4, 4, 4, 4, 30)
+    measured = tt.measure(work, span=0.3)
     expect(
-        "peak_bytes of measure(np.ones, 1_000_000)",
-        array.peak_bytes,
-        between(8e6, 9e6),
-        "Ask tracemalloc for the peak, in a run of its own.",
+        "measure(work).seconds, for a `work` of 4 ms that sometimes takes 1 or 30, divided by its real median",
+        measured.seconds / statistics.median(took),
+        between(0.6, 1.5),
+        (lambda ratio: ratio < 0.6, "That is the time of the fastest runs, the lucky ones: take the median."),
+        (lambda ratio: ratio < 5, "That is nearer to the mean, which a few wild runs can move: take the median."),
+        "The time of one call, in seconds, by `time.perf_counter`.",
         see=MEASURE,
     )
-    assert array.result.shape == (1_000_000,) and array.runs >= 3 and "ms" in str(array)
+    expect(
+        "measure(work).spread, where three of four calls take 4 ms",
+        measured.spread,
+        between(0, 1.5),
+        "A few wild runs count too much: the spread is that of the middle half, from one quartile to the other.",
+        see=MEASURE,
+    )
+
+
+def test_the_spread_is_relative_to_the_median():
+    work, _ = sleeper(2, 6)
+    expect(
+        "measure(work).spread, for a `work` that takes 2 and 6 ms in turn",
+        lambda: tt.measure(work, span=0.1).spread,
+        between(0.1, 4),
+        (lambda spread: 0 < spread < 0.1, "That looks like seconds: divide by the median."),
+        "The distance of the quartiles, divided by the median.",
+        see=MEASURE,
+    )
 
 
 def test_measure_calls_at_least_three_times_after_one_that_does_not_count():
-    calls = []
-    measured = tt.measure(lambda: calls.append(len(calls)) or time.sleep(0.001), span=0)
-    assert measured.runs >= 3 and len(calls) > measured.runs
+    work, took = sleeper(1)
+    measured = tt.measure(work, span=0)
+    expect(
+        "measure(work, span=0).runs",
+        measured.runs,
+        between(3, 1000),
+        "A median of one is no median: time at least three runs, however short the span.",
+        see=MEASURE,
+    )
+    expect(
+        "there are more calls of `work` than measure(work, span=0).runs",
+        len(took) > measured.runs,
+        True,
+        "The first call does not count: what happens only once happens there.",
+        see=MEASURE,
+    )
 
 
-def test_very_short_calls_are_timed_in_bundles():
-    assert tt.measure(int, span=0.02).runs > 1000 and tt.measure(int, span=0.02).seconds < 1e-5
+def test_very_short_calls_are_timed_in_bundles(monkeypatch):
+    def attempt():
+        readings, calls = itertools.count(), itertools.count()
+        clock = time.perf_counter
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "perf_counter", lambda: (next(readings), clock())[1])
+            measured = tt.measure(lambda: next(calls), span=0.02)
+        return next(readings), next(calls), measured
+
+    readings, calls, measured = min((attempt() for _ in range(2)), key=lambda tried: tried[0] / tried[1])
+    expect(
+        "readings of the clock for each call of something very short",
+        readings / calls,
+        between(0, 0.5),
+        "Most of what was measured is the clock: let it time a bundle of calls, and divide.",
+        see=MEASURE,
+    )
+    expect(
+        "measure(short).runs divided by the calls that were made",
+        measured.runs / calls,
+        between(0.3, 1),
+        (lambda share: share < 0.3, "`runs` is the number of timed calls: bundles, times the calls in each."),
+        see=MEASURE,
+    )
+
+
+def test_the_time_of_a_bundle_is_divided_by_its_calls():
+    start = time.perf_counter()
+    measured = tt.measure(len, (), span=0.05)
+    elapsed = time.perf_counter() - start
+    expect(
+        "measure(len, ()): seconds times runs, divided by the time that all of it took",
+        measured.seconds * measured.runs / elapsed,
+        between(0.01, 2),
+        (lambda share: share > 2, "More time than has passed: `seconds` is for one call, not for a bundle of them."),
+        see=MEASURE,
+    )
+
+
+@pytest.mark.parametrize("work", [np.ones, lambda size: np.ones(size).sum()], ids=["kept", "let go"])
+def test_measure_tells_the_peak_of_memory(work):
+    expect(
+        "measure(...).peak_bytes, where an array of 1,000,000 numbers of 8 bytes is made",
+        lambda: tt.measure(work, 1_000_000, span=0.01).peak_bytes,
+        between(8e6, 9e6),
+        (lambda size: size < 1e6, "The array was there for a while: ask tracemalloc for the peak, after the call."),
+        "Ask tracemalloc for the peak, in a run of its own.",
+        see=MEASURE,
+    )
+
+
+def test_tracemalloc_does_not_look_on_while_the_clock_runs():
+    watched = []
+
+    def work():
+        watched.append(tracemalloc.is_tracing())
+        time.sleep(0.001)
+
+    tt.measure(work, span=0.02)
+    expect(
+        "the share of calls that run under tracemalloc",
+        statistics.mean(watched),
+        between(0, 0.4),
+        "It slows the program down: stop it before the clock starts.",
+        see=MEASURE,
+    )
+    expect("tracemalloc.is_tracing() after a measurement", tracemalloc.is_tracing(), False, see=MEASURE)
+
+
+def test_measure_hands_on_arguments_and_result():
+    expect(
+        "measure(divmod, 7, 3).result",
+        lambda: tt.measure(divmod, 7, 3, span=0).result,
+        (2, 1),
+        (None, "The result of the call got lost: keep it when you call the function."),
+        see=MEASURE,
+    )
+
+
+# system_info, check_environment
 
 
 def test_system_info_names_what_a_time_depends_on():
     info = tt.system_info()
-    assert info["numpy"] == np.__version__ and info["cores"] >= 1 and info["python"].count(".") >= 1
-    assert {"system", "processor", "simd", "blas", "blas_kernel", "blas_threads"} <= set(info)
+    names = ["python", "numpy", "system", "processor", "cores", "simd", "blas", "blas_kernel", "blas_threads"]
+    expect("the names that system_info() lacks", [name for name in names if name not in info], [], see=MACHINE)
+    expect("system_info()['python']", info["python"], platform.python_version(), see=MACHINE)
+    expect("system_info()['numpy']", info["numpy"], np.__version__, see=MACHINE)
+    expect("system_info()['cores']", info["cores"], between(1, os.cpu_count() or 1), see=MACHINE)
+
+
+def test_system_info_says_it_in_words_and_numbers():
+    info = tt.system_info()
+    for name in ("system", "processor", "blas"):
+        expect(
+            f"system_info()['{name}'] is some text",
+            isinstance(info[name], str) and info[name] != "",
+            True,
+            see=MACHINE,
+        )
+    expect(
+        "system_info()['simd'] is a list of names",
+        isinstance(info["simd"], list) and all(isinstance(name, str) for name in info["simd"]),
+        True,
+        "NumPy tells: np.show_config(mode='dicts')['SIMD Extensions'] has two lists, `baseline` and `found`.",
+        see=MACHINE,
+    )
+    expect(
+        "system_info()['blas_kernel'] is some text, or None",
+        isinstance(info["blas_kernel"], (str, type(None))),
+        True,
+        "The library answers in bytes: decode them.",
+        see=MACHINE,
+    )
+    expect(
+        "system_info()['blas_threads'] is an integer, or None",
+        isinstance(info["blas_threads"], (int, type(None))),
+        True,
+        see=MACHINE,
+    )
+
+
+HEALTHY = {
+    "python": "3.12.1",
+    "numpy": "2.1.0",
+    "system": "Linux x86_64",
+    "processor": "a processor",
+    "cores": 8,
+    "simd": ["SSE42", "AVX2"],
+    "blas": "scipy-openblas 0.3.30",
+    "blas_kernel": "Haswell",
+    "blas_threads": 8,
+}
+
+
+def problems(**differences):
+    return [f"{problem.what} -> {problem.mend}" for problem in tt.check_environment({**HEALTHY, **differences})]
 
 
 @pytest.mark.parametrize(
-    "wrong, what, mend",
+    "fine, because",
     [
-        ({"python": "3.10.2"}, "3.10.2", "3.11"),
-        ({"numpy": "1.26.4"}, "1.26.4", "pip install"),
-        ({"blas_threads": 1, "cores": 8}, "1 of 8 cores", "unset"),
-        ({"blas_kernel": "Haswell", "simd": ["AVX512F"]}, "AVX-512", "OPENBLAS_CORETYPE"),
+        ({}, "This machine lacks nothing. Its kernel is Haswell's because the processor has no AVX-512."),
+        ({"python": "3.11.0", "numpy": "2.0.0"}, "3.11 and 2.0 are new enough."),
+        ({"python": "3.14.0rc1", "numpy": "2.5.0.dev0"}, "Look at the first two numbers only; `0rc1` is none."),
+        ({"blas_kernel": None, "blas_threads": None}, "None means unknown, and what is unknown is no problem."),
     ],
+    ids=["healthy", "oldest", "prerelease", "unknown"],
 )
-def test_a_problem_comes_with_its_remedy(wrong, what, mend):
-    healthy = {
-        **tt.system_info(),
-        "python": "3.12.1",
-        "numpy": "2.1.0",
-        "blas_threads": 8,
-        "cores": 8,
-        "blas_kernel": "SkylakeX",
-    }
-    assert tt.check_environment(healthy) == []
-    (problem,) = tt.check_environment({**healthy, **wrong})
-    assert what in problem.what and mend in problem.mend and problem.mend in str(problem)
+def test_a_machine_that_lacks_nothing_has_no_problem(fine, because):
+    expect(f"check_environment of a good machine with {fine}", lambda: problems(**fine), [], because, see=WRONG)
+
+
+@pytest.mark.parametrize(
+    "wrong, words, because",
+    [
+        ({"python": "3.10.2"}, ["3.10.2", "3.11"], "This course needs Python 3.11 or newer."),
+        ({"python": "3.9.1"}, ["3.9.1", "3.11"], "As texts, '3.9' comes after '3.11': compare versions as numbers."),
+        ({"numpy": "1.26.4"}, ["1.26.4", "install"], "This course needs NumPy 2.0 or newer."),
+        ({"blas_threads": 1}, ["1", "8", "THREADS"], "One thread for eight cores: blas_threads is less than cores."),
+        (
+            {"simd": ["AVX2", "AVX512F"]},
+            ["AVX", "OPENBLAS_CORETYPE"],
+            "A processor with AVX512 (or X86_V4) whose BLAS uses its Haswell kernels.",
+        ),
+        (
+            {"simd": ["X86_V3", "X86_V4"]},
+            ["AVX", "OPENBLAS_CORETYPE"],
+            "X86_V4 is NumPy's newer name for a processor with AVX-512.",
+        ),
+    ],
+    ids=["python", "python as text", "numpy", "threads", "kernel", "kernel by its newer name"],
+)
+def test_a_problem_comes_with_its_remedy(wrong, words, because):
+    expect(
+        f"how many problems check_environment finds on a good machine but for {wrong}",
+        lambda: len(problems(**wrong)),
+        1,
+        (0, because),
+        "One problem, one entry.",
+        see=WRONG,
+    )
+    expect(
+        f"words that the problem with {wrong} lacks",
+        lambda: [word for word in words if word not in problems(**wrong)[0]],
+        [],
+        "`what` says what was found, and `mend` is the command that mends it.",
+        see=WRONG,
+    )
+
+
+def test_all_problems_are_told_and_by_default_those_of_this_machine():
+    expect(
+        "how many problems check_environment finds with Python 3.8.0, NumPy 1.20.0 and one thread of 8",
+        lambda: len(problems(python="3.8.0", numpy="1.20.0", blas_threads=1)),
+        3,
+        (1, "It stopped at the first: collect them."),
+        see=WRONG,
+    )
+    expect(
+        "check_environment() finds what check_environment(system_info()) finds",
+        lambda: tt.check_environment() == tt.check_environment(tt.system_info()),
+        True,
+        see=WRONG,
+    )
+
+
+# Chance
+
+
+def draw(seed):
+    tt.manual_seed(seed)
+    return tt.generator().random(3).tolist()
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    def draw(seed):
-        tt.manual_seed(seed)
-        return tt.generator().random(3).tolist()
+    for seed in (7, 0):
+        expect(
+            f"manual_seed({seed}) and three random numbers give the same, twice",
+            lambda: draw(seed) == draw(seed),
+            True,
+            "The generator goes on from where it was: set its state from the seed.",
+            see=CHANCE,
+        )
+    expect(
+        "manual_seed(7) and manual_seed(8) are followed by the same numbers",
+        lambda: draw(7) == draw(8),
+        False,
+        "The state does not depend on the seed.",
+        see=CHANCE,
+    )
 
-    expect("three numbers after manual_seed(7), twice", draw(7), draw(7), see=CHANCE, tolerance=0)
-    assert draw(7) != draw(8)
-    with pytest.raises(ValueError, match="-1"):
-        tt.manual_seed(-1)
+
+def test_whoever_holds_the_generator_holds_the_right_one():
+    held = tt.generator()
+
+    def same():
+        tt.manual_seed(7)
+        return held.random(3).tolist() == draw(7)
+
+    expect(
+        "g = generator(); manual_seed(7): g gives the numbers of seed 7",
+        same,
+        True,
+        "There is a new generator now, which those who took hold of it earlier do not have: change the state inside.",
+        see=CHANCE,
+    )
+
+
+def test_all_of_the_state_is_set():
+    def first_after(seed):
+        tt.manual_seed(seed)
+        return float(tt.generator().random(dtype=np.float32))  # 32 bits of 64: the generator keeps the other half
+
+    expect(
+        "manual_seed(7) and one float32, twice, give the same number",
+        lambda: first_after(7) == first_after(7),
+        True,
+        "Half of an earlier number is still in the generator: replace the whole state, not a part of it.",
+        see=CHANCE,
+    )
+
+
+def test_a_seed_below_zero_is_refused():
+    expect("manual_seed(-1)", lambda: tt.manual_seed(-1), ValueError, see=CHANCE)
 
 
 def test_a_saved_state_can_be_put_back():
-    state = tt.get_rng_state()
-    first = tt.generator().random(3)
-    tt.set_rng_state(state)
-    assert (tt.generator().random(3) == first).all()
+    def again():
+        state = tt.get_rng_state()
+        first = tt.generator().random(3).tolist()
+        tt.set_rng_state(state)
+        return tt.generator().random(3).tolist() == first
+
+    expect("set_rng_state(state) brings back the numbers that followed get_rng_state()", again, True, see=CHANCE)
 
 
 def test_a_product_of_matrices_has_a_speed():
-    assert tt.matmul_gflops(64) > 0
+    expect("matmul_gflops(64) > 0", lambda: tt.matmul_gflops(64) > 0, True, see=SPEED)
 
 
-def test_exercises():
-    ratio = tt.speedup(lambda: time.sleep(0.01), lambda: time.sleep(0.002))
-    expect("speedup of sleeping 2 ms over sleeping 10 ms", ratio, between(2, 6), see="Exercises")
-    assert tt.bandwidth(1_000_000) > 0
-    before = tt.get_rng_state()
-    first, second = (tt.seeded(3, lambda: tt.generator().random(2).tolist()) for _ in range(2))
-    expect("two calls of seeded(3, function)", first, second, see="Exercises", tolerance=0)
-    assert tt.get_rng_state() == before, "seeded leaves the generator as it was"
+# Exercises
+
+
+def test_speedup_is_the_slow_time_by_the_fast():
+    slow, took_slow = sleeper(10)
+    fast, took_fast = sleeper(2)
+    ratio = tt.speedup(slow, fast)
+    expect(
+        "speedup(slow, fast) divided by the real ratio of their times",
+        ratio / (statistics.median(took_slow) / statistics.median(took_fast)),
+        between(0.4, 2.5),
+        (lambda ratio: 0 < ratio < 0.4, "Upside down: how many times faster is `fast`? slow divided by fast."),
+        see=EXERCISES,
+    )
+
+
+def test_speedup_lets_both_take_turns():
+    order = []
+    tt.speedup(lambda: order.append(1) or time.sleep(0.001), lambda: order.append(-1), rounds=9)
+    expect(
+        "how far one function is ahead of the other, in calls, while speedup(slow, fast, rounds=9) runs",
+        max(map(abs, itertools.accumulate(order))),
+        between(0, 4),
+        "First all of one, then all of the other: a slow moment of the machine then falls on one of them only.",
+        see=EXERCISES,
+    )
+    expect(
+        "calls of `slow` in speedup(slow, fast, rounds=9)",
+        order.count(1),
+        between(9, 40),
+        "A ratio for each round, and the median of the rounds.",
+        see=EXERCISES,
+    )
+
+
+def test_bandwidth_counts_both_ways():
+    source, target = np.ones(100_000, np.uint8), np.ones(100_000, np.uint8)
+
+    def once():
+        start = time.perf_counter()
+        np.copyto(target, source)
+        return time.perf_counter() - start
+
+    found, real = [], []
+    for _ in range(3):
+        found.append(tt.bandwidth(100_000))
+        real.append(2 * 100_000 / statistics.median(once() for _ in range(200)) / 1e9)
+    expect(
+        "bandwidth(100_000) divided by GB/s as counted by the test",
+        max(found) / max(real),
+        between(0.65, 1.6),
+        (lambda ratio: 0.3 < ratio < 0.65, "Half of it: a copy reads each byte once and writes it once."),
+        "Bytes divided by seconds, divided by 1e9, for a copy that is measured alone.",
+        see=EXERCISES,
+    )
+
+
+def test_seeded_gives_what_the_function_gives():
+    numbers = draw(3)
+    expect(
+        "seeded(3, function) gives the numbers of seed 3",
+        lambda: tt.seeded(3, lambda: tt.generator().random(3).tolist()) == numbers,
+        True,
+        "manual_seed(seed), then the function.",
+        see=EXERCISES,
+    )
+
+
+def test_seeded_leaves_the_generator_as_it_was():
+    def as_it_was():
+        before = tt.get_rng_state()
+        tt.seeded(3, lambda: tt.generator().random(3))
+        return tt.get_rng_state() == before
+
+    def as_it_was_after_an_error():
+        before = tt.get_rng_state()
+        try:
+            tt.seeded(3, lambda: {}["missing"])
+        except KeyError:
+            return "raised", tt.get_rng_state() == before
+        return "not raised", tt.get_rng_state() == before
+
+    expect("the generator is as it was before seeded(3, function)", as_it_was, True, see=EXERCISES)
+    expect(
+        "seeded(3, function) of a function that fails: the error, and whether the generator is as it was",
+        as_it_was_after_an_error,
+        ("raised", True),
+        (("raised", False), "The error came before the state was put back: use try and finally."),
+        (lambda outcome: outcome[0] == "not raised", "The error was swallowed; the caller has to see it."),
+        see=EXERCISES,
+    )

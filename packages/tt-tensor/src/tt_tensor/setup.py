@@ -197,8 +197,8 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
 
 
 def system_info() -> dict[str, Any]:  # exercise
-    """Python, NumPy, operating system, processor, cores, SIMD extensions, and the BLAS with the kernel and number of
-    threads it uses (None where unknown)."""
+    """What a time depends on, by name: python, numpy, system, processor, cores, simd (a list of extensions), blas, and
+    the blas_kernel and number of blas_threads that it uses (None where unknown)."""
     config: Any = np.show_config(mode="dicts")
     library = _openblas()
     kernel = _ask(library, "get_corename", ctypes.c_char_p)
@@ -247,6 +247,10 @@ class Problem:
         return f"{self.what}\n  -> {self.mend}"
 
 
+# Four things are looked for: a Python older than 3.11; a NumPy older than 2.0; a BLAS that uses fewer threads than
+# there are cores; and one that uses its kernels for `Haswell`, which had AVX2, on a processor with AVX-512 (an
+# extension whose name starts with `AVX512`, or in newer versions of NumPy with `X86_V4`).
+#
 # Each check is one `if`, and each has been somebody's lost afternoon. A judge that can be shown another machine's
 # papers (`info`) can be tested without owning that machine.
 
