@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # `tito --help` has to be quick, so everything but click is imported where it is needed.
 
 
-def example(line: str) -> dict[str, str]:
+def example(line: str) -> dict[str, Any]:
     """The end of a command's help."""
     return {"epilog": f"Example: {line}"}
 
@@ -205,7 +205,9 @@ def complete(chapter: Chapter) -> None:
 @chapter_argument
 @click.argument("exercise", required=False)
 def hint(chapter: Chapter, exercise: str | None) -> None:
-    """Give a hint for an exercise, by default for the first that is still to be written; again for one that says more."""
+    """Give a hint for an exercise, by default for the first that is still to be written.
+
+    Ask again for one that says more."""
     from tt_tito import running, show
 
     space, progress = _open()
@@ -226,7 +228,7 @@ def diff(chapter: Chapter) -> None:
 
 @module.command(**example("tito module reset 02 --keep-backup"))
 @chapter_argument
-@click.option("--keep-backup/--no-backup", default=True, show_default=True, help="Keep what you wrote in .tito/backups.")
+@click.option("--keep-backup/--no-backup", default=True, show_default=True, help="Keep what you wrote.")
 def reset(chapter: Chapter, keep_backup: bool) -> None:
     """Start a chapter again from its skeleton."""
     from tt_tito.show import say
@@ -429,8 +431,6 @@ def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bo
     else:
         show.verdict(space, chapter, verdict, command)
     sys.exit(0 if verdict.passed else 1)
-
-
 
 
 if __name__ == "__main__":

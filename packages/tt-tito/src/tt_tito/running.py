@@ -90,7 +90,10 @@ def difference(space: Workspace, chapter: Chapter) -> list[str]:
     text = space.source(chapter).read_text(encoding="utf-8")
     reference = course.reference(chapter).read_text(encoding="utf-8")
     names = [e.name for e in exercises.exercises(reference)]
-    written = [name for name in names if name not in exercises.unwritten(text, names)]
+    left = exercises.unwritten(text, names)
+    written = [name for name in names if name not in left]
+    if not written:
+        raise ValueError(f"no exercise of {chapter} is written yet; there is nothing to compare")
     mine, theirs = exercises.functions(ast.parse(text)), exercises.functions(ast.parse(reference))
     lines: list[str] = []
     for name in written:
@@ -107,7 +110,7 @@ def difference(space: Workspace, chapter: Chapter) -> list[str]:
 
 
 def choose(space: Workspace, name: str, value: str) -> list[str]:
-    """Write into tt.toml what is in use for a chapter or package, and say what that means. ValueError if it cannot be."""
+    """Write into tt.toml what is in use for a chapter or package, and say what that means. ValueError if it cannot."""
     found = known_name(name)
     if isinstance(found, str):
         if value == "mine":
@@ -193,8 +196,9 @@ def _example(name: str, arguments: tuple[str, ...]) -> tuple[Example, tuple[str,
     known = all_examples()
     named = [e for e in known if name in (e.name, e.script, Path(e.script).stem)]
     if not named:
-        close = difflib.get_close_matches(name, [e.name for e in known], n=1)
-        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(e.name for e in known))}"
+        names = list(dict.fromkeys(e.name for e in known))
+        close = difflib.get_close_matches(name, names, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
         raise ValueError(f"no example {name!r}: {advice}")
     for example in sorted(named, key=lambda e: -len(e.arguments)):
         if set(example.arguments) <= set(arguments):

@@ -40,9 +40,9 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def say(text: str = "", style: str = "") -> None:
+def say(text: str = "", style: str = "", end: str = "\n") -> None:
     """Print a line, as it is."""
-    console().print(Text(text, style=style))
+    console().print(Text(text, style=style), end=end)
 
 
 def command(text: str, label: str = "Next") -> None:
@@ -71,6 +71,10 @@ def _name(chapter: Chapter) -> str:
     return f"{chapter.number:02d}"
 
 
+def _title(chapter: Chapter, text: str) -> Text:
+    return Text.assemble((f"{chapter.number:02d} {chapter.title}", "bold"), text)
+
+
 # ## Where one stands
 
 
@@ -91,7 +95,8 @@ def standing(found: Standing) -> None:
         _print(made)
     say()
     earned = [r.milestone for r in found.milestones if r.earned]
-    say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}. Milestones: {len(earned)} of {len(found.milestones)}.")
+    say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}. ", end="")
+    say(f"Milestones: {len(earned)} of {len(found.milestones)}.")
     advice(found)
 
 
@@ -123,7 +128,7 @@ def milestones(found: Standing) -> None:
 def examples(found: Standing) -> None:
     """Each example, and whether it can be run by now."""
     made = table("after", "example", "command")
-    for example in found.examples:
+    for example in {e.command: e for e in reversed(found.examples)}.values():
         style = "bold cyan" if example.can_run else "dim"
         wait = "" if example.can_run else "  (not yet)"
         made.add_row(str(example.chapter), example.name, coloured(example.command + wait, style))
@@ -154,7 +159,7 @@ def chapters() -> None:
 
 def started(space: Workspace, chapter: Chapter, file: Any) -> None:
     """What a learner finds who starts a chapter."""
-    console().print(Text.assemble((f"{chapter.number:02d} {chapter.title}", "bold"), f": “{chapter.says}”"))
+    console().print(_title(chapter, f": “{chapter.says}”"))
     say(f"You will build: {chapter.solved_by}.")
     names = space.left(chapter)
     say()
@@ -170,7 +175,7 @@ def verdict(space: Workspace, chapter: Chapter, found: Any, again: str) -> None:
     """What the judge found: a line for each exercise, then the first failure and the command to run again."""
     from tt_tito import running
 
-    console().print(Text.assemble((f"{chapter.number:02d} {chapter.title}", "bold"), f", {space.short(space.file(chapter))}"))
+    console().print(_title(chapter, f", {space.short(space.file(chapter))}"))
     made = table("what", "verdict")
     made.show_header = False
     for name, status in found.lines():
@@ -182,7 +187,7 @@ def verdict(space: Workspace, chapter: Chapter, found: Any, again: str) -> None:
         failure(found.message)
     if not found.passed:
         if found.status == "failed" and running.earlier_chapter_to_blame(space, chapter):
-            say("With the reference for every other chapter it passes: look into the chapters before this one.", "yellow")
+            say("With the reference for the other chapters it passes: look into those before this one.", "yellow")
         command(f"tito {again} {_name(chapter)}", "Run again")
 
 
@@ -196,7 +201,7 @@ def failure(message: str) -> None:
 
 def completed(space: Workspace, chapter: Chapter, found: Any, now: Standing) -> None:
     """What a learner reads who has completed a chapter."""
-    console().print(Text.assemble((f"{chapter.number:02d} {chapter.title} is complete: ", "bold green"), found.summary()))
+    console().print(_title(chapter, f" is complete: {found.summary()}"), style="green")
     say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")
     say(f"From now on everything in this workspace runs on your {space.short(space.file(chapter))}.")
     for example in now.examples:

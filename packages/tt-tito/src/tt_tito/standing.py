@@ -114,11 +114,17 @@ def as_data(found: Standing) -> dict[str, Any]:
         ],
         "capabilities": [c.capability for c in found.capabilities],
         "milestones": [
-            {"number": r.milestone.number, "says": r.milestone.says, "after": r.milestone.chapter.slug, **(r.earned or {})}
+            {
+                "number": r.milestone.number,
+                "says": r.milestone.says,
+                "after": r.milestone.chapter.slug,
+                **(r.earned or {}),
+            }
             for r in found.milestones
         ],
         "examples": [
-            {"name": e.name, "command": e.command, "after": e.chapter.slug, "can_run": e.can_run} for e in found.examples
+            {"name": e.name, "command": e.command, "after": e.chapter.slug, "can_run": e.can_run}
+            for e in found.examples
         ],
         "next": {"command": command, "why": why},
     }
@@ -127,11 +133,10 @@ def as_data(found: Standing) -> dict[str, Any]:
 def _row(space: Workspace, progress: Progress, chapter: Chapter) -> Row:
     if chapter not in course.written():
         return Row(chapter, False, "not installed", 0, 0, "-", False)
-    total = len(re.findall(r"^ *def .*# exercise$", course.reference(chapter).read_text(encoding="utf-8"), re.MULTILINE))
+    text = course.reference(chapter).read_text(encoding="utf-8")
+    total = len(re.findall(r"^ *def .*# exercise$", text, re.MULTILINE))
     state, left = _state(space, progress, chapter, total)
-    return Row(
-        chapter, True, state, total, left, space.implementation(chapter), progress.done(space, chapter)
-    )
+    return Row(chapter, True, state, total, left, space.implementation(chapter), progress.done(space, chapter))
 
 
 def _state(space: Workspace, progress: Progress, chapter: Chapter, total: int) -> tuple[str, int]:

@@ -75,7 +75,7 @@ def install(table: Table) -> None:
 
 
 def table(use: dict[str, str], base: Path, origin: str) -> Table:
-    """The table of names and values as they stand under [use], with paths from a folder. SwapError where one is wrong."""
+    """The table of what stands under [use], with paths from a folder. SwapError where an entry is wrong."""
     entries = {_module(name, origin): value for name, value in use.items() if value != "reference"}
     return Table({module: _target(module, value, base, origin) for module, value in entries.items()}, origin)
 

@@ -83,7 +83,7 @@ class Workspace:
         return made
 
     def left(self, chapter: Chapter) -> list[str]:
-        """The exercises of a started chapter that are still to be written. SyntaxError for a file that is not Python."""
+        """The exercises of a started chapter that are still to be written. SyntaxError for what is not Python."""
         names = [e.name for e in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
         return exercises.unwritten(self.source(chapter).read_text(encoding="utf-8"), names)
 
@@ -151,7 +151,8 @@ class Workspace:
 
     def taken(self, chapter: Chapter) -> bool:
         """Has the learner said that this chapter is to be the reference's, or somebody else's?"""
-        return any(self.uses().get(name, self.mine(chapter)) != self.mine(chapter) for name in (chapter.slug, chapter.package))
+        mine, uses = self.mine(chapter), self.uses()
+        return any(uses.get(name, mine) != mine for name in (chapter.slug, chapter.package))
 
     def _document(self):
         import tomlkit
