@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import textwrap
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def skeleton(text: str, label: str) -> str:
 
 
 def unwritten(text: str, names: Iterable[str]) -> list[str]:
-    """Those of the named exercises whose body only raises NotImplementedError, or that are not in the text at all."""
+    """Those of the named exercises whose body is empty or only raises NotImplementedError, or that are not there."""
     found = functions(ast.parse(text))
     return [name for name in names if name not in found or _is_blank(found[name])]
 
@@ -63,7 +64,9 @@ def graft(text: str, donor: str, names: Iterable[str]) -> str:
     """The text with the bodies of the named functions taken from another text. ValueError for a name that one lacks."""
     nodes, donors = functions(ast.parse(text)), functions(ast.parse(donor))
     _demand(names := list(names), nodes, donors)
-    return _edit(text, [_replace(text, nodes[name], _body(donor, donors[name])) for name in names])
+    return _edit(
+        text, [_replace(text, nodes[name], _body(donor, donors[name], nodes[name].col_offset)) for name in names]
+    )
 
 
 def graft_tree(tree: ast.Module, donor: ast.Module, names: Iterable[str]) -> None:
@@ -98,6 +101,8 @@ def _statements(node: Function) -> list[ast.stmt]:
 
 def _is_blank(node: Function) -> bool:
     match _statements(node):
+        case [] | [ast.Pass()] | [ast.Expr(ast.Constant())]:
+            return True
         case [ast.Raise(exc=ast.Call(func=ast.Name(id="NotImplementedError")) | ast.Name(id="NotImplementedError"))]:
             return True
     return False
@@ -140,11 +145,14 @@ def _blank(text: str, node: Function, body: str) -> Edit:
     return *start, *end, "\n" + " " * node.body[0].col_offset + body
 
 
-def _body(text: str, node: Function) -> str:
-    """The whole block of a function, docstring and comments included, as the lines it stands on."""
+def _body(text: str, node: Function, indent: int) -> str:
+    """The whole block of a function, docstring and comments included, indented by more than `indent`."""
     if _on_one_line(text, node):
-        return " " * (node.col_offset + 4) + "; ".join(ast.unparse(statement) for statement in node.body)
-    return "\n".join(text.splitlines()[_colon(text, node)[0] : node.end_lineno])
+        return " " * (indent + 4) + "; ".join(ast.unparse(statement) for statement in node.body)
+    block = "\n".join(text.splitlines()[_colon(text, node)[0] : node.end_lineno])
+    if node.body[0].col_offset <= indent:
+        return textwrap.indent(textwrap.dedent(block), " " * (indent + 4))
+    return block
 
 
 def _replace(text: str, node: Function, body: str) -> Edit:
