@@ -91,8 +91,11 @@ def standing(space: Workspace, progress: Progress) -> Standing:
 
 def all_examples() -> list[Example]:
     """The examples of the course that are here, by the chapter that unlocks them."""
-    parts = [(c, *str(c.example).split()) for c in chapters() if c.example]
-    found = [Example(c, script.partition("/")[0], script, tuple(rest)) for c, script, *rest in parts]
+    found = []
+    for chapter in chapters():
+        if chapter.example:
+            script, *arguments = chapter.example.split()
+            found.append(Example(chapter, script.partition("/")[0], script, tuple(arguments)))
     return [e for e in found if (course.examples() / e.script).is_file()]
 
 
