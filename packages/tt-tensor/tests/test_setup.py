@@ -192,6 +192,14 @@ def test_system_info_says_it_in_words_and_numbers():
         "NumPy tells: np.show_config(mode='dicts')['SIMD Extensions'] has two lists, `baseline` and `found`.",
         see=MACHINE,
     )
+    lacking = np.show_config(mode="dicts")["SIMD Extensions"].get("not found", [])
+    expect(
+        "the names in system_info()['simd'] of what NumPy does not find here",
+        [name for name in info["simd"] if name in lacking],
+        [],
+        "`not found` lists what this processor lacks: take `baseline` and `found`.",
+        see=MACHINE,
+    )
     expect(
         "system_info()['blas_kernel'] is some text, or None",
         isinstance(info["blas_kernel"], (str, type(None))),
