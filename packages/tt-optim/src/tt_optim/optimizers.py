@@ -353,6 +353,7 @@ class SGD(Optimizer):
         }
 
     def update(self, p, g, velocity, scratch, lr, momentum, kept, decay, nesterov):  # exercise
+        """Change the block p in place, and its velocity, which a share `kept` of the gradient joins."""
         if decay:
             g = np.add(g, np.multiply(p, decay, out=scratch), out=scratch)
         if momentum:
@@ -444,6 +445,7 @@ class RMSprop(Optimizer):
         return {short: group[name] for short, name in names.items()}
 
     def update(self, p, g, average, velocity, mean, scratch, lr, alpha, eps, decay, momentum, centered):  # exercise
+        """Change the block p in place, and the averages of g * g and (if centered) of g."""
         if decay:
             g = g + decay * p
         average *= alpha
@@ -475,9 +477,19 @@ class RMSprop(Optimizer):
 # what is missing, $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$, makes it exactly $\eta$. The count
 # $t$ starts at 1.
 #
-# One trick saves two of twelve trips through memory. If we keep $M = m / (1 - \beta_1)$ and $V = v / (1 - \beta_2)$,
-# plain decaying *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go
-# into the step length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
+# Here is the update as one writes it down from the paper.
+
+
+def adam_by_formula(p, g, m, v, t, lr=1e-3):  # exercise
+    """One step of Adam with betas 0.9 and 0.999 and eps 1e-8, the t-th, from 1. Returns p, m and v as new arrays."""
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    return p - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
+
+
+# Each operation makes an array of its own and goes through memory again. In blocks it can be done without, and one
+# trick saves two of twelve trips. If we keep $M = m / (1 - \beta_1)$ and $V = v / (1 - \beta_2)$, plain decaying
+# *sums*, then $M \leftarrow \beta_1 M + g$ and $V \leftarrow \beta_2 V + g^2$, and all the constants go into the step
+# length and into $\varepsilon$: with $r = \sqrt{(1 - \beta_2) / (1 - \beta_2^t)}$,
 #
 # $$ \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon}
 #    = \frac{\eta\,(1 - \beta_1)}{r\,(1 - \beta_1^t)} \cdot \frac{M}{\sqrt{V} + \varepsilon / r} . $$
@@ -486,9 +498,9 @@ class RMSprop(Optimizer):
 # gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight itself,
 # by the factor $1 - \eta\lambda$.
 #
-# In the code below the formula has become ten array operations on a block. Reading them one after the other is a good
-# exercise in what is *not* there: without weight decay no temporary array is made, and each operation writes into
-# something that exists.
+# In the code below the formula has become ten array operations on a block, and a few on plain numbers. Reading them
+# one after the other is a good exercise in what is *not* there: without weight decay no temporary array is made, and
+# each operation writes into something that exists.
 
 
 class Adam(Optimizer):
@@ -507,13 +519,9 @@ class Adam(Optimizer):
         _require("eps", eps, eps >= 0, "0 or more")
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
 
-    def constants(self, group, step):  # exercise
-        (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        r = math.sqrt((1 - beta2) / (1 - beta2**step))
-        rate = lr * (1 - beta1) / (1 - beta1**step) / r
+    def constants(self, group, step):
         return {
-            "rate": rate, "beta1": beta1, "beta2": beta2, "eps": group["eps"] / r, "decay": decay,
-            "shrink": 1 - lr * decay,
+            "t": step, "lr": group["lr"], "betas": group["betas"], "eps": group["eps"], "decay": group["weight_decay"],
         }
 
     def step(self):
@@ -528,9 +536,14 @@ class Adam(Optimizer):
                 for name, old, new in zip(self.memory, before, betas):
                     state[name] *= (1 - old) / (1 - new)
 
-    def update(self, p, g, grad_sum, square_sum, scratch, rate, beta1, beta2, eps, decay, shrink):  # exercise
+    def update(self, p, g, grad_sum, square_sum, scratch, t, lr, betas, eps, decay):  # exercise
+        """Change the block p in place in step t, from 1; both sums are 0 before that. `decoupled` says what the decay
+        acts on."""
+        beta1, beta2 = betas
+        r = math.sqrt((1 - beta2) / (1 - beta2**t))
+        rate = lr * (1 - beta1) / (1 - beta1**t) / r
         if decay and self.decoupled:
-            p *= shrink
+            p *= 1 - lr * decay
         elif decay:
             g = g + decay * p
         grad_sum *= beta1
@@ -538,7 +551,7 @@ class Adam(Optimizer):
         square_sum *= beta2
         square_sum += np.multiply(g, g, out=scratch)
         np.sqrt(square_sum, out=scratch)
-        scratch += eps
+        scratch += eps / r
         np.divide(grad_sum, scratch, out=scratch)
         p -= np.multiply(scratch, rate, out=scratch)
 
@@ -563,7 +576,7 @@ class AdamW(Adam):
 
 # ## The witness
 #
-# Adam as the paper writes it, in two lines of float64, against the blocks, the sums and the folded constants.
+# Adam as the paper writes it, in float64, against the blocks, the sums and the folded constants.
 
 
 def check_adam_against_the_paper():
@@ -574,8 +587,7 @@ def check_adam_against_the_paper():
         g = random.standard_normal(140_000)
         parameter.grad = Tensor(g)
         optimizer.step()
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        p = p - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        p, m, v = adam_by_formula(p, g, m, v, t, lr=0.01)
     assert np.allclose(parameter.numpy(), p, rtol=1e-12, atol=1e-12)
 
 
@@ -781,14 +793,7 @@ def show_xor():
 #
 # An optimizer does next to no arithmetic. A step of Adam reads parameter, gradient and two memories and writes three of
 # them back: seven numbers of four bytes for each weight, and what the formula costs beyond that is trips that could
-# have been saved. Here is the update as one writes it down from the paper, and then ten million weights, with it and
-# with the blocks.
-
-
-def adam_by_formula(p, g, m, v, t, lr=1e-3):
-    """One step of Adam as one writes it first; new arrays for p, m and v."""
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-    return p - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
+# have been saved. Here are ten million weights, updated by the formula and by the blocks.
 
 
 def show_cost():
@@ -847,6 +852,7 @@ class Lion(Optimizer):
         return {"lr": group["lr"], "betas": group["betas"], "decay": group["weight_decay"]}
 
     def update(self, p, g, momentum, scratch, lr, betas, decay):  # exercise
+        """Change the block p in place, and its momentum."""
         p *= 1 - lr * decay
         p -= lr * np.sign(betas[0] * momentum + (1 - betas[0]) * g)
         momentum += (1 - betas[1]) * (g - momentum)

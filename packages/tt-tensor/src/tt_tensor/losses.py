@@ -290,7 +290,8 @@ def cross_entropy(  # exercise
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """The average surprise of softmax(x), logits (N, C, ...) or (C,), at the target: class numbers (N, ...) or (), or
-    probabilities in the shape of x."""
+    probabilities in the shape of x. Raises what nll_loss raises, and ValueError for a label_smoothing that does not
+    lie between 0 and 1."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1; it is {label_smoothing}")
     at = min(1, x.ndim - 1)
@@ -380,7 +381,7 @@ def binary_cross_entropy_with_logits(  # exercise
     x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
 ) -> Tensor:
     """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part
-    of the positive examples."""
+    of the positive examples. Raises ValueError for different shapes."""
     _same_shape("binary_cross_entropy_with_logits", x, target)
     if pos_weight is None:
         losses = softplus(x) - target * x
@@ -727,22 +728,19 @@ def check_relative_error():
 # ```
 #
 # Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when
-# one of the update lines is forgotten, that of the first layer's weight. (The gradients are the referee's, so that only
-# the updating is at stake.)
+# one of the update lines is forgotten, that of the first layer's weight, which so keeps its first value. (The gradients
+# are the referee's: only the updating is at stake.)
 
 
 def show_forgotten_line():
     x, wanted = xor_points()
     for forgotten in (None, "0.weight"):
         network = xor_network()
+        first = network[0].weight.clone()
         for _ in range(300):
-            gradients = {
-                n: slope(lambda: binary_cross_entropy_with_logits(network(x), wanted), p)
-                for n, p in network.named_parameters()
-            }
-            for name, parameter in network.named_parameters():
-                if name != forgotten:
-                    parameter.data -= Tensor(gradients[name])
+            descend(network, lambda: binary_cross_entropy_with_logits(network(x), wanted), rate=1.0, steps=1)
+            if forgotten:
+                network[0].weight.data = first
         loss = binary_cross_entropy_with_logits(network(x), wanted).item()
         print(f"forgotten: {forgotten!s:9s} loss after 300 steps {loss:.3f}")
 
