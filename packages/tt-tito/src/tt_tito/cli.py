@@ -431,7 +431,3 @@ def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bo
     else:
         show.verdict(space, chapter, verdict, command)
     sys.exit(0 if verdict.passed else 1)
-
-
-if __name__ == "__main__":
-    main()

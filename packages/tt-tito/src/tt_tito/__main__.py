@@ -1,0 +1,5 @@
+"""`python -m tt_tito` is `tito`."""
+
+from tt_tito.cli import main
+
+main()
