@@ -12,7 +12,8 @@ DISTANCES, CROSS_ENTROPY, YES_OR_NO = "Distances", "Cross-entropy", "Yes or no"
 MODULES, REFEREE, LEARNING = "As modules", "The referee: slopes without thinking", "Learning, at last"
 LOGITS, LABELS = [[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [0.5, 0.5, 0.5], [1.0, -1.0, 2.0]], [0, 1, 2, 0]
 PROBABILITIES = [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]
-LN4, LN10 = math.log(4), math.log(10)
+LN4 = math.log(4)
+LN10 = math.log(10)
 PAIRS = "It averaged over 16 pairs instead of 4: shapes (4, 1) and (4,) broadcast. Compare them first."
 DOUBLES = "The loss doubles with the batch size: take the mean, not the sum."
 
@@ -47,7 +48,7 @@ def test_distances(name, value):
         f"{name}([0, 0, 0], [0.5, -1, 3])",
         lambda: getattr(tt, name)(x, target),
         value,
-        (3 * value, "That is the sum: the usual reduction is the mean."),
+        (3 * value, DOUBLES),
         ((np.array([0.5, -1, 3]).mean()) ** 2, "Take the square of each difference first, and then the mean."),
         see=DISTANCES,
     )
@@ -380,7 +381,7 @@ def test_binary_cross_entropy_with_and_without_logits():
         "binary_cross_entropy_with_logits([-2, 0.5, 3], target [0, 1, 0])",
         lambda: tt.binary_cross_entropy_with_logits(x, target),
         each.mean(),
-        (each.sum(), "That is the sum: the usual reduction is the mean."),
+        (each.sum(), DOUBLES),
         (wrong_side.mean(), "Target and its opposite are swapped: a large x is a small surprise where 1 is wanted."),
         (-each.mean(), "The surprise is *minus* the logarithm of the probability."),
         see=YES_OR_NO,
@@ -623,7 +624,7 @@ def test_hinge_loss():
         lambda: tt.hinge_loss(tt.Tensor([2, 0.5, -1]), tt.ones(3)),
         2.5 / 3,
         (1.5 / 3, "What is right by a margin costs nothing, it earns nothing either: max(0, ...)."),
-        (2.5, "That is the sum: take the mean."),
+        (2.5, DOUBLES),
         see="Exercises",
     )
     expect(
