@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import Raised, between, expect
 
 
 def said(*arguments, **options):
@@ -27,6 +27,11 @@ def said(*arguments, **options):
         (0.5, between(0, 1)),
         (lambda: tt.ones(2) + tt.ones(3), ValueError),
         (["a"], ["a"]),
+        ((tt.ones(2), 2, "a"), (np.ones(2), 2, "a")),
+        ([tt.ones(2), tt.ones(3)], [[1, 1], [1, 1, 1]]),
+        ({"loss": tt.Tensor(0.5)}, {"loss": 0.5}),
+        ((0.3333333, 0.5), (1 / 3, between(0, 1))),
+        (lambda: tt.Tensor, tt.Tensor),
     ],
 )
 def test_what_is_wanted_is_let_pass(got, wanted):
@@ -44,6 +49,11 @@ def test_what_is_wanted_is_let_pass(got, wanted):
         (2, between(0, 1), "f(x) gave 2, expected between 0 and 1."),
         (np.zeros(1000), 0, "f(x) gave [0, 0, ..., 0, 0] of shape (1000,), expected 0 of shape ()."),
         (3, ValueError, "f(x) gave 3, expected a ValueError."),
+        (tt.zeros(0), (1,), "f(x) gave [], expected (1,)."),
+        ((100_000, 2), (100_001, 2), "f(x) gave (100000, 2), expected (100001, 2)."),
+        ("a\nb\x1b[1m" + "c" * 900, "d", f"f(x) gave a b [1m{'c' * 193}..., expected d."),
+        (2, lambda value: value > 3, "f(x) gave 2, expected something else."),
+        (2, lambda value: value.size > 3, "f(x) gave 2, expected something else."),
         (None, between(0, 1), "f(x) gave None, expected between 0 and 1."),
         ([[1, 2], [3]], [1, 2], "f(x) gave [[1, 2], [3]], expected [1, 2]."),
     ],
@@ -77,6 +87,44 @@ def test_without_evidence_nothing_is_claimed():
 
 def test_evidence_that_cannot_be_asked_does_not_fit():
     assert len(said(None, 0, (lambda value: value < 0, "negative"))) == 2
+
+
+def test_a_wanted_function_is_told_by_its_docstring():
+    def rising(values):
+        """rising numbers"""
+        return list(values) == sorted(values)
+
+    assert said(tt.Tensor([1, 2]), rising) == []
+    assert said([2, 1], rising)[0] == "f(x) gave [2, 1], expected rising numbers."
+
+
+def test_the_place_of_an_exception_is_the_innermost_that_is_near():
+    def far():
+        return [][1]
+
+    def fail():
+        return far()
+
+    try:
+        fail()
+    except IndexError as error:
+        line = far.__code__.co_firstlineno + 1
+        assert Raised.of(error).place == f"test_teaching.py, line {line}"
+        assert Raised.of(error, lambda file, at: at > line).place == f"test_teaching.py, line {line + 3}"
+        assert Raised.of(error, lambda file, at: False).place == f"test_teaching.py, line {line}"
+        assert Raised.of(error).kinds[:2] == ("builtins.IndexError", "builtins.LookupError")
+
+
+def test_an_exception_that_cannot_be_told_is_still_one():
+    class Mute(ValueError):
+        def __str__(self):
+            raise RuntimeError
+
+    def fail():
+        raise Mute
+
+    assert said(fail, ValueError) == []
+    assert said(fail, 1)[0].startswith("f(x) raised Mute:  (test_teaching.py, line ")
 
 
 def test_tolerance_is_relative():

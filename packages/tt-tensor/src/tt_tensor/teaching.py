@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,16 @@ import numpy as np
 def expect(call: str, got: Any, wanted: Any, *causes: str | tuple[Any, str], see: str, tolerance: float = 1e-4) -> None:
     """Raise AssertionError unless `got` is `wanted`: numbers to a relative `tolerance`, everything else exactly.
 
-    `got` is a value, or a function without arguments that is called to get it. `wanted` may be an exception class, for
-    a call that must be refused. A cause is a pair (evidence, text): the text is given if what came out equals the
-    evidence, satisfies it if that is a function, or was raised if it is an exception class. A text without evidence is
-    given as likely when no evidence fits. `see` is the title of a section of the chapter."""
+    `got` is a value, or a function without arguments that is called to get it; tensors are compared as arrays, also
+    inside of tuples, lists and dicts. `wanted` may be an exception class, for a call that must be refused, or a function
+    that says whether it is satisfied and has a docstring that says with what. A cause is a pair (evidence, text): the
+    text is given if what came out equals the evidence, satisfies it if that is a function, or was raised if it is an
+    exception class. A text without evidence is given as likely when no evidence fits. `see` is the title of a section
+    of the chapter."""
     __tracebackhide__ = True
-    outcome = _outcome(got)
-    if not _fits(wanted, outcome, tolerance):
-        pairs = [cause for cause in causes if not isinstance(cause, str)]
-        known = [text for evidence, text in pairs if _fits(evidence, outcome, max(tolerance, 1e-4))]
-        likely = [f"Likely: {cause}" for cause in causes if isinstance(cause, str)]
-        first = f"{call} {_told(outcome, wanted)}, expected {_shown(wanted, outcome)}."
-        raise AssertionError("\n".join([first, *(known + likely)[:1], f'See "{see}".'])) from None
+    said = complaint(call, outcome(got), wanted, *causes, see=see, tolerance=tolerance)
+    if said is not None:
+        raise AssertionError(said)
 
 
 @dataclass(frozen=True)
@@ -41,68 +40,128 @@ class between:
         return f"between {self.low:.4g} and {self.high:.4g}"
 
 
-def _outcome(got):
+@dataclass(frozen=True)
+class Raised:
+    """An exception as data: its class and those above it, by their full names, what it says, and where it was raised."""
+
+    kinds: tuple[str, ...]
+    message: str
+    place: str
+
+    @staticmethod
+    def of(error: BaseException, is_near: Callable[[str, int], bool] = lambda file, line: True) -> Raised:
+        """The place is the innermost one that is near; if none is, the innermost."""
+        places = [(f.filename, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)] or [("nowhere", 0)]
+        file, line = next((place for place in reversed(places) if is_near(*place)), places[-1])
+        try:
+            message = str(error)
+        except Exception:
+            message = ""
+        return Raised(tuple(map(full_name, type(error).__mro__)), message, f"{Path(file).name}, line {line}")
+
+    def __str__(self) -> str:
+        kind = self.kinds[0].rpartition(".")[2]
+        return f"{kind}: {_line(self.message.partition(chr(10))[0])} ({self.place})"
+
+
+def full_name(kind: type) -> str:
+    """The name of a class with the module that defines it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def outcome(got: Any) -> Any:
+    """What came out, as plain data: `got`, or the result of calling it, or what it raised."""
     if not callable(got):
-        return _plain(got)
+        return plain(got)
     try:
         with np.errstate(all="ignore"):
-            return _plain(got())
+            return plain(got())
     except Exception as error:
-        return error
+        return Raised.of(error)
 
 
-def _plain(value):
-    return np.asarray(value) if hasattr(value, "__array__") else value
+def plain(value: Any) -> Any:
+    """A copy of a value with every tensor in it as an array."""
+    if isinstance(value, tuple | list):
+        return (tuple if isinstance(value, tuple) else list)(map(plain, value))
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return np.array(value) if hasattr(value, "__array__") and not isinstance(value, type) else value
 
 
-def _fits(evidence, outcome, tolerance) -> bool:
-    if isinstance(evidence, type) and issubclass(evidence, Exception):
-        return isinstance(outcome, evidence)
-    if isinstance(outcome, Exception):
-        return False
-    if callable(evidence):
-        return _holds(evidence, outcome)
-    if not (_is_numeric(evidence) and _is_numeric(outcome)):
-        return bool(np.all(outcome == evidence))
-    a, b = np.asarray(outcome), np.asarray(evidence)
-    return a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=tolerance / 100, equal_nan=True)
+def complaint(
+    call: str, outcome: Any, wanted: Any, *causes: str | tuple[Any, str], see: str, tolerance: float = 1e-4
+) -> str | None:
+    """What `expect` has to say of an outcome, which is plain data: None if it is what is wanted."""
+    if _fits(wanted, outcome, tolerance):
+        return None
+    pairs = [cause for cause in causes if not isinstance(cause, str)]
+    known = [text for evidence, text in pairs if _fits(evidence, outcome, max(tolerance, 1e-4))]
+    likely = [f"Likely: {cause}" for cause in causes if isinstance(cause, str)]
+    came = f"raised {outcome}" if isinstance(outcome, Raised) else f"gave {_shown(outcome, wanted)}"
+    return "\n".join([f"{call} {came}, expected {_shown(wanted, outcome)}.", *(known + likely)[:1], f'See "{see}".'])
 
 
-def _holds(condition, outcome) -> bool:
-    """Whether a condition is met: what it cannot be asked of, such as `None < 0`, does not meet it."""
+def _fits(evidence: Any, outcome: Any, tolerance: float) -> bool:
+    """Is the outcome what the evidence describes? What cannot even be compared is not."""
     try:
-        return bool(condition(outcome))
+        if isinstance(evidence, type) and issubclass(evidence, BaseException):
+            return isinstance(outcome, Raised) and full_name(evidence) in outcome.kinds
+        if isinstance(outcome, Raised):
+            return False
+        if callable(evidence) and not isinstance(evidence, type):
+            return bool(evidence(outcome))
+        with np.errstate(all="ignore"):
+            return _equal(outcome, plain(evidence), tolerance)
     except Exception:
         return False
 
 
-def _is_numeric(value) -> bool:
-    if isinstance(value, (tuple, str, type)):
+def _equal(a: Any, b: Any, tolerance: float) -> bool:
+    if _is_numeric(a) and _is_numeric(b):
+        a, b = np.asarray(a), np.asarray(b)
+        return a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=tolerance / 100, equal_nan=True)
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return bool(np.array_equal(a, b))
+    if isinstance(a, tuple | list):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_equal_inside, a, b, [tolerance] * len(a)))
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_equal_inside(a[k], b[k], tolerance) for k in a)
+    return bool(a == b)
+
+
+def _equal_inside(a: Any, b: Any, tolerance: float) -> bool:
+    """Inside of a tuple, whole numbers are sizes and counts, and have to be exact."""
+    return a == b if isinstance(a, int) and isinstance(b, int) else _fits(b, a, tolerance)
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, tuple | str | type):
         return False
     try:
         return np.asarray(value).dtype.kind in "fiub"
-    except ValueError:  # a list with rows of unequal lengths
+    except ValueError:  # a list of unequal rows
         return False
 
 
-def _told(outcome, wanted) -> str:
-    if not isinstance(outcome, Exception):
-        return f"gave {_shown(outcome, wanted)}"
-    *_, last = traceback.extract_tb(outcome.__traceback__)
-    message = str(outcome).partition("\n")[0][:200]
-    return f"raised {type(outcome).__name__}: {message} ({Path(last.filename).name}, line {last.lineno})"
-
-
-def _shown(value, other) -> str:
+def _shown(value: Any, other: Any) -> str:
     if isinstance(value, type):
         return f"a {value.__name__}"
+    if callable(value) and type(value).__str__ is object.__str__:  # a function, which prints as its address
+        return _line(value.__doc__ or "something else")
     if not _is_numeric(value):
-        return str(value)
+        return _line(str(value))
     array = np.asarray(value)
     formats: Any = {"float_kind": "{:.4g}".format, "int_kind": str, "bool": str}
     text = np.array2string(array, separator=", ", threshold=12, edgeitems=2, formatter=formats)
     shape = f" of shape {array.shape}" if _is_numeric(other) and np.shape(other) != array.shape else ""
-    return " ".join(text.split()) + shape
+    return _line(text) + shape
+
+
+def _line(text: str) -> str:
+    """A text as one line of things that can be printed, not too long."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 __all__ = ["between", "expect"]
