@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ def expect(call: str, got: Any, wanted: Any, *causes: str | tuple[Any, str], see
     """Raise AssertionError unless `got` is `wanted`: numbers to a relative `tolerance`, everything else exactly.
 
     `got` is a value, or a function without arguments that is called to get it; tensors are compared as arrays, also
-    inside of tuples, lists and dicts. `wanted` may be an exception class, for a call that must be refused, or a function
-    that says whether it is satisfied and has a docstring that says with what. A cause is a pair (evidence, text): the
-    text is given if what came out equals the evidence, satisfies it if that is a function, or was raised if it is an
-    exception class. A text without evidence is given as likely when no evidence fits. `see` is the title of a section
-    of the chapter."""
+    inside of tuples, lists and dicts. `wanted` may be an exception class, for a call that must be refused, or a
+    function that says whether it is satisfied and whose docstring says with what. A cause is a pair (evidence, text):
+    the text is given if what came out equals the evidence, satisfies it if that is a function, or was raised if it is
+    an exception class. A text without evidence is given as likely when no evidence fits. `see` is the title of a
+    section of the chapter."""
     __tracebackhide__ = True
     said = complaint(call, outcome(got), wanted, *causes, see=see, tolerance=tolerance)
     if said is not None:
@@ -42,7 +43,7 @@ class between:
 
 @dataclass(frozen=True)
 class Raised:
-    """An exception as data: its class and those above it, by their full names, what it says, and where it was raised."""
+    """An exception as data: the full names of its class and those above it, what it says, and where it was raised."""
 
     kinds: tuple[str, ...]
     message: str
@@ -136,10 +137,8 @@ def _equal_inside(a: Any, b: Any, tolerance: float) -> bool:
 
 
 def _is_numeric(value: Any) -> bool:
-    if isinstance(value, tuple | str | type):
-        return False
     try:
-        return np.asarray(value).dtype.kind in "fiub"
+        return not isinstance(value, tuple | str | type) and np.asarray(value).dtype.kind in "fiub"
     except ValueError:  # a list of unequal rows
         return False
 
@@ -147,7 +146,7 @@ def _is_numeric(value: Any) -> bool:
 def _shown(value: Any, other: Any) -> str:
     if isinstance(value, type):
         return f"a {value.__name__}"
-    if callable(value) and type(value).__str__ is object.__str__:  # a function, which prints as its address
+    if isinstance(value, FunctionType):  # prints as its address
         return _line(value.__doc__ or "something else")
     if not _is_numeric(value):
         return _line(str(value))
