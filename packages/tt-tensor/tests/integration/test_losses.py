@@ -92,6 +92,30 @@ def test_compatibility_of_every_loss_with_a_network(name):
         )
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_compatibility_of_every_loss_with_what_follows_operations(name):
+    def followed():
+        derived = [z := tt.Tensor(X)]
+
+        def follow(next, primitive, tensors, params):
+            result = next(primitive, tensors, params)
+            if any(tensor is known for tensor in tensors for known in derived):
+                derived.append(result)
+            return result
+
+        with tt.interpreting(follow):
+            loss = LOSSES[name](z, tt.Tensor(TARGET), tt.tensor(LABELS))
+        return any(loss is known for known in derived)
+
+    expect(
+        f"does whoever listens to operations see how {name} comes from the answers?",
+        followed,
+        True,
+        "The answers were taken out of their tensor as an array: from there on, chapter 07 finds no gradient.",
+        see=CROSS_ENTROPY,
+    )
+
+
 def test_compatibility_of_losses_with_one_another():
     z = tt.Tensor(X)
     p = softmax(X)
