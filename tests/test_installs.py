@@ -12,6 +12,15 @@ ROOT = Path(__file__).parents[1]
 OURS = [line.split()[0] for line in (ROOT / "packages.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
 COURSE = [name for name in OURS if name != "tt-tito"]  # packages.txt lists them in the order of the course
 
+TYPE_IN = """
+import pathlib, sys
+from tt_tito import exercises
+file, solution = map(pathlib.Path, sys.argv[1:])
+skeleton = file.read_text(encoding="utf-8")
+names = [exercise.name for exercise in exercises.exercises(skeleton)]
+file.write_text(exercises.graft(skeleton, solution.read_text(encoding="utf-8"), names), encoding="utf-8")
+"""
+
 pytestmark = pytest.mark.install
 
 
@@ -32,10 +41,10 @@ class Environment:
         return run("-c", code, python=self.python).stdout.strip() == "True"
 
 
-def run(*arguments, python=sys.executable):
+def run(*arguments, python=sys.executable, folder=ROOT, status=0):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    process = subprocess.run([python, *arguments], cwd=ROOT, env=environ, capture_output=True, encoding="utf-8")
-    assert process.returncode == 0, process.stdout + process.stderr
+    process = subprocess.run([python, *arguments], cwd=folder, env=environ, capture_output=True, encoding="utf-8")
+    assert process.returncode == status, process.stdout + process.stderr
     return process
 
 
@@ -51,9 +60,10 @@ def test_a_package_works_alone(name, tmp_path):
 
 def test_the_course_tool_works_alone(tmp_path):
     environment = Environment(tmp_path / "env")
-    environment.install("tt-tito", "-c", "packages.txt", "pytest>=9,<10")
-    run("-m", "pytest", "-q", "packages/tt-tito/tests", python=environment.python)
+    environment.install("tt-tito", "-c", "packages.txt")
     assert not [other for other in COURSE if environment.finds(other)]
+    assert "autograd" in run("-m", "tt_tito", "module", "list", python=environment.python).stdout
+    assert "pip install tt-autograd" in run("-m", "tt_tito", "doctor", python=environment.python, status=1).stdout
 
 
 def test_pip_installs_as_the_readme_says(tmp_path):
@@ -76,3 +86,27 @@ def test_wheels_carry_their_data_and_install_without_the_clone(tmp_path):
     environment.install("--find-links", wheels, COURSE[-1])
     code = f"import {COURSE[-1].replace('-', '_')} as package; print(package.__file__)"
     assert str(tmp_path) in run("-c", code, python=environment.python).stdout
+
+
+def test_a_learner_needs_no_clone(tmp_path):
+    """From wheels alone: a chapter is started, fails, is written, passes, and is what Python imports from then on."""
+    run("tools/wheels.py")
+    environment = Environment(tmp_path / "env")
+    environment.install("--find-links", ROOT / "build" / "dist", "tt-tito", "tt-autograd")
+    space = tmp_path / "space"
+    space.mkdir()
+
+    def tito(*arguments, status=0):
+        return run("-m", "tt_tito", *arguments, python=environment.python, folder=space, status=status).stdout
+
+    tito("setup")
+    tito("module", "start", "03")
+    assert "11 to write" in tito("module", "test", "03", status=1)
+    solution = ROOT / "tests/solutions/activations/one.py"
+    run("-c", TYPE_IN, "work/activations.py", solution, python=environment.python, folder=space)
+    assert "Capability 2 is unlocked" in tito("module", "complete", "03")
+    code = "import tt_tensor; print(tt_tensor.relu.kernel.__code__.co_filename)"
+    assert run("-c", code, python=environment.python, folder=space).stdout.strip() == str(space / "work/activations.py")
+    for chapter in ("01", "02", "04"):
+        tito("use", chapter, "reference")
+    assert "Milestone 1 is earned" in tito("examples", "run", "perceptron_1957")

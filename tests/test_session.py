@@ -1,0 +1,153 @@
+"""Learners from `tito setup` to the end of what is written, as they would type it; then what they get wrong."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tt_tito import course, exercises
+
+ROOT = Path(__file__).parents[1]
+WRITTEN = course.written()
+STUCK = {"one": "losses", "two": "setup", "three": "activations"}  # the chapter that each learner takes from the course
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("TT_", "PYTEST_"))}
+
+pytestmark = pytest.mark.slow
+
+
+class Learner:
+    """Somebody with a workspace, who types commands and solutions."""
+
+    def __init__(self, root):
+        self.root = root
+        root.mkdir()
+        self.tito("setup")
+
+    def tito(self, *arguments, status=0):
+        process = subprocess.run(
+            [sys.executable, "-m", "tt_tito", *map(str, arguments)],
+            cwd=self.root,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+        )
+        said = process.stdout + process.stderr
+        assert process.returncode == status, f"tito {' '.join(map(str, arguments))}:\n{said}"
+        return said
+
+    def write(self, chapter, solution, only=None):
+        """Type the functions of a solution into the skeleton; what it lacks comes from the first solution."""
+        file = self.root / "work" / f"{chapter.slug}.py"
+        text = file.read_text(encoding="utf-8")
+        names = [e.name for e in exercises.exercises(text)]
+        if only:
+            text = exercises.graft(text, answer(chapter, "one"), names)
+            names = [name for name in names if name in functions_of(solution)]
+        file.write_text(exercises.graft(text, solution, names), encoding="utf-8")
+
+
+def answer(chapter, which):
+    return (ROOT / f"tests/solutions/{chapter.slug}/{which}.py").read_text(encoding="utf-8")
+
+
+def functions_of(text):
+    return exercises.functions(ast.parse(text))
+
+
+def follow(learner, which):
+    """Go through all chapters; what `complete` said of each."""
+    said = {}
+    for chapter in WRITTEN:
+        number = f"{chapter.number:02d}"
+        if chapter.slug == STUCK[which]:
+            assert "its capability is unlocked" in learner.tito("use", chapter.slug, "reference")
+            continue
+        assert f"Next: tito module start {number}" in learner.tito("next")
+        learner.tito("module", "start", number)
+        learner.write(chapter, answer(chapter, which))
+        said[chapter.slug] = learner.tito("module", "complete", f"{number}_{chapter.slug}")
+        if chapter.milestone:
+            assert "is earned" in learner.tito("examples", "run", chapter.example.split("/")[0])
+    return said
+
+
+@pytest.fixture(scope="module")
+def learners(tmp_path_factory):
+    """Three learners, two of them at work at a time."""
+    folder = tmp_path_factory.mktemp("learners")
+
+    def learn(which):
+        learner = Learner(folder / which)
+        return learner, follow(learner, which)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {which: pool.submit(learn, which) for which in STUCK}
+
+
+@pytest.mark.parametrize("which", STUCK)
+def test_a_learner_gets_through(which, learners):
+    learner, _ = learners[which].result()
+    found = json.loads(learner.tito("status", "--json"))
+    chapters = {row["name"]: row for row in found["chapters"]}
+    for chapter in WRITTEN:
+        stuck = chapter.slug == STUCK[which]
+        assert chapters[chapter.slug]["in_use"] == ("reference" if stuck else "mine")
+        assert chapters[chapter.slug]["done"]
+    assert found["capabilities"] == [c.capability for c in WRITTEN]
+    earned = [m for m in found["milestones"] if "earned" in m]
+    assert [m["number"] for m in earned] == [1, 2]
+    assert earned[1]["implementations"][STUCK[which]] == "reference"
+    assert all(row["reached"] for m in earned for row in m["results"])
+    assert found["next"]["command"] == "tito milestones"
+
+
+@pytest.mark.parametrize("which", STUCK)
+def test_completing_says_what_was_won_and_what_hurts_next(which, learners):
+    _, said = learners[which].result()
+    for chapter, after in zip(WRITTEN, [*WRITTEN[1:], None]):
+        if chapter.slug not in said:
+            continue
+        assert f"Capability {chapter.capability} is unlocked: {chapter.unlocks}" in said[chapter.slug]
+        if after and after.slug not in STUCK.values():
+            assert after.says in said[chapter.slug] and f"tito module start {after.number:02d}" in said[chapter.slug]
+        if chapter.milestone:
+            assert chapter.milestone in said[chapter.slug] and "tito examples run" in said[chapter.slug]
+
+
+def test_the_last_example_runs_on_the_learners_code(learners):
+    learner, _ = learners["one"].result()
+    said = learner.tito("examples", "run", "xor_1969", "--train")
+    assert "has reached everything" in said
+
+
+# ## Wrong answers
+
+
+@pytest.fixture(scope="module")
+def beginner(tmp_path_factory):
+    return Learner(tmp_path_factory.mktemp("beginner") / "space")
+
+
+@pytest.mark.parametrize("chapter", WRITTEN, ids=lambda chapter: chapter.slug)
+def test_a_wrong_answer_is_told_why(chapter, beginner):
+    wrong = answer(chapter, "wrong")
+    words = re.match(r"# says: (.+)", wrong)[1].strip()
+    beginner.tito("module", "start", chapter.slug)
+    beginner.write(chapter, wrong, only=True)
+    said = beginner.tito("module", "test", chapter.slug, status=1)
+    head, _, message = said.partition("\n\n")
+    assert re.search(r"FAILED|failed", head)
+    assert words in " ".join(message.split()), said
+    lines = [line for line in message.splitlines() if line.strip()]
+    assert len(lines) <= 12 and any(line.startswith("See ") for line in lines)
+    assert lines[-1] == f"Run again: tito module test {chapter.number:02d}"
+    assert not re.search(r"Traceback|AssertionError", said)
+    beginner.tito("module", "complete", chapter.slug, status=1)
+    assert json.loads(beginner.tito("use", "--json"))[chapter.slug] == "reference"
