@@ -118,16 +118,25 @@ def find(table: Table, name: str) -> ModuleSpec | None:
         inits = [target / "__init__.py", folder / "__init__.py"] if target.is_dir() else [target]
         file = next(init for init in inits if init.exists())
         paths = [str(target), str(folder)] if target.is_dir() else [str(folder)]
-    loader = StandIn(name, str(file), table.origin)
+    loader = StandIn(name, str(file), table.origin, paths)
     return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=paths)
 
 
 class StandIn(SourceFileLoader):
     """Loads a stand-in from its source, after a look at whether it has the names that others will want of it."""
 
-    def __init__(self, fullname: str, path: str, origin: str = "tt.toml"):
+    def __init__(self, fullname: str, path: str, origin: str = "tt.toml", folders: list[str] | None = None):
         super().__init__(fullname, path)
-        self.origin = origin
+        self.origin, self.folders = origin, folders
+
+    def get_resource_reader(self, name: str):
+        """Where the data files of a package are: in its stand-in, else in the reference."""
+        from importlib.resources.readers import MultiplexedPath  # takes longer than all the rest
+
+        reader = super().get_resource_reader(name)
+        if self.folders:
+            reader.files = functools.partial(MultiplexedPath, *self.folders)
+        return reader
 
     def parse(self) -> ast.Module:
         """The module as a tree, which is then compiled; SyntaxError with file and line."""
