@@ -279,6 +279,13 @@ def test_operators_keep_the_order_of_their_operands():
         see=OPERATORS,
     )
     expect(
+        "1 - mask for mask = [True, False]",
+        lambda: 1 - tt.tensor([True, False]),
+        [0, 1],
+        (TypeError, "A truth value has no negative; subtract it from the number."),
+        see=OPERATORS,
+    )
+    expect(
         "array([1., 1.]) - x for x = [2, 3]",
         lambda: np.ones(2) - x,
         [-1, -2],
@@ -431,6 +438,13 @@ def test_vectors_and_stacks_have_products():
         see=PRODUCTS,
     )
     expect("zeros(2, 3) @ zeros(2, 3)", lambda: tt.zeros(2, 3) @ tt.zeros(2, 3), ValueError, see=PRODUCTS)
+    expect(
+        "ones(2, 1) @ ones(3, 4)",
+        lambda: tt.ones(2, 1) @ tt.ones(3, 4),
+        ValueError,
+        "Only the leading dimensions broadcast: what is summed over has equal sizes, also where one of them is 1.",
+        see=PRODUCTS,
+    )
 
 
 def test_integers_in_a_product_become_the_others_floats():
@@ -588,6 +602,7 @@ def test_views_share_memory():
         "x[:, ::2]": lambda: x[:, ::2],
         "x.unsqueeze(0)": lambda: x.unsqueeze(0),
         "x[0].expand(5, 3)": lambda: x[0].expand(5, 3),
+        "x.T.reshape(1, 3, 2)": lambda: x.T.reshape(1, 3, 2),
     }
     for name, view in views.items():
         expect(

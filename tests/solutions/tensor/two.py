@@ -1,0 +1,181 @@
+"""Chapter 02 by other means: by hand, from lists, pairs and strides, with little help of NumPy's."""
+
+
+def as_array(data, dtype=None):
+    def shape_of(part):
+        if isinstance(part, (list, tuple)):
+            shapes = [shape_of(each) for each in part]
+            if any(shape != shapes[0] for shape in shapes):
+                raise ValueError(f"rows must have equal lengths, not {shapes[0]} and others")
+            return (len(part), *(shapes[0] if shapes else ()))
+        return values_of(part).shape
+
+    def values_of(part):
+        array = part._array if isinstance(part, Storage) else np.asarray(part)
+        if array.dtype.kind in "fiub":
+            return array
+        raise TypeError(f"{part!r} is no real number, and a tensor holds nothing else")
+
+    def walk(part):
+        if not isinstance(part, (list, tuple)):
+            yield from values_of(part).reshape(-1).tolist()
+        else:
+            for each in part:
+                yield from walk(each)
+
+    if not isinstance(data, (list, tuple)):
+        array = values_of(data).copy()
+        if dtype is None:
+            dtype = array.dtype if isinstance(data, (np.ndarray, np.generic, Storage)) else float32
+        return array.astype(dtype, copy=False)
+    shape = shape_of(data)
+    return np.array(list(walk(data))).astype(_dtype_of_list(data) if dtype is None else dtype).reshape(shape)
+
+
+def evaluate(primitive, tensors, params):
+    try:
+        array = primitive.kernel(*(t._array for t in tensors), **params)
+    except Exception as error:
+        if isinstance(error, (ValueError, TypeError, IndexError)):
+            raise _explained(error, primitive, tensors, params) from None
+        raise
+    return from_numpy(array if isinstance(array, np.ndarray) else np.array(array))
+
+
+def mul(x, y, /):
+    x, y = np.broadcast_arrays(x, y)
+    product = np.empty(x.shape, np.result_type(x, y))
+    np.multiply(x, y, out=product)
+    return product
+
+
+def div(x, y, /):
+    def fractional(array):
+        return array.astype(float32) if array.dtype.kind in "iub" else array
+
+    over, under = fractional(x), fractional(y)
+    before = np.seterr(all="ignore")
+    try:
+        return np.divide(over, under)
+    finally:
+        np.seterr(**before)
+
+
+class Arithmetic:
+    def __rsub__(self, other):
+        minuend = other if isinstance(other, Storage) else _as_tensor(other, self)
+        return minuend - self
+
+
+class Comparing:
+    def __eq__(self, other):
+        if _comparable(other):
+            return more_ops.logical_not(ne(self, other))
+        return NotImplemented
+
+
+def broadcast_shape(*shapes):
+    from functools import reduce
+
+    def pair(a, b):
+        if len(a) < len(b):
+            a, b = b, a
+        if not b:
+            return tuple(a)
+        if a[-1] != b[-1] and 1 not in (a[-1], b[-1]):
+            raise ValueError(f"shapes {' and '.join(map(str, shapes))} do not broadcast: {a[-1]} meets {b[-1]}")
+        return (*pair(a[:-1], b[:-1]), b[-1] if a[-1] == 1 else a[-1])
+
+    return reduce(pair, shapes, ())
+
+
+def matmul(x, y, /):
+    x, y = _alike(x, y)
+    if x.ndim <= 2 and y.ndim <= 2:
+        return np.dot(x, y) if x.ndim and y.ndim else np.matmul(x, y)
+    left, right = (x[None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
+    stack = broadcast_shape(left.shape[:-2], right.shape[:-2])
+    left = np.broadcast_to(left, stack + left.shape[-2:])
+    right = np.broadcast_to(right, stack + right.shape[-2:])
+    product = np.empty((*stack, left.shape[-2], right.shape[-1]), np.result_type(x, y))
+    for where in np.ndindex(*stack):
+        product[where] = np.dot(left[where], right[where])
+    product = product[..., 0, :] if x.ndim == 1 else product
+    return product[..., 0] if y.ndim == 1 else product
+
+
+def reshape(x, /, shape):
+    sizes = [shape] if isinstance(shape, int) else list(shape)
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and known and x.size % known == 0:
+        sizes[sizes.index(-1)] = x.size // known
+    if min(sizes, default=0) < 0 or math.prod(sizes) != x.size:
+        raise ValueError(f"{x.size} numbers do not fit into shape {tuple(shape)}")
+    if x.flags.c_contiguous and x.flags.writeable and isinstance(x, np.ndarray):
+        return np.ndarray(tuple(sizes), x.dtype, buffer=x)
+    return np.reshape(x, sizes)
+
+
+class Reordering:
+    def transpose(self, dim0=-2, dim1=-1):
+        low, high = sorted((_dim(dim0, self.ndim), _dim(dim1, self.ndim)))
+        dims = tuple(range(self.ndim))
+        if low == high:
+            return permute(self, dims=dims)
+        return permute(self, dims=(*dims[:low], high, *dims[low + 1 : high], low, *dims[high + 1 :]))
+
+
+def sum(x, /, dim=None, keepdim=False):
+    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    total = np.array(x, int64 if x.dtype.kind in "iub" else x.dtype)
+    dims = sorted((_dim(d, x.ndim) for d in dims), reverse=True)
+    for d in dims:  # from the last, so that the numbers of the others stay
+        total = np.add.reduce(total, axis=d)
+    if keepdim:
+        total = np.reshape(total, [1 if d in dims else size for d, size in enumerate(x.shape)])
+    return total
+
+
+class Meter:
+    def __call__(self, next, primitive, tensors, params):
+        def owner(array):
+            return array if not isinstance(array.base, np.ndarray) else owner(array.base)
+
+        out = next(primitive, tensors, params)
+        name, moved = primitive.name, out.nbytes
+        self.calls[name] = self.calls[name] + 1
+        owners = {id(owner(t._array)) for t in tensors}
+        for t in tensors:
+            moved += t.nbytes
+        if id(owner(out._array)) not in owners:
+            self.bytes[name] += moved
+            if primitive.cost:
+                self.multiply_adds[name] += int(primitive.cost(out._array, *(t._array for t in tensors), **params))
+            else:
+                self.multiply_adds[name] += out.numel()
+        return out
+
+
+def outer(x, y):
+    n, m = len(x), len(y)
+    return x.unsqueeze(-1).expand(n, m) * y.unsqueeze(0).expand(n, m)
+
+
+def pairwise_distances(x, y):
+    centre = x.mean(0)  # distances do not depend on where zero is, and rounding is less near it
+    x, y = x - centre, y - centre
+    products = x @ y.mT
+    squares = (x * x) @ ones(x.shape[1], 1, dtype=x.dtype) - products - products + (y * y).sum(-1)
+    return more_ops.where(squares > 0, squares, 0.0).sqrt()
+
+
+def operations_of(function, *args):
+    class Listener(list):
+        def __call__(self, next, primitive, tensors, params):
+            self.append(primitive.name)
+            return next(primitive, tensors, params)
+
+    listener = Listener()
+    with interpreting(listener):
+        function(*args)
+    return list(listener)
