@@ -31,9 +31,16 @@ def test_imports_find_what_the_chapter_promises():
 
 
 def test_imports_give_a_tensor_of_whatever_holds_numbers():
-    for data in (2.5, [1, 2], [[1.0], [2.0]], np.eye(2), tt.ones(2, 2), np.float32(1)):
-        name = type(data).__name__
-        expect(f"Tensor(some {name})", lambda: tt.Tensor(data), np.asarray(data, np.float64), see=STORAGE)
+    square = np.eye(2)
+    for name, data, wanted in (
+        ("2.5", 2.5, 2.5),
+        ("[[1], [2]]", [[1], [2]], [[1], [2]]),
+        ("an array", square, square),
+        ("a number of NumPy's", np.float32(1), 1),
+        ("a tensor", tt.ones(2), [1, 1]),
+        ("a list of tensors", [tt.ones(2), tt.zeros(2)], [[1, 1], [0, 0]]),
+    ):
+        expect(f"Tensor({name})", lambda: tt.Tensor(data), wanted, see=STORAGE)
     expect("repr(Tensor([1, 2.5]))", lambda: repr(tt.Tensor([1, 2.5])), "tensor([1. , 2.5])", see="The tensor")
     expect("zeros(2, 3), its shape", lambda: tt.zeros(2, 3).shape, (2, 3), see="The tensor")
     expect("randn(2, 0), its shape", lambda: tt.randn(2, 0).shape, (2, 0), see="The tensor")
