@@ -192,7 +192,7 @@ def complete(chapter: Chapter) -> None:
 
     space, progress = _open()
     verdict = running.assess(space, chapter, ("unit", "integration"))
-    if not verdict.complete:
+    if not verdict.full:
         show.verdict(space, chapter, verdict, "module complete")
         sys.exit(1)
     progress.complete(space, chapter, len(verdict.exercises))
@@ -430,4 +430,4 @@ def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bo
         click.echo(verdict.to_json())
     else:
         show.verdict(space, chapter, verdict, command)
-    sys.exit(0 if verdict.passed else 1)
+    sys.exit(0 if verdict.full else 1)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tt_tito import course, exercises, swap
 from tt_tito.curriculum import Chapter, chapters, package
@@ -19,27 +19,27 @@ from tt_tito.progress import Milestone, Progress, implementations, milestones
 from tt_tito.standing import Example, all_examples
 from tt_tito.workspace import Workspace, available, known_name
 
+if TYPE_CHECKING:
+    from tt_tito.judge.assessment import Assessment
+
 __all__ = ["Outcome", "assess", "choose", "difference", "export", "hint", "rebuild", "run_example"]
 
 
 # ## Judging
 
 
-def assess(space: Workspace, chapter: Chapter, groups: tuple[str, ...] = ("unit",)):
+def assess(space: Workspace, chapter: Chapter, groups: tuple[str, ...] = ("unit",)) -> Assessment:
     """The judge's verdict on the learner's file of a chapter, on the earlier chapters that are in use."""
-    from tt_tito import judge
+    from tt_tito.judge.assessment import assess as judge
 
-    file = space.source(chapter)
-    others = {module: path for module, path in _in_use().targets.items() if module != chapter.module}
-    return judge.assess(chapter, file, groups=groups, swaps=others)
+    return judge(chapter, space.source(chapter), groups=groups, swaps=_others(chapter))
 
 
 def earlier_chapter_to_blame(space: Workspace, chapter: Chapter) -> bool:
     """Does a chapter that fails pass as soon as everything else is the reference's?"""
-    from tt_tito import judge
+    from tt_tito.judge.assessment import assess as judge
 
-    others = [module for module in _in_use().targets if module != chapter.module]
-    return bool(others) and judge.assess(chapter, space.source(chapter), groups=("unit",)).status == "passed"
+    return bool(_others(chapter)) and judge(chapter, space.source(chapter), alone=False).passed
 
 
 def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
@@ -58,8 +58,9 @@ def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
     return progress
 
 
-def _in_use() -> swap.Table:
-    return swap.in_use()
+def _others(chapter: Chapter) -> dict[str, Path]:
+    """What stands in for other modules than the chapter's."""
+    return {module: path for module, path in swap.in_use().targets.items() if module != chapter.module}
 
 
 # ## Help on the way

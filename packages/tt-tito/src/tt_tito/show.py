@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
@@ -19,6 +20,9 @@ from tt_tito.running import Outcome
 from tt_tito.standing import Standing
 from tt_tito.workspace import Workspace
 
+if TYPE_CHECKING:
+    from tt_tito.judge.assessment import Assessment
+
 COLOURS = {
     "passed": "green",
     "complete": "green",
@@ -31,6 +35,7 @@ COLOURS = {
     "reference": "cyan",
     "-": "dim",
 }
+VERDICTS = {"unwritten": "to write", "failed": "FAILED"}
 BAD = "bold red"
 
 
@@ -157,7 +162,7 @@ def chapters() -> None:
 # ## A chapter
 
 
-def started(space: Workspace, chapter: Chapter, file: Any) -> None:
+def started(space: Workspace, chapter: Chapter, file: Path) -> None:
     """What a learner finds who starts a chapter."""
     console().print(_title(chapter, f": “{chapter.says}”"))
     say(f"You will build: {chapter.solved_by}.")
@@ -171,24 +176,30 @@ def started(space: Workspace, chapter: Chapter, file: Any) -> None:
     command(f"tito module hint {_name(chapter)}", "  hint")
 
 
-def verdict(space: Workspace, chapter: Chapter, found: Any, again: str) -> None:
+def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str) -> None:
     """What the judge found: a line for each exercise, then the first failure and the command to run again."""
     from tt_tito import running
 
     console().print(_title(chapter, f", {space.short(space.file(chapter))}"))
     made = table("what", "verdict")
     made.show_header = False
-    for name, status in found.lines():
-        made.add_row(name, coloured(status, BAD if status not in COLOURS else None))
+    for mark in found.exercises:
+        made.add_row(
+            mark.name, coloured(VERDICTS.get(mark.status, mark.status), None if mark.status != "failed" else BAD)
+        )
     _print(made, 2)
-    say(found.summary(), "green" if found.passed else "")
+    say(found.summary(), "green" if found.full else "")
     if found.message:
         say()
         failure(found.message)
-    if not found.passed:
-        if found.status == "failed" and running.earlier_chapter_to_blame(space, chapter):
-            say("With the reference for the other chapters it passes: look into those before this one.", "yellow")
-        command(f"tito {again} {_name(chapter)}", "Run again")
+    if found.status == "failed" and running.earlier_chapter_to_blame(space, chapter):
+        say("With the reference for the other chapters it passes: look into those before this one.", "yellow")
+    if found.full:
+        return
+    if found.passed:
+        say()
+        say("What is written is right; go on with the next.", "green")
+    command(f"tito {again} {_name(chapter)}", "Run again")
 
 
 def failure(message: str) -> None:
@@ -199,7 +210,7 @@ def failure(message: str) -> None:
         say(line)
 
 
-def completed(space: Workspace, chapter: Chapter, found: Any, now: Standing) -> None:
+def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Standing) -> None:
     """What a learner reads who has completed a chapter."""
     console().print(_title(chapter, f" is complete: {found.summary()}"), style="green")
     say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")
