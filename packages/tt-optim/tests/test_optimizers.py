@@ -1,4 +1,4 @@
-"""Chapter 06 and its schedules, judged by their public names."""
+"""Chapter 06, judged by its public names."""
 
 import math
 
@@ -9,7 +9,10 @@ import tt_optim as to
 import tt_tensor as tt
 from tt_tensor.teaching import expect
 
-STEP, DIVIDING, ADAM, CLIPPING = "The optimizer", "Dividing by the usual size", "Adam", "Clipping"
+REMEMBER, STEP, DIVIDING, ADAM = "The idea: remember", "The optimizer", "Dividing by the usual size", "Adam"
+CLIPPING, XOR = "Clipping", "XOR, with gradients by hand"
+FROM_1 = "1 - beta^0 is 0: t counts steps, from 1."
+REBOUND = "You rebound a local name; write into what the parameter holds."
 
 
 def parameter(value, gradient=None):
@@ -27,6 +30,83 @@ def moved(optimizer, *parameters):
     return distances if len(distances) > 1 else distances[0]
 
 
+# Formulas
+#
+# Each rule as the papers write it, with what learners make of it; `walk` gives where two weights are after each step.
+
+START, GRADIENTS = [1.0, -2.0], [[2.0, -1.0], [0.5, -3.0], [-1.0, 0.25]]
+
+
+def walk(rule):
+    p, memory, path = np.array(START), {"v": 0.0, "a": 0.0, "b": 0.0}, []
+    for t, gradient in enumerate(GRADIENTS, 1):
+        p = rule(p, np.array(gradient), memory, t)
+        path.append(p)
+    return np.array(path)
+
+
+def sgd(lr=0.1, momentum=0.0, dampening=0.0, decay=0.0, nesterov=False, share=1.0, shrink=0.0):
+    def rule(p, g, memory, t):
+        g = g + decay * p
+        p = p * (1 - lr * shrink)
+        if momentum:
+            memory["v"] = momentum * memory["v"] + share * (1 if t == 1 else 1 - dampening) * g
+            g = g + momentum * memory["v"] if nesterov else memory["v"]
+        return p - lr * g
+
+    return walk(rule)
+
+
+def rmsprop(alpha=0.75, eps=1e-8, decay=0.0, momentum=0.0, centered=False, lr=0.1, forget=None):
+    def rule(p, g, memory, t):
+        g = g + decay * p
+        memory["v"] = alpha * memory["v"] + (1 - alpha if forget is None else forget) * g * g
+        memory["a"] = alpha * memory["a"] + (1 - alpha) * g
+        step = g / (np.sqrt(memory["v"] - (memory["a"] ** 2 if centered else 0)) + eps)
+        memory["b"] = momentum * memory["b"] + step
+        return p - lr * (memory["b"] if momentum else step)
+
+    return walk(rule)
+
+
+def adam(betas=(0.9, 0.999), eps=1e-8, decay=0.0, shrink=0.0, lr=0.1, corrected=True, count=lambda t: t):
+    def rule(p, g, memory, t):
+        g = g + decay * p
+        memory["a"] = betas[0] * memory["a"] + (1 - betas[0]) * g
+        memory["v"] = betas[1] * memory["v"] + (1 - betas[1]) * g * g
+        a, v = (1 - betas[0] ** count(t), 1 - betas[1] ** count(t)) if corrected else (1, 1)
+        return p * (1 - lr * shrink) - lr * memory["a"] / a / (np.sqrt(memory["v"] / v) + eps)
+
+    return walk(rule)
+
+
+def lion(betas=(0.9, 0.99), decay=0.0, lr=0.1, early=False):
+    def rule(p, g, memory, t):
+        old = memory["v"]
+        memory["v"] = betas[1] * old + (1 - betas[1]) * g
+        return p * (1 - lr * decay) - lr * np.sign(betas[0] * (memory["v"] if early else old) + (1 - betas[0]) * g)
+
+    return walk(rule)
+
+
+def three_steps(make):
+    """A function that lets an optimizer take the same steps."""
+
+    def path():
+        p, result = tt.Parameter(np.array(START)), []
+        optimizer = make([p])
+        for gradient in GRADIENTS:
+            p.grad = tt.Tensor(np.array(gradient))
+            optimizer.step()
+            result.append(p.tolist())
+        return result
+
+    return path
+
+
+# The optimizer
+
+
 def test_a_step_goes_against_the_gradient():
     p = parameter(1, 2)
     expect(
@@ -34,24 +114,30 @@ def test_a_step_goes_against_the_gradient():
         lambda: moved(to.SGD([p], lr=0.1), p),
         -0.2,
         (0.2, "The loss rose: step against the gradient."),
-        (0, "The weight did not change: you rebound a local name; write into what the parameter holds."),
+        (0, f"The weight did not change. {REBOUND}"),
+        (-2, "The step is rate times gradient."),
         see=STEP,
     )
 
 
 def test_a_step_changes_the_models_own_weight():
     layer = tt.Linear(1, 1, bias=False)
-    held, before = layer.weight, layer.weight.item()
-    layer.weight.grad = tt.ones(1, 1)
-    to.SGD(layer.parameters(), lr=0.1).step()
+    held = layer.weight
+
+    def change():
+        before = layer.weight.item()
+        layer.weight.grad = tt.ones(1, 1)
+        to.SGD(layer.parameters(), lr=0.1).step()
+        return layer.weight.item() - before
+
     expect(
         "change of layer.weight in SGD(layer.parameters(), lr=0.1).step() with gradient 1",
-        layer.weight.item() - before,
+        change,
         -0.1,
-        (0, "The model's weight did not change: you rebound a local name; write into what the parameter holds."),
+        (0, f"The model's weight did not change. {REBOUND}"),
         see=STEP,
     )
-    assert layer.weight is held, "the weight stays the same object"
+    expect("is layer.weight the same object as before?", lambda: layer.weight is held, True, REBOUND, see=STEP)
 
 
 def test_every_parameter_has_its_own_momentum():
@@ -62,7 +148,7 @@ def test_every_parameter_has_its_own_momentum():
         lambda: moved(optimizer, moving, resting)[1],
         0,
         "It moved by the first one's buffer: keep one per parameter.",
-        see="The idea: remember",
+        see=REMEMBER,
     )
     expect(
         "the second step of the parameter with gradient 1",
@@ -74,6 +160,236 @@ def test_every_parameter_has_its_own_momentum():
     )
 
 
+@pytest.mark.parametrize("optimizer", [to.SGD, to.Adagrad, to.RMSprop, to.Adam, to.AdamW])
+def test_parameters_without_gradient_are_left_alone(optimizer):
+    used, unused = parameter(1, 1), parameter(1)
+    skip = "The grad of a parameter that played no part is None: skip parameters without gradient."
+
+    def changes():
+        of_used, of_unused = moved(optimizer([used, unused], lr=0.1), used, unused)
+        return [of_used < 0, of_unused]
+
+    expect(
+        f"{optimizer.__name__}.step(), gradients 1 and None: has the first weight got smaller, how far is the second",
+        changes,
+        [True, 0],
+        *((error, skip) for error in (AttributeError, TypeError, AssertionError)),
+        (ZeroDivisionError, FROM_1),
+        ([False, 0], "The first one did not move: skip a parameter only if its own gradient is None."),
+        see=STEP,
+    )
+
+
+def test_zero_grad_forgets_all_gradients():
+    ps = [parameter(1, 1), parameter(2, 1), parameter(3, 1)]
+
+    def forgotten():
+        to.SGD([{"params": ps[:2]}, {"params": ps[2:]}], lr=0.1).zero_grad()
+        return [p.grad is None for p in ps]
+
+    expect(
+        "after zero_grad(): is the gradient None, for two parameters of a group and one of another?",
+        forgotten,
+        [True] * 3,
+        "Set the grad of every parameter of every group to None.",
+        see=STEP,
+    )
+
+
+def test_groups_have_options_of_their_own():
+    slow, fast = parameter(1, 1), parameter(1, 1)
+    optimizer = to.SGD([{"params": [slow], "lr": 0.01}, {"params": fast}], lr=0.1)
+    expect(
+        "a step of SGD with groups of lr=0.01 and lr=0.1, gradients 1: the changes",
+        lambda: moved(optimizer, slow, fast),
+        [-0.01, -0.1],
+        ([-0.1, -0.1], "Each group has a rate of its own: `constants` wants to know the group."),
+        see=STEP,
+    )
+
+    def faster():
+        optimizer.param_groups[0]["lr"] = 0.5
+        return moved(optimizer, slow, fast)
+
+    expect(
+        'the next step, after param_groups[0]["lr"] = 0.5',
+        faster,
+        [-0.5, -0.1],
+        ([-0.01, -0.1], "Ask the group for its options in each step: a schedule changes them."),
+        see=STEP,
+    )
+
+
+@pytest.mark.parametrize(
+    "call, make",
+    [
+        ("SGD(momentum=0.5, nesterov=True)", lambda p: to.SGD(p, momentum=0.5, nesterov=True, weight_decay=0.5)),
+        (
+            "RMSprop(momentum=0.5, centered=True)",
+            lambda p: to.RMSprop(p, 0.1, momentum=0.5, centered=True, weight_decay=0.5),
+        ),
+        ("Adam(weight_decay=0.5)", lambda p: to.Adam(p, weight_decay=0.5)),
+        ("Lion(weight_decay=0.5)", lambda p: to.Lion(p, weight_decay=0.5)),
+    ],
+)
+def test_gradients_stay_as_they_are(call, make):
+    def gradient():
+        p = tt.Parameter(np.array(START))
+        p.grad = tt.Tensor(np.array(GRADIENTS[0]))
+        make([p]).step()
+        return p.grad
+
+    expect(
+        f"the gradient [2, -1] after a step of {call}",
+        gradient,
+        [2, -1],
+        "The gradient itself was changed: an update may write into p, the memories and scratch only.",
+        see=STEP,
+    )
+
+
+def test_large_parameters_are_updated_in_every_element():
+    def changed():
+        p, small = tt.Parameter(np.zeros(200_001, np.float32)), tt.Parameter(np.zeros(3, np.float32))
+        p.grad, small.grad = tt.ones(200_001), tt.ones(3)
+        to.SGD([p, small], lr=1.0).step()
+        return float((p.numpy() == -1).mean()), float((small.numpy() == -1).mean())
+
+    expect(
+        "SGD(lr=1).step() with gradients of 1: the shares of 200,001 and of 3 zeros that have become -1",
+        changed,
+        (1.0, 1.0),
+        (
+            lambda shares: min(shares) < 1,
+            "Some blocks are missing: each block of each parameter is to be updated once.",
+        ),
+        see=STEP,
+    )
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    p = tt.Parameter(np.zeros((2, 3)))
+    p.grad = tt.Tensor(np.zeros(3))
+    expect(
+        "SGD.step() with a parameter of shape (2, 3) and a gradient of shape (3,)",
+        lambda: to.SGD([p], lr=0.1).step(),
+        ValueError,
+        "They broadcast, and something before this step is wrong: `_gradient_of` asks for equal shapes.",
+        see=STEP,
+    )
+
+
+@pytest.mark.parametrize(
+    "call, wrong, error",
+    [
+        ("SGD([p], lr=-0.1)", lambda p: to.SGD([p], lr=-0.1), ValueError),
+        ("Adam([p], weight_decay=-1)", lambda p: to.Adam([p], weight_decay=-1), ValueError),
+        ("Adam([p], betas=(0.9, 1.0))", lambda p: to.Adam([p], betas=(0.9, 1.0)), ValueError),
+        ("SGD([p], nesterov=True) without momentum", lambda p: to.SGD([p], lr=0.1, nesterov=True), ValueError),
+        ("SGD([])", lambda p: to.SGD([], lr=0.1), ValueError),
+        ("SGD([p, p])", lambda p: to.SGD([p, p], lr=0.1), ValueError),
+        ('SGD(["weight"])', lambda p: to.SGD(["weight"], lr=0.1), TypeError),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(call, wrong, error):
+    expect(call, lambda: type(wrong(parameter(1, 1))).__name__, error, see="Errors you will meet")
+
+
+# SGD
+
+
+def test_sgd():
+    expect(
+        "two weights after each of three steps of SGD(lr=0.1)",
+        three_steps(lambda p: to.SGD(p, lr=0.1)),
+        sgd(),
+        (sgd(lr=-0.1), "The loss rose: step against the gradient."),
+        see="SGD",
+    )
+    expect(
+        "two weights after each of three steps of SGD(lr=0.1, momentum=0.5)",
+        three_steps(lambda p: to.SGD(p, lr=0.1, momentum=0.5)),
+        sgd(momentum=0.5),
+        (sgd(), "The momentum has no effect: step by the velocity, not by the gradient."),
+        (sgd(momentum=0.5, share=0.5), "PyTorch's velocity is momentum * b + g, without a factor at g."),
+        (sgd(momentum=0.5, nesterov=True), "That is Nesterov's variant, which nobody has asked for."),
+        see="SGD",
+    )
+    expect(
+        "two weights after each of three steps of SGD(lr=0.1, momentum=0.5, nesterov=True)",
+        three_steps(lambda p: to.SGD(p, lr=0.1, momentum=0.5, nesterov=True)),
+        sgd(momentum=0.5, nesterov=True),
+        (sgd(momentum=0.5), "Nesterov's variant steps by g + momentum * b, and b is the new velocity."),
+        see="SGD",
+    )
+    expect(
+        "two weights after each of three steps of SGD(lr=0.1, momentum=0.5, dampening=0.5)",
+        three_steps(lambda p: to.SGD(p, lr=0.1, momentum=0.5, dampening=0.5)),
+        sgd(momentum=0.5, dampening=0.5),
+        (sgd(momentum=0.5), "The share `kept` of the gradient joins the velocity, not all of it."),
+        see="SGD",
+    )
+    expect(
+        "two weights after each of three steps of SGD(lr=0.1, momentum=0.5, weight_decay=0.5)",
+        three_steps(lambda p: to.SGD(p, lr=0.1, momentum=0.5, weight_decay=0.5)),
+        sgd(momentum=0.5, decay=0.5),
+        (sgd(momentum=0.5), "The weight decay has no effect: it adds decay * p to the gradient."),
+        (sgd(momentum=0.5, decay=-0.5), "Decay pulls towards zero: it adds decay * p to the gradient."),
+        (sgd(momentum=0.5, shrink=0.5), "Here the decay is added to the gradient, before the velocity sees it."),
+        see="SGD",
+    )
+
+
+# Dividing by the usual size
+
+
+def test_rmsprop():
+    expect(
+        "two weights after each of three steps of RMSprop(lr=0.1, alpha=0.75)",
+        three_steps(lambda p: to.RMSprop(p, lr=0.1, alpha=0.75)),
+        rmsprop(),
+        (rmsprop(forget=1), "That is a sum: of each new square only a share of 1 - alpha joins the average."),
+        (rmsprop(alpha=0.25), "alpha and 1 - alpha are swapped: alpha is what is kept of the old average."),
+        (rmsprop(lr=-0.1), "The loss rose: step against the gradient."),
+        see=DIVIDING,
+    )
+    expect(
+        "two weights after each of three steps of RMSprop(lr=0.1, alpha=0.75, centered=True)",
+        three_steps(lambda p: to.RMSprop(p, lr=0.1, alpha=0.75, centered=True)),
+        rmsprop(centered=True),
+        (rmsprop(), "`centered` has no effect: subtract the square of the mean gradient before the root."),
+        see=DIVIDING,
+    )
+    expect(
+        "two weights after each of three steps of RMSprop(lr=0.1, alpha=0.75, momentum=0.5)",
+        three_steps(lambda p: to.RMSprop(p, lr=0.1, alpha=0.75, momentum=0.5)),
+        rmsprop(momentum=0.5),
+        (rmsprop(), "The momentum has no effect: the quotient joins the velocity, and the step goes by that."),
+        see=DIVIDING,
+    )
+    expect(
+        "two weights after each of three steps of RMSprop(lr=0.1, alpha=0.75, weight_decay=0.5)",
+        three_steps(lambda p: to.RMSprop(p, lr=0.1, alpha=0.75, weight_decay=0.5)),
+        rmsprop(decay=0.5),
+        (rmsprop(), "The weight decay has no effect: it adds decay * p to the gradient, before all else."),
+        see=DIVIDING,
+    )
+
+
+def test_adagrad():
+    p = parameter(1, 2)
+    optimizer = to.Adagrad([p], lr=0.1)
+    expect(
+        "two steps of Adagrad(lr=0.1) with gradient 2: the changes",
+        lambda: [moved(optimizer, p), moved(optimizer, p)],
+        [-0.1, -0.1 / math.sqrt(2)],
+        see=DIVIDING,
+    )
+
+
+# Adam
+
+
 def test_adams_first_step_is_the_rate():
     p = parameter(1, 4)
     expect(
@@ -81,8 +397,10 @@ def test_adams_first_step_is_the_rate():
         lambda: moved(to.Adam([p], lr=0.1), p),
         -0.1,
         (-0.316228, "3.16 times too long: the bias correction, m / (1 - beta1^t) and v / (1 - beta2^t), is missing."),
-        (lambda step: not math.isfinite(step), "1 - beta^0 is 0: t counts steps, from 1."),
-        (ZeroDivisionError, "1 - beta^0 is 0: t counts steps, from 1."),
+        (lambda step: not math.isfinite(step), FROM_1),
+        (ZeroDivisionError, FROM_1),
+        (0.1, "The loss rose: step against the gradient."),
+        (-0.4, "That is rate times gradient: divide by the root of the average of squares."),
         see=ADAM,
     )
 
@@ -101,58 +419,48 @@ def test_all_parameters_are_in_the_same_step():
     )
 
 
-@pytest.mark.parametrize("optimizer", [to.SGD, to.Adagrad, to.RMSprop, to.Adam, to.AdamW])
-def test_parameters_without_gradient_are_left_alone(optimizer):
-    used, unused = parameter(1, 1), parameter(1)
-    expect(
-        f"{optimizer.__name__}.step() with a parameter whose grad is None: its change",
-        lambda: moved(optimizer([used, unused], lr=0.1), used, unused)[1],
-        0,
-        (Exception, "The grad of a parameter that played no part is None: skip parameters without gradient."),
-        see=STEP,
-    )
-    assert used.item() < 1
+def test_parameters_may_come_and_go():
+    p, rare = parameter(1, 1), parameter(1)
 
+    def changes():
+        optimizer = to.Adam([p, rare], lr=0.1)
+        optimizer.step()
+        rare.grad = tt.Tensor(np.array([4.0]))
+        return moved(optimizer, p, rare)
 
-def test_zero_grad_forgets_all_gradients():
-    ps = [parameter(1, 1), parameter(2, 1), parameter(3, 1)]
-    to.SGD(ps, lr=0.1).zero_grad()
     expect(
-        "gradients after zero_grad() of three parameters",
-        [p.grad is None for p in ps],
-        [True] * 3,
-        "Set the grad of every parameter of every group to None.",
+        "the second step of Adam(lr=0.1), in which a parameter has a gradient for the first time: the changes",
+        changes,
+        [-0.1, -0.1],
+        (lambda both: abs(both[1] + 0.1) > 1e-3, "t counts the steps of each parameter: this is its first one."),
         see=STEP,
     )
 
 
 def test_eps_is_added_after_the_root():
+    under = "100 times too small for a tiny gradient: eps is added after the root, not under it."
     p = parameter(1, 1e-6)
     expect(
         "the first step of Adam(lr=0.1, eps=1e-8) with gradient 1e-6",
         lambda: moved(to.Adam([p], lr=0.1), p),
         -0.1 / 1.01,
-        (
-            -0.1 / math.sqrt(1 + 1e4),
-            "100 times too small for a tiny gradient: eps is added after the root, not under it.",
-        ),
+        (-0.1 / math.sqrt(1 + 1e4), under),
+        (-0.1 / (1 + 0.01 / math.sqrt(0.001)), "eps competes with the *corrected* root; correct eps like the root."),
         see=ADAM,
     )
-    p = parameter(1, 1e-6)
+    q = parameter(1, 1e-6)
     expect(
         "the first step of RMSprop(lr=0.1, eps=1e-8) with gradient 1e-6",
-        lambda: moved(to.RMSprop([p], lr=0.1), p),
+        lambda: moved(to.RMSprop([q], lr=0.1), q),
         -0.1 / 0.11,
-        (
-            -0.1 / math.sqrt(0.01 + 1e4),
-            "100 times too small for a tiny gradient: eps is added after the root, not under it.",
-        ),
+        (-0.1 / math.sqrt(0.01 + 1e4), under),
+        (-0.1 / 0.1, "eps is missing: add it to the root, outside."),
         see=DIVIDING,
     )
 
 
 def test_adamw_decays_the_weight_itself():
-    p = parameter(1, 0)
+    p, q = parameter(1, 0), parameter(1, 0)
     expect(
         "AdamW(lr=0.1, weight_decay=0.5) on a weight of 1 with gradient 0: the change",
         lambda: moved(to.AdamW([p], lr=0.1, weight_decay=0.5), p),
@@ -161,211 +469,333 @@ def test_adamw_decays_the_weight_itself():
         (0, "The weight is unchanged though decay is 0.5: decoupled decay acts on the weight."),
         see=ADAM,
     )
-    p = parameter(1, 0)
     expect(
         "Adam(lr=0.1, weight_decay=0.5), the same",
-        lambda: moved(to.Adam([p], lr=0.1, weight_decay=0.5), p),
+        lambda: moved(to.Adam([q], lr=0.1, weight_decay=0.5), q),
         -0.1,
         (-0.05, "Adam adds the decay to the gradient; AdamW is the decoupled one."),
         see=ADAM,
     )
 
 
-@pytest.mark.parametrize(
-    "make, changes",
-    [
-        (lambda p: to.SGD(p, lr=0.1), [-0.2, -0.2]),
-        (lambda p: to.SGD(p, lr=0.1, momentum=0.5, nesterov=True), [-0.3, -0.35]),
-        (lambda p: to.SGD(p, lr=0.1, momentum=0.5, dampening=0.5), [-0.2, -0.2]),
-        (lambda p: to.Adagrad(p, lr=0.1), [-0.1, -0.1 / math.sqrt(2)]),
-        (lambda p: to.RMSprop(p, lr=0.1, alpha=0.75), [-0.2, -0.1 / math.sqrt(0.4375)]),
-        (lambda p: to.Adam(p, lr=0.1), [-0.1, -0.1]),
-    ],
-)
-def test_two_steps_by_hand(make, changes):
-    p = parameter(1, 2)
-    optimizer = make([p])
-    name = type(optimizer).__name__
+def test_adam_by_formula():
+    def path():
+        p, m, v, result = np.array(START), np.zeros(2), np.zeros(2), []
+        for t, gradient in enumerate(GRADIENTS, 1):
+            p, m, v = to.adam_by_formula(p, np.array(gradient), m, v, t, lr=0.1)
+            result.append(p)
+        return result
+
     expect(
-        f"two steps of {name} with gradient 2",
-        lambda: [moved(optimizer, p), moved(optimizer, p)],
-        changes,
-        see="The idea: remember",
-        tolerance=1e-6,
+        "two weights after each of three calls of adam_by_formula(lr=0.1)",
+        path,
+        adam(),
+        (adam(corrected=False), "The bias correction, m / (1 - beta1^t) and v / (1 - beta2^t), is missing."),
+        (adam(lr=-0.1), "The loss rose: step against the gradient."),
+        (adam(count=lambda t: t + 1), "t is counted from 1 already."),
+        (adam(betas=(0.1, 0.001)), "A beta is what is kept of the old average, 1 - beta what comes in."),
+        "m and v that come back are the averages without the hats, for the next step.",
+        see=ADAM,
+    )
+
+    def unchanged():
+        given = [np.array([1.0]), np.array([4.0]), np.array([0.5]), np.array([2.0])]
+        to.adam_by_formula(*given, 2)
+        return [array.item() for array in given]
+
+    expect(
+        "p, g, m and v after adam_by_formula(p, g, m, v, 2)",
+        unchanged,
+        [1, 4, 0.5, 2],
+        "It changed what it was given: make new arrays here.",
+        see=ADAM,
     )
 
 
-def test_groups_have_options_of_their_own():
-    slow, fast = parameter(1, 1), parameter(1, 1)
-    optimizer = to.SGD([{"params": [slow], "lr": 0.01}, {"params": fast}], lr=0.1)
-    assert np.allclose(moved(optimizer, slow, fast), [-0.01, -0.1])
-    optimizer.param_groups[0]["lr"] = 0.5
-    assert np.allclose(moved(optimizer, slow, fast), [-0.5, -0.1])
+def test_adam():
+    expect(
+        "two weights after each of three steps of Adam(lr=0.1)",
+        three_steps(lambda p: to.Adam(p, lr=0.1)),
+        adam(),
+        (adam(corrected=False), "The bias correction, m / (1 - beta1^t) and v / (1 - beta2^t), is missing."),
+        (adam(count=lambda t: 1), "The correction is that of the first step, always: t counts steps, from 1."),
+        (adam(lr=-0.1), "The loss rose: step against the gradient."),
+        see=ADAM,
+    )
+    expect(
+        "two weights after each of three steps of Adam(lr=0.1, betas=(0.5, 0.75), eps=0.1)",
+        three_steps(lambda p: to.Adam(p, lr=0.1, betas=(0.5, 0.75), eps=0.1)),
+        adam(betas=(0.5, 0.75), eps=0.1),
+        (adam(eps=0.1), "The betas have no effect."),
+        (adam(betas=(0.75, 0.5), eps=0.1), "The betas are swapped: the first is that of the gradient."),
+        "eps is added to the root of the corrected average; where the correction comes later, eps needs it, too.",
+        see=ADAM,
+    )
+    expect(
+        "two weights after each of three steps of Adam(lr=0.1, weight_decay=0.5)",
+        three_steps(lambda p: to.Adam(p, lr=0.1, weight_decay=0.5)),
+        adam(decay=0.5),
+        (adam(), "The weight decay has no effect: it adds decay * p to the gradient."),
+        (adam(shrink=0.5), "Adam adds the decay to the gradient; AdamW is the decoupled one."),
+        see=ADAM,
+    )
+    expect(
+        "two weights after each of three steps of AdamW(lr=0.1, weight_decay=0.5)",
+        three_steps(lambda p: to.AdamW(p, lr=0.1, weight_decay=0.5)),
+        adam(shrink=0.5),
+        (adam(), "The weight decay has no effect: decoupled decay acts on the weight, by the factor 1 - lr * decay."),
+        (adam(decay=0.5), "The decay was added to the gradient: decoupled decay acts on the weight itself."),
+        (adam(shrink=5), "The factor is 1 - lr * decay: the rate is missing."),
+        see=ADAM,
+    )
+
+
+# Memory
 
 
 @pytest.mark.parametrize(
-    "make",
+    "call, make",
     [
-        lambda p: to.SGD(p, lr=0.1, momentum=0.9),
-        to.Adagrad,
-        lambda p: to.RMSprop(p, momentum=0.5, centered=True),
-        to.Adam,
+        ("SGD(momentum=0.9)", lambda p: to.SGD(p, lr=0.1, momentum=0.9)),
+        ("Adagrad()", to.Adagrad),
+        ("RMSprop(momentum=0.5, centered=True)", lambda p: to.RMSprop(p, momentum=0.5, centered=True)),
+        ("Adam()", to.Adam),
+        ("Lion()", to.Lion),
     ],
 )
-def test_a_restored_optimizer_goes_on_bit_for_bit(make):
-    first, second = parameter(1, 3), parameter(1, 3)
-    original = make([first])
-    original.step()
-    second.data = first.data
-    copy = make([second])
-    copy.load_state_dict(original.state_dict())
-    for gradient in (1.0, -2.0):
-        for optimizer, p in ((original, first), (copy, second)):
-            p.grad = tt.Tensor(np.array([gradient]))
-            optimizer.step()
-        assert first.item() == second.item()
+def test_a_restored_optimizer_goes_on_bit_for_bit(call, make):
+    def differences():
+        first, second, found = parameter(1, 3), parameter(1, 3), []
+        original = make([first])
+        original.step()
+        second.data = first.data
+        copy = make([second])
+        copy.load_state_dict(original.state_dict())
+        for gradient in (1.0, -2.0):
+            for optimizer, p in ((original, first), (copy, second)):
+                p.grad = tt.Tensor(np.array([gradient]))
+                optimizer.step()
+            found.append(bool(first.item() != second.item()))
+        return found
+
+    expect(
+        f"{call}, saved after a step and loaded into another: do the next two steps differ?",
+        differences,
+        [False, False],
+        "All that is remembered about a parameter belongs into its `state`, or it is not saved.",
+        see=STEP,
+    )
 
 
-def test_large_parameters_are_updated_in_every_element():
-    p = tt.Parameter(np.zeros(200_001, np.float32))
-    p.grad = tt.ones(200_001)
-    to.SGD([p], lr=1.0).step()
-    assert (p == -1).all()
-
-
-@pytest.mark.parametrize(
-    "wrong, error, words",
-    [
-        (lambda p: to.SGD([p], lr=-0.1), ValueError, "lr.*-0.1"),
-        (lambda p: to.Adam([p], weight_decay=-1), ValueError, "weight_decay.*-1"),
-        (lambda p: to.Adam([p], betas=(0.9, 1.0)), ValueError, "betas.*1.0"),
-        (lambda p: to.SGD([p], lr=0.1, nesterov=True), ValueError, "momentum"),
-        (lambda p: to.SGD([], lr=0.1), ValueError, "empty"),
-        (lambda p: to.SGD(tt.ReLU().parameters(), lr=0.1), ValueError, "empty"),
-        (lambda p: to.SGD([p, p], lr=0.1), ValueError, "twice"),
-        (lambda p: to.SGD(["weight"], lr=0.1), TypeError, "str"),
-        (
-            lambda p: to.SGD([p], lr=0.1).load_state_dict(to.SGD([p, parameter(1)], lr=0.1).state_dict()),
-            ValueError,
-            "2.*1",
-        ),
-        (lambda p: to.StepLR(p, 2), TypeError, "optimizer"),
-        (lambda p: to.StepLR(to.SGD([p]), 0), ValueError, "0"),
-        (lambda p: to.ReduceLROnPlateau(to.SGD([p]), mode="low"), ValueError, "low"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
-    with pytest.raises(error, match=words):
-        wrong(parameter(1, 1))
-
-
-def test_a_gradient_of_another_shape_is_refused():
-    p = tt.Parameter(np.zeros((2, 3)))
-    p.grad = tt.Tensor(np.zeros(3))
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3,\)"):
-        to.SGD([p], lr=0.1).step()
+# Clipping
 
 
 def test_clipping_keeps_the_direction():
-    ps = [parameter(0, 3), parameter(0, 4)]
-    length = to.clip_grad_norm_(ps, 1.0)
+    ps = [parameter(0, 3), parameter(0, 4), parameter(0)]
+
+    def clipped(limit):
+        length = float(to.clip_grad_norm_(ps, limit))
+        return [length, *(p.grad.item() for p in ps[:2])]
+
     expect(
-        "gradients 3 and 4 after clip_grad_norm_(max_norm=1)",
-        [p.grad.item() for p in ps],
-        [0.6, 0.8],
-        ([1, 1], "The direction has changed: clip by the global norm, with one factor for all."),
+        "what clip_grad_norm_(max_norm=1) returns for gradients 3, 4 and None, and what they are then",
+        lambda: clipped(1.0),
+        [5, 0.6, 0.8],
+        ([5, 1, 1], "The direction has changed: clip by the global norm, with one factor for all."),
+        ([5, 3, 4], "The gradients are as long as before: scale those that the parameters hold."),
+        (lambda found: found[0] == 1, "What is returned is the length *before* clipping."),
+        (lambda found: found[0] == 7, "The common length is the root of the sum of squares."),
+        (AttributeError, "The grad of a parameter that played no part is None: skip it."),
         see=CLIPPING,
     )
-    assert length.item() == pytest.approx(5)
-    to.clip_grad_norm_(ps, 10.0)
-    assert [p.grad.item() for p in ps] == pytest.approx([0.6, 0.8], rel=1e-5), "short gradients stay as they are"
-    to.clip_grad_value_(ps, 0.7)
-    assert [p.grad.item() for p in ps] == pytest.approx([0.6, 0.7], rel=1e-5)
+    expect(
+        "the same again with max_norm=10",
+        lambda: clipped(10.0),
+        [1, 0.6, 0.8],
+        (lambda found: found[1] > 1, "Short gradients stay as they are: the factor is never above 1."),
+        see=CLIPPING,
+    )
 
 
 def test_a_gradient_that_overflowed_can_be_refused():
-    with pytest.raises(RuntimeError, match=r"inf|nan"):
-        to.clip_grad_norm_([parameter(0, math.inf)], 1.0, error_if_nonfinite=True)
+    p = parameter(0, math.inf)
+    expect(
+        "clip_grad_norm_ of an infinite gradient, error_if_nonfinite=True",
+        lambda: float(to.clip_grad_norm_([p], 1.0, error_if_nonfinite=True)),
+        RuntimeError,
+        "Ask whether the length is finite before anything is scaled.",
+        see=CLIPPING,
+    )
+    q = parameter(0, 8)
+    expect(
+        "the gradient 8 of a single parameter after clip_grad_norm_(parameter, 2)",
+        lambda: (to.clip_grad_norm_(q, 2.0), q.grad.item())[1],
+        2,
+        (TypeError, "One parameter may be given instead of several."),
+        see=CLIPPING,
+    )
 
 
-def test_gradients_of_xor_by_hand_agree_with_the_referee():
-    network, x, wanted = to.xor_case()
-    to.xor_gradients_by_hand(network, x, wanted)
-    for name, p in network.named_parameters():
+def test_clipping_by_value():
+    ps = [parameter(0, 0.6), parameter(0, -0.8)]
+    expect(
+        "gradients 0.6 and -0.8 after clip_grad_value_(0.7)",
+        lambda: (to.clip_grad_value_(ps, 0.7), [p.grad.item() for p in ps])[1],
+        [0.6, -0.7],
+        see=CLIPPING,
+    )
+
+
+# XOR by hand
+
+
+def test_gradients_of_xor_by_hand():
+    w1, b1, w2, b2 = (
+        np.sin(np.arange(math.prod(shape)) + 2.0 * number + 1).reshape(shape)
+        for number, shape in enumerate([(4, 2), (4,), (1, 4), (1,)])
+    )
+    x, target = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0.0], [1], [1], [0]])
+    h = np.tanh(x @ w1.T + b1)
+    z = h @ w2.T + b2
+    g_z = (1 / (1 + np.exp(-z)) - target) / 4
+    g_a = (g_z @ w2) * (1 - h * h)
+    straight = g_z @ w2
+    network, inputs, answers = to.xor_case()
+    loss = float((np.log(1 + np.exp(z)) - target * z).mean())
+    expect(
+        "what xor_gradients_by_hand(network, x, wanted) returns for the saved case",
+        lambda: to.xor_gradients_by_hand(network, inputs, answers),
+        loss,
+        (4 * loss, "The loss is the mean over the four examples."),
+        see=XOR,
+    )
+    wanted = {
+        "0.weight": (g_a.T @ x, straight.T @ x),
+        "0.bias": (g_a.sum(0), straight.sum(0)),
+        "2.weight": (g_z.T @ h, g_z.T @ (x @ w1.T + b1)),
+        "2.bias": (g_z.sum(0), None),
+    }
+    parameters = dict(network.named_parameters())
+    for name, (gradient, without_tanh) in wanted.items():
         expect(
             f"gradient by hand of {name}",
-            p.grad,
-            tt.slope(lambda: tt.binary_cross_entropy_with_logits(network(x), wanted), p),
+            lambda: parameters[name].grad,
+            gradient,
+            (4 * gradient, "Four times too large: the loss is a mean over N = 4 examples."),
+            (-gradient, "The sign is wrong: what the network believes, minus what is wanted."),
+            (without_tanh, "The tanh is missing: its slope is 1 - h * h, and the second layer sees h."),
+            (gradient.T, "It has the shape of the transpose."),
             "A term of the chain rule is missing, or has the wrong sign.",
-            see="XOR, with gradients by hand",
+            see=XOR,
             tolerance=1e-6,
         )
 
 
-def test_xor_is_learned_by_hand():
-    tt.manual_seed(0)
-    losses = to.train_xor_by_hand(lambda p: to.Adam(p, lr=0.05), steps=300)[1]
-    assert losses[-1] < 0.1 < losses[0]
+def test_gradients_by_hand_leave_the_network_as_it_was():
+    network, x, wanted = to.xor_case()
+
+    def same():
+        before = [p.tolist() for p in network.parameters()]
+        to.xor_gradients_by_hand(network, x, wanted)
+        once = [p.grad.tolist() for p in network.parameters()]
+        to.xor_gradients_by_hand(network, x, wanted)
+        twice = [p.grad.tolist() for p in network.parameters()]
+        return [before == [p.tolist() for p in network.parameters()], once == twice]
+
+    expect(
+        "after xor_gradients_by_hand: are the weights what they were, and are the gradients the same a second time?",
+        same,
+        [True, True],
+        ([True, False], "Gradients are put in place of old ones here, not added to them."),
+        ([False, True], "Fill in gradients only: the step is the optimizer's."),
+        see=XOR,
+    )
 
 
-def rates(schedule, steps):
-    result = []
-    for _ in range(steps):
-        result.append(schedule.get_last_lr()[0])
-        schedule.step()
-    return result
+# Exercises
 
 
-@pytest.mark.parametrize(
-    "make, wanted",
-    [
-        (lambda o: to.StepLR(o, 2, 0.5), [1, 1, 0.5, 0.5, 0.25]),
-        (lambda o: to.MultiStepLR(o, [1, 3], 0.1), [1, 0.1, 0.1, 0.01, 0.01]),
-        (lambda o: to.ExponentialLR(o, 0.5), [1, 0.5, 0.25, 0.125, 0.0625]),
-        (lambda o: to.LambdaLR(o, lambda step: 1 / (1 + step)), [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]),
-        (lambda o: to.LinearLR(o, 0.5, total_iters=2), [0.5, 0.75, 1, 1, 1]),
-        (lambda o: to.CosineAnnealingLR(o, 4), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]),
+def test_lion():
+    expect(
+        "two weights after each of three steps of Lion(lr=0.1)",
+        three_steps(lambda p: to.Lion(p, lr=0.1)),
+        lion(),
+        (lion(lr=-0.1), "The loss rose: step against the sign."),
+        (lion(betas=(0.99, 0.9)), "The betas are swapped: the first is that of the step."),
+        (lion(early=True), "The step uses the old momentum; what comes in now joins it afterwards."),
+        see="Exercises",
+    )
+    expect(
+        "two weights after each of three steps of Lion(lr=0.1, betas=(0.5, 0.75), weight_decay=0.5)",
+        three_steps(lambda p: to.Lion(p, lr=0.1, betas=(0.5, 0.75), weight_decay=0.5)),
+        lion(betas=(0.5, 0.75), decay=0.5),
         (
-            lambda o: to.SequentialLR(o, [to.LinearLR(o, 0.5, total_iters=2), to.StepLR(o, 1, 0.1)], [2]),
-            [0.5, 0.75, 1, 0.1, 0.01],
+            lion(betas=(0.5, 0.75)),
+            "The weight decay has no effect: it acts on the weight, by the factor 1 - lr * decay.",
         ),
-    ],
-)
-def test_schedules(make, wanted):
-    schedule = make(to.SGD([parameter(0)], lr=1.0))
-    expect(f"five rates of {type(schedule).__name__}", lambda: rates(schedule, 5), wanted, see="Staircases and slides")
-
-
-def test_a_plateau_lowers_the_rate():
-    optimizer = to.SGD([parameter(0)], lr=1.0)
-    schedule = to.ReduceLROnPlateau(optimizer, patience=1)
-    for metric in (5, 4, 4, 4):
-        schedule.step(metric)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
-
-
-def test_a_restored_schedule_goes_on():
-    first, second = (to.OneCycleLR(to.SGD([parameter(0)], momentum=0.9), max_lr=1.0, total_steps=10) for _ in range(2))
-    rates(first, 3)
-    second.load_state_dict(first.state_dict())
-    assert rates(first, 6) == rates(second, 6)
-
-
-def test_exercises():
-    first, second, unused = parameter(1, 3), parameter(1, -0.001), parameter(1)
+        (lion(decay=0.5), "The betas have no effect."),
+        see="Exercises",
+    )
+    first, second = parameter(1, 3), parameter(1, -0.001)
     expect(
         "Lion(lr=0.25).step() with gradients 3 and -0.001: the changes",
         lambda: moved(to.Lion([first, second], lr=0.25), first, second),
         [-0.25, 0.25],
+        "The sign alone says where to, the rate alone how far.",
+        see="Exercises",
+    )
+
+
+def test_gradient_norm():
+    ps = [parameter(1, 3), parameter(1), tt.Parameter(np.zeros((2, 2)))]
+    ps[2].grad = tt.Tensor(np.array([[0.0, -4.0], [12.0, 0.0]]))
+    expect(
+        "gradient_norm of the gradients [3], None and [[0, -4], [12, 0]]",
+        lambda: to.gradient_norm(ps),
+        13,
+        (3 + math.sqrt(160), "Not the sum of the lengths: the root of the sum of all squares."),
+        (169, "The root is missing."),
+        (19, "The length is the root of the sum of squares, not the sum of sizes."),
+        (AttributeError, "The grad of a parameter that played no part is None: it counts as zero."),
+        (TypeError, "The grad of a parameter that played no part is None: it counts as zero."),
+        see="Exercises",
+    )
+
+
+def test_average_weights():
+    states = [{"w": tt.Tensor([1, 2]), "b": tt.Tensor([[4]])}, {"w": tt.Tensor([3, 6]), "b": tt.Tensor([[5]])}]
+    average = {}
+
+    def names():
+        average.update(to.average_weights(states))
+        return sorted(average)
+
+    expect(
+        "average_weights of {w: [1, 2], b: [[4]]} and {w: [3, 6], b: [[5]]}: its names",
+        names,
+        ["b", "w"],
         see="Exercises",
     )
     expect(
-        "gradient_norm of gradients 3, -0.001 and None",
-        lambda: to.gradient_norm([first, second, unused]),
-        3,
+        "its w",
+        lambda: average["w"],
+        [2, 4],
+        ([4, 8], "That is the sum: divide by the number of dictionaries."),
         see="Exercises",
     )
-    states = [{"w": tt.Tensor([1, 2])}, {"w": tt.Tensor([3, 6])}]
-    expect("average_weights of [1, 2] and [3, 6]", lambda: to.average_weights(states)["w"], [2, 4], see="Exercises")
-    with pytest.raises(ValueError, match="names"):
-        to.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}])
+    expect("its b", lambda: average["b"], [[4.5]], see="Exercises")
+    expect(
+        "the first dictionary's w, afterwards",
+        lambda: states[0]["w"],
+        [1, 2],
+        "It was added up in place: a state dictionary shares memory with its network.",
+        see="Exercises",
+    )
+    expect(
+        "average_weights of dictionaries with the names w and v",
+        lambda: sorted(to.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}])),
+        ValueError,
+        (KeyError, "Compare the names first, and say what is wrong with a ValueError."),
+        (["w"], "The second dictionary has no w: compare the names first."),
+        see="Exercises",
+    )

@@ -260,7 +260,8 @@ class Optimizer(Saved):
                 parameter.grad = None
 
     def step(self) -> None:  # exercise
-        """Change every parameter that has a gradient, in place."""
+        """Change every parameter that has a gradient, in place, and count its steps. Raises ValueError for a gradient
+        of another shape."""
         jobs, size = [], 0
         for group in self.param_groups:
             for parameter in group["params"]:
