@@ -1,0 +1,147 @@
+"""A learner's file of a chapter, as text: which exercises are written, and its code with the others filled in.
+
+Nothing of it runs in this process."""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tt_tito import course, swap
+from tt_tito.curriculum import Chapter
+from tt_tito.exercises import exercises, functions, graft_tree, unwritten
+
+__all__ = ["PARSING", "Submission", "Unreadable"]
+
+LARGEST = 1 << 20  # bytes of a file
+PARSING = threading.RLock()  # Python 3.11 can make syntax trees in one thread at a time
+
+
+class Unreadable(Exception):
+    """A file that cannot be run as it is; says why."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A learner's file, and the chapter that it is to be."""
+
+    chapter: Chapter
+    file: Path
+
+    @cached_property
+    def text(self) -> str:
+        """The text of the file. Unreadable if it is no Python."""
+        data = self.file.read_bytes()
+        if len(data) > LARGEST:
+            raise Unreadable(f"{self.file.name} is {len(data):,} bytes long; a chapter has less than {LARGEST:,}.")
+        with self._reading():
+            text = data.decode("utf-8-sig").replace("\r\n", "\n")
+            compile(text, self.file.name, "exec", dont_inherit=True)
+            return text
+
+    @cached_property
+    def reference(self) -> str:
+        """The text of the chapter as the course has it."""
+        return course.reference(self.chapter).read_text(encoding="utf-8")
+
+    @cached_property
+    def exercises(self) -> list[str]:
+        """The names of the chapter's exercises, in the order of its text."""
+        with self._reading():
+            return [exercise.name for exercise in exercises(self.reference)]
+
+    @cached_property
+    def written(self) -> list[str]:
+        """The exercises that the learner has written."""
+        with self._reading():
+            missing = unwritten(self.text, self.exercises)
+            return [name for name in self.exercises if name not in missing]
+
+    def code(self, kept: Collection[str]) -> tuple[bytes, list[int]]:
+        """The marshalled code of the file with all exercises but the `kept` ones from the reference, and the lines
+        which that code is said to stand on. Unreadable if the file lacks a name that others need."""
+        with self._reading():
+            tree, donor = ast.parse(self.text), ast.parse(self.reference)
+            filled = [name for name in self.exercises if name not in kept]
+            for name in filled:
+                if name not in functions(tree):
+                    self._insert(name, tree, donor)
+            graft_tree(tree, donor, filled)
+            nodes = functions(tree)
+            for name in filled:
+                _move(nodes[name].body, nodes[name].lineno)
+            return self._compiled(tree), [nodes[name].lineno for name in filled]
+
+    def code_in_the_reference(self, kept: Collection[str]) -> tuple[bytes, list[int]]:
+        """The same the other way round: the reference's file, with the `kept` exercises from the learner's."""
+        with self._reading():
+            tree = ast.parse(self.reference)
+            _move(tree.body, 1)
+            graft_tree(tree, ast.parse(self.text), kept)
+            return self._compiled(tree), [1]
+
+    def _compiled(self, tree: ast.Module) -> bytes:
+        """The code of a tree that has the names which others need of the chapter."""
+        loader = _Tree(self.chapter.module, str(self.file))
+        loader.tree = tree
+        return marshal.dumps(loader.get_code(self.chapter.module))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Unreadable for everything that Python or the course has against a text."""
+        name = self.file.name
+        with PARSING:
+            try:
+                yield
+            except swap.SwapError as error:
+                raise Unreadable(f"{name} stands in for {str(error).partition(' stands in for ')[2]}") from None
+            except SyntaxError as error:
+                line = f"\n    {error.text.strip()[:100]}" if error.text else ""
+                raise Unreadable(f"{name}, line {error.lineno or 1} is not Python: {error.msg}.{line}") from None
+            except (ValueError, RecursionError, MemoryError, SystemError) as error:
+                raise Unreadable(f"{name} is not Python: {error or type(error).__name__}.") from None
+
+    def _insert(self, name: str, tree: ast.Module, donor: ast.Module) -> None:
+        """Put a function that the learner's file lacks behind the one that it follows in the reference."""
+        owner, _, own = name.rpartition(".")
+        places, donors = _block(tree, owner), _block(donor, owner)
+        if places is None or donors is None:
+            raise Unreadable(f"{self.file.name} lacks the class {owner}, to which the exercise {name} belongs.")
+        known = [getattr(node, "name", None) for node in donors]
+        before = set(known[: known.index(own)]) - {None}
+        places_before = [index for index, node in enumerate(places) if getattr(node, "name", None) in before]
+        places.insert(places_before[-1] + 1 if places_before else 0, donors[known.index(own)])
+
+
+class _Tree(swap.StandIn):
+    """Compiles a tree instead of a file, after the look at its names that every stand-in gets."""
+
+    tree: ast.Module
+
+    def parse(self) -> ast.Module:
+        """The tree."""
+        return self.tree
+
+
+def _move(body: Iterable[ast.stmt], line: int) -> None:
+    """Say of statements, and all that is in them, that they stand on one line."""
+    for node in (inner for statement in body for inner in ast.walk(statement)):
+        if hasattr(node, "lineno"):
+            vars(node).update(lineno=line, end_lineno=line, col_offset=0, end_col_offset=0)
+
+
+def _block(tree: ast.Module, owner: str) -> list[ast.stmt] | None:
+    """The statements of a module or of one of its classes; None if there is no such class."""
+    node: ast.Module | ast.ClassDef = tree
+    for part in owner.split(".") if owner else ():
+        inner = [child for child in node.body if isinstance(child, ast.ClassDef) and child.name == part]
+        if not inner:
+            return None
+        node = inner[-1]
+    return node.body

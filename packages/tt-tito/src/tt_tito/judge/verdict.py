@@ -1,0 +1,154 @@
+"""The verdict on a run: every value that was recorded has to have come, in its place, and to be what is wanted.
+
+Nothing that the child says can make it better; an exception, an event too many or too few, an early end make it
+worse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tt_tito.judge.recording import Check, Recording
+from tt_tito.judge.sandbox import Limits, Run
+from tt_tito.judge.values import decode
+
+__all__ = ["Verdict", "judge"]
+
+LONGEST = 1_500  # characters of a message
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """passed, failed, error, timeout, memory or crashed; what is to be said; how many values were right until then."""
+
+    status: str
+    message: str
+    right: int
+
+
+@dataclass
+class _Test:
+    """What a child has sent of one test."""
+
+    name: str
+    checks: list[tuple[str, Any]] = field(default_factory=list)
+    ended: bool = False
+    error: Any = None
+
+
+class _Wrong(Exception):
+    """The first thing that is wrong: a status and a message."""
+
+
+def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict:
+    """The verdict on what a run of a recording's tests on a file has sent."""
+    right = 0
+    try:
+        for _ in _right_values(recording, run, limits, file):
+            right += 1
+    except _Wrong as wrong:
+        status, message = wrong.args
+        return Verdict(status, _clean(message), right)
+    return Verdict("passed", "", right)
+
+
+def _right_values(recording: Recording, run: Run, limits: Limits, file: Path) -> Iterator[Check]:
+    """The checks that are met, one after the other. _Wrong at the first that is not."""
+    tests, others = _sent(run)
+    if "import" not in others:
+        raise _ending(run, limits, f"Importing {file.name}")
+    if others["import"] is not None:
+        raise _Wrong(_status(others["import"], "error"), f"Importing {file.name} raised {others['import']}.")
+    if "collect" in others:
+        raise _Wrong(_status(others["collect"]), f"Preparing the tests raised {others['collect']}.")
+    tests = [test for test in tests if test.name in recording.tests]
+    for position, (name, due) in enumerate(recording.tests.items()):
+        test = tests[position] if position < len(tests) else _Test(name)
+        if test.name != name:
+            raise _Wrong("failed", f"{test.name} ran where {name} was due.")
+        yield from _right_in(test, due, run, limits)
+    if "changed" in others:
+        raise _Wrong("failed", f"{others['changed']} was replaced by something else: leave it as it is.")
+    if run.end != "done":
+        raise _ending(run, limits, file.name)
+
+
+def _sent(run: Run) -> tuple[list[_Test], dict[str, Any]]:
+    """What a child has sent of each test, and of no test."""
+    tests: list[_Test] = []
+    others: dict[str, Any] = {}
+    try:
+        for event in run.events:
+            match event:
+                case ["test", str(name)]:
+                    tests.append(_Test(name))
+                case ["check", str(call), value]:
+                    tests[-1].checks.append((call, decode(value)))
+                case ["end", error]:
+                    tests[-1].ended, tests[-1].error = True, decode(error)
+                case ["import" | "collect" | "changed" as kind, value]:
+                    others[kind] = decode(value)
+                case _:
+                    raise ValueError
+    except (ValueError, IndexError):
+        run.end = "forged"
+    return tests, others
+
+
+def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterator[Check]:
+    """The checks of one test that are met."""
+    for index, check in enumerate(due):
+        see = f'See "{check.see}".'
+        if index < len(test.checks):
+            call, outcome = test.checks[index]
+            if call != check.call:
+                raise _Wrong("failed", f"The test came to {call}, where {check.call} was due.\n{see}")
+            said = check.complaint(outcome)
+            if said is not None:
+                raise _Wrong(_status(outcome), said)
+            yield check
+        elif test.error is not None:
+            raise _Wrong(_status(test.error), f"On the way to {check.call}: {test.error}.\n{see}")
+        elif test.ended:
+            raise _Wrong("failed", f"The test ended before it came to {check.call}.\n{see}")
+        else:
+            raise _ending(run, limits, check.call, see)
+    title = test.name.rpartition("::")[2].replace("_", " ")
+    see = f'See "{due[-1].see}".' if due else ""
+    if len(test.checks) > len(due):
+        raise _Wrong("failed", f"The {title} went on where it should have ended.\n{see}")
+    if test.error is not None:
+        raise _Wrong(_status(test.error), f"The {title} raised {test.error}.\n{see}")
+    if not test.ended:
+        raise _ending(run, limits, f"The {title}", see)
+
+
+def _status(raised: Any, otherwise: str = "failed") -> str:
+    return "memory" if "builtins.MemoryError" in getattr(raised, "kinds", ()) else otherwise
+
+
+def _ending(run: Run, limits: Limits, what: str, see: str = "") -> _Wrong:
+    """What is wrong where a run came to an end during `what`."""
+    end, _, detail = run.end.partition(" ")
+    status, said = {
+        "done": ("failed", "was left out"),
+        "timeout": ("timeout", f"did not end within {limits.seconds:g} seconds"),
+        "memory": ("memory", f"took more than {limits.memory / (1 << 30):g} GB of memory"),
+        "forged": ("failed", "wrote into the channel on which the values are sent to be judged"),
+        "flood": ("failed", "sent more than can be judged"),
+        "closed": ("crashed", "closed the channel on which the values are sent to be judged"),
+        "exit": ("crashed", f"ended Python with exit status {detail}"),
+        "signal": ("timeout" if detail == "SIGXCPU" else "crashed", f"crashed Python ({detail})"),
+    }[end]
+    return _Wrong(status, f"{what} {said}.\n{see}")
+
+
+def _clean(message: str) -> str:
+    """A message of at most twelve lines without what is another at each run: addresses, the scratch folder's name."""
+    message = re.sub(r"0x[0-9a-fA-F]{4,}", "0x...", message)
+    message = re.sub(r"[^\s'\"]*tito-\w{8}", "scratch", message)
+    lines = [line.rstrip() for line in message.strip().splitlines()]
+    return "\n".join([*lines[:11], lines[-1]] if len(lines) > 12 else lines)[:LONGEST]
