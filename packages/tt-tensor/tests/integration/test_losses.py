@@ -331,10 +331,10 @@ def test_performance_the_referee_asks_in_proportion():
 
 
 def test_performance_60_steps_of_descent_leave_nothing_behind():
-    x, layer = tt.Tensor(np.sin(np.arange(8000.0)).reshape(2000, 4)), with_fixed_weights(tt.Linear(4, 1))
+    x, layer = tt.Tensor(np.sin(np.arange(80_000.0)).reshape(20_000, 4)), with_fixed_weights(tt.Linear(4, 1))
 
     def held(steps):
-        tt.descend(layer, lambda: tt.mse_loss(layer(x), tt.zeros(2000, 1).double()), rate=0.01, steps=steps)
+        tt.descend(layer, lambda: tt.mse_loss(layer(x), tt.zeros(20_000, 1).double()), rate=0.01, steps=steps)
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -342,12 +342,12 @@ def test_performance_60_steps_of_descent_leave_nothing_behind():
         tracemalloc.start()
         try:
             settled = held(10)
-            return (held(60) - settled) / (2000 * 8)
+            return (held(60) - settled) / (20_000 * 8)
         finally:
             tracemalloc.stop()
 
     expect(
-        "what 60 steps of descent on 2,000 points leave in memory, by the size of the answers of one pass",
+        "what 60 steps of descent on 20,000 points leave in memory, by the size of the answers of one pass",
         left,
         between(-10, 2),
         (lambda ratio: ratio > 2, "Something is kept for each pass: only the losses, as numbers, go into the history."),

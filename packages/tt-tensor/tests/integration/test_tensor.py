@@ -320,13 +320,13 @@ def test_performance_memory_is_that_of_the_results():
 
 
 def test_performance_nothing_is_left_behind_over_60_steps():
-    x, weight = tt.ones(100, 50), tt.ones(50, 20)
+    x, weight = tt.ones(500, 50), tt.ones(50, 200)  # large beside what Python itself keeps to be used again
 
     def step():
         nonlocal weight
         with tt.meter():
-            result = (1 - x @ weight / 3).reshape(20, 100)
-        weight -= 0.001 * (x.T @ result.reshape(100, 20))
+            result = (1 - x @ weight / 3).reshape(200, 500)
+        weight -= 0.001 * (x.T @ result.reshape(500, 200))
         return tt.operations_of(lambda: (result == result.transpose().transpose()).sum())
 
     def held():
@@ -339,7 +339,7 @@ def test_performance_nothing_is_left_behind_over_60_steps():
         tracemalloc.start()
         try:
             settled = held()
-            return (held() - settled) / (100 * 20 * 4)
+            return (held() - settled) / (500 * 200 * 4)
         finally:
             tracemalloc.stop()
 
