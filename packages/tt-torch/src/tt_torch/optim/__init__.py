@@ -1,0 +1,8 @@
+"""Chapter 06 on PyTorch: what stands in for tt_optim."""
+
+from .optimizers import *
+from .optimizers import __all__ as _optimizers
+from .schedulers import *
+from .schedulers import __all__ as _schedulers
+
+__all__ = [*_optimizers, *_schedulers]

@@ -1,0 +1,140 @@
+"""Chapter 06 on PyTorch: torch.optim, and the chapter's experiments with PyTorch's autograd."""
+
+from __future__ import annotations
+
+
+import numpy as np
+import torch
+from torch import optim
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.utils._pytree import tree_map_only
+
+from tt_tensor import Parameter, Tensor, binary_cross_entropy_with_logits, xor_network, xor_points
+
+Optimizer = optim.Optimizer
+
+
+class Saved:
+    """An optimizer whose `state_dict` is a copy, of tensors of the course; PyTorch's shares memory."""
+
+    def state_dict(self):
+        return tree_map_only(torch.Tensor, Tensor, super().state_dict())
+
+
+class SGD(Saved, optim.SGD):
+    """torch.optim.SGD."""
+
+
+class Adagrad(Saved, optim.Adagrad):
+    """torch.optim.Adagrad."""
+
+
+class RMSprop(Saved, optim.RMSprop):
+    """torch.optim.RMSprop."""
+
+
+class Adam(Saved, optim.Adam):
+    """torch.optim.Adam."""
+
+
+class AdamW(Saved, optim.AdamW):
+    """torch.optim.AdamW."""
+
+
+class Lion(Saved, optim.Optimizer):
+    """Steps by the sign of a mixture of momentum and gradient; weight decay as in AdamW."""
+
+    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(torch.lerp(p.grad, momentum, group["betas"][0]).sign_(), alpha=group["lr"])
+                momentum.lerp_(p.grad, 1 - group["betas"][1])
+
+
+def gradient_norm(parameters):
+    """The Euclidean length of all gradients taken together."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
+
+
+def average_weights(states):
+    """The mean of several state dictionaries with the same names. Raises ValueError if the names differ."""
+    if len({tuple(state) for state in states}) != 1:
+        raise ValueError("the state dictionaries have different names, or there are none")
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
+# ## What the chapter tells
+
+
+def valley(x, y):
+    """100 times steeper in y than in x."""
+    return 0.5 * (x * x + 100 * y * y)
+
+
+def rosenbrock(x, y):
+    """Rosenbrock's banana."""
+    return (1 - x) ** 2 + 100 * (y - x * x) ** 2
+
+
+def rosenbrock_gradient(x, y):
+    """The slopes of rosenbrock in x and y, by autograd."""
+    point = Tensor(np.array([x, y]), requires_grad=True)
+    return torch.autograd.grad(rosenbrock(*point), point)[0].numpy()
+
+
+def walk(make, start=(-1.2, 1.0), steps=200):
+    """The path of an optimizer on rosenbrock, shape (steps + 1, 2)."""
+    point = Parameter(np.array(start))
+    optimizer, path = make([point]), [point.numpy().copy()]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        rosenbrock(*point).backward()
+        optimizer.step()
+        path.append(point.numpy().copy())
+    return np.array(path)
+
+
+def adam_by_formula(p, g, m, v, t, lr=1e-3):
+    """One step of Adam as the paper writes it; new arrays for p, m and v."""
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    return p - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
+
+
+def xor_gradients_by_hand(network, x, wanted):
+    """Fill `.grad` of the parameters of an xor_network; returns the loss. By autograd, since this is PyTorch."""
+    network.zero_grad()
+    loss = binary_cross_entropy_with_logits(network(x), wanted)
+    loss.backward()
+    return loss.item()
+
+
+def xor_case():
+    """An xor_network with fixed float64 weights, inputs and answers."""
+    network = xor_network().double()
+    for number, parameter in enumerate(network.parameters()):
+        parameter.data = np.sin(np.arange(parameter.numel()) + 2.0 * number + 1).reshape(parameter.shape)
+    x, wanted = xor_points()
+    return network, x.double(), wanted.double()
+
+
+def train_xor_by_hand(make, steps=500):
+    """Train an xor_network; the network and its losses."""
+    network, points = xor_network(), xor_points()
+    optimizer, losses = make(network.parameters()), []
+    for _ in range(steps):
+        losses.append(xor_gradients_by_hand(network, *points))
+        optimizer.step()
+    return network, losses
+
+
+__all__ = [
+    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_by_formula", "average_weights",
+    "clip_grad_norm_", "clip_grad_value_", "gradient_norm", "rosenbrock", "rosenbrock_gradient", "train_xor_by_hand",
+    "valley", "walk", "xor_case", "xor_gradients_by_hand",
+]
