@@ -84,7 +84,13 @@ def test_sigmoid_far_from_zero():
         (lambda y: np.isinf(y).any(), overflow),
         see="Smooth relatives of ReLU",
     )
-    assert tt.elu(tt.Tensor([1000.0])).item() == 1000
+    expect(
+        "elu([-1000, 1000])",
+        lambda: tt.elu(tt.Tensor([-1000, 1000])),
+        [-1, 1000],
+        (lambda y: not np.isfinite(y).all(), "exp(1000) overflows: raise e to the negative numbers only."),
+        see="ReLU",
+    )
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -96,7 +102,13 @@ def test_each_function_is_its_formula(name):
         see="The witness",
         tolerance=1e-10,
     )
-    assert getattr(tt, name)(tt.Tensor([1, 2])).dtype == tt.float32
+    expect(
+        f"dtype of {name}(Tensor([1, 2]))",
+        lambda: str(getattr(tt, name)(tt.Tensor([1, 2])).dtype),
+        "float32",
+        ("float64", "A constant in float64 has made an array of all: numbers of Python's own do not."),
+        see="The witness",
+    )
 
 
 def test_relus_slope_is_a_mask():
@@ -151,9 +163,25 @@ def test_softmax_rows_sum_to_one():
         ),
         see=SOFTMAX,
     )
-    for dim in (0, 1):
-        assert np.allclose(tt.softmax(tt.randn(3, 4), dim=dim).sum(dim).numpy(), 1) and np.allclose(
-            tt.log_softmax(tt.randn(3, 4), dim=dim).exp().sum(dim).numpy(), 1
+    x = np.sin(np.arange(12.0)).reshape(3, 4)
+    for dim in (0, 1, -1):
+        e = np.exp(x)
+        wanted = e / e.sum(axis=dim, keepdims=True)
+        also = "The answer has the shape of x, and along `dim` it sums to 1."
+        expect(
+            f"softmax of a (3, 4) tensor, dim={dim}",
+            lambda: tt.softmax(tt.Tensor(x), dim=dim),
+            wanted,
+            also,
+            see=SOFTMAX,
+        )
+        expect(
+            f"log_softmax of a (3, 4) tensor, dim={dim}",
+            lambda: tt.log_softmax(tt.Tensor(x), dim=dim),
+            np.log(wanted),
+            (wanted, "These are the probabilities; their logarithms are wanted."),
+            also,
+            see=SOFTMAX,
         )
 
 
@@ -183,28 +211,47 @@ def test_softmax_backward_is_the_derivative_times_a_vector():
     )
 
 
-@pytest.mark.parametrize(
-    "wrong, error, words",
-    [
-        (lambda x: tt.softmax(x, dim=2), IndexError, r"dimension 2.*\(2, 3\)"),
-        (lambda x: tt.gelu(x, approximate="sigmoid"), ValueError, "sigmoid"),
-        (lambda x: tt.softmax_with_temperature(x, 0), ValueError, "0"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
-    with pytest.raises(error, match=words):
-        wrong(tt.zeros(2, 3))
+def test_the_softmax_of_nothing_possible():
+    low = -np.inf
+    expect(
+        "softmax([-inf, 0, 0]): what is impossible has probability 0",
+        lambda: tt.softmax(tt.Tensor([low, 0, 0]), dim=0),
+        [0, 0.5, 0.5],
+        see=SOFTMAX,
+    )
+
+
+def test_what_cannot_be_meant_is_refused():
+    x = tt.zeros(2, 3)
+    expect("softmax of a (2, 3) tensor, dim=2", lambda: tt.softmax(x, dim=2), IndexError, see="Errors you will meet")
+    expect(
+        'gelu(x, approximate="sigmoid")',
+        lambda: tt.gelu(x, approximate="sigmoid"),
+        ValueError,
+        'There are two forms, "none" and "tanh"; refuse any other by name.',
+        see="Errors you will meet",
+    )
 
 
 def test_two_layers_with_a_step_between_them_solve_xor():
-    x, wanted = tt.xor_points()
-    hidden = tt.step(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0.5, 1.5]))
-    assert (tt.step(hidden @ tt.Tensor([[1], [-1]]) - 0.5) == wanted).all()
+    x, _ = tt.xor_points()
+
+    def answers():
+        hidden = tt.step(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0.5, 1.5]))
+        return tt.step(hidden @ tt.Tensor([[1], [-1]]) - 0.5).reshape(-1)
+
+    expect("two layers with a step between them, of the four points", answers, [0, 1, 1, 0], see="The hurt")
 
 
 def test_exercises():
     x = tt.Tensor([-9, -3, 0, 9])
-    expect("hard_sigmoid([-9, -3, 0, 9])", lambda: tt.hard_sigmoid(x), [0, 0, 0.5, 1], see="Exercises")
+    expect(
+        "hard_sigmoid([-9, -3, 0, 9])",
+        lambda: tt.hard_sigmoid(x),
+        [0, 0, 0.5, 1],
+        ([-1, 0, 0.5, 2], "The line goes on beyond 0 and 1: cut it off there."),
+        see="Exercises",
+    )
     expect(
         "log_sigmoid([-1000, 0])",
         lambda: tt.log_sigmoid(tt.Tensor([-1000, 0])),
@@ -215,6 +262,21 @@ def test_exercises():
     expect(
         "softmax_with_temperature([0, 2], 2)",
         lambda: tt.softmax_with_temperature(tt.Tensor([0, 2]), 2.0),
-        tt.softmax(tt.Tensor([0, 1]), dim=0),
+        [1 / (1 + math.e), math.e / (1 + math.e)],
+        ([1 / (1 + math.exp(4)), 1 / (1 + math.exp(-4))], "x was multiplied by the temperature: divide by it."),
         see="Exercises",
     )
+    expect(
+        "softmax_with_temperature of a (2, 2) tensor, along its last dimension",
+        lambda: tt.softmax_with_temperature(tt.Tensor([[0, 0], [0, 3]]), 3.0),
+        [[0.5, 0.5], [1 / (1 + math.e), math.e / (1 + math.e)]],
+        see="Exercises",
+    )
+    for temperature in (0, -1):
+        expect(
+            f"softmax_with_temperature([0, 2], {temperature})",
+            lambda: tt.softmax_with_temperature(tt.Tensor([0, 2]), temperature),
+            ValueError,
+            "Nothing can be divided by such a temperature: refuse it.",
+            see="Exercises",
+        )
