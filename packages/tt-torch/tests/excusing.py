@@ -52,7 +52,7 @@ def pytest_runtest_setup(item):
 def pytest_runtest_logreport(report):
     tests[running[-1]] += report.when == "call"
     if report.failed:
-        failures[report.nodeid] = report.longreprtext
+        failures[report.nodeid] = f"{report.nodeid}: {report.longrepr.reprcrash.message}"
 
 
 def pytest_collectreport(report):

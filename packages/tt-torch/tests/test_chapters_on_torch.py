@@ -33,7 +33,7 @@ def run(*arguments, **environment):
     )
 
 
-def tested(folder, files, excuses):
+def judged(folder, files, excuses):
     """What came out of test files on PyTorch."""
     out = folder / "outcome.json"
     options = ["-q", "--noconftest", "-p", "excusing", "-p", "no:cacheprovider", "-c", ROOT / "pytest.toml"]
@@ -45,7 +45,7 @@ def tested(folder, files, excuses):
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     files = [file for slug in CHAPTERS for file in FILES[slug]]
-    return tested(tmp_path_factory.mktemp("all"), files, HERE / "excuses.toml")
+    return judged(tmp_path_factory.mktemp("all"), files, HERE / "excuses.toml")
 
 
 @pytest.mark.parametrize("slug", CHAPTERS)
@@ -69,7 +69,7 @@ def test_an_excuse_that_is_not_needed_fails_the_test(tmp_path):
         encoding="utf-8",
     )
     (tmp_path / "excuses.toml").write_text("[anything]\n'ones(2).sum()' = 'no sums'", encoding="utf-8")
-    found = tested(tmp_path, [tmp_path / "test_anything.py"], tmp_path / "excuses.toml")
+    found = judged(tmp_path, [tmp_path / "test_anything.py"], tmp_path / "excuses.toml")
     assert found["tests"] == {"anything": 1}
     assert "ones(2).sum() needs no excuse, it holds on PyTorch: no sums" in str(found["failures"])
 

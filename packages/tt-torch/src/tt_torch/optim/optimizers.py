@@ -14,34 +14,39 @@ from tt_tensor import Parameter, Tensor, binary_cross_entropy_with_logits, xor_n
 Optimizer = optim.Optimizer
 
 
-class Saved:
-    """An optimizer whose `state_dict` is a copy, of tensors of the course; PyTorch's shares memory."""
+class Ours:
+    """An optimizer whose `state_dict` is a copy, of tensors of the course (PyTorch's shares memory), and whose repr is
+    one line."""
 
     def state_dict(self):
         return tree_map_only(torch.Tensor, Tensor, super().state_dict())
 
+    def __repr__(self):
+        groups = (", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)
+        return f"{type(self).__name__}({'; '.join(groups)})"
 
-class SGD(Saved, optim.SGD):
+
+class SGD(Ours, optim.SGD):
     """torch.optim.SGD."""
 
 
-class Adagrad(Saved, optim.Adagrad):
+class Adagrad(Ours, optim.Adagrad):
     """torch.optim.Adagrad."""
 
 
-class RMSprop(Saved, optim.RMSprop):
+class RMSprop(Ours, optim.RMSprop):
     """torch.optim.RMSprop."""
 
 
-class Adam(Saved, optim.Adam):
+class Adam(Ours, optim.Adam):
     """torch.optim.Adam."""
 
 
-class AdamW(Saved, optim.AdamW):
+class AdamW(Ours, optim.AdamW):
     """torch.optim.AdamW."""
 
 
-class Lion(Saved, optim.Optimizer):
+class Lion(Ours, optim.Optimizer):
     """Steps by the sign of a mixture of momentum and gradient; weight decay as in AdamW."""
 
     def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):

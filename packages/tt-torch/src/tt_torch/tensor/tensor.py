@@ -109,7 +109,8 @@ class Tensor(torch.Tensor):
         return ours(result)
 
     def __repr__(self):
-        return repr(self.as_subclass(torch.Tensor))  # functions of torch in Python want PyTorch's dtype
+        theirs = (self.detach() if self.is_leaf else self).as_subclass(torch.Tensor)
+        return repr(theirs.requires_grad_(self.requires_grad) if self.is_leaf else theirs)
 
     dtype = property(lambda self: numpy_dtype(torch.Tensor.dtype.__get__(self)))
 
