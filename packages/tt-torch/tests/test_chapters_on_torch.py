@@ -42,6 +42,26 @@ def judged(folder, files, excuses):
     return json.loads(out.read_text(encoding="utf-8"))
 
 
+UNDERNEATH = """
+import torch, tt_autograd, tt_optim, tt_tensor
+from torch.optim import lr_scheduler
+
+assert issubclass(tt_tensor.Tensor, torch.Tensor) and isinstance(tt_tensor.Linear(1, 1).weight, torch.nn.Parameter)
+assert all(primitive.native for primitive in tt_tensor.PRIMITIVES.values())
+assert tt_autograd.no_grad is torch.no_grad
+for ours, theirs in ((tt_tensor, torch.nn), (tt_optim, torch.optim), (tt_optim, lr_scheduler)):
+    names = [name for name in ours.__all__ if isinstance(getattr(theirs, name, None), type) and name != "Parameter"]
+    print(*names, *(f"not:{name}" for name in names if not issubclass(getattr(ours, name), getattr(theirs, name))))
+"""
+
+
+def test_underneath_is_pytorch():
+    process = run("-c", UNDERNEATH)
+    assert process.returncode == 0, process.stderr
+    assert "not:" not in process.stdout
+    assert {"Linear", "Sequential", "GELU", "CrossEntropyLoss", "AdamW", "OneCycleLR"} <= set(process.stdout.split())
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     files = [file for slug in CHAPTERS for file in FILES[slug]]
