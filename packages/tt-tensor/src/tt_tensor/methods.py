@@ -67,7 +67,7 @@ class Reducing:
     __slots__ = ()
 
     @numpy_names
-    def sum(self, dim=None, keepdim=False): return tt.sum(self, dim=dim, keepdim=keepdim)  # exercise
+    def sum(self, dim=None, keepdim=False): return tt.sum(self, dim=dim, keepdim=keepdim)
     @numpy_names
     def mean(self, dim=None, keepdim=False): return tt.mean(self, dim, keepdim)
     @numpy_names
