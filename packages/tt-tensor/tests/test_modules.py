@@ -1,0 +1,100 @@
+"""Modules and their initialisations, beyond what the exercises of chapter 04 ask for."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tt_tensor as tt
+from tt_tensor.teaching import between, expect
+
+LINEAR = "Linear"
+
+
+@pytest.fixture(autouse=True)
+def same_chance():
+    tt.manual_seed(0)
+
+
+def test_parts_can_be_taken_away():
+    class Net(tt.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.scale = tt.Linear(2, 3), tt.Parameter([1.0])
+
+    net = Net()
+    net.twin = net.hidden
+    assert len(list(net.parameters())) == 3
+    del net.hidden, net.twin
+    assert [name for name, _ in net.named_parameters()] == ["scale"]
+    assert all(p.requires_grad for p in tt.Linear(3, 2).parameters())
+    assert tt.Linear(4, 2, bias=False).bias is None
+
+
+def test_a_row_is_a_list():
+    model = tt.Sequential(tt.Linear(1, 1), tt.ReLU())
+    assert len(model) == 2 and isinstance(model[1], tt.ReLU)
+
+
+@pytest.mark.parametrize(
+    "wrong, error, words",
+    [
+        (lambda: tt.Linear(4, 2)(tt.zeros(5, 3)), ValueError, r"\(5, 3\).*\(2, 4\)"),
+        (lambda: tt.Linear(0, 2), ValueError, "0"),
+        (lambda: tt.Dropout(1.5), ValueError, "1.5"),
+        (lambda: tt.dropout(tt.ones(2), p=-0.5), ValueError, "-0.5"),
+        (lambda: tt.Sequential(tt.Linear(2, 2), tt.relu), TypeError, "ReLU"),
+        (lambda: tt.ReLU(inplace=True), TypeError, "inplace"),
+        (lambda: tt.Module()(1), NotImplementedError, "forward"),
+        (lambda: tt.xavier_normal_(tt.zeros(3)), ValueError, r"\(3,\)"),
+        (lambda: tt.kaiming_normal_(tt.zeros(3, 3), mode="fan"), ValueError, "fan_in"),
+        (lambda: tt.calculate_gain("cubic"), ValueError, "cubic"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
+    with pytest.raises(error, match=words):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    "init, spread",
+    [
+        (tt.xavier_normal_, math.sqrt(2 / 500)),
+        (tt.xavier_uniform_, math.sqrt(2 / 500)),
+        (tt.kaiming_normal_, math.sqrt(2 / 200)),
+        (tt.kaiming_uniform_, math.sqrt(2 / 200)),
+    ],
+)
+def test_initialisations_have_their_spread(init, spread):
+    weight = tt.zeros(300, 200)
+    assert init(weight) is weight
+    expect(
+        f"standard deviation of {init.__name__}(zeros(300, 200))",
+        weight.std().item(),
+        between(0.97 * spread, 1.03 * spread),
+        see=LINEAR,
+    )
+
+
+@pytest.mark.parametrize(
+    "module, function",
+    [
+        ("ReLU", "relu"),
+        ("LeakyReLU", "leaky_relu"),
+        ("ELU", "elu"),
+        ("Sigmoid", "sigmoid"),
+        ("Tanh", "tanh"),
+        ("Softplus", "softplus"),
+        ("GELU", "gelu"),
+        ("SiLU", "silu"),
+    ],
+)
+def test_activations_come_as_modules(module, function):
+    x = tt.randn(3, 4)
+    assert (getattr(tt, module)()(x) == getattr(tt, function)(x)).all()
+
+
+def test_options_of_modules():
+    x = tt.Tensor([[-1, 1]])
+    assert tt.LeakyReLU(0.5)(x).tolist() == [[-0.5, 1]] and np.allclose(tt.Softmax(dim=0)(x).numpy(), 1)
+    assert tt.Flatten()(tt.zeros(5, 2, 3)).shape == (5, 6) and tt.Identity()(x) is x
