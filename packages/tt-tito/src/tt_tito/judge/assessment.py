@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tt_tito.curriculum import Chapter
 from tt_tito.judge.recording import Recording, questions, record
 from tt_tito.judge.sandbox import CORES, Job, Limits, Run, run
 from tt_tito.judge.submission import Submission, Unreadable
-from tt_tito.judge.verdict import Verdict, judge
+from tt_tito.judge.verdict import Verdict, clean, judge
 
 __all__ = ["Assessment", "Mark", "assess"]
 
@@ -45,7 +45,7 @@ class Assessment:
     right: int = 0
     checks: int = 0
     stand_ins: tuple[str, ...] = ()
-    printed: str = ""
+    printed: str = field(default="", compare=False)
 
     @property
     def points(self) -> int:
@@ -78,8 +78,9 @@ class Assessment:
         return f"{self.points} of {self.out_of} exercises{rest}; {self.right} of {self.checks} checks."
 
     def as_data(self) -> dict:
-        """Everything as JSON can write it."""
+        """Everything as JSON can write it, but for what was printed, which may be another text each time."""
         data = asdict(self)
+        del data["printed"]
         return {"chapter": data.pop("chapter"), "status": data.pop("status"), "points": self.points} | {
             "out_of": self.out_of,
             "full": self.full,
@@ -128,13 +129,14 @@ class _Judging:
                     status=verdict.status,
                     right=found.right + verdict.right,
                     checks=found.checks + recording.checks,
-                    printed=run.printed,
+                    printed=clean(run.printed),
                     message=verdict.message,
                 )
                 if verdict.status != "passed":
                     return self._explained(found, recording, group) if alone else found
         except Unreadable as why:
-            return replace(found, status="error", message=str(why))
+            failed = tuple(Mark(name, "failed") for name in submission.exercises)
+            return replace(found, status="error", message=str(why), exercises=failed)
         return replace(found, exercises=self._marks(dict.fromkeys(submission.written, Verdict("passed", "", 0))))
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:

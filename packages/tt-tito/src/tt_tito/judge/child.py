@@ -38,7 +38,7 @@ from tt_tito import course, swap
 from tt_tito.judge import guard
 from tt_tito.judge.values import encode
 
-__all__ = ["BOOT", "OPTIONS", "main"]
+__all__ = ["BOOT", "CLOSED", "OPTIONS", "main"]
 
 BOOT = """
 import json, sys
@@ -51,6 +51,7 @@ OPTIONS = [  # of pytest: the tests of one file, and silence
     *("--noconftest", "--import-mode=importlib", "--assert=plain", "--capture=no"),
     *(f"-pno:{plugin}" for plugin in ("cacheprovider", "faulthandler", "junitxml", "terminal", "warnings")),
 ]
+CLOSED = 74  # the exit status that says that nothing can be sent
 Send = Callable[..., None]
 
 
@@ -76,7 +77,7 @@ def _channel(token: str) -> Send:
     """Keep standard output for the events; nobody else gets anything to read, or anywhere but standard error to write.
 
     The functions that it needs are taken now, before other code can replace them."""
-    descriptor, write, dumps = os.dup(1), os.write, json.JSONEncoder(separators=(",", ":")).encode
+    descriptor, write, leave, dumps = os.dup(1), os.write, os._exit, json.JSONEncoder(separators=(",", ":")).encode
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     for stream in (sys.stdout, sys.stderr):
@@ -84,8 +85,11 @@ def _channel(token: str) -> Send:
 
     def send(*event: Any) -> None:
         line = f"{token} {dumps(event)}\n".encode("ascii")
-        while line:
-            line = line[write(descriptor, line) :]
+        try:
+            while line:
+                line = line[write(descriptor, line) :]
+        except OSError:
+            leave(CLOSED)
 
     return send
 
@@ -144,6 +148,8 @@ class Reporter:
 
     def raised(self, error: BaseException) -> Any:
         """An exception as data; its place is in what the learner wrote, if that has anything to do with it."""
+        if isinstance(error, MemoryError):
+            guard.more_memory()  # which this takes, while the traceback still holds on to what has filled it
         raised = self.of(error, lambda file, line: file == self.file and line not in self.filled)
         place = "in the test" if raised.place.startswith(self.test) else raised.place
         return {"raised": [raised.kinds, raised.message[:2000], place]}
@@ -179,18 +185,22 @@ class Reporter:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: Any) -> Iterator[None]:
-        """Keep what would end pytest: SystemExit, KeyboardInterrupt, and what else is no Exception."""
+        """Keep what a test raises: from some exceptions pytest would make a long report, from others its end."""
         try:
             return (yield)
-        except Exception:
-            raise
         except BaseException as error:
             self.error = self.raised(error)
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
-        """Keep what ended a test, or what comes before or after it."""
+        """Keep what is raised before or after a test."""
         if call.excinfo is not None and self.error is None:
             self.error = self.raised(call.excinfo.value)
+
+    def pytest_internalerror(self, excinfo: Any) -> None:
+        """Nothing works without memory, not even pytest."""
+        if isinstance(excinfo.value, MemoryError):
+            guard.more_memory()
+            self.send("memory")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """A test has ended."""

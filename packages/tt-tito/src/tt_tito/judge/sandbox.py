@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import psutil  # type: ignore[import-untyped]
 
-from tt_tito.judge.child import BOOT
+from tt_tito.judge.child import BOOT, CLOSED
 
 __all__ = ["CORES", "Job", "Limits", "Run", "run"]
 
@@ -134,7 +134,7 @@ class Child:
 
     def _read_events(self, pipe: IO[bytes]) -> None:
         read = 0
-        with suppress(OSError, ValueError):
+        with suppress(OSError), pipe:
             while line := pipe.readline(MOST_SENT):
                 read += len(line)
                 event = self._event(line) if read <= MOST_SENT else ["flood"]
@@ -156,7 +156,7 @@ class Child:
         return event if token == self.token.encode() and isinstance(event, list) and event else ["forged"]
 
     def _read_output(self, pipe: IO[bytes]) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError), pipe:
             while data := pipe.read1(1 << 16):  # type: ignore[attr-defined]
                 self.printed = (self.printed + data)[-TAIL:]
 
@@ -175,7 +175,7 @@ class Child:
         for thread in self.threads:
             thread.join(2)
         if not self.run.end:
-            self.run.end = "closed" if status is None else _exit(status)
+            self.run.end = "closed" if status in (None, CLOSED) else _exit(status)
 
     def result(self) -> Run:
         """What there is to judge. RuntimeError if the learner's code did not even get its turn."""

@@ -37,7 +37,10 @@ class Submission:
     @cached_property
     def text(self) -> str:
         """The text of the file. Unreadable if it is no Python."""
-        data = self.file.read_bytes()
+        try:
+            data = self.file.read_bytes()
+        except OSError as error:
+            raise Unreadable(f"{self.file.name} cannot be read: {error.strerror}.") from None
         if len(data) > LARGEST:
             raise Unreadable(f"{self.file.name} is {len(data):,} bytes long; a chapter has less than {LARGEST:,}.")
         with self._reading():

@@ -15,9 +15,9 @@ from tt_tito.judge.recording import Check, Recording
 from tt_tito.judge.sandbox import Limits, Run
 from tt_tito.judge.values import decode
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "clean", "judge"]
 
-LONGEST = 1_500  # characters of a message
+LONGEST = 1_000  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict
             right += 1
     except _Wrong as wrong:
         status, message = wrong.args
-        return Verdict(status, _clean(message), right)
+        return Verdict(status, clean(message)[:LONGEST], right)
     return Verdict("passed", "", right)
 
 
@@ -90,11 +90,11 @@ def _sent(run: Run) -> tuple[list[_Test], dict[str, Any]]:
                 case ["end", error]:
                     tests[-1].ended, tests[-1].error = True, decode(error)
                 case ["import" | "collect" | "changed" as kind, value]:
-                    others[kind] = decode(value)
+                    others.setdefault(kind, decode(value))
                 case _:
                     raise ValueError
     except (ValueError, IndexError):
-        run.end = "forged"
+        run.end = "flood" if run.end == "flood" else "forged"
     return tests, others
 
 
@@ -146,9 +146,8 @@ def _ending(run: Run, limits: Limits, what: str, see: str = "") -> _Wrong:
     return _Wrong(status, f"{what} {said}.\n{see}")
 
 
-def _clean(message: str) -> str:
-    """A message of at most twelve lines without what is another at each run: addresses, the scratch folder's name."""
-    message = re.sub(r"0x[0-9a-fA-F]{4,}", "0x...", message)
-    message = re.sub(r"[^\s'\"]*tito-\w{8}", "scratch", message)
-    lines = [line.rstrip() for line in message.strip().splitlines()]
-    return "\n".join([*lines[:11], lines[-1]] if len(lines) > 12 else lines)[:LONGEST]
+def clean(text: str) -> str:
+    """A text that can be printed, without what is another at each run: addresses, the scratch folder's name."""
+    text = re.sub(r"0x[0-9a-fA-F]{4,}", "0x...", text)
+    text = re.sub(r"[^\s'\"]*tito-\w{8}", "scratch", text)
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text).strip()

@@ -1,0 +1,515 @@
+"""The judge survives what learners' files do, by accident or on purpose, and is not deceived by it."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from tt_tito import course, curriculum
+from tt_tito.exercises import graft
+from tt_tito.judge import Limits, assess, guard, sandbox
+
+CHAPTER = curriculum.chapter("activations")
+REFERENCE = course.reference(CHAPTER).read_text(encoding="utf-8")
+RIGHT = {"relu": "return np.maximum(x, 0)", "relu_slope": "return (x > 0) * 1.0"}
+QUICK = Limits(seconds=2, memory=1 << 30)
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel refuses this on Linux only")
+
+
+def has_landlock():
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    return ctypes.CDLL(None).syscall(guard.LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1) > 0
+
+
+@pytest.fixture
+def marks(monkeypatch):
+    """The marks of the runs of a test."""
+    marks, environment = set(), sandbox._environment
+    monkeypatch.setattr(sandbox, "_environment", lambda scratch, mark: marks.add(mark) or environment(scratch, mark))
+    return marks
+
+
+@pytest.fixture
+def judged(tmp_path, marks):
+    """Judge a chapter with some code at the end of the module, or at the begin of a function."""
+    folder = tmp_path / "handed in"
+    folder.mkdir()
+
+    def judge(module="", *, limits=QUICK, **functions):
+        text = REFERENCE + textwrap.dedent(module)
+        for name, code in functions.items():
+            body = textwrap.indent(textwrap.dedent(code).strip() + f"\n{RIGHT[name]}", "    ")
+            text = graft(text, f"def {name}(x, /):\n{body}\n", [name])
+        file = folder / "activations.py"
+        file.write_text(text, encoding="utf-8")
+        found = assess(CHAPTER, file, limits=limits, alone=False)
+        assert file.read_text(encoding="utf-8") == text and os.listdir(folder) == ["activations.py"]
+        assert len(found.to_json().encode()) < 64 * 1024 and len(found.message.splitlines()) <= 12
+        assert not left_behind(marks)
+        return found
+
+    return judge
+
+
+def left_behind(marks):
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(sandbox.MARK) in marks:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_what_the_others_are_compared_with(judged):
+    assert judged("import os, sys", relu="", relu_slope="").full
+
+
+# ## Time and memory
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import time; time.sleep(1000)",
+        "import signal\nfor s in {*signal.Signals} - {9, 19}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
+        "import threading\nlock = threading.Lock(); lock.acquire(); lock.acquire()",
+        "while True:\n    try:\n        while True: print(1)\n    except BaseException: pass",
+        "sum(range(10 ** 12))",
+    ],
+)
+def test_what_does_not_end(judged, code):
+    start = time.monotonic()
+    found = judged(relu=code, limits=Limits(seconds=1))
+    assert found.status == "timeout" and time.monotonic() - start < 15
+    first, last = found.message.splitlines()
+    assert first.startswith("x = Tensor([-1, 2]); relu(x); x did not end within 1 seconds") and last.startswith("See ")
+
+
+def test_an_import_that_does_not_end(judged):
+    found = judged("while True: pass", limits=Limits(seconds=1))
+    assert (found.status, found.message) == ("timeout", "Importing activations.py did not end within 1 seconds.")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "hog = []\nwhile True: hog.append(bytearray(1 << 24))",
+        "np.ones(1 << 40)",
+        "'x' * (1 << 34)",
+        "global HOG\nHOG = []\nwhile True: HOG.append(' ' * (1 << 16) + str(len(HOG)))",
+    ],
+)
+@on_linux
+def test_memory_bombs(judged, code):
+    found = judged(relu=code, limits=Limits(seconds=8, memory=1 << 29))
+    assert found.status == "memory" and "emory" in found.message
+
+
+def test_memory_is_watched_where_it_has_no_limit(judged, monkeypatch):
+    monkeypatch.setattr(sandbox.Child, "_memory", lambda child: child.ready.is_set() << 40)
+    found = judged(relu="import time; time.sleep(1000)", limits=Limits(seconds=5))
+    assert found.status == "memory" and "took more than 1 GB of memory" in found.message
+
+
+# ## Ends
+
+
+@pytest.mark.parametrize("status", [0, 1, 42])
+def test_leaving_without_a_word(judged, status):
+    found = judged(relu=f"import os; os._exit({status})")
+    assert found.status == "crashed" and f"ended Python with exit status {status}" in found.message
+
+
+def test_leaving_after_everything_was_right(judged):
+    found = judged("import os, atexit, threading; threading.Timer(0.01, os._exit, [0]).start()")
+    assert found.status == "crashed"
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        ("import sys; sys.exit(0)", "raised SystemExit: 0 (activations.py, line "),
+        ("raise KeyboardInterrupt", "raised KeyboardInterrupt"),
+        ("raise GeneratorExit", "raised GeneratorExit"),
+        ("class Out(BaseException): pass\nraise Out('a' * 10_000)", "raised Out: aaaa"),
+        ("import pytest; pytest.exit('all passed', 0)", "Exit: all passed"),
+        ("import pytest; pytest.skip('nothing to see')", "Skipped: nothing to see"),
+        ("input('your name? ')", "raised EOFError"),
+        ("def f(): return f()\nf()", "RecursionError"),
+        ("import sys; sys.modules.clear(); import numpy.linalg, tt_tensor", ""),
+    ],
+)
+def test_raising_something(judged, code, said):
+    found = judged(relu_slope=code)
+    assert found.status == "failed" and said in found.message
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "raise SystemExit", "1 / 0", "raise KeyboardInterrupt"])
+def test_an_import_that_fails(judged, code):
+    found = judged(code)
+    line = len(REFERENCE.splitlines()) + 1
+    assert found.status == "error" and found.message.startswith("Importing activations.py raised ")
+    assert f"(activations.py, line {line})" in found.message
+
+
+def test_a_segmentation_fault(judged):
+    found = judged(relu="import ctypes; ctypes.string_at(0)")
+    assert found.status == "crashed" and ("SIGSEGV" in found.message or "OSError" in found.message)
+
+
+def test_recursion_without_a_bottom(judged):
+    found = judged(relu="import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(x): return [*map(f, [x])]\nf(1)")
+    assert found.status in ("crashed", "memory")
+
+
+def test_threads_that_hang_do_not_matter(judged):
+    start = time.monotonic()
+    found = judged("import threading, time; threading.Thread(target=time.sleep, args=[1000]).start()")
+    assert found.full and time.monotonic() - start < 15
+
+
+# ## Output
+
+
+def test_much_output(judged):
+    found = judged("print('x' * 50_000_000 + ' the end')\nprint('1 passed')")
+    assert found.full and found.printed.endswith("the end\n1 passed") and len(found.printed) <= sandbox.TAIL
+
+
+def test_what_is_printed_changes_nothing(judged):
+    code = "import sys; print('== 35 passed =='); sys.stderr.write('\\x1b[32mpassed'); return x"
+    found = judged(relu=code)
+    assert found.status == "failed" and "\x1b" not in found.printed + found.message
+    assert "== 35 passed ==" in found.printed
+
+
+# ## Forgery
+
+
+def test_events_of_ones_own_are_noticed_on_whatever_descriptor(judged):
+    code = """
+        import os
+        for descriptor in range(256):
+            try:
+                os.write(descriptor, b'["import", null]\\n["test", "test_activations.py::test"]\\n["done"]\\n')
+            except OSError:
+                pass
+    """
+    found = judged(code)
+    assert found.status == "failed" and "wrote into the channel" in found.message
+
+
+def test_the_token_alone_does_not_help(judged):
+    code = """
+        import gc, os
+        for function in gc.get_objects():
+            if getattr(function, "__qualname__", "") == "_channel.<locals>.send":
+                function("import", None)
+                function("test", "test_activations.py::test_the_input_stays_as_it_was")
+                function("check", "x = Tensor([-1, 2]); relu(x); x", {"array": ["<f4", [2], "AACAvwAAAEA="]})
+                function("end", None)
+                function("done")
+                os._exit(0)
+    """
+    found = judged(code)
+    assert found.status == "failed" and 0 < found.right < found.checks
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "'check'",
+        "'check', 1, 2",
+        "'end', {'raised': 1}",
+        "'test', {'list': []}",
+        "'import', {'class': ['os', 'system']}",
+        "'check', 'x', {'array': ['O', [1], 'AAAAAAAAAAA=']}",
+        "'check', 'x', {'array': ['<f8', [1 << 70], '']}",
+        "'check', 'x', {'array': ['<f8', [2, 2], 'AAAAAAAAAAA=']}",
+        "'check', 'x', {'dict': [[{'list': []}, 1]]}",
+        "'nothing'",
+        "",
+    ],
+)
+def test_events_that_make_no_sense(judged, event):
+    code = f"""
+        import gc, os
+        for function in gc.get_objects():
+            if getattr(function, "__qualname__", "") == "_channel.<locals>.send":
+                function({event})
+    """
+    assert judged(code).status in ("failed", "error")
+
+
+def test_too_many_events(judged):
+    code = """
+        import gc
+        for function in gc.get_objects():
+            if getattr(function, "__qualname__", "") == "_channel.<locals>.send":
+                while True:
+                    function("check", "x" * 1_000_000, None)
+    """
+    found = judged(code, limits=Limits(seconds=10))
+    assert found.status == "failed" and "sent more than can be judged" in found.message
+
+
+def test_closing_every_descriptor(judged):
+    found = judged(relu="import os; os.closerange(0, 4096)")
+    assert found.status == "crashed" and "closed the channel" in found.message
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "np.allclose = np.array_equal = np.all = lambda *a, **k: True",
+        "np.asarray = np.array = lambda *a, **k: np.zeros(3)",
+        "np.maximum = lambda x, y: x",
+        "import builtins; builtins.all = builtins.isinstance = lambda *a: True",
+        "import tt_tensor.teaching; tt_tensor.teaching.expect = lambda *a, **k: None",
+        "import tt_tensor.teaching; tt_tensor.teaching.complaint = lambda *a, **k: None",
+        "import pytest; pytest.main = lambda *a, **k: 0",
+        "import _pytest.python; _pytest.python.Function.runtest = lambda self: None",
+        "import _pytest.runner; _pytest.runner.runtestprotocol = lambda *a, **k: []",
+        "import json; json.JSONEncoder.encode = lambda self, event: '[\"done\"]'",
+        "import sys; sys.modules['tt_tensor.teaching'].Raised = sys.modules['tt_tito.judge.values'].encode = None",
+        "import sys; sys.modules.pop('tt_tensor.teaching').expect = print",
+        "import sys; sys.settrace(lambda *a: None); sys.setprofile(lambda *a: None)",
+    ],
+)
+def test_a_patch_makes_nothing_right(judged, code):
+    found = judged(code, relu="return x + 0.5")
+    assert not found.passed and found.right < found.checks
+
+
+def test_patching_numpy_is_refused_even_where_everything_is_right(judged):
+    found = judged("np.allclose = lambda *a, **k: True")
+    assert found.status == "failed"
+    assert found.message == "numpy.allclose was replaced by something else: leave it as it is."
+
+
+EQUAL = "class Equal({}):\n    __eq__ = __ge__ = __le__ = lambda self, other: True"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        EQUAL.format("") + "\nreturn Equal()",
+        EQUAL.format("") + "\n    __array__ = lambda self, *a, **k: self\nreturn Equal()",
+        EQUAL.format("float") + "\nreturn Equal(7)",
+        EQUAL.format("tuple") + "\nreturn Equal((7, 7, 7))",
+        EQUAL.format("np.ndarray") + "\nreturn np.array([7.0, 7, 7]).view(Equal)",
+        "class Meta(type):\n    __eq__ = lambda self, other: True\n    __hash__ = None\nreturn Meta('float', (), {})",
+        "return 10 ** 100_000",
+        "return 'x' * 10_000_000",
+        "return b'x' * 10_000_000",
+        "return [0] * 10_000_000",
+        "return np.zeros(10 ** 7)",
+        "return np.zeros((0, 1 << 40))",
+        "nested = []\nfor _ in range(500): nested = [nested]\nreturn nested",
+        "endless = []\nendless.append(endless)\nreturn endless",
+        "return {object(): object()}",
+        "return np.array([object()] * 3)",
+        "return '\\ud800\\x00\\u202e' * 1000",
+        "return float('nan')",
+        "return lambda: [0, 0, 1]",
+        "return type",
+    ],
+)
+def test_strange_values(judged, code):
+    found = judged(relu_slope=code)
+    assert found.status in ("failed", "memory") and 0 < found.right < found.checks
+    assert all(line.isprintable() for line in found.message.splitlines())
+
+
+# ## Files, processes, the network
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open(path, 'w').close()",
+        "open(path, 'r+').truncate()",
+        "import os; os.close(os.open(path, os.O_TRUNC | os.O_WRONLY))",
+        "import os; os.remove(path)",
+        "import os; os.rename(path, 'x')",
+        "import os; os.replace('own', path)",
+        "import os; os.truncate(path, 0)",
+        "import os; os.chmod(path, 0)",
+        "import os; os.link(path, 'x'); open('x', 'w')",
+        "import os; os.symlink(path, 'x'); open('x', 'w')",
+        "import os; os.chdir(os.path.dirname(path)); os.unlink(os.path.basename(path))",
+        "import os; os.remove(os.path.basename(path), dir_fd=os.open(os.path.dirname(path), os.O_RDONLY))",
+        "import shutil; shutil.rmtree(__import__('os').path.dirname(path))",
+        "import pathlib; pathlib.Path(path).write_text('gone')",
+        "np.save(path, np.ones(3))",
+        "np.memmap(path, mode='r+', shape=3)[:] = 0",
+        "import sqlite3; sqlite3.connect(path).execute('create table t (x)')",
+    ],
+)
+def test_files_elsewhere_stay(judged, tmp_path, code):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("thesis", encoding="utf-8")
+    found = judged(relu=f"path = {str(precious)!r}\nopen('own', 'w').close()\n{code}")
+    assert found.status == "failed" and "Error" in found.message
+    assert precious.read_text(encoding="utf-8") == "thesis" and os.access(precious, os.R_OK)
+
+
+@pytest.mark.skipif(not has_landlock(), reason="needs Landlock")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ctypes; ctypes.CDLL(None).unlink(path.encode())",
+        "import ctypes; ctypes.CDLL(None).truncate(path.encode(), 0)",
+        "from safetensors.numpy import save_file; save_file({'x': np.ones(3)}, path)",
+        "import os; os.open(os.path.basename(path), os.O_TRUNC | os.O_RDWR, dir_fd=os.open(os.path.dirname(path), 0))",
+        "print(open(path).read())",
+    ],
+)
+def test_the_kernel_keeps_files_from_what_goes_past_python(judged, tmp_path, code):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("thesis", encoding="utf-8")
+    found = judged(relu=f"path = {str(precious)!r}\n{code}")
+    assert precious.read_text(encoding="utf-8") == "thesis" and "thesis" not in found.printed
+
+
+def test_the_home_of_a_run_is_its_scratch_folder(judged):
+    code = """
+        import os, pathlib, tempfile
+        assert pathlib.Path.home() == pathlib.Path.cwd() == pathlib.Path(tempfile.gettempdir()), pathlib.Path.home()
+        assert not [name for name in os.environ if name.startswith("TT_") and name != "TT_JUDGE"], os.environ
+        (pathlib.Path.home() / "mine").write_text("here I may write")
+        os.makedirs("a/b/c")
+        os.chmod("a/b", 0o500)
+        import shutil
+        shutil.rmtree("a/b/c", ignore_errors=True)
+    """
+    assert judged(code).full
+
+
+@pytest.mark.parametrize("which", [lambda: course.reference(CHAPTER), lambda: course.unit_tests(CHAPTER)])
+def test_neither_the_reference_nor_the_tests_can_be_read(judged, which):
+    found = judged(f"SOLUTION = open({str(which())!r}, encoding='utf-8').read()")
+    assert found.status == "error" and "PermissionError" in found.message
+
+
+def test_the_compiled_reference_cannot_be_loaded(judged):
+    code = f"""
+        import importlib.util
+        spec = importlib.util.spec_from_file_location("solution", {str(course.reference(CHAPTER))!r})
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    """
+    found = judged(code)
+    assert found.status == "error" and "PermissionError" in found.message
+
+
+FORK = "import os\nif os.fork() == 0:\n    os.setsid()\n    import time; time.sleep(1000)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(FORK, marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")),
+        "import os\nwhile True: os.fork()",
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'while True: pass'], start_new_session=True)",
+        "import os; os.system('sleep 1000 &')",
+        "import os, sys; os.execv(sys.executable, ['python', '-c', 'while True: pass'])",
+        "import multiprocessing as m, time; m.get_context('spawn').Process(target=time.sleep, args=[1000]).start()",
+    ],
+)
+def test_processes_are_refused(judged, code):
+    found = judged(relu=code)
+    assert found.status == "failed" and "Error" in found.message
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ctypes\nwhile True: ctypes.pythonapi.fork()",
+        "import ctypes\nlibc = ctypes.CDLL(None)\nwhile True:\n    if libc.vfork() == 0: libc.setsid()",
+        "import ctypes; ctypes.CDLL(None).system(b'setsid sleep 1000 &')\nwhile True: pass",
+    ],
+)
+def test_fork_bombs_past_python(judged, code):
+    assert judged(relu=code, limits=Limits(seconds=1)).status == "timeout"
+
+
+def test_what_a_run_left_behind_is_ended():
+    """The second line of defence, for where the kernel does not refuse processes: they are known by their mark."""
+    marks, start, sleep = [secrets.token_hex(16) for _ in range(2)], time.time(), "import time; time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {sandbox.MARK: marks[0]}, check=True)
+    other = subprocess.Popen([sys.executable, "-c", sleep], env=os.environ | {sandbox.MARK: marks[1]})
+    try:
+        assert len(left_behind(marks)) == 2
+        sandbox.end_marked(marks[0], start)
+        assert [process.pid for process in left_behind(marks)] == [other.pid]
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("code", ["os.kill(os.getppid(), 0)", "os.killpg(os.getpgid(os.getppid()), 0)"])
+def test_other_processes_cannot_be_ended(judged, code):
+    found = judged(relu=f"import os; {code}")
+    assert found.status == "failed" and "ending a process is refused" in found.message
+
+
+@pytest.mark.parametrize("by", ["socket.create_connection(('127.0.0.1', port))", "ctypes_connect()"])
+def test_there_is_no_network(judged, by):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        port = server.getsockname()[1]
+        code = f"""
+            import ctypes, socket, struct
+            port = {port}
+            def ctypes_connect():
+                mine = socket.socket()
+                address = struct.pack("<HH4s8x", socket.AF_INET, socket.htons(port), bytes([127, 0, 0, 1]))
+                if ctypes.CDLL(None).connect(mine.fileno(), address, 16):
+                    raise OSError("not connected")
+            {by}
+        """
+        if by == "ctypes_connect()" and not has_landlock():
+            pytest.skip("needs Landlock")
+        found = judged(relu=code)
+        assert found.status == "failed" and "Error" in found.message
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_modules_beside_the_file_are_not_those_of_the_judge(judged, tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise ImportError('the wrong one')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert judged(relu="").full
+
+
+# ## The same file gives the same report
+
+
+@pytest.mark.parametrize(
+    "module, relu",
+    [
+        ("", "raise KeyError(object(), __import__('os').getcwd())"),
+        ("", "i = 0\nwhile True: print(i := i + 1)"),
+        ("", "return x + hash('a') % 7"),
+        ("", "raise ValueError({'b', 'a', 'c'})"),
+        ("import os, tempfile; raise OSError(tempfile.gettempdir())", ""),
+    ],
+)
+def test_same_file_same_report(judged, module, relu):
+    reports = {judged(module, relu=relu, limits=Limits(seconds=1)).to_json() for _ in range(2)}
+    assert len(reports) == 1
