@@ -116,6 +116,7 @@ def test_a_step_goes_against_the_gradient():
         (0.2, "The loss rose: step against the gradient."),
         (0, f"The weight did not change. {REBOUND}"),
         (-2, "The step is rate times gradient."),
+        (ValueError, "What `numpy()` gives is for reading: ask for the array that is to be changed with `writable()`."),
         see=STEP,
     )
 

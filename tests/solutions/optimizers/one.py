@@ -1,0 +1,112 @@
+"""Chapter 06 as the papers write it: a new array for each operation, parameters one after the other."""
+
+
+class Optimizer:
+    def zero_grad(self):
+        from itertools import chain
+
+        for parameter in chain.from_iterable(group["params"] for group in self.param_groups):
+            parameter.grad = None
+
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter not in self.state:
+                    self._remember(parameter)
+                remembered = self.state[parameter]
+                remembered["step"] += 1
+                gradient, numbers = _gradient_of(parameter), parameter.writable()
+                memories = [remembered[name] for name in self.memory]
+                self.update(
+                    numbers, gradient, *memories, np.empty_like(numbers), **self.constants(group, remembered["step"])
+                )
+
+
+class SGD:
+    def update(self, p, g, velocity, scratch, lr, momentum, kept, decay, nesterov):
+        g = g + decay * p
+        if momentum > 0:
+            velocity[...] = momentum * velocity + kept * g
+            g = g + momentum * velocity if nesterov else velocity
+        p[...] = p - lr * g
+
+
+class RMSprop:
+    def update(self, p, g, average, velocity, mean, scratch, lr, alpha, eps, decay, momentum, centered):
+        g = g + decay * p
+        average[...] = alpha * average + (1 - alpha) * g**2
+        spread = average
+        if centered:
+            mean[...] = alpha * mean + (1 - alpha) * g
+            spread = average - mean**2
+        quotient = g / (np.sqrt(spread) + eps)
+        if momentum > 0:
+            velocity[...] = momentum * velocity + quotient
+            quotient = velocity
+        p[...] = p - lr * quotient
+
+
+def adam_by_formula(p, g, m, v, t, lr=1e-3):
+    m = m + 0.1 * (g - m)
+    v = v + 0.001 * (g * g - v)
+    corrected, usual = m / (1 - 0.9**t), np.sqrt(v / (1 - 0.999**t))
+    return p - lr * corrected / (usual + 1e-8), m, v
+
+
+class Adam:
+    def update(self, p, g, grad_sum, square_sum, scratch, t, lr, betas, eps, decay):
+        # The two memories hold averages, as in the paper.
+        if self.decoupled:
+            p[...] = p - lr * decay * p
+        else:
+            g = g + decay * p
+        grad_sum[...] = betas[0] * grad_sum + (1 - betas[0]) * g
+        square_sum[...] = betas[1] * square_sum + (1 - betas[1]) * g * g
+        m, v = grad_sum / (1 - betas[0] ** t), square_sum / (1 - betas[1] ** t)
+        p[...] = p - lr * m / (np.sqrt(v) + eps)
+
+
+def clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False):
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    gradients = [p.grad.writable() for p in parameters if p.grad is not None]
+    length = float(np.linalg.norm(np.concatenate([g.reshape(-1) for g in gradients]))) if gradients else 0.0
+    if error_if_nonfinite and not np.isfinite(length):
+        raise RuntimeError(f"the length of all gradients is {length}")
+    if length > max_norm:
+        for g in gradients:
+            g *= max_norm / length
+    return Tensor(length)
+
+
+def xor_gradients_by_hand(network, x, wanted):
+    w1, b1, w2, b2 = (p.numpy() for p in (network[0].weight, network[0].bias, network[2].weight, network[2].bias))
+    inputs, targets = x.numpy(), wanted.numpy()
+    h = np.tanh(inputs @ w1.T + b1)
+    z = h @ w2.T + b2
+    of_z = (1 / (1 + np.exp(-z)) - targets) / len(inputs)
+    of_a = of_z @ w2 * (1 - h**2)
+    gradients = [of_a.T @ inputs, of_a.sum(axis=0), of_z.T @ h, of_z.sum(axis=0)]
+    for parameter, gradient in zip(network.parameters(), gradients):
+        parameter.grad = Tensor(gradient)
+    return float(np.mean(np.logaddexp(0, z) - targets * z))
+
+
+class Lion:
+    def update(self, p, g, momentum, scratch, lr, betas, decay):
+        direction = np.sign(betas[0] * momentum + (1 - betas[0]) * g)
+        momentum[...] = betas[1] * momentum + (1 - betas[1]) * g
+        p[...] = p - lr * (decay * p + direction)
+
+
+def gradient_norm(parameters):
+    gradients = [p.grad.numpy().ravel() for p in parameters if p.grad is not None]
+    return float(np.linalg.norm(np.concatenate(gradients))) if gradients else 0.0
+
+
+def average_weights(states):
+    names = set(states[0])
+    if any(set(state) != names for state in states):
+        raise ValueError("the dictionaries do not have the same names")
+    return {name: Tensor(np.mean([state[name].numpy() for state in states], axis=0)) for name in states[0]}
