@@ -126,15 +126,28 @@ def rule(primitive: Primitive, *shares: Callable | None, each: Callable | None =
 
 rule(tt.add, lambda g, out, x, y: g, lambda g, out, x, y: g)
 rule(tt.sub, lambda g, out, x, y: g, lambda g, out, x, y: -g)
-rule(tt.mul, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)  # exercise
-rule(tt.div, lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)  # exercise
+rule(tt.mul, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)
 rule(tt.neg, lambda g, out, x: -g)
 rule(tt.exp, lambda g, out, x: g * out)
 rule(tt.log, lambda g, out, x: g / x)
 
 # Read the row of `mul` aloud: the share of `x` is `g` times `y`. The row of `exp` uses `out`, since $e^x$ is its own
-# derivative and has been computed already.
-#
+# derivative and has been computed already. The row of the quotient $x / y$ is not read so easily, so its two functions
+# get names. Only the second needs thought: the derivative of $y^{-1}$ is $-y^{-2}$.
+
+
+def _div_left(g, out, x, y):  # exercise
+    """The share of x in x / y."""
+    return g / y
+
+
+def _div_right(g, out, x, y):  # exercise
+    """The share of y in x / y."""
+    return -g * out / y
+
+
+rule(tt.div, _div_left, _div_right)
+
 # The functions are written with operators that work on tensors and on plain arrays alike. That is on purpose: a
 # backward pass runs them on arrays, which is faster, and when somebody wants the derivative of a derivative they run on
 # tensors, and the door records them like any other computation.
@@ -146,14 +159,10 @@ rule(tt.permute, lambda g, out, x, dims: tt.permute(g, dims=tuple(sorted(range(l
 rule(tt.expand, lambda g, out, x, shape: g)
 rule(tt.getitem, lambda g, out, x, index: tt.place(g, index=index, shape=x.shape))
 rule(tt.place, lambda g, out, values, index, shape: g[index])
-rule(
-    tt.sum, lambda g, out, x, dim=None, keepdim=False: tt.expand(with_summed_dims(g, x, dim, keepdim), shape=x.shape)
-)  # exercise
 
-
-# The sum's rule says: every element has contributed with weight 1, so every element receives the whole of `g`. All it
-# has to do is to bring `g` back to the shape of the input, first by putting the summed dimensions back with size 1,
-# then by repeating.
+# To a sum every element contributes with weight 1, so every element receives the whole of `g`. All that its rule has
+# to do is to bring `g` back to the shape of the input, first by putting the summed dimensions back with size 1, then by
+# repeating.
 
 
 def with_summed_dims(g, x, dim, keepdim):
@@ -163,6 +172,13 @@ def with_summed_dims(g, x, dim, keepdim):
     gone = range(x.ndim) if dim is None else [d % x.ndim for d in ([dim] if isinstance(dim, int) else dim)]
     return g.reshape(tuple(1 if d in gone else n for d, n in enumerate(x.shape)))
 
+
+def _sum_share(g, out, x, dim=None, keepdim=False):  # exercise
+    """The share of x in its sum over `dim`."""
+    return tt.expand(with_summed_dims(g, x, dim, keepdim), shape=x.shape)
+
+
+rule(tt.sum, _sum_share)
 
 # `expand` repeats its input, so the input's gradient ought to be the sum over the copies. The rule returns `g` as it
 # is. So do `add` and `mul` when an operand was broadcast. Instead of having each rule undo broadcasting, it is undone
@@ -345,16 +361,16 @@ install(record)
 # once.
 
 
-class no_grad(ContextDecorator):  # exercise
+class no_grad(ContextDecorator):
     """A block, or a function, in which nothing is recorded on this thread."""
 
     _to = False
 
-    def __enter__(self):
+    def __enter__(self):  # exercise
         _mode.before.append(_mode.enabled)
         _mode.enabled = self._to
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception):  # exercise
         _mode.enabled = _mode.before.pop()
 
 
