@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from . import activations
 from .more_ops import tanh
-from .tensor import Tensor, chance, matmul, native, torch_dtype
+from .tensor import Tensor, chance, matmul, native, one_dtype, torch_dtype
 
 
 class Parameter(Tensor):
@@ -45,7 +45,7 @@ class Module(nn.Module):
 
 @native(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
 def affine(x, weight, bias, /):
-    return functional.linear(x, weight, bias)
+    return functional.linear(*one_dtype(x, weight, bias))
 
 
 def linear(x, weight, bias=None):
@@ -89,7 +89,20 @@ ReLU, LeakyReLU = through_door("ReLU", activations.relu), through_door("LeakyReL
 ELU, SiLU = through_door("ELU", activations.elu), through_door("SiLU", activations.silu)
 Sigmoid, Tanh = through_door("Sigmoid", activations.sigmoid), through_door("Tanh", tanh)
 Softplus, GELU = through_door("Softplus", activations.softplus), through_door("GELU", activations.gelu)
-Softmax, LogSoftmax = through_door("Softmax", activations.softmax), through_door("LogSoftmax", activations.log_softmax)
+
+
+class Softmax(through_door("Softmax", activations.softmax)):
+    """torch.nn.Softmax, by default over the last dimension."""
+
+    def __init__(self, dim=-1):
+        super().__init__(dim)
+
+
+class LogSoftmax(through_door("LogSoftmax", activations.log_softmax)):
+    """torch.nn.LogSoftmax, by default over the last dimension."""
+
+    def __init__(self, dim=-1):
+        super().__init__(dim)
 
 
 class Identity(Module, nn.Identity):
@@ -103,7 +116,8 @@ class Flatten(Module, nn.Flatten):
 def dropout(x, p=0.5, training=True):
     """torch.nn.functional.dropout; x itself when not training."""
     chance()
-    return functional.dropout(x, p, training)
+    kept = functional.dropout(torch.ones_like(x), p, training)
+    return x * kept if training else x
 
 
 class Dropout(Module, nn.Dropout):

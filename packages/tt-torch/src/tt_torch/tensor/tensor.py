@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import inspect
 import itertools
 import re
@@ -404,8 +405,13 @@ def pow(x, exponent):
 
 @native(cost=lambda out, x, y: out.size * x.shape[-1])
 def matmul(x, y, /):
-    common = torch.result_type(x, y)
-    return torch.matmul(torch.Tensor.to(x, common), torch.Tensor.to(y, common))
+    return torch.matmul(*one_dtype(x, y))
+
+
+def one_dtype(*operands):
+    """Operands in one dtype, which PyTorch's products ask for and its sums see to by themselves."""
+    common = functools.reduce(torch.promote_types, (torch.Tensor.dtype.__get__(operand) for operand in operands))
+    return [torch.Tensor.to(operand, common) for operand in operands]
 
 
 @native
