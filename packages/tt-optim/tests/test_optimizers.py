@@ -269,11 +269,14 @@ def test_large_parameters_are_updated_in_every_element():
 
 
 def test_a_gradient_of_another_shape_is_refused():
-    p = tt.Parameter(np.zeros((2, 3)))
-    p.grad = tt.Tensor(np.zeros(3))
+    def step():
+        p = tt.Parameter(np.zeros((2, 3)))
+        p.grad = tt.Tensor(np.zeros(3))
+        to.SGD([p], lr=0.1).step()
+
     expect(
         "SGD.step() with a parameter of shape (2, 3) and a gradient of shape (3,)",
-        lambda: to.SGD([p], lr=0.1).step(),
+        step,
         ValueError,
         "They broadcast, and something before this step is wrong: `_gradient_of` asks for equal shapes.",
         see=STEP,
