@@ -1,6 +1,7 @@
 """Chapter 01 at work: measuring and seeding, together and on problems of their own."""
 
 import json
+import statistics
 import time
 import tracemalloc
 import weakref
@@ -227,10 +228,23 @@ def test_performance_runs_grow_with_the_span():
 
 
 def test_performance_measured_time_grows_with_the_work():
-    def seconds(milliseconds):
-        return tt.measure(time.sleep, milliseconds / 1e3, span=0.1).seconds
+    def measured_and_real(milliseconds):
+        took = []
 
-    expect("time of sleeping 20 ms by that of 4 ms", lambda: seconds(20) / seconds(4), between(2, 8), see=MEASURE)
+        def work():
+            start = time.perf_counter()
+            time.sleep(milliseconds / 1e3)
+            took.append(time.perf_counter() - start)
+
+        return tt.measure(work, span=0.1).seconds, statistics.median(took)
+
+    (long, really_long), (short, really_short) = measured_and_real(20), measured_and_real(4)
+    expect(
+        "time of sleeping 20 ms by that of 4 ms, as measured, divided by the real ratio",
+        (long / short) / (really_long / really_short),
+        between(0.5, 2),
+        see=MEASURE,
+    )
     expect(
         "peak memory of making 1,000,000 numbers by that of making 100,000",
         lambda: tt.measure(np.ones, 1_000_000, span=0).peak_bytes / tt.measure(np.ones, 100_000, span=0).peak_bytes,
