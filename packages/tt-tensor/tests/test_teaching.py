@@ -110,9 +110,19 @@ def test_the_place_of_an_exception_is_the_innermost_that_is_near():
     except IndexError as error:
         line = far.__code__.co_firstlineno + 1
         assert Raised.of(error).place == f"test_teaching.py, line {line}"
+        assert Raised.of(error, lambda file, at: True).place == f"test_teaching.py, line {line}"
         assert Raised.of(error, lambda file, at: at > line).place == f"test_teaching.py, line {line + 3}"
-        assert Raised.of(error, lambda file, at: False).place == f"test_teaching.py, line {line}"
         assert Raised.of(error).kinds[:2] == ("builtins.IndexError", "builtins.LookupError")
+
+
+@pytest.mark.parametrize("told", ["raise TypeError from error", "raise TypeError from None", "raise TypeError"])
+def test_the_place_may_be_in_the_cause_of_an_exception(told):
+    code = f"def inner():\n    return [][1]\ntry:\n    inner()\nexcept IndexError as error:\n    {told}"
+    try:
+        exec(compile(code, "told.py", "exec"))
+    except TypeError as error:
+        assert Raised.of(error).place == "told.py, line 6"
+        assert Raised.of(error, lambda file, line: file == "told.py").place == "told.py, line 2"
 
 
 def test_an_exception_that_cannot_be_told_is_still_one():

@@ -50,10 +50,14 @@ class Raised:
     place: str
 
     @staticmethod
-    def of(error: BaseException, is_near: Callable[[str, int], bool] = lambda file, line: True) -> Raised:
-        """The place is the innermost one that is near; if none is, the innermost."""
-        places = [(f.filename, f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)] or [("nowhere", 0)]
-        file, line = next((place for place in reversed(places) if is_near(*place)), places[-1])
+    def of(error: BaseException, is_near: Callable[[str, int], bool] = lambda file, line: False) -> Raised:
+        """The place is the innermost one that is near, in what caused the error or in itself; else its innermost."""
+        chain = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+            chain.append(cause)
+        places = [_places(each) for each in chain]
+        near = (place for inner in reversed(places) for place in inner if is_near(*place))
+        file, line = next(near, places[0][0])
         try:
             message = str(error)
         except Exception:
@@ -63,6 +67,12 @@ class Raised:
     def __str__(self) -> str:
         kind = self.kinds[0].rpartition(".")[2]
         return f"{kind}: {_line(self.message.partition(chr(10))[0])} ({self.place})"
+
+
+def _places(error: BaseException) -> list[tuple[str, int]]:
+    """Files and lines that an exception came through, the innermost first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [(frame.filename, frame.lineno or 0) for frame in reversed(frames)] or [("nowhere", 0)]
 
 
 def full_name(kind: type) -> str:

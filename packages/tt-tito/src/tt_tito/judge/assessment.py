@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import cache_from_source
@@ -108,6 +108,15 @@ def assess(
     return judging.assessment(groups, alone)
 
 
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What surrounds the exercises: stand-ins for other modules, and the rest of the learner's file or of ours."""
+
+    swaps: dict[str, Path]
+    own_file: bool = True
+    note: str = ""  # what is to be said if all is well only here
+
+
 @dataclass(frozen=True)
 class _Judging:
     submission: Submission
@@ -142,7 +151,7 @@ class _Judging:
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
         """Run the tests on the file while, on another core, they are recorded."""
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run, self._job(group, self.submission.written), self.limits)
+            running = pool.submit(run, self._job(group, self.submission.written, Setting(self.swaps)), self.limits)
             recording = record(self.submission.chapter, group)
             ran = running.result()
         return recording, ran, judge(recording, ran, self.limits, self.submission.file)
@@ -150,35 +159,43 @@ class _Judging:
     def _explained(self, found: Assessment, recording: Recording, group: str) -> Assessment:
         """Find out which exercises are at fault, or whether none is."""
 
-        def verdict(*kept: str, base: bool = True) -> Verdict:
-            ran = run(self._job(group, kept, base), self.limits)
-            return judge(recording, ran, self.limits, self.submission.file)
+        def tried(setting: Setting) -> Callable[[Sequence[str]], Verdict]:
+            def verdict(kept: Sequence[str]) -> Verdict:
+                ran = run(self._job(group, kept, setting), self.limits)
+                return judge(recording, ran, self.limits, self.submission.file)
 
-        rest = verdict()
-        is_sound = rest.status == "passed"
-        with ThreadPoolExecutor(CORES) as pool:
-            names = self.submission.written
-            verdicts = dict(zip(names, pool.map(lambda name: verdict(name, base=is_sound), names)))
-        if not is_sound:
-            if verdict(base=False).status != "passed":
-                raise RuntimeError(
-                    f"nothing was judged, since the reference of {self.submission.chapter} fails its own {group} tests "
-                    f"where learners' files run: {verdict(base=False).message}"
-                )
-            note = "No exercise is at fault: with all of them from the reference, the file fails just so."
-            found = replace(found, status=rest.status, message=_noted(rest.message, note))
-        elif all(verdict.status == "passed" for verdict in verdicts.values()):
+            return verdict
+
+        others = ", ".join(sorted(self.swaps))
+        settings = [
+            Setting(self.swaps),
+            Setting({}, note=f"No exercise is at fault, but what stands in for {others}: all passes on the reference."),
+            Setting({}, own_file=False, note="No exercise is at fault: with the reference's, the file fails, too."),
+        ]
+        for setting in settings if self.swaps else settings[::2]:
+            verdict = tried(setting)
+            rest = verdict(())
+            if rest.status == "passed":
+                break
+            found = replace(found, status=rest.status, message=rest.message)
+        else:
+            raise RuntimeError(
+                f"nothing was judged, since the reference of {self.submission.chapter} does not pass the {group} tests "
+                f"where learners' files run: {rest.message}"
+            )
+        verdicts = _one_by_one(verdict, self.submission.written)
+        note = setting.note
+        if not note and all(verdict.status == "passed" for verdict in verdicts.values()):
             note = "Each exercise passes with the others from the reference: look at how they work together."
-            found = replace(found, message=_noted(found.message, note))
-        return replace(found, exercises=self._marks(verdicts))
+        return replace(found, message=_noted(found.message, note), exercises=self._marks(verdicts))
 
-    def _job(self, group: str, kept: Collection[str], base: bool = True) -> Job:
+    def _job(self, group: str, kept: Collection[str], setting: Setting) -> Job:
         chapter, file = self.submission.chapter, self.submission.file
-        code, filled = self.submission.code(kept) if base else self.submission.code_in_the_reference(kept)
+        code, filled = (self.submission.code if setting.own_file else self.submission.code_in_the_reference)(kept)
         name, text = questions(chapter, group)
         reference = course.reference(chapter)
         hidden = [reference, Path(cache_from_source(str(reference))), course.tests(chapter.package)]
-        swaps = {module: path for module, path in self.swaps.items() if module != chapter.module}
+        swaps = {module: path for module, path in setting.swaps.items() if module != chapter.module}
         return Job(chapter.module, file, code, filled, name, text, swaps, hidden)
 
     def _marks(self, verdicts: Mapping[str, Verdict]) -> tuple[Mark, ...]:
@@ -191,7 +208,25 @@ class _Judging:
         return tuple(map(mark, self.submission.exercises))
 
 
+def _one_by_one(verdict: Callable[[Sequence[str]], Verdict], names: Sequence[str]) -> dict[str, Verdict]:
+    """The verdict on each exercise. Those that pass together are not run alone, so halves are tried, then quarters."""
+    verdicts: dict[str, Verdict] = {}
+    parts = [names[: len(names) // 2], names[len(names) // 2 :]]
+    with ThreadPoolExecutor(CORES) as pool:
+        while parts := [part for part in parts if part]:
+            further = []
+            for part, found in zip(parts, pool.map(verdict, parts)):
+                if found.status == "passed" or len(part) == 1:
+                    verdicts |= dict.fromkeys(part, found)
+                else:
+                    further += [part[: len(part) // 2], part[len(part) // 2 :]]
+            parts = further
+    return verdicts
+
+
 def _noted(message: str, note: str) -> str:
-    """A message with a note in front of the line that says where to look."""
+    """A message with a note, if there is one, in front of the line that says where to look."""
     lines = message.splitlines()
+    if not note:
+        return message
     return "\n".join([*lines[:-1], note, lines[-1]] if lines[-1].startswith("See ") else [*lines, note])

@@ -108,7 +108,7 @@ class Submission:
                 line = f"\n    {error.text.strip()[:100]}" if error.text else ""
                 raise Unreadable(f"{name}, line {error.lineno or 1} is not Python: {error.msg}.{line}") from None
             except (ValueError, RecursionError, MemoryError, SystemError) as error:
-                raise Unreadable(f"{name} is not Python: {error or type(error).__name__}.") from None
+                raise Unreadable(f"{name} is not Python: {str(error) or type(error).__name__}.") from None
 
     def _insert(self, name: str, tree: ast.Module, donor: ast.Module) -> None:
         """Put a function that the learner's file lacks behind the one that it follows in the reference."""

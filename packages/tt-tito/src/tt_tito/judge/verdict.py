@@ -85,7 +85,7 @@ def _sent(run: Run) -> tuple[list[_Test], dict[str, Any]]:
             match event:
                 case ["test", str(name)]:
                     tests.append(_Test(name))
-                case ["check", str(call), value]:
+                case ["check", str(call), value] if not tests[-1].ended:
                     tests[-1].checks.append((call, decode(value)))
                 case ["end", error]:
                     tests[-1].ended, tests[-1].error = True, decode(error)

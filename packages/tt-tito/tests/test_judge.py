@@ -1,0 +1,638 @@
+"""Learners' files are judged fairly: points for what is right, and a message about what is wrong."""
+
+import ast
+import csv
+import json
+import os
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from tt_tensor.teaching import Raised
+from tt_tito import course, curriculum, exercises
+from tt_tito.judge import Limits, assess, grade, recording
+from tt_tito.judge.recording import Check, Recording, questions, record
+from tt_tito.judge.sandbox import Run
+from tt_tito.judge.submission import Submission, Unreadable
+from tt_tito.judge.values import LARGEST, Thing, decode, encode
+from tt_tito.judge.verdict import judge
+
+CHAPTER = curriculum.chapter("activations")
+REFERENCE = course.reference(CHAPTER).read_text(encoding="utf-8")
+NAMES = [exercise.name for exercise in exercises.exercises(REFERENCE)]
+SKELETON = exercises.skeleton(REFERENCE, str(CHAPTER))
+TENSOR = course.reference(curriculum.chapter("tensor")).read_text(encoding="utf-8")
+
+
+def function(head, body):
+    return f"def {head}:\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
+
+
+def written(*names, text=SKELETON, **bodies):
+    """A learner's text: some exercises as in the reference, and some with bodies of their own."""
+    nodes = exercises.functions(ast.parse(REFERENCE))
+    for name, body in bodies.items():
+        text = exercises.graft(text, function(f"{name}({ast.unparse(nodes[name].args)})", body), [name])
+    return exercises.graft(text, REFERENCE, names)
+
+
+@pytest.fixture
+def judged(tmp_path):
+    def judge(text, **options):
+        file = tmp_path / "activations.py"
+        file.write_text(text, encoding="utf-8")
+        return assess(CHAPTER, file, **options)
+
+    return judge
+
+
+# ## Points
+
+
+@pytest.mark.parametrize("chapter", course.written(), ids=str)
+def test_the_reference_has_full_marks(chapter):
+    found = assess(chapter, course.reference(chapter))
+    assert found.full and found.points == found.out_of > 0 and found.right == found.checks > 0, found.message
+
+
+def test_nothing_is_nothing(judged):
+    found = judged(SKELETON)
+    assert (found.status, found.points, found.out_of, found.passed) == ("failed", 0, len(NAMES), False)
+    assert found.message == "Nothing is written yet: begin with relu."
+
+
+def test_what_is_unwritten_is_filled_in_and_gives_no_points(judged):
+    found = judged(written("relu", "softmax"))
+    assert (found.status, found.passed, found.full, found.points) == ("passed", True, False, 2)
+    assert dict(found.lines()) == dict.fromkeys(NAMES, "unwritten") | {"relu": "passed", "softmax": "passed"}
+    assert found.summary().startswith(f"2 of {len(NAMES)} exercises, {len(NAMES) - 2} to be written; ")
+
+
+def test_one_mistake_costs_one_point(judged):
+    found = judged(
+        written(*(name for name in NAMES if name != "softmax"), softmax="e = np.exp(x)\nreturn e / e.sum(dim)")
+    )
+    assert (found.status, found.points) == ("failed", len(NAMES) - 1)
+    assert [mark.name for mark in found.exercises if mark.status != "passed"] == ["softmax"]
+    assert found.message.startswith("softmax(") and found.message.splitlines()[-1] == 'See "Softmax".'
+    assert 0 < found.right < found.checks
+
+
+def test_each_mistake_has_its_own_message(judged):
+    text = written("sigmoid", relu_slope="return x", hard_sigmoid="return tt.sigmoid(x)", gelu="while True: pass")
+    found = judged(text, limits=Limits(seconds=1))
+    marks = {mark.name: mark for mark in found.exercises}
+    assert [name for name in NAMES if marks[name].status == "failed"] == ["relu_slope", "gelu", "hard_sigmoid"]
+    assert "relu_slope(" in marks["relu_slope"].message and "gelu(" in marks["gelu"].message
+    assert "hard_sigmoid" in marks["hard_sigmoid"].message and marks["sigmoid"].points == found.points == 1
+
+
+def test_exercises_that_fail_only_together(judged):
+    seen = "globals().setdefault('SEEN', []).append(1)\nreturn np.maximum(x, 0)"
+    found = judged(written(relu=seen, relu_slope="return (x > 0) * 1.0 if 'SEEN' not in globals() else x"))
+    assert (found.status, found.points) == ("failed", 2) and not found.full
+    assert "Each exercise passes with the others from the reference" in found.message.splitlines()[-2]
+
+
+def test_a_fault_outside_of_the_exercises_costs_none_of_their_points(judged):
+    text = written("softmax", relu_slope="return x") + "\ndef relu_slope_too(x): pass\nnp_maximum = 1 / 0\n"
+    found = judged(text)
+    place = f"activations.py, line {len(text.splitlines())}"
+    assert (found.status, found.points) == ("error", 1)
+    assert found.message.splitlines() == [
+        f"Importing activations.py raised ZeroDivisionError: division by zero ({place}).",
+        "No exercise is at fault: with the reference's, the file fails, too.",
+    ]
+    assert [mark.name for mark in found.exercises if mark.status == "failed"] == ["relu_slope"]
+
+
+def test_a_fault_in_another_chapter_costs_no_points(judged, tmp_path):
+    broken = tmp_path / "tensor.py"
+    broken.write_text(exercises.graft(TENSOR, function("mul(x, y, /)", "return x + y"), ["mul"]), encoding="utf-8")
+    found = judged(written("relu", "hard_sigmoid"), swaps={"tt_tensor.tensor": broken})
+    assert (found.status, found.points, found.stand_ins) == ("failed", 2, ("tt_tensor.tensor",))
+    assert "No exercise is at fault, but what stands in for tt_tensor.tensor" in found.message
+
+
+def test_a_chapter_runs_on_what_stands_in_for_the_others(judged, tmp_path):
+    other = tmp_path / "tensor.py"
+    other.write_text(TENSOR + "\nWHOSE = 'mine'\n", encoding="utf-8")
+    text = written(*NAMES) + "\nimport tt_tensor.tensor\nassert tt_tensor.tensor.WHOSE == 'mine'\n"
+    assert judged(text, swaps={"tt_tensor.tensor": other}).full
+    assert judged(text).status == "error"
+
+
+def test_every_group_counts(judged):
+    found = judged(written("relu"), groups=("unit", "integration"))
+    assert found.passed and found.checks > record(CHAPTER, "unit").checks
+
+
+def test_a_group_without_tests_is_an_error(judged, monkeypatch, tmp_path):
+    monkeypatch.setitem(recording.GROUPS, "empty", lambda chapter: tmp_path / "test_none.py")
+    with pytest.raises(ValueError, match="03 activations has no empty tests"):
+        judged(written("relu"), groups=("empty",))
+
+
+def test_the_report_is_data(judged):
+    found = judged(written("relu", relu_slope="print('hello'); return x"))
+    data = json.loads(found.to_json())
+    assert data["status"] == "failed" and data["points"] == 1 and data["out_of"] == len(NAMES) and not data["full"]
+    assert data["exercises"][1]["name"] == "relu_slope" and data["exercises"][1]["message"] == data["message"]
+    assert "hello" in found.printed and "hello" not in found.to_json()
+
+
+# ## Files
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (
+            REFERENCE.replace("def softmax(", "def softmax)("),
+            "activations.py, line {line} is not Python: unmatched ')'.",
+        ),
+        (REFERENCE + "\0", "activations.py"),
+        ("(" * 1000, "activations.py, line 1 is not Python: too many nested parentheses."),
+        ("-" * 100_000 + "1", "activations.py is not Python: MemoryError."),
+        ("x" + ".a" * 100_000, "activations.py is not Python: "),
+        (REFERENCE + "#" * (1 << 20), "bytes long; a chapter has less than"),
+        (REFERENCE.replace("def softplus(", "def soft("), "does not define: softplus."),
+        (b"x = '\xe9'", "activations.py is not Python: 'utf-8' codec can't decode"),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_read(tmp_path, text, says):
+    file = tmp_path / "activations.py"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    found = assess(CHAPTER, file)
+    line = REFERENCE[: REFERENCE.index("def softmax(")].count("\n") + 1
+    assert (found.status, found.points) == ("error", 0) and says.format(line=line) in found.message
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert (
+        assess(CHAPTER, tmp_path / "activations.py").message
+        == "activations.py cannot be read: No such file or directory."
+    )
+
+
+def test_files_from_windows(tmp_path):
+    file = tmp_path / "activations.py"
+    file.write_bytes(b"\xef\xbb\xbf" + written("relu").replace("\n", "\r\n").encode())
+    assert assess(CHAPTER, file).passed
+
+
+def without(name, text=REFERENCE):
+    """The text without a function."""
+    (found,) = [exercise for exercise in exercises.exercises(text) if exercise.name == name]
+    lines = text.splitlines(keepends=True)
+    return "".join([*lines[: found.first - 1], *lines[found.last :]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exercise_that_was_deleted_is_unwritten(tmp_path, name):
+    file = tmp_path / "activations.py"
+    file.write_text(without(name), encoding="utf-8")
+    submission = Submission(CHAPTER, file)
+    assert name not in submission.written
+    submission.code(submission.written)  # the names that others need are there
+
+
+def test_a_method_that_was_deleted(tmp_path):
+    layers = curriculum.chapter("layers")
+    text = course.reference(layers).read_text(encoding="utf-8")
+    file = tmp_path / "layers.py"
+    file.write_text(without("Linear.forward", text), encoding="utf-8")
+    found = assess(layers, file)
+    assert found.passed and found.points == found.out_of - 1
+    file.write_text(text.replace("class Linear(", "class Linaer("), encoding="utf-8")
+    assert "lacks the class Linear" in assess(layers, file).message
+
+
+def test_lines_are_those_of_the_learner(judged):
+    text = "# a comment more\n" * 5 + written(relu_slope="y = 1\nreturn y / 0")
+    found = judged(text)
+    line = text[: text.index("return y / 0")].count("\n") + 1
+    assert f"ZeroDivisionError: division by zero (activations.py, line {line})" in found.message
+
+
+def test_an_error_inside_of_what_was_filled_in_is_told_where_the_learner_called_it(judged):
+    code = written(log_softmax="return softmax(x, 'dim')", softmax_with_temperature="return tt.softmax(x, dim='dim')")
+    found = judged(code)
+    lines = [number for number, line in enumerate(code.splitlines(), 1) if "'dim'" in line]
+    assert any(f"(activations.py, line {line})" in found.message for line in lines), found.message
+
+
+def test_unreadable_says_why(tmp_path):
+    (tmp_path / "activations.py").write_text("x = (", encoding="utf-8")
+    with pytest.raises(Unreadable, match="'\\(' was never closed"):
+        _ = Submission(CHAPTER, tmp_path / "activations.py").text
+
+
+# ## Values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        -7,
+        10**300,
+        0.1,
+        float("inf"),
+        "naïve \ud800 \x00",
+        b"\x00\xff",
+        (1, (2.5, "a"), [None]),
+        {"a": 1, (1, 2): [3]},
+        np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
+        np.array(5, np.int64),
+        np.zeros((0, 3)),
+        np.array([True, False]),
+        np.array(["a", "bcd"]),
+        np.dtype(np.float16),
+        Raised,
+        ValueError,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_plain_data_arrives_as_it_was(value):
+    arrived = decode(json.loads(json.dumps(encode(value))))
+    assert type(arrived) is type(value)
+    if isinstance(value, np.ndarray):
+        assert arrived.dtype == value.dtype and arrived.shape == value.shape
+        np.testing.assert_array_equal(arrived, value)
+    else:
+        assert arrived == value
+
+
+def test_tensors_arrive_as_arrays():
+    import tt_tensor as tt
+
+    array, number = decode(encode((tt.ones(2, 3), np.float32(0.1))))
+    assert array.shape == (2, 3) and number.shape == () and number.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "value, name",
+    [
+        (object(), "a object object"),
+        (10**5000, "a whole number of more than 10000 bits"),
+        ("x" * (LARGEST + 1), "a str of length 1,048,577"),
+        (np.zeros(LARGEST), "an array of shape (1048576,)"),
+        (np.array([object()]), "an array of dtype object"),
+        ({1, 2}, "a set object"),
+        (type("Local", (), {}), "a class Local"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_other_things_are_only_named(value, name):
+    arrived = decode(json.loads(json.dumps(encode(value))))
+    assert isinstance(arrived, Thing) and str(arrived) == name and arrived != decode(encode(value))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [1],
+        {},
+        {"list": [], "tuple": []},
+        {"pickle": "gASV"},
+        {"list": 5},
+        {"list": [[1]]},
+        {"dict": [[1]]},
+        {"dict": [[{"list": []}, 1]]},
+        {"array": ["<f8", [2], "AAAA"]},
+        {"array": ["O", [1], "AAAAAAAAAAA="]},
+        {"array": ["V8", [1], "AAAAAAAAAAA="]},
+        {"array": ["<f8", [1 << 70], ""]},
+        {"array": ["{'names'", [1], ""]},
+        {"array": ["<f8", "x", "AAAAAAAAAAA="]},
+        {"bytes": "?"},
+        {"class": 5},
+        {"raised": []},
+        json.loads('{"list": [' * 60 + "1" + "]}" * 60),
+    ],
+)
+def test_what_encode_does_not_write_is_refused(data):
+    with pytest.raises(ValueError, match="no encoded value"):
+        decode(data)
+
+
+# ## Verdicts
+
+
+def check(call, wanted, *causes, tolerance=1e-4):
+    return Check(call, wanted, causes, {"see": "A section", "tolerance": tolerance})
+
+
+RECORDING = Recording({"t::one": [check("f(1)", 1), check("f(2)", [1, 2])], "t::two": [check("f(3)", ValueError)]})
+REFUSED = {"raised": [["builtins.ValueError", "builtins.Exception"], "no", "x.py, line 3"]}
+RIGHT = [
+    ["import", None],
+    *(["test", "t::one"], ["check", "f(1)", 1], ["check", "f(2)", {"list": [1, 2]}], ["end", None]),
+    *(["test", "t::two"], ["check", "f(3)", REFUSED], ["end", None]),
+]
+
+
+def verdict(events, end="done"):
+    found = judge(RECORDING, Run(events, end), Limits(), course.reference(CHAPTER))
+    return found.status, *found.message.splitlines()
+
+
+def test_all_that_is_wanted_has_to_come():
+    assert verdict(RIGHT) == ("passed",)
+    assert verdict([*RIGHT, ["test", "t::of the learner's"], ["end", None]]) == ("passed",)
+
+
+@pytest.mark.parametrize("without", range(len(RIGHT)))
+def test_nothing_may_be_missing(without):
+    assert verdict([event for index, event in enumerate(RIGHT) if index != without])[0] != "passed"
+
+
+@pytest.mark.parametrize("other", range(1, len(RIGHT) - 1))
+def test_nothing_may_come_in_another_order(other):
+    events = [*RIGHT[:other], RIGHT[other + 1], RIGHT[other], *RIGHT[other + 2 :]]
+    assert verdict(events)[0] != "passed"
+
+
+def replaced(index, event):
+    return [*RIGHT[:index], event, *RIGHT[index + 1 :]]
+
+
+@pytest.mark.parametrize(
+    "events, says",
+    [
+        (replaced(2, ["check", "f(1)", 2]), ("failed", "f(1) gave 2, expected 1.", 'See "A section".')),
+        (replaced(2, ["check", "f(1)", None]), ("failed", "f(1) gave None, expected 1.", 'See "A section".')),
+        (
+            replaced(2, ["check", "g(1)", 1]),
+            ("failed", "The test came to g(1), where f(1) was due.", 'See "A section".'),
+        ),
+        (
+            replaced(6, ["check", "f(3)", {"raised": [["builtins.MemoryError"], "all gone", "x.py, line 3"]}]),
+            ("memory", "f(3) raised MemoryError: all gone (x.py, line 3), expected a ValueError.", 'See "A section".'),
+        ),
+        (
+            [*RIGHT[:6], ["end", REFUSED], *RIGHT[8:]],
+            ("failed", "On the way to f(3): ValueError: no (x.py, line 3).", 'See "A section".'),
+        ),
+        (
+            replaced(7, ["end", REFUSED]),
+            ("failed", "The two raised ValueError: no (x.py, line 3).", 'See "A section".'),
+        ),
+        (replaced(0, ["import", REFUSED]), ("error", "Importing activations.py raised ValueError: no (x.py, line 3).")),
+        ([*RIGHT[:1], ["collect", REFUSED]], ("failed", "Preparing the tests raised ValueError: no (x.py, line 3).")),
+        (
+            [*RIGHT, ["changed", "numpy.sum"]],
+            ("failed", "numpy.sum was replaced by something else: leave it as it is."),
+        ),
+        (
+            [*RIGHT[:7], ["check", "f(4)", 1], *RIGHT[7:]],
+            ("failed", "The two went on where it should have ended.", 'See "A section".'),
+        ),
+    ],
+)
+def test_what_is_said(events, says):
+    assert verdict(events) == says
+
+
+@pytest.mark.parametrize(
+    "end, status, says",
+    [
+        ("timeout", "timeout", "did not end within 10 seconds"),
+        ("memory", "memory", "took more than 1 GB of memory"),
+        ("exit 0", "crashed", "ended Python with exit status 0"),
+        ("signal SIGSEGV", "crashed", "crashed Python (SIGSEGV)"),
+        ("signal SIGXCPU", "timeout", "crashed Python (SIGXCPU)"),
+        ("closed", "crashed", "closed the channel"),
+        ("forged", "failed", "wrote into the channel"),
+        ("flood", "failed", "sent more than can be judged"),
+    ],
+)
+def test_an_end_before_the_end(end, status, says):
+    for length in range(len(RIGHT) + 1):
+        found = verdict(RIGHT[:length], end)
+        assert found[0] == status and says in found[1], length
+    assert verdict(RIGHT[:3], end)[1].startswith("f(2) ")
+
+
+def test_evidence_that_fails_does_not_fit():
+    def endless(value):
+        return endless(value)
+
+    recording = Recording({"t": [check("f(1)", endless, (lambda value: value.shape[3], "odd"), "perhaps")]})
+    found = judge(
+        recording,
+        Run([RIGHT[0], ["test", "t"], ["check", "f(1)", 1], ["end", None]], "done"),
+        Limits(),
+        course.reference(CHAPTER),
+    )
+    assert found.message.splitlines() == [
+        "f(1) gave 1, expected something else.",
+        "Likely: perhaps",
+        'See "A section".',
+    ]
+
+
+# ## Recordings
+
+
+@pytest.fixture
+def tests_of(tmp_path, monkeypatch):
+    """A group of tests with this text."""
+
+    def make(text):
+        file = tmp_path / "test_activations.py"
+        file.write_text("from tt_tensor.teaching import expect\n" + textwrap.dedent(text), encoding="utf-8")
+        monkeypatch.setitem(recording.GROUPS, str(file), lambda chapter: file)
+        recording._record.cache_clear()
+        questions.cache_clear()
+        return str(file)
+
+    return make
+
+
+def test_a_recording_keeps_what_is_wanted(tests_of):
+    group = tests_of("""
+        import pytest
+
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_f(n):
+            wanted = [n]
+            expect(f"f({n})", lambda: [n], wanted, ("no", "why"), "perhaps", see="A section", tolerance=1e-6)
+            wanted.append(3)
+    """)
+    found = record(CHAPTER, group)
+    assert list(found.tests) == ["test_activations.py::test_f[1]", "test_activations.py::test_f[2]"]
+    (kept,) = found.tests["test_activations.py::test_f[2]"]
+    assert kept == Check("f(2)", [2], (("no", "why"), "perhaps"), {"see": "A section", "tolerance": 1e-6})
+
+
+def test_the_questions_hold_no_answers(tests_of):
+    name, text = questions(
+        CHAPTER, tests_of('def test_f():\n    expect("f()", f(), 42, (41, "nearly"), see="Secret")\n')
+    )
+    assert name == "test_activations.py" and "expect('f()', f())" in text
+    assert not {"42", "41", "nearly", "Secret"} & set(text.replace("'", " ").split())
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("def test_f():\n    expect('f()', 1, 2, see='A section')", "f() gave 1, expected 2."),
+        ("def test_f():\n    expect('f()', object, object(), see='A section')", "f() gave"),
+        ("def test_f():\n    raise KeyError", "KeyError"),
+        ("def test_f():\n    pass", "they check nothing"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_tests_that_the_reference_fails_judge_nobody(tests_of, judged, text, says):
+    with pytest.raises(RuntimeError, match="nothing was judged") as error:
+        judged(written("relu"), groups=(tests_of(text),))
+    assert says in str(error.value)
+
+
+def test_tests_that_need_what_is_refused_judge_nobody(tests_of, judged):
+    group = tests_of("""
+        import os, sys
+        def test_f():
+            expect("processes", lambda: os.spawnv(os.P_WAIT, sys.executable, ["python", "-c", ""]), 0, see="A section")
+    """)
+    with pytest.raises(
+        RuntimeError, match="does not pass .* where learners' files run: processes raised PermissionError"
+    ):
+        judged(written("relu"), groups=(group,))
+
+
+def test_a_recording_leaves_no_traces(tests_of):
+    group = tests_of("""
+        import os
+        def test_f(monkeypatch, capsys, tmp_path):
+            os.environ["LEFT"] = "behind"
+            print("printed")
+            expect("f()", lambda: capsys.readouterr().out, "printed\\n", see="A section")
+    """)
+    before = os.getcwd(), dict(os.environ), set(sys.modules)
+    record(CHAPTER, group)
+    assert (os.getcwd(), dict(os.environ), set(sys.modules)) == before
+
+
+def test_a_process_that_runs_on_stand_ins_judges_nobody(tests_of, monkeypatch):
+    from importlib.util import spec_from_file_location
+    from types import ModuleType
+
+    from tt_tito.swap import StandIn
+
+    module = ModuleType("tt_tensor.nothing")
+    loader = StandIn("tt_tensor.nothing", "mine.py")
+    module.__spec__ = spec_from_file_location("tt_tensor.nothing", "mine.py", loader=loader)
+    monkeypatch.setitem(sys.modules, "tt_tensor.nothing", module)
+    with pytest.raises(RuntimeError, match="tt_tensor.nothing is a stand-in in this process"):
+        record(CHAPTER, tests_of("def test_f():\n    expect('f()', 1, 1, see='A section')"))
+
+
+# ## Grading
+
+
+@pytest.fixture(scope="module")
+def handed_in(tmp_path_factory):
+    """What a class has handed in."""
+    folder = tmp_path_factory.mktemp("class")
+    texts = {
+        "ada/activations.py": REFERENCE,
+        "ada/notes.py": "no chapter",
+        "bob/work/03_activations.py": written("relu", softmax="e = np.exp(x)\nreturn e / e.sum(dim)"),
+        "=cyd/03.py": written(softmax="e = np.exp(x)\nreturn e / e.sum(dim)"),
+        "dot/readme.txt": "sorry",
+        "eve/activations.py": "def f(:",
+        ".git/activations.py": "",
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marks(handed_in):
+    return grade.grade([handed_in], ("unit",))
+
+
+def test_a_class(marks):
+    points = {row.learner: (row.assessment.status, row.assessment.points) for row in marks.rows}
+    assert points == {"ada": ("passed", len(NAMES)), "bob": ("failed", 1), "=cyd": ("failed", 0), "eve": ("error", 0)}
+    assert marks.without_files == ("dot",) and not grade.full(marks)
+
+
+def test_the_summary_of_a_class(marks):
+    (found,) = grade.summary(marks)
+    assert (found.chapter, found.files, found.full) == ("activations", 4, 1)
+    assert found.exercises["softmax"] == {"passed": 1, "failed": 3, "unwritten": 0}
+    assert found.exercises["relu"] == {"passed": 2, "failed": 1, "unwritten": 1}
+    (mistake, times), *_ = found.mistakes
+    assert times == 2 and mistake and "See" not in mistake
+
+
+def test_the_table_of_a_class(marks, tmp_path):
+    grade.write_csv(marks, tmp_path / "marks.csv")
+    rows = list(csv.DictReader((tmp_path / "marks.csv").read_text(encoding="utf-8").splitlines(keepends=True)))
+    assert [row["learner"] for row in rows] == ["'=cyd", "ada", "bob", "eve", "dot"]
+    assert rows[2]["passed"] == "relu" and rows[2]["failed"] == "softmax" and "gelu" in rows[2]["unwritten"]
+    assert (rows[1]["points"], rows[1]["out of"], rows[4]["status"]) == (
+        str(len(NAMES)),
+        str(len(NAMES)),
+        "nothing handed in",
+    )
+    assert os.listdir(tmp_path) == ["marks.csv"]
+
+
+def test_the_data_of_a_class(marks):
+    data = json.loads(grade.as_json(marks))
+    assert [row["learner"] for row in data["marks"]] == ["=cyd", "ada", "bob", "eve"]
+    assert data["without_files"] == ["dot"] and data["summary"][0]["files"] == 4
+
+
+def test_one_file(handed_in):
+    marks = grade.grade([handed_in / "ada/activations.py"], ("unit",))
+    data = json.loads(grade.as_json(marks))
+    assert data["status"] == "passed" and data["full"] and data["learner"] == "ada" and grade.full(marks)
+    assert grade.as_json(grade.grade([handed_in / "ada/activations.py"], ("unit",))) == grade.as_json(marks)
+
+
+def test_one_learner(handed_in):
+    (row,) = grade.grade([handed_in / "bob"], ("unit",)).rows
+    assert (row.learner, row.file, row.assessment.points) == ("bob", "03_activations.py", 1)
+
+
+@pytest.mark.parametrize(
+    "path, says",
+    [
+        ("ada/notes.py", "no chapter 'notes'"),
+        ("dot/readme.txt", "neither a Python file nor a notebook"),
+        ("dot", "holds no chapters"),
+        ("nobody", "neither a file nor a folder"),
+    ],
+)
+def test_what_cannot_be_graded(handed_in, path, says):
+    with pytest.raises(ValueError, match=says):
+        grade.grade([handed_in / path])
+
+
+def test_a_chapter_that_is_not_written(tmp_path):
+    last = curriculum.chapters()[-1]
+    (tmp_path / f"{last.slug}.py").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"which is not installed: pip install {last.package}"):
+        grade.grade([tmp_path / f"{last.slug}.py"])
+
+
+def test_notebooks(tmp_path):
+    notebooks = pytest.importorskip("tt_tito.notebooks")
+    notebooks.write(written("relu"), tmp_path / "activations.ipynb")
+    (row,) = grade.grade([tmp_path / "activations.ipynb"], ("unit",)).rows
+    assert row.file == "activations.ipynb" and row.assessment.points == 1
+    (tmp_path / "activations.ipynb").write_text("{", encoding="utf-8")
+    (row,) = grade.grade([tmp_path / "activations.ipynb"], ("unit",)).rows
+    assert row.assessment.status == "error" and "cannot be read" in row.assessment.message
