@@ -1,19 +1,14 @@
 """Chapter 08, judged by its public names."""
 
-import os
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
 import tt_autograd as ta
 import tt_optim as to
 import tt_tensor as tt
-from tt_tensor.teaching import expect
+from tt_tensor.teaching import between, expect
 
-STEP, VALIDATION, AVERAGES, CHECKPOINTS = "One step", "Validation", "Averages", "Checkpoints"
+STEP, VALIDATION, AVERAGES, BATCHES = "One step", "Validation", "Averages", "Batches"
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +31,12 @@ def mean(outputs, targets):
     return outputs.mean()
 
 
-def fit_weights(steps=1, **options):
+def fit_weights(steps=1, loss=mean, **options):
     """The weights after some steps of SGD with rate 1 on the loss 3 w + 4 v."""
     model = Weights()
     ta.fit(
         model,
-        mean,
+        loss,
         to.SGD(model.parameters(), lr=1.0),
         [(tt.ones(1), tt.ones(1))],
         epochs=steps,
@@ -70,49 +65,103 @@ def test_clipping_keeps_the_direction():
         ([-3, -4], "Nothing was clipped."),
         see=STEP,
     )
-    assert fit_weights(clip_norm=10.0) == [-3, -4]
+    expect(
+        "weights after one step with gradients 3 and 4 and clip_norm=10",
+        lambda: fit_weights(clip_norm=10.0),
+        [-3, -4],
+        "What is short enough already stays as it is.",
+        see=STEP,
+    )
+
+
+def test_a_loss_that_is_no_number_ends_the_run():
+    expect(
+        "fit with a loss that is nan",
+        lambda: fit_weights(loss=lambda outputs, targets: outputs.mean() * float("nan")),
+        RuntimeError,
+        "Training on a nan only spreads it: raise a RuntimeError that says so.",
+        see=STEP,
+    )
 
 
 def test_validation_is_in_evaluation_mode():
     model, data = tt.Sequential(tt.Dropout(0.5)), [(tt.ones(1000), tt.ones(1000))]
-    losses = [ta.evaluate(model, mean, data)["loss"] for _ in range(2)]
+
+    def agree():
+        losses = [ta.evaluate(model, mean, data)["loss"] for _ in range(2)]
+        return losses[0] == losses[1]
+
     expect(
         "do two calls of evaluate agree, for a model with dropout?",
-        losses[0] == losses[1],
+        agree,
         True,
         "Validation differs between two calls: dropout is active; go into eval mode first.",
         see=VALIDATION,
     )
-    expect(
-        "model.training after evaluate(model, ...)",
-        model.training,
-        True,
-        "The model stayed in eval mode: go back to the mode that it was in.",
-        see=VALIDATION,
-    )
-    with pytest.raises(ZeroDivisionError):
-        ta.evaluate(model, lambda outputs, targets: 1 / 0, data)
+    for mode in (True, False):
+
+        def mode_after():
+            ta.evaluate(model.train(mode), mean, data)
+            return model.training
+
+        expect(
+            f"model.training after evaluate(model.train({mode}), ...)",
+            mode_after,
+            mode,
+            (False, "The model stayed in eval mode: go back to the mode that it was in."),
+            "Go back to the mode that the model was in.",
+            see=VALIDATION,
+        )
+
+    def after_failing():
+        try:
+            ta.evaluate(model.train(), lambda outputs, targets: 1 / 0, data)
+        except ZeroDivisionError:
+            return model.training
+        return "no error"
+
     expect(
         "model.training after an evaluate that failed",
-        model.training,
+        after_failing,
         True,
         "The model stayed in eval mode: go back in any case, with try/finally.",
+        see=VALIDATION,
+    )
+    expect(
+        "evaluate on data without a batch",
+        lambda: ta.evaluate(model, mean, []),
+        ValueError,
+        "A mean over nothing is no number: refuse it.",
         see=VALIDATION,
     )
 
 
 def test_validation_records_nothing():
-    model, seen = tt.Sequential(tt.Linear(1, 1)), []
-    ta.evaluate(
-        model,
-        lambda outputs, targets: seen.append(outputs.requires_grad) or outputs.mean(),
-        [(tt.ones(2, 1), tt.ones(2, 1))],
-    )
+    def inside():
+        model, seen = tt.Sequential(tt.Linear(1, 1)), []
+        ta.evaluate(
+            model,
+            lambda outputs, targets: seen.append(outputs.requires_grad) or outputs.mean(),
+            [(tt.ones(2, 1), tt.ones(2, 1))],
+        )
+        return seen
+
     expect(
         "outputs.requires_grad inside evaluate",
-        seen,
+        inside,
         [False],
         "Validation records its operations: use no_grad().",
+        see=VALIDATION,
+    )
+
+
+def test_validation_measures_what_it_is_asked_to():
+    data = [(tt.Tensor([[0, 1], [1, 0]]), tt.tensor([1, 1])), (tt.Tensor([[0, 1]]), tt.tensor([1]))]
+    expect(
+        "evaluate of the identity on 3 examples, with the metric accuracy",
+        lambda: ta.evaluate(tt.Identity(), lambda outputs, targets: outputs.mean(), data, [ta.accuracy]),
+        {"loss": 0.5, "accuracy": 2 / 3},
+        ({"loss": 0.5, "accuracy": 0.75}, "Weight each batch by its size."),
         see=VALIDATION,
     )
 
@@ -127,24 +176,33 @@ def test_batches_count_by_their_size():
         weight,
         see=AVERAGES,
     )
-    model = tt.Sequential(tt.Identity(), tt.Linear(1, 1))
-    model[1].weight.data, model[1].bias.data = tt.ones(1, 1), tt.zeros(1)
-    history = ta.fit(model, mean, to.SGD(model.parameters(), lr=0.0), batches, epochs=1, progress=False)
-    expect("the loss of an epoch with the same batches", history["loss"], [1.2], ([2], weight[1]), see=AVERAGES)
+
+    def loss_of_an_epoch():
+        model = tt.Sequential(tt.Identity(), tt.Linear(1, 1))
+        model[1].weight.data, model[1].bias.data = tt.ones(1, 1), tt.zeros(1)
+        return ta.fit(model, mean, to.SGD(model.parameters(), lr=0.0), batches, epochs=1, progress=False)["loss"]
+
+    expect("the loss of an epoch with the same batches", loss_of_an_epoch, [1.2], ([2], weight[1]), see=AVERAGES)
 
 
 def test_training_goes_on_in_training_mode():
     class Modes(tt.Linear):
-        def forward(self, x):
-            seen.append(self.training)
-            return super().forward(x)
+        def __init__(self, seen):
+            super().__init__(1, 1)
+            self.seen = seen
 
-    seen = []
-    model, data = Modes(1, 1), [(tt.ones(2, 1), tt.ones(2, 1))]
-    ta.fit(model, tt.mse_loss, to.SGD(model.parameters()), data, epochs=2, validation=data, progress=False)
+        def forward(self, x):
+            self.seen.append(self.training)
+            return x * self.weight
+
+    def modes():
+        model, data = Modes([]), [(tt.ones(2, 1), tt.ones(2, 1))]
+        ta.fit(model, tt.mse_loss, to.SGD(model.parameters()), data, epochs=2, validation=data, progress=False)
+        return model.seen
+
     expect(
         "training mode in step, validation, step, validation",
-        seen,
+        modes,
         [True, False, True, False],
         "Switch to train mode before each epoch, and to eval mode for validation.",
         see=VALIDATION,
@@ -152,26 +210,24 @@ def test_training_goes_on_in_training_mode():
 
 
 def test_accumulated_batches_make_one_step():
-    x, y = tt.randn(10, 3), tt.randn(10, 1)
+    x, y = np.sin(np.arange(30.0)).reshape(10, 3), np.cos(np.arange(10.0)).reshape(10, 1)
+    weight = np.zeros((1, 3))
+    for _ in range(3):
+        weight = weight - 0.1 * 2 / 10 * ((x @ weight.T - y).T @ x)
 
     def weights(batch_size, accumulate):
-        tt.manual_seed(1)
-        model = tt.Linear(3, 1)
-        ta.fit(
-            model,
-            tt.mse_loss,
-            to.SGD(model.parameters(), lr=0.1),
-            ta.Batches(x, y, batch_size),
-            epochs=3,
-            accumulate=accumulate,
-            progress=False,
-        )
-        return model.weight.detach()
+        model = tt.Linear(3, 1, bias=False).double()
+        model.weight.data = np.zeros((1, 3))
+        data = ta.Batches(tt.Tensor(x), tt.Tensor(y), batch_size)
+        optimizer = to.SGD(model.parameters(), lr=0.1)
+        ta.fit(model, tt.mse_loss, optimizer, data, epochs=3, accumulate=accumulate, progress=False)
+        return model.weight
 
+    expect("weights after three steps on all 10 samples", lambda: weights(10, 1), weight, see=STEP)
     expect(
         "weights after three steps on 10 samples as batches of 4, 4 and 2",
         lambda: weights(4, 3),
-        weights(10, 1),
+        weight,
         "Weigh the loss of each batch by its share of the examples.",
         see=STEP,
     )
@@ -179,38 +235,96 @@ def test_accumulated_batches_make_one_step():
 
 def test_batches_keep_pairs_together():
     x = tt.arange(10)
-    data = ta.Batches(x, x * 2, batch_size=4, shuffle=True)
-    passes = [[(a.tolist(), b.tolist()) for a, b in data] for _ in range(2)]
-    assert len(data) == 3 and [len(a) for a, _ in passes[0]] == [4, 4, 2]
-    for batches in passes:
-        assert sorted(value for a, _ in batches for value in a) == x.tolist(), "each example once in each pass"
-        assert all(b == [2 * value for value in a] for a, b in batches), (
-            "inputs and targets are shuffled by one permutation"
-        )
-    assert passes[0] != passes[1], "a new order in each pass"
+
+    def passes(**options):
+        data = ta.Batches(x, x * 2, batch_size=4, **options)
+        return [[(a.tolist(), b.tolist()) for a, b in data] for _ in range(2)]
+
+    in_order = [([0, 1, 2, 3], [0, 2, 4, 6]), ([4, 5, 6, 7], [8, 10, 12, 14]), ([8, 9], [16, 18])]
+    expect(
+        "two passes over Batches(0..9, their doubles, batch_size=4)",
+        passes,
+        [in_order, in_order],
+        ([in_order[:2]] * 2, "The last batch has two examples, and is not to be dropped."),
+        see=BATCHES,
+    )
+    expect(
+        "the sizes of the batches in a shuffled pass",
+        lambda: [len(a) for a, _ in passes(shuffle=True)[0]],
+        [4, 4, 2],
+        ([4, 4], "The last batch has two examples, and is not to be dropped."),
+        see=BATCHES,
+    )
+    expect(
+        "all examples of a shuffled pass, sorted",
+        lambda: sorted(value for a, _ in passes(shuffle=True)[0] for value in a),
+        list(range(10)),
+        "Each example comes once in each pass.",
+        see=BATCHES,
+    )
+    expect(
+        "is each target the double of its input, in a shuffled pass?",
+        lambda: all(b == [2 * value for value in a] for a, b in passes(shuffle=True)[0]),
+        True,
+        "The pairs are torn: use one permutation for inputs and targets.",
+        see=BATCHES,
+    )
+    expect(
+        "is the order of the second shuffled pass another?",
+        lambda: (lambda two: two[0] != two[1])(passes(shuffle=True)),
+        True,
+        "Draw a new permutation in each pass.",
+        see=BATCHES,
+    )
+
+    def with_seed():
+        tt.manual_seed(5)
+        return passes(shuffle=True)
+
+    expect(
+        "does a seed repeat the order?", lambda: with_seed() == with_seed(), True, "Draw from generator().", see=BATCHES
+    )
+    images = ta.Batches(tt.zeros(5, 2, 3), tt.zeros(5), batch_size=2)
+    expect(
+        "shapes and dtype of the first batch of (5, 2, 3) inputs",
+        lambda: (lambda pair: (pair[0].shape, pair[1].shape, str(pair[0].dtype)))(next(iter(images))),
+        ((2, 2, 3), (2,), "float32"),
+        see=BATCHES,
+    )
 
 
 def test_accuracy_is_the_share_of_right_answers():
-    assert ta.accuracy(tt.Tensor([[1, 2], [3, 0], [0, 1]]), tt.tensor([1, 0, 0])) == pytest.approx(2 / 3)
-    assert ta.accuracy(tt.Tensor([[-1], [2]]), tt.Tensor([[0], [1]])) == 1
+    expect(
+        "accuracy([[1, 2], [3, 0], [0, 1]], [1, 0, 0])",
+        lambda: ta.accuracy(tt.Tensor([[1, 2], [3, 0], [0, 1]]), tt.tensor([1, 0, 0])),
+        2 / 3,
+        see=AVERAGES,
+    )
+    expect(
+        "accuracy of the logits [[-1], [2]] for the targets [[0], [1]]",
+        lambda: ta.accuracy(tt.Tensor([[-1], [2]]), tt.Tensor([[0], [1]])),
+        1,
+        see=AVERAGES,
+    )
 
 
 def test_digits_are_learned():
-    (x, y), (held_x, held_y) = ta.digits()
-    assert x.shape == (1438, 64) and held_x.shape == (359, 64) and 0 <= x.min().item() and x.max().item() == 1
-    model = ta.digits_classifier()
-    history = ta.fit(
-        model,
-        tt.cross_entropy,
-        to.Adam(model.parameters(), lr=3e-3),
-        ta.Batches(x, y, 32, shuffle=True),
-        epochs=4,
-        validation=[(held_x, held_y)],
-        metrics=[ta.accuracy],
-        progress=False,
-    )
-    assert (
-        history["val_accuracy"][-1] > 0.9 and history["loss"][-1] < history["loss"][0] and len(history["seconds"]) == 4
+    (x, y), held_out = ta.digits()
+    histories = []
+
+    def learned():
+        model = ta.digits_classifier()
+        optimizer, data = to.Adam(model.parameters(), lr=3e-3), ta.Batches(x, y, 32, shuffle=True)
+        options = {"epochs": 4, "validation": [held_out], "metrics": [ta.accuracy], "progress": False}
+        histories.append(ta.fit(model, tt.cross_entropy, optimizer, data, **options))
+        return histories[0]["val_accuracy"][-1]
+
+    expect("share of the held-out digits that are right after 4 epochs", learned, between(0.9, 1), see="It runs")
+    expect(
+        "does the loss fall, and how many epochs does the history hold?",
+        lambda: (histories[0]["loss"][-1] < histories[0]["loss"][0], len(histories[0]["seconds"])),
+        (True, 4),
+        see="It runs",
     )
 
 
@@ -221,18 +335,13 @@ def test_early_stopping_brings_back_the_best_weights():
         return (outputs - targets).abs().mean() if not ta.is_grad_enabled() else outputs.mean() * -1
 
     model = Weights()
-    stopper = ta.EarlyStopping(patience=2, restore_best=True)
-    history = ta.fit(
-        model,
-        distance,
-        to.SGD(model.parameters(), lr=0.1),
-        [(tt.ones(1), tt.ones(1))],
-        epochs=50,
-        validation=validation,
-        callbacks=[stopper],
-        progress=False,
-    )
-    losses = history["val_loss"]  # the output grows by 2.5 in each epoch: 2.5, 5, 7.5, 10
+
+    def losses():  # the output grows by 2.5 in each epoch: 2.5, 5, 7.5, 10
+        stopper = ta.EarlyStopping(patience=2, restore_best=True)
+        options = {"validation": validation, "callbacks": [stopper], "progress": False}
+        data = [(tt.ones(1), tt.ones(1))]
+        return ta.fit(model, distance, to.SGD(model.parameters(), lr=0.1), data, epochs=50, **options)["val_loss"]
+
     expect(
         "validation losses until EarlyStopping(patience=2)",
         losses,
@@ -240,233 +349,79 @@ def test_early_stopping_brings_back_the_best_weights():
         "Stop when the best loss is `patience` epochs old.",
         see="Callbacks",
     )
-    expect("the model's output after restore_best", model(tt.ones(1)).item(), 5, see="Callbacks")
+    expect("the model's output after restore_best", lambda: model(tt.ones(1)).item(), 5, see="Callbacks")
 
 
-def test_a_schedule_moves_the_rate():
-    model = Weights()
-    optimizer = to.SGD(model.parameters(), lr=1.0)
-    history = ta.fit(
-        model,
-        mean,
-        optimizer,
-        [(tt.ones(1), tt.ones(1))] * 2,
-        epochs=3,
-        callbacks=[ta.Schedule(to.StepLR(optimizer, 1, 0.5))],
-        progress=False,
-    )
-    assert optimizer.param_groups[0]["lr"] == 0.125 and len(history["lr"]) == 3
-    with pytest.raises(ValueError, match="loss"):
-        plateau = ta.Schedule(to.ReduceLROnPlateau(optimizer), monitor="val_loss")
-        ta.fit(model, mean, optimizer, [(tt.ones(1), tt.ones(1))], epochs=1, callbacks=[plateau], progress=False)
+def test_confusion():
+    def always_one():
+        model = tt.Linear(2, 3)
+        model.weight.data, model.bias.data = tt.zeros(3, 2), tt.Tensor([0, 1, 0])
+        return model
 
-
-def test_a_progress_bar_shows_the_loss(capsys):
-    model = Weights()
-    ta.fit(model, mean, to.SGD(model.parameters()), [(tt.ones(1), tt.ones(1))] * 3, epochs=2, progress=True)
-    shown = capsys.readouterr().err
-    assert "epoch 2/2" in shown and "3/3" in shown and "loss=" in shown
-
-
-@pytest.mark.parametrize(
-    "wrong, error, words",
-    [
-        (lambda fit: ta.Batches(tt.ones(4), tt.ones(3)), ValueError, "4 inputs.*3 targets"),
-        (lambda fit: ta.Batches(tt.ones(4), tt.ones(4), batch_size=0), ValueError, "0"),
-        (lambda fit: fit(loss=lambda outputs, targets: outputs.mean() * np.nan), RuntimeError, "nan.*learning rate"),
-        (lambda fit: fit(data=iter(())), ValueError, "no batch"),
-        (lambda fit: fit(epochs=-1), ValueError, "-1"),
-        (lambda fit: fit(accumulate=0), ValueError, "0"),
-        (lambda fit: fit(resume=True), ValueError, "checkpoint"),
-        (lambda fit: ta.EarlyStopping(mode="low"), ValueError, "low"),
-        (lambda fit: ta.evaluate(tt.Identity(), mean, []), ValueError, "no batch"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
-    def fit(loss=mean, data=None, epochs=1, **options):
-        model, data = Weights(), data or [(tt.ones(1), tt.ones(1))]
-        ta.fit(model, loss, to.SGD(model.parameters()), data, epochs=epochs, progress=False, **options)
-
-    with pytest.raises(error, match=words):
-        wrong(fit)
-
-
-def test_exercises():
-    always_one = tt.Linear(2, 3)
-    always_one.weight.data, always_one.bias.data = tt.zeros(3, 2), tt.Tensor([0, 1, 0])
     expect(
         "confusion of a model that always says 1, for classes 0, 1 and 1",
-        lambda: ta.confusion(always_one, tt.ones(3, 2), tt.tensor([0, 1, 1]), 3),
+        lambda: ta.confusion(always_one(), tt.ones(3, 2), tt.tensor([0, 1, 1]), 3),
         [[0, 1, 0], [0, 2, 0], [0, 0, 0]],
+        ([[0, 1, 0], [0, 1, 0], [0, 0, 0]], "A pair that occurs twice was counted once: np.add.at adds for each."),
+        ([[0, 0, 0], [1, 2, 0], [0, 0, 0]], "Rows are the true classes, columns the answers."),
         see="Exercises",
     )
-    average = ta.WeightAverage(0.5)
-    fit_weights(2, callbacks=[average])
-    expect("WeightAverage(0.5) of weights -3 and -6", average.average["w"], [-4.5], see="Exercises")
-    model = tt.Linear(1, 1)
-    rates, losses = ta.find_rate(
-        model, tt.mse_loss, to.SGD(model.parameters()), [(tt.ones(2, 1), tt.ones(2, 1))], 1e-3, 0.1, 3
-    )
-    expect("rates of find_rate from 0.001 to 0.1 in 3 steps", rates, [1e-3, 1e-2, 1e-1], see="Exercises")
-    assert len(losses) == 3 and losses[2] < losses[0]
-
-
-# Checkpoints: every bit, every moment.
-
-
-class PowerCut(ta.Callback):
-    """Ends the program after some steps."""
-
-    def __init__(self, after=None):
-        self.after = after
-
-    def on_step(self, run):
-        if run.steps == self.after:
-            raise KeyboardInterrupt
-
-
-def train(path, cut_after=None, resume=False, seed=3):
-    """What everything is after a training with dropout, momentum and a schedule that moves with each step."""
-    tt.manual_seed(seed)
-    (x, y), _ = ta.digits()
-    model = tt.Sequential(tt.Linear(64, 8), tt.ReLU(), tt.Dropout(0.3), tt.Linear(8, 10))
-    optimizer = to.Adam(model.parameters(), lr=0.01)
-    schedule = to.CosineAnnealingLR(optimizer, 20)
-    history = ta.fit(
-        model,
-        tt.cross_entropy,
-        optimizer,
-        ta.Batches(x[:72], y[:72], 16, shuffle=True),
-        epochs=4,
-        callbacks=[ta.Schedule(schedule, each="step"), PowerCut(cut_after)],
-        checkpoint=path,
-        checkpoint_every=2,
-        resume=resume,
-        progress=False,
-    )
-    history.pop("seconds")
-    return {
-        "weights": [p.tolist() for p in model.parameters()],
-        "optimizer": repr(optimizer.state_dict()),
-        "schedule": schedule.state_dict(),
-        "random state": tt.get_rng_state(),
-        "history": dict(history),
-    }
-
-
-@pytest.mark.parametrize("cut_after", [3, 5, 12, 19])
-def test_a_resumed_training_ends_with_the_same_bits(tmp_path, cut_after):
-    whole = train(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", cut_after)
-    resumed = train(tmp_path / "cut", resume=True, seed=99)
-    for what, state in whole.items():
-        expect(
-            f"is the {what} after a cut at step {cut_after} and a resume that of an unbroken training?",
-            resumed[what] == state,
-            True,
-            f"Save the {what}; and the position in the data, which is how chance stood when the epoch began and how "
-            "many batches have been seen since.",
-            see="The run",
-        )
-
-
-def test_resuming_a_finished_training_does_nothing(tmp_path):
-    whole = train(tmp_path / "run")
-    assert train(tmp_path / "run", resume=True)["weights"] == whole["weights"]
-
-
-def test_a_checkpoint_of_another_training_is_refused(tmp_path):
-    fit_weights(checkpoint=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"0 callbacks.*1"):
-        fit_weights(checkpoint=tmp_path / "run", resume=True, callbacks=[ta.Callback()])
-
-
-def test_a_checkpoint_holds_tensors_and_plain_values(tmp_path):
-    state = {
-        "weights": {"0.weight": tt.Tensor([[1.5, 2.5]])},
-        "betas": (0.9, 0.999),
-        "epoch": 3,
-        7: [None, "text", True],
-        "empty": tt.zeros(0, 3),
-    }
-    ta.save_checkpoint(tmp_path / "file", state)
-    assert repr(ta.load_checkpoint(tmp_path / "file")) == repr(state)
-    with pytest.raises(FileNotFoundError, match="nothing"):
-        ta.load_checkpoint(tmp_path / "nothing")
-
-
-def test_every_flipped_bit_is_noticed(tmp_path):
-    file = tmp_path / "file"
-    ta.save_checkpoint(file, {"w": tt.Tensor([1.0, -2.0]), "epoch": 1})
-    whole, silent = file.read_bytes(), []
-    for bit in range(8 * len(whole)):
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        file.write_bytes(damaged)
-        try:
-            ta.load_checkpoint(file)
-        except ValueError as error:
-            assert str(file) in str(error)
-        else:
-            silent.append(bit)
-    assert not silent, (
-        f"flipped bits that load_checkpoint took no notice of: {silent[:10]}, {len(silent)} of {8 * len(whole)}"
+    expect(
+        "model.training after confusion of a model in training mode, and of one in evaluation mode",
+        lambda: [mode_after_confusion(always_one().train(mode)) for mode in (True, False)],
+        [True, False],
+        "Go back to the mode that the model was in.",
+        see="Exercises",
     )
 
 
-def test_every_truncation_is_noticed(tmp_path):
-    file = tmp_path / "file"
-    ta.save_checkpoint(file, {"w": tt.Tensor([1.0, -2.0])})
-    whole = file.read_bytes()
-    for damaged in [whole[:length] for length in range(len(whole))] + [whole + b"\0"]:
-        file.write_bytes(damaged)
-        with pytest.raises(ValueError, match="file"):
-            ta.load_checkpoint(file)
+def mode_after_confusion(model):
+    ta.confusion(model, tt.ones(3, 2), tt.tensor([0, 1, 1]), 3)
+    return model.training
 
 
-SAVER = """
-import os, sys
-import tt_autograd, tt_tensor
-for line in sys.stdin:
-    saving = os.fork()
-    if not saving:
-        tt_autograd.save_checkpoint(sys.argv[1], {"w": tt_tensor.full((2_000_000,), float(line)), "number": int(line)})
-        os._exit(0)
-    sys.stdin.readline()
-    os.kill(saving, 9)
-    os.waitpid(saving, 0)
-    print("killed", flush=True)
-"""
+def test_weight_average():
+    def average(decay, steps):
+        callback = ta.WeightAverage(decay)
+        fit_weights(steps, callbacks=[callback])
+        return [callback.average["w"].item(), callback.average["v"].item()]
+
+    expect(
+        "WeightAverage(0.5) after one step to (-3, -4)",
+        lambda: average(0.5, 1),
+        [-3, -4],
+        ([-1.5, -2], "The first average is the weights themselves: there is nothing yet to average with."),
+        see="Exercises",
+    )
+    expect(
+        "WeightAverage(0.75) after steps to (-3, -4) and (-6, -8)",
+        lambda: average(0.75, 2),
+        [-3.75, -5],
+        ([-5.25, -7], "The average is to be kept by decay, and the weights are to count 1 - decay."),
+        ([-6, -8], "The average follows the weights in memory: keep copies."),
+        see="Exercises",
+    )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 needs processes as POSIX has them")
-def test_a_save_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path):
-    path, old, finished = tmp_path / "file", 0, 0
-    ta.save_checkpoint(path, {"w": tt.zeros(2_000_000), "number": 0})
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SAVER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as saver:
-        for number in range(1, 31):
-            before = looks_of(tmp_path)
-            print(number, file=saver.stdin, flush=True)
-            while looks_of(tmp_path) == before:
-                time.sleep(1e-4)
-            time.sleep(number * 2e-4)
-            print("kill", file=saver.stdin, flush=True)
-            assert saver.stdout.readline() == "killed\n"
-            found = ta.load_checkpoint(path)
-            assert found["number"] in (old, number) and (found["w"] == found["number"]).all()
-            finished, old = finished + (found["number"] == number), found["number"]
-        saver.stdin.close()
-    assert finished < 30, "no kill came early enough to be a test"
+def test_find_rate():
+    def found(**options):
+        model = tt.Linear(1, 1)
+        model.weight.data, model.bias.data = tt.zeros(1, 1), tt.zeros(1)
+        data = [(tt.ones(2, 1), tt.ones(2, 1))]
+        return ta.find_rate(model, tt.mse_loss, to.SGD(model.parameters()), data, **options)
 
-
-def looks_of(folder):
-    """Names, sizes and times of the files: what changes first when somebody writes."""
-    return {(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(folder)}
+    expect(
+        "rates of find_rate from 0.001 to 0.1 in 3 steps",
+        lambda: found(lowest=1e-3, highest=0.1, steps=3)[0],
+        [1e-3, 1e-2, 1e-1],
+        (lambda rates: np.allclose(rates, [1e-3, 0.0505, 0.1]), "The rates grow in equal ratios, not in equal steps."),
+        see="Exercises",
+    )
+    expect(
+        "losses of find_rate with rates 0.1 and 0.1, for the output 0 and the target 1",
+        lambda: found(lowest=0.1, highest=0.1, steps=2)[1],
+        [1, 0.36],
+        ([0.36, 0.1296], "The loss belongs to the moment before the step."),
+        ([1, 1], "Are the steps made, and with the rate that is tried?"),
+        see="Exercises",
+    )

@@ -1,0 +1,91 @@
+"""Chapter 08 by slices of shuffled copies, by sums kept apart, and by scaled gradients."""
+
+
+class Batches:
+    def __iter__(self):
+        x, y = self.x, self.y
+        if self.shuffle:
+            order = generator().permutation(len(x))
+            x, y = x[order], y[order]
+        first = 0
+        while first < len(x):
+            last = min(first + self.batch_size, len(x))
+            yield from_numpy(x[first:last].copy()), from_numpy(y[first:last].copy())
+            first = last
+
+
+class Averages:
+    def add(self, values, size):
+        self.count = self.count + size
+        for name in values:
+            if name not in self.totals:
+                self.totals[name] = 0.0
+            self.totals[name] += size * float(values[name])
+
+
+def evaluate(model, loss_fn, data, metrics=()):
+    was_training = model.training
+    averages = Averages()
+    with no_grad():
+        try:
+            model.train(False)
+            for x, y in data:
+                out = model(x)
+                numbers = {"loss": float(loss_fn(out, y))} | {m.__name__: float(m(out, y)) for m in metrics}
+                averages.add(numbers, len(y))
+        finally:
+            model.train() if was_training else model.eval()
+    if averages.count == 0:
+        raise ValueError("no batch came out of the data, so there is no mean")
+    return averages.means()
+
+
+def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
+    optimizer.zero_grad()
+    total = sum(len(targets) for _, targets in group)
+    for inputs, targets in group:
+        outputs = model(inputs)
+        loss = loss_fn(outputs, targets)
+        numbers = _measured(loss, outputs, targets, metrics)
+        if numbers["loss"] != numbers["loss"] or abs(numbers["loss"]) == math.inf:
+            raise RuntimeError(f"the loss is {numbers['loss']}: try a lower learning rate")
+        averages.add(numbers, len(targets))
+        loss.backward(from_numpy(np.asarray(len(targets) / total, loss.dtype)))
+    if clip_norm:
+        clip_grad_norm_(list(model.parameters()), clip_norm)
+    optimizer.step()
+
+
+def confusion(model, x, y, classes):
+    before = model.training
+    model.eval()
+    with no_grad():
+        answers = model(x).numpy().argmax(axis=1)
+    model.train(before)
+    return from_numpy(np.bincount(y.numpy() * classes + answers, minlength=classes**2).reshape(classes, classes))
+
+
+class WeightAverage:
+    def on_step(self, run):
+        if self.average is None:
+            self.average = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+            return
+        for name, tensor in run.model.state_dict().items():
+            self.average[name] = self.average[name] + (1 - self.decay) * (tensor - self.average[name])
+
+
+def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=50):
+    import itertools
+
+    rates = [lowest * (highest / lowest) ** (i / max(steps - 1, 1)) for i in range(steps)]
+    losses = []
+    forever = itertools.chain.from_iterable(itertools.repeat(data))
+    for rate, (inputs, targets) in zip(rates, forever):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss = loss_fn(model(inputs), targets)
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    return rates, losses

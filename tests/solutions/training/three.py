@@ -1,0 +1,95 @@
+"""Chapter 08 by asking for the next rows, by weighting from behind, and by counting one pair at a time."""
+
+
+class Batches:
+    def __iter__(self):
+        keys = generator().random(len(self.x)) if self.shuffle else np.arange(len(self.x))
+        remaining = np.argsort(keys, kind="stable").tolist()
+        while remaining:
+            rows, remaining = remaining[: self.batch_size], remaining[self.batch_size :]
+            yield tuple(from_numpy(array[rows]) for array in (self.x, self.y))
+
+
+class Averages:
+    def add(self, values, size):
+        for name, value in values.items():
+            before = self.totals.setdefault(name, 0.0)
+            self.totals[name] = math.fsum([before, size * value])
+        self.count = sum((self.count, size))
+
+
+def evaluate(model, loss_fn, data, metrics=()):
+    averages = Averages()
+    before = model.training
+    try:
+        for inputs, targets in data:
+            model.eval()
+            with no_grad():
+                outputs = model(inputs)
+                loss = loss_fn(outputs, targets)
+            averages.add(_measured(loss, outputs, targets, metrics), targets.shape[0])
+    finally:
+        model.train(before)
+    try:
+        return averages.means() or {}["loss"]
+    except (ZeroDivisionError, KeyError):
+        raise ValueError("the data had no batch to evaluate") from None
+
+
+def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
+    optimizer.zero_grad()
+    sizes = np.array([len(targets) for _, targets in group])
+    for (inputs, targets), share in zip(group, (sizes / sizes.sum()).tolist()):
+        outputs = model(inputs)
+        loss = loss_fn(outputs, targets)
+        values = _measured(loss, outputs, targets, metrics)
+        if math.isnan(values["loss"]) or math.isinf(values["loss"]):
+            raise RuntimeError(f"a loss of {values['loss']} teaches nothing; the learning rate may be too large")
+        averages.add(values, len(targets))
+        (share * loss).backward()
+    if clip_norm is None:
+        optimizer.step()
+        return
+    clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+
+
+def confusion(model, x, y, classes):
+    mode = model.training
+    model.eval()
+    table = [[0] * classes for _ in range(classes)]
+    with no_grad():
+        for truth, said in zip(y.tolist(), model(x).argmax(dim=1).tolist()):
+            table[truth][said] += 1
+    model.train(mode)
+    return from_numpy(np.array(table))
+
+
+class WeightAverage:
+    def on_step(self, run):
+        state = run.model.state_dict()
+        if self.average is None:
+            self.average = {}
+        for name in state:
+            old = self.average.get(name, state[name]).numpy()
+            mixed = old * self.decay + state[name].numpy() * (1 - self.decay)
+            self.average[name] = from_numpy(np.asarray(mixed, state[name].dtype))
+
+
+def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=50):
+    factor = (highest / lowest) ** (1 / (steps - 1)) if steps > 1 else 1.0
+    rates, losses, rate, source = [], [], lowest, iter(())
+    for _ in range(steps):
+        batch = next(source, None)
+        if batch is None:
+            source = iter(data)
+            batch = next(source)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss = loss_fn(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        rates.append(rate)
+        losses.append(loss.item())
+        rate *= factor
+    return rates, losses

@@ -1,0 +1,88 @@
+"""Chapter 08 by splitting indices, by dictionaries of new sums, and by one loss for the whole group."""
+
+
+class Batches:
+    def __iter__(self):
+        indices = np.arange(len(self.x))
+        if self.shuffle:
+            generator().shuffle(indices)
+        for rows in np.split(indices, range(self.batch_size, len(indices), self.batch_size)):
+            yield from_numpy(np.take(self.x, rows, axis=0)), from_numpy(np.take(self.y, rows, axis=0))
+
+
+class Averages:
+    def add(self, values, size):
+        sums = {name: float(value) * size + self.totals.get(name, 0) for name, value in values.items()}
+        self.totals.update(sums)
+        self.count += size
+
+
+def evaluate(model, loss_fn, data, metrics=()):
+    mode, averages = model.training, Averages()
+
+    @no_grad()
+    def measure_all():
+        for inputs, targets in data:
+            outputs = model(inputs)
+            averages.add(_measured(loss_fn(outputs, targets), outputs, targets, metrics), len(targets))
+
+    try:
+        model.eval()
+        measure_all()
+    finally:
+        model.train(mode)
+    if not averages.totals:
+        raise ValueError("evaluate needs data with at least one batch")
+    return averages.means()
+
+
+def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
+    optimizer.zero_grad()
+    examples = sum(len(targets) for _, targets in group)
+    whole = None
+    for inputs, targets in group:
+        outputs = model(inputs)
+        loss = loss_fn(outputs, targets)
+        averages.add(_measured(loss, outputs, targets, metrics), len(targets))
+        share = loss * (len(targets) / examples)
+        whole = share if whole is None else whole + share
+    if not np.isfinite(whole.item()):
+        raise RuntimeError(f"the loss of this step is {whole.item()}: lower the learning rate or clip the gradients")
+    whole.backward()
+    if clip_norm is not None:
+        clip_grad_norm_(model.parameters(), max_norm=clip_norm)
+    optimizer.step()
+
+
+def confusion(model, x, y, classes):
+    mode = model.training
+    try:
+        with no_grad():
+            answers = model.eval()(x).argmax(dim=1)
+    finally:
+        model.train(mode)
+    truth, said = np.eye(classes, dtype=np.int64)[y.numpy()], np.eye(classes, dtype=np.int64)[answers.numpy()]
+    return from_numpy(truth.T @ said)
+
+
+class WeightAverage:
+    def on_step(self, run):
+        now = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        before = self.average or now
+        keep = self.decay
+        self.average = {name: keep * before[name] + (1 - keep) * now[name] for name in now}
+
+
+def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=50):
+    rates = [float(rate) for rate in np.exp(np.linspace(math.log(lowest), math.log(highest), steps))]
+    losses = []
+    while len(losses) < steps:
+        for batch in data:
+            if len(losses) == steps:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = rates[len(losses)]
+            seen = Averages()
+            _step(model, loss_fn, optimizer, [batch], None, (), seen)
+            losses.append(seen.means()["loss"])
+    return rates, losses
