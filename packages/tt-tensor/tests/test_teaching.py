@@ -50,6 +50,8 @@ def test_what_is_wanted_is_let_pass(got, wanted):
         (np.zeros(1000), 0, "f(x) gave [0, 0, ..., 0, 0] of shape (1000,), expected 0 of shape ()."),
         (3, ValueError, "f(x) gave 3, expected a ValueError."),
         (tt.zeros(0), (1,), "f(x) gave [], expected (1,)."),
+        (([tt.ones(2, 9)], 2 / 3), 0, "f(x) gave ([[[1, 1, ..., 1, 1], [1, 1, ..., 1, 1]]], 0.6667), expected 0."),
+        ({"a": (np.float32(0.1),)}, {"a": ("1", None)}, "f(x) gave {'a': (0.1,)}, expected {'a': ('1', None)}."),
         ((100_000, 2), (100_001, 2), "f(x) gave (100000, 2), expected (100001, 2)."),
         ("a\nb\x1b[1m" + "c" * 900, "d", f"f(x) gave a b [1m{'c' * 193}..., expected d."),
         (2, lambda value: value > 3, "f(x) gave 2, expected something else."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -159,12 +160,27 @@ def _shown(value: Any, other: Any) -> str:
     if isinstance(value, FunctionType):  # prints as its address
         return _line(value.__doc__ or "something else")
     if not _is_numeric(value):
-        return _line(str(value))
+        return _line(_inside(value))
     array = np.asarray(value)
     formats: Any = {"float_kind": "{:.4g}".format, "int_kind": str, "bool": str}
     text = np.array2string(array, separator=", ", threshold=12, edgeitems=2, formatter=formats)
     shape = f" of shape {array.shape}" if _is_numeric(other) and np.shape(other) != array.shape else ""
     return _line(text) + shape
+
+
+def _inside(value: Any) -> str:
+    """What is no number or array, with the numbers and arrays in it made short."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_part(item)}" for key, item in islice(value.items(), 50)) + "}"
+    if isinstance(value, tuple | list):
+        parts = [_part(item) for item in value[:50]]
+        end = "," if isinstance(value, tuple) and len(parts) == 1 else ""
+        return ("[{}]" if isinstance(value, list) else "({})").format(", ".join(parts) + end)
+    return str(value)
+
+
+def _part(value: Any) -> str:
+    return repr(value) if isinstance(value, str | bytes) else _shown(value, value)
 
 
 def _line(text: str) -> str:
