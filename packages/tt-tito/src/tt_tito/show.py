@@ -22,6 +22,7 @@ from tt_tito.workspace import Workspace
 
 if TYPE_CHECKING:
     from tt_tito.judge.assessment import Assessment
+    from tt_tito.judge.grade import Marks
 
 COLOURS = {
     "passed": "green",
@@ -271,3 +272,39 @@ def problems(found: list[Problem]) -> None:
         command(problem.mend, "      ->")
     if not any(problem.serious for problem in found):
         say("Nothing stands in the way." if found else "All is well.", "green")
+
+
+def marks(found: Marks) -> None:
+    """The points of each file, what is wrong with it, and how the class fares."""
+    from tt_tito.judge import grade
+
+    made = table("learner", "chapter", "status", "points", "to write")
+    for row in found.rows:
+        assessment = row.assessment
+        points = f"{assessment.points}/{assessment.out_of}"
+        status = coloured(assessment.status, None if assessment.passed else BAD)
+        left = sum(mark.status == "unwritten" for mark in assessment.exercises)
+        made.add_row(row.learner, assessment.chapter, status, points, str(left or ""))
+    for learner in found.without_files:
+        made.add_row(learner, "", coloured("nothing", BAD), "", "")
+    _print(made)
+    if found.is_one_file:
+        _faults(found.rows[0].assessment)
+        return
+    for chapter in grade.summary(found):
+        say()
+        say(f"{chapter.chapter}: {chapter.full} of {chapter.files} with full marks", "bold")
+        for mistake, count in chapter.mistakes:
+            say(f"  {count:3d} x {mistake}")
+
+
+def _faults(assessment: Assessment) -> None:
+    """What is wrong with each exercise of a file, or with the file."""
+    messages = {mark.name: mark.message for mark in assessment.exercises if mark.message}
+    for name, message in messages.items():
+        say()
+        say(name, "bold")
+        failure(message)
+    if assessment.message and assessment.message not in messages.values():
+        say()
+        failure(assessment.message)
