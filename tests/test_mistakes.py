@@ -1,4 +1,6 @@
-"""The tests are tested: each mistake is planted in a copy, where the chapter's own tests must name its cause."""
+"""The tests are tested: each mistake is planted in a copy, where the chapter's own tests must name its cause.
+
+This is done twice: in a copy of the packages, with pytest, and in a learner's file, which is graded."""
 
 import ast
 import compileall
@@ -15,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tt_tito import course, curriculum
+from tt_tito.judge import assess, recording
+
 ROOT = Path(__file__).parents[1]
 BANK = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4}
 TESTS = {
@@ -28,7 +33,7 @@ TESTS = {
 }
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # now: while tests run, pytest writes into it
 LONGEST = 12  # lines of a message
-PLANTED = "test_a_planted_mistake"
+PLANTED, HANDED_IN = "test_a_planted_mistake", "test_a_mistake_that_is_handed_in"
 
 pytestmark = pytest.mark.slow
 
@@ -96,10 +101,20 @@ def sources(tmp_path_factory):
     return folder
 
 
+def selected(request, test):
+    """The mutants for which a test will run."""
+    return [item.callspec.params["mutant"] for item in request.session.items if item.name.startswith(test)]
+
+
+def tell(request, text):
+    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{text}")
+
+
 @pytest.fixture(scope="module")
 def outcomes(sources, tmp_path_factory, request):
     """For each selected mutant what the tests said; two of them run at a time."""
-    selected = [item.callspec.params["mutant"] for item in request.session.items if item.name.startswith(PLANTED)]
+    mutants = selected(request, PLANTED)
     planted = tmp_path_factory.mktemp("planted")
 
     def judge(mutant):
@@ -107,13 +122,41 @@ def outcomes(sources, tmp_path_factory, request):
         return run_tests(mutant.id[0], planted / mutant.id, sources)
 
     with ThreadPoolExecutor(2) as pool:
-        futures = {mutant.id: pool.submit(judge, mutant) for mutant in selected}
+        futures = {mutant.id: pool.submit(judge, mutant) for mutant in mutants}
         yield futures
-    finished = [(mutant, *futures[mutant.id].result()) for mutant in selected if not futures[mutant.id].exception()]
+    finished = [(mutant, *futures[mutant.id].result()) for mutant in mutants if not futures[mutant.id].exception()]
     caught = [mutant for mutant, code, _ in finished if code]
     named = [mutant for mutant, _, output in finished if names(mutant, message(output))]
-    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{len(selected)} mistakes planted, {len(caught)} caught, {len(named)} with the cause named")
+    tell(request, f"{len(mutants)} mistakes planted, {len(caught)} caught, {len(named)} with the cause named")
+
+
+@pytest.fixture(scope="module")
+def marks(sources, tmp_path_factory, request):
+    """For each selected mutant what a learner is told who hands it in; what it changes elsewhere is in use there."""
+    mutants = selected(request, HANDED_IN)
+    planted = tmp_path_factory.mktemp("handed in")
+    chapters = {letter: curriculum.chapter(Path(test).stem.removeprefix("test_")) for letter, test in TESTS.items()}
+    for letter in {mutant.id[0] for mutant in mutants}:
+        recording.record(chapters[letter], "unit")
+
+    def judge(mutant):
+        plant(mutant, sources, planted / mutant.id)
+        chapter = chapters[mutant.id[0]]
+        files = {f"{file.parent.name}.{file.stem}": file for file in (planted / mutant.id).glob("*/*.py")}
+        changed = {name: file for name, file in files.items() if differ(file, sources / file.parent.name / file.name)}
+        return assess(chapter, changed.pop(chapter.module, course.reference(chapter)), swaps=changed, alone=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = {mutant.id: pool.submit(judge, mutant) for mutant in mutants}
+        yield futures
+    finished = [(mutant, futures[mutant.id].result()) for mutant in mutants if not futures[mutant.id].exception()]
+    caught = [mutant for mutant, found in finished if found.status == "failed"]
+    named = [mutant for mutant, found in finished if names(mutant, found.message.splitlines())]
+    tell(request, f"{len(mutants)} mistakes handed in, {len(caught)} caught, {len(named)} with the cause named")
+
+
+def differ(file, other):
+    return file.read_text(encoding="utf-8") != other.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("letter", TESTS)
@@ -139,6 +182,15 @@ def test_a_planted_mistake_is_caught_and_its_cause_named(mutant, outcomes):
     assert code == pytest.ExitCode.TESTS_FAILED, f"{mutant.mistake}: {pytest.ExitCode(code).name}\n{output}"
     assert names(mutant, said), f"{mutant.mistake}: {mutant.says} are not in\n{said}"
     assert len(said) <= LONGEST and "See " in said[-1]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
+def test_a_mistake_that_is_handed_in_fails_and_its_cause_is_named(mutant, marks):
+    found = marks[mutant.id].result()
+    said = found.message.splitlines()
+    assert found.status == "failed", f"{mutant.mistake}: {found.to_json()}"
+    assert names(mutant, said), f"{mutant.mistake}: {mutant.says} are not in\n{said}"
+    assert len(said) <= LONGEST and said[-1].startswith("See ")
 
 
 def test_the_bank_is_complete():
