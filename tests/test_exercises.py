@@ -1,0 +1,197 @@
+"""What learners get is fair: every starter fails, the reference passes, there are hints, and nothing leaks.
+
+Chapters come from the curriculum; a new one is tested here as soon as it is written."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tt_tito import course, exercises
+from tt_tito.judge import assess
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = course.written()
+REFERENCE = {c.slug: course.reference(c).read_text(encoding="utf-8") for c in CHAPTERS}
+NAMES = {c.slug: [e.name for e in exercises.exercises(REFERENCE[c.slug])] for c in CHAPTERS}
+SKELETON = {c.slug: exercises.skeleton(REFERENCE[c.slug], str(c)) for c in CHAPTERS}
+EXERCISES = [(c, name) for c in CHAPTERS for name in NAMES[c.slug]]
+SETS = ("one", "two", "three")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("TT_SWAP", "PYTEST_"))}
+LONGEST = 12  # lines of a message
+
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.slug)
+each_exercise = pytest.mark.parametrize(
+    ("chapter", "name"), EXERCISES, ids=[f"{chapter.slug}-{name}" for chapter, name in EXERCISES]
+)
+
+
+def solution(chapter, which):
+    return (ROOT / f"tests/solutions/{chapter.slug}/{which}.py").read_text(encoding="utf-8")
+
+
+def statements(function):
+    """The statements of a function, at every depth, without its docstring, in one spelling."""
+    body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
+    found = [node for top in body for node in ast.walk(top) if isinstance(node, ast.stmt)]
+    return [ast.unparse(node) for node in found if not isinstance(node, ast.FunctionDef)]
+
+
+# ## Every exercise: starter fails, reference passes
+
+
+def run_unit_tests(chapter, file):
+    options = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", ROOT / "pytest.toml"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, course.unit_tests(chapter)],
+        env=ENVIRONMENT | {"TT_SWAP": f"{chapter.slug}={file}", "OPENBLAS_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def starters(tmp_path_factory, request):
+    """For each selected exercise what the tests say if only it is unwritten; two of them run at a time."""
+    folder = tmp_path_factory.mktemp("starters")
+    chosen = [item.callspec.params for item in request.session.items if item.name.startswith("test_a_starter_fails")]
+
+    def start(chapter, name):
+        file = folder / name / f"{chapter.slug}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(exercises.graft(REFERENCE[chapter.slug], SKELETON[chapter.slug], [name]), encoding="utf-8")
+        return run_unit_tests(chapter, file)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {(p["chapter"].slug, p["name"]): pool.submit(start, p["chapter"], p["name"]) for p in chosen}
+
+
+@pytest.mark.slow
+@each_exercise
+def test_a_starter_fails(chapter, name, starters):
+    process = starters[chapter.slug, name].result()
+    said = [line for line in process.stdout.splitlines() if line.startswith("E ")]
+    assert process.returncode == pytest.ExitCode.TESTS_FAILED, process.stdout + process.stderr
+    assert 0 < len(said) <= LONGEST
+
+
+@pytest.mark.slow
+@each_chapter
+def test_the_reference_passes(chapter):
+    found = assess(chapter, course.reference(chapter), groups=("unit", "integration"))
+    assert found.full, found.message
+
+
+@each_exercise
+def test_hints_exist(chapter, name):
+    hints = course.hints(chapter)[name]
+    assert 2 <= len(hints) <= 3 and len(set(hints)) == len(hints) and all(hints)
+    code = " ".join(" ".join(hints).split())
+    node = exercises.functions(ast.parse(REFERENCE[chapter.slug]))[name]
+    assert not [s for s in statements(node) if len(s) > 25 and s.removeprefix("return ") in code]
+
+
+@each_chapter
+def test_no_hint_is_for_nothing(chapter):
+    assert list(course.hints(chapter)) and set(course.hints(chapter)) == set(NAMES[chapter.slug])
+
+
+# ## Skeletons
+
+# What a solution says in the words of functions that are given: the text wants them to be compared, or it is an idiom.
+SHARED = {
+    "measure": ["start = time.perf_counter()"],  # so does every measurement of the chapter
+    "operations_of": ["return next(primitive, tensors, params)"],  # whoever stands in the door ends like this
+    "record": ["out = next(primitive, tensors, params)"],
+    "dropout": ["if not 0 <= p <= 1:", "raise ValueError("],  # the class Dropout refuses the same
+    "binary_cross_entropy_with_logits": ["return _reduced("],  # as binary_cross_entropy does
+    "RMSprop.update": ["if decay:", "np.divide(g, scratch, out=scratch)", "p -= np.multiply("],  # given in Adagrad
+    "Adam.update": ["if decay:"],
+}
+LONG = 24  # characters from which a statement is more than an idiom
+
+
+@each_exercise
+def test_nothing_of_a_solution_is_left(chapter, name):
+    node = exercises.functions(ast.parse(REFERENCE[chapter.slug]))[name]
+    skeleton = ast.parse(SKELETON[chapter.slug])
+    code = Counter(ast.unparse(n) for n in ast.walk(skeleton) if isinstance(n, ast.stmt))
+    prose = " ".join(re.findall(r"^# ?(.*)$", SKELETON[chapter.slug], re.MULTILINE))
+    long = [s for s in statements(node) if len(s) > LONG and not s.startswith(tuple(SHARED.get(name, ())))]
+    assert not [s for s in long if s in code or s.removeprefix("return ") in prose]
+
+
+@each_chapter
+def test_a_skeleton_is_the_chapter_but_for_the_bodies(chapter):
+    reference, skeleton = REFERENCE[chapter.slug], SKELETON[chapter.slug]
+    names = NAMES[chapter.slug]
+    assert names and exercises.unwritten(skeleton, names) == names and exercises.unwritten(reference, names) == []
+    filled = exercises.graft(skeleton, reference, names)
+    assert ast.dump(ast.parse(filled)) == ast.dump(ast.parse(reference))
+    kept = Counter(skeleton.splitlines())
+    added = kept - Counter(reference.splitlines())
+    assert sum(added.values()) == len(names) and all("NotImplementedError" in line for line in added)
+    inside = {n for e in exercises.exercises(reference) for n in range(e.line, e.last + 1)}
+    outside = [line for n, line in enumerate(reference.splitlines(), start=1) if n not in inside]
+    assert not Counter(outside) - kept
+
+
+@each_chapter
+def test_a_skeleton_can_be_imported(chapter, tmp_path):
+    file = tmp_path / f"{chapter.slug}.py"
+    file.write_text(SKELETON[chapter.slug], encoding="utf-8")
+    environment = ENVIRONMENT | {"TT_SWAP": f"{chapter.slug}={file}"}
+    process = subprocess.run(
+        [sys.executable, "-c", f"import {chapter.module}"], env=environment, capture_output=True, encoding="utf-8"
+    )
+    assert process.returncode == 0, process.stderr
+
+
+# ## Solutions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", SETS)
+@each_chapter
+def test_a_solution_passes(chapter, which, tmp_path):
+    names = NAMES[chapter.slug]
+    file = tmp_path / f"{chapter.slug}.py"
+    file.write_text(exercises.graft(SKELETON[chapter.slug], solution(chapter, which), names), encoding="utf-8")
+    found = assess(chapter, file, groups=("unit", "integration"))
+    assert found.full, found.message
+
+
+@each_chapter
+def test_solutions_are_independent(chapter):
+    sources = [REFERENCE[chapter.slug], *(solution(chapter, which) for which in SETS)]
+    answers = [exercises.functions(ast.parse(source)) for source in sources]
+    same = Counter()
+    for name in NAMES[chapter.slug]:
+        bodies = ["\n".join(statements(functions[name])) for functions in answers]
+        same[name] = len(bodies) - len(set(bodies))
+    alike = [name for name, count in same.items() if count]
+    assert len(alike) <= len(NAMES[chapter.slug]) // 3, f"word for word the same in two sets: {alike}"
+    wholes = ["\n".join(ast.unparse(functions[n]) for n in NAMES[chapter.slug]) for functions in answers]
+    assert len(set(wholes)) == len(wholes)
+
+
+@pytest.mark.slow
+@each_chapter
+def test_a_wrong_answer_is_told_why(chapter, tmp_path):
+    wrong = solution(chapter, "wrong")
+    words = re.match(r"# says: (.+)", wrong)[1].strip()
+    names = [name for name in NAMES[chapter.slug] if name in exercises.functions(ast.parse(wrong))]
+    file = tmp_path / f"{chapter.slug}.py"
+    file.write_text(exercises.graft(REFERENCE[chapter.slug], wrong, names), encoding="utf-8")
+    found = assess(chapter, file)
+    assert found.status == "failed" and words in " ".join(found.message.split())
+    assert len(found.message.splitlines()) <= LONGEST
+    assert [mark.name for mark in found.exercises if mark.status == "failed"] == names
