@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 
@@ -40,10 +42,12 @@ def marks(monkeypatch):
 
 
 @pytest.fixture
-def judged(tmp_path, marks):
+def judged(tmp_path, marks, monkeypatch):
     """Judge a chapter with some code at the end of the module, or at the begin of a function."""
-    folder = tmp_path / "handed in"
+    folder, scratch = tmp_path / "handed in", tmp_path / "scratch"
     folder.mkdir()
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
 
     def judge(module="", *, limits=QUICK, **functions):
         text = REFERENCE + textwrap.dedent(module)
@@ -55,7 +59,7 @@ def judged(tmp_path, marks):
         found = assess(CHAPTER, file, limits=limits, alone=False)
         assert file.read_text(encoding="utf-8") == text and os.listdir(folder) == ["activations.py"]
         assert len(found.to_json().encode()) < 64 * 1024 and len(found.message.splitlines()) <= 12
-        assert not left_behind(marks)
+        assert not left_behind(marks) and not os.listdir(scratch)
         return found
 
     return judge
@@ -194,6 +198,47 @@ def test_what_is_printed_changes_nothing(judged):
     found = judged(relu=code)
     assert found.status == "failed" and "\x1b" not in found.printed + found.message
     assert "== 35 passed ==" in found.printed
+
+
+# ## Whoever waits may stop waiting
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from tt_tito import curriculum
+from tt_tito.judge import Limits, assess
+try:
+    assess(curriculum.chapter("activations"), Path(sys.argv[1]), limits=Limits(seconds=60))
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_ends_with_its_parent(tmp_path, number):
+    file = tmp_path / "activations.py"
+    file.write_text(f"{REFERENCE}\nopen('begun', 'w')\nwhile True: pass", encoding="utf-8")
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", ENDLESS, file], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: [*tmp_path.glob("*/begun")])
+        (child,) = psutil.Process(parent.pid).children()
+        parent.send_signal(number)
+        assert parent.wait(10) == (7 if number == signal.SIGINT else -number)
+        if number == signal.SIGINT or sys.platform == "linux":
+            wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def wait_until(happened, seconds=20):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 # ## Forgery

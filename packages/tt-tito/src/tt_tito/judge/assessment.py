@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from tt_tito import course
 from tt_tito.curriculum import Chapter
 from tt_tito.judge.recording import Recording, questions, record
-from tt_tito.judge.sandbox import CORES, Job, Limits, Run, run
+from tt_tito.judge.sandbox import CORES, Job, Limits, Run, import_path, run, workers
 from tt_tito.judge.submission import Submission, Unreadable
 from tt_tito.judge.verdict import Verdict, clean, judge
 
@@ -150,7 +149,7 @@ class _Judging:
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
         """Run the tests on the file while, on another core, they are recorded."""
-        with ThreadPoolExecutor(1) as pool:
+        with workers(1) as pool:
             running = pool.submit(run, self._job(group, self.submission.written, Setting(self.swaps)), self.limits)
             recording = record(self.submission.chapter, group)
             ran = running.result()
@@ -196,7 +195,7 @@ class _Judging:
         reference = course.reference(chapter)
         hidden = [reference, Path(cache_from_source(str(reference))), course.tests(chapter.package)]
         swaps = {module: path for module, path in setting.swaps.items() if module != chapter.module}
-        return Job(chapter.module, file, code, filled, name, text, swaps, hidden)
+        return Job(chapter.module, file, code, filled, name, text, import_path(), swaps, hidden)
 
     def _marks(self, verdicts: Mapping[str, Verdict]) -> tuple[Mark, ...]:
         def mark(name: str) -> Mark:
@@ -212,7 +211,7 @@ def _one_by_one(verdict: Callable[[Sequence[str]], Verdict], names: Sequence[str
     """The verdict on each exercise. Those that pass together are not run alone, so halves are tried, then quarters."""
     verdicts: dict[str, Verdict] = {}
     parts = [names[: len(names) // 2], names[len(names) // 2 :]]
-    with ThreadPoolExecutor(CORES) as pool:
+    with workers(CORES) as pool:
         while parts := [part for part in parts if part]:
             further = []
             for part, found in zip(parts, pool.map(verdict, parts)):

@@ -7,7 +7,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -18,7 +17,7 @@ from tt_tito.curriculum import Chapter
 from tt_tito.curriculum import chapter as chapter_called
 from tt_tito.judge.assessment import Assessment, Mark, assess
 from tt_tito.judge.recording import GROUPS, record
-from tt_tito.judge.sandbox import CORES
+from tt_tito.judge.sandbox import CORES, workers
 from tt_tito.judge.submission import Submission
 
 __all__ = ["ChapterSummary", "Marks", "Row", "as_json", "full", "grade", "summary", "write_csv"]
@@ -69,7 +68,7 @@ def grade(paths: Iterable[Path], groups: Sequence[str] = tuple(GROUPS)) -> Marks
     for chapter in dict.fromkeys(chapter for _, _, chapter in handed_in):
         for group in groups:
             record(chapter, group)  # changes the working directory for a moment, so before anything else runs
-    with TemporaryDirectory(prefix="tito-") as folder, ThreadPoolExecutor(CORES) as pool:
+    with TemporaryDirectory(prefix="tito-") as folder, workers(CORES) as pool:
         assessments = pool.map(lambda entry: _assess(entry[1], entry[2], groups, Path(folder)), handed_in)
         rows = tuple(Row(entry[0], entry[1].name, assessment) for entry, assessment in zip(handed_in, assessments))
     nothing = tuple(learner for _, learners in found for learner in learners)

@@ -118,6 +118,7 @@ class _Recorder:
         self.tests: dict[str, list[Check]] = {}
         self.problems: list[str] = []
         self.checks: list[Check] = []
+        self.interrupted = False
 
     def expect(self, call: str, got: Any, wanted: Any, *causes: Any, **options: Any) -> None:
         """Keep what is wanted; look whether the reference gives it, also when it comes as data from elsewhere."""
@@ -142,6 +143,10 @@ class _Recorder:
         elif report.when == "call" and report.passed:
             self.tests[report.nodeid] = self.checks
 
+    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+        """Somebody has pressed Ctrl-C, which pytest would keep for itself."""
+        self.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
+
     def pytest_collectreport(self, report: Any) -> None:
         """The tests could not be read."""
         if report.failed:
@@ -162,6 +167,8 @@ def _run(name: str, text: str) -> _Recorder:
             pytest.main(["-c", "pytest.ini", "--rootdir=.", "--basetemp=tmp", *OPTIONS, name], plugins=[recorder])
         finally:
             vars(teaching)["expect"] = expect
+    if recorder.interrupted:
+        raise KeyboardInterrupt
     return recorder
 
 

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +24,14 @@ import psutil  # type: ignore[import-untyped]
 
 from tt_tito.judge.child import BOOT, CLOSED
 
-__all__ = ["CORES", "Job", "Limits", "Run", "run"]
+__all__ = ["CORES", "Job", "Limits", "Run", "import_path", "run", "workers"]
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 AT_ONCE = threading.BoundedSemaphore(CORES)
 START = 60.0  # seconds until a child is ready, which is no doing of the learner's
 MOST_SENT = 32 << 20  # bytes of events
 TAIL = 4_000  # bytes of what was printed
+INTERRUPTED = threading.Event()
 MARK = "TT_JUDGE"  # the variable by which a process is known as one that a run has left behind
 
 
@@ -51,8 +53,14 @@ class Job:
     filled: list[int]
     test: str
     text: str
+    path: list[str]
     swaps: dict[str, Path] = field(default_factory=dict)
     hidden: Collection[Path] = ()
+
+
+def import_path() -> list[str]:
+    """Where this process imports from, without the working directory, in which anything may lie."""
+    return [str(Path(entry).absolute()) for entry in sys.path if entry and Path(entry) != Path.cwd()]
 
 
 @dataclass
@@ -65,6 +73,20 @@ class Run:
     events: list[list[Any]] = field(default_factory=list)
     end: str = ""
     printed: str = ""
+
+
+@contextmanager
+def workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for runs, which do not outlast a Ctrl-C."""
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            try:
+                yield pool
+            except KeyboardInterrupt:
+                INTERRUPTED.set()
+                raise
+    finally:
+        INTERRUPTED.clear()
 
 
 def run(job: Job, limits: Limits) -> Run:
@@ -118,7 +140,7 @@ class Child:
         """Wait for an event, or for the end of the run; False if the time or the memory was spent before."""
         end = time.monotonic() + seconds
         while not event.wait(0.05) and not self.over.is_set():
-            if time.monotonic() > end:
+            if time.monotonic() > end or INTERRUPTED.is_set():
                 return False
             if self._memory() > self.limits.memory:
                 self.run.end = "memory"
@@ -210,12 +232,11 @@ def _exit(status: int) -> str:
 
 
 def _request(job: Job, limits: Limits, scratch: Path, token: str) -> dict[str, Any]:
-    path = [entry for entry in sys.path if entry and Path(entry) != Path.cwd()]
-    prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix, *path]
+    prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix, *job.path]
     system = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/proc", "/sys", "/dev/urandom", "/nix/store"]
     return {
         "token": token,
-        "path": path,
+        "path": job.path,
         "scratch": str(scratch),
         "module": job.module,
         "file": str(job.file),
@@ -256,12 +277,8 @@ def _scratch() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, onerror=_force)
-
-
-def _force(function: Any, path: str, error: Any) -> None:
-    """Delete what has been made read-only; leave what cannot be deleted."""
-    with suppress(OSError):
-        os.chmod(Path(path).parent, 0o700)
-        os.chmod(path, 0o700)
-        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        for place, folders, _ in os.walk(folder):  # what is left, since the learner's code has locked it
+            for name in folders:
+                os.chmod(Path(place, name), 0o700)
+        shutil.rmtree(folder, ignore_errors=True)
