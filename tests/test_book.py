@@ -1,12 +1,16 @@
 """The book: every chapter has the form that the weaver reads, and the weaver loses nothing and hides no failure."""
 
 import ast
+import html
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tt_tito import exercises
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,7 +23,9 @@ def load(name):
     return module
 
 
-weave, benchmark_page, course_map, program = map(load, ["weave", "benchmark_page", "course_map", "program"])
+weave, benchmark_page, course_map, program, shell, source, command_page = map(
+    load, ["weave", "benchmark_page", "course_map", "program", "shell", "source", "command_page"]
+)
 WRITTEN = weave.written(ROOT)
 
 
@@ -319,6 +325,122 @@ def test_a_program_on_a_page_shows_what_it_printed_and_fails_with_its_traceback(
     file.write_text("1 / 0\n", encoding="utf-8")
     with pytest.raises(weave.WeaveError, match=r"(?s)program\.py: the program failed.*ZeroDivisionError"):
         program.woven_program(file, root)
+
+
+SHELL = """
+# Page
+
+``` tito
+$ tito setup mine
+$ cd mine
+! tito module start nowhere
+```
+
+``` python program.py
+print(6 * 7)
+```
+
+``` tito silent
+$ tito use losses reference
+```
+
+``` tito picture Which <implementations> are in use.
+$ python program.py
+$ cat tt.toml
+$ tito status
+```
+"""
+
+
+def test_commands_on_a_page_show_what_they_printed(course):
+    page = shell.live(SHELL, "page", course(DEMO)[0])
+    text, picture = page.split("<figure")
+    assert "# Page\n" in text and "$ tito setup mine\nWorkspace ~/mine: made work" in text
+    assert "$ tito module start nowhere\nUsage: tito module start" in text
+    assert '```{ .python title="program.py" }\nprint(6 * 7)\n```' in text
+    assert "tito use losses" not in page
+    assert 'role="img" aria-label="Which &lt;implementations&gt; are in use."' in picture
+    told = html.unescape(picture[picture.index("<desc") : picture.index("</desc>")])
+    assert "$ python program.py\n42\n$ cat tt.toml" in told and 'losses = "reference"' in told
+    drawn = html.unescape("".join(re.findall("<text[^>]*>([^<]*)", picture))).replace("\xa0", " ")
+    assert "$ tito status" in drawn and "from the reference" not in text
+
+
+def test_a_picture_has_the_colours_of_the_page(course):
+    page = shell.live("``` tito picture All.\n$ tito setup\n$ tito status\n```\n", "page", course(DEMO)[0])
+    assert "http" not in page and "font-family" not in page
+    fills = re.findall(r"fill: ([^;}]+)", page)
+    assert {fill.strip() for fill in fills} >= {"var(--tt-ink)", "var(--tt-keyword)", "var(--tt-soft)"}
+    assert all(fill.startswith("var(--tt-") for fill in fills)
+    names = set(re.findall(r"var\((--tt-\w+)\)", page))
+    style = (ROOT / "site" / "assets" / "css" / "book.css").read_text(encoding="utf-8")
+    assert all(style.count(f"{name}: #") == 2 for name in names), "a colour for a light page and one for a dark one"
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("$ tito module start nowhere", "`tito module start nowhere` ended with 2"),
+        ("! tito setup", "`tito setup` ended with 0"),
+        ('! python -c "1 / 0"', "ZeroDivisionError"),
+        ("$ cat nothing.txt", "nothing.txt"),
+        ("> work/setup.py nobody", "nobody.py"),
+    ],
+)
+def test_a_command_that_does_not_end_as_the_page_says_ends_the_build(course, line, says):
+    with pytest.raises(weave.WeaveError, match=r"(?s)site/page\.md: .*" + re.escape(says)):
+        shell.live(f"``` tito\n{line}\n```\n", "page", course(DEMO)[0])
+
+
+def test_commands_run_again_only_if_one_of_them_or_code_has_changed(course):
+    page = "``` tito\n$ python -c 'import time; print(time.time_ns())'\n```\n"
+    root, _ = course(DEMO)
+    first = shell.live(page, "page", root)
+    assert shell.live("New prose.\n\n" + page, "page", root).endswith(first)
+    assert shell.live(page.replace("``` tito\n", "``` tito\n$ python -c 1\n"), "page", root)[-20:] != first[-20:]
+    course(DEMO + "\n\nTAU = 6.28\n")
+    assert shell.live(page, "page", root) != first
+
+
+def test_an_answer_is_filled_in_whole_or_in_part(tmp_path):
+    names = [e.name for e in exercises.exercises((ROOT / WRITTEN[0].source).read_text(encoding="utf-8"))]
+    terminal = shell.Terminal(ROOT, tmp_path)
+    terminal.answer("a/setup.py one manual_seed seeded")
+    terminal.answer("b/setup.py wrong")
+    text = {name: (tmp_path / name / "setup.py").read_text(encoding="utf-8") for name in "ab"}
+    assert set(names) - set(exercises.unwritten(text["a"], names)) == {"manual_seed", "seeded"}
+    assert not exercises.unwritten(text["b"], names)
+    wrong = (ROOT / "tests" / "solutions" / "setup" / "wrong.py").read_text(encoding="utf-8")
+    assert wrong.strip().splitlines()[-1] in text["b"] and wrong.strip().splitlines()[-1] not in text["a"]
+
+
+def test_code_on_a_page_is_that_of_the_file_or_of_the_skeleton():
+    finder = source.woven_source("packages/tt-tito/src/tt_tito/startup.py:Finder", ROOT)
+    assert finder.startswith("```{ .python .tt-code }\nclass Finder:") and "def find_spec" in finder
+    assert "def search" not in finder
+    skeleton = source.woven_source("skeleton:setup:manual_seed", ROOT)
+    assert 'raise NotImplementedError("01 setup: manual_seed")' in skeleton and "bit_generator" not in skeleton
+    with pytest.raises(weave.WeaveError, match="defines no nothing"):
+        source.woven_source("skeleton:setup:nothing", ROOT)
+
+
+def test_each_command_is_in_the_reference_with_usage_options_and_example():
+    from tt_tito.cli import tito
+
+    page = command_page.command_page()
+    todo, leaves = [("tito", tito)], []
+    while todo:
+        path, command = todo.pop()
+        under = getattr(command, "commands", {})
+        todo += [(f"{path} {name}", child) for name, child in under.items()]
+        leaves += [] if under else [(path, command)]
+    assert len(leaves) > 20
+    for path, command in leaves:
+        assert f"[`{path}`](#{path.replace(' ', '-')})" in page
+        section = page.split(f"# {path} {{ #")[1].split("\n## ")[0].split("\n### ")[0]
+        assert f"Usage:   {path} " in section and f"\nExample: {command.epilog[9:]}\n" in section
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        assert all(f"`{option}" in section for option in options), path
 
 
 def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):

@@ -6,14 +6,19 @@ import ast
 import re
 from pathlib import Path
 
+import shell
 import weave
 from benchmark_page import benchmark_tables
+from command_page import command_page
 from course_map import course_list, course_path, course_table
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from program import woven_program
+from source import woven_source
+from teaching_page import mistakes, syllabus
 
 ROOT = weave.ROOT  # where mkdocs.yml stands, once it has been read
 EXERCISE = re.compile(r'<span class="c1">#\s*exercise</span>')
@@ -36,14 +41,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         raise PluginError(str(error)) from None
     for slug, markdown in pages.items():
         files.append(File.generated(config, f"chapters/{slug}.md", content=markdown))
+    files.append(File.generated(config, "command.md", content=command_page()))
     for module, file in documented_modules():
         files.append(File.generated(config, f"reference/{module}.md", content=_reference(module, file)))
     return files
 
 
-def on_page_markdown(markdown: str, **_) -> str:
-    """Fill the places marked `<!-- tt:name argument -->` in the hand-written pages."""
-    return MARKER.sub(_fill, markdown)
+def on_page_markdown(markdown: str, page: Page, **_) -> str:
+    """Fill the places marked `<!-- tt:name argument -->` in the hand-written pages, and run the commands on them."""
+    try:
+        return shell.live(MARKER.sub(_fill, markdown), page.file.name, ROOT)
+    except weave.WeaveError as error:
+        raise PluginError(str(error)) from None
 
 
 def on_page_content(content: str, **_) -> str:
@@ -53,17 +62,21 @@ def on_page_content(content: str, **_) -> str:
 
 def _fill(marker: re.Match) -> str:
     name, argument = marker.groups()
-    try:
-        if name == "program":
+    course, built = weave.read_curriculum(ROOT), {entry.slug for entry in weave.written(ROOT)}
+    match name:
+        case "program":
             return woven_program(ROOT / "site" / "programs" / argument, ROOT)
-        if name == "benchmarks":
+        case "source":
+            return woven_source(argument, ROOT)
+        case "benchmarks":
             return benchmark_tables(ROOT / "site" / "benchmarks")
-        if name == "reference_table":
+        case "reference_table":
             return _reference_table()
-        draw = {"course_path": course_path, "course_list": course_list, "course_table": course_table}[name]
-        return draw(weave.read_curriculum(ROOT), {entry.slug for entry in weave.written(ROOT)})
-    except weave.WeaveError as error:
-        raise PluginError(str(error)) from None
+        case "syllabus":
+            return syllabus(argument, course, built)
+        case "mistakes":
+            return mistakes(ROOT)
+    return {"course_path": course_path, "course_list": course_list, "course_table": course_table}[name](course, built)
 
 
 # -- navigation -------------------------------------------------------------------------------------------------------
@@ -76,6 +89,7 @@ def _navigation() -> list:
         pages = [f"chapters/{entry.slug}.md" for entry in entries if entry.package in phase.packages]
         if pages:
             nav.append({f"{phase.number} {phase.title}": pages})
+    nav.append({"In practice": ["learn.md", "teach.md", "swapping.md", "command.md"]})
     nav.append({"Benchmarks": "benchmarks.md"})
     packages: dict[str, list] = {}
     for module, _ in documented_modules():

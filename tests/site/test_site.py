@@ -1,6 +1,7 @@
 """The site as a reader gets it: built under `strict`, opened in a browser, on wide and narrow pages, light and dark."""
 
 import functools
+import html
 import http.server
 import importlib.util
 import json
@@ -9,10 +10,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from tt_tito import course, curriculum
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ["mkdocs", "material", "mkdocstrings", "htmlproofer", "matplotlib"]
@@ -77,6 +81,52 @@ sys.path.insert(0, sys.argv[1])
 import book
 print(json.dumps({module: book.public_names(file) for module, file in book.documented_modules()}))
 """
+
+
+PICTURES = {
+    "learn": {
+        "tito module test 01": [
+            "manual_seed        FAILED",
+            "Likely: ",
+            'See "Chance that can be repeated".',
+            "Run again: ",
+        ],
+        "tito module complete 01": ["01 Setup is complete: 7 of 7", "Capability 0 is unlocked", "tito module start 02"],
+        "tito status": ["complete", "4 of 13 written", "mine", "reference", "Capabilities: 4 of 20", "Next: "],
+    },
+    "teach": {"tito grade submissions --csv marks.csv": ["ada", "11/11", "crashed", "2 of 5 with full marks", "2 x "]},
+}
+
+
+@pytest.mark.parametrize("page", PICTURES)
+def test_pictures_of_the_terminal_show_what_they_should(site, page):
+    text = (site / page / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<figure class="tt-terminal"><svg role="img" aria-label="(.+?)"(.+?)</svg></figure>', text)
+    drawn = [html.unescape("".join(re.findall("<text[^>]*>([^<]*)", svg))).replace("\xa0", " ") for _, svg in pictures]
+    assert all(len(alt) > 40 for alt, _ in pictures)
+    for command, words in PICTURES[page].items():
+        (picture,) = [text for text in drawn if text.startswith(f"$ {command}")]
+        assert not [word for word in words if word not in picture], f"{command}: {picture}"
+
+
+def test_every_planted_mistake_stands_on_the_page_for_instructors_with_the_words_of_its_cause(site):
+    page = html.unescape((site / "teach" / "index.html").read_text(encoding="utf-8"))
+    mutants = tomllib.loads((ROOT / "tests" / "mistakes" / "mutants.toml").read_text(encoding="utf-8"))["mutant"]
+    rows = dict(re.findall(r"<tr><td>(.+?)</td><td>(.+?)</td></tr>", page))
+    assert len(rows) == len(mutants) > 50
+    for mutant in mutants:
+        said = re.sub("<[^>]*>", "", rows[mutant["mistake"]])
+        assert mutant["says"][0] in said, f"{mutant['id']}: {said}"
+
+
+def test_the_semester_has_fourteen_weeks_and_says_which_chapters_are_written(site):
+    page = (site / "teach" / "index.html").read_text(encoding="utf-8")
+    table = page[page.index("<table") : page.index("</table>")]
+    assert re.findall(r'<td style="text-align: right;">(\d+)</td>', table) == [str(week) for week in range(1, 15)]
+    for chapter in curriculum.chapters():
+        name = f"{chapter.number:02d} {chapter.title}"
+        linked = f'<a href="../chapters/{chapter.slug}/">{name}</a>'
+        assert (linked if chapter in course.written() else f"{name} (planned)") in table
 
 
 def test_a_chapter_whose_experiment_raises_does_not_build(tmp_path, monkeypatch):
@@ -186,6 +236,35 @@ def test_every_page_stands_by_itself(browser, address, pages, width):
     assert not complaints
     assert requested(browser) == {urlsplit(address).netloc}
     assert seen["diagrams"] and seen["rendered"], "no page has a diagram, or none has a formula: nothing was tested"
+
+
+@pytest.mark.parametrize("theme", SCHEMES)
+def test_a_terminal_can_be_read_in_both_themes(browser, address, theme):
+    show(browser, address + "learn/", 1280)
+    look(browser, theme)
+    colours = browser.execute_script(COLOURS)
+    assert len(colours) >= 3
+    for colour, background in colours:
+        assert contrast(colour, background) > 4.5, f"{colour} on {background}"
+
+
+COLOURS = """
+const texts = [...document.querySelectorAll(".tt-terminal text")];
+const pairs = texts.map(e => [getComputedStyle(e).fill, getComputedStyle(e.closest("figure")).backgroundColor]);
+return [...new Map(pairs.map(pair => [pair[0], pair])).values()];
+"""
+
+
+def contrast(*colours):
+    """How much brighter the one colour is than the other, as the Web Content Accessibility Guidelines count it."""
+
+    def brightness(colour):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip([0.2126, 0.7152, 0.0722], linear))
+
+    darker, brighter = sorted(map(brightness, colours))
+    return (brighter + 0.05) / (darker + 0.05)
 
 
 def requested(browser):
