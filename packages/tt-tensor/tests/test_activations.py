@@ -133,6 +133,20 @@ def test_each_slope_is_the_difference_quotient(name):
     )
 
 
+@pytest.mark.parametrize("name", ["relu_slope", "sigmoid_slope"])
+def test_slopes_take_tensors_and_arrays_alike(name):
+    wanted = {"relu_slope": [0, 0, 0, 1, 1], "sigmoid_slope": 1 / (2 + np.exp(POINTS) + np.exp(-POINTS))}[name]
+    both = "Use operators that tensors and arrays have, and the functions of this chapter; not NumPy's functions."
+    expect(f"{name} of an array", lambda: getattr(tt, name)(POINTS), wanted, both, see="The witness")
+    expect(
+        f"{name} of a tensor, and what it is",
+        lambda: (getattr(tt, name)(tt.Tensor(POINTS)), type(getattr(tt, name)(tt.Tensor(POINTS))).__name__),
+        (wanted, "Tensor"),
+        both,
+        see="The witness",
+    )
+
+
 def test_softmax_of_large_numbers():
     subtract = "exp(1000) is an overflow: subtract the maximum first, which changes nothing else."
     expect(

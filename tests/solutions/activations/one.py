@@ -6,7 +6,7 @@ def relu(x, /):
 
 
 def relu_slope(x):
-    return np.where(x > 0, 1.0, 0.0)
+    return 1.0 - (x <= 0) * 1.0
 
 
 def sigmoid(x, /):
@@ -14,8 +14,8 @@ def sigmoid(x, /):
 
 
 def sigmoid_slope(x):
-    e = np.exp(-np.abs(x))
-    return e / (1 + e) ** 2
+    s = sigmoid(x)
+    return s - s * s
 
 
 def gelu(x, /, approximate="none"):

@@ -35,13 +35,6 @@ def assess(space: Workspace, chapter: Chapter, groups: tuple[str, ...] = ("unit"
     return judge(chapter, space.source(chapter), groups=groups, swaps=_others(chapter))
 
 
-def earlier_chapter_to_blame(space: Workspace, chapter: Chapter) -> bool:
-    """Does a chapter that fails pass as soon as everything else is the reference's?"""
-    from tt_tito.judge.assessment import assess as judge
-
-    return bool(_others(chapter)) and judge(chapter, space.source(chapter), alone=False).passed
-
-
 def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
     """Progress from nothing but the learner's files: every chapter that is written is judged again."""
     progress = Progress()

@@ -179,8 +179,6 @@ def started(space: Workspace, chapter: Chapter, file: Path) -> None:
 
 def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str) -> None:
     """What the judge found: a line for each exercise, then the first failure and the command to run again."""
-    from tt_tito import running
-
     console().print(_title(chapter, f", {space.short(space.file(chapter))}"))
     made = table("what", "verdict")
     made.show_header = False
@@ -193,8 +191,6 @@ def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str) -
     if found.message:
         say()
         failure(found.message)
-    if found.status == "failed" and running.earlier_chapter_to_blame(space, chapter):
-        say("With the reference for the other chapters it passes: look into those before this one.", "yellow")
     if found.full:
         return
     if found.passed:
