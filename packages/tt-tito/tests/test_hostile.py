@@ -249,7 +249,7 @@ def test_events_of_ones_own_are_noticed_on_whatever_descriptor(judged):
         import os
         for descriptor in range(256):
             try:
-                os.write(descriptor, b'["import", null]\\n["test", "test_activations.py::test"]\\n["done"]\\n')
+                os.write(descriptor, b'token ["import", null]\\ntoken ["done"]\\n')
             except OSError:
                 pass
     """
@@ -539,6 +539,7 @@ def test_there_is_no_network(judged, by):
 def test_modules_beside_the_file_are_not_those_of_the_judge(judged, tmp_path, monkeypatch):
     (tmp_path / "numpy.py").write_text("raise ImportError('the wrong one')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
     assert judged(relu="").full
 
 

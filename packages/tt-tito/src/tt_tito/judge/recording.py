@@ -144,8 +144,8 @@ class _Recorder:
             self.tests[report.nodeid] = self.checks
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
-        """Somebody has pressed Ctrl-C, which pytest would keep for itself."""
-        self.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
+        """Somebody has pressed Ctrl-C, which pytest would keep for itself. (Its own interruptions are subclasses.)"""
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
     def pytest_collectreport(self, report: Any) -> None:
         """The tests could not be read."""
