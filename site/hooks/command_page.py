@@ -50,15 +50,18 @@ def _section(context: click.Context) -> str:
     if _is_group(context):
         return f"{heading}\n\n{told}"
     usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
-    lines = f"```{{ .text .no-copy }}\nUsage:   {usage}\n{context.command.epilog}\n```"
-    return "\n\n".join(part for part in (heading, told, lines, _options(context)) if part)
+    lines = [f"Usage:   {usage}", *_options(context), context.command.epilog]
+    fence = "\n".join(["```{ .text .tt-shell .no-copy }", *lines, "```"])
+    return f"{heading}\n\n{told}\n\n{fence}"
 
 
-def _options(context: click.Context) -> str:
+def _options(context: click.Context) -> list[str]:
+    """A line for each option, with what it is for in a column of its own."""
     options = [p for p in context.command.params if isinstance(p, click.Option)]
     records = [p.get_help_record(context) or ("", "") for p in options]
-    rows = [f"| `{name}` | {text} |".replace(" | --no", r" \| --no") for name, text in records]
-    return "\n".join(["| option | |", "| --- | --- |", *rows]) if rows else ""
+    width = max((len(name) for name, _ in records), default=0)
+    lines = [f"{name:{width}}  {text}" for name, text in records]
+    return [f"{'' if index else 'Options:':8} {line}" for index, line in enumerate(lines)]
 
 
 def _is_group(context: click.Context) -> bool:

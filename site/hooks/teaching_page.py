@@ -19,25 +19,35 @@ from typing import Any
 from markdown.extensions.toc import slugify
 from weave import WeaveError, code_digest, read_curriculum
 
-from tt_tito import course, judge
+from tt_tito import course, exercises, judge
 from tt_tito.curriculum import Chapter, Curriculum
 
 MISTAKES = Path("tests", "mistakes", "mutants.toml")
 
 
-def syllabus(plan: str, course: Curriculum, built: set[str]) -> str:
-    """A table of weeks, from `setup,tensor;tensor;...`: chapters, the sentence that opens them, and what they leave."""
-    rows = ["| week | chapters | the week begins with | and ends with |", "| --: | --- | --- | --- |"]
-    for week, slugs in enumerate(plan.split(";"), start=1):
-        chapters = [course.chapter(slug) for slug in slugs.split(",")]
-        names = "<br>".join(_linked(chapter, built) for chapter in chapters)
-        says = "<br>".join(f"“{chapter.says}”" for chapter in chapters)
-        proud = [f"milestone: “{chapter.milestone}”" for chapter in chapters if chapter.milestone]
-        rows.append(f"| {week} | {names} | {says} | {'<br>'.join([c.unlocks for c in chapters] + proud)} |")
-    left = {chapter.slug for chapter in course.chapters} - set(re.split("[,;]", plan))
-    if left:
-        raise WeaveError(f"the syllabus has no week for {', '.join(sorted(left))}")
+def syllabus(plan: str, curriculum: Curriculum, built: set[str]) -> str:
+    """A table of weeks, from `setup,tensor;tensor;...`: chapters, the sentence that opens them, and what they leave.
+
+    A chapter of several weeks is opened in its first, and done in its last."""
+    weeks = [[curriculum.chapter(slug) for slug in slugs.split(",")] for slugs in plan.split(";")]
+    if left := [c.slug for c in curriculum.chapters if not any(c in week for week in weeks)]:
+        raise WeaveError(f"the syllabus has no week for {', '.join(left)}")
+    rows = ["| week | chapters | begins with | exercises | ends with |", "| --: | --- | --- | --: | --- |"]
+    for number, week in enumerate(weeks, start=1):
+        opened = [chapter for chapter in week if not any(chapter in before for before in weeks[: number - 1])]
+        done = [chapter for chapter in week if not any(chapter in after for after in weeks[number:])]
+        columns = [
+            [_linked(chapter, built) for chapter in week],
+            [f"“{chapter.says}”" for chapter in opened],
+            [str(_count(chapter)) for chapter in done if chapter.slug in built],
+            [c.unlocks for c in done] + [f"milestone: “{c.milestone}”" for c in done if c.milestone],
+        ]
+        rows.append(f"| {number} | {' | '.join('<br>'.join(column) for column in columns)} |")
     return "\n".join(rows)
+
+
+def _count(chapter: Chapter) -> int:
+    return len(exercises.exercises(course.reference(chapter).read_text(encoding="utf-8")))
 
 
 def _linked(chapter: Chapter, built: set[str]) -> str:
