@@ -263,8 +263,8 @@ def test_performance_operations_work_on_whole_arrays():
         expect(
             f"time of {name} by that of NumPy's, for 50,000 numbers",
             lambda: ratio(ours, numpys),
-            between(0.01, 50),
-            (lambda times: times > 50, "There is a loop in Python: leave it to NumPy, which works on whole arrays."),
+            between(0.01, 100),
+            (lambda times: times > 100, "There is a loop in Python: leave it to NumPy, which works on whole arrays."),
             see=COST,
         )
 
