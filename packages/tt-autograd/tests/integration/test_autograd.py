@@ -254,12 +254,12 @@ def test_performance_diamonds_are_walked_once():
 
 def test_performance_60_steps_leave_nothing_behind():
     network = with_fixed_weights(tt.Sequential(tt.Linear(50, 50), tt.Tanh(), tt.Linear(50, 10)))
-    x, labels = tt.Tensor(np.zeros((400, 50))), tt.tensor(np.arange(400) % 10)
+    x, target = tt.Tensor(np.zeros((400, 50))), tt.Tensor(np.zeros((400, 10)))
 
     def held(steps):
         for _ in range(steps):
             network.zero_grad()
-            tt.cross_entropy(network(x), labels).backward()
+            tt.mse_loss(network(x), target).backward()
         return tracemalloc.get_traced_memory()[0]
 
     def left():

@@ -253,10 +253,10 @@ def test_performance_a_batch_is_not_the_whole_data():
 def test_performance_60_steps_leave_nothing_behind():
     network = tt.Sequential(tt.Linear(50, 50), tt.Tanh(), tt.Linear(50, 10))
     optimizer = to.SGD(network.parameters(), lr=0.01)
-    data = [(tt.zeros(400, 50), tt.tensor(np.arange(400) % 10))]
+    data = [(tt.zeros(400, 50), tt.zeros(400, 10))]
 
     def held(epochs):
-        ta.fit(network, tt.cross_entropy, optimizer, data, epochs=epochs, progress=False)
+        ta.fit(network, tt.mse_loss, optimizer, data, epochs=epochs, progress=False)
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
