@@ -1,6 +1,6 @@
 """A pytest plugin: what came out of every `expect`, as JSON in the file that TT_RECORD names.
 
-    pytest -p recording packages/tt-tensor/tests/integration
+pytest -p recording packages/tt-tensor/tests/integration
 """
 
 import json
@@ -32,7 +32,8 @@ def as_data(value):
 def recorded(call, outcome, wanted, *causes, **options):
     free = callable(wanted) and not isinstance(wanted, type)  # a range or a condition leaves room for other numbers
     said = complaint(call, outcome, wanted, *causes, **options)
-    records[running[-1]].append([call, None if free and said is None else as_data(outcome)])
+    data = None if free and said is None else as_data(outcome)
+    records[running[-1]].append([call, options.get("tolerance", 1e-4), data])
     return said
 
 
