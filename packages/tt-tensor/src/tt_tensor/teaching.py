@@ -189,4 +189,4 @@ def _line(text: str) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-__all__ = ["between", "expect"]
+__all__ = ["Raised", "between", "complaint", "expect", "full_name", "outcome", "plain"]

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 from tt_tito import course, curriculum
 from tt_tito.startup import Finder, search
@@ -129,11 +130,11 @@ class StandIn(SourceFileLoader):
         super().__init__(fullname, path)
         self.origin, self.folders = origin, folders
 
-    def get_resource_reader(self, name: str):
+    def get_resource_reader(self, name: str | None = None) -> Any:
         """Where the data files of a package are: in its stand-in, else in the reference."""
         from importlib.resources.readers import MultiplexedPath  # takes longer than all the rest
 
-        reader = super().get_resource_reader(name)
+        reader: Any = super().get_resource_reader(name)  # type: ignore[arg-type]
         if self.folders:
             reader.files = functools.partial(MultiplexedPath, *self.folders)
         return reader

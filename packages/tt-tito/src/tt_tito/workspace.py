@@ -9,7 +9,7 @@ from pathlib import Path
 from tt_tito import course, exercises, files, startup
 from tt_tito.curriculum import Chapter, chapters, packages
 
-__all__ = ["NoWorkspace", "Workspace"]
+__all__ = ["NoWorkspace", "Workspace", "available", "fingerprint", "known_name"]
 
 TT_TOML = """\
 # What stands in for which chapter, for everybody who imports it from this folder or one below it.
