@@ -134,9 +134,9 @@ class StandIn(SourceFileLoader):
         """Where the data files of a package are: in its stand-in, else in the reference."""
         from importlib.resources.readers import MultiplexedPath  # takes longer than all the rest
 
-        reader: Any = super().get_resource_reader(name)  # type: ignore[arg-type]
+        reader: Any = super().get_resource_reader(name)
         if self.folders:
-            reader.files = functools.partial(MultiplexedPath, *self.folders)
+            reader.files = functools.partial(MultiplexedPath, *map(Path, self.folders))
         return reader
 
     def parse(self) -> ast.Module:
