@@ -72,6 +72,12 @@ def test_prose_and_exercises_have_cells_of_their_own():
     assert [s for s in found if s.startswith("@primitive\ndef sigmoid(x, /):  # exercise") and "np.exp" in s]
 
 
+def test_equal_cells_can_be_told_apart():
+    found = notebooks.cells("x = 1\n\nx = 1\n\n# x = 1\n")
+    assert [cell["source"] for cell in found] == ["x = 1"] * 3
+    assert len({cell["id"] for cell in found}) == 3
+
+
 def test_an_edited_cell_changes_nothing_else(tmp_path):
     file = tmp_path / "activations.ipynb"
     before = SKELETON[ACTIVATIONS]

@@ -19,7 +19,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-PLAIN = {"jupytext": {"notebook_metadata_filter": "-all", "cell_metadata_filter": "-all"}}  # no marks in the text
+PLAIN = {"jupytext": {"notebook_metadata_filter": "-all"}}  # no header in the text
 GAP = "lines_to_next_cell"  # how many empty lines follow a cell, where that is not what jupytext expects
 
 
