@@ -53,34 +53,26 @@ def test_a_quotient_falls_with_its_denominator():
     )
 
 
+TRANSPOSE = "dA = dC @ B^T and dB = A^T @ dC: check the shapes, nothing else fits."
+
+
 def test_gradients_of_a_matrix_product():
     a, b = [[1, 2], [3, 4]], [[5, 6], [7, 8]]
-    transpose = "dA = dC @ B^T and dB = A^T @ dC: check the shapes, nothing else fits."
     expect(
         "gradients of (A @ B).sum() for A = [[1, 2], [3, 4]], B = [[5, 6], [7, 8]]",
         lambda: gradients(tt.matmul, a, b),
         [[[11, 15], [11, 15]], [[4, 4], [6, 6]]],
-        transpose,
+        TRANSPOSE,
         see=TABLE,
     )
     expect(
         "shapes of the gradients of (2, 3) @ (3, 4)",
         lambda: tuple(g.shape for g in gradients(tt.matmul, np.ones((2, 3)), np.ones((3, 4)))),
         ((2, 3), (3, 4)),
-        (Exception, transpose),
-        transpose,
+        (Exception, TRANSPOSE),
+        TRANSPOSE,
         see=TABLE,
     )
-    vectors = "A vector stands for a row on the left and for a column on the right; its gradient is a vector again."
-    for shape, other in (((3,), (3, 4)), ((2, 3), (3,)), ((3,), (3,)), ((5, 2, 3), (3,)), ((5, 2, 3), (3, 4))):
-        a, b = values(shape), values(other) + 1
-        expect(
-            f"gradients of (A @ B).sum() for A of shape {shape}, B of shape {other}",
-            lambda: gradients(tt.matmul, a, b),
-            [numeric(lambda a: a @ b, a), numeric(lambda b: a @ b, b)],
-            vectors if len(shape) == 1 or len(other) == 1 else transpose,
-            see=TABLE,
-        )
 
 
 def values(shape):
@@ -178,6 +170,19 @@ def test_broadcasting_is_undone():
         [[3], [7]],
         see=TABLE,
     )
+
+
+def test_gradients_of_products_with_vectors_and_stacks():
+    vectors = "A vector stands for a row on the left and for a column on the right; its gradient is a vector again."
+    for shape, other in (((3,), (3, 4)), ((2, 3), (3,)), ((3,), (3,)), ((5, 2, 3), (3,)), ((5, 2, 3), (3, 4))):
+        a, b = values(shape), values(other) + 1
+        expect(
+            f"gradients of (A @ B).sum() for A of shape {shape}, B of shape {other}",
+            lambda: gradients(tt.matmul, a, b),
+            [numeric(lambda a: a @ b, a), numeric(lambda b: a @ b, b)],
+            vectors if len(shape) == 1 or len(other) == 1 else TRANSPOSE,
+            see=TABLE,
+        )
 
 
 def test_a_node_waits_for_all_its_consumers():

@@ -161,7 +161,7 @@ def test_validation_measures_what_it_is_asked_to():
         "evaluate of the identity on 3 examples, with the metric accuracy",
         lambda: ta.evaluate(tt.Identity(), lambda outputs, targets: outputs.mean(), data, [ta.accuracy]),
         {"loss": 0.5, "accuracy": 2 / 3},
-        ({"loss": 0.5, "accuracy": 0.75}, "Weight each batch by its size."),
+        ({"loss": 0.5, "accuracy": 0.75}, "One counts as much as two here: weight each batch by its size."),
         see=VALIDATION,
     )
 
