@@ -180,14 +180,14 @@ def started(space: Workspace, chapter: Chapter, file: Path) -> None:
 def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str) -> None:
     """What the judge found: a line for each exercise, then the first failure and the command to run again."""
     console().print(_title(chapter, f", {space.short(space.file(chapter))}"))
-    made = table("what", "verdict")
-    made.show_header = False
-    for mark in found.exercises:
-        made.add_row(
-            mark.name, coloured(VERDICTS.get(mark.status, mark.status), None if mark.status != "failed" else BAD)
-        )
-    _print(made, 2)
-    say(found.summary(), "green" if found.full else "")
+    if found.status != "error":  # nothing could be judged
+        made = table("what", "verdict")
+        made.show_header = False
+        for mark in found.exercises:
+            style = BAD if mark.status == "failed" else None
+            made.add_row(mark.name, coloured(VERDICTS.get(mark.status, mark.status), style))
+        _print(made, 2)
+        say(found.summary(), "green" if found.full else "")
     if found.message:
         say()
         failure(found.message)
