@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tt_tensor.teaching import Raised
-from tt_tito import course, curriculum, exercises
+from tt_tito import course, curriculum, exercises, notebooks
 from tt_tito.judge import Limits, assess, grade, recording
 from tt_tito.judge.recording import Check, Recording, questions, record
 from tt_tito.judge.sandbox import Run
@@ -629,10 +629,15 @@ def test_a_chapter_that_is_not_written(tmp_path):
 
 
 def test_notebooks(tmp_path):
-    notebooks = pytest.importorskip("tt_tito.notebooks")
+    pytest.importorskip("jupytext")
     notebooks.write(written("relu"), tmp_path / "activations.ipynb")
     (row,) = grade.grade([tmp_path / "activations.ipynb"], ("unit",)).rows
     assert row.file == "activations.ipynb" and row.assessment.points == 1
-    (tmp_path / "activations.ipynb").write_text("{", encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cells": 5}', '{"cells": [{}]}', "[" * 100_000, "\ud800"])
+def test_notebooks_that_are_none(tmp_path, text):
+    pytest.importorskip("jupytext")
+    (tmp_path / "activations.ipynb").write_bytes(text.encode("utf-8", "surrogatepass"))
     (row,) = grade.grade([tmp_path / "activations.ipynb"], ("unit",)).rows
     assert row.assessment.status == "error" and "cannot be read" in row.assessment.message

@@ -18,7 +18,7 @@ from tt_tito.curriculum import chapter as chapter_called
 from tt_tito.judge.assessment import Assessment, Mark, assess
 from tt_tito.judge.recording import GROUPS, record
 from tt_tito.judge.sandbox import CORES, workers
-from tt_tito.judge.submission import Submission
+from tt_tito.judge.submission import PARSING, Submission
 
 __all__ = ["ChapterSummary", "Marks", "Row", "as_json", "full", "grade", "summary", "write_csv"]
 
@@ -202,8 +202,11 @@ def _assess(file: Path, chapter: Chapter, groups: Sequence[str], folder: Path) -
 
         made = Path(mkdtemp(dir=folder)) / f"{chapter.slug}.py"
         try:
-            files.write(made, notebooks.read(file))
-        except (OSError, ValueError) as error:
+            with PARSING:
+                files.write(made, notebooks.read(file))
+        except ImportError:
+            raise
+        except Exception as error:  # whatever is in it, the others are graded
             blank = tuple(Mark(name, "failed") for name in Submission(chapter, file).exercises)
             return Assessment(chapter.slug, "error", blank, f"{file.name} cannot be read: {error}")
         file = made
