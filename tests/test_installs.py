@@ -21,6 +21,8 @@ names = [exercise.name for exercise in exercises.exercises(skeleton)]
 file.write_text(exercises.graft(skeleton, solution.read_text(encoding="utf-8"), names), encoding="utf-8")
 """
 
+SOLUTION = ROOT / "tests/solutions/activations/one.py"
+
 pytestmark = pytest.mark.install
 
 
@@ -101,12 +103,42 @@ def test_a_learner_needs_no_clone(tmp_path):
 
     tito("setup")
     tito("module", "start", "03")
-    assert "11 to write" in tito("module", "test", "03", status=1)
-    solution = ROOT / "tests/solutions/activations/one.py"
-    run("-c", TYPE_IN, "work/activations.py", solution, python=environment.python, folder=space)
+    assert "11 to be written" in tito("module", "test", "03", status=1)
+    run("-c", TYPE_IN, "work/activations.py", SOLUTION, python=environment.python, folder=space)
     assert "Capability 2 is unlocked" in tito("module", "complete", "03")
     code = "import tt_tensor; print(tt_tensor.relu.kernel.__code__.co_filename)"
     assert run("-c", code, python=environment.python, folder=space).stdout.strip() == str(space / "work/activations.py")
     for chapter in ("01", "02", "04"):
         tito("use", chapter, "reference")
     assert "Milestone 1 is earned" in tito("examples", "run", "perceptron_1957")
+
+
+def test_a_learner_takes_their_package_along(tmp_path):
+    """What `tito export` makes has the files of the course's wheel, installs by pip, and later packages run on it."""
+    run("tools/wheels.py")
+    dist = ROOT / "build" / "dist"
+    environment = Environment(tmp_path / "env")
+    environment.install("--find-links", dist, "tt-tito", "tt-tensor")
+    space = tmp_path / "ein Ordner"
+    for arguments in (["setup", space], ["module", "start", "03"], ["use", "03", "mine"], ["export", "tt-tensor"]):
+        if arguments[0] == "use":
+            run("-c", TYPE_IN, "work/activations.py", SOLUTION, python=environment.python, folder=space)
+        folder = space if space.exists() else tmp_path
+        run("-m", "tt_tito", *arguments, python=environment.python, folder=folder)
+    (wheel,) = (space / "export").iterdir()
+    assert wheel.name == "tt_tensor-0.1.0+mine-py3-none-any.whl"
+    theirs = zipfile.ZipFile(dist / "tt_tensor-0.1.0-py3-none-any.whl").namelist()
+    assert set(zipfile.ZipFile(wheel).namelist()) == {n.replace("0.1.0.dist", "0.1.0+mine.dist") for n in theirs}
+
+    fresh = Environment(tmp_path / "fresh")
+    run("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel, python=fresh.python)
+    optimizers = dist / "tt_optim-0.1.0-py3-none-any.whl"  # which wants tt-tensor==0.1.0, and must take this one
+    run("-m", "pip", "install", "--quiet", optimizers, python=fresh.python)
+    run("-m", "pip", "check", python=fresh.python)
+    code = "import tt_optim, tt_tensor as tt; print(tt.activations.__file__, tt.relu(tt.ones(1)))"
+    assert str(tmp_path / "fresh") in run("-c", code, python=fresh.python, folder=tmp_path).stdout
+    code = "import inspect, tt_tensor; print(inspect.getsource(tt_tensor.activations))"
+    written = (space / "work/activations.py").read_text(encoding="utf-8")
+    assert run("-X", "utf8", "-c", code, python=fresh.python, folder=tmp_path).stdout.strip() == written.strip()
+    run("-m", "pip", "uninstall", "--quiet", "--yes", "tt-tensor", python=fresh.python)  # by its record
+    assert not list((tmp_path / "fresh").rglob("tt_tensor*"))

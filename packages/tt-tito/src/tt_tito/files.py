@@ -9,13 +9,13 @@ from pathlib import Path
 __all__ = ["write"]
 
 
-def write(file: Path, text: str) -> None:
-    """Write a text under a temporary name beside its place, flush it to the disk, then move it there."""
+def write(file: Path, content: str | bytes) -> None:
+    """Write a text or bytes under a temporary name beside its place, flush it to the disk, then move it there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         if os.name == "posix":
