@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 MEASURE, MACHINE = "The idea: run for a while, not a number of times", "What machine is this?"
 WRONG, CHANCE = "What is wrong with it?", "Chance that can be repeated"
@@ -45,7 +45,7 @@ def test_measure_takes_the_median():
     expect(
         "measure(work).seconds, for a `work` of 4 ms that sometimes takes 1 or 30, divided by its real median",
         measured.seconds / statistics.median(took),
-        between(0.6, 1.5),
+        measured_between(0.6, 1.5),
         (lambda ratio: ratio < 0.6, "That is the time of the fastest runs, the lucky ones: take the median."),
         (lambda ratio: ratio < 5, "That is nearer to the mean, which a few wild runs can move: take the median."),
         "The time of one call, in seconds, by `time.perf_counter`.",
@@ -54,7 +54,7 @@ def test_measure_takes_the_median():
     expect(
         "measure(work).spread divided by the real one (each plus 0.1)",
         (measured.spread + 0.1) / (spread_of(took) + 0.1),
-        between(0.2, 5),
+        measured_between(0.2, 5),
         (lambda ratio: ratio > 5, "A few wild runs count too much: the spread is that of the middle half of all."),
         "The distance of the quartiles, divided by the median.",
         see=MEASURE,
@@ -67,7 +67,7 @@ def test_the_spread_is_relative_to_the_median():
     expect(
         "measure(work).spread, for a `work` of 2 and 6 ms in turn, divided by the real one (each plus 0.1)",
         (measured.spread + 0.1) / (spread_of(took) + 0.1),
-        between(0.25, 4),
+        measured_between(0.25, 4),
         (lambda ratio: ratio < 0.25, "That may be seconds: divide the distance of the quartiles by the median."),
         "The distance of the quartiles, divided by the median.",
         see=MEASURE,
@@ -80,7 +80,7 @@ def test_measure_calls_at_least_three_times_after_one_that_does_not_count():
     expect(
         "measure(work, span=0).runs",
         measured.runs,
-        between(3, 1000),
+        measured_between(3, 1000),
         "A median of one is no median: time at least three runs, however short the span.",
         see=MEASURE,
     )
@@ -106,14 +106,14 @@ def test_very_short_calls_are_timed_in_bundles(monkeypatch):
     expect(
         "readings of the clock for each call of something very short",
         readings / calls,
-        between(0, 0.5),
+        measured_between(0, 0.5),
         "Most of what was measured is the clock: let it time a bundle of calls, and divide.",
         see=MEASURE,
     )
     expect(
         "measure(short).runs divided by the calls that were made",
         measured.runs / calls,
-        between(0.3, 1),
+        measured_between(0.3, 1),
         (lambda share: share < 0.3, "`runs` is the number of timed calls: bundles, times the calls in each."),
         see=MEASURE,
     )
@@ -126,7 +126,7 @@ def test_the_time_of_a_bundle_is_divided_by_its_calls():
     expect(
         "measure(len, ()): seconds times runs, divided by the time that all of it took",
         measured.seconds * measured.runs / elapsed,
-        between(0.01, 2),
+        measured_between(0.01, 2),
         (lambda share: share > 2, "More time than has passed: `seconds` is for one call, not for a bundle of them."),
         see=MEASURE,
     )
@@ -137,7 +137,7 @@ def test_measure_tells_the_peak_of_memory(work):
     expect(
         "measure(...).peak_bytes, where an array of 1,000,000 numbers of 8 bytes is made",
         lambda: tt.measure(work, 1_000_000, span=0.01).peak_bytes,
-        between(8e6, 9e6),
+        measured_between(8e6, 9e6),
         (lambda size: size < 1e6, "The array was there for a while: ask tracemalloc for the peak, after the call."),
         "Ask tracemalloc for the peak, in a run of its own.",
         see=MEASURE,
@@ -155,7 +155,7 @@ def test_tracemalloc_does_not_look_on_while_the_clock_runs():
     expect(
         "the share of calls that run under tracemalloc",
         statistics.mean(watched),
-        between(0, 0.4),
+        measured_between(0, 0.4),
         "It slows the program down: stop it before the clock starts.",
         see=MEASURE,
     )
@@ -392,7 +392,7 @@ def test_speedup_is_the_slow_time_by_the_fast():
     expect(
         "speedup(slow, fast) divided by the real ratio of their times",
         ratio / (statistics.median(took_slow) / statistics.median(took_fast)),
-        between(0.4, 2.5),
+        measured_between(0.4, 2.5),
         (lambda ratio: 0 < ratio < 0.4, "Upside down: how many times faster is `fast`? slow divided by fast."),
         see=EXERCISES,
     )
@@ -404,14 +404,14 @@ def test_speedup_lets_both_take_turns():
     expect(
         "how far one function is ahead of the other, in calls, while speedup(slow, fast, rounds=9) runs",
         max(map(abs, itertools.accumulate(order))),
-        between(0, 4),
+        measured_between(0, 4),
         "First all of one, then all of the other: a slow moment of the machine then falls on one of them only.",
         see=EXERCISES,
     )
     expect(
         "calls of `slow` in speedup(slow, fast, rounds=9)",
         order.count(1),
-        between(9, 40),
+        measured_between(9, 40),
         "A ratio for each round, and the median of the rounds.",
         see=EXERCISES,
     )
@@ -432,7 +432,7 @@ def test_bandwidth_counts_both_ways():
     expect(
         "bandwidth(100_000) divided by GB/s as counted by the test",
         max(found) / max(real),
-        between(0.65, 1.6),
+        measured_between(0.65, 1.6),
         (lambda ratio: 0.3 < ratio < 0.65, "Half of it: a copy reads each byte once and writes it once."),
         "Bytes divided by seconds, divided by 1e9, for a copy that is measured alone.",
         see=EXERCISES,

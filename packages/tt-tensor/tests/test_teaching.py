@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tt_tensor as tt
-from tt_tensor.teaching import Raised, between, expect
+from tt_tensor.teaching import Raised, between, expect, measured_between
 
 
 def said(*arguments, **options):
@@ -47,6 +47,10 @@ def test_what_is_wanted_is_let_pass(got, wanted):
         ((2,), (2, 1), "f(x) gave (2,), expected (2, 1)."),
         (True, False, "f(x) gave True, expected False."),
         (2, between(0, 1), "f(x) gave 2, expected between 0 and 1."),
+        (2.7, measured_between(0.5, 1), "f(x) gave more than 1, expected between 0.5 and 1."),
+        (np.float32(0.1), measured_between(0.5, 1), "f(x) gave less than 0.5, expected between 0.5 and 1."),
+        (None, measured_between(0.5, 1), "f(x) gave None, expected between 0.5 and 1."),
+        (float("nan"), measured_between(0.5, 1), "f(x) gave nan, expected between 0.5 and 1."),
         (np.zeros(1000), 0, "f(x) gave [0, 0, ..., 0, 0] of shape (1000,), expected 0 of shape ()."),
         (3, ValueError, "f(x) gave 3, expected a ValueError."),
         (tt.zeros(0), (1,), "f(x) gave [], expected (1,)."),

@@ -499,7 +499,7 @@ def test_what_a_run_left_behind_is_ended():
     subprocess.run([sys.executable, "-c", code], env=os.environ | {sandbox.MARK: marks[0]}, check=True)
     other = subprocess.Popen([sys.executable, "-c", sleep], env=os.environ | {sandbox.MARK: marks[1]})
     try:
-        assert len(left_behind(marks)) == 2
+        wait_until(lambda: len(left_behind(marks)) == 2)
         sandbox.end_marked(marks[0], start)
         assert [process.pid for process in left_behind(marks)] == [other.pid]
     finally:

@@ -13,7 +13,7 @@ import pytest
 import tt_autograd as ta
 import tt_optim as to
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 TABLE, RECORD, WALK, USER, WITNESS = "The table", "The record", "Walking back", "What the user sees", "The witness"
 COST = "The cost"
@@ -230,7 +230,7 @@ def test_performance_the_walk_grows_with_the_operations():
     expect(
         "time of a chain of 4,000 operations by that of 500",
         lambda: seconds(lambda: chain(4000)) / seconds(lambda: chain(500)),
-        between(0, 40),
+        measured_between(0, 40),
         "Eight times the operations may take about eight times as long: is a list searched at each?",
         see=COST,
     )
@@ -246,7 +246,7 @@ def test_performance_diamonds_are_walked_once():
     expect(
         "time of 16 diamonds by that of 8",
         lambda: seconds(lambda: diamonds(16)) / seconds(lambda: diamonds(8)),
-        between(0, 20),
+        measured_between(0, 20),
         "There are 2^16 paths through 16 diamonds: pass each node once.",
         see=WALK,
     )
@@ -276,7 +276,7 @@ def test_performance_60_steps_leave_nothing_behind():
     expect(
         "what 60 steps leave in memory, with the garbage collector off, by the size of one activation",
         left,
-        between(-20, 5),
+        measured_between(-20, 5),
         (lambda ratio: ratio > 5, "Each step leaves its record behind: is there a list or a cycle that holds nodes?"),
         see=COST,
     )

@@ -10,7 +10,7 @@ import pytest
 import tt_autograd as ta
 import tt_optim as to
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 BATCHES, RUN, FIT, RUNS, COST = "Batches", "The run", "fit", "It runs", "The cost"
 
@@ -223,7 +223,7 @@ def test_performance_an_epoch_grows_with_its_examples():
     expect(
         "time of an epoch of 8,000 examples by that of 1,000",
         lambda: seconds(lambda: epoch(8000)) / seconds(lambda: epoch(1000)),
-        between(0, 40),
+        measured_between(0, 40),
         "Eight times the examples may take about eight times as long.",
         see=COST,
     )
@@ -244,7 +244,7 @@ def test_performance_a_batch_is_not_the_whole_data():
     expect(
         "memory of a pass in order through batches of 20, by the size of all inputs",
         ratio,
-        between(0, 1.5),
+        measured_between(0, 1.5),
         "Cut one batch at a time: the data need not be copied for each.",
         see=BATCHES,
     )
@@ -271,7 +271,7 @@ def test_performance_60_steps_leave_nothing_behind():
     expect(
         "what 60 steps of fit leave in memory, by the size of one activation",
         left,
-        between(-20, 3),
+        measured_between(-20, 3),
         (lambda ratio: ratio > 3, "Something is kept of each step: only numbers go into the averages."),
         see=COST,
     )

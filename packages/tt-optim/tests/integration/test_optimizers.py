@@ -12,7 +12,7 @@ import pytest
 
 import tt_optim as to
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 REMEMBER, STEP, ADAM, PATHS = "The idea: remember", "The optimizer", "Adam", "Paths"
 CLIPPING, XOR, COST, EXERCISES = "Clipping", "XOR, with gradients by hand", "The cost", "Exercises"
@@ -343,14 +343,14 @@ def test_performance_a_step_grows_with_what_it_changes(name):
     expect(
         f"time of a step of {name} for 8,000 numbers by that for 1,000",
         lambda: seconds(ready(name, 8_000).step) / seconds(ready(name, 1_000).step),
-        between(0, 30),
+        measured_between(0, 30),
         "Each number is changed once.",
         see=COST,
     )
     expect(
         f"time of a step of {name} for 240 parameters by that for 30",
         lambda: seconds(ready(name, *[10] * 240).step) / seconds(ready(name, *[10] * 30).step),
-        between(0, 30),
+        measured_between(0, 30),
         "Each parameter is changed once: is there a loop over all of them within a loop over all of them?",
         see=COST,
     )
@@ -368,13 +368,13 @@ def test_performance_60_steps_leave_nothing_behind(name):
     expect(
         f"what 60 steps of {name} leave in memory, by the size of the parameter",
         lambda: traced(steps)[0] / size,
-        between(-10, 4),
+        measured_between(-10, 4),
         (lambda ratio: ratio > 4, "Something is kept for each step: the memories are changed, not added to."),
         see=REMEMBER,
     )
     expect(
         f"what a step of {name} holds in passing, by the size of the parameter",
         lambda: traced(optimizer.step)[1] / size,
-        between(0, 20),
+        measured_between(0, 20),
         see=COST,
     )

@@ -43,6 +43,14 @@ class between:
 
 
 @dataclass(frozen=True)
+class measured_between(between):
+    """A range for a time or an amount of memory, which is another number in each run: only its side is told."""
+
+    def side(self, value) -> str:
+        return f"less than {self.low:.4g}" if value < self.low else f"more than {self.high:.4g}"
+
+
+@dataclass(frozen=True)
 class Raised:
     """An exception as data: the full names of its class and those above it, what it says, and where it was raised."""
 
@@ -155,6 +163,8 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _shown(value: Any, other: Any) -> str:
+    if isinstance(other, measured_between) and np.size(value) == 1 and _is_numeric(value) and np.isfinite(value):
+        return other.side(value)
     if isinstance(value, type):
         return f"a {value.__name__}"
     if isinstance(value, FunctionType):  # prints as its address
@@ -189,4 +199,4 @@ def _line(text: str) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-__all__ = ["Raised", "between", "complaint", "expect", "full_name", "outcome", "plain"]
+__all__ = ["Raised", "between", "complaint", "expect", "full_name", "measured_between", "outcome", "plain"]

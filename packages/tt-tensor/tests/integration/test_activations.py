@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 HURT, WITNESS, SOFTMAX, DEEP, COST = "The hurt", "The witness", "Softmax", "Ten layers deep", "The cost"
 ELEMENTWISE = ["relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "gelu", "silu"]
@@ -223,14 +223,14 @@ def test_performance_grows_with_the_numbers(name):
     expect(
         f"memory of {name} of 320,000 numbers by their own size",
         lambda: peak_bytes(call(many)) / (320_000 * 8),
-        between(0, 12),
+        measured_between(0, 12),
         "A handful of arrays of the size of the input are enough.",
         see=COST,
     )
     expect(
         f"time of {name} of 320,000 numbers by that of 40,000",
         lambda: seconds(call(many)) / seconds(call(few)),
-        between(0, 60),
+        measured_between(0, 60),
         "Eight times the numbers may take about eight times as long: is there a loop over pairs?",
         see=COST,
     )
@@ -257,7 +257,7 @@ def test_performance_60_calls_leave_nothing_behind():
     expect(
         "what 60 calls leave in memory, by the size of the input",
         left,
-        between(-5, 1),
+        measured_between(-5, 1),
         (lambda ratio: ratio > 1, "Something is kept of each call."),
         see=COST,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 MODULE, STATE, LINEAR, ROW, NETWORK = "Module", "Saving and loading", "Linear", "Layers in a row", "A network"
 PERCEPTRON, COST = "The perceptron", "The cost"
@@ -235,14 +235,14 @@ def test_performance_grows_with_the_batch():
         expect(
             f"memory of {name} of 4,000 rows by the size of its result",
             lambda: peak_bytes(lambda: call(many)) / (4000 * 64 * 4),
-            between(0, 12),
+            measured_between(0, 12),
             "A few arrays of the size of the result are enough.",
             see=COST,
         )
         expect(
             f"time of {name} of 4,000 rows by that of 500",
             lambda: seconds(lambda: call(many)) / seconds(lambda: call(few)),
-            between(0, 60),
+            measured_between(0, 60),
             "Eight times the rows may take about eight times as long.",
             see=COST,
         )
@@ -256,7 +256,7 @@ def test_performance_listing_parameters_grows_with_their_number():
     expect(
         "time to list 800 parameters by that of 100",
         lambda: seconds(lambda: list(many.parameters())) / seconds(lambda: list(few.parameters())),
-        between(0, 100),
+        measured_between(0, 100),
         "It grows with the square of their number, or faster.",
         see=COST,
     )
@@ -284,7 +284,7 @@ def test_performance_60_passes_leave_nothing_behind():
     expect(
         "what 60 passes leave in memory, by the size of the input",
         left,
-        between(-5, 1),
+        measured_between(-5, 1),
         (lambda ratio: ratio > 1, "Something is kept of each pass."),
         see=COST,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 CROSS_ENTROPY, MODULES = "Cross-entropy", "As modules"
 REFEREE, LEARNING, COST = "The referee: slopes without thinking", "Learning, at last", "The cost"
@@ -297,14 +297,14 @@ def test_performance_cross_entropy_grows_with_the_rows_and_not_with_their_square
         expect(
             f"memory of {name} of 3,200 rows by that of 400 rows",
             lambda: peak_bytes(lambda: loss(*many)) / peak_bytes(lambda: loss(*few)),
-            between(0, 16),
+            measured_between(0, 16),
             (lambda ratio: ratio > 16, pairs),
             see=CROSS_ENTROPY,
         )
         expect(
             f"time of {name} of 3,200 rows by that of 400 rows",
             lambda: seconds(lambda: loss(*many)) / seconds(lambda: loss(*few)),
-            between(0, 30),
+            measured_between(0, 30),
             (lambda ratio: ratio > 30, pairs),
             see=CROSS_ENTROPY,
         )
@@ -349,7 +349,7 @@ def test_performance_60_steps_of_descent_leave_nothing_behind():
     expect(
         "what 60 steps of descent on 20,000 points leave in memory, by the size of the answers of one pass",
         left,
-        between(-10, 2),
+        measured_between(-10, 2),
         (lambda ratio: ratio > 2, "Something is kept for each pass: only the losses, as numbers, go into the history."),
         see=LEARNING,
     )

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 MEASURE, MACHINE = "The idea: run for a while, not a number of times", "What machine is this?"
 WRONG, CHANCE = "What is wrong with it?", "Chance that can be repeated"
@@ -198,14 +198,14 @@ def test_integration_measuring_tells_the_better_algorithm():
         "time of 100 searches in a list of 2,000 by that in a set, both by measure()",
         lambda: tt.measure(in_list, numbers, wanted, span=0.05).seconds
         / tt.measure(in_list, quick, wanted, span=0.05).seconds,
-        between(10, 100_000),
+        measured_between(10, 100_000),
         (lambda ratio: ratio < 10, "A list is read from its start for each; the set should win a hundred times over."),
         see=MEASURE,
     )
     expect(
         "the same by speedup()",
         lambda: tt.speedup(lambda: in_list(numbers, wanted), lambda: in_list(quick, wanted)),
-        between(10, 100_000),
+        measured_between(10, 100_000),
         (lambda ratio: ratio < 1, "Upside down: how many times faster is the second?"),
         see=EXERCISES,
     )
@@ -221,7 +221,7 @@ def test_performance_runs_grow_with_the_span():
     expect(
         "runs in a span of 0.2 s by runs in a span of 0.02 s",
         calls[0.2] / calls[0.02],
-        between(3, 40),
+        measured_between(3, 40),
         (lambda ratio: ratio < 3, "The number of runs does not depend on `span`: go on until that time is over."),
         see=MEASURE,
     )
@@ -242,13 +242,13 @@ def test_performance_measured_time_grows_with_the_work():
     expect(
         "time of sleeping 20 ms by that of 4 ms, as measured, divided by the real ratio",
         (long / short) / (really_long / really_short),
-        between(0.5, 2),
+        measured_between(0.5, 2),
         see=MEASURE,
     )
     expect(
         "peak memory of making 1,000,000 numbers by that of making 100,000",
         lambda: tt.measure(np.ones, 1_000_000, span=0).peak_bytes / tt.measure(np.ones, 100_000, span=0).peak_bytes,
-        between(9, 11),
+        measured_between(9, 11),
         see=MEASURE,
     )
 
@@ -257,7 +257,7 @@ def test_performance_bandwidth_does_not_grow_with_the_array():
     expect(
         "GB/s of copying 200 kB by GB/s of copying 100 kB",
         lambda: max(tt.bandwidth(200_000) for _ in range(2)) / max(tt.bandwidth(100_000) for _ in range(2)),
-        between(0.25, 4),
+        measured_between(0.25, 4),
         "Bytes by seconds: twice the bytes take about twice the time.",
         see=EXERCISES,
     )
@@ -282,7 +282,7 @@ def test_performance_results_are_not_collected():
     expect(
         "how many results were alive at a time while 60 measurements ran",
         max(most),
-        between(0, 8),
+        measured_between(0, 8),
         "Only one result is asked for: do not keep those of all runs.",
         see=MEASURE,
     )
@@ -302,4 +302,4 @@ def test_performance_seeding_leaves_nothing_behind():
         finally:
             tracemalloc.stop()
 
-    expect("bytes that 60 calls of seeded() leave behind", grown, between(-1e9, 10_000), see=EXERCISES)
+    expect("bytes that 60 calls of seeded() leave behind", grown, measured_between(-1e9, 10_000), see=EXERCISES)

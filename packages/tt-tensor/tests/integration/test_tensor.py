@@ -9,7 +9,7 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_tensor import loops
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import between, expect, measured_between
 
 STORAGE, OPERATORS, SHAPES, SUMS = "Storage", "Arithmetic", "The same numbers in another shape", "Sums"
 DOOR, BROADCASTING, PRODUCTS = "Primitives and the door", "Broadcasting", "Matrix products"
@@ -244,7 +244,7 @@ def test_performance_products_are_compiled():
     expect(
         "time of x @ x by that of NumPy's, for x of shape (64, 64)",
         lambda: ratio(lambda: x @ x, lambda: array @ array),
-        between(0.01, 200),
+        measured_between(0.01, 200),
         (lambda times: times > 200, "There is a loop in Python: leave the product to NumPy, whose loops are compiled."),
         see=COST,
     )
@@ -263,7 +263,7 @@ def test_performance_operations_work_on_whole_arrays():
         expect(
             f"time of {name} by that of NumPy's, for 50,000 numbers",
             lambda: ratio(ours, numpys),
-            between(0.01, 100),
+            measured_between(0.01, 100),
             (lambda times: times > 100, "There is a loop in Python: leave it to NumPy, which works on whole arrays."),
             see=COST,
         )
@@ -276,7 +276,7 @@ def test_performance_views_take_no_time_however_large():
         expect(
             f"time of {name} for 1,000,000 numbers by that for 100",
             lambda: ratio(lambda: [view(large) for _ in range(20)], lambda: [view(small) for _ in range(20)]),
-            between(0.1, 10),
+            measured_between(0.1, 10),
             (lambda times: times > 10, copied),
             see=VIEWS,
         )
@@ -298,7 +298,7 @@ def test_performance_memory_is_that_of_the_results():
         expect(
             f"memory of {name} by that of x, at most, for x of shape (200, 200)",
             lambda: peak(call) / x.nbytes,
-            between(0, 4),
+            measured_between(0, 4),
             (lambda times: times > 100, "That is a table of all products before they are summed."),
             "Memory for the result, and little beside it.",
             see=DOOR,
@@ -306,14 +306,14 @@ def test_performance_memory_is_that_of_the_results():
     expect(
         "memory of 60 transposes and reshapes by that of x, at most",
         lambda: peak(lambda: [(x.transpose(), x.reshape(100, 400)) for _ in range(REPETITIONS)]) / x.nbytes,
-        between(0, 0.75),
+        measured_between(0, 0.75),
         "Views are kept, not copies: a view takes a hundred bytes or two.",
         see=VIEWS,
     )
     expect(
         "memory of pairwise_distances(x, x) by that of x, at most, for x of shape (200, 200)",
         lambda: peak(lambda: tt.pairwise_distances(x, x)) / x.nbytes,
-        between(0, 15),
+        measured_between(0, 15),
         "All differences at once would be 200 times the memory of x.",
         see=EXERCISES,
     )
@@ -346,7 +346,7 @@ def test_performance_nothing_is_left_behind_over_60_steps():
     expect(
         "memory that 60 steps leave behind, by that of one result",
         grown,
-        between(-100, 1),
+        measured_between(-100, 1),
         "Somebody keeps the tensors of each step: a list that grows, in an interpreter or a kernel.",
         see=WRITING,
     )
