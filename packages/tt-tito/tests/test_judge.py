@@ -143,6 +143,15 @@ def test_the_report_is_data(judged):
     assert "hello" in found.printed and "hello" not in found.to_json()
 
 
+def test_a_measurement_is_not_in_the_report(tmp_path):
+    setup = curriculum.chapter("setup")
+    text, middle = course.reference(setup).read_text(encoding="utf-8"), "middle = statistics.median(times)"
+    assert text.count(middle) == 1
+    (tmp_path / "setup.py").write_text(text.replace(middle, "middle = 0.3 * min(times)"), encoding="utf-8")
+    first, second = (assess(setup, tmp_path / "setup.py", alone=False) for _ in range(2))
+    assert first.status == "failed" and "gave less than 0.6" in first.message and first.to_json() == second.to_json()
+
+
 # ## Files
 
 

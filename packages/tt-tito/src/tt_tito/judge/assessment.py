@@ -182,7 +182,7 @@ class _Judging:
                 f"nothing was judged, since the reference of {self.submission.chapter} does not pass the {group} tests "
                 f"where learners' files run: {rest.message}"
             )
-        verdicts = _one_by_one(verdict, self.submission.written)
+        verdicts = _one_by_one(verdict, self.submission.written, found.status)
         note = setting.note
         if not note and all(verdict.status == "passed" for verdict in verdicts.values()):
             note = "Each exercise passes with the others from the reference: look at how they work together."
@@ -207,19 +207,25 @@ class _Judging:
         return tuple(map(mark, self.submission.exercises))
 
 
-def _one_by_one(verdict: Callable[[Sequence[str]], Verdict], names: Sequence[str]) -> dict[str, Verdict]:
-    """The verdict on each exercise. Those that pass together are not run alone, so halves are tried, then quarters."""
+def _one_by_one(verdict: Callable[[Sequence[str]], Verdict], names: Sequence[str], whole: str) -> dict[str, Verdict]:
+    """The verdict on each exercise. `whole` is the status of all together; those that pass together are not tried
+    alone, so halves are tried first, then quarters, unless each try may take all the time that there is."""
+
+    def parts(names: Sequence[str], status: str) -> list[Sequence[str]]:
+        step = 1 if status == "timeout" else (len(names) + 1) // 2
+        return [names[start : start + step] for start in range(0, len(names), step)]
+
     verdicts: dict[str, Verdict] = {}
-    parts = [names[: len(names) // 2], names[len(names) // 2 :]]
     with workers(CORES) as pool:
-        while parts := [part for part in parts if part]:
-            further = []
-            for part, found in zip(parts, pool.map(verdict, parts)):
+        trying = parts(names, whole)
+        while trying:
+            failing = []
+            for part, found in zip(trying, pool.map(verdict, trying)):
                 if found.status == "passed" or len(part) == 1:
                     verdicts |= dict.fromkeys(part, found)
                 else:
-                    further += [part[: len(part) // 2], part[len(part) // 2 :]]
-            parts = further
+                    failing += parts(part, found.status)
+            trying = failing
     return verdicts
 
 
