@@ -215,12 +215,14 @@ def _as_matrices(g, x, y):
 
 
 def _matmul_left(g, out, x, y):  # exercise
+    """The share of x in x @ y."""
     g, _, columns = _as_matrices(g, x, y)
     dx = g @ columns.mT
     return dx if x.ndim > 1 else dx.reshape((*dx.shape[:-2], x.shape[0]))
 
 
 def _matmul_right(g, out, x, y):  # exercise
+    """The share of y in x @ y."""
     g, rows, _ = _as_matrices(g, x, y)
     dy = rows.mT @ g
     return dy if y.ndim > 1 else dy.reshape((*dy.shape[:-2], y.shape[0]))
@@ -951,7 +953,12 @@ def softsign(x, /):  # exercise
     return x / (1 + np.abs(x))
 
 
-rule(softsign, lambda g, out, x: g / (1 + tt.abs(x)) ** 2)
+def _softsign_share(g, out, x):  # exercise
+    """The share of x in softsign(x)."""
+    return g / (1 + tt.abs(x)) ** 2
+
+
+rule(softsign, _softsign_share)
 
 
 def check_softsign():

@@ -148,6 +148,7 @@ class Batches:
         return -(-len(self.x) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # exercise
+        """One pass: pairs of tensors, inputs and targets of the same rows."""
         order = generator().permutation(len(self.x)) if self.shuffle else np.arange(len(self.x))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -259,6 +260,8 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
 
 
 def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> None:  # exercise
+    """Make one step of the optimizer for a list of (inputs, targets) that count as one batch. What is measured on each
+    of them goes into `averages`. RuntimeError for a loss that is not finite."""
     optimizer.zero_grad()
     sizes = [len(targets) for _, targets in group]
     for (inputs, targets), size in zip(group, sizes):
@@ -715,6 +718,7 @@ class WeightAverage(Callback):
         self.average: dict[str, Tensor] | None = None
 
     def on_step(self, run):  # exercise
+        """Take in the weights of run.model; the first time, they are the average."""
         weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
         if self.average is None:
             self.average = weights
