@@ -1,7 +1,7 @@
 """Chapter 07, judged by its public names. Rows of the table and limits of the tape: test_gradients.py, test_tape.py,
 and what is refused or allowed beyond the exercises: test_limits.py."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -25,6 +25,82 @@ def gradients(function, *values):
     return [x.grad for x in leaves] if len(leaves) > 1 else leaves[0].grad
 
 
+def values(shape):
+    return np.sin(np.arange(np.prod(shape)) + 0.5).reshape(shape)
+
+
+def numeric(function, x):
+    """The gradient of function(x).sum() by central differences."""
+    steps = (1e-6 * np.eye(x.size)).reshape(-1, *x.shape)
+    return np.reshape([(function(x + s).sum() - function(x - s).sum()) / 2e-6 for s in steps], x.shape)
+
+
+def apart(call):
+    """The result of a call on a thread of its own, where a switch that is left in the wrong place harms nobody else."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+def test_only_what_depends_on_a_leaf_is_recorded():
+    x, y = leaf(1.0), tt.Tensor(2.0)
+    expect(
+        "do x * x, x * y, y * x, y * y and (x * y).detach() require a gradient, if x does and y does not?",
+        lambda: [z.requires_grad for z in (x * x, x * y, y * x, y * y, (x * y).detach())],
+        [True, True, True, False, False],
+        ([False] * 5, "Nothing was recorded: a result with an input that requires a gradient has to be remembered."),
+        (lambda seen: not all(seen[:3]), "One is enough: a result is remembered if any input requires a gradient."),
+        (lambda seen: seen[3], "A result that depends on no tensor that requires a gradient needs no history."),
+        see="The record",
+    )
+
+
+def test_switching_off_and_on():
+    def states():
+        seen, x = [], leaf(1.0)
+        with ta.no_grad():
+            seen.append((x * 2).requires_grad)
+            with ta.enable_grad():
+                seen.append((x * 2).requires_grad)
+            seen.append((x * 2).requires_grad)
+            with ta.no_grad():
+                pass
+            seen.append((x * 2).requires_grad)
+        seen.append((x * 2).requires_grad)
+        return seen
+
+    expect(
+        "is x * 2 recorded: in no_grad, in enable_grad inside, behind that, behind another no_grad, behind it all?",
+        lambda: apart(states),
+        [False, True, False, False, True],
+        ([True] * 5, "no_grad has no effect: it sets the switch, and the recorder looks at it."),
+        (lambda seen: not seen[1], "enable_grad is no_grad with another `_to`: set the switch to that."),
+        (lambda seen: not seen[4], "Leaving the outer block has left it off: go back to what was before."),
+        (lambda seen: seen[2] or seen[3], "Leaving an inner block has switched on: go back to what was before."),
+        (IndexError, "There is nothing on the pile: on entering, put the state that was before there."),
+        see=SWITCH,
+    )
+
+
+def test_recording_is_on_again_after_an_exception():
+    def after_failing():
+        came_out = False
+        try:
+            with ta.no_grad():
+                raise KeyError
+        except KeyError:
+            came_out = True
+        return came_out, ta.is_grad_enabled()
+
+    expect(
+        "does an exception come out of no_grad(), and what is is_grad_enabled() then?",
+        lambda: apart(after_failing),
+        (True, True),
+        ((True, False), "Tracking stays off: use try/finally, or reset it in `__exit__` in any case."),
+        (lambda found: not found[0], "The exception is lost: what `__exit__` returns must not be true."),
+        see=SWITCH,
+    )
+
+
 def test_what_users_of_pytorch_type_first():
     def square():
         x = tt.Tensor(3.0, requires_grad=True)
@@ -36,7 +112,23 @@ def test_what_users_of_pytorch_type_first():
         square,
         (6, (), "float32"),
         (RuntimeError, "Nothing was recorded: a result with an input that requires a gradient has to be remembered."),
+        (AttributeError, "x.grad is still None: what arrives for a leaf is kept among the leaves until the end."),
+        (TypeError, "A function in the table takes g, the result, all inputs, and the parameters of the call."),
         see="The record",
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"dim": 0}, {"dim": -1}, {"dim": 1, "keepdim": True}, {"dim": (0, 2)}])
+def test_gradients_of_a_sum(options):
+    weights = values(np.sum(values((2, 3, 4)), axis=options.get("dim"), keepdims=options.get("keepdim", False)).shape)
+    shape = {None: (1, 1, 1), 0: (1, 3, 4), -1: (2, 3, 1), 1: (2, 1, 4), (0, 2): (1, 3, 1)}[options.get("dim")]
+    told = ", ".join(f"{name}={value}" for name, value in options.items()) or "over everything"
+    expect(
+        f"gradient of a weighted sum of a (2, 3, 4) tensor, {told}",
+        lambda: gradients(lambda x: tt.sum(x, **options) * tt.Tensor(weights), values((2, 3, 4))),
+        np.broadcast_to(weights.reshape(shape), (2, 3, 4)),
+        "Put the summed dimensions back with size 1, then repeat: every element receives the whole of g.",
+        see=TABLE,
     )
 
 
@@ -46,10 +138,16 @@ def test_a_quotient_falls_with_its_denominator():
         lambda: gradients(lambda x: 1 / x, 2.0),
         -0.25,
         (0.25, "0.25 should be -0.25: the derivative with respect to the denominator lacks its minus."),
+        (-0.5, "-0.5 is -1 / x: in the derivative of 1 / x the denominator is squared."),
         see=TABLE,
     )
     expect(
-        "gradient of x / y at x = 3, y = 2", lambda: gradients(lambda x, y: x / y, 3.0, 2.0), [0.5, -0.75], see=TABLE
+        "gradients of 10 * (x / y) at x = 3, y = 2",
+        lambda: gradients(lambda x, y: 10 * (x / y), 3.0, 2.0),
+        [5, -7.5],
+        (lambda found: found[0] == 20, "To x, y is a constant by which it is divided; so is its share."),
+        (lambda found: found[0] == 0.5 or found[1] == -0.75, "What comes back, g, is a factor of every share."),
+        see=TABLE,
     )
 
 
@@ -71,30 +169,6 @@ def test_gradients_of_a_matrix_product():
         ((2, 3), (3, 4)),
         (Exception, TRANSPOSE),
         TRANSPOSE,
-        see=TABLE,
-    )
-
-
-def values(shape):
-    return np.sin(np.arange(np.prod(shape)) + 0.5).reshape(shape)
-
-
-def numeric(function, x):
-    """The gradient of function(x).sum() by central differences."""
-    steps = (1e-6 * np.eye(x.size)).reshape(-1, *x.shape)
-    return np.reshape([(function(x + s).sum() - function(x - s).sum()) / 2e-6 for s in steps], x.shape)
-
-
-@pytest.mark.parametrize("options", [{}, {"dim": 0}, {"dim": -1}, {"dim": 1, "keepdim": True}, {"dim": (0, 2)}])
-def test_gradients_of_a_sum(options):
-    weights = values(np.sum(values((2, 3, 4)), axis=options.get("dim"), keepdims=options.get("keepdim", False)).shape)
-    shape = {None: (1, 1, 1), 0: (1, 3, 4), -1: (2, 3, 1), 1: (2, 1, 4), (0, 2): (1, 3, 1)}[options.get("dim")]
-    told = ", ".join(f"{name}={value}" for name, value in options.items()) or "over everything"
-    expect(
-        f"gradient of a weighted sum of a (2, 3, 4) tensor, {told}",
-        lambda: gradients(lambda x: tt.sum(x, **options) * tt.Tensor(weights), values((2, 3, 4))),
-        np.broadcast_to(weights.reshape(shape), (2, 3, 4)),
-        "Put the summed dimensions back with size 1, then repeat: every element receives the whole of g.",
         see=TABLE,
     )
 
@@ -128,6 +202,24 @@ def test_a_value_that_is_used_twice_hears_from_both_uses():
         (1, accumulate),
         (2, accumulate),
         (3, accumulate),
+        (ValueError, "What has arrived may belong to others: make a new sum, do not add in place."),
+        (KeyError, "A node came off the heap twice: it goes there with its first share only."),
+        see=WALK,
+    )
+
+    def weighted():
+        x, y = leaf([1.0, 2.0]), leaf([0.0, 0.0])
+        (x * x + (x + y)).backward(tt.Tensor(np.ones(2)))
+        return x.grad, y.grad
+
+    expect(
+        "gradients of x and y after (x * x + (x + y)).backward([1, 1]) at x = [1, 2]",
+        weighted,
+        (np.array([3.0, 5.0]), np.array([1.0, 1.0])),
+        (
+            lambda found: not np.array_equal(found[1], [1, 1]),
+            "y's gradient has changed with that of x: what has arrived may belong to others; make a new sum.",
+        ),
         see=WALK,
     )
 
@@ -168,6 +260,7 @@ def test_broadcasting_is_undone():
         "gradient of b in (a * b).sum(), a = [[1, 2], [3, 4]], b of shape (2, 1)",
         lambda: gradients(tt.mul, [[1, 2], [3, 4]], [[1], [1]])[1],
         [[3], [7]],
+        ([[1.5], [3.5]], "The share of a number that was repeated is the sum over its copies, not their mean."),
         see=TABLE,
     )
 
@@ -236,66 +329,6 @@ def test_a_long_chain_needs_no_recursion():
     )
 
 
-def test_recording_is_on_again_after_an_exception():
-    def after_failing():
-        states = []
-
-        def fail_inside():
-            try:
-                with ta.no_grad():
-                    raise KeyError
-            except KeyError:
-                states.append(ta.is_grad_enabled())
-
-        thread = threading.Thread(target=fail_inside)  # the switch is each thread's own: a mistake harms nobody else
-        thread.start()
-        thread.join()
-        return states
-
-    expect(
-        "is_grad_enabled() after an exception inside no_grad()",
-        after_failing,
-        [True],
-        "Tracking stays off: use try/finally, or reset it in `__exit__` in any case.",
-        see=SWITCH,
-    )
-
-
-def test_switching_off_and_on():
-    def states():
-        seen, x = [], leaf(1.0)
-        with ta.no_grad():
-            seen.append((x * 2).requires_grad)
-            with ta.enable_grad():
-                seen.append((x * 2).requires_grad)
-            with ta.no_grad():
-                pass
-            seen.append((x * 2).requires_grad)
-        seen.append((x * 2).requires_grad)
-        return seen
-
-    expect(
-        "is x * 2 recorded: in no_grad, in enable_grad inside, after another no_grad inside, behind it all?",
-        states,
-        [False, True, False, True],
-        ([True, True, True, True], "no_grad has no effect: it sets the switch, and the recorder looks at it."),
-        ([False, True, True, True], "Leaving an inner no_grad has switched on: go back to what was before."),
-        ([False, True, False, False], "Leaving the outer no_grad has left it off: go back to what was before."),
-        see=SWITCH,
-    )
-
-
-def test_only_what_depends_on_a_leaf_is_recorded():
-    x, y = leaf(1.0), tt.Tensor(2.0)
-    expect(
-        "do y * 2, x * y and (x * y).detach() require a gradient, if x does and y does not?",
-        lambda: [(y * 2).requires_grad, (x * y).requires_grad, (x * y).detach().requires_grad],
-        [False, True, False],
-        ([True, True, False], "A result that depends on no tensor that requires a gradient needs no history."),
-        see="The record",
-    )
-
-
 def test_grad_leaves_dot_grad_alone():
     def partial():
         x, y = leaf(2.0), leaf(3.0)
@@ -341,6 +374,63 @@ def second_derivatives(function, *values):
     return [g.item() for g in ta.grad(first[0] + first[1], leaves)]
 
 
+def test_shares_are_made_for_what_needs_them():
+    def constant():
+        x, y = leaf(2.0), tt.Tensor(np.array(4.0))
+        (x * y).backward()
+        return x.grad.item(), y.grad
+
+    expect(
+        "gradients of x and y after (x * y).backward(), if y = 4 requires none",
+        constant,
+        (4, None),
+        (lambda found: found[1] is not None, "Skip an input that requires no gradient: nothing arrives there."),
+        see=WALK,
+    )
+
+    def asked(run):
+        """The inputs whose function in the table was called in a run."""
+        called = []
+
+        @tt.primitive
+        def observed(x, y, z, /):
+            return x * y
+
+        def share_of_x(g, out, x, y, z):
+            called.append("x")
+            return g * y
+
+        def share_of_y(g, out, x, y, z):
+            called.append("y")
+            return g * x
+
+        ta.rule(observed, share_of_x, share_of_y, None)
+        run(observed, leaf(2.0), leaf(3.0), leaf(4.0))
+        return sorted(called)
+
+    expect(
+        "functions called for an operation on x, y and z, in backward(), if the function for z is None",
+        lambda: asked(lambda operation, x, y, z: operation(x, y, z).backward()),
+        ["x", "y"],
+        (TypeError, "None in the table stands for an input without a gradient: skip it."),
+        see=WALK,
+    )
+    expect(
+        "functions called for this operation, in backward(), if only x requires a gradient",
+        lambda: asked(lambda operation, x, y, z: operation(x, y.detach(), z.detach()).backward()),
+        ["x"],
+        (["x", "y"], "Skip an input that requires no gradient: its share would be computed for nobody."),
+        see=WALK,
+    )
+    expect(
+        "functions called for this operation, in grad(x * operation(y, z, z), x)",
+        lambda: asked(lambda operation, x, y, z: ta.grad(x * operation(y, z, z), x)),
+        [],
+        (["x", "y"], "`grad` says in `useful` what lies on its way: skip what does not."),
+        see=WALK,
+    )
+
+
 def test_weights_for_an_output_of_several_elements():
     def weighted():
         x = leaf([1.0, 2.0])
@@ -376,6 +466,7 @@ def test_exercises():
         matrix,
         (matrix.T, "Rows are outputs, columns are inputs."),
         ([3, 5, 7], "This is the gradient of the sum of all outputs: one backward pass for each output gives a row."),
+        (RuntimeError, "The first row has freed the record: retain_graph=True keeps it for the next."),
         see="Exercises",
     )
     expect(
@@ -391,23 +482,38 @@ def test_exercises():
         ),
         [6, 0, 36],
         ([3, 0, 54], "This is the gradient times the vector: differentiate their product once more."),
+        (RuntimeError, "The first gradient has no history: create_graph=True records how it is made."),
         see="Exercises",
     )
     expect(
-        "hessian_vector_product of x * x * y at (2, 3), with (1, 1)",
+        "hessian_vector_product of x * x * y at (2, 3), with (1, 2)",
         lambda: ta.hessian_vector_product(
-            lambda v: v[0] * v[0] * v[1], leaf([2.0, 3.0]), tt.Tensor(np.array([1.0, 1.0]))
+            lambda v: v[0] * v[0] * v[1], leaf([2.0, 3.0]), tt.Tensor(np.array([1.0, 2.0]))
         ),
-        [10, 4],
+        [14, 4],
+        ([10, 8], "Each row of second derivatives meets the whole vector: multiply before the second derivative."),
         see="Exercises",
     )
     points = np.array([-2.0, -0.5, 0.3, 4.0])
     expect(
-        "softsign([-2, -0.5, 0.3, 4])", lambda: ta.softsign(leaf(points)), points / (1 + abs(points)), see="Exercises"
+        "softsign([-2, -0.5, 0.3, 4])",
+        lambda: ta.softsign(leaf(points)),
+        points / (1 + abs(points)),
+        (points / (1 + points), "Below stands 1 plus the size of x, |x|."),
+        see="Exercises",
     )
     expect(
         "gradient of softsign at these points",
         lambda: gradients(ta.softsign, points),
         1 / (1 + abs(points)) ** 2,
+        (1 / (1 + points) ** 2, "Below stands 1 plus the size of x, |x|, squared."),
+        (1 / (1 + abs(points)), "In the derivative, what stands below is squared."),
+        see="Exercises",
+    )
+    expect(
+        "second derivatives of softsign at these points",
+        lambda: ta.hessian_vector_product(lambda x: ta.softsign(x).sum(), leaf(points), tt.Tensor(np.ones(4))),
+        -2 * np.sign(points) / (1 + abs(points)) ** 3,
+        "Here the share is made of tensors, which have to stay tensors: `tt.abs` takes them and arrays alike.",
         see="Exercises",
     )
