@@ -127,6 +127,22 @@ def test_the_last_example_runs_on_the_learners_code(learners):
     assert "has reached everything" in said
 
 
+def test_damaged_progress_is_rebuilt_from_what_can_be_run_again(learners, tmp_path):
+    learner, _ = learners["two"].result()
+    copy = Learner(tmp_path / "copy")
+    for slug in ("activations", "losses"):
+        (copy.root / "work" / f"{slug}.py").write_bytes((learner.root / "work" / f"{slug}.py").read_bytes())
+    copy.tito("module", "start", "layers")
+    (copy.root / ".tito/progress.json").write_text('{"version": 1, "data"', encoding="utf-8")
+    said = copy.tito("next")
+    assert "was damaged" in said and "03 activations: passed" in said and "05 losses: passed" in said
+    assert "04 layers" not in said  # nothing of it is written
+    done = [row["name"] for row in json.loads(copy.tito("status", "--json"))["chapters"] if row["done"]]
+    assert done == ["activations", "losses"]
+    (kept,) = (copy.root / ".tito/backups").iterdir()
+    assert kept.read_text(encoding="utf-8") == '{"version": 1, "data"'
+
+
 # ## Wrong answers
 
 

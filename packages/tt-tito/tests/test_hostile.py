@@ -24,6 +24,8 @@ QUICK = Limits(seconds=2, memory=1 << 30)
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel refuses this on Linux only")
 
+pytestmark = pytest.mark.slow
+
 
 def has_landlock():
     if sys.platform != "linux":

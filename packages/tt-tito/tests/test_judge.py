@@ -25,6 +25,8 @@ NAMES = [exercise.name for exercise in exercises.exercises(REFERENCE)]
 SKELETON = exercises.skeleton(REFERENCE, str(CHAPTER))
 TENSOR = course.reference(curriculum.chapter("tensor")).read_text(encoding="utf-8")
 
+pytestmark = pytest.mark.slow
+
 
 def function(head, body):
     return f"def {head}:\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"

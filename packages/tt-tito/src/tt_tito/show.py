@@ -38,6 +38,7 @@ COLOURS = {
 }
 VERDICTS = {"unwritten": "to write", "failed": "FAILED"}
 BAD = "bold red"
+PRINTED = 10  # lines of what a learner's code has printed
 
 
 @functools.cache
@@ -191,6 +192,11 @@ def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str) -
     if found.message:
         say()
         failure(found.message)
+    if found.printed.strip():
+        say()
+        say("It printed:", "dim")
+        for line in found.printed.strip().splitlines()[-PRINTED:]:
+            say(f"  {line}", "dim")
     if found.full:
         return
     if found.passed:
