@@ -46,12 +46,132 @@ def fit_weights(steps=1, loss=mean, **options):
     return [model.w.item(), model.v.item()]
 
 
+def test_batches_keep_pairs_together():
+    x = tt.arange(10)
+
+    def passes(**options):
+        data = ta.Batches(x, x * 2, batch_size=4, **options)
+        return [[(a.tolist(), b.tolist()) for a, b in data] for _ in range(2)]
+
+    in_order = [([0, 1, 2, 3], [0, 2, 4, 6]), ([4, 5, 6, 7], [8, 10, 12, 14]), ([8, 9], [16, 18])]
+    expect(
+        "two passes over Batches(0..9, their doubles, batch_size=4)",
+        passes,
+        [in_order, in_order],
+        ([in_order[:2]] * 2, "The last batch has two examples, and is not to be dropped."),
+        "Without `shuffle`, each pass goes through the rows as they come.",
+        see=BATCHES,
+    )
+    expect(
+        "the sizes of the batches in a shuffled pass",
+        lambda: [len(a) for a, _ in passes(shuffle=True)[0]],
+        [4, 4, 2],
+        ([4, 4], "The last batch has two examples, and is not to be dropped."),
+        see=BATCHES,
+    )
+    expect(
+        "all examples of a shuffled pass, sorted",
+        lambda: sorted(value for a, _ in passes(shuffle=True)[0] for value in a),
+        list(range(10)),
+        "Each example comes once in each pass.",
+        see=BATCHES,
+    )
+    expect(
+        "is each target the double of its input, in a shuffled pass?",
+        lambda: all(b == [2 * value for value in a] for a, b in passes(shuffle=True)[0]),
+        True,
+        "The pairs are torn: use one permutation for inputs and targets.",
+        see=BATCHES,
+    )
+    expect(
+        "is the order of the second shuffled pass another?",
+        lambda: (lambda two: two[0] != two[1])(passes(shuffle=True)),
+        True,
+        "Draw a new permutation in each pass.",
+        see=BATCHES,
+    )
+
+    def orders():
+        data = ta.Batches(x, x, batch_size=4, shuffle=True)
+        for _ in range(2):
+            tt.manual_seed(5)
+            yield [a.tolist() for a, _ in data]
+
+    expect(
+        "do two shuffled passes after the same seed have the same order?",
+        lambda: len({str(order) for order in orders()}),
+        1,
+        "The seed alone decides: draw from generator(), and leave the order of x and y themselves as it is.",
+        see=BATCHES,
+    )
+    images = ta.Batches(tt.zeros(5, 2, 3), tt.zeros(5), batch_size=2)
+    expect(
+        "shapes and dtype of the first batch of (5, 2, 3) inputs, and whether both are tensors",
+        lambda: (
+            lambda x, y: (x.shape, y.shape, str(x.dtype), isinstance(x, tt.Tensor) and isinstance(y, tt.Tensor))
+        )(*next(iter(images))),
+        ((2, 2, 3), (2,), "float32", True),
+        (((2, 2, 3), (2,), "float32", False), "These are arrays: `from_numpy` makes tensors of them."),
+        see=BATCHES,
+    )
+
+
+def test_averages_count_examples():
+    def means():
+        averages = ta.Averages()
+        for value, size in ((1, 4), (0, 4), (6, 2)):
+            averages.add({"loss": value, "error": value / 2}, size)
+        return averages.means()
+
+    def both(loss):
+        return {"loss": loss, "error": loss / 2}
+
+    expect(
+        "means of loss and error, of batches of 4, 4 and 2, whose losses are 1, 0 and 6 and errors half of that",
+        means,
+        both(1.6),
+        (both(7 / 3), "The last two examples count double here: weight each batch by its size."),
+        (both(0.7), "The means were added up as they are: weight each batch by its size, and multiply with it."),
+        (both(0.8), "The count has grown for each name: it counts the examples of a batch once."),
+        (both(1.2), "The last batch has replaced the others: add to the totals."),
+        (KeyError, "A name may come for the first time: its total begins with 0."),
+        see=AVERAGES,
+    )
+
+
+def test_batches_count_by_their_size():
+    batches = [(tt.zeros(4, 1), tt.zeros(4)), (tt.zeros(4, 1), tt.zeros(4)), (tt.full((2, 1), 6.0), tt.zeros(2))]
+    weight = (2, "The mean of the batches' means counts the last two examples double: weight each batch by its size.")
+    expect(
+        "mean over 10 samples in batches of 4, 4 and 2, whose means are 0, 0 and 6",
+        lambda: ta.evaluate(tt.Identity(), mean, batches)["loss"],
+        1.2,
+        weight,
+        see=AVERAGES,
+    )
+
+    def loss_of_an_epoch():
+        model = tt.Sequential(tt.Identity(), tt.Linear(1, 1))
+        model[1].weight.data, model[1].bias.data = tt.ones(1, 1), tt.zeros(1)
+        return ta.fit(model, mean, to.SGD(model.parameters(), lr=0.0), batches, epochs=1, progress=False)["loss"]
+
+    expect(
+        "the loss of an epoch with the same batches",
+        loss_of_an_epoch,
+        [1.2],
+        ([2], weight[1]),
+        (KeyError, "Nothing was averaged: a step tells `averages` what `_measured` says of each batch."),
+        see=AVERAGES,
+    )
+
+
 def test_every_step_starts_without_gradients():
     expect(
         "weights after two steps of SGD(lr=1) with gradients 3 and 4",
         lambda: fit_weights(2),
         [-6, -8],
         ([-9, -12], "The gradients of step 2 contain those of step 1: call zero_grad before each backward."),
+        ([0, 0], "The weights have not moved: the step is made at the end, by the optimizer."),
         see=STEP,
     )
 
@@ -162,27 +282,9 @@ def test_validation_measures_what_it_is_asked_to():
         lambda: ta.evaluate(tt.Identity(), lambda outputs, targets: outputs.mean(), data, [ta.accuracy]),
         {"loss": 0.5, "accuracy": 2 / 3},
         ({"loss": 0.5, "accuracy": 0.75}, "One counts as much as two here: weight each batch by its size."),
+        ({"loss": 0.5}, "The metrics are missing: `_measured` gives the loss and them."),
         see=VALIDATION,
     )
-
-
-def test_batches_count_by_their_size():
-    batches = [(tt.zeros(4, 1), tt.zeros(4)), (tt.zeros(4, 1), tt.zeros(4)), (tt.full((2, 1), 6.0), tt.zeros(2))]
-    weight = (2, "The mean of the batches' means counts the last two examples double: weight each batch by its size.")
-    expect(
-        "mean over 10 samples in batches of 4, 4 and 2, whose means are 0, 0 and 6",
-        lambda: ta.evaluate(tt.Identity(), mean, batches)["loss"],
-        1.2,
-        weight,
-        see=AVERAGES,
-    )
-
-    def loss_of_an_epoch():
-        model = tt.Sequential(tt.Identity(), tt.Linear(1, 1))
-        model[1].weight.data, model[1].bias.data = tt.ones(1, 1), tt.zeros(1)
-        return ta.fit(model, mean, to.SGD(model.parameters(), lr=0.0), batches, epochs=1, progress=False)["loss"]
-
-    expect("the loss of an epoch with the same batches", loss_of_an_epoch, [1.2], ([2], weight[1]), see=AVERAGES)
 
 
 def test_training_goes_on_in_training_mode():
@@ -211,85 +313,43 @@ def test_training_goes_on_in_training_mode():
 
 def test_accumulated_batches_make_one_step():
     x, y = np.sin(np.arange(30.0)).reshape(10, 3), np.cos(np.arange(10.0)).reshape(10, 1)
-    weight = np.zeros((1, 3))
-    for _ in range(3):
-        weight = weight - 0.1 * 2 / 10 * ((x @ weight.T - y).T @ x)
+    rows = slice(0, 4), slice(4, 8), slice(8, 10)
 
-    def weights(batch_size, accumulate):
+    def descended(*shares):
+        """The weights if the losses of the batches count with these shares."""
+        weight = np.zeros((1, 3))
+        for _ in range(3):
+            slopes = [2 * ((x[at] @ weight.T - y[at]).T @ x[at]) / len(x[at]) for at in rows]
+            weight = weight - 0.1 * sum(share * slope for share, slope in zip(shares, slopes))
+        return weight
+
+    def trained(batch_size, accumulate):
         model = tt.Linear(3, 1, bias=False).double()
         model.weight.data = np.zeros((1, 3))
         data = ta.Batches(tt.Tensor(x), tt.Tensor(y), batch_size)
         optimizer = to.SGD(model.parameters(), lr=0.1)
-        ta.fit(model, tt.mse_loss, optimizer, data, epochs=3, accumulate=accumulate, progress=False)
-        return model.weight
+        history = ta.fit(model, tt.mse_loss, optimizer, data, epochs=3, accumulate=accumulate, progress=False)
+        return model.weight, history["loss"][0]
 
-    expect("weights after three steps on all 10 samples", lambda: weights(10, 1), weight, see=STEP)
+    wanted = descended(0.4, 0.4, 0.2)
+    expect("weights after three steps on all 10 samples", lambda: trained(10, 1)[0], wanted, see=STEP)
     expect(
-        "weights after three steps on 10 samples as batches of 4, 4 and 2",
-        lambda: weights(4, 3),
-        weight,
+        "weights after three steps on 10 samples as batches of 4, 4 and 2, accumulated",
+        lambda: trained(4, 3)[0],
+        wanted,
+        (descended(0, 0, 0.2), "Only the last batch has counted: forget the old gradients once, before the first."),
+        (descended(0, 0, 1), "Only the last batch has counted: forget the old gradients once, before the first."),
+        (descended(1, 1, 1), "The gradients have become a sum: weigh each loss by its share of the examples."),
+        (descended(1 / 3, 1 / 3, 1 / 3), "Two examples count like four: weigh each loss by its share of the examples."),
         "Weigh the loss of each batch by its share of the examples.",
         see=STEP,
     )
-
-
-def test_batches_keep_pairs_together():
-    x = tt.arange(10)
-
-    def passes(**options):
-        data = ta.Batches(x, x * 2, batch_size=4, **options)
-        return [[(a.tolist(), b.tolist()) for a, b in data] for _ in range(2)]
-
-    in_order = [([0, 1, 2, 3], [0, 2, 4, 6]), ([4, 5, 6, 7], [8, 10, 12, 14]), ([8, 9], [16, 18])]
     expect(
-        "two passes over Batches(0..9, their doubles, batch_size=4)",
-        passes,
-        [in_order, in_order],
-        ([in_order[:2]] * 2, "The last batch has two examples, and is not to be dropped."),
-        see=BATCHES,
-    )
-    expect(
-        "the sizes of the batches in a shuffled pass",
-        lambda: [len(a) for a, _ in passes(shuffle=True)[0]],
-        [4, 4, 2],
-        ([4, 4], "The last batch has two examples, and is not to be dropped."),
-        see=BATCHES,
-    )
-    expect(
-        "all examples of a shuffled pass, sorted",
-        lambda: sorted(value for a, _ in passes(shuffle=True)[0] for value in a),
-        list(range(10)),
-        "Each example comes once in each pass.",
-        see=BATCHES,
-    )
-    expect(
-        "is each target the double of its input, in a shuffled pass?",
-        lambda: all(b == [2 * value for value in a] for a, b in passes(shuffle=True)[0]),
-        True,
-        "The pairs are torn: use one permutation for inputs and targets.",
-        see=BATCHES,
-    )
-    expect(
-        "is the order of the second shuffled pass another?",
-        lambda: (lambda two: two[0] != two[1])(passes(shuffle=True)),
-        True,
-        "Draw a new permutation in each pass.",
-        see=BATCHES,
-    )
-
-    def with_seed():
-        tt.manual_seed(5)
-        return passes(shuffle=True)
-
-    expect(
-        "does a seed repeat the order?", lambda: with_seed() == with_seed(), True, "Draw from generator().", see=BATCHES
-    )
-    images = ta.Batches(tt.zeros(5, 2, 3), tt.zeros(5), batch_size=2)
-    expect(
-        "shapes and dtype of the first batch of (5, 2, 3) inputs",
-        lambda: (lambda pair: (pair[0].shape, pair[1].shape, str(pair[0].dtype)))(next(iter(images))),
-        ((2, 2, 3), (2,), "float32"),
-        see=BATCHES,
+        "loss of the first epoch on these batches, accumulated",
+        lambda: trained(4, 3)[1],
+        np.mean(y**2),
+        "The averages are told the loss of a batch as it is, before it is weighed.",
+        see=STEP,
     )
 
 
@@ -332,7 +392,7 @@ def test_early_stopping_brings_back_the_best_weights():
     validation = [(tt.ones(1), tt.full((1,), target)) for target in (5.0,)]
 
     def distance(outputs, targets):
-        return (outputs - targets).abs().mean() if not ta.is_grad_enabled() else outputs.mean() * -1
+        return outputs.mean() * -1 if outputs.requires_grad else (outputs - targets).abs().mean()
 
     model = Weights()
 
@@ -352,23 +412,26 @@ def test_early_stopping_brings_back_the_best_weights():
     expect("the model's output after restore_best", lambda: model(tt.ones(1)).item(), 5, see="Callbacks")
 
 
-def test_confusion():
-    def always_one():
-        model = tt.Linear(2, 3)
-        model.weight.data, model.bias.data = tt.zeros(3, 2), tt.Tensor([0, 1, 0])
-        return model
+class Moody(tt.Module):
+    """Always says 1, and 2 while it is trained."""
 
+    def forward(self, x):
+        return tt.Tensor(np.eye(3)[[2 if self.training else 1] * len(x)])
+
+
+def test_confusion():
     expect(
-        "confusion of a model that always says 1, for classes 0, 1 and 1",
-        lambda: ta.confusion(always_one(), tt.ones(3, 2), tt.tensor([0, 1, 1]), 3),
+        "confusion of a model that always says 1, and 2 in training mode, in which it is, for classes 0, 1 and 1",
+        lambda: ta.confusion(Moody().train(), tt.ones(3, 2), tt.tensor([0, 1, 1]), 3),
         [[0, 1, 0], [0, 2, 0], [0, 0, 0]],
         ([[0, 1, 0], [0, 1, 0], [0, 0, 0]], "A pair that occurs twice was counted once: np.add.at adds for each."),
         ([[0, 0, 0], [1, 2, 0], [0, 0, 0]], "Rows are the true classes, columns the answers."),
+        (lambda table: np.any(table[:, 2] != 0), "The model was asked in training mode: go into eval mode first."),
         see="Exercises",
     )
     expect(
         "model.training after confusion of a model in training mode, and of one in evaluation mode",
-        lambda: [mode_after_confusion(always_one().train(mode)) for mode in (True, False)],
+        lambda: [mode_after_confusion(Moody().train(mode)) for mode in (True, False)],
         [True, False],
         "Go back to the mode that the model was in.",
         see="Exercises",
@@ -410,11 +473,13 @@ def test_find_rate():
         data = [(tt.ones(2, 1), tt.ones(2, 1))]
         return ta.find_rate(model, tt.mse_loss, to.SGD(model.parameters()), data, **options)
 
+    used_up = "The one batch is used up after a step: begin again with the first."
     expect(
         "rates of find_rate from 0.001 to 0.1 in 3 steps",
         lambda: found(lowest=1e-3, highest=0.1, steps=3)[0],
         [1e-3, 1e-2, 1e-1],
         (lambda rates: np.allclose(rates, [1e-3, 0.0505, 0.1]), "The rates grow in equal ratios, not in equal steps."),
+        (StopIteration, used_up),
         see="Exercises",
     )
     expect(
@@ -422,6 +487,8 @@ def test_find_rate():
         lambda: found(lowest=0.1, highest=0.1, steps=2)[1],
         [1, 0.36],
         ([0.36, 0.1296], "The loss belongs to the moment before the step."),
-        ([1, 1], "Are the steps made, and with the rate that is tried?"),
+        (lambda losses: len(losses) == 1, used_up),
+        ([1, 0.68], "This is the mean of all losses so far: take new Averages for each rate."),
+        (lambda losses: losses[1] > 0.9, "Was a step made, and with the rate that is tried?"),
         see="Exercises",
     )
