@@ -53,7 +53,7 @@ def outcomes(typed_in, tmp_path_factory, request):
     def record(name, table):
         first = min((curriculum.chapter(slug).number for slug in table), default=1)
         files = [course.integration_tests(c) for c in WRITTEN if c.number >= first]
-        swap = ",".join(f"{slug}={typed_in(slug, which)}" for slug, which in table.items()) or "0"
+        swap = ",".join(f"{slug}={files_of[slug, which]}" for slug, which in table.items()) or "0"
         out = folder / f"{name}.json"
         options = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "recording", "-c", ROOT / "pytest.toml"]
         settings = {"TT_SWAP": swap, "TT_RECORD": str(out), "PYTHONPATH": str(ROOT / "tests")}
@@ -67,6 +67,7 @@ def outcomes(typed_in, tmp_path_factory, request):
         assert process.returncode == 0, f"{name}: {process.stdout[-6000:]}{process.stderr[-2000:]}"
         return json.loads(out.read_text(encoding="utf-8"))
 
+    files_of = {(c.slug, which): typed_in(c.slug, which) for c in WRITTEN for which in SETS}  # in one thread
     selected = {"all reference"} | {item.callspec.params["name"] for item in request.session.items if is_table(item)}
     with ThreadPoolExecutor(2) as pool:
         yield {name: pool.submit(record, name, table) for name, table in TABLES.items() if name in selected}

@@ -27,12 +27,12 @@ class Registry:
 
 class Tree:
     def named_parameters(self):
-        seen = []
+        seen = {}
         for prefix, module in self.named_modules():
             for name, parameter in module._parameters.items():
-                if parameter is None or any(parameter is other for other in seen):
+                if parameter is None or id(parameter) in seen:
                     continue
-                seen.append(parameter)
+                seen[id(parameter)] = parameter
                 yield ".".join(filter(None, [prefix, name])), parameter
 
 
