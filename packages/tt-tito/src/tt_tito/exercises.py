@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Exercise", "exercises", "functions", "graft", "graft_tree", "skeleton", "unwritten"]
+__all__ = ["Exercise", "exercises", "framed", "functions", "graft", "graft_tree", "skeleton", "unwritten"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MARK = re.compile(r"#\s*exercise\s*$")
@@ -52,6 +52,19 @@ def skeleton(text: str, label: str) -> str:
     nodes = functions(ast.parse(text))
     blank = {e.name: f'raise NotImplementedError("{label}: {e.name}")' for e in exercises(text)}
     return _edit(text, [_blank(text, nodes[name], body) for name, body in blank.items()])
+
+
+def framed(text: str, begin: str, end: str) -> str:
+    """The chapter with a comment before and one after what a skeleton replaces in each exercise."""
+    names = [exercise.name for exercise in exercises(text)]
+    text = graft(text, text, names)  # what stands on the line of its `def` gets lines of its own
+    nodes, lines = functions(ast.parse(text)), text.splitlines()
+    for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
+        before, _, last, _, _ = _blank(text, node, "")
+        indent = " " * node.body[0].col_offset
+        lines[last:last] = [indent + end]
+        lines[before:before] = [indent + begin]
+    return "\n".join(lines) + "\n"
 
 
 def unwritten(text: str, names: Iterable[str]) -> list[str]:

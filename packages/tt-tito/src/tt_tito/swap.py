@@ -27,7 +27,7 @@ from typing import Any
 from tt_tito import course, curriculum
 from tt_tito.startup import Finder, search
 
-__all__ = ["StandIn", "SwapError", "Table", "find", "in_use", "install", "read", "table"]
+__all__ = ["StandIn", "SwapError", "Table", "defined", "find", "in_use", "install", "read", "table"]
 
 
 MOST = 8  # names in a message
@@ -145,7 +145,7 @@ class StandIn(SourceFileLoader):
 
     def get_code(self, fullname: str):
         tree = self.parse()
-        names = _defined(tree)
+        names = defined(tree)
         if names is not None:
             self.demand(names)
         return compile(tree, self.path, "exec", dont_inherit=True)
@@ -209,7 +209,7 @@ def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _defined(tree: ast.Module) -> set[str] | None:
+def defined(tree: ast.Module) -> set[str] | None:
     """The names that a module's text defines, or None where only running it can tell."""
     names: set[str] = set()
     for node in _top_level(tree):
