@@ -83,7 +83,7 @@ def _name(chapter: curriculum.Chapter) -> str:
 
 def _test(chapter: curriculum.Chapter, name: str) -> dict[str, Any]:
     source = TEST.format(slug=chapter.slug, name=name)
-    cell = {"cell_type": "code", "source": source, "execution_count": None, "outputs": [], "id": ""}
+    cell: dict[str, Any] = {"cell_type": "code", "source": source, "execution_count": None, "outputs": [], "id": ""}
     return _with_metadata(cell, f"test-{name}", grade=True, locked=True) | {"id": f"test-{name}".replace(".", "-")}
 
 
