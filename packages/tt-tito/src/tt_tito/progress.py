@@ -63,7 +63,7 @@ class Progress:
         """Write the progress of a workspace."""
         data = asdict(self)
         document = {"version": VERSION, "sha256": _digest(data), "data": data}
-        files.write(_file(space), json.dumps(document, indent=2, sort_keys=True) + "\n")
+        files.write(_file(space), json.dumps(document, indent=2) + "\n")
 
     # ## Chapters and capabilities
 
