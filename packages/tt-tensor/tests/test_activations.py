@@ -20,13 +20,23 @@ FORMULAS = {
     "silu": lambda x: x / (1 + math.exp(-x)),
     "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
 }
+IN_WORDS = {
+    "relu": "x where x is positive, 0 elsewhere",
+    "leaky_relu": "x where x is positive, 0.01 x elsewhere",
+    "elu": "x where x is positive, exp(x) - 1 elsewhere",
+    "sigmoid": "1 / (1 + exp(-x))",
+    "tanh": "2 sigmoid(2 x) - 1",
+    "softplus": "log(1 + exp(x))",
+    "silu": "x sigmoid(x)",
+    "gelu": "x times the probability that a normal number is smaller than x",
+}
 SLOPES = {
-    "relu": "relu_slope",
-    "elu": "elu_slope",
-    "sigmoid": "sigmoid_slope",
-    "tanh": "tanh_slope",
-    "silu": "silu_slope",
-    "gelu": "gelu_slope",
+    "relu": "1 where x is positive, 0 elsewhere",
+    "elu": "1 where x is positive, exp(x) elsewhere",
+    "sigmoid": "s (1 - s), where s is the sigmoid of x and not x itself",
+    "tanh": "1 - t t, where t is the tanh of x",
+    "silu": "s + x s (1 - s), by the product rule",
+    "gelu": "the normal distribution function, plus x times its density",
 }
 
 
@@ -99,6 +109,7 @@ def test_each_function_is_its_formula(name):
         f"{name}({POINTS.tolist()})",
         lambda: getattr(tt, name)(tt.Tensor(POINTS)),
         [FORMULAS[name](x) for x in POINTS],
+        f"{name}(x) is {IN_WORDS[name]}.",
         see="The witness",
         tolerance=1e-10,
     )
@@ -124,10 +135,13 @@ def test_relus_slope_is_a_mask():
 
 @pytest.mark.parametrize("name", SLOPES)
 def test_each_slope_is_the_difference_quotient(name):
+    value, little = FORMULAS[name], 1e-6
     expect(
-        f"{SLOPES[name]}({POINTS.tolist()})",
-        lambda: getattr(tt, SLOPES[name])(POINTS),
-        tt.numeric_slope(getattr(tt, name), POINTS),
+        f"{name}_slope({POINTS.tolist()})",
+        lambda: getattr(tt, f"{name}_slope")(POINTS),
+        [(value(x + little) - value(x - little)) / (2 * little) for x in POINTS],
+        ([value(x) for x in POINTS], f"This is {name} itself; its derivative is {SLOPES[name]}."),
+        f"The derivative of {name} is {SLOPES[name]}.",
         see="The witness",
         tolerance=1e-7,
     )
@@ -214,12 +228,16 @@ def test_softmax_of_rows_of_different_size():
 
 
 def test_softmax_backward_is_the_derivative_times_a_vector():
-    x, g = np.array([[0.1, -0.4, 1.0]]), np.array([[1.0, 2.0, -1.0]])
-    numeric = [(tt.softmax(x + step, dim=1) - tt.softmax(x - step, dim=1)) @ g[0] / 2e-6 for step in 1e-6 * np.eye(3)]
+    p, g = np.array([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]), np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 1.0]])
     expect(
-        "softmax_backward(softmax(x), g)",
-        lambda: tt.softmax_backward(tt.softmax(x, dim=1), g),
-        np.transpose(numeric),
+        "softmax_backward([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]], [[1, 2, -1], [0.5, -2, 1]])",
+        lambda: tt.softmax_backward(p, g),
+        [(np.diag(row) - np.outer(row, row)) @ vector for row, vector in zip(p, g)],
+        (p * g, "This is p g: from each g the sum of g p over its row is to be subtracted first."),
+        (p * (1 - p) * g, "This is the diagonal alone: each probability depends on the other logits, too."),
+        (p * (g - (g * p).sum()), "The sum runs over everything; each row has one of its own."),
+        (p * (g - (g * p).sum(axis=0)), "The sum runs over the rows; it has to run along each row, axis 1."),
+        "p times (g less the sum of g p over the row).",
         see=SOFTMAX,
         tolerance=1e-6,
     )
@@ -231,13 +249,20 @@ def test_the_softmax_of_nothing_possible():
         "softmax([-inf, 0, 0]): what is impossible has probability 0",
         lambda: tt.softmax(tt.Tensor([low, 0, 0]), dim=0),
         [0, 0.5, 0.5],
+        "exp(-inf) is 0, and needs no care of its own.",
         see=SOFTMAX,
     )
 
 
 def test_what_cannot_be_meant_is_refused():
     x = tt.zeros(2, 3)
-    expect("softmax of a (2, 3) tensor, dim=2", lambda: tt.softmax(x, dim=2), IndexError, see="Errors you will meet")
+    expect(
+        "softmax of a (2, 3) tensor, dim=2",
+        lambda: tt.softmax(x, dim=2),
+        IndexError,
+        "Hand `dim` to NumPy as its axis: NumPy refuses an axis that is not there.",
+        see="Errors you will meet",
+    )
     expect(
         'gelu(x, approximate="sigmoid")',
         lambda: tt.gelu(x, approximate="sigmoid"),
@@ -284,6 +309,8 @@ def test_exercises():
         "softmax_with_temperature of a (2, 2) tensor, along its last dimension",
         lambda: tt.softmax_with_temperature(tt.Tensor([[0, 0], [0, 3]]), 3.0),
         [[0.5, 0.5], [1 / (1 + math.e), math.e / (1 + math.e)]],
+        (lambda p: np.allclose(p.sum(0), 1), "The columns sum to 1 where the rows should: dim=-1 is the last."),
+        "Each row has probabilities of its own, which sum to 1.",
         see="Exercises",
     )
     for temperature in (0, -1):

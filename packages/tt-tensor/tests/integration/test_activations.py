@@ -15,6 +15,7 @@ from tt_tensor.teaching import between, expect, measured_between
 
 HURT, WITNESS, SOFTMAX, DEEP, COST = "The hurt", "The witness", "Softmax", "Ten layers deep", "The cost"
 ELEMENTWISE = ["relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "gelu", "silu"]
+LACKS = "A skeleton has all of them: a `def` or a name in `__all__` has been lost."
 X = np.sin(np.arange(24.0)).reshape(2, 3, 4) * 3
 
 
@@ -25,7 +26,9 @@ def test_imports_find_what_the_chapter_promises():
     names = [*ELEMENTWISE, "softmax", "log_softmax", "step", "relu_slope", "elu_slope", "sigmoid_slope", "tanh_slope"]
     names += ["silu_slope", "gelu_slope", "softmax_backward", "numeric_slope", "xor_points", "hard_sigmoid"]
     names += ["log_sigmoid", "softmax_with_temperature"]
-    expect("the names that chapter 03 lacks", [name for name in names if not hasattr(tt, name)], [], see="Exercises")
+    expect(
+        "the names that chapter 03 lacks", [name for name in names if not hasattr(tt, name)], [], LACKS, see="Exercises"
+    )
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "gelu", "softmax", "log_softmax"])
@@ -76,6 +79,9 @@ def test_compatibility_of_softmax_with_every_axis():
             f"softmax of a (2, 3, 4) tensor along {dim}",
             lambda: tt.softmax(tt.Tensor(X), dim=dim),
             e / e.sum(axis=dim, keepdims=True),
+            (e / e.sum(), "The sum runs over everything; it runs along `dim` alone."),
+            (e / e.sum(axis=-1, keepdims=True), "It went along the last dimension, whatever `dim` is."),
+            "Maximum and sum run along `dim`, and keep it.",
             see=SOFTMAX,
         )
     expect(
@@ -90,6 +96,7 @@ def test_compatibility_of_softmax_with_every_axis():
         "log_softmax(x).exp() is softmax(x)",
         lambda: tt.log_softmax(tt.Tensor(X), dim=1).exp(),
         e / e.sum(axis=1, keepdims=True),
+        "log_softmax(x) is x less its maximum, less the logarithm of the sum of exponentials.",
         see=SOFTMAX,
     )
 
@@ -110,7 +117,11 @@ def test_compatibility_of_the_slopes_with_the_chain_rule():
     steps = shift * np.eye(12).reshape(12, 3, 4)
     numeric = [(_reference(x + s, w1, w2) - _reference(x - s, w1, w2)) / (2 * shift) for s in steps]
     expect(
-        "the softmax of two layers with a relu between them", lambda: answer(x), _probabilities(x, w1, w2), see=SOFTMAX
+        "the softmax of two layers with a relu between them",
+        lambda: answer(x),
+        _probabilities(x, w1, w2),
+        "relu cuts off below 0; softmax makes each row sum to 1.",
+        see=SOFTMAX,
     )
     expect(
         "the derivative of its first column, by relu_slope and softmax_backward",
@@ -146,6 +157,8 @@ def test_integration_two_layers_with_a_bend_compute_xor():
             f"two layers with {name}, of (0, 0), (0, 1), (1, 0) and (1, 1): above 0.4?",
             lambda: (answer() > 0.4).reshape(-1),
             [False, True, True, False],
+            (lambda above: above[0], "Nothing bends: without a bend, two layers are one."),
+            f"Look at what {name.partition(',')[0]} gives for the numbers -1, 0, 1 and 2.",
             see=HURT,
         )
 
@@ -156,6 +169,7 @@ def test_integration_without_a_bend_two_layers_are_one():
         "(x @ a) @ b and x @ (a @ b), largest difference",
         lambda: ((x @ tt.Tensor(w1)) @ tt.Tensor(w2) - x @ (tt.Tensor(w1) @ tt.Tensor(w2))).abs().max().item(),
         between(0, 1e-10),
+        "Products of matrices can be bracketed at will.",
         see=HURT,
     )
 
@@ -173,7 +187,14 @@ def test_integration_a_classifier_learns_by_the_slopes_of_the_chapter():
             weight = weight - 0.5 * x.T @ np.asarray(tt.softmax_backward(p, -truth / p)) / len(x)
         return float((tt.softmax(tt.Tensor(x @ weight), dim=1).argmax(1).numpy() == labels).mean())
 
-    expect("the share of 30 points of three heaps that are told apart after 40 steps", accuracy, 1.0, see=SOFTMAX)
+    expect(
+        "the share of 30 points of three heaps that are told apart after 40 steps",
+        accuracy,
+        1.0,
+        (between(0, 0.6), "Nothing is learned: see what softmax_backward gives, and its sign."),
+        "softmax_backward points elsewhere than downhill.",
+        see=SOFTMAX,
+    )
 
 
 def test_integration_a_signal_through_ten_layers():
@@ -185,8 +206,20 @@ def test_integration_a_signal_through_ten_layers():
             h = bend(h @ tt.Tensor(weight))
         return h.std().item()
 
-    expect("does a signal survive ten layers with relu?", lambda: spread(tt.relu) > 1e-4, True, see=DEEP)
-    expect("spread after ten layers with sigmoid", lambda: spread(tt.sigmoid), between(0, 0.5), see=DEEP)
+    expect(
+        "does a signal survive ten layers with relu?",
+        lambda: spread(tt.relu) > 1e-4,
+        True,
+        "On its right side relu hands on what it got, as it is.",
+        see=DEEP,
+    )
+    expect(
+        "spread after ten layers with sigmoid",
+        lambda: spread(tt.sigmoid),
+        between(0, 0.5),
+        "Between 0 and 1 nothing spreads further.",
+        see=DEEP,
+    )
 
 
 # Performance: what grows, grows as it should
@@ -215,7 +248,7 @@ def peak_bytes(call):
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "gelu", "softmax", "log_softmax"])
 def test_performance_grows_with_the_numbers(name):
     options = {"dim": 1} if "softmax" in name else {}
-    few, many = tt.Tensor(np.zeros((400, 100))), tt.Tensor(np.zeros((3200, 100)))
+    few, many = tt.Tensor(np.zeros((100, 100))), tt.Tensor(np.zeros((3200, 100)))
 
     def call(x):
         return lambda: getattr(tt, name)(x, **options)
@@ -228,10 +261,10 @@ def test_performance_grows_with_the_numbers(name):
         see=COST,
     )
     expect(
-        f"time of {name} of 320,000 numbers by that of 40,000",
+        f"time of {name} of 320,000 numbers by that of 10,000",
         lambda: seconds(call(many)) / seconds(call(few)),
-        measured_between(0, 60),
-        "Eight times the numbers may take about eight times as long: is there a loop over pairs?",
+        measured_between(0, 600),  # pairs of numbers would be 1024; large arrays are slower by number, up to 8 times
+        "32 times the numbers may take about 32 times as long: is there a loop over pairs?",
         see=COST,
     )
 
