@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import shutil
 import zipfile
 
 import pytest
@@ -46,7 +47,19 @@ def test_it_has_the_learners_chapter_and_the_rest_of_the_course(mine, tmp_path):
     tests = course.tests("tt-tensor")
     for path in ("hints.toml", "test_tensor.py", "integration/test_losses.py"):
         assert archive.read(f"tt_tensor/tests/{path}") == (tests / path).read_bytes()
-    assert not [name for name in names if "pycache" in name or "/." in name] and len(set(names)) == len(names)
+    assert len(set(names)) == len(names)
+
+
+def test_what_programs_leave_in_a_folder_is_not_in_it(mine, tmp_path, monkeypatch):
+    copy = tmp_path / "tt_tensor"
+    shutil.copytree(course.folder("tt-tensor"), copy)
+    for left in ("__pycache__/tensor.cpython-311.pyc", ".DS_Store", "data/.cache/x"):
+        (copy / left).parent.mkdir(parents=True, exist_ok=True)
+        (copy / left).write_bytes(b"")
+    monkeypatch.setattr(course, "folder", lambda name: copy)
+    names = zipfile.ZipFile(export.wheel("tt-tensor", {"activations": mine}, tmp_path)).namelist()
+    assert "tt_tensor/tensor.py" in names
+    assert not [name for name in names if "cache" in name or "DS_Store" in name]
 
 
 def test_its_metadata_is_the_packages_but_for_the_version(tmp_path):

@@ -181,7 +181,8 @@ def _judged(chapter: str, group: str, text: str) -> dict[str, Any]:
         environment = os.environ | {"TT_SWAP": "0", "PYTHONUTF8": "1"}
         ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
     if ended.returncode:
-        raise RuntimeError(f"nothing was judged: {(ended.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        said = ended.stderr.strip()
+        raise RuntimeError(said.partition("RuntimeError: ")[2] or f"nothing was judged: {said.splitlines()[-1:]}")
     return json.loads(ended.stdout)
 
 
