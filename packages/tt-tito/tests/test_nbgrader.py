@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import importlib
 import json
 import os
 import subprocess
@@ -187,6 +186,12 @@ def test_what_is_not_written_is_said_to_be(cells):
         nbgrader.submission(ACTIVATIONS, cells, "softmax")
 
 
+def test_check_is_for_notebooks(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    with pytest.raises(RuntimeError, match="a cell of a notebook; elsewhere there is `tito grade`"):
+        nbgrader.check("activations", "relu")
+
+
 def test_a_failure_of_the_judge_is_none_of_the_learners():
     text = nbgrader.submission(ACTIVATIONS, ["def relu_slope(x):\n    return x"], "relu_slope")
     with pytest.raises(RuntimeError, match="nothing was judged: .*no group"):
@@ -229,7 +234,6 @@ def test_integration_tests_get_a_second_and_a_third_try(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory):
     """Runs Python with Jupyter's files in a folder of their own."""
-    importlib.import_module("nbgrader")
     home = tmp_path_factory.mktemp("home")
     places = {name: str(home / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
     places["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # nbgrader calls alembic

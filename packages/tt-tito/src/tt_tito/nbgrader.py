@@ -6,7 +6,6 @@ and lets the judge have it in a process of its own: what the notebook has done t
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import os
 import subprocess
@@ -109,7 +108,8 @@ def _with_metadata(
 def check(chapter: str, exercise: str, group: str = "unit") -> None:
     """Judge an exercise as the cells that have been run define it. AssertionError with what is wrong."""
     __tracebackhide__ = True  # IPython shows the message, and not how it came about
-    shell = importlib.import_module("IPython").get_ipython()
+    jupyter = sys.modules.get("IPython")
+    shell = jupyter and jupyter.get_ipython()
     if shell is None:
         raise RuntimeError("check is called in a cell of a notebook; elsewhere there is `tito grade`")
     text = submission(curriculum.chapter(chapter), shell.history_manager.input_hist_parsed, exercise)
