@@ -65,7 +65,7 @@ def test_the_course_tool_works_alone(tmp_path):
     environment.install("tt-tito", "-c", "packages.txt")
     assert [other for other in COURSE if environment.finds(other)] == ["tt-tensor"]
     assert "autograd" in run("-m", "tt_tito", "module", "list", python=environment.python).stdout
-    assert "pip install tt-autograd" in run("-m", "tt_tito", "doctor", python=environment.python, status=1).stdout
+    assert "Nothing stands in the way" in run("-m", "tt_tito", "doctor", python=environment.python).stdout
 
 
 def test_pip_installs_as_the_readme_says(tmp_path):
