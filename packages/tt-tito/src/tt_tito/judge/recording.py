@@ -91,7 +91,7 @@ def _record(chapter: Chapter, group: str) -> Recording:
     file = _file(chapter, group)
     _on_the_reference()
     text = file.read_text(encoding="utf-8")
-    for _ in range(2):  # the second for tests of speed, on a machine that has been busy
+    for _ in range(3):  # the others for tests of speed, on a machine that has been busy
         recorder = _run(file.name, text)
         if not recorder.problems:
             break
