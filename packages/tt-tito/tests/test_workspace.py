@@ -64,6 +64,8 @@ def test_reset_keeps_what_was_written(space):
         assert space.reset(ACTIVATIONS).read_text(encoding="utf-8") == text
     assert sorted(f.read_text(encoding="utf-8") for f in (space.state / "backups").iterdir()) == ["first\n", "second\n"]
     assert len(space.left(ACTIVATIONS)) == 11
+    with pytest.raises(ValueError, match="05 losses is not started"):
+        space.reset(LOSSES)
 
 
 def test_a_chapter_that_is_not_started(space):

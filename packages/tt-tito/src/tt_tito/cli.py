@@ -66,7 +66,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     try:
         tito(prog_name="tito")
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError, SyntaxError) as error:
         click.echo(f"tito: {error}", err=True)
         sys.exit(1)
 

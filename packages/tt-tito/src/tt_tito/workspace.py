@@ -97,8 +97,9 @@ class Workspace:
 
     def reset(self, chapter: Chapter) -> Path:
         """Put the skeleton back in the place of the learner's file, and return where that has been kept."""
-        self.source(chapter)
         file = self.file(chapter)
+        if not file.is_file():
+            raise ValueError(f"{chapter} is not started, so there is nothing to reset")
         kept = self.backup(file)
         self._write_skeleton(chapter, file)
         return kept
