@@ -72,7 +72,13 @@ def test_linear_is_a_product_and_a_bias():
         "A layer may have no bias: then it is a product alone.",
         see=LINEAR,
     )
-    expect("Linear(4, 2) of a tensor of shape (5, 3)", lambda: tt.Linear(4, 2)(tt.zeros(5, 3)), ValueError, see=LINEAR)
+    expect(
+        "Linear(4, 2) of a tensor of shape (5, 3)",
+        lambda: tt.Linear(4, 2)(tt.zeros(5, 3)),
+        ValueError,
+        "Leave the work to `linear`, which refuses sizes that do not fit.",
+        see=LINEAR,
+    )
 
 
 def without_bias():
@@ -87,6 +93,7 @@ def test_affine_takes_dtypes_as_they_come():
         "affine of a float64 input and a float32 weight",
         lambda: tt.affine(tt.Tensor(x), tt.Tensor(weight), tt.Tensor(bias)),
         [[3, 3, 3]],
+        "Make x and weight of one dtype first: `_alike` does it.",
         see=LINEAR,
     )
     expect(
@@ -120,10 +127,14 @@ def test_units_start_out_different():
         layer = tt.Linear(4, 2)
         return [*layer(tt.ones(1, 4)).tolist()[0], layer.weight.abs().sum().item()]
 
+    def different(found):
+        """two numbers that differ, and a third"""
+        return found[0] != found[1]
+
     expect(
         "Linear(4, 2)(ones(1, 4)), and the sum of the sizes of its weights",
         two_units,
-        lambda found: found[0] != found[1],
+        different,
         (
             lambda found: found[2] == 0,
             "Both units are identical: zero weights keep the symmetry, through all of training. Draw them at random.",
@@ -140,7 +151,13 @@ def test_weights_are_drawn_anew():
         layer.reset_parameters()
         return first != layer.weight.tolist()
 
-    expect("does Linear(30, 20).reset_parameters() change the weight?", twice, True, see=LINEAR)
+    expect(
+        "does Linear(30, 20).reset_parameters() change the weight?",
+        twice,
+        True,
+        "It draws new numbers each time, and copies them into the weight.",
+        see=LINEAR,
+    )
 
     def drawn():
         tt.manual_seed(3)
@@ -220,7 +237,13 @@ def test_sequential_runs_its_layers_in_order():
         ([[1], [-1]], "Hand the output of each layer to the next."),
         see=ROW,
     )
-    expect("Sequential()(x) for x = [1, 2]", lambda: tt.Sequential()(tt.Tensor([1, 2])), [1, 2], see=ROW)
+    expect(
+        "Sequential()(x) for x = [1, 2]",
+        lambda: tt.Sequential()(tt.Tensor([1, 2])),
+        [1, 2],
+        "Without a layer, what comes in goes out.",
+        see=ROW,
+    )
 
 
 def test_dropout_drops_the_share_p():
@@ -248,13 +271,21 @@ def test_dropout_keeps_the_mean():
         (lambda y: np.isnan(y).any(), "0 / 0 is nan: with p = 1 nothing survives, and nothing is to be scaled."),
         see=DROPOUT,
     )
-    expect("dropout(ones(4), p=0)", lambda: tt.dropout(tt.ones(4), p=0.0), [1, 1, 1, 1], see=DROPOUT)
     expect(
-        "dtype of dropout of a float64 tensor",
-        lambda: str(tt.dropout(tt.ones(4).double()).dtype),
-        "float64",
+        "dropout(ones(4), p=0)",
+        lambda: tt.dropout(tt.ones(4), p=0.0),
+        [1, 1, 1, 1],
+        "With p = 0 nothing is dropped.",
         see=DROPOUT,
     )
+    for dtype in ("float32", "float64"):
+        expect(
+            f"dtype of dropout of a {dtype} tensor",
+            lambda: str(tt.dropout(tt.ones(4).to(np.dtype(dtype))).dtype),
+            dtype,
+            "Make the mask an array of x's dtype.",
+            see=DROPOUT,
+        )
     for p in (1.5, -0.5):
         expect(
             f"dropout(ones(2), p={p})",
@@ -263,6 +294,39 @@ def test_dropout_keeps_the_mean():
             "A probability lies between 0 and 1: refuse any other.",
             see=DROPOUT,
         )
+
+
+def test_dropout_draws_for_each_element():
+    def lines():
+        kept = tt.dropout(tt.ones(100, 100), p=0.5).numpy()
+        return int((kept == 0).all(axis=0).sum()), int((kept == 0).all(axis=1).sum())
+
+    expect(
+        "columns and rows of dropout(ones(100, 100), p=0.5) that are all 0",
+        lines,
+        (0, 0),
+        "Draw a number for each element: the mask has the shape of x.",
+        see=DROPOUT,
+    )
+
+    def dropped():
+        tt.manual_seed(3)
+        return tt.dropout(tt.ones(50), p=0.5).tolist()
+
+    expect(
+        "does the same seed drop the same elements?",
+        lambda: dropped() == dropped(),
+        True,
+        "Draw from generator(), the one that manual_seed seeds.",
+        see=DROPOUT,
+    )
+    expect(
+        "x = ones(20); dropout(x, p=0.5); x",
+        lambda: (tt.dropout(x := tt.ones(20), p=0.5), x)[1],
+        np.ones(20),
+        "dropout has written into its input: make a new tensor.",
+        see=DROPOUT,
+    )
 
 
 def test_dropout_does_nothing_in_evaluation():
@@ -297,6 +361,7 @@ def test_modes_reach_every_part():
             f"the modes of a network and its three parts after train({mode})",
             lambda: [m.training for m in model.train(mode).modules()],
             [mode] * 4,
+            "A module that is assigned to another one goes into its drawer `_modules`, where train() finds it.",
             see=MODULE,
         )
 
@@ -312,14 +377,14 @@ class Net(tt.Module):
 
 
 def names_of(module):
-    return [name for name, _ in module.named_parameters()]
+    return sorted(name for name, _ in module.named_parameters())
 
 
 def test_assignment_registers_parts_by_name():
-    names = ["scale", "hidden.weight", "hidden.bias"]
+    names = ["hidden.bias", "hidden.weight", "scale"]
     also = "A parameter goes into the drawer for parameters, a module into that for modules."
     expect(
-        "names of the parameters of a module of one parameter and a layer",
+        "names of the parameters of a module of one parameter and a layer, sorted",
         lambda: names_of(Net()),
         names,
         also,
@@ -356,14 +421,14 @@ def test_assigning_a_name_again_replaces():
 
     expect(
         "parameters, sorted, after net.hidden = Parameter([1])",
-        lambda: sorted(again(tt.Parameter([1.0]))[0]),
+        lambda: again(tt.Parameter([1.0]))[0],
         ["hidden", "scale"],
         "The old entry of a name has to go, from whichever drawer it was in.",
         see=MODULE,
     )
     expect(
         "parameters and class of net.hidden after net.hidden = 5, then = Linear(1, 1)",
-        lambda: (sorted(again(5, tt.Linear(1, 1))[0]), again(5, tt.Linear(1, 1))[1]),
+        lambda: again(5, tt.Linear(1, 1)),
         (["hidden.bias", "hidden.weight", "scale"], "Linear"),
         "The old entry of a name has to go, from whichever drawer it was in.",
         see=MODULE,
@@ -393,11 +458,12 @@ def test_a_module_that_forgot_its_super_init():
 
 def test_the_state_is_the_tree_as_a_dictionary():
     expect(
-        "list(state_dict()) of a module of a parameter, a buffer and a layer",
-        lambda: list(Net().state_dict()),
-        ["scale", "seen", "hidden.weight", "hidden.bias"],
-        (["scale", "hidden.weight", "hidden.bias"], "The buffer is missing."),
-        "Module by module, first its parameters, then its buffers, each by its dotted name.",
+        "sorted(state_dict()) of a module of a parameter, a buffer and a layer",
+        lambda: sorted(Net().state_dict()),
+        ["hidden.bias", "hidden.weight", "scale", "seen"],
+        (["hidden.bias", "hidden.weight", "scale"], "The buffer is missing."),
+        (["scale", "seen"], "The parts are missing: walk through all modules."),
+        "Parameters and buffers of the module and of all its parts, each by its dotted name.",
         see=STATE,
     )
 
@@ -428,6 +494,7 @@ def test_the_state_is_the_tree_as_a_dictionary():
         "names in the state of Linear(2, 1, bias=False)",
         lambda: list(tt.Linear(2, 1, bias=False).state_dict()),
         ["weight"],
+        "The bias is None there; None is not saved.",
         see=STATE,
     )
 
@@ -494,7 +561,13 @@ def test_a_partial_state_can_be_asked_for():
         model.load_state_dict({"0.bias": tt.ones(1), "9.bias": tt.ones(1)}, strict=False)
         return model[0].bias
 
-    expect("the bias after a state of a bias and a stranger, strict=False", loaded, [1], see=STATE)
+    expect(
+        "the bias after a state of a bias and a stranger, strict=False",
+        loaded,
+        [1],
+        "If not strict, what both have is copied, and what only one has is left alone.",
+        see=STATE,
+    )
     expect(
         "a tensor of another shape with strict=False",
         lambda: tt.Sequential(tt.Linear(2, 1)).load_state_dict({"0.bias": tt.ones(4)}, strict=False),
@@ -572,8 +645,9 @@ def test_exercises():
     )
     expect(
         'freeze(network, "0."), and who asks for gradients then',
-        lambda: (tt.freeze(network, "0."), [p.requires_grad for p in network.parameters()]),
-        (2, [False, False, True, True]),
+        lambda: (tt.freeze(network, "0."), {name: p.requires_grad for name, p in network.named_parameters()}),
+        (2, {"0.weight": False, "0.bias": False, "2.weight": True, "2.bias": True}),
+        (lambda found: not any(found[1].values()), "All are frozen; only names that start with the prefix are meant."),
         "Ask for no gradients of the parameters whose names start with the prefix, and return how many there are.",
         see="Exercises",
     )
