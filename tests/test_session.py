@@ -1,6 +1,5 @@
 """Learners from `tito setup` to the end of what is written, as they would type it; then what they get wrong."""
 
-import ast
 import json
 import os
 import re
@@ -58,7 +57,7 @@ def answer(chapter, which):
 
 
 def functions_of(text):
-    return exercises.functions(ast.parse(text))
+    return exercises.functions(exercises.parse(text))
 
 
 def follow(learner, which):

@@ -9,14 +9,18 @@ import ast
 import io
 import re
 import textwrap
+import threading
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Exercise", "exercises", "framed", "functions", "graft", "graft_tree", "skeleton", "unwritten"]
+__all__ = [
+    "PARSING", "Exercise", "exercises", "framed", "functions", "graft", "graft_tree", "parse", "skeleton", "unwritten",
+]  # fmt: skip
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MARK = re.compile(r"#\s*exercise\s*$")
+PARSING = threading.RLock()  # Python 3.11 can make syntax trees in one thread at a time
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Exercise:
     doc: str
 
 
+def parse(text: str) -> ast.Module:
+    """The syntax tree of a text, from any thread. SyntaxError for a text that is not Python."""
+    with PARSING:
+        return ast.parse(text)
+
+
 def functions(tree: ast.Module) -> dict[str, Function]:
     """All functions of a module and methods of its classes, by qualified name; the last of a name counts."""
     return dict(_walk(tree, ""))
@@ -40,7 +50,7 @@ def exercises(text: str) -> list[Exercise]:
     lines = text.splitlines()
     return [
         Exercise(name, node.lineno, _first(node), node.end_lineno or node.lineno, ast.get_docstring(node) or "")
-        for name, node in sorted(functions(ast.parse(text)).items(), key=lambda item: item[1].lineno)
+        for name, node in sorted(functions(parse(text)).items(), key=lambda item: item[1].lineno)
         if MARK.search(lines[node.lineno - 1])
     ]
 
@@ -49,7 +59,7 @@ def skeleton(text: str, label: str) -> str:
     """The chapter with the body of every exercise replaced: signature, docstring, prose and all other code stay.
 
     `label` is the chapter as the error names it: `raise NotImplementedError("03 activations: softmax")`."""
-    nodes = functions(ast.parse(text))
+    nodes = functions(parse(text))
     blank = {e.name: f'raise NotImplementedError("{label}: {e.name}")' for e in exercises(text)}
     return _edit(text, [_blank(text, nodes[name], body) for name, body in blank.items()])
 
@@ -58,7 +68,7 @@ def framed(text: str, begin: str, end: str) -> str:
     """The chapter with a comment before and one after what a skeleton replaces in each exercise."""
     names = [exercise.name for exercise in exercises(text)]
     text = graft(text, text, names)  # what stands on the line of its `def` gets lines of its own
-    nodes, lines = functions(ast.parse(text)), text.splitlines()
+    nodes, lines = functions(parse(text)), text.splitlines()
     for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
         before, _, last, _, _ = _blank(text, node, "")
         indent = " " * node.body[0].col_offset
@@ -69,13 +79,13 @@ def framed(text: str, begin: str, end: str) -> str:
 
 def unwritten(text: str, names: Iterable[str]) -> list[str]:
     """Those of the named exercises whose body is empty or only raises NotImplementedError, or that are not there."""
-    found = functions(ast.parse(text))
+    found = functions(parse(text))
     return [name for name in names if name not in found or _is_blank(found[name])]
 
 
 def graft(text: str, donor: str, names: Iterable[str]) -> str:
     """The text with the bodies of the named functions taken from another text. ValueError for a name that one lacks."""
-    nodes, donors = functions(ast.parse(text)), functions(ast.parse(donor))
+    nodes, donors = functions(parse(text)), functions(parse(donor))
     _demand(names := list(names), nodes, donors)
     return _edit(
         text, [_replace(text, nodes[name], _body(donor, donors[name], nodes[name].col_offset)) for name in names]

@@ -88,7 +88,7 @@ def difference(space: Workspace, chapter: Chapter) -> list[str]:
     written = [name for name in names if name not in left]
     if not written:
         raise ValueError(f"no exercise of {chapter} is written yet; there is nothing to compare")
-    mine, theirs = exercises.functions(ast.parse(text)), exercises.functions(ast.parse(reference))
+    mine, theirs = exercises.functions(exercises.parse(text)), exercises.functions(exercises.parse(reference))
     lines: list[str] = []
     for name in written:
         pair = [

@@ -15,10 +15,11 @@ from typing import Any
 from tt_tito import course, files
 from tt_tito.curriculum import Chapter
 from tt_tito.curriculum import chapter as chapter_called
+from tt_tito.exercises import PARSING
 from tt_tito.judge.assessment import Assessment, Mark, assess
 from tt_tito.judge.recording import GROUPS, record
 from tt_tito.judge.sandbox import CORES, workers
-from tt_tito.judge.submission import PARSING, Submission
+from tt_tito.judge.submission import Submission
 
 __all__ = ["ChapterSummary", "Marks", "Row", "as_json", "full", "grade", "summary", "write_csv"]
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tt_tito import course, swap
 from tt_tito.curriculum import Chapter
+from tt_tito.exercises import parse
 from tt_tito.judge.child import OPTIONS
-from tt_tito.judge.submission import PARSING
 from tt_tito.judge.values import decode, encode
 
 __all__ = ["GROUPS", "Check", "Recording", "questions", "record"]
@@ -71,8 +72,7 @@ def questions(chapter: Chapter, group: str) -> tuple[str, str]:
     """The name and the text of a chapter's tests, whose calls of `expect` are left with the call and what came out.
     ValueError if there are none."""
     file = _file(chapter, group)
-    with PARSING:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "expect":
             node.args, node.keywords = node.args[:2], []
@@ -154,10 +154,10 @@ class _Recorder:
 
 
 def _run(name: str, text: str) -> _Recorder:
-    """Run tests in this process as the child will: from a copy, without any configuration."""
+    """Run tests in this process as the child will: from a copy, without any configuration, on one BLAS thread."""
     teaching = importlib.import_module("tt_tensor.teaching")
     recorder, expect = _Recorder(), teaching.expect
-    with tempfile.TemporaryDirectory(prefix="tito-") as folder, _undisturbed():
+    with tempfile.TemporaryDirectory(prefix="tito-") as folder, _undisturbed(), threadpool_limits(1, "blas"):
         (Path(folder) / name).write_text(text, encoding="utf-8")
         (Path(folder) / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import marshal
-import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from pathlib import Path
 
 from tt_tito import course, swap
 from tt_tito.curriculum import Chapter
-from tt_tito.exercises import exercises, functions, graft_tree, unwritten
+from tt_tito.exercises import PARSING, exercises, functions, graft_tree, parse, unwritten
 
-__all__ = ["PARSING", "Submission", "Unreadable"]
+__all__ = ["Submission", "Unreadable"]
 
 LARGEST = 1 << 20  # bytes of a file
-PARSING = threading.RLock()  # Python 3.11 can make syntax trees in one thread at a time
 
 
 class Unreadable(Exception):
@@ -70,7 +68,7 @@ class Submission:
         """The marshalled code of the file with all exercises but the `kept` ones from the reference, and the lines
         which that code is said to stand on. Unreadable if the file lacks a name that others need."""
         with self._reading():
-            tree, donor = ast.parse(self.text), ast.parse(self.reference)
+            tree, donor = parse(self.text), parse(self.reference)
             filled = [name for name in self.exercises if name not in kept]
             for name in filled:
                 if name not in functions(tree):
@@ -84,9 +82,9 @@ class Submission:
     def code_in_the_reference(self, kept: Collection[str]) -> tuple[bytes, list[int]]:
         """The same the other way round: the reference's file, with the `kept` exercises from the learner's."""
         with self._reading():
-            tree = ast.parse(self.reference)
+            tree = parse(self.reference)
             _move(tree.body, 1)
-            graft_tree(tree, ast.parse(self.text), kept)
+            graft_tree(tree, parse(self.text), kept)
             return self._compiled(tree), [1]
 
     def _compiled(self, tree: ast.Module) -> bytes:
