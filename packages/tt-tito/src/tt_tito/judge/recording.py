@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tt_tito import course, swap
 from tt_tito.curriculum import Chapter
