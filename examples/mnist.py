@@ -23,11 +23,12 @@ FILES = {
 }
 
 
-def mnist_folder() -> Path | None:
-    """The folder with the four files: $TT_DATA/mnist, or $TT_DATA itself; None if they are in neither."""
-    if not os.environ.get("TT_DATA"):
+def mnist_folder(data: Path | None = None) -> Path | None:
+    """The folder with the four files: `data`/mnist, or `data` itself; None if they are in neither. Without `data` it is
+    $TT_DATA that is looked into."""
+    if data is None and not os.environ.get("TT_DATA"):
         return None
-    data = Path(os.environ["TT_DATA"])
+    data = data or Path(os.environ["TT_DATA"])
     names = [name for *pair, _ in FILES.values() for name in pair]
     return next((folder for folder in (data / "mnist", data) if all((folder / n).exists() for n in names)), None)
 
