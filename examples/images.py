@@ -87,6 +87,8 @@ def prepare(options: argparse.Namespace, learned: str) -> None:
             raise ValueError(f"there is no training to resume in {options.out}; give its folder with --out")
         _require_same(json.loads(file.read_text(encoding="utf-8")), settings, options.out)
         return
+    if options.out.is_file():
+        raise ValueError(f"--out wants a folder, and {options.out} is a file")
     options.out.mkdir(parents=True, exist_ok=True)
     for checkpoint in options.out.glob("*.safetensors"):
         checkpoint.unlink()

@@ -1,9 +1,13 @@
 """The examples keep their word: they reach what they claim, and say so by their exit status when they do not."""
 
+import csv
 import gzip
+import importlib
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -12,10 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tt_autograd import load_checkpoint
+from tt_tensor import from_numpy
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PERCEPTRON = "perceptron_1957/rosenblatt_perceptron.py"
 XOR = "xor_1969/minsky_xor_problem.py"
+LENET = "lenet_1998/train_mnist.py"
+CNN = "alexnet_2012/train_cnn.py"
 CLAIMS = [(PERCEPTRON,), (XOR,), (XOR, "--train"), ("tour.py",)]
 DATA = next(
     (folder for folder in (Path(os.environ.get("TT_DATA") or "nowhere"), ROOT.parent / "shared" / "data")
@@ -104,7 +113,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(examples, tmp_path, monk
     assert file.read_text(encoding="utf-8") == "old"
 
 
-@pytest.mark.parametrize("script", [PERCEPTRON, XOR, "tour.py"])
+@pytest.mark.parametrize("script", [PERCEPTRON, XOR, LENET, CNN, "tour.py"])
 def test_an_example_explains_its_options(script):
     done = run(script, "--help")
     assert done.returncode == 0 and "--seed" in done.stdout and "--epochs" in done.stdout
@@ -117,7 +126,8 @@ def test_no_seed_at_all_proves_nothing(script):
 
 
 @pytest.mark.parametrize(
-    "script, imported, later", [(PERCEPTRON, "tt_tensor", "tt_optim"), (XOR, "tt_optim", "tt_autograd")]
+    "script, imported, later",
+    [(PERCEPTRON, "tt_tensor", "tt_optim"), (XOR, "tt_optim", "tt_autograd"), (LENET, "tt_spatial", "tt_data")],
 )
 def test_an_example_needs_only_its_chapters(script, imported, later):
     code = f"import runpy, sys; runpy.run_path({str(EXAMPLES / script)!r}); print(*sys.modules)"
@@ -279,3 +289,260 @@ def test_mnist_is_found_in_tt_data_or_in_its_folder(examples, tmp_path, monkeypa
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / below / f"{name}-ubyte.gz").touch()
     assert mnist.mnist_folder() == tmp_path / below
+
+
+# Networks for images. Without MNIST and CIFAR-10 they learn the small digits, which is what is tried here.
+
+IMAGES = {LENET: ("lenet", "mlp"), CNN: ("cnn",)}
+PICTURES = {"curves.png": (350, 900), "confusion.png": (700, 800), "mistakes.png": (800, 1000)}
+TRAININGS = [(script, name) for script, names in IMAGES.items() for name in names]
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def tried(request, tmp_path_factory):
+    """An image example, the finished process, its folder, and the table that it wrote."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    file = folder / "results.json"
+    done = run(request.param, "--epochs", "2", "--batch-size", "32", "--out", "out", "--json", str(file), cwd=folder)
+    assert done.stderr == "", done.stderr
+    return request.param, done, folder / "out", json.loads(file.read_text(encoding="utf-8"))["results"]
+
+
+@pytest.fixture
+def program(examples, tmp_path, monkeypatch):
+    """Runs an image example inside of this process, on 200 small digits, with its files in a folder named `out`."""
+    import images
+
+    monkeypatch.delenv("TT_DATA", raising=False)
+    monkeypatch.setattr(images, "SAVE_EVERY", 3)
+
+    def start(script, out, *arguments):
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        small = ["--limit", "200", "--epochs", "2", "--batch-size", "64"]
+        return module.main([*small, "--out", str(tmp_path / out), *arguments])
+
+    return start
+
+
+def test_without_the_data_there_is_no_milestone(tried):
+    script, done, _, rows = tried
+    wanted = {LENET: "MNIST", CNN: "CIFAR-10"}[script]
+    assert done.returncode == 1 and [row["claim"] for row in rows if not row["reached"]][0] == f"learned from {wanted}"
+    assert rows[0]["measured"] == "no, 8 x 8 digits"
+    said = " ".join(done.stdout.split())
+    assert f"{wanted} is not here" in said and "earns no milestone" in said and "--data" in said and "TT_DATA" in said
+
+
+def test_the_small_digits_are_learned_all_the_same(tried):
+    script, done, _, rows = tried
+    shares = [float(row["measured"].rstrip("%")) for row in rows if "unseen" in row["claim"]]
+    assert len(shares) == 1 and shares[0] > 60, done.stdout
+
+
+def test_an_image_example_prints_80_columns_of_plain_text(tried):
+    assert [line for line in tried[1].stdout.splitlines() if len(line) > 80 or not line.isascii()] == []
+
+
+def test_pictures_are_drawn(tried):
+    image = pytest.importorskip("matplotlib.image")
+    drawn = {name: image.imread(tried[2] / name) for name in PICTURES}
+    assert {name: pixels.shape[:2] for name, pixels in drawn.items()} == PICTURES
+    assert all(pixels[..., :3].std() > 0.01 for pixels in drawn.values())
+
+
+def test_the_curve_is_written(tried):
+    script, done, folder, _ = tried
+    for name in IMAGES[script]:
+        with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["1", "2"]
+        assert set(rows[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
+        assert f"unseen {float(rows[1]['val_loss']):.3f}, {float(rows[1]['val_accuracy']):6.2%}" in done.stdout
+        assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_the_checkpoint_holds_the_network_that_was_measured(tried, examples, monkeypatch):
+    script, _, folder, rows = tried
+    module, name = importlib.import_module(script.removesuffix(".py").replace("/", ".")), IMAGES[script][0]
+    assert load_checkpoint(folder / f"{name}.safetensors")["history"]["val_accuracy"][-1] == pytest.approx(
+        float(next(row["measured"] for row in rows if "unseen" in row["claim"]).rstrip("%")) / 100, abs=6e-5
+    )
+    assert json.loads((folder / "options.json").read_text(encoding="utf-8"))["batch_size"] == 32
+    assert module.__doc__
+
+
+def the_same(first, second, name):
+    """Are the weights of two finished trainings equal bit for bit, and their curves but for the seconds?"""
+    one, two = (load_checkpoint(folder / f"{name}.safetensors") for folder in (first, second))
+    one["history"].pop("seconds"), two["history"].pop("seconds")
+    equal = [np.array_equal(one["model"][key].numpy(), two["model"][key].numpy()) for key in one["model"]]
+    return all(equal) and len(equal) >= 4 and one["history"] == two["history"] and one["steps"] == two["steps"] == 8
+
+
+@pytest.mark.parametrize("script, name", TRAININGS)
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(program, tmp_path, monkeypatch, capsys, script, name):
+    import images
+
+    def control_c(curve, run):
+        if curve.file.stem == name and run.steps == 8:
+            raise KeyboardInterrupt
+
+    assert program(script, "whole") == 1
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(images.Curve, "on_step", control_c)
+        assert program(script, "cut", "--json", str(tmp_path / "results.json")) == 130
+    said = capsys.readouterr().out
+    assert "Interrupted." in said and not (tmp_path / "results.json").exists()
+    command = shlex.split(said.splitlines()[-1]) if os.name == "posix" else said.splitlines()[-1].split()
+    assert command[-1] == "--resume" and "--json" not in command and Path(command[1]) == EXAMPLES / script
+    assert load_checkpoint(tmp_path / "cut" / f"{name}.safetensors")["steps"] == 6
+    assert program(script, "cut", "--resume") == 1
+    assert all(the_same(tmp_path / "whole", tmp_path / "cut", each) for each in IMAGES[script])
+    assert program(script, "cut", "--resume") == 1, "a finished training can be examined again"
+
+
+@pytest.mark.parametrize("script", IMAGES)
+def test_another_seed_is_another_training(program, tmp_path, script):
+    program(script, "first")
+    program(script, "second", "--seed", "1")
+    assert not the_same(tmp_path / "first", tmp_path / "second", IMAGES[script][0])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no way to send Ctrl-C to one process only")
+@pytest.mark.parametrize("script", IMAGES)
+def test_control_c_ends_a_training_with_130(script, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TT_DATA"}
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / script), "--epochs", "1000", "--limit", "100", "--out", str(tmp_path / "out")],
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+    )
+    next(line for line in process.stdout if line.startswith("epoch  2"))
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "") and "add --resume" in said
+    assert load_checkpoint(tmp_path / "out" / f"{IMAGES[script][0]}.safetensors")["epoch"] >= 1
+
+
+@pytest.mark.parametrize("script", IMAGES)
+def test_a_training_is_resumed_with_the_options_it_was_begun_with(program, capsys, script):
+    with pytest.raises(SystemExit, match="2"):
+        program(script, "out", "--resume")
+    assert "there is no training to resume in" in capsys.readouterr().err
+    assert program(script, "out") == 1
+    with pytest.raises(SystemExit, match="2"):
+        program(script, "out", "--resume", "--lr", "0.5", "--epochs", "3")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "was begun with epochs 2 (now 3), lr 0.0" in said and "(now 0.5); --resume needs the same options" in said
+
+
+@pytest.mark.parametrize("script", IMAGES)
+def test_a_new_training_forgets_the_old_one(program, tmp_path, monkeypatch, script):
+    import images
+
+    def at_once(curve, run):
+        raise KeyboardInterrupt
+
+    assert program(script, "out") == 1
+    monkeypatch.setattr(images.Curve, "on_step", at_once)
+    assert program(script, "out", "--seed", "1") == 130
+    assert list((tmp_path / "out").glob("*.safetensors")) == []
+
+
+@pytest.mark.parametrize("script", IMAGES)
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--epochs", "-1"], "--epochs: a whole number of at least 0 is wanted, not '-1'"),
+        (["--epochs", "two"], "--epochs: a whole number of at least 0 is wanted, not 'two'"),
+        (["--batch-size", "0"], "--batch-size: a whole number of at least 1 is wanted, not '0'"),
+        (["--lr", "0"], "--lr: a number above 0 is wanted, not '0'"),
+        (["--lr", "nan"], "--lr: a number above 0 is wanted, not 'nan'"),
+        (["--limit", "0"], "--limit: a whole number of at least 1 is wanted, not '0'"),
+        (["--json", "nowhere/results.json"], "--json: there is no folder nowhere to write results.json into"),
+        (["--out", __file__], "--out wants a folder, and"),
+        (["--data", "nowhere"], "in nowhere"),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else None,
+)
+def test_options_that_cannot_be_meant_are_refused(program, capsys, script, arguments, says):
+    with pytest.raises(SystemExit, match="2"):
+        program(script, "out", *arguments)
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", IMAGES)
+def test_without_matplotlib_only_the_pictures_are_missing(program, tmp_path, monkeypatch, capsys, script):
+    import images
+
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    assert program(script, "out") == 1
+    said = capsys.readouterr().out
+    assert "pip install matplotlib" in said and said.index("pip install") < said.index("epoch  1")
+    assert list((tmp_path / "out").glob("*.png")) == [] and (tmp_path / "out" / f"{IMAGES[script][0]}.csv").is_file()
+
+
+def test_every_answer_stands_in_the_confusion_table(examples, capsys):
+    from images import confusion_table, print_mixed_up, share_right
+
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(500, 10)), generator.integers(0, 10, 500)
+    table = confusion_table(logits, labels)
+    assert table.sum() == 500 and table.sum(axis=1).tolist() == np.bincount(labels, minlength=10).tolist()
+    assert np.diag(table).sum() / 500 == share_right(logits, labels)
+    table[:] = np.diag([5, 6, 7] + [0] * 7)
+    table[2, 1] = 3
+    print_mixed_up(table, "abcdefghij")
+    assert capsys.readouterr().out == "\nwrong: 3 of 21; most often:\n  c called b: 3\n"
+
+
+def test_the_surest_mistake_comes_first(examples):
+    from images import surest_mistakes
+
+    logits = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 5.0], [3.0, 0.0]])
+    assert surest_mistakes(logits, np.array([0, 1, 0, 0]), 10).tolist() == [2, 1]
+    assert surest_mistakes(logits, np.array([0, 1, 0, 0]), 1).tolist() == [2]
+
+
+def test_a_result_on_less_than_all_images_is_no_milestone(examples):
+    from images import budget
+
+    def passed(learned, images, epochs):
+        return [row.passed for row in budget("MNIST", learned, images, 60_000, epochs, most=3)]
+
+    assert passed("MNIST", 60_000, 3) == [True, True]
+    assert passed("MNIST", 59_999, 3) == [False, True]
+    assert passed("MNIST", 60_000, 4) == [True, False]
+    assert passed("8 x 8 digits", 60_000, 3) == [False, True]
+
+
+def test_a_moved_digit_loses_what_leaves_the_frame(examples):
+    from lenet_1998.train_mnist import moved
+
+    x = from_numpy(np.arange(12.0).reshape(1, 1, 3, 4))
+    assert moved(x, 0).tolist() == x.tolist()
+    assert moved(x, 3).tolist() == [[[[0, 0, 0, 0], [0, 0, 0, 4], [0, 0, 0, 8]]]]
+
+
+def test_the_dense_network_is_as_large_as_lenet(examples):
+    from lenet_1998.train_mnist import LeNet, dense_network, parameter_count
+
+    wanted = parameter_count(LeNet())
+    assert wanted == 61_706 and wanted <= parameter_count(dense_network(wanted, 784)) < wanted * 1.02
+
+
+@pytest.mark.parametrize("lenet, dense, reached", [
+    ([0.99, 0.97, 0.95], [0.97, 0.9, 0.8], [True, True, True, True]),
+    ([0.9889, 0.97, 0.95], [0.99, 0.97, 0.96], [False, True, False, False]),
+])
+def test_lenet_has_to_beat_the_dense_network_where_digits_are_moved(examples, lenet, dense, reached):
+    from lenet_1998.train_mnist import results
+
+    rows = results({"LeNet": lenet, "MLP": dense}, {"LeNet": {"seconds": [1.0, 2.0]}, "MLP": {}}, 10_000)
+    assert [row.passed for row in rows] == reached and [row.seconds for row in rows[:2]] == [3.0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="MNIST is not here: neither in TT_DATA nor in ../shared/data")
+def test_lenet_reads_mnist(tmp_path):
+    done = run(LENET, TT_DATA=str(DATA), cwd=tmp_path)
+    assert done.returncode == 0 and "All reached." in done.stdout, done.stdout + done.stderr
