@@ -49,12 +49,15 @@ def positive(text: str) -> float:
     return number
 
 
-def image_parser(script: str, description: str, data: str, **defaults: Any) -> argparse.ArgumentParser:
-    """The options of an image example; `data` is what --data is to hold, `defaults` are those of epochs, batch_size
-    and lr."""
+def image_parser(
+    script: str, description: str, data: str, epochs: Mapping[str, int], **defaults: Any
+) -> argparse.ArgumentParser:
+    """The options of an image example: `data` is what --data is to hold, `epochs` are the passes over each data set,
+    `defaults` are those of batch_size and lr."""
     parser, name = argparse.ArgumentParser(description=description), Path(script).parent.name
     add = parser.add_argument
-    add("--epochs", type=at_least(0), help="passes over the images (default %(default)s)")
+    usual = ", ".join(f"{number} for {name}" for name, number in epochs.items())
+    add("--epochs", type=at_least(0), metavar="N", help=f"passes over the images (default {usual})")
     add("--batch-size", type=at_least(1), metavar="N", help="images in a step (default %(default)s)")
     add("--lr", type=positive, help="the largest learning rate of the schedule (default %(default)s)")
     add("--seed", type=at_least(0), default=0, help="the seed of everything (default 0)")
@@ -206,16 +209,16 @@ def print_mixed_up(table: np.ndarray, classes: Sequence[str], most: int = 5) -> 
             print(f"  {classes[true]} called {classes[called]}: {wrong[true, called]}")
 
 
-# A result on less than everything is no result. The first rows of each table say what was learned from, and for how
-# long; without the data that is asked for, the milestone is not earned however many of the small digits are right.
+# A result on less than everything is no result. A table begins with what was learned from, and for how long; without the data that is asked for, the milestone is not earned however many of the small digits are right.
 
 
 def budget(wanted: str, learned: str, images: int, all_images: int, epochs: int, most: int) -> list[Result]:
-    """Two rows: were all images of the data set `wanted` learned from, in at most so many epochs?"""
-    here = f"{images:,} images" if learned == wanted else f"no, {learned}"
-    whole = learned == wanted and images == all_images
+    """Were all images of the data set `wanted` learned from, and in at most so many epochs?"""
+    claim, needed = f"learned from {wanted}", f"{all_images:,} images"
+    if learned != wanted:
+        return [Result(claim, f"no, {learned}", needed, False, 0.0)]
     return [
-        Result(f"learned from {wanted}", here, f"{all_images:,} images", whole, 0.0),
+        Result(claim, f"{images:,} images", needed, images == all_images, 0.0),
         Result("passes over them", f"{epochs}", f"<= {most}", epochs <= most, 0.0),
     ]
 

@@ -303,7 +303,7 @@ def tried(request, tmp_path_factory):
     """An image example, the finished process, its folder, and the table that it wrote."""
     folder = tmp_path_factory.mktemp("elsewhere")
     file = folder / "results.json"
-    done = run(request.param, "--epochs", "2", "--batch-size", "32", "--out", "out", "--json", str(file), cwd=folder)
+    done = run(request.param, "--epochs", "6", "--batch-size", "32", "--out", "out", "--json", str(file), cwd=folder)
     assert done.stderr == "", done.stderr
     return request.param, done, folder / "out", json.loads(file.read_text(encoding="utf-8"))["results"]
 
@@ -334,9 +334,9 @@ def test_without_the_data_there_is_no_milestone(tried):
 
 
 def test_the_small_digits_are_learned_all_the_same(tried):
-    script, done, _, rows = tried
+    _, done, _, rows = tried
     shares = [float(row["measured"].rstrip("%")) for row in rows if "unseen" in row["claim"]]
-    assert len(shares) == 1 and shares[0] > 60, done.stdout
+    assert len(shares) == 1 and shares[0] > 85, done.stdout
 
 
 def test_an_image_example_prints_80_columns_of_plain_text(tried):
@@ -355,10 +355,10 @@ def test_the_curve_is_written(tried):
     for name in IMAGES[script]:
         with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [row["epoch"] for row in rows] == ["1", "2"]
+        assert [row["epoch"] for row in rows] == list("123456")
         assert set(rows[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
-        assert f"unseen {float(rows[1]['val_loss']):.3f}, {float(rows[1]['val_accuracy']):6.2%}" in done.stdout
-        assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+        assert f"unseen {float(rows[5]['val_loss']):.3f}, {float(rows[5]['val_accuracy']):6.2%}" in done.stdout
+        assert float(rows[5]["loss"]) < float(rows[0]["loss"])
 
 
 def test_the_checkpoint_holds_the_network_that_was_measured(tried, examples, monkeypatch):
@@ -512,7 +512,7 @@ def test_a_result_on_less_than_all_images_is_no_milestone(examples):
     assert passed("MNIST", 60_000, 3) == [True, True]
     assert passed("MNIST", 59_999, 3) == [False, True]
     assert passed("MNIST", 60_000, 4) == [True, False]
-    assert passed("8 x 8 digits", 60_000, 3) == [False, True]
+    assert passed("8 x 8 digits", 60_000, 3) == [False]
 
 
 def test_a_moved_digit_loses_what_leaves_the_frame(examples):

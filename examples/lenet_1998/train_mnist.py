@@ -46,7 +46,8 @@ from images import (
 from mnist import FILES, load, mnist_folder
 from terminal import Result, heading, report
 
-NEEDED, MOST_EPOCHS, ALL_IMAGES = 0.989, 3, 60_000
+NEEDED, ALL_IMAGES = 0.989, 60_000
+EPOCHS = {"MNIST": 3, "8 x 8 digits": 30}
 CLASSES = [str(digit) for digit in range(10)]
 FILE_NAMES = ", ".join(name for *pair, _ in FILES.values() for name in pair)
 Images = tuple[Tensor, Tensor]
@@ -181,7 +182,7 @@ def program(name: str, training: Images, unseen: Images, options: argparse.Names
     right = {title: right_when_moved(model, *unseen) for title, model in models.items()}
     print_moved(right)
     draw(lenet, histories, unseen, options.out)
-    rows = budget("MNIST", name, len(training[0]), ALL_IMAGES, options.epochs, MOST_EPOCHS)
+    rows = budget("MNIST", name, len(training[0]), ALL_IMAGES, options.epochs, EPOCHS["MNIST"])
     return report([*rows, *results(right, histories, len(unseen[0]))], __file__, options.json)
 
 
@@ -189,12 +190,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the example; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = image_parser(
-        __file__, "LeNet on MNIST, beside a dense network of equal size.", "the four files of MNIST",
-        epochs=MOST_EPOCHS, batch_size=64, lr=4e-3,
+        __file__, "LeNet on MNIST, beside a dense network of equal size.", "the four files of MNIST", EPOCHS,
+        batch_size=64, lr=4e-3,
     )
     options = parser.parse_args(arguments)
     try:
         name, training, unseen = find_digits(options.data, options.limit)
+        options.epochs = EPOCHS[name] if options.epochs is None else options.epochs
         prepare(options, name)
     except (OSError, ValueError) as error:
         parser.error(str(error))
