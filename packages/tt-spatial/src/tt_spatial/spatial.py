@@ -801,37 +801,56 @@ def show_receptive_field():
 
 # ## Does it help?
 #
-# An honest comparison gives both networks the same number of weights, the same digits, and the same number of passes.
-# LeNet for 16 by 16 pixels has 43,000 weights; so has a network of three linear layers with 256, 136 and 52 units.
+# An honest comparison gives the networks the same number of weights, the same digits, and the same number of passes.
+# LeNet for 16 by 16 pixels has 43,000 weights; so has a network of three linear layers with 256, 136 and 52 units. And
+# so has a third one, which takes the theorem at its word: three convolutions, and then of each detector only its
+# strongest answer, *wherever* it was.
 
 
 def plain_reader() -> Module:
     """An MLP for images of 16 x 16 with about as many weights as LeNet."""
-    return tt.Sequential(
-        tt.Flatten(), Linear(256, 136), tt.ReLU(), Linear(136, 52), tt.ReLU(), Linear(52, 10)
-    )
+    return tt.Sequential(tt.Flatten(), Linear(256, 136), tt.ReLU(), Linear(136, 52), tt.ReLU(), Linear(52, 10))
 
 
-def trained_readers() -> dict[str, Module]:
-    """An MLP and a LeNet of about equal size, trained alike."""
-    tt.manual_seed(0)
-    return {"MLP": train_reader(plain_reader()), "LeNet": train_reader(LeNet(size=16))}
+class Anywhere(Module):
+    """Three convolutions, then each detector's strongest answer in all of the image: (N, 1, H, W) -> (N, 10)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = Conv2d(1, 20, 3, padding=1), Conv2d(20, 40, 3, padding=1)
+        self.conv3, self.fc = Conv2d(40, 96, 3, padding=1), Linear(96, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of the ten digits."""
+        x = max_pool2d(relu(self.conv2(relu(self.conv1(x)))), 2)
+        return self.fc(tt.amax(relu(self.conv3(x)), dim=(2, 3)))
+
+
+def trained_reader(make: Callable[[], Module]) -> Module:
+    """A model, made and trained with the same seed as all the others."""
+    return tt.seeded(0, lambda: train_reader(make()))
 
 
 def show_shifted():
-    readers = trained_readers()
     print("moved by" + "".join(f"{right:9d}" for right in range(5)))
-    for name, model in readers.items():
+    for name, make in (("MLP", plain_reader), ("LeNet", lambda: LeNet(size=16)), ("Anywhere", Anywhere)):
+        model = trained_reader(make)
         weights = sum(p.numel() for p in model.parameters())
         shares = "".join(f"{right_when_moved(model, right):9.1%}" for right in range(5))
         print(f"{name:8s}{shares}   {weights:,} weights")
 
 
-# Unmoved, the two are equally good: the "85 percent for an MLP" that one reads in places is an MLP that was not
-# trained. Moved by one pixel, LeNet loses little; by two, it still reads most of them. But further on it fails as well.
-# The feature maps move with the digit, as the theorem says; the linear layers behind them, however, are tied to places
-# again. Pooling forgives what it can, and what it does not forgive has to be learned, from digits in many places: that
-# is what *augmentation* is for, in the next chapter.
+# Unmoved, all of them can read. (The "85 percent for an MLP" that one finds in places is an MLP that was not trained.)
+# Moved, the MLP is soon down to guessing, and LeNet fares hardly better: its feature maps move with the digit, as the
+# theorem says, but the linear layers behind them are tied to places again. The third network does not care where the
+# digit is. Moved by two or by four pixels it reads as it does unmoved, but for a digit or two near the frame, where
+# windows see the padding and the theorem ends: two pixels before the pooling are one place behind it, and the maximum
+# over all places stays what it was. Moved by one, the digit falls differently into the squares of the pooling, and
+# something is lost.
+#
+# So it is not that convolutions "are invariant". They move along; what is done with the maps decides. LeNet's way to
+# know *where* in the picture a stroke is has its use as well, and the usual remedy is to show it digits in many places:
+# *augmentation*, in the next chapter.
 #
 # What has it learned? The six detectors of the first layer, and what they see in a digit:
 
@@ -839,7 +858,7 @@ def show_shifted():
 def show_filters():
     import matplotlib.pyplot as plt
 
-    model = trained_readers()["LeNet"]
+    model = trained_reader(lambda: LeNet(size=16))
     _, (x, _) = framed_digits()
     with no_grad():
         maps = relu(model.conv1(x[:1])).numpy()[0]
@@ -1180,10 +1199,9 @@ def show_errors():
 #
 # Besides what is marked in the text: go back to `show_shifted` and
 #
-# 1. train both networks on digits that are moved at random by up to two pixels (a `Batches` of your own that moves
+# 1. train the MLP and LeNet on digits that are moved at random by up to two pixels (a `Batches` of your own that moves
 #    them): who profits more?
-# 2. replace the three linear layers by a mean over all places (`x.mean((2, 3))`) and one linear layer. How far can the
-#    digit be moved now? What is lost?
+# 2. let `Anywhere` take the mean over all places instead of the maximum. What is lost, and why?
 # 3. write `depthwise`: a convolution with as many groups as channels, followed by one of 1 by 1. How many weights and
 #    multiply-adds does it need, compared with an ordinary one?
 #
