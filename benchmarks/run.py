@@ -37,8 +37,8 @@ AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX"}
 # The module in contenders/, the package that it needs, and its environment. Ratios are to the first.
 CONTENDERS = {
     "PyTorch eager, 2 threads": ("torch_eager", "torch", {}),
-    "TinyTorch": ("tinytorch", "tt_autograd", {}),
-    "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_autograd", AVX512),
+    "TinyTorch": ("tinytorch", "tt_spatial", {}),
+    "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_spatial", AVX512),
     "NumPy by hand": ("numpy_by_hand", "numpy", {}),
     "MyGrad": ("mygrad_peer", "mygrad", {}),
     "HIPS autograd": ("hips_autograd", "autograd", {}),

@@ -26,6 +26,9 @@ WORKLOADS = {
     "small": Workload("Small operations on 4 numbers, forward and backward, each", "us", 1e6 / OPERATIONS),
     "adam": Workload("Adam step, 10 million parameters in 20 tensors", "ms", 1e3),
     "digits": Workload("An epoch on the digits: MLP 64-64-10, 45 steps of 32, Adam", "ms", 1e3),
+    "lenet": Workload("Training step: LeNet, 28 x 28, batch 64, Adam", "ms", 1e3),
+    "cifar": Workload("Training step: CNN 32-32-64-64-128-10, 3 x 32 x 32, batch 128, Adam", "ms", 1e3),
+    "cifar_bn": Workload("The same with batch normalization after each convolution", "ms", 1e3),
 }
 
 
@@ -60,3 +63,46 @@ def small():
     """x, a and b of the chain x * a, + b, * a, + b, ..., 4 numbers each."""
     x = np.random.default_rng(4).standard_normal(4, np.float32)
     return x, np.full(4, 0.9999, np.float32), np.full(4, 0.0001, np.float32)
+
+
+# The convolutional networks, as layers that both know: ("conv", in, out, kernel, padding), ("pool",), ("norm", channels)
+# for batch normalization, ("flatten",), ("linear", in, out). A convolution, a norm, and every linear layer but the last
+# is followed by a ReLU; the norm stands between the convolution and its ReLU.
+
+LENET = (
+    ("conv", 1, 6, 5, 2), ("relu",), ("pool",), ("conv", 6, 16, 5, 0), ("relu",), ("pool",), ("flatten",),
+    ("linear", 400, 120), ("relu",), ("linear", 120, 84), ("relu",), ("linear", 84, 10),
+)  # fmt: skip
+
+
+def cifar_layers(norm: bool) -> tuple:
+    """Two convolutions with 32 channels and two with 64, each pair followed by pooling, then 128 units."""
+    layers: list[tuple] = []
+    for before, after, pool in ((3, 32, False), (32, 32, True), (32, 64, False), (64, 64, True)):
+        layers += [("conv", before, after, 3, 1), *([("norm", after)] if norm else []), ("relu",)]
+        layers += [("pool",)] if pool else []
+    return (*layers, ("flatten",), ("linear", 64 * 8 * 8, 128), ("relu",), ("linear", 128, 10))
+
+
+IMAGES = {
+    "lenet": (64, (1, 28, 28), LENET),
+    "cifar": (128, (3, 32, 32), cifar_layers(False)),
+    "cifar_bn": (128, (3, 32, 32), cifar_layers(True)),
+}
+
+
+def images(name: str):
+    """A batch of images with labels, the layers, and for each layer its (weight, bias), or None."""
+    size, shape, layers = IMAGES[name]
+    random, arrays = np.random.default_rng(5), []
+    for kind, *numbers in layers:
+        shapes = {"conv": lambda i, o, k, _: (o, i, k, k), "linear": lambda i, o: (o, i)}.get(kind)
+        if shapes is None:
+            arrays.append(None)
+        else:
+            weight_shape = shapes(*numbers)
+            bound = np.prod(weight_shape[1:]) ** -0.5
+            drawn = (random.uniform(-bound, bound, s).astype(np.float32) for s in (weight_shape, weight_shape[:1]))
+            arrays.append(tuple(drawn))
+    x = random.standard_normal((size, *shape), np.float32)
+    return x, random.integers(0, 10, size), layers, arrays

@@ -3,6 +3,7 @@
 import workloads as w
 
 import tt_autograd as ta
+import tt_spatial as ts
 import tt_tensor as tt
 from tt_optim import Adam
 
@@ -20,10 +21,8 @@ def _adam(parameters):
     return Adam(parameters, lr=w.RATE, betas=w.BETAS, eps=w.EPS)
 
 
-def mlp():
-    x, y, layers = w.mlp()
-    x, y, model = tt.tensor(x), tt.tensor(y), _model(layers)
-    optimizer = _adam(model.parameters())
+def _training(model, x, y):
+    x, y, optimizer = tt.tensor(x), tt.tensor(y), _adam(model.parameters())
 
     def step():
         loss = tt.cross_entropy(model(x), y)
@@ -33,6 +32,38 @@ def mlp():
         return loss.item()
 
     return step
+
+
+def mlp():
+    x, y, layers = w.mlp()
+    return _training(_model(layers), x, y)
+
+
+LAYERS = {
+    "conv": lambda i, o, k, p: ts.Conv2d(i, o, k, padding=p), "pool": lambda: ts.MaxPool2d(2), "relu": tt.ReLU,
+    "norm": ts.BatchNorm2d, "flatten": tt.Flatten, "linear": tt.Linear,
+}  # fmt: skip
+
+
+def _images(name):
+    x, y, layers, arrays = w.images(name)
+    model = tt.Sequential(*(LAYERS[kind](*numbers) for kind, *numbers in layers))
+    for layer, given in zip(model, arrays):
+        if given:
+            layer.weight.data, layer.bias.data = given
+    return _training(model, x, y)
+
+
+def lenet():
+    return _images("lenet")
+
+
+def cifar():
+    return _images("cifar")
+
+
+def cifar_bn():
+    return _images("cifar_bn")
 
 
 def digits():

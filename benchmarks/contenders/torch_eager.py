@@ -68,3 +68,31 @@ def small():
         return loss.item()
 
     return step
+
+
+LAYERS = {
+    "conv": lambda i, o, k, p: nn.Conv2d(i, o, k, padding=p), "pool": lambda: nn.MaxPool2d(2), "relu": nn.ReLU,
+    "norm": nn.BatchNorm2d, "flatten": nn.Flatten, "linear": nn.Linear,
+}  # fmt: skip
+
+
+def _images(name):
+    x, y, layers, arrays = w.images(name)
+    model = nn.Sequential(*(LAYERS[kind](*numbers) for kind, *numbers in layers))
+    for layer, given in zip(model, arrays):
+        if given:
+            layer.weight.data, layer.bias.data = map(torch.tensor, given)
+    x, y, optimizer = torch.tensor(x), torch.tensor(y), _adam(model.parameters())
+    return lambda: _step(model, optimizer, x, y)
+
+
+def lenet():
+    return _images("lenet")
+
+
+def cifar():
+    return _images("cifar")
+
+
+def cifar_bn():
+    return _images("cifar_bn")

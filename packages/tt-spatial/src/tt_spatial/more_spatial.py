@@ -270,7 +270,7 @@ def avg_pool(x, /, size, stride, padding, count_include_pad):
     """The mean of each window of images (N, C, H, W)."""
     out = np.empty((len(x), *_places(x, size, stride, padding, (1, 1)), x.shape[1]), x.dtype)
     share = _share_of_one(_channels_last(x).shape[1:3], size, stride, padding, count_include_pad, x.dtype)
-    for part, _, (first, *others) in _tapped(x, size, stride, padding, (1, 1), 0):
+    for part, (first, *others) in _tapped(x, size, stride, padding, (1, 1), 0):
         np.copyto(out[part], first)
         for tap in others:
             out[part] += tap

@@ -110,12 +110,13 @@ def show_edges():
     (x, _), _ = framed_digits(12)
     maps = seven_loops(x.numpy()[:4], edge_detectors())
     figure, axes = plt.subplots(3, 4, figsize=(6, 4.6))
-    for row, images in zip(axes, (x.numpy()[:4, 0], maps[:, 0], maps[:, 1])):
-        for axis, image in zip(row, images):
-            axis.imshow(image, cmap="gray_r" if images is not maps[:, 0] and images.min() >= 0 else "RdBu_r")
+    rows = (("digit", x.numpy()[:4, 0], "gray_r"), ("bright below", maps[:, 0], "RdBu_r"),
+            ("bright on the right", maps[:, 1], "RdBu_r"))  # fmt: skip
+    for axes_of_row, (name, images, colours) in zip(axes, rows):
+        axes_of_row[0].set_title(name, fontsize=9, loc="left")
+        for axis, image in zip(axes_of_row, images):
+            axis.imshow(image, cmap=colours, vmin=0 if colours == "gray_r" else -3, vmax=1 if colours == "gray_r" else 3)
             axis.axis("off")
-    for axis, name in zip(axes[:, 0], ("digit", "bright below", "bright on the right")):
-        axis.set_title(name, fontsize=9, loc="left")
     figure.tight_layout()
     return figure
 
@@ -258,40 +259,58 @@ def check_windows():
 BLOCK = 1 << 19  # numbers in a block of columns: 2 MB in float32
 
 
-def _blocks(x, padding, fill, per_image) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of images (N, C, H, W), padded and with channels last: pairs of (which images, (n, H + 2p, W + 2p, C))."""
-    count = max(1, min(len(x), BLOCK // max(per_image, 1)))
-    images, (top, left) = _channels_last(x), padding
+def _parts(images: int, per_image: int) -> Iterator[slice]:
+    count = max(1, BLOCK // max(per_image, 1))
+    return (slice(start, min(start + count, images)) for start in range(0, images, count))
+
+
+# The padding costs nothing extra. Its zeros are written once, and each block of images is copied into their middle; the
+# view of the windows is made once, too.
+
+
+def _seen(x, size, stride, padding, dilation, fill, per_image) -> Iterator[tuple[slice, np.ndarray]]:
+    """For blocks of images (N, C, H, W), padded with `fill`: which images, and their windows."""
+    images, (top, left), parts = _channels_last(x), padding, list(_parts(len(x), per_image))
+    if not (top or left):
+        view = windows(images, size, stride, dilation)
+        yield from ((part, view[part]) for part in parts)
+        return
     _, height, width, channels = images.shape
-    padded = np.full((count, height + 2 * top, width + 2 * left, channels), fill, x.dtype) if top or left else None
-    for start in range(0, len(x), count):
-        part = slice(start, min(start + count, len(x)))
-        if padded is None:
-            yield part, images[part]
-        else:
-            block = padded[: part.stop - part.start]
-            block[:, top : top + height, left : left + width] = images[part]
-            yield part, block
+    padded = np.full((parts[0].stop, height + 2 * top, width + 2 * left, channels), fill, x.dtype)
+    inside, view = padded[:, top : top + height, left : left + width], windows(padded, size, stride, dilation)
+    for part in parts:
+        count = part.stop - part.start
+        inside[:count] = images[part]
+        yield part, view[:count]
 
 
-# The padding costs nothing extra: its zeros are written once, and each block of images is copied into their middle.
-#
 # One more option belongs here, *groups*. With $g$ groups, the channels are cut into $g$ parts that have nothing to do
 # with each other, each with detectors of its own: $g$ products of smaller matrices. NumPy's `matmul` does a stack of
 # products in one call, so groups are one more dimension in front.
+#
+# And one detail, for speed. NumPy copies run by run, and a run of the windows is $kw \cdot C$ numbers, since these lie
+# side by side. For an image with one channel that is too short, and it is several times quicker to write the memory in
+# the other direction, tap by tap, in long runs of places. The view that is handed out is the same.
 
 
 def _columns(x, size, stride, padding, dilation, groups) -> Iterator[tuple[slice, np.ndarray]]:
     """For blocks of images, what the windows see: pairs of (which images, (groups, places, kh * kw * C / groups)). The
     memory is the same each time."""
     places, memory = math.prod(_places(x, size, stride, padding, dilation)), None
-    for part, block in _blocks(x, padding, 0, places * math.prod(size) * x.shape[1]):
-        seen = windows(block, size, stride, dilation)
-        seen = seen.reshape(*seen.shape[:-1], groups, -1).transpose(0, 1, 2, 5, 3, 4, 6)  # groups before the window
+    per_image = places * math.prod(size) * x.shape[1]
+    for part, seen in _seen(x, size, stride, padding, dilation, 0, per_image):
+        seen = seen.reshape(*seen.shape[:-1], groups, -1).transpose(5, 0, 1, 2, 3, 4, 6)  # groups first
         if memory is None:
-            memory = np.empty(seen.shape, x.dtype)
-        np.copyto(memory[: len(block)], seen)
-        yield part, memory[: len(block)].reshape(len(block) * places, groups, -1).swapaxes(0, 1)
+            memory = _memory(seen.shape, x.dtype)
+        np.copyto(memory[:, : len(seen[0])], seen)
+        yield part, memory[:, : len(seen[0])].reshape(groups, len(seen[0]) * places, -1)
+
+
+def _memory(shape, dtype):
+    groups, *places, kh, kw, channels = shape
+    if kw * channels >= 16:
+        return np.empty(shape, dtype)
+    return np.empty((groups, kh, kw, channels, *places), dtype).transpose(0, 4, 5, 6, 1, 2, 3)
 
 
 def _places(x, size, stride, padding, dilation):
@@ -422,8 +441,9 @@ def _handed_out(g, weight, size, stride, padding, dilation, groups):
     (top, left), (height, width), channels = padding, size, weight.shape[1] * groups
     out = np.empty((len(g), height, width, channels), g.dtype)
     matrices, kernel = _matrices(weight, groups).mT, weight.shape[2:]
-    for part, block in _blocks(g, (0, 0), 0, math.prod(g.shape[2:]) * math.prod(kernel) * channels):
-        shares = (_by_group(_channels_first(block), groups) @ matrices).reshape(groups, *block.shape[:3], *kernel, -1)
+    for part in _parts(len(g), math.prod(g.shape[2:]) * math.prod(kernel) * channels):
+        block = g[part]
+        shares = (_by_group(block, groups) @ matrices).reshape(groups, len(block), *g.shape[2:], *kernel, -1)
         padded = np.zeros((len(block), height + 2 * top, width + 2 * left, channels), g.dtype)
         seen = windows(padded, kernel, stride, dilation)[:, : g.shape[2], : g.shape[3]]
         seen = seen.reshape(*seen.shape[:-1], groups, -1)
@@ -623,10 +643,10 @@ class Conv2d(Module):
 # the image must not win, even if all pixels are negative, so the padding is $-\infty$ here, and not zero.
 
 
-def _tapped(x, size, stride, padding, dilation, fill) -> Iterator[tuple[slice, np.ndarray, list[np.ndarray]]]:
-    """Blocks of padded images, with a view (n, rows, columns, C) for each tap."""
-    for part, block in _blocks(x, padding, fill, 2 * math.prod(x.shape[1:])):
-        yield part, block, _taps(windows(block, size, stride, dilation))
+def _tapped(x, size, stride, padding, dilation, fill) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """For blocks of images, padded with `fill`: which images, and a view (n, rows, columns, C) for each tap."""
+    for part, seen in _seen(x, size, stride, padding, dilation, fill, 2 * math.prod(x.shape[1:])):
+        yield part, _taps(seen)
 
 
 def _taps(seen):
@@ -637,7 +657,7 @@ def _taps(seen):
 def max_pool(x, /, size, stride, padding, dilation):  # exercise
     """The largest number of each window of images x (N, C, H, W): (N, C, rows, columns)."""
     out = np.empty((len(x), *_places(x, size, stride, padding, dilation), x.shape[1]), x.dtype)
-    for part, _, (first, *others) in _tapped(x, size, stride, padding, dilation, -np.inf):
+    for part, (first, *others) in _tapped(x, size, stride, padding, dilation, -np.inf):
         np.copyto(out[part], first)
         for tap in others:
             np.maximum(out[part], tap, out=out[part])
@@ -653,8 +673,8 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise
     """For each window, g is added at the first place of x that holds the window's largest number: (N, C, H, W)."""
     out = np.empty(_channels_last(x).shape, g.dtype)
     (top, left), (height, width) = padding, x.shape[2:]
-    for part, block, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
-        shares = np.zeros(block.shape, g.dtype)
+    for part, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
+        shares = np.zeros((len(out[part]), height + 2 * top, width + 2 * left, x.shape[1]), g.dtype)
         to_give, best = _channels_last(g[part]).copy(), _channels_last(largest[part])
         for tap, share in zip(taps, _taps(windows(shares, size, stride, dilation))):
             given = to_give * (tap == best)
@@ -673,7 +693,7 @@ def max_pick(h, x, largest, /, size, stride, padding, dilation):
     """From each window of h the number at the first place where x holds the window's largest one."""
     out = np.zeros(_channels_last(largest).shape, h.dtype)
     values = _tapped(h, size, stride, padding, dilation, 0)
-    for (part, _, taps), (_, _, of_h) in zip(_tapped(x, size, stride, padding, dilation, -np.inf), values):
+    for (part, taps), (_, of_h) in zip(_tapped(x, size, stride, padding, dilation, -np.inf), values):
         best = _channels_last(largest[part])
         free = np.ones(best.shape, bool)
         for tap, value in zip(taps, of_h):
