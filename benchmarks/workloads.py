@@ -65,9 +65,8 @@ def small():
     return x, np.full(4, 0.9999, np.float32), np.full(4, 0.0001, np.float32)
 
 
-# The convolutional networks, as layers that both know: ("conv", in, out, kernel, padding), ("pool",), ("norm", channels)
-# for batch normalization, ("flatten",), ("linear", in, out). A convolution, a norm, and every linear layer but the last
-# is followed by a ReLU; the norm stands between the convolution and its ReLU.
+# The convolutional networks, as layers that both know: ("conv", in, out, kernel, padding), ("norm", channels) for batch
+# normalization, ("relu",), ("pool",), ("flatten",), ("linear", in, out).
 
 LENET = (
     ("conv", 1, 6, 5, 2), ("relu",), ("pool",), ("conv", 6, 16, 5, 0), ("relu",), ("pool",), ("flatten",),

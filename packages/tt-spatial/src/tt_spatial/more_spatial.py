@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -171,16 +172,16 @@ class Conv1d(Conv2d):
         self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
         bias: bool = True, padding_mode: str = "zeros",
     ):
-        length = padding if isinstance(padding, str) else (0, _one(padding, "padding", 0))
+        along: Any = padding if isinstance(padding, str) else (0, _one(padding, "padding", 0))
         super().__init__(
-            in_channels, out_channels, (1, _one(kernel_size, "kernel_size")), (1, _one(stride, "stride")), length,
+            in_channels, out_channels, (1, _one(kernel_size, "kernel_size")), (1, _one(stride, "stride")), along,
             (1, _one(dilation, "dilation")), groups, bias, padding_mode,
         )
         self.weight = Parameter(self.weight.numpy()[:, :, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, L) -> (N, out_channels, places)."""
-        padding, x = self.padding, _row(x, "Conv1d")
+        x, padding = _row(x, "Conv1d"), self.padding
         if self.padding_mode != "zeros":
             x, padding = padded_for(self, x), 0
         weight = self.weight.unsqueeze(2)

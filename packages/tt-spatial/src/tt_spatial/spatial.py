@@ -114,8 +114,9 @@ def show_edges():
             ("bright on the right", maps[:, 1], "RdBu_r"))  # fmt: skip
     for axes_of_row, (name, images, colours) in zip(axes, rows):
         axes_of_row[0].set_title(name, fontsize=9, loc="left")
+        lowest, highest = (0, 1) if name == "digit" else (-3, 3)
         for axis, image in zip(axes_of_row, images):
-            axis.imshow(image, cmap=colours, vmin=0 if colours == "gray_r" else -3, vmax=1 if colours == "gray_r" else 3)
+            axis.imshow(image, cmap=colours, vmin=lowest, vmax=highest)
             axis.axis("off")
     figure.tight_layout()
     return figure
@@ -196,7 +197,7 @@ def by_taps(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # exercise
     kh, kw = weight.shape[2:]
     height, width = x.shape[2] - kh + 1, x.shape[3] - kw + 1
     images = x.transpose(0, 2, 3, 1)  # (N, H, W, C)
-    out = 0
+    out: Any = 0
     for i in range(kh):
         for j in range(kw):
             out = out + images[:, i : i + height, j : j + width] @ weight[:, :, i, j].T
@@ -606,7 +607,7 @@ class Conv2d(Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.stride, self.dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
-        self.padding = padding if isinstance(padding, str) else _pair(padding, "padding", least=0)
+        self.padding: Any = padding if isinstance(padding, str) else _pair(padding, "padding", least=0)
         self.padding_mode = more_spatial.known_mode(padding_mode)
         self.weight = Parameter(tt.zeros(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(tt.zeros(out_channels)) if bias else None
@@ -760,10 +761,10 @@ class LeNet(Module):
 
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28):
         super().__init__()
-        kernel = 5 if size >= 20 else 3
+        kernel, around = (5, 0) if size >= 20 else (3, 1)
         self.conv1 = Conv2d(channels, 6, kernel, padding=kernel // 2)
-        self.conv2 = Conv2d(6, 16, kernel, padding=0 if kernel == 5 else 1)
-        side = conv_size(size // 2, kernel, padding=self.conv2.padding[0]) // 2
+        self.conv2 = Conv2d(6, 16, kernel, padding=around)
+        side = conv_size(size // 2, kernel, padding=around) // 2
         self.fc1 = Linear(16 * side * side, 120)
         self.fc2 = Linear(120, 84)
         self.fc3 = Linear(84, classes)
@@ -1072,7 +1073,7 @@ def batch_norm(  # exercise
     channels = _channels_of(x, running_mean, weight)
     weight = tt.ones(channels, dtype=x.dtype) if weight is None else weight
     bias = tt.zeros(channels, dtype=x.dtype) if bias is None else bias
-    if not (training or running_mean is None):
+    if not training and running_mean is not None and running_var is not None:
         shape = (1, channels) + (1,) * (x.ndim - 2)
         factor = weight * (running_var + eps) ** -0.5
         return x * factor.reshape(shape) + (bias - running_mean * factor).reshape(shape)
@@ -1080,7 +1081,7 @@ def batch_norm(  # exercise
     if count < 2:
         raise ValueError(f"batch_norm cannot learn from one value a channel: a batch of shape {x.shape}")
     mean, var = channel_moments(x.numpy())
-    if running_mean is not None:
+    if running_mean is not None and running_var is not None:
         running_mean.copy_((1 - momentum) * running_mean.numpy() + momentum * mean)
         running_var.copy_((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
     return normalize_channels(x, weight, bias, mean=mean, var=var, eps=eps)
@@ -1177,7 +1178,8 @@ def show_deep():
 # ## The cost
 #
 # A convolution costs places times detectors times weights of a detector; and backward twice that, as for every product.
-# The meter counts, the formula predicts. For LeNet at its proper size, 28 by 28, most multiply-adds are in the
+# The meter counts, the formula predicts; backward comes to less than twice, because nobody asks for the gradient of the
+# images. For LeNet at its proper size, 28 by 28, most multiply-adds are in the
 # convolutions and most weights in the linear layers.
 
 
@@ -1190,7 +1192,7 @@ def show_cost():
     formula = 64 * (28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25)
     names = ("convolution", "transposed_convolution", "weight_convolution")
     print(f"convolutions forward: {forward.multiply_adds['convolution']:12,d} multiply-adds, formula {formula:,d}")
-    print(f"convolutions back:    {sum(back.multiply_adds[name] for name in names):12,d}, of which the image needs none")
+    print(f"convolutions back:    {sum(back.multiply_adds[name] for name in names):12,d}")
     seconds = {
         "forward": tt.measure(lambda: model(x)).seconds,
         "forward and backward": tt.measure(lambda: cross_entropy(model(x), labels).backward()).seconds,
