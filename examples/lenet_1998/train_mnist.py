@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = image_parser(
         __file__, "LeNet on MNIST, beside a dense network of equal size.", "the four files of MNIST", EPOCHS,
-        batch_size=64, lr=4e-3,
+        batch_size=32, lr=4e-3,
     )
     options = parser.parse_args(arguments)
     try:
