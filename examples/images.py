@@ -209,7 +209,8 @@ def print_mixed_up(table: np.ndarray, classes: Sequence[str], most: int = 5) -> 
             print(f"  {classes[true]} called {classes[called]}: {wrong[true, called]}")
 
 
-# A result on less than everything is no result. A table begins with what was learned from, and for how long; without the data that is asked for, the milestone is not earned however many of the small digits are right.
+# A result on less than everything is no result. A table begins with what was learned from, and for how long; without
+# the data that is asked for, the milestone is not earned however many of the small digits are right.
 
 
 def budget(wanted: str, learned: str, images: int, all_images: int, epochs: int, most: int) -> list[Result]:

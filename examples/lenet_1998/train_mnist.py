@@ -111,8 +111,8 @@ def learn(
 
 # ## Moved digits
 #
-# The digits lie in the middle of their frames, with four empty pixels on each side. So moving one by up to four loses no
-# ink. It is the same digit, at a place where the networks have not seen any.
+# The digits lie in the middle of their frames, with four empty pixels on each side. So moving one by up to four pixels
+# loses no ink. It is the same digit, at a place where the networks have not seen any.
 
 MOVES = range(5)
 
