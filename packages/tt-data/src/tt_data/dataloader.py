@@ -1,0 +1,839 @@
+# # Data loader
+#
+# At the end of this chapter a `DataLoader` stands between the data and `fit`: it shuffles, puts batches together, moves
+# and mirrors images on the way, has the next batch ready when it is wanted, and does all that the same way twice.
+
+# ## The hurt
+#
+# Chapter 09 ended with a network that takes many times as long if it sees its images one by one. So let us write the
+# program that everybody writes first, on images of the size of the next data set: photographs of 32 by 32 pixels in
+# three colours. Take an image, make numbers of its bytes, move it by a few pixels so that the network never sees quite
+# the same one, and train on it. Then the next.
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from tt_autograd import digits, fit
+from tt_data.workers import worker_processes
+from tt_optim import SGD, Adam
+from tt_spatial import LeNet
+from tt_tensor import Tensor, cross_entropy, from_numpy, generator, manual_seed, measure
+
+
+def one_by_one(images: np.ndarray, labels: np.ndarray) -> None:
+    """Train a LeNet on images (N, 3, 32, 32) of bytes, one at a time, each moved at random."""
+    model = LeNet(channels=3, size=32)
+    optimizer = Adam(model.parameters())
+    for image, label in zip(images, labels):
+        padded = np.pad(image, ((0, 0), (4, 4), (4, 4)))
+        top, left = generator().integers(9, size=2)
+        moved = padded[:, top : top + 32, left : left + 32].astype(np.float32) / 255
+        loss = cross_entropy(model(from_numpy(moved[None])), from_numpy(label[None]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+# The photographs themselves can wait; for a clock, noise is as good. CIFAR-10 has 50,000 of them to learn from, and one
+# goes through them ten times at least.
+
+
+def noise(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes in the shape of `count` photographs of CIFAR-10, and labels."""
+    return generator().integers(0, 256, (count, 3, 32, 32), np.uint8), generator().integers(0, 10, count)
+
+
+def show_hurt():
+    seconds = measure(one_by_one, *noise(64)).seconds / 64
+    print(f"one image: {seconds * 1e3:.1f} ms; ten times 50,000 of them: {seconds * 500_000 / 60:.0f} minutes")
+
+
+# For a network with five small layers. One that can tell cats from dogs has twenty times its arithmetic, and the
+# minutes become hours. Yet the processor is nearly idle: what takes the time is a hundred small calls for each image,
+# none of which has enough to do.
+
+# ## The smallest thing that could work
+#
+# Stack some samples, train on the stack.
+
+
+def stacked(samples: Sequence[tuple[np.ndarray, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of `size` samples, in the order in which they come."""
+    for start in range(0, len(samples), size):
+        inputs, labels = zip(*samples[start : start + size])
+        yield from_numpy(np.stack(inputs)), from_numpy(np.array(labels))
+
+
+# It runs, and it disappoints. Data often come sorted: first all images of class 0, then all of class 1. Here is the
+# share of the commonest class in each batch of such a list.
+
+
+def show_sorted():
+    samples = [(np.zeros(1), label) for label in range(5) for _ in range(64)]
+    shares = [np.bincount(labels.numpy()).max() / len(labels) for _, labels in stacked(samples, 32)]
+    print("commonest class:", " ".join(f"{share:.0%}" for share in shares))
+
+
+# A network that sees zeros only for ten steps learns to say zero. Next we would shuffle the list, then shuffle another
+# copy for the next epoch, then find that the samples do not fit into memory as numbers of 32 bits, and load them as
+# they are needed, and crop them differently each time: the forty lines of chapter 08 again.
+
+# ## The idea
+#
+# There are three questions, and they have nothing to do with each other.
+#
+# - What is sample number $i$? That knows the *data set*, and nothing else: `dataset[i]`, `len(dataset)`.
+# - In which order? That knows the *sampler*, which never sees a sample. It deals in numbers from 0 to $N - 1$.
+# - How do several samples become one batch? By *collating* them.
+#
+# What travels between the three is only numbers:
+#
+# $$ \text{sampler} \xrightarrow{\;7,\,2,\,9,\,4,\,\dots\;} \text{groups} \xrightarrow{\;[7, 2],\,[9, 4],\,\dots\;}
+# \text{data set} \xrightarrow{\;x_7, x_2\;} \text{batch} $$
+#
+# To shuffle a data set of a terabyte is then to shuffle its numbers. And once a batch is given by its numbers, anybody
+# can prepare it: this thread, another one, another process. The result will be the same.
+
+# ## A data set
+#
+# Two methods, as in PyTorch: one sample by its number, and how many there are. We add a third, which PyTorch has only
+# lately: a whole batch at once. Whoever can do no better gets it from the other two.
+
+
+class Dataset:
+    """Samples by number: `dataset[i]` is one, and `len(dataset)` says how many there are. Derive from it, and write
+    `__getitem__` and `__len__`."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a method __getitem__(self, index), for one sample")
+
+    def batch(self, indices: Sequence[int], random: np.random.Generator | None = None) -> Any:
+        """The samples at `indices` as one batch. Whatever is left to chance is drawn from `random`."""
+        return collate([sample_of(self, index) for index in indices])
+
+    def __add__(self, other: Dataset) -> ConcatDataset:
+        return ConcatDataset([self, other])
+
+
+# When sample 31,407 of 50,000 turns out to be broken, the error should tell its number. Python lets us add a note to an
+# error without changing anything else about it.
+
+
+def sample_of(dataset, index: int) -> Any:
+    """dataset[index]; an error gets a note that says which sample it was."""
+    try:
+        return dataset[index]
+    except Exception as error:
+        error.add_note(f"This was sample {index} of {type(dataset).__name__}.")
+        raise
+
+
+# ## Collating
+#
+# A sample is a number, an array, a text; or, more often, a tuple or a dictionary of them. So collating goes down into
+# tuples and dictionaries, and joins what it finds at the end of each branch. Going down is a function of its own,
+# because we shall need it again.
+
+
+def at_leaves(join: Callable[[list], Any], trees: Sequence) -> Any:
+    """A tuple or dictionary like each of the trees, with `join` of the corresponding leaves in its places."""
+    first = trees[0]
+    if isinstance(first, dict):
+        return {key: at_leaves(join, [tree[key] for tree in trees]) for key in first}
+    if isinstance(first, tuple):
+        branches = [at_leaves(join, branch) for branch in zip(*trees, strict=True)]
+        return type(first)(*branches) if hasattr(first, "_fields") else tuple(branches)
+    return join(list(trees))
+
+
+# Arrays and tensors of one shape get a new dimension in front. Of Python's numbers, whole ones become `int64`, which is
+# what a class label has to be, and others `float32`. Texts stay what they are, in a list.
+
+
+def collate(samples: Sequence) -> Any:
+    """Samples as one batch: arrays, tensors and numbers are stacked, texts are listed, tuples and dictionaries keep
+    their form. Raises ValueError for shapes that differ, TypeError for what cannot be stacked."""
+    if not len(samples):
+        raise ValueError("there is nothing to collate: a batch has at least one sample")
+    return at_leaves(_stacked, samples)
+
+
+def _stacked(leaves: list) -> Any:  # exercise
+    first = leaves[0]
+    if isinstance(first, str | bytes):
+        return leaves
+    if not isinstance(first, Tensor | np.ndarray | np.generic | int | float):
+        raise TypeError(f"collate cannot stack a {type(first).__name__}; give the loader a collate_fn that can")
+    arrays = [np.asarray(leaf, np.float32 if isinstance(leaf, float) else None) for leaf in leaves]
+    if len(shapes := {array.shape for array in arrays}) > 1:
+        raise ValueError(f"samples of different shapes do not stack: {sorted(shapes)}; pad them in a collate_fn")
+    return from_numpy(np.stack(arrays))
+
+
+def check_collate():
+    images, labels, names = collate([(np.zeros((3, 8, 8)), 7, "a"), (np.ones((3, 8, 8)), 1, "b")])
+    assert images.shape == (2, 3, 8, 8) and labels.tolist() == [7, 1] and names == ["a", "b"]
+    assert collate([{"x": 0.5}, {"x": 1.0}])["x"].dtype == np.float32
+
+
+# ## Data sets made of others
+#
+# If the data are tensors already, there is a better way to a batch than sample by sample: one index with many rows. For
+# 32 rows that is one call instead of 32, and a copy of exactly what is wanted.
+
+
+class TensorDataset(Dataset):
+    """Tensors with the same number of rows; sample i is a tuple of their rows i."""
+
+    def __init__(self, *tensors: Tensor):
+        if len({len(tensor) for tensor in tensors}) != 1:
+            raise ValueError(f"tensors need the same number of rows; there are {[len(t) for t in tensors]}")
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index):
+        return tuple(tensor[index] for tensor in self.tensors)
+
+    def batch(self, indices, random=None):  # exercise
+        rows = np.asarray(indices)
+        return tuple(from_numpy(tensor.numpy()[rows]) for tensor in self.tensors)
+
+
+# The same rows for all tensors: that is what keeps an image and its label together. And the fast way has to agree with
+# the slow one, which is what `Dataset` itself does.
+
+
+def check_a_batch_is_its_samples():
+    data = TensorDataset(Tensor(np.arange(10.0)), Tensor(np.arange(10.0) * 2))
+    for fast, slow in zip(data.batch([7, 2, 7]), Dataset.batch(data, [7, 2, 7])):
+        assert fast.tolist() == slow.tolist()
+
+
+# A part of a data set is a list of numbers: number $i$ of the part is number `indices[i]` of the whole. Anything with
+# `__getitem__` and `__len__` will do as the whole, a list for instance; `batch_of` knows both kinds.
+
+
+def batch_of(dataset, indices: Sequence[int], random: np.random.Generator | None = None) -> Any:
+    """dataset.batch(indices, random); of a list, or whatever else has no `batch`, the collated samples."""
+    if isinstance(dataset, Dataset):
+        return dataset.batch(indices, random)
+    return Dataset.batch(dataset, indices)
+
+
+class Subset(Dataset):
+    """The samples of `dataset` at `indices`, in that order."""
+
+    def __init__(self, dataset, indices: Sequence[int]):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.dataset[self.indices[index]]
+
+    def batch(self, indices, random=None):
+        return batch_of(self.dataset, [self.indices[index] for index in indices], random)
+
+
+# Parts that do not overlap are what validation needs. The lengths may be counts, or shares that add up to 1; then what
+# rounding leaves over is dealt out from the first part on. Cutting one permutation into pieces puts each sample into
+# exactly one of them.
+
+
+def random_split(  # exercise
+    dataset, lengths: Sequence[float], generator: np.random.Generator | None = None
+) -> list[Subset]:
+    """Subsets of the given lengths, or shares of the whole, that have no sample in common and together have all.
+    Raises ValueError for lengths that do not add up to that."""
+    total, sizes = len(dataset), list(lengths)
+    if all(0 <= share <= 1 for share in sizes) and math.isclose(sum(sizes), 1):
+        sizes = [math.floor(total * share) for share in sizes]
+        for part in range(total - int(sum(sizes))):
+            sizes[part % len(sizes)] += 1
+    if sum(sizes) != total:
+        raise ValueError(f"lengths {list(lengths)} add up to {sum(lengths)}, not to {total} samples or to 1")
+    order = iter(chance(generator).permutation(total).tolist())
+    return [Subset(dataset, list(islice(order, int(size)))) for size in sizes]
+
+
+# Where chance comes in, one may give a generator of NumPy; else it is the one generator of chapter 01, so that one seed
+# fixes everything.
+
+
+def chance(own: np.random.Generator | None) -> np.random.Generator:
+    """`own`, or the generator of chapter 01. Raises TypeError for anything else."""
+    if own is not None and not isinstance(own, np.random.Generator):
+        raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {own!r}")
+    return generator() if own is None else own
+
+
+def check_random_split():
+    parts = random_split(range(10), [0.5, 0.25, 0.25])
+    assert [len(part) for part in parts] == [6, 2, 2]
+    assert sorted(part[i] for part in parts for i in range(len(part))) == list(range(10))
+
+
+# The opposite is to lay data sets end to end. Sample $i$ belongs to the first of them whose end lies beyond $i$, and
+# `searchsorted` finds it for many $i$ at once. Each data set then makes a batch of what it has to contribute; these are
+# joined, and brought into the order that was asked for.
+
+
+class ConcatDataset(Dataset):
+    """Several data sets, one after the other."""
+
+    def __init__(self, datasets: Iterable):
+        self.datasets = list(datasets)
+        self.ends = np.cumsum([len(dataset) for dataset in self.datasets])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index):
+        which, row = self._places([index])
+        return self.datasets[which[0]][int(row[0])]
+
+    def _places(self, indices):
+        found = np.asarray(indices)
+        found = np.where(found < 0, found + len(self), found)
+        if ((found < 0) | (found >= len(self))).any():
+            raise IndexError(f"there are {len(self)} samples; {list(indices)} has a number outside of them")
+        which = np.searchsorted(self.ends, found, side="right")
+        return which, found - np.append(0, self.ends)[which]
+
+    def batch(self, indices, random=None):
+        which, rows = self._places(indices)
+        used = np.unique(which)
+        parts = [batch_of(self.datasets[k], rows[which == k].tolist(), random) for k in used]
+        back = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in used]))
+        return at_leaves(partial(_joined, back), parts)
+
+
+def _joined(order, leaves):
+    if isinstance(leaves[0], list):
+        together = [item for leaf in leaves for item in leaf]
+        return [together[i] for i in order]
+    return from_numpy(np.concatenate([np.asarray(leaf) for leaf in leaves])[order])
+
+
+def check_concat():
+    both = TensorDataset(Tensor([0.0, 1.0])) + TensorDataset(Tensor([2.0, 3.0, 4.0]))
+    assert len(both) == 5 and both.batch([4, 0, 2, 1])[0].tolist() == [4, 0, 2, 1] and both[-1][0].item() == 4
+
+
+# ## Orders
+#
+# A sampler is anything that can be iterated, again and again, and yields numbers of samples. The class `Sampler` is
+# there to derive from, and adds nothing.
+
+
+class Sampler:
+    """An order: yields the numbers of samples, or lists of them. Derive from it, and write `__iter__`."""
+
+    def __iter__(self) -> Iterator:
+        raise NotImplementedError(f"{type(self).__name__} needs a method __iter__(self) that yields numbers of samples")
+
+
+class SequentialSampler(Sampler):
+    """0, 1, 2, ..."""
+
+    def __init__(self, data_source):
+        self.data_source = data_source
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __iter__(self):
+        return iter(range(len(self.data_source)))
+
+
+# The one that is used for training draws a new permutation each time it is iterated. Drawn once, when the sampler is
+# made, it would be the same in every epoch, and the same samples would meet in the same batches for ever.
+#
+# With `replacement` each draw is made from all samples. Then some come twice in an epoch and some, about $1/e$ of them,
+# not at all.
+
+
+class RandomSampler(Sampler):
+    """All samples in a new random order each time; or, with replacement, `num_samples` draws."""
+
+    def __init__(
+        self, data_source, replacement: bool = False, num_samples: int | None = None,
+        generator: np.random.Generator | None = None,
+    ):
+        self.data_source, self.replacement = data_source, replacement
+        self.num_samples = len(data_source) if num_samples is None else num_samples
+        self.generator = generator
+        chance(generator)
+        if self.num_samples < 0 or (self.num_samples and not len(data_source)):
+            raise ValueError(f"{self.num_samples} samples cannot be drawn from {len(data_source)}")
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self):  # exercise
+        random, count = chance(self.generator), len(self.data_source)
+        if self.replacement:
+            yield from random.integers(count, size=self.num_samples).tolist()
+            return
+        for start in range(0, self.num_samples, count or 1):
+            yield from random.permutation(count)[: self.num_samples - start].tolist()
+
+
+def check_each_pass_has_another_order():
+    sampler = RandomSampler(range(100))
+    first, second = list(sampler), list(sampler)
+    assert first != second and sorted(first) == sorted(second) == list(range(100))
+
+
+# Two more are wanted now and then: some samples only, in random order; and samples with weights, if one class is rare
+# and one wants to see it more often.
+
+
+class SubsetRandomSampler(Sampler):
+    """The given numbers, in a new random order each time."""
+
+    def __init__(self, indices: Sequence[int], generator: np.random.Generator | None = None):
+        self.indices, self.generator = indices, generator
+        chance(generator)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self):
+        return (self.indices[i] for i in chance(self.generator).permutation(len(self.indices)).tolist())
+
+
+class WeightedRandomSampler(Sampler):
+    """`num_samples` draws, in which sample i comes with a probability proportional to weights[i]."""
+
+    def __init__(
+        self, weights: Sequence[float], num_samples: int, replacement: bool = True,
+        generator: np.random.Generator | None = None,
+    ):
+        self.weights, self.num_samples = np.asarray(weights, np.float64), num_samples
+        self.replacement, self.generator = replacement, generator
+        chance(generator)
+        if self.weights.ndim != 1 or not (self.weights >= 0).all() or not 0 < self.weights.sum() < math.inf:
+            raise ValueError(f"weights are numbers of 0 or more, one for each sample and not all 0, not {weights}")
+        if not replacement and num_samples > (possible := np.count_nonzero(self.weights)):
+            raise ValueError(f"{num_samples} samples cannot be drawn from {possible} without replacement")
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self):  # exercise
+        shares, count = self.weights / self.weights.sum(), len(self.weights)
+        yield from chance(self.generator).choice(count, self.num_samples, self.replacement, shares).tolist()
+
+
+# And numbers become groups. Ten samples in groups of four make 4, 4 and 2. The last one is short, and belongs to the
+# epoch like the others; only who asks for it (`drop_last`) gets rid of it, because batch normalization does not like a
+# batch of one.
+
+
+class BatchSampler(Sampler):
+    """The numbers of `sampler` in lists of `batch_size`. The last one may be shorter; with drop_last it is left out."""
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool = False):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise ValueError(f"batch_size is a whole number of at least 1, not {batch_size!r}")
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+
+    def __len__(self) -> int:
+        full, left = divmod(len(self.sampler), self.batch_size)  # type: ignore[arg-type]
+        return full + (left > 0 and not self.drop_last)
+
+    def __iter__(self):  # exercise
+        numbers = iter(self.sampler)
+        while group := list(islice(numbers, self.batch_size)):
+            if len(group) == self.batch_size or not self.drop_last:
+                yield group
+
+
+def check_the_last_batch():
+    assert list(BatchSampler(range(10), 4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert list(BatchSampler(range(10), 4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+# ## The loader
+#
+# Now the three answers are put together. The loader's arguments are PyTorch's; most of them only choose a sampler.
+#
+# A batch is a *task*: its number, the numbers of its samples, and a seed. `load` carries it out, and depends on nothing
+# else. In particular it does not touch the generator of chapter 01, from which, at the same time, the network's dropout
+# may be drawing. Each batch has a generator of its own, made of the seed of the epoch and the batch's number, so that
+# it does not matter who prepares it, or when.
+
+Task = tuple[int, list[int], int]
+
+
+def load(dataset, collate_fn: Callable | None, task: Task) -> Any:  # exercise
+    """The batch of a task (number, indices, seed): what `collate_fn` makes of the samples; without one, what the data
+    set says. An error gets a note with the number of the batch."""
+    number, indices, seed = task
+    try:
+        if collate_fn is not None:
+            return collate_fn([sample_of(dataset, index) for index in indices])
+        return batch_of(dataset, indices, np.random.default_rng([seed, number]))
+    except Exception as error:
+        error.add_note(f"This was batch {number} of the data loader, samples {str(list(indices[:8]))[1:-1]} ...")
+        raise
+
+
+# All chance of an epoch is drawn in the moment in which the epoch begins, in the thread that asks for it: first the
+# order, to its end, then the seed. From there on everything is determined. (A sampler that never ends is therefore of
+# no use here.)
+
+
+class DataLoader:
+    """Batches of a data set, in a new pass each time it is iterated.
+
+    dataset: a Dataset, or anything with `__getitem__` and `__len__`. batch_size: samples in a batch; the last one may
+    have fewer, or, with drop_last, is left out. shuffle: a new random order in each pass. sampler: the order, instead;
+    batch_sampler: the groups, instead of all these. collate_fn: a function from a list of samples to a batch.
+    generator: a NumPy generator of its own; without, everything follows from `manual_seed`.
+    num_workers: how many threads prepare batches ahead, prefetch_factor how many batches each; with a
+    multiprocessing_context ("spawn", "fork" or "forkserver") they are processes. timeout: seconds after which a batch
+    that has not arrived is a RuntimeError; 0 waits for ever. The batches are the same whatever the workers.
+
+    Raises ValueError and TypeError for arguments that cannot be meant."""
+
+    def __init__(
+        self, dataset, batch_size: int = 1, shuffle: bool = False, sampler: Iterable[int] | None = None,
+        batch_sampler: Iterable[list[int]] | None = None, num_workers: int = 0, collate_fn: Callable | None = None,
+        drop_last: bool = False, generator: np.random.Generator | None = None, prefetch_factor: int = 2,
+        timeout: float = 0, multiprocessing_context=None,
+    ):
+        _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last)
+        _refuse_impossible_workers(num_workers, prefetch_factor, timeout, multiprocessing_context)
+        if sampler is None:
+            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+        self.dataset, self.collate_fn, self.generator = dataset, collate_fn, generator
+        self.sampler, self.batch_sampler = sampler, batch_sampler or BatchSampler(sampler, batch_size, drop_last)
+        self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
+        self.timeout, self.multiprocessing_context = timeout, multiprocessing_context
+        chance(generator)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator:  # exercise
+        groups = [list(group) for group in self.batch_sampler]
+        seed = int(chance(self.generator).integers(2**63))
+        tasks = [(number, group, seed) for number, group in enumerate(groups)]
+        work = partial(load, self.dataset, self.collate_fn)
+        return self._prepared(work, tasks) if self.num_workers else map(work, tasks)
+
+    def _prepared(self, work, tasks):
+        ahead, timeout = self.num_workers * self.prefetch_factor, self.timeout or None
+        if self.multiprocessing_context is None:
+            workers = worker_threads(self.num_workers, work)
+        else:
+            workers = worker_processes(self.num_workers, work, self.multiprocessing_context)
+        with workers as submit:
+            yield from in_order(submit, tasks, ahead, timeout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the generators stand that belong to this loader or its samplers; `fit` saves it with the rest."""
+        return {"generators": [own.bit_generator.state for own in self._generators()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the generators where they stood when `state_dict` was called."""
+        for own, saved in zip(self._generators(), state["generators"], strict=True):
+            own.bit_generator.state = saved
+
+    def _generators(self) -> list[np.random.Generator]:
+        holders = (self, self.sampler, self.batch_sampler, getattr(self.batch_sampler, "sampler", None))
+        found = [getattr(holder, "generator", None) for holder in holders]
+        return list({id(own): own for own in found if own is not None}.values())
+
+
+def _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last) -> None:
+    if sampler is not None and shuffle:
+        raise ValueError("a sampler says the order, and so does shuffle: give one of them")
+    if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+        raise ValueError("batch_sampler makes the groups: leave out batch_size, shuffle, sampler and drop_last")
+
+
+def _refuse_impossible_workers(num_workers, prefetch_factor, timeout, context) -> None:
+    if num_workers < 0 or prefetch_factor < 1 or timeout < 0:
+        raise ValueError(
+            f"num_workers and timeout are 0 or more and prefetch_factor at least 1; they are {num_workers}, {timeout} "
+            f"and {prefetch_factor}"
+        )
+    if context is not None and not num_workers:
+        raise ValueError(f"multiprocessing_context={context!r} needs num_workers of at least 1")
+
+
+# Each pass sees everything once, in another order, and keeps the pairs together.
+
+
+def check_the_loader():
+    x = Tensor(np.arange(10.0))
+    data = DataLoader(TensorDataset(x, x * 2), batch_size=4, shuffle=True)
+    first, second = ([(a.tolist(), b.tolist()) for a, b in data] for _ in range(2))
+    assert first != second and [len(a) for a, _ in first] == [4, 4, 2] and len(data) == 3
+    assert sorted(v for a, _ in first for v in a) == x.tolist() and all([2 * v for v in a] == b for a, b in first)
+
+
+# The two methods at the end are for `fit` of chapter 08. It interrupts and resumes a training in the middle of an epoch
+# by setting the generator of chapter 01 back to where the epoch began. A loader with a generator of its own has to help
+# with that, and offers its state under the names that `fit` looks for.
+
+# ## Ahead of time
+#
+# While the network computes, the next batch could be prepared. A pool of threads takes calls and returns for each of
+# them a *future*, an object that will hold the result. All that is left to us is to have always a few calls under way,
+# and to hand the results out in the order of the tasks, whichever is ready first.
+
+
+def in_order(  # exercise
+    submit: Callable[[Task], Future], tasks: Iterable[Task], ahead: int, timeout: float | None = None
+) -> Iterator[Any]:
+    """The results of the tasks, in their order; at most `ahead` tasks are under way. `submit(task)` returns a Future.
+    Raises Late if a result has not come after `timeout` seconds."""
+    waiting = iter(tasks)
+    under_way = deque(submit(task) for task in islice(waiting, ahead))
+    while under_way:
+        result = under_way.popleft()
+        if not wait_for([result], timeout).done:
+            raise Late(f"a batch was not ready after {timeout} seconds; is the data set slow, or does it hang?")
+        batch = result.result()
+        under_way.extend(submit(task) for task in islice(waiting, 1))
+        yield batch
+
+
+class Late(RuntimeError):
+    """A batch has not come in time."""
+
+
+# The threads end with the pass, however it ends: after the last batch, with an error, when the loop that consumes the
+# batches is left by `break` or by Ctrl-C. Calls that nobody waits for any more are cancelled. Only who is late cannot
+# be waited for.
+
+
+@contextmanager
+def worker_threads(count: int, work: Callable[[Task], Any]) -> Iterator[Callable[[Task], Future]]:
+    """A function that has `work(task)` called in one of `count` threads and returns a Future."""
+    pool, late = ThreadPoolExecutor(count, thread_name_prefix="tt_data worker"), False
+    try:
+        yield lambda task: pool.submit(work, task)
+    except Late:
+        late = True
+        raise
+    finally:
+        pool.shutdown(wait=not late, cancel_futures=True)
+
+
+# An error in a thread is kept in the future and raised where the batch is asked for, with its traceback and its notes.
+# So an error of a worker looks like an error of one's own.
+#
+# Threads are enough as long as the work is done by NumPy, which lets other threads run meanwhile, or by the disk or the
+# network, which are waited for. A data set that works in Python itself is better off with processes. They are told in
+# the appendix `workers`, with what it takes to be rid of them again. Nothing changes for the loader.
+
+# ## Images
+#
+# Numbers of 32 bits take four times the space of the bytes that a photograph is made of. CIFAR-10 as `float32` takes
+# 614 MB, as bytes 154. So a data set of images holds bytes, and makes numbers of a batch when it is asked for one. That
+# is also the moment to change them: a *transform* takes images and chance, and gives images.
+
+
+class Images(Dataset):
+    """Images of bytes (N, C, H, W) with class numbers (N,). A batch is what `transform(images, random)` makes of them,
+    and int64 labels; without a transform, numbers from 0 to 1. `classes` names the classes."""
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str] = (), transform: Callable | None = None
+    ):
+        if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"images are bytes (N, C, H, W) with labels (N,), not {images.dtype} {images.shape} with {labels.shape}"
+            )
+        self.images, self.labels = images, labels.astype(np.int64)
+        self.classes, self.transform = tuple(classes), transform or ToFloat()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index):
+        images, labels = self.batch([index], generator())
+        return images[0], labels.item()
+
+    def batch(self, indices, random=None):
+        rows = np.asarray(indices)
+        images = self.transform(self.images[rows], chance(random))
+        return from_numpy(np.asarray(images)), from_numpy(self.labels[rows])
+
+
+# ## Transforms
+#
+# A transform sees a whole batch. That is unusual: PyTorch's work on one image, and are called once for each. In Python
+# a call costs more than moving 3,000 bytes, so for us the batch is the unit. What must not get lost is that *each image
+# has its own luck*; a batch in which all images are moved by the same two pixels teaches less.
+
+
+class Transform:
+    """A change of images (N, C, H, W): `transform(images, random)`. Derive from it, and write `apply`, for arrays."""
+
+    def __call__(self, images, random: np.random.Generator | None = None):
+        """The changed images: a tensor of a tensor, an array of an array. Chance comes from `random`, or from the
+        generator of chapter 01."""
+        array = images.numpy() if isinstance(images, Tensor) else images
+        if np.ndim(array) != 4:
+            raise ValueError(f"a transform wants images of shape (N, C, H, W), not {np.shape(array)}")
+        changed = self.apply(array, chance(random))
+        return from_numpy(changed) if isinstance(images, Tensor) else changed
+
+    def apply(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The changed images."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method apply(self, images, random)")
+
+
+class Compose(Transform):
+    """Several transforms, one after the other."""
+
+    def __init__(self, transforms: Iterable[Callable]):
+        self.transforms = list(transforms)
+
+    def apply(self, images, random):
+        for transform in self.transforms:
+            images = transform(images, random)
+        return images
+
+
+# A network learns best from numbers around 0 with a spread around 1 (chapter 04 said why). So from each channel its
+# mean over all training images is subtracted, and the rest divided by the standard deviation. Mean and deviation are
+# those of numbers from 0 to 1, as everybody quotes them. Put together with the division by 255, that is one factor and
+# one summand for each channel:
+#
+# $$ \frac{x / 255 - \mu}{\sigma} = x \cdot \frac{1}{255\,\sigma} - \frac{\mu}{\sigma} . $$
+#
+# So the bytes are read once and the numbers written once, and once more in place for the summand.
+
+
+class Normalize(Transform):
+    """(x - mean) / std for each channel, in float32. Bytes are taken as numbers from 0 to 1: 255 is 1."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean, self.std = (np.asarray(values, np.float64)[:, None, None] for values in (mean, std))
+        if not (self.std > 0).all() or self.mean.shape != self.std.shape:
+            raise ValueError(f"a mean and a std above 0 for each channel are wanted, not {mean} and {std}")
+
+    def apply(self, images, random):  # exercise
+        if len(self.mean) not in (1, images.shape[1]):
+            raise ValueError(f"{len(self.mean)} means and stds do not fit {images.shape[1]} channels")
+        unit = 255 if images.dtype == np.uint8 else 1
+        numbers = np.multiply(images, (1 / (unit * self.std)).astype(np.float32), dtype=np.float32)
+        numbers -= (self.mean / self.std).astype(np.float32)
+        return numbers
+
+
+class ToFloat(Normalize):
+    """Bytes as numbers from 0 to 1, in float32."""
+
+    def __init__(self):
+        super().__init__([0.0], [1.0])
+
+
+def check_normalize():
+    images = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1)
+    assert np.allclose(Normalize([0.5], [0.25])(images).ravel(), [-2, -1.2, 2])
+    assert ToFloat()(images).dtype == np.float32
+
+
+# Cropping is the interesting one. Each image is set into a frame of zeros, and from the frame a window is cut, at a
+# place of its own. In a loop over the images that is easy. Without a loop it looks hard, until one remembers the
+# `windows` of chapter 09: `sliding_window_view` shows all windows of all images at once, 81 of them if the frame is 4
+# wide, without moving a byte. Of these we pick one for each image, by index arrays. Only what is picked is copied.
+
+
+class RandomCrop(Transform):
+    """A window of `size` (a number, or height and width) from each image, at random, after `padding` pixels of `fill`
+    were added on each side."""
+
+    def __init__(self, size: int | tuple[int, int], padding: int = 0, fill: float = 0):
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.padding, self.fill = padding, fill
+
+    def apply(self, images, random):  # exercise
+        framed = padded(images, self.padding, self.fill)
+        refuse_too_small(framed, self.size)
+        free = np.subtract(framed.shape[2:], self.size)
+        top, left = (random.integers(room + 1, size=len(images)) for room in free)
+        windows = sliding_window_view(framed, self.size, axis=(2, 3))
+        return windows[np.arange(len(images)), :, top, left]
+
+
+def padded(images: np.ndarray, padding: int, fill: float = 0) -> np.ndarray:
+    """Images with a frame of `padding` pixels around them."""
+    if not padding:
+        return images
+    count, channels, height, width = images.shape
+    framed = np.full((count, channels, height + 2 * padding, width + 2 * padding), fill, images.dtype)
+    framed[:, :, padding:-padding, padding:-padding] = images
+    return framed
+
+
+def refuse_too_small(images: np.ndarray, size: tuple[int, ...]) -> None:
+    """ValueError if a window of `size` does not fit into the images."""
+    if images.shape[2] < size[0] or images.shape[3] < size[1]:
+        raise ValueError(f"a window of {size} does not fit into images of {images.shape[2:]}; add padding")
+
+
+# A mirrored cat is a cat. (A mirrored 3 is not a 3: what may be done to images depends on what they show.)
+
+
+class RandomHorizontalFlip(Transform):
+    """Each image is mirrored with probability p: left becomes right."""
+
+    def __init__(self, p: float = 0.5):
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is a probability, from 0 to 1, not {p}")
+        self.p = p
+
+    def apply(self, images, random):  # exercise
+        flipped, chosen = images.copy(), random.random(len(images)) < self.p
+        flipped[chosen] = images[chosen, :, :, ::-1]
+        return flipped
+
+
+# Below, the pictures show what the network sees; `grid` lays images out side by side.
+
+
+def grid(images, columns: int = 8, gap: int = 1) -> np.ndarray:  # exercise
+    """Images (N, C, H, W), bytes or numbers from 0 to 1, as one image (rows, columns, C), or (rows, columns) for one
+    channel, as matplotlib wants it; white in between."""
+    array = np.asarray(images)
+    count, channels, height, width = array.shape
+    rows, white = -(-count // columns), 255 if array.dtype == np.uint8 else 1
+    sheet = np.full((rows * columns, channels, height + gap, width + gap), white, array.dtype)
+    sheet[:count, :, :height, :width] = array
+    sheet = sheet.reshape(rows, columns, channels, height + gap, width + gap).transpose(0, 3, 1, 4, 2)
+    whole = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
+    whole = whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
+    return whole[:, :, 0] if channels == 1 else whole
+
+
+__all__ = [
+    "BatchSampler", "Compose", "ConcatDataset", "DataLoader", "Dataset", "Images", "Late", "Normalize", "RandomCrop",
+    "RandomHorizontalFlip", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
+    "TensorDataset", "ToFloat", "Transform", "WeightedRandomSampler", "at_leaves", "batch_of", "chance", "collate",
+    "grid", "in_order", "load", "noise", "one_by_one", "padded", "random_split", "sample_of", "stacked",
+]

@@ -1,0 +1,158 @@
+# # Downloads
+#
+# An appendix of chapter 10: where data are looked for, and how they get there.
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+# ## Where to look
+#
+# A folder that is given is looked into, and nowhere else. Without one it is the folder that the environment variable
+# `TT_DATA` names, and then the cache, which every system wants in another place. In each of them the files may lie
+# directly, or in a folder named after the data set.
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be downloaded again."""
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "tinytorch"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinytorch"
+
+
+def places(name: str, root: str | os.PathLike | None = None) -> list[Path]:
+    """The folders in which a data set is looked for, in this order."""
+    given = root or os.environ.get("TT_DATA")
+    near = [Path(given) / name, Path(given)] if given else []
+    return near if root else [*near, cache_folder() / name]
+
+
+# A data set can have several forms, an archive or its folder, and each form consists of one or more files. The first
+# place that has all of a form is the one.
+
+
+def find(name: str, forms: Sequence[Sequence[str]], root: str | os.PathLike | None = None) -> list[Path] | None:
+    """The paths of the first form of a data set of which everything is there; None if there is no such place."""
+    for folder in places(name, root):
+        for form in forms:
+            if all((folder / file).exists() for file in form):
+                return [folder / file for file in form]
+    return None
+
+
+# ## What to fetch
+#
+# A file that can be downloaded has a name, a checksum, and several addresses, since no server stays for ever.
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on the web: its name, its SHA-256, and folders on servers that have it."""
+
+    name: str
+    sha256: str
+    mirrors: tuple[str, ...]
+
+
+def obtain(
+    name: str, forms: Sequence[Sequence[str]], files: Sequence[Remote], root: str | os.PathLike | None, download: bool
+) -> list[Path]:
+    """The paths of a form of a data set; if there is none and it may be downloaded, `files` are, into the cache. A
+    folder that was given is never written to. Raises FileNotFoundError that says what to do."""
+    if found := find(name, forms, root):
+        return found
+    if root or not download:
+        looked = ", ".join(map(str, places(name, root)))
+        wanted = " or ".join(" and ".join(form) for form in forms)
+        remedy = "leave root out and give download=True" if root else "give download=True, or its folder as root"
+        raise FileNotFoundError(f"no {wanted} in {looked}; {remedy}")
+    return [fetch(file, cache_folder() / name) for file in files]
+
+
+# ## How to fetch
+#
+# A download of 170 MB will be interrupted now and then. What has arrived is kept in a file whose name ends in `.part`,
+# and the next attempt asks the server for the rest only (a *range*). Not every server knows how; one that sends the
+# whole again answers 200 instead of 206, and then we begin again as well.
+#
+# Whatever comes, from wherever, has to have the right checksum. Only then does it get its name, in one step, so that
+# there is never half a file under a whole name.
+
+
+def fetch(file: Remote, folder: Path) -> Path:
+    """Download a file into a folder, unless it is there; goes on with an interrupted download, and tries one mirror
+    after the other. Raises OSError with what went wrong at each of them."""
+    target, part = folder / file.name, folder / f"{file.name}.part"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for mirror in file.mirrors:
+        url = f"{mirror}/{file.name}"
+        try:
+            _continue(url, part)
+            _require_checksum(part, file.sha256)
+        except (HTTPException, OSError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise OSError(error.errno, f"{error.strerror}: cannot write the download of {url} to", part) from error
+            failures.append(f"{url}: {error}")
+        else:
+            os.replace(part, target)
+            return target
+    kept = f"; {part.stat().st_size:,} bytes are kept, and the next attempt goes on from there" if part.exists() else ""
+    raise OSError(f"{file.name} could not be downloaded{kept}. " + "; ".join(failures))
+
+
+def _continue(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            resumed = response.status == 206
+            _write(response, part, have if resumed else 0)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != 416:  # "range not satisfiable": there is no more, so the checksum has to decide
+            raise
+
+
+BLOCK = 1 << 18
+
+
+def _write(response, part: Path, have: int) -> None:
+    from tqdm import tqdm
+
+    length = response.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    with (
+        open(part, "ab" if have else "wb") as out,
+        tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        while block := response.read(BLOCK):
+            out.write(block)
+            bar.update(len(block))
+        out.flush()
+        os.fsync(out.fileno())
+    if total is not None and (size := part.stat().st_size) < total:
+        raise OSError(f"the connection ended after {size:,} of {total:,} bytes")
+
+
+def _require_checksum(part: Path, sha256: str) -> None:
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        size = part.stat().st_size
+        part.unlink()
+        raise OSError(f"expected a file with SHA-256 {sha256[:16]}..., found {found[:16]}... ({size:,} bytes)")
+
+
+__all__ = ["Remote", "cache_folder", "fetch", "find", "obtain", "places"]
