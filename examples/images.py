@@ -116,8 +116,8 @@ def interruptible(program: Callable[[], int], options: argparse.Namespace, scrip
     except KeyboardInterrupt:
         again = [sys.executable, script, *_without_json(arguments), *([] if options.resume else ["--resume"])]
         command = subprocess.list2cmdline(again) if sys.platform == "win32" else shlex.join(again)
-        print(f"\nInterrupted. The last checkpoint is in {options.out}. To go on, add --resume to the command:")
-        print(command, flush=True)
+        print(f"\nInterrupted. The last checkpoint is in {options.out}.")
+        print(f"To go on, give the same command with --resume:\n{command}", flush=True)
         return 130
 
 
@@ -135,6 +135,11 @@ def _without_json(arguments: list[str]) -> list[str]:
 # 2018); in so few epochs nothing else gets as far.
 
 SAVE_EVERY = 100
+
+
+def parameter_count(model: Module) -> int:
+    """How many numbers a model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def train(
@@ -298,12 +303,24 @@ def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int) -> np.nda
 def draw_mistakes(
     images: np.ndarray, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], file: Path
 ) -> None:
-    """Forty mistakes at most, with what each is and what it was called: 1000 x 800 dots. `images` are (N, H, W) or
-    (N, H, W, 3) with values from 0 to 1."""
+    """Forty mistakes at most, with what each is and what it was called: 1000 x 800 dots."""
     figure, axes = _figure(5, 8, 10, 8)
     for axis in axes.flat:
         axis.axis("off")
     for axis, row in zip(axes.flat, surest_mistakes(logits, labels, axes.size)):
-        axis.imshow(images[row], cmap="gray_r", vmin=0, vmax=1)
+        image = images[row].transpose(1, 2, 0)
+        axis.imshow(image, cmap="gray_r", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
         axis.set_title(f"{classes[labels[row]]},\ncalled {classes[logits[row].argmax()]}", fontsize=8)
     figure.savefig(file)
+
+
+def draw(
+    histories: Mapping[str, History], images: np.ndarray, logits: np.ndarray, labels: np.ndarray,
+    classes: Sequence[str], folder: Path,
+) -> None:
+    """Draw curves, confusion and mistakes, if matplotlib is there. `images` are (N, C, H, W), bytes or numbers from 0
+    to 1."""
+    if can_draw():
+        draw_curves(histories, folder / "curves.png")
+        draw_confusion(confusion_table(logits, labels), classes, folder / "confusion.png")
+        draw_mistakes(images, logits, labels, classes, folder / "mistakes.png")

@@ -30,14 +30,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its pa
 from images import (
     announce,
     budget,
-    can_draw,
     confusion_table,
-    draw_confusion,
-    draw_curves,
-    draw_mistakes,
+    draw,
     examine,
     image_parser,
     interruptible,
+    parameter_count,
     prepare,
     print_mixed_up,
     share_right,
@@ -85,11 +83,6 @@ into a folder and name that with --data, or set TT_DATA to it.
 #
 # LeNet has 61,706 numbers to learn. The other network gets hardly more, and not fewer, in one hidden layer. Both learn
 # by the same recipe. The comparison is about what a network is made of, not about its size.
-
-
-def parameter_count(model: Module) -> int:
-    """How many numbers a model learns."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def dense_network(parameters: int, pixels: int, classes: int = 10) -> Sequential:
@@ -160,17 +153,6 @@ def results(right: dict[str, list[float]], histories: dict[str, History], unseen
 # ## All of it
 
 
-def draw(model: Module, histories: dict[str, History], unseen: Images, folder: Path) -> None:
-    """Print what LeNet mixes up and, if that is possible, draw curves, confusion and mistakes."""
-    logits, labels = examine(model, Batches(*unseen, 1000))
-    table = confusion_table(logits, labels)
-    print_mixed_up(table, CLASSES)
-    if can_draw():
-        draw_curves(histories, folder / "curves.png")
-        draw_confusion(table, CLASSES, folder / "confusion.png")
-        draw_mistakes(unseen[0].numpy()[:, 0], logits, labels, CLASSES, folder / "mistakes.png")
-
-
 def program(name: str, training: Images, unseen: Images, options: argparse.Namespace) -> int:
     """Train both networks, compare them, and report; the exit status."""
     side = training[0].shape[3]
@@ -181,7 +163,9 @@ def program(name: str, training: Images, unseen: Images, options: argparse.Names
     models, histories = {"LeNet": lenet, "MLP": dense}, {"LeNet": lenet_history, "MLP": dense_history}
     right = {title: right_when_moved(model, *unseen) for title, model in models.items()}
     print_moved(right)
-    draw(lenet, histories, unseen, options.out)
+    logits, labels = examine(lenet, Batches(*unseen, 1000))
+    print_mixed_up(confusion_table(logits, labels), CLASSES)
+    draw(histories, unseen[0].numpy(), logits, labels, CLASSES, options.out)
     rows = budget("MNIST", name, len(training[0]), ALL_IMAGES, options.epochs, EPOCHS["MNIST"])
     return report([*rows, *results(right, histories, len(unseen[0]))], __file__, options.json)
 
