@@ -210,7 +210,7 @@ def check_by_taps():
     assert np.allclose(by_taps(x, weight), seven_loops(x, weight))
 
 
-# Look at the second line of it. For the product the channels have to stand last, `(N, H, W, C)`, so that the numbers
+# Look at the line that makes `images`. For the product the channels have to stand last, `(N, H, W, C)`, so that the numbers
 # which belong to one pixel lie side by side in memory. PyTorch's order, `(N, C, H, W)`, is the one that we show to the
 # outside, because everybody writes it so. But a shape and the order in memory are two things (chapter 02: strides). So
 # all that follows computes with channels last, and hands out the transposed view; elementwise operations keep the order
