@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tt_autograd import load_checkpoint
+from tt_data import Images
 from tt_tensor import from_numpy
 
 ROOT = Path(__file__).parents[1]
@@ -402,6 +403,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(program, tmp_path
     assert command[-1] == "--resume" and "--json" not in command and Path(command[1]) == EXAMPLES / script
     assert load_checkpoint(tmp_path / "cut" / f"{name}.safetensors")["steps"] == 6
     assert program(script, "cut", "--resume") == 1
+    not_begun = len(IMAGES[script]) - IMAGES[script].index(name) - 1
+    assert capsys.readouterr().out.count("epoch  1 of 2") == not_begun, "what was learned is not learned again"
     assert all(the_same(tmp_path / "whole", tmp_path / "cut", each) for each in IMAGES[script])
     assert program(script, "cut", "--resume") == 1, "a finished training can be examined again"
 
@@ -544,6 +547,56 @@ def test_lenet_has_to_beat_the_dense_network_where_digits_are_moved(examples, le
 
     rows = results({"LeNet": lenet, "MLP": dense}, {"LeNet": {"seconds": [1.0, 2.0]}, "MLP": {}}, 10_000)
     assert [row.passed for row in rows] == reached and [row.seconds for row in rows[:2]] == [3.0, 0]
+
+
+def test_only_what_is_learned_from_is_changed_and_no_digit_is_mirrored(examples):
+    from alexnet_2012.train_cnn import set_transforms
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), np.uint8)
+    training, unseen = (Images(pixels, np.arange(40) % 10) for _ in range(2))
+    set_transforms("CIFAR-10", training, unseen)
+    rows = list(range(40))
+    (once, labels), (again, _) = training.batch(rows), training.batch(rows)
+    assert once.shape == (40, 3, 32, 32) and labels.tolist() == training.labels.tolist()
+    assert not np.array_equal(once.numpy(), again.numpy())
+    plain = unseen.batch(rows)[0].numpy()
+    assert np.array_equal(plain, unseen.batch(rows)[0].numpy()) and abs(plain.mean()) < 0.3 < plain.std() < 1.5
+    assert [type(change).__name__ for change in training.transform.transforms].count("RandomHorizontalFlip") == 1
+    set_transforms("8 x 8 digits", training, unseen)
+    assert "RandomHorizontalFlip" not in [type(change).__name__ for change in training.transform.transforms]
+
+
+def test_photographs_that_are_not_exact_are_left_out_of_a_second_number(examples, tmp_path):
+    from alexnet_2012.train_cnn import inexact_rows, results
+
+    logits, labels = np.eye(10)[[0, 1, 2, 3]], np.array([0, 1, 2, 9])
+    assert [row.measured for row in results(logits, labels, [], 2.0)] == ["75.00%"]
+    rows = results(logits, labels, [1, 2], 2.0)
+    assert [(row.what, row.measured, row.passed) for row in rows] == [
+        ("4 unseen", "75.00%", True), ("2 exact of them", "50.00%", False),
+    ]
+    assert inexact_rows(tmp_path) == []
+    (tmp_path / "test_rows_from_jpeg.txt").write_text("3\n17\n", encoding="utf-8")
+    assert inexact_rows(tmp_path) == [3, 17]
+
+
+def test_the_network_has_the_same_form_for_digits(examples):
+    from alexnet_2012.train_cnn import network
+    from images import parameter_count
+
+    assert parameter_count(network(3, 32)) == 591_466 and parameter_count(network(1, 8)) == 99_370
+    x = from_numpy(np.zeros((2, 1, 8, 8), np.float32))
+    assert network(1, 8)(x).shape == (2, 10)
+
+
+@pytest.mark.skipif(DATA is None or not (DATA / "cifar10").is_dir(), reason="CIFAR-10 is not here")
+def test_some_photographs_are_no_milestone_either(tmp_path):
+    small = ["--limit", "64", "--epochs", "1", "--json", "results.json"]
+    done = run(CNN, "--data", str(DATA), *small, cwd=tmp_path)
+    assert done.returncode == 1 and "is not here" not in done.stdout, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
+    assert (rows[0]["measured"], rows[0]["reached"]) == ("64 images", False)
+    assert " called " in done.stdout and (tmp_path / "runs" / "alexnet_2012" / "mistakes.png").is_file()
 
 
 @pytest.mark.slow
