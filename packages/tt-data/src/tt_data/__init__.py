@@ -8,6 +8,8 @@ from tt_data.downloads import *
 from tt_data.downloads import __all__ as _downloads
 from tt_data.formats import *
 from tt_data.formats import __all__ as _formats
+from tt_data.more_data import *
+from tt_data.more_data import __all__ as _more_data
 
 # The contract: what other packages may use.
-__all__ = [*_dataloader, *_datasets, *_downloads, *_formats]
+__all__ = [*_dataloader, *_datasets, *_downloads, *_formats, *_more_data]

@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,16 +23,19 @@ from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tt_autograd import digits, fit
+from tt_autograd import Callback, fit
 from tt_data.workers import worker_processes
-from tt_optim import SGD, Adam
+from tt_optim import Adam
 from tt_spatial import LeNet
-from tt_tensor import Tensor, cross_entropy, from_numpy, generator, manual_seed, measure
+from tt_tensor import (
+    Dropout, Module, Sequential, Tensor, cross_entropy, from_numpy, generator, manual_seed, measure,
+)
 
 
 def one_by_one(images: np.ndarray, labels: np.ndarray) -> None:
@@ -120,12 +125,9 @@ class Dataset:
     def __getitem__(self, index: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} needs a method __getitem__(self, index), for one sample")
 
-    def batch(self, indices: Sequence[int], random: np.random.Generator | None = None) -> Any:
-        """The samples at `indices` as one batch. Whatever is left to chance is drawn from `random`."""
+    def batch(self, indices: Sequence[int]) -> Any:
+        """The samples at `indices` as one batch."""
         return collate([sample_of(self, index) for index in indices])
-
-    def __add__(self, other: Dataset) -> ConcatDataset:
-        return ConcatDataset([self, other])
 
 
 # When sample 31,407 of 50,000 turns out to be broken, the error should tell its number. Python lets us add a note to an
@@ -209,7 +211,7 @@ class TensorDataset(Dataset):
     def __getitem__(self, index):
         return tuple(tensor[index] for tensor in self.tensors)
 
-    def batch(self, indices, random=None):  # exercise
+    def batch(self, indices):  # exercise
         rows = np.asarray(indices)
         return tuple(from_numpy(tensor.numpy()[rows]) for tensor in self.tensors)
 
@@ -228,11 +230,9 @@ def check_a_batch_is_its_samples():
 # `__getitem__` and `__len__` will do as the whole, a list for instance; `batch_of` knows both kinds.
 
 
-def batch_of(dataset, indices: Sequence[int], random: np.random.Generator | None = None) -> Any:
-    """dataset.batch(indices, random); of a list, or whatever else has no `batch`, the collated samples."""
-    if isinstance(dataset, Dataset):
-        return dataset.batch(indices, random)
-    return Dataset.batch(dataset, indices)
+def batch_of(dataset, indices: Sequence[int]) -> Any:
+    """dataset.batch(indices); of a list, or of whatever else is no Dataset, the collated samples."""
+    return dataset.batch(indices) if isinstance(dataset, Dataset) else Dataset.batch(dataset, indices)
 
 
 class Subset(Dataset):
@@ -247,8 +247,8 @@ class Subset(Dataset):
     def __getitem__(self, index):
         return self.dataset[self.indices[index]]
 
-    def batch(self, indices, random=None):
-        return batch_of(self.dataset, [self.indices[index] for index in indices], random)
+    def batch(self, indices):
+        return batch_of(self.dataset, [self.indices[index] for index in indices])
 
 
 # Parts that do not overlap are what validation needs. The lengths may be counts, or shares that add up to 1; then what
@@ -273,14 +273,18 @@ def random_split(  # exercise
 
 
 # Where chance comes in, one may give a generator of NumPy; else it is the one generator of chapter 01, so that one seed
-# fixes everything.
+# fixes everything. There is one exception, and `chance` knows it: while a batch is being prepared, the batch has a
+# generator of its own. Why, we shall see when several batches are prepared at the same time.
+
+_own = threading.local()
 
 
-def chance(own: np.random.Generator | None) -> np.random.Generator:
-    """`own`, or the generator of chapter 01. Raises TypeError for anything else."""
-    if own is not None and not isinstance(own, np.random.Generator):
-        raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {own!r}")
-    return generator() if own is None else own
+def chance(given: np.random.Generator | None = None) -> np.random.Generator:
+    """The generator to draw from: `given`, or that of the batch which is being prepared, or that of chapter 01. Raises
+    TypeError for anything that is no generator."""
+    if given is not None and not isinstance(given, np.random.Generator):
+        raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {given!r}")
+    return given or getattr(_own, "generator", None) or generator()
 
 
 def check_random_split():
@@ -289,52 +293,7 @@ def check_random_split():
     assert sorted(part[i] for part in parts for i in range(len(part))) == list(range(10))
 
 
-# The opposite is to lay data sets end to end. Sample $i$ belongs to the first of them whose end lies beyond $i$, and
-# `searchsorted` finds it for many $i$ at once. Each data set then makes a batch of what it has to contribute; these are
-# joined, and brought into the order that was asked for.
-
-
-class ConcatDataset(Dataset):
-    """Several data sets, one after the other."""
-
-    def __init__(self, datasets: Iterable):
-        self.datasets = list(datasets)
-        self.ends = np.cumsum([len(dataset) for dataset in self.datasets])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, index):
-        which, row = self._places([index])
-        return self.datasets[which[0]][int(row[0])]
-
-    def _places(self, indices):
-        found = np.asarray(indices)
-        found = np.where(found < 0, found + len(self), found)
-        if ((found < 0) | (found >= len(self))).any():
-            raise IndexError(f"there are {len(self)} samples; {list(indices)} has a number outside of them")
-        which = np.searchsorted(self.ends, found, side="right")
-        return which, found - np.append(0, self.ends)[which]
-
-    def batch(self, indices, random=None):
-        which, rows = self._places(indices)
-        used = np.unique(which)
-        parts = [batch_of(self.datasets[k], rows[which == k].tolist(), random) for k in used]
-        back = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in used]))
-        return at_leaves(partial(_joined, back), parts)
-
-
-def _joined(order, leaves):
-    if isinstance(leaves[0], list):
-        together = [item for leaf in leaves for item in leaf]
-        return [together[i] for i in order]
-    return from_numpy(np.concatenate([np.asarray(leaf) for leaf in leaves])[order])
-
-
-def check_concat():
-    both = TensorDataset(Tensor([0.0, 1.0])) + TensorDataset(Tensor([2.0, 3.0, 4.0]))
-    assert len(both) == 5 and both.batch([4, 0, 2, 1])[0].tolist() == [4, 0, 2, 1] and both[-1][0].item() == 4
-
+# The opposite, several data sets laid end to end, is `ConcatDataset`, in the appendix `more_data`.
 
 # ## Orders
 #
@@ -401,47 +360,9 @@ def check_each_pass_has_another_order():
     assert first != second and sorted(first) == sorted(second) == list(range(100))
 
 
-# Two more are wanted now and then: some samples only, in random order; and samples with weights, if one class is rare
-# and one wants to see it more often.
-
-
-class SubsetRandomSampler(Sampler):
-    """The given numbers, in a new random order each time."""
-
-    def __init__(self, indices: Sequence[int], generator: np.random.Generator | None = None):
-        self.indices, self.generator = indices, generator
-        chance(generator)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self):
-        return (self.indices[i] for i in chance(self.generator).permutation(len(self.indices)).tolist())
-
-
-class WeightedRandomSampler(Sampler):
-    """`num_samples` draws, in which sample i comes with a probability proportional to weights[i]."""
-
-    def __init__(
-        self, weights: Sequence[float], num_samples: int, replacement: bool = True,
-        generator: np.random.Generator | None = None,
-    ):
-        self.weights, self.num_samples = np.asarray(weights, np.float64), num_samples
-        self.replacement, self.generator = replacement, generator
-        chance(generator)
-        if self.weights.ndim != 1 or not (self.weights >= 0).all() or not 0 < self.weights.sum() < math.inf:
-            raise ValueError(f"weights are numbers of 0 or more, one for each sample and not all 0, not {weights}")
-        if not replacement and num_samples > (possible := np.count_nonzero(self.weights)):
-            raise ValueError(f"{num_samples} samples cannot be drawn from {possible} without replacement")
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def __iter__(self):  # exercise
-        shares, count = self.weights / self.weights.sum(), len(self.weights)
-        yield from chance(self.generator).choice(count, self.num_samples, self.replacement, shares).tolist()
-
-
+# Two more are wanted now and then: some samples only, in random order, and samples with weights, if one class is rare
+# and one wants to see it more often. `SubsetRandomSampler` and `WeightedRandomSampler` are in the appendix.
+#
 # And numbers become groups. Ten samples in groups of four make 4, 4 and 2. The last one is short, and belongs to the
 # epoch like the others; only who asks for it (`drop_last`) gets rid of it, because batch normalization does not like a
 # batch of one.
@@ -473,46 +394,70 @@ def check_the_last_batch():
 
 # ## The loader
 #
-# Now the three answers are put together. The loader's arguments are PyTorch's; most of them only choose a sampler.
-#
 # A batch is a *task*: its number, the numbers of its samples, and a seed. `load` carries it out, and depends on nothing
-# else. In particular it does not touch the generator of chapter 01, from which, at the same time, the network's dropout
-# may be drawing. Each batch has a generator of its own, made of the seed of the epoch and the batch's number, so that
-# it does not matter who prepares it, or when.
+# else. In particular it stays away from the generator of chapter 01, from which, at the same time, the network's
+# dropout may be drawing. The batch gets a generator of its own, made of the seed of the epoch and the batch's number.
+# So it does not matter who prepares it, or when.
 
 Task = tuple[int, list[int], int]
 
 
-def load(dataset, collate_fn: Callable | None, task: Task) -> Any:  # exercise
+def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
     """The batch of a task (number, indices, seed): what `collate_fn` makes of the samples; without one, what the data
     set says. An error gets a note with the number of the batch."""
     number, indices, seed = task
+    _own.generator = np.random.default_rng([seed, number])
     try:
-        if collate_fn is not None:
-            return collate_fn([sample_of(dataset, index) for index in indices])
-        return batch_of(dataset, indices, np.random.default_rng([seed, number]))
+        if collate_fn is None:
+            return batch_of(dataset, indices)
+        return collate_fn([sample_of(dataset, index) for index in indices])
     except Exception as error:
-        error.add_note(f"This was batch {number} of the data loader, samples {str(list(indices[:8]))[1:-1]} ...")
+        error.add_note(f"This was batch {number} of the data loader, with the samples {indices[:8]}...")
         raise
+    finally:
+        _own.generator = None
 
 
+# `fit` of chapter 08 interrupts and resumes a training in the middle of an epoch by setting the generator of chapter 01
+# back to where the epoch began. A loader that was given generators of its own has to help with that, and offers their
+# states under the names that `fit` looks for.
+
+
+class Resumable:
+    """What has generators, or samplers with generators, and can set them back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the generators stand."""
+        return {"generators": [own.bit_generator.state for own in self._generators()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the generators where they stood when `state_dict` was called."""
+        for own, saved in zip(self._generators(), state["generators"], strict=True):
+            own.bit_generator.state = saved
+
+    def _generators(self) -> list[np.random.Generator]:
+        sampler, batch_sampler = (getattr(self, name, None) for name in ("sampler", "batch_sampler"))
+        holders = (self, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
+        found = [getattr(holder, "generator", None) for holder in holders]
+        return list({id(own): own for own in found if own is not None}.values())
+
+
+# Now the three answers are put together. The arguments are PyTorch's, and most of them only choose a sampler.
+#
 # All chance of an epoch is drawn in the moment in which the epoch begins, in the thread that asks for it: first the
 # order, to its end, then the seed. From there on everything is determined. (A sampler that never ends is therefore of
 # no use here.)
 
 
-class DataLoader:
-    """Batches of a data set, in a new pass each time it is iterated.
+class DataLoader(Resumable):
+    """Batches of `dataset` (a Dataset, or anything with `__getitem__` and `__len__`), anew each time it is iterated.
 
-    dataset: a Dataset, or anything with `__getitem__` and `__len__`. batch_size: samples in a batch; the last one may
-    have fewer, or, with drop_last, is left out. shuffle: a new random order in each pass. sampler: the order, instead;
-    batch_sampler: the groups, instead of all these. collate_fn: a function from a list of samples to a batch.
-    generator: a NumPy generator of its own; without, everything follows from `manual_seed`.
-    num_workers: how many threads prepare batches ahead, prefetch_factor how many batches each; with a
-    multiprocessing_context ("spawn", "fork" or "forkserver") they are processes. timeout: seconds after which a batch
-    that has not arrived is a RuntimeError; 0 waits for ever. The batches are the same whatever the workers.
-
-    Raises ValueError and TypeError for arguments that cannot be meant."""
+    batch_size: samples in a batch; the last one may have fewer, or, with drop_last, is left out. shuffle: a new random
+    order in each pass; sampler: an order of your own; batch_sampler: groups of your own. collate_fn: a function from a
+    list of samples to a batch. generator: without one, everything follows from `manual_seed`.
+    num_workers: how many threads prepare prefetch_factor batches each ahead of time; with multiprocessing_context
+    ("spawn", "fork", "forkserver") they are processes. timeout: seconds to wait for a batch, 0 for ever. The batches
+    are the same whatever the workers. Raises ValueError and TypeError for arguments that cannot be meant."""
 
     def __init__(
         self, dataset, batch_size: int = 1, shuffle: bool = False, sampler: Iterable[int] | None = None,
@@ -522,46 +467,24 @@ class DataLoader:
     ):
         _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last)
         _refuse_impossible_workers(num_workers, prefetch_factor, timeout, multiprocessing_context)
+        chance(generator)
         if sampler is None:
             sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-        self.dataset, self.collate_fn, self.generator = dataset, collate_fn, generator
-        self.sampler, self.batch_sampler = sampler, batch_sampler or BatchSampler(sampler, batch_size, drop_last)
+        self.dataset, self.collate_fn, self.generator, self.sampler = dataset, collate_fn, generator, sampler
+        self.batch_sampler = BatchSampler(sampler, batch_size, drop_last) if batch_sampler is None else batch_sampler
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self.timeout, self.multiprocessing_context = timeout, multiprocessing_context
-        chance(generator)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator:  # exercise
-        groups = [list(group) for group in self.batch_sampler]
+        """One pass: `load` for each task, here or, with num_workers, by `prepared`."""
+        groups = list(self.batch_sampler)
         seed = int(chance(self.generator).integers(2**63))
-        tasks = [(number, group, seed) for number, group in enumerate(groups)]
+        tasks = [(number, list(group), seed) for number, group in enumerate(groups)]
         work = partial(load, self.dataset, self.collate_fn)
-        return self._prepared(work, tasks) if self.num_workers else map(work, tasks)
-
-    def _prepared(self, work, tasks):
-        ahead, timeout = self.num_workers * self.prefetch_factor, self.timeout or None
-        if self.multiprocessing_context is None:
-            workers = worker_threads(self.num_workers, work)
-        else:
-            workers = worker_processes(self.num_workers, work, self.multiprocessing_context)
-        with workers as submit:
-            yield from in_order(submit, tasks, ahead, timeout)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the generators stand that belong to this loader or its samplers; `fit` saves it with the rest."""
-        return {"generators": [own.bit_generator.state for own in self._generators()]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the generators where they stood when `state_dict` was called."""
-        for own, saved in zip(self._generators(), state["generators"], strict=True):
-            own.bit_generator.state = saved
-
-    def _generators(self) -> list[np.random.Generator]:
-        holders = (self, self.sampler, self.batch_sampler, getattr(self.batch_sampler, "sampler", None))
-        found = [getattr(holder, "generator", None) for holder in holders]
-        return list({id(own): own for own in found if own is not None}.values())
+        return prepared(self, work, tasks) if self.num_workers else map(work, tasks)
 
 
 def _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last) -> None:
@@ -591,10 +514,6 @@ def check_the_loader():
     assert first != second and [len(a) for a, _ in first] == [4, 4, 2] and len(data) == 3
     assert sorted(v for a, _ in first for v in a) == x.tolist() and all([2 * v for v in a] == b for a, b in first)
 
-
-# The two methods at the end are for `fit` of chapter 08. It interrupts and resumes a training in the middle of an epoch
-# by setting the generator of chapter 01 back to where the epoch began. A loader with a generator of its own has to help
-# with that, and offers its state under the names that `fit` looks for.
 
 # ## Ahead of time
 #
@@ -641,12 +560,50 @@ def worker_threads(count: int, work: Callable[[Task], Any]) -> Iterator[Callable
         pool.shutdown(wait=not late, cancel_futures=True)
 
 
-# An error in a thread is kept in the future and raised where the batch is asked for, with its traceback and its notes.
+# An error in a thread is kept in the future, and raised where the batch is asked for, with its traceback and its notes.
 # So an error of a worker looks like an error of one's own.
 #
 # Threads are enough as long as the work is done by NumPy, which lets other threads run meanwhile, or by the disk or the
 # network, which are waited for. A data set that works in Python itself is better off with processes. They are told in
-# the appendix `workers`, with what it takes to be rid of them again. Nothing changes for the loader.
+# the appendix `workers`, with what it takes to be rid of them again. For the loader they are one more context that
+# gives a function `submit`.
+
+
+def prepared(loader: DataLoader, work: Callable[[Task], Any], tasks: list[Task]) -> Iterator[Any]:
+    """The batches of the tasks, in their order, prepared by the workers of a loader."""
+    count, context = loader.num_workers, loader.multiprocessing_context
+    workers = worker_threads(count, work) if context is None else worker_processes(count, work, context)
+    with workers as submit:
+        yield from in_order(submit, tasks, count * loader.prefetch_factor, loader.timeout or None)
+
+
+# What is it good for? Let a batch be five milliseconds away, on a disk, say, and let a step of the training take ten.
+
+
+class Distant(Dataset):
+    """64 samples that are waited for, five milliseconds a batch."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index):
+        return index
+
+    def batch(self, indices):
+        time.sleep(0.005)
+        return super().batch(indices)
+
+
+def show_prefetching():
+    for workers in (0, 1, 2):
+        began = time.perf_counter()
+        for _ in DataLoader(Distant(), batch_size=4, num_workers=workers):
+            time.sleep(0.010)
+        print(f"{workers} workers: {(time.perf_counter() - began) / 16 * 1e3:4.1f} ms a step")
+
+
+# One worker hides the waiting. A second one has nothing left to hide; it would, if a batch were farther away than a
+# step is long. More workers than that only take the processor away from the training.
 
 # ## Images
 #
@@ -673,10 +630,10 @@ class Images(Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
-        images, labels = self.batch([index], generator())
+        images, labels = self.batch([index])
         return images[0], labels.item()
 
-    def batch(self, indices, random=None):
+    def batch(self, indices, random: np.random.Generator | None = None):
         rows = np.asarray(indices)
         images = self.transform(self.images[rows], chance(random))
         return from_numpy(np.asarray(images)), from_numpy(self.labels[rows])
@@ -814,26 +771,278 @@ class RandomHorizontalFlip(Transform):
         return flipped
 
 
-# Below, the pictures show what the network sees; `grid` lays images out side by side.
+# Here are six photographs as they are, and below them what the network gets to see in three epochs. (If CIFAR-10 is not
+# on this machine, it is six digits.) `grid`, from the appendix, lays images out side by side.
 
 
-def grid(images, columns: int = 8, gap: int = 1) -> np.ndarray:  # exercise
-    """Images (N, C, H, W), bytes or numbers from 0 to 1, as one image (rows, columns, C), or (rows, columns) for one
-    channel, as matplotlib wants it; white in between."""
-    array = np.asarray(images)
-    count, channels, height, width = array.shape
-    rows, white = -(-count // columns), 255 if array.dtype == np.uint8 else 1
-    sheet = np.full((rows * columns, channels, height + gap, width + gap), white, array.dtype)
-    sheet[:count, :, :height, :width] = array
-    sheet = sheet.reshape(rows, columns, channels, height + gap, width + gap).transpose(0, 3, 1, 4, 2)
-    whole = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
-    whole = whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
-    return whole[:, :, 0] if channels == 1 else whole
+def photographs() -> Images:
+    """CIFAR-10's test images, or, where they cannot be found, the digits that come with the course."""
+    from tt_data.datasets import CIFAR10, Digits
 
+    try:
+        return CIFAR10(train=False)
+    except FileNotFoundError:
+        return Digits(train=False)
+
+
+def show_transforms():
+    import matplotlib.pyplot as plt
+
+    from tt_data.more_data import grid
+
+    images = photographs().images[:6]
+    change = Compose([RandomCrop(images.shape[2:], padding=images.shape[2] // 8), RandomHorizontalFlip()])
+    figure, axis = plt.subplots(figsize=(6, 4))
+    axis.imshow(grid(np.concatenate([images, *(change(images) for _ in range(3))]), columns=6), cmap="gray_r")
+    axis.axis("off")
+    return figure
+
+
+# ## The witness
+#
+# That a crop without a loop is right can be seen by comparing it with a loop: each image it returns must be one of the
+# 81 windows of its own frame, cut out by hand.
+
+
+def check_each_crop_is_a_window_of_its_image():
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), np.uint8)
+    framed = padded(images, 2)
+    for crop, frame in zip(RandomCrop(6, padding=2)(images), framed):
+        windows = [frame[:, top : top + 6, left : left + 6] for top in range(5) for left in range(5)]
+        assert sum(np.array_equal(crop, window) for window in windows) == 1
+
+
+# "The same batches whatever the workers" is a claim about bits, and is checked on bits.
+
+
+def check_the_same_batches_whatever_the_workers():
+    data, seen = Images(*noise(40), transform=RandomCrop(32, padding=4)), []
+    for workers in (0, 1, 3):
+        manual_seed(5)
+        loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=workers)
+        seen.append(b"".join(images.numpy().tobytes() for _ in range(2) for images, _ in loader))
+    assert seen[0] == seen[1] == seen[2]
+
+
+# And the test of chapter 08: a training that is cut off in the middle of an epoch and resumed has to end with the same
+# weights. Now with shuffling, with moved images, with dropout, and with two threads that were two batches ahead when
+# the power went.
+
+
+class _PowerCut(Callback):
+    def on_step(self, run):
+        if run.steps == 5:
+            raise KeyboardInterrupt
+
+
+def _short_training(path: Path, *callbacks: Callback) -> Module:
+    manual_seed(5)
+    model = Sequential(LeNet(channels=3, size=32), Dropout(0.2))
+    data = DataLoader(Images(*noise(48), transform=RandomCrop(32, padding=4)), 16, shuffle=True, num_workers=2)
+    fit(
+        model, cross_entropy, Adam(model.parameters()), data, epochs=3, callbacks=callbacks, checkpoint=path,
+        checkpoint_every=2, resume=True, progress=False,
+    )
+    return model
+
+
+def check_a_training_is_resumed_bit_for_bit():
+    with tempfile.TemporaryDirectory() as folder:
+        whole = _short_training(Path(folder) / "whole", Callback())
+        try:
+            _short_training(Path(folder) / "cut", _PowerCut())
+        except KeyboardInterrupt:
+            resumed = _short_training(Path(folder) / "cut", Callback())
+    assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(whole.parameters(), resumed.parameters()))
+
+
+# ## The cost
+#
+# What must a batch of 128 photographs cost? Nothing is computed here to speak of; bytes are moved, so let us count
+# them, each reading and each writing. A photograph has 3,072 bytes, in its frame 4,800.
+
+
+def show_cost():
+    images, _ = noise(50_000)
+    rows, random = generator().permutation(50_000)[:128], generator()
+    batch, bytes_, floats = images[rows], 128 * 3072, 128 * 3072 * 4
+    steps = (
+        ("rows", lambda: images[rows], 2 * bytes_),
+        ("crop", lambda: RandomCrop(32, padding=4).apply(batch, random), 128 * 4800 + 3 * bytes_),
+        ("flip", lambda: RandomHorizontalFlip().apply(batch, random), 4 * bytes_),
+        ("normalize", lambda: Normalize([0.5], [0.25]).apply(batch, random), bytes_ + 3 * floats),
+    )
+    for name, step, moved in steps:
+        seconds = measure(step, span=0.1).seconds
+        print(f"{name:9s} {moved / 1e6:5.2f} MB   {seconds * 1e3:5.2f} ms   {moved / seconds / 1e9:5.1f} GB/s")
+
+
+# All together takes less than a millisecond on any machine of these years. Memory can do several times the gigabytes a
+# second that stand here for the crop and the flip, since their rows of 32 bytes are short; `normalize` is slower than
+# copying because it has to widen each byte. None of it is worth another thought next to a step of the network, which
+# takes a hundred times as long.
+#
+# It is another matter if the same is done image by image. Here is the whole way from the data set to a batch, for three
+# kinds of data sets with the same images.
+
+
+class Singly(Images):
+    """Images that are changed one at a time, and collated."""
+
+    def __getitem__(self, index):
+        return self.transform(self.images[index : index + 1], chance())[0], int(self.labels[index])
+
+    def batch(self, indices, random=None):
+        return Dataset.batch(self, indices)
+
+
+def show_batches_against_samples():
+    images, labels = noise(2048)
+    change = Compose([RandomCrop(32, padding=4), RandomHorizontalFlip(), Normalize([0.5], [0.25])])
+    for name, kind in (("one by one", Singly), ("as a batch", Images)):
+        loader = DataLoader(kind(images, labels, transform=change), batch_size=128, shuffle=True)
+        seconds = measure(lambda: [None for _ in loader]).seconds
+        print(f"{name}: {seconds / len(loader) * 1e3:5.2f} ms a batch of 128")
+
+
+# And the hours? The network of the beginning, on images of the same size, moved in the same way, now in batches of 64.
+
+
+def batch_by_batch(images: np.ndarray, labels: np.ndarray) -> None:
+    """What `one_by_one` does, with a loader and `fit`."""
+    model = LeNet(channels=3, size=32)
+    data = DataLoader(Images(images, labels, transform=Compose([RandomCrop(32, padding=4), ToFloat()])), 64, True)
+    fit(model, cross_entropy, Adam(model.parameters()), data, epochs=1, progress=False)
+
+
+def show_hours():
+    singly = measure(one_by_one, *noise(64)).seconds / 64
+    batched = measure(batch_by_batch, *noise(640)).seconds / 640
+    for name, seconds in (("one by one", singly), ("in batches", batched)):
+        minutes = seconds * 500_000 / 60
+        print(f"{name}: {seconds * 1e3:5.2f} ms an image, ten epochs of CIFAR-10 in {minutes:5.1f} minutes")
+
+
+# ## Errors you will meet
+#
+# An error inside of a data set is the hardest to find, because a loader, a thread and a sampler stand between it and
+# the line that asked for a batch. So it is shown here with its notes.
+
+
+def show_errors():
+    data = TensorDataset(Tensor(np.zeros((10, 2))))
+    broken = ["7", "12", "9,5", "3"]
+    words = type("Words", (Dataset,), {"__len__": lambda self: 4, "__getitem__": lambda self, i: int(broken[i])})()
+    attempts = (
+        lambda: DataLoader(data, batch_size=0),
+        lambda: DataLoader(data, shuffle=True, sampler=range(10)),
+        lambda: collate([np.zeros(3), np.zeros(4)]),
+        lambda: random_split(data, [6, 3]),
+        lambda: RandomCrop(32)(np.zeros((1, 3, 28, 28))),
+        lambda: list(DataLoader(words, batch_size=2, num_workers=2)),
+    )
+    for attempt in attempts:
+        try:
+            attempt()
+        except (TypeError, ValueError) as error:
+            print("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `channel_statistics`: the mean and the standard deviation of each channel over a whole data set, batch by batch, so
+#    that it may be larger than the memory. For CIFAR-10's training images they are 0.4914, 0.4822, 0.4465 and 0.2470,
+#    0.2435, 0.2616.
+# 2. `Cutout`: a square of zeros somewhere in each image, so that a network must not rely on any single detail (DeVries
+#    and Taylor, 2017).
+# 3. Train LeNet on the digits with and without `RandomCrop(8, padding=1)`, and look at the two losses again that
+#    chapter 08 taught to read. What does moving the images do to each of them?
+#
+# For the first one, remember that the variance is the mean of the squares minus the square of the mean.
+
+
+def channel_statistics(loader: Iterable) -> tuple[np.ndarray, np.ndarray]:  # exercise
+    """Mean (C,) and standard deviation (C,), in float64, over all pixels of the images (N, C, H, W) in batches of
+    (images, labels)."""
+    count, total, squares = 0, np.zeros(1), np.zeros(1)
+    for images, _ in loader:
+        pixels = images.numpy().astype(np.float64)
+        count += pixels.size // pixels.shape[1]
+        total = total + pixels.sum(axis=(0, 2, 3))
+        squares = squares + (pixels**2).sum(axis=(0, 2, 3))
+    mean = total / count
+    return mean, np.sqrt(squares / count - mean**2)
+
+
+def check_channel_statistics():
+    images, labels = noise(50)
+    mean, std = channel_statistics(DataLoader(Images(images, labels), batch_size=16))
+    assert np.allclose(mean, images.mean(axis=(0, 2, 3)) / 255) and np.allclose(std, images.std(axis=(0, 2, 3)) / 255)
+
+
+# The second one needs no loop over the images either. A pixel belongs to the square if its row lies in the square's
+# rows and its column in the square's columns; both are comparisons of a short list with one number for each image.
+
+
+class Cutout(Transform):
+    """A square of `size` by `size` zeros in each image, at random, always whole."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def apply(self, images, random):  # exercise
+        refuse_too_small(images, (self.size, self.size))
+        count, _, height, width = images.shape
+        inside = []
+        for length in (height, width):
+            first = random.integers(length - self.size + 1, size=(count, 1))
+            inside.append((np.arange(length) >= first) & (np.arange(length) < first + self.size))
+        square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return np.where(square, np.zeros((), images.dtype), images)
+
+
+def check_cutout():
+    cut = Cutout(3)(np.ones((50, 2, 8, 8), np.uint8))
+    assert ((cut == 0).sum(axis=(2, 3)) == 9).all() and len(np.unique(cut, axis=0)) > 10
+
+
+# ## A road not taken
+#
+# PyTorch's loader is older than the batch-wise way: transforms work on one image, and to make up for it there are
+# worker processes, shared memory to bring their tensors back, a thread that pins them, and `persistent_workers` because
+# starting processes takes seconds. TensorFlow's `tf.data` makes a graph of the whole pipeline and runs it without
+# Python. JAX has no loader at all and leaves it to others; tinygrad's examples put all of CIFAR-10 on the device and
+# crop there. Ours is for data that fit into memory as bytes, or are read quickly. A data set of a million large JPEG
+# files needs decoders in many processes, and then PyTorch's way is the right one.
+
+# ## What hurts next
+#
+# Images are numbers from the beginning. Here is something that is not.
+
+
+def show_text():
+    from tt_data.datasets import short_text
+
+    text = short_text()
+    print(collate([text[22:38], text[71:79]]))
+    try:
+        collate([np.frombuffer(part.encode(), np.uint8) for part in (text[22:38], text[71:79])])
+    except ValueError as error:
+        print(f"ValueError: {error}")
+    words = text.split()
+    print(f"{len(words):,} words, {len(set(words)):,} of them different, in {len(text.encode()):,} bytes")
+
+
+# A loader hands texts through as they are, and a network cannot multiply them. As bytes they are numbers, but numbers
+# that mean nothing one by one, and too many of them; as words there are too many different ones, most of which occur
+# once, and the next text has others. What the units of a text are has to be found out from texts: chapter 11,
+# *Tokenization*.
 
 __all__ = [
-    "BatchSampler", "Compose", "ConcatDataset", "DataLoader", "Dataset", "Images", "Late", "Normalize", "RandomCrop",
-    "RandomHorizontalFlip", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
-    "TensorDataset", "ToFloat", "Transform", "WeightedRandomSampler", "at_leaves", "batch_of", "chance", "collate",
-    "grid", "in_order", "load", "noise", "one_by_one", "padded", "random_split", "sample_of", "stacked",
+    "BatchSampler", "Compose", "Cutout", "DataLoader", "Dataset", "Images", "Late", "Normalize", "RandomCrop",
+    "RandomHorizontalFlip", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "TensorDataset", "ToFloat",
+    "Transform", "at_leaves", "batch_of", "chance", "channel_statistics", "collate", "in_order", "load", "padded",
+    "random_split", "sample_of",
 ]

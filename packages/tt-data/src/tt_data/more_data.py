@@ -1,0 +1,180 @@
+# # More data
+#
+# The appendix of chapter 10: what PyTorch's users expect besides the data sets, samplers and transforms of the chapter,
+# and images laid out side by side.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+
+from tt_data.dataloader import Dataset, Sampler, Transform, at_leaves, batch_of, chance, padded, refuse_too_small
+from tt_tensor import from_numpy
+
+# ## Data sets end to end
+#
+# Sample $i$ belongs to the first data set whose end lies beyond $i$, and `searchsorted` finds it for many $i$ at once.
+# Each data set then makes a batch of what it has to contribute; these are joined, and brought into the order that was
+# asked for.
+
+
+class ConcatDataset(Dataset):
+    """Several data sets, one after the other."""
+
+    def __init__(self, datasets: Iterable):
+        self.datasets = list(datasets)
+        self.ends = np.cumsum([len(dataset) for dataset in self.datasets], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, index):
+        which, row = self._places([index])
+        return self.datasets[which[0]][int(row[0])]
+
+    def _places(self, indices):
+        found = np.asarray(indices)
+        found = np.where(found < 0, found + len(self), found)
+        if ((found < 0) | (found >= len(self))).any():
+            raise IndexError(f"there are {len(self)} samples, and {list(indices)} names one that is not among them")
+        which = np.searchsorted(self.ends, found, side="right")
+        return which, found - np.append(0, self.ends)[which]
+
+    def batch(self, indices):
+        which, rows = self._places(indices)
+        used = np.unique(which)
+        parts = [batch_of(self.datasets[k], rows[which == k].tolist()) for k in used]
+        back = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in used]))
+        return at_leaves(partial(_joined, back), parts)
+
+
+def _joined(order, leaves):
+    if isinstance(leaves[0], list):
+        together = [item for leaf in leaves for item in leaf]
+        return [together[i] for i in order]
+    return from_numpy(np.concatenate([np.asarray(leaf) for leaf in leaves])[order])
+
+
+def check_concat():
+    whole = ConcatDataset(["abc", range(3, 5)])
+    assert len(whole) == 5 and whole[1] == "b" and whole[-1] == 4
+    assert ConcatDataset([range(2), range(2, 5)]).batch([4, 0, 2, 1]).tolist() == [4, 0, 2, 1]
+
+
+# ## More orders
+#
+# Some samples only, in random order; and samples with weights, if one class is rare and one wants to see it more often.
+
+
+class SubsetRandomSampler(Sampler):
+    """The given numbers, in a new random order each time."""
+
+    def __init__(self, indices: Sequence[int], generator: np.random.Generator | None = None):
+        self.indices, self.generator = indices, generator
+        chance(generator)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self):
+        order = chance(self.generator).permutation(len(self.indices)).tolist()
+        return (self.indices[i] for i in order)
+
+
+class WeightedRandomSampler(Sampler):
+    """`num_samples` draws, in which sample i comes with a probability proportional to weights[i]."""
+
+    def __init__(
+        self, weights: Sequence[float], num_samples: int, replacement: bool = True,
+        generator: np.random.Generator | None = None,
+    ):
+        self.weights, self.num_samples = np.asarray(weights, np.float64), num_samples
+        self.replacement, self.generator = replacement, generator
+        chance(generator)
+        if self.weights.ndim != 1 or not (self.weights >= 0).all() or not 0 < self.weights.sum() < math.inf:
+            raise ValueError(f"weights are numbers of 0 or more, one for each sample and not all 0, not {weights}")
+        possible = np.count_nonzero(self.weights)
+        if num_samples < 0 or (not replacement and num_samples > possible):
+            raise ValueError(f"{num_samples} samples cannot be drawn from {possible} that have a weight above 0")
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self):
+        shares, count = self.weights / self.weights.sum(), len(self.weights)
+        return iter(chance(self.generator).choice(count, self.num_samples, self.replacement, shares).tolist())
+
+
+def check_weights():
+    drawn = list(WeightedRandomSampler([0, 1, 3], 4000))
+    assert 0 not in drawn and 2.5 < drawn.count(2) / drawn.count(1) < 3.6
+
+
+# ## More transforms
+
+
+class Pad(Transform):
+    """A frame of `padding` pixels of `fill` around each image."""
+
+    def __init__(self, padding: int, fill: float = 0):
+        self.padding, self.fill = padding, fill
+
+    def apply(self, images, random):
+        return padded(images, self.padding, self.fill)
+
+
+class CenterCrop(Transform):
+    """The window of `size` (a number, or height and width) in the middle of each image."""
+
+    def __init__(self, size: int | tuple[int, int]):
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+
+    def apply(self, images, random):
+        refuse_too_small(images, self.size)
+        top, left = ((whole - part) // 2 for whole, part in zip(images.shape[2:], self.size))
+        return images[:, :, top : top + self.size[0], left : left + self.size[1]]
+
+
+def check_the_middle_of_a_padded_image_is_the_image():
+    images = np.arange(24).reshape(1, 2, 3, 4)
+    assert np.array_equal(CenterCrop((3, 4))(Pad(2)(images)), images)
+
+
+# ## Images side by side
+#
+# Each image gets a gap on its right and below, the images get two dimensions instead of one, rows and columns, and then
+# it is a matter of bringing dimensions into the right order: all of a row of images, line by line.
+
+
+def grid(images, columns: int = 8, gap: int = 1) -> np.ndarray:
+    """Images (N, C, H, W), bytes or numbers from 0 to 1, as one image (height, width, C), or (height, width) for one
+    channel, as matplotlib wants it; white in between."""
+    array = np.asarray(images)
+    if array.ndim != 4 or not len(array):
+        raise ValueError(f"grid wants images of shape (N, C, H, W), at least one, not {array.shape}")
+    count, channels, height, width = array.shape
+    columns = min(columns, count)
+    rows, white = -(-count // columns), 255 if array.dtype == np.uint8 else 1
+    sheet = np.full((rows * columns, channels, height + gap, width + gap), white, array.dtype)
+    sheet[:count, :, :height, :width] = array
+    sheet = sheet.reshape(rows, columns, channels, height + gap, width + gap).transpose(0, 3, 1, 4, 2)
+    whole = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
+    whole = whole[: len(whole) - gap, : whole.shape[1] - gap]
+    return whole[:, :, 0] if channels == 1 else whole
+
+
+def show_grid():
+    import matplotlib.pyplot as plt
+
+    from tt_data.datasets import Digits
+
+    figure, axis = plt.subplots(figsize=(5, 2.6))
+    axis.imshow(grid(Digits().images[:32], columns=8), cmap="gray")
+    axis.axis("off")
+    return figure
+
+
+__all__ = ["CenterCrop", "ConcatDataset", "Pad", "SubsetRandomSampler", "WeightedRandomSampler", "grid"]
