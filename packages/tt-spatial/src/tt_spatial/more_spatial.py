@@ -1,7 +1,7 @@
 # # More spatial
 #
-# The appendix of chapter 09: what PyTorch's users expect besides the convolution, the pooling and the normalization of
-# the chapter. Nearly all of it is put together from what there is; where a primitive is new, it has its rule with it.
+# The appendix of chapter 09: what PyTorch's users expect besides the convolution and the pooling of the chapter. Nearly
+# all of it is put together from what there is; where a primitive is new, it has its rule with it.
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import tt_tensor as tt
 from tt_autograd import rule
 from tt_spatial.spatial import (
-    BatchNorm,
     Conv2d,
     _channels_first,
     _channels_last,
@@ -194,12 +193,6 @@ def max_pool1d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1) -> Te
     stride = size if stride is None else _one(stride, "stride")
     where = ((1, size), (1, stride), (0, _one(padding, "padding", 0)), (1, _one(dilation, "dilation")))
     return max_pool2d(_row(x, "max_pool1d"), *where).squeeze(-2)
-
-
-class BatchNorm1d(BatchNorm):
-    """Batch normalization of vectors (N, num_features) or series (N, num_features, L), as torch.nn.BatchNorm1d."""
-
-    dims = (2, 3)
 
 
 # ## Backwards through a convolution
@@ -470,104 +463,9 @@ class Upsample(Module):
         return ", ".join(f"{name}={value}" for name, value in self.options.items() if value)
 
 
-# ## Normalizing one example
+# ## Dropping channels
 #
-# Batch normalization ties the examples of a batch together. The others normalize each example for itself: over its last
-# dimensions (layer), or over groups of its channels. They behave alike in training and evaluation. One primitive brings
-# the rows of a matrix to mean 0 and variance 1; its gradient needs no more than its result.
-
-
-@primitive(cost=lambda out, x, eps: 4 * out.size)
-def normalize_rows(x, /, eps):
-    """(x - mean) / sqrt(variance + eps) along the last dimension."""
-    n = x.shape[-1]
-    out = x - (x @ np.full(n, 1 / n, x.dtype))[..., None]
-    out *= (1 / np.sqrt(np.vecdot(out, out) / n + eps))[..., None].astype(x.dtype, copy=False)
-    return out
-
-
-def _rows_share(g, out, x, eps):
-    centred = x - tt.mean(x, -1, keepdim=True)
-    slope = (tt.mean(centred * centred, -1, keepdim=True) + eps) ** -0.5
-    normal = centred * slope
-    return slope * (g - tt.mean(g, -1, keepdim=True) - normal * tt.mean(g * normal, -1, keepdim=True))
-
-
-def _rows_share_on_arrays(g, out, x, eps):
-    n = x.shape[-1]
-    weights, share = np.full(n, 1 / n, g.dtype), out * (np.vecdot(g, out) / -n)[..., None]
-    share += g
-    share -= (g @ weights)[..., None]
-    centred = x - (x @ weights)[..., None]
-    share *= (1 / np.sqrt(np.vecdot(centred, centred) / n + eps))[..., None].astype(g.dtype, copy=False)
-    return share
-
-
-rule(
-    normalize_rows,
-    lambda g, out, x, eps: (_rows_share_on_arrays if isinstance(g, np.ndarray) else _rows_share)(g, out, x, eps),
-)
-
-
-def layer_norm(
-    x: Tensor, normalized_shape, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    """x normalized over its last dimensions, which are `normalized_shape`, then scaled and shifted. As
-    torch.nn.functional.layer_norm."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or tuple(x.shape[-len(shape) :]) != shape:
-        raise ValueError(f"layer_norm over {shape} does not fit an input of shape {x.shape}")
-    normal = normalize_rows(x.reshape(-1, math.prod(shape)), eps=eps).reshape(x.shape)
-    normal = normal if weight is None else normal * weight
-    return normal if bias is None else normal + bias
-
-
-class LayerNorm(Module):
-    """layer_norm with weight and bias of the normalized shape; as torch.nn.LayerNorm."""
-
-    def __init__(self, normalized_shape, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
-        super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.eps = eps
-        self.weight = Parameter(tt.ones(*self.normalized_shape)) if elementwise_affine else None
-        self.bias = Parameter(tt.zeros(*self.normalized_shape)) if elementwise_affine and bias else None
-
-    def forward(self, x):
-        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-
-    def extra_repr(self):
-        return str(self.normalized_shape)
-
-
-def group_norm(
-    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    """x (N, C, ...) normalized over each example's groups of C / num_groups channels, then scaled and shifted by
-    channel. As torch.nn.functional.group_norm."""
-    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
-        raise ValueError(f"group_norm: {num_groups} groups do not divide the channels of an input of shape {x.shape}")
-    normal = normalize_rows(x.reshape(x.shape[0] * num_groups, -1), eps=eps).reshape(x.shape)
-    by_channel = (1, x.shape[1]) + (1,) * (x.ndim - 2)
-    normal = normal if weight is None else normal * weight.reshape(by_channel)
-    return normal if bias is None else normal + bias.reshape(by_channel)
-
-
-class GroupNorm(Module):
-    """group_norm with weight and bias (num_channels,); as torch.nn.GroupNorm."""
-
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
-        super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
-            raise ValueError(f"{num_groups} groups do not divide {num_channels} channels")
-        self.num_groups, self.eps = num_groups, eps
-        self.weight = Parameter(tt.ones(num_channels)) if affine else None
-        self.bias = Parameter(tt.zeros(num_channels)) if affine else None
-
-    def forward(self, x):
-        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-
-    def extra_repr(self):
-        return f"{self.num_groups} groups"
+# Neighbouring pixels say nearly the same, so dropping single ones takes little away. This drops whole feature maps.
 
 
 class Dropout2d(Module):
@@ -586,8 +484,8 @@ class Dropout2d(Module):
 
 
 __all__ = [
-    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "BatchNorm1d", "ConstantPad2d", "Conv1d", "ConvTranspose2d",
-    "Dropout2d", "GroupNorm", "LayerNorm", "MaxPool1d", "ReflectionPad2d", "ReplicationPad2d", "Upsample", "ZeroPad2d",
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "ConstantPad2d", "Conv1d", "ConvTranspose2d",
+    "Dropout2d", "MaxPool1d", "ReflectionPad2d", "ReplicationPad2d", "Upsample", "ZeroPad2d",
     "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_unpool", "conv1d",
-    "conv_transpose2d", "group_norm", "interpolate", "layer_norm", "max_pool1d", "normalize_rows", "pad",
+    "conv_transpose2d", "interpolate", "max_pool1d", "pad",
 ]

@@ -210,11 +210,11 @@ def check_by_taps():
     assert np.allclose(by_taps(x, weight), seven_loops(x, weight))
 
 
-# Look at the line that makes `images`. For the product the channels have to stand last, `(N, H, W, C)`, so that the numbers
-# which belong to one pixel lie side by side in memory. PyTorch's order, `(N, C, H, W)`, is the one that we show to the
-# outside, because everybody writes it so. But a shape and the order in memory are two things (chapter 02: strides). So
-# all that follows computes with channels last, and hands out the transposed view; elementwise operations keep the order
-# that they find, and the next convolution finds its pixels where it wants them.
+# Look at the line that makes `images`. For the product the channels have to stand last, `(N, H, W, C)`, so that the
+# numbers which belong to one pixel lie side by side in memory. PyTorch's order, `(N, C, H, W)`, is the one that we show
+# to the outside, because everybody writes it so. But a shape and the order in memory are two things (chapter 02:
+# strides). So all that follows computes with channels last, and hands out the transposed view; elementwise operations
+# keep the order that they find, and the next convolution finds its pixels where it wants them.
 
 
 def _channels_last(x):
@@ -252,10 +252,10 @@ def check_windows():
     assert np.array_equal(view[1, 1, 2, 1, 0], x[1, 1 + 3, 2 * 2 + 0])
 
 
-# How many bytes is that? For a batch of 128 images of 32 by 32 with 32 channels, the columns of a 3 by 3 kernel have
-# 38 million numbers, 151 MB, for an image batch of 17. They do not fit into any cache, and writing them and reading
-# them again would cost more than the product. But nobody needs all of them at once. So we go through the batch in
-# blocks of a few images, whose columns fit into the cache of a core, in the same piece of memory each time.
+# How many bytes is that? For a batch of 128 images of 32 by 32 with 32 channels, the columns of a 3 by 3 kernel have 38
+# million numbers, 151 MB, for an image batch of 17. They do not fit into any cache, and writing them and reading them
+# again would cost more than the product. But nobody needs all of them at once. So we go through the batch in blocks of
+# a few images, whose columns fit into the cache of a core, in the same piece of memory each time.
 
 BLOCK = 1 << 19  # numbers in a block of columns: 2 MB in float32
 
@@ -408,9 +408,9 @@ def _by_group(x, groups):
 #
 # $$ \bar x[n, c, p, q] = \sum_{o, i, j} g[n, o, p - i, q - j] \; w[o, c, i, j] . $$
 #
-# There are minus signs where the definition has plus signs. So this is a convolution of $g$ with the weights turned
-# by half a circle and with the roles of $o$ and $c$ exchanged, on a $g$ that is padded by $k - 1$, because the windows
-# at the border stick out.
+# There are minus signs where the definition has plus signs. So this is a convolution of $g$ with the weights turned by
+# half a circle and with the roles of $o$ and $c$ exchanged, on a $g$ that is padded by $k - 1$, because the windows at
+# the border stick out.
 
 
 def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise
@@ -464,20 +464,18 @@ def _size(array):
     return tuple(array.shape[2:])
 
 
-def _bias_share(g, out, x, weight, bias, **where):
-    rows = tt.reshape(tt.permute(g, dims=(0, 2, 3, 1)), shape=(-1, g.shape[1]))
-    return tt.matmul(_ones(len(rows), rows), rows)
-
-
-def _ones(n, like):
-    return np.ones(n, like.dtype) if isinstance(like, np.ndarray) else tt.ones(n, dtype=like.dtype)
+def _channel_sums(g):
+    """The sums of g (N, C, ...) by channel, as a product with ones, on arrays or on tensors."""
+    rows = tt.reshape(tt.permute(g, dims=(0, *range(2, g.ndim), 1)), shape=(-1, g.shape[1]))
+    ones = np.ones(len(rows), g.dtype)
+    return tt.matmul(ones if isinstance(g, np.ndarray) else tt.from_numpy(ones), rows)
 
 
 rule(
     convolution,
     lambda g, out, x, weight, *bias, **where: transposed_convolution(g, weight, size=_size(x), **where),
     lambda g, out, x, weight, *bias, **where: weight_convolution(x, g, size=_size(weight), **where),
-    _bias_share,
+    lambda g, out, *inputs, **where: _channel_sums(g),
 )
 rule(
     transposed_convolution,
@@ -993,62 +991,22 @@ def normal_share(g, x, weight, eps):  # exercise
     return slope * (h - tt.mean(h, dims, keepdim=True) - normal * tt.mean(h * normal, dims, keepdim=True))
 
 
-# In an ordinary backward pass the same is done in blocks: two sums for each channel, and then $\bar x$ is $a g + b x +
-# c$ with three numbers a channel.
-
-
-def _share_in_blocks(g, x, weight, mean, var, eps):
-    (g_rows, times), (x_rows, _) = _as_rows(g), _as_rows(x)
-    slope, count = 1 / np.sqrt(var + eps), x.size // x.shape[1]
-    of_g, of_product = _two_sums(g, x, mean)
-    a = weight * slope
-    b = -a * slope * slope * of_product / count
-    c = -a * of_g / count - b * mean
-    a, b, c = (np.tile(v, times) for v in (a, b, c))
-    share = np.empty(g_rows.shape, g.dtype)
-    for g_block, x_block, result in _in_blocks(g_rows, x_rows, share):
-        np.multiply(x_block, b, out=result)
-        result += c
-        result += g_block * a
-    return _from_rows(share, x.shape)
-
-
-def _two_sums(g, x, mean):
-    """For each channel the sum of g, and of g * (x - mean)."""
-    (g_rows, times), (x_rows, _) = _as_rows(g), _as_rows(x)
-    ones, long_mean = np.ones(len(g_rows), g.dtype), np.tile(mean, times)
-    of_g = of_product = np.zeros(g_rows.shape[1], g.dtype)
-    for g_block, x_block in _in_blocks(g_rows, x_rows):
-        product = x_block - long_mean
-        product *= g_block
-        of_g = of_g + ones[: len(g_block)] @ g_block
-        of_product = of_product + ones[: len(g_block)] @ product
-    return _by_channel(of_g, times), _by_channel(of_product, times)
+# (In an ordinary backward pass the same is done on arrays and in blocks, as above. That stands in the appendix `norms`,
+# with the layers that normalize each example for itself.)
 
 
 def _x_share(g, out, x, weight, bias, mean, var, eps):
     if isinstance(g, np.ndarray):
-        return _share_in_blocks(g, x, weight, mean, var, eps)
+        return norms.share_in_blocks(g, x, weight, mean, var, eps)
     return normal_share(g, x, weight, eps)
 
 
-def _weight_share(g, out, x, weight, bias, mean, var, eps):
-    if isinstance(g, np.ndarray):
-        return _two_sums(g, x, mean)[1] / np.sqrt(var + eps)
-    dims = (0, *range(2, x.ndim))
-    centred = x - tt.mean(x, dims, keepdim=True)
-    slope = (tt.mean(centred * centred, dims, keepdim=True) + eps) ** -0.5
-    return tt.sum(g * centred * slope, dim=dims)
-
-
-def _shift_share(g, out, x, weight, bias, mean, var, eps):
-    if isinstance(g, np.ndarray):
-        rows, times = _as_rows(g)
-        return _by_channel(np.ones(len(rows), g.dtype) @ rows, times)
-    return tt.sum(g, dim=(0, *range(2, x.ndim)))
-
-
-rule(normalize_channels, _x_share, _weight_share, _shift_share)
+rule(
+    normalize_channels,
+    _x_share,
+    lambda g, out, x, weight, bias, **moments: norms.weight_share(g, x, **moments),
+    lambda g, out, *inputs, **moments: _channel_sums(g),
+)
 
 
 def check_gradients_of_batch_norm():
@@ -1179,8 +1137,8 @@ def show_deep():
 #
 # A convolution costs places times detectors times weights of a detector; and backward twice that, as for every product.
 # The meter counts, the formula predicts; backward comes to less than twice, because nobody asks for the gradient of the
-# images. For LeNet at its proper size, 28 by 28, most multiply-adds are in the
-# convolutions and most weights in the linear layers.
+# images. For LeNet at its proper size, 28 by 28, most multiply-adds are in the convolutions and most weights in the
+# linear layers.
 
 
 def show_cost():
@@ -1275,4 +1233,4 @@ __all__ = [
     "weight_convolution", "windows",
 ]
 
-from tt_spatial import more_spatial  # noqa: E402  (the appendix is built on this chapter, and lends it its paddings)
+from tt_spatial import more_spatial, norms  # noqa: E402  (appendices, which are built on this chapter and help it out)
