@@ -52,8 +52,10 @@ def one_by_one(images: np.ndarray, labels: np.ndarray) -> None:
         optimizer.step()
 
 
-# The photographs themselves can wait; for a clock, noise is as good. CIFAR-10 has 50,000 of them to learn from, and one
-# goes through them ten times at least.
+# The photographs themselves can wait; for a clock, noise is as good. CIFAR-10 has 50,000 of them to learn from, and a
+# network wants to see each of them some thirty times.
+
+TO_SEE = 30 * 50_000
 
 
 def noise(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,12 +65,11 @@ def noise(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def show_hurt():
     seconds = measure(one_by_one, *noise(64)).seconds / 64
-    print(f"one image: {seconds * 1e3:.1f} ms; ten times 50,000 of them: {seconds * 500_000 / 60:.0f} minutes")
+    print(f"one image: {seconds * 1e3:.1f} ms; thirty times 50,000 of them: {seconds * TO_SEE / 60:.0f} minutes")
 
 
-# For a network with five small layers. One that can tell cats from dogs has twenty times its arithmetic, and the
-# minutes become hours. Yet the processor is nearly idle: what takes the time is a hundred small calls for each image,
-# none of which has enough to do.
+# That is for a network of five small layers; one that is any good on photographs takes many times as long. And the
+# processor is nearly idle: what takes the time is a hundred small calls for each image, none of which has enough to do.
 
 # ## The smallest thing that could work
 #
@@ -877,10 +878,10 @@ def show_cost():
         print(f"{name:9s} {moved / 1e6:5.2f} MB   {seconds * 1e3:5.2f} ms   {moved / seconds / 1e9:5.1f} GB/s")
 
 
-# All together takes less than a millisecond on any machine of these years. Memory can do several times the gigabytes a
-# second that stand here for the crop and the flip, since their rows of 32 bytes are short; `normalize` is slower than
-# copying because it has to widen each byte. None of it is worth another thought next to a step of the network, which
-# takes a hundred times as long.
+# Together that is a small part of a step of the network, on any machine. The bytes predict the order of magnitude, and
+# not more. A batch of this size fits into the processor's caches, which are faster than the memory, some of them much;
+# and the rows of a crop are 32 bytes long, which makes copying them a matter of many small steps. So the most bytes do
+# not take the most time.
 #
 # It is another matter if the same is done image by image. Here is the whole way from the data set to a batch, for three
 # kinds of data sets with the same images.
@@ -916,11 +917,13 @@ def batch_by_batch(images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def show_hours():
-    singly = measure(one_by_one, *noise(64)).seconds / 64
-    batched = measure(batch_by_batch, *noise(640)).seconds / 640
-    for name, seconds in (("one by one", singly), ("in batches", batched)):
-        minutes = seconds * 500_000 / 60
-        print(f"{name}: {seconds * 1e3:5.2f} ms an image, ten epochs of CIFAR-10 in {minutes:5.1f} minutes")
+    for name, program, count in (("one by one", one_by_one, 64), ("in batches", batch_by_batch, 640)):
+        seconds = measure(program, *noise(count)).seconds / count
+        print(f"{name}: {seconds * 1e3:5.2f} ms an image, thirty epochs in {seconds * TO_SEE / 60:5.1f} minutes")
+
+
+# The network is the same, and so is the arithmetic. What is saved are calls. (It also makes fewer steps, and in an
+# epoch of large batches less is learned than in one of small ones; chapter 08 had a table of that.)
 
 
 # ## Errors you will meet
@@ -1036,8 +1039,8 @@ def show_text():
 
 
 # A loader hands texts through as they are, and a network cannot multiply them. As bytes they are numbers, but numbers
-# that mean nothing one by one, and too many of them; as words there are too many different ones, most of which occur
-# once, and the next text has others. What the units of a text are has to be found out from texts: chapter 11,
+# that mean little one by one, and there are many of them; as words there are fewer, but nearly every second one is a
+# new one, and the next text has others again. What the units of a text are has to be found out from texts: chapter 11,
 # *Tokenization*.
 
 __all__ = [

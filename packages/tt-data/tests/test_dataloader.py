@@ -1,0 +1,785 @@
+"""Chapter 10, judged by its public names."""
+
+import threading
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import tt_data as td
+import tt_tensor as tt
+from tt_tensor.teaching import between, expect
+
+COLLATING, MADE, ORDERS, LOADER = "Collating", "Data sets made of others", "Orders", "The loader"
+AHEAD, IMAGES, TRANSFORMS, EXERCISES = "Ahead of time", "Images", "Transforms", "Exercises"
+LAST = "The last batch has 2 samples, and belongs to the epoch like the others: only drop_last leaves it out."
+TORN = "The pairs are torn: the same rows, one permutation, for inputs and labels."
+SAME = "Both epochs have the same order: draw a new one each time it is iterated, not once when it is made."
+
+
+@pytest.fixture(autouse=True)
+def same_chance():
+    tt.manual_seed(0)
+
+
+def pairs(count=10):
+    """Inputs 0, 1, 2, ... and as labels their doubles."""
+    return td.TensorDataset(tt.arange(count), tt.arange(count) * 2)
+
+
+def passes(loader, times=2):
+    """What comes out of a loader of pairs, in so many passes: for each batch two lists."""
+    return [[(x.tolist(), y.tolist()) for x, y in loader] for _ in range(times)]
+
+
+def numbered_images(count=12, channels=2, size=6):
+    """Images of bytes from 1 on, no two pixels of one image alike."""
+    pixels = 1 + np.arange(channels * size * size, dtype=np.uint8).reshape(channels, size, size)
+    return np.stack([pixels + number for number in range(count)])
+
+
+# Samples become a batch
+
+
+def test_collate_stacks_what_is_alike():
+    samples = [(np.zeros((2, 3), np.float32), 7, "a"), (np.ones((2, 3), np.float32), 1, "b")]
+    expect(
+        "collate of two samples (array of shape (2, 3), label, name)",
+        lambda: td.collate(samples),
+        (np.stack([np.zeros((2, 3)), np.ones((2, 3))]), np.array([7, 1]), ["a", "b"]),
+        (lambda got: not isinstance(got[2], list), "A text cannot be stacked: texts stay a list."),
+        "Arrays of one shape get a new dimension in front.",
+        see=COLLATING,
+    )
+    expect(
+        "types and dtypes of the collated arrays, labels and truth values",
+        lambda: [
+            (isinstance(x, tt.Tensor), str(x.dtype))
+            for x in td.collate([(np.zeros(2, np.uint8), 3, 0.5), (np.zeros(2, np.uint8), 4, 1.5)])
+        ],
+        [(True, "uint8"), (True, "int64"), (True, "float32")],
+        (lambda got: not all(tensor for tensor, _ in got), "These are arrays: `from_numpy` makes tensors of them."),
+        (lambda got: got[1][1] != "int64", "Whole numbers become int64: a class label is no float."),
+        (lambda got: got[2][1] == "float64", "Python's floats become float32, as in Tensor(...)."),
+        see=COLLATING,
+    )
+    expect(
+        'collate of the tensors [1, 2] and [3, 4], as {"x": ...}',
+        lambda: td.collate([{"x": tt.Tensor([1, 2])}, {"x": tt.Tensor([3, 4])}]),
+        {"x": np.array([[1.0, 2.0], [3.0, 4.0]])},
+        "Tensors are stacked as arrays are.",
+        see=COLLATING,
+    )
+
+
+def test_collate_refuses_what_does_not_fit():
+    expect(
+        "collate of arrays of shapes (3,) and (4,)",
+        lambda: td.collate([np.zeros(3), np.zeros(4)]),
+        ValueError,
+        "Shapes that differ are a ValueError that names them.",
+        see=COLLATING,
+    )
+    expect(
+        "collate of two sets",
+        lambda: td.collate([{1}, {2}]),
+        TypeError,
+        "What is neither number, array nor text is a TypeError that says what it is.",
+        see=COLLATING,
+    )
+
+
+# Data sets
+
+
+def test_a_batch_is_its_samples():
+    expect(
+        "TensorDataset(0..9, their doubles).batch([7, 2, 7])",
+        lambda: pairs().batch([7, 2, 7]),
+        (np.array([7, 2, 7]), np.array([14, 4, 14])),
+        (lambda got: got[1].tolist() != (2 * got[0]).tolist(), TORN),
+        "A batch has the rows that were asked for, in that order.",
+        see=MADE,
+    )
+    table = td.TensorDataset(tt.Tensor(np.arange(12.0).reshape(4, 3)), tt.arange(4), tt.arange(4) * 5)
+    expect(
+        "shapes of a batch of two rows of tensors (4, 3), (4,) and (4,), and whether all are tensors",
+        lambda: (lambda got: ([x.shape for x in got], all(isinstance(x, tt.Tensor) for x in got)))(table.batch([0, 3])),
+        ([(2, 3), (2,), (2,)], True),
+        (([(2, 3), (2,), (2,)], False), "These are arrays: `from_numpy` makes tensors of them."),
+        see=MADE,
+    )
+
+    def changed():
+        inputs = tt.Tensor([1.0, 2.0, 3.0])
+        td.TensorDataset(inputs).batch([0, 1])[0].data = np.zeros(2, np.float32)
+        return inputs
+
+    expect("the data after a batch of them was changed", changed, [1, 2, 3], "A batch is a copy.", see=MADE)
+
+
+def test_random_split_deals_out_every_sample_once():
+    def parts(lengths, **options):
+        return [[part[i] for i in range(len(part))] for part in td.random_split(range(100, 110), lengths, **options)]
+
+    expect("lengths of random_split(10 samples, [7, 3])", lambda: [*map(len, parts([7, 3]))], [7, 3], see=MADE)
+    expect(
+        "lengths of random_split(10 samples, [0.5, 0.25, 0.25])",
+        lambda: [*map(len, parts([0.5, 0.25, 0.25]))],
+        [6, 2, 2],
+        (
+            ValueError,
+            "Shares that add up to 1 are lengths, too: of each the whole part, and what is left over is dealt out.",
+        ),
+        ([5, 2, 2], "What rounding leaves over is dealt out, one sample to each part, from the first part on."),
+        ([5, 2, 3], "What rounding leaves over is dealt out, one sample to each part, from the first part on."),
+        see=MADE,
+    )
+    expect(
+        "all samples of random_split(10 samples, [0.5, 0.25, 0.25]), sorted",
+        lambda: sorted(sum(parts([0.5, 0.25, 0.25]), [])),
+        list(range(100, 110)),
+        "Each sample belongs to exactly one part: cut one permutation into pieces.",
+        see=MADE,
+    )
+    expect(
+        "does random_split leave the samples in their order?",
+        lambda: sum(parts([7, 3]), []) == list(range(100, 110)),
+        False,
+        "The parts are random: draw a permutation.",
+        see=MADE,
+    )
+
+    def twice():
+        return [parts([7, 3], generator=np.random.default_rng(4)) for _ in range(2)]
+
+    expect(
+        "do two splits with equal generators agree?",
+        lambda: (lambda a, b: a == b)(*twice()),
+        True,
+        "If a generator is given, chance comes from it: `chance(generator)`.",
+        see=MADE,
+    )
+    for lengths in ([6, 3], [0.5, 0.4]):
+        expect(
+            f"random_split(10 samples, {lengths})",
+            lambda: td.random_split(range(10), lengths),
+            ValueError,
+            "Lengths have to add up to all samples, shares to 1.",
+            see=MADE,
+        )
+
+
+# Orders
+
+
+def test_a_random_order_is_new_each_time():
+    sampler = td.RandomSampler(range(50))
+    expect(
+        "what a RandomSampler of 50 samples yields, sorted",
+        lambda: sorted(sampler),
+        list(range(50)),
+        "Each sample comes once in each pass.",
+        see=ORDERS,
+    )
+    expect(
+        "are two passes of one RandomSampler in the same order?",
+        lambda: list(sampler) == list(sampler),
+        False,
+        SAME,
+        see=ORDERS,
+    )
+    expect(
+        "types of what a RandomSampler yields",
+        lambda: sorted({type(number).__name__ for number in sampler}),
+        ["int"],
+        "Numbers of samples are Python's whole numbers: `tolist` makes them.",
+        see=ORDERS,
+    )
+
+    def seeded(**options):
+        orders = []
+        for _ in range(2):
+            tt.manual_seed(9)
+            orders.append(list(td.RandomSampler(range(50), **{name: value() for name, value in options.items()})))
+        return orders[0] == orders[1]
+
+    expect(
+        "do two passes after the same manual_seed agree?",
+        seeded,
+        True,
+        "Draw from `chance(self.generator)`.",
+        see=ORDERS,
+    )
+    expect(
+        "do two passes with equal generators of their own agree?",
+        lambda: seeded(generator=lambda: np.random.default_rng(3)),
+        True,
+        "Draw from `chance(self.generator)`.",
+        see=ORDERS,
+    )
+
+
+def test_random_orders_of_other_lengths():
+    expect(
+        "how many samples, and how many different ones, a RandomSampler of 50 with num_samples=20 yields",
+        lambda: (lambda got: (len(got), len(set(got))))(list(td.RandomSampler(range(50), num_samples=20))),
+        (20, 20),
+        ((50, 50), "num_samples says how many are drawn."),
+        see=ORDERS,
+    )
+    expect(
+        "how often each of 4 samples comes with num_samples=8",
+        lambda: sorted(Counter(td.RandomSampler(range(4), num_samples=8)).items()),
+        [(0, 2), (1, 2), (2, 2), (3, 2)],
+        "More than there are: permutations one after the other, each sample once in each.",
+        see=ORDERS,
+    )
+
+    def with_replacement():
+        drawn = list(td.RandomSampler(range(1000), replacement=True))
+        return len(drawn), len(set(drawn))
+
+    expect(
+        "how many samples a RandomSampler of 1000 with replacement yields",
+        lambda: with_replacement()[0],
+        1000,
+        see=ORDERS,
+    )
+    expect(
+        "and how many different ones",
+        lambda: with_replacement()[1],
+        between(550, 720),
+        (1000, "With replacement, each draw is made from all samples: some come twice, about a third never."),
+        see=ORDERS,
+    )
+
+
+def test_the_last_batch_is_short():
+    whole = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    expect(
+        "BatchSampler(0..9, batch_size=4)",
+        lambda: list(td.BatchSampler(range(10), 4)),
+        whole,
+        (whole[:2], f"8 of 10 samples are seen. {LAST}"),
+        see=ORDERS,
+    )
+    expect(
+        "BatchSampler(0..9, batch_size=4, drop_last=True)",
+        lambda: list(td.BatchSampler(range(10), 4, drop_last=True)),
+        whole[:2],
+        (whole, "With drop_last a group that is not full is left out."),
+        see=ORDERS,
+    )
+    expect(
+        "BatchSampler(0..7, batch_size=4, drop_last=True)",
+        lambda: list(td.BatchSampler(range(8), 4, drop_last=True)),
+        whole[:2],
+        (whole[:1], "The last group is full: it stays."),
+        see=ORDERS,
+    )
+    expect("BatchSampler of nothing", lambda: list(td.BatchSampler([], 4)), [], "No samples, no groups.", see=ORDERS)
+    expect(
+        "BatchSampler of an iterator that yields 3, 1, 2, batch_size=2",
+        lambda: list(td.BatchSampler(iter([3, 1, 2]), 2)),
+        [[3, 1], [2]],
+        (TypeError, "A sampler can be iterated, and need not have a length or an index."),
+        see=ORDERS,
+    )
+
+
+# The loader
+
+
+def test_a_pass_sees_everything_once():
+    in_order = [([0, 1, 2, 3], [0, 2, 4, 6]), ([4, 5, 6, 7], [8, 10, 12, 14]), ([8, 9], [16, 18])]
+    expect(
+        "two passes of DataLoader(0..9 with their doubles, batch_size=4)",
+        lambda: passes(td.DataLoader(pairs(), batch_size=4)),
+        [in_order, in_order],
+        ([in_order[:2]] * 2, LAST),
+        see=LOADER,
+    )
+    shuffled = td.DataLoader(pairs(), batch_size=4, shuffle=True)
+    expect(
+        "the sizes of the batches in a shuffled pass",
+        lambda: [len(x) for x, _ in shuffled],
+        [4, 4, 2],
+        ([4, 4], LAST),
+        see=LOADER,
+    )
+    expect(
+        "all inputs of a shuffled pass, sorted",
+        lambda: sorted(value for x, _ in passes(shuffled, 1)[0] for value in x),
+        list(range(10)),
+        "Each sample comes once in each pass.",
+        see=LOADER,
+    )
+    expect(
+        "is each label the double of its input, in a shuffled pass?",
+        lambda: all(y == [2 * value for value in x] for x, y in passes(shuffled, 1)[0]),
+        True,
+        TORN,
+        see=LOADER,
+    )
+    expect(
+        "are two shuffled passes in the same order?",
+        lambda: (lambda two: two[0] == two[1])(passes(td.DataLoader(pairs(50), batch_size=5, shuffle=True))),
+        False,
+        SAME,
+        see=LOADER,
+    )
+
+
+def test_a_loader_asks_its_samplers_and_its_collate_fn():
+    expect(
+        "batches with sampler=[3, 1, 2] and batch_size=2",
+        lambda: passes(td.DataLoader(pairs(), batch_size=2, sampler=[3, 1, 2]), 1)[0],
+        [([3, 1], [6, 2]), ([2], [4])],
+        see=LOADER,
+    )
+    expect(
+        "batches with batch_sampler=[[3, 1], [2]]",
+        lambda: passes(td.DataLoader(pairs(), batch_sampler=[[3, 1], [2]]), 1)[0],
+        [([3, 1], [6, 2]), ([2], [4])],
+        see=LOADER,
+    )
+    for workers in (0, 2):
+        expect(
+            f'batches of ["a", "b", "c"] with batch_size=2, collate_fn="".join and {workers} workers',
+            lambda: list(td.DataLoader(["a", "b", "c"], 2, collate_fn="".join, num_workers=workers)),
+            ["ab", "c"],
+            (lambda got: got == [["a", "b"], ["c"]], "collate_fn gets the list of samples, and makes the batch."),
+            see=LOADER,
+        )
+
+
+def moved(loader):
+    """The images of two passes, as bytes."""
+    return [b"".join(images.numpy().tobytes() for images, _ in loader) for _ in range(2)]
+
+
+def test_the_batches_are_the_same_whatever_the_workers():
+    data = td.Images(numbered_images(20), np.arange(20), transform=td.RandomCrop(6, padding=2))
+
+    def with_workers(*counts):
+        for count in counts:
+            tt.manual_seed(3)
+            yield moved(td.DataLoader(data, batch_size=4, shuffle=True, num_workers=count))
+
+    expect(
+        "do 0, 1 and 3 workers give the same two passes of shuffled and cropped images?",
+        lambda: len({tuple(two) for two in with_workers(0, 1, 3)}),
+        1,
+        "Order and seed are drawn when the pass begins; a task has the seed of its pass and its own number.",
+        see=LOADER,
+    )
+    expect(
+        "are the crops of two passes the same, without shuffling?",
+        lambda: (lambda two: two[0] == two[1])(moved(td.DataLoader(data, batch_size=4))),
+        False,
+        "Each pass has another seed: draw it from chance(self.generator).",
+        see=LOADER,
+    )
+    alike = td.Images(np.repeat(numbered_images(1), 8, axis=0), np.arange(8), transform=td.RandomCrop(6, padding=2))
+    expect(
+        "are four images cropped in the first batch as the same four in the second?",
+        lambda: (lambda a, b: np.array_equal(a, b))(*(x.numpy() for x, _ in td.DataLoader(alike, batch_size=4))),
+        False,
+        "Each batch has a number of its own, from which its chance is made.",
+        see=LOADER,
+    )
+
+    def moves_on(workers):
+        batches = iter(td.DataLoader(data, batch_size=4, shuffle=True, num_workers=workers))
+        before = tt.get_rng_state()
+        list(batches)
+        return tt.get_rng_state() != before
+
+    for workers in (0, 2):
+        expect(
+            f"is anything drawn from generator() after iter(loader), with {workers} workers?",
+            lambda: moves_on(workers),
+            False,
+            "All chance of a pass is drawn when it begins, in __iter__ itself: the network's dropout may draw in between.",
+            see=LOADER,
+        )
+
+
+def test_a_loader_can_have_a_generator_of_its_own():
+    def loader():
+        return td.DataLoader(pairs(), batch_size=4, shuffle=True, generator=np.random.default_rng(8))
+
+    def touches_the_common_one():
+        before = tt.get_rng_state()
+        list(loader())
+        return tt.get_rng_state() != before
+
+    expect(
+        "does a pass of a loader with a generator of its own draw from generator()?",
+        touches_the_common_one,
+        False,
+        "Draw the seed from chance(self.generator).",
+        see=LOADER,
+    )
+
+    def again():
+        first = loader()
+        list(first)
+        state, second = first.state_dict(), loader()
+        second.load_state_dict(state)
+        return passes(first, 1) == passes(second, 1)
+
+    expect("does a loader go on alike after load_state_dict?", again, True, see=LOADER)
+
+
+# Ahead of time
+
+
+def finished(value):
+    future = Future()
+    future.set_result(value)
+    return future
+
+
+def test_results_come_in_the_order_of_their_tasks():
+    expect(
+        "in_order of tasks 0 to 6 that give ten times their number, three under way",
+        lambda: list(td.in_order(lambda task: finished(10 * task), range(7), 3)),
+        [0, 10, 20, 30, 40, 50, 60],
+        "Every task is submitted once, and its result is handed out.",
+        see=AHEAD,
+    )
+    expect("in_order of no task", lambda: list(td.in_order(finished, [], 3)), [], see=AHEAD)
+    expect("in_order of two tasks, three under way", lambda: list(td.in_order(finished, [5, 6], 3)), [5, 6], see=AHEAD)
+
+    def first_waits_for_second():
+        second_is_done = threading.Event()
+
+        def work(task):
+            if task == 0:
+                return second_is_done.wait(1)
+            second_is_done.set()
+            return task
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(td.in_order(lambda task: pool.submit(work, task), range(4), 2))
+
+    expect(
+        "in_order with two under way, where task 0 is only done when task 1 is",
+        first_waits_for_second,
+        [True, 1, 2, 3],
+        ([False, 1, 2, 3], "Only one task is under way: submit `ahead` of them before you wait for the first."),
+        (lambda got: got[0] is not True, "The results come in the order of the tasks, whichever is ready first."),
+        see=AHEAD,
+    )
+
+
+def test_so_many_tasks_are_under_way_and_no_more():
+    def counts():
+        submitted = []
+        results = td.in_order(lambda task: (submitted.append(task), finished(task))[1], range(10), 3)
+        return [len(submitted) - received for received, _ in enumerate(results, start=1)]
+
+    expect(
+        "tasks submitted beyond the result that was just received, at most, for three under way of ten",
+        lambda: max(counts()),
+        between(2, 3),
+        (9, "All tasks were submitted at the beginning: there are to be at most `ahead` under way."),
+        (0, "Nothing is under way: submit the next task before handing out a result."),
+        see=AHEAD,
+    )
+    expect(
+        "and at least, in the first seven",
+        lambda: min(counts()[:7]),
+        between(2, 3),
+        "For each result that is taken, one more task is submitted.",
+        see=AHEAD,
+    )
+    expect(
+        "in_order where a result never comes, timeout=0.01",
+        lambda: list(td.in_order(lambda task: Future(), range(3), 2, 0.01)),
+        RuntimeError,
+        "What is not there after `timeout` seconds is Late.",
+        see=AHEAD,
+    )
+
+    def failing():
+        with ThreadPoolExecutor(1) as pool:
+            return list(td.in_order(lambda task: pool.submit(int, task), ["1", "x"], 2))
+
+    expect("in_order where a task raises a ValueError", failing, ValueError, see=AHEAD)
+
+
+# Images and transforms
+
+
+def test_normalize():
+    images = np.array([[0, 51], [255, 102]], np.uint8).reshape(1, 2, 1, 2)
+    wanted = np.array([[-2, -1.2], [1, -0.2]]).reshape(1, 2, 1, 2)
+    expect(
+        "Normalize([0.5, 0.5], [0.25, 0.5]) of the bytes 0, 51 in channel 0 and 255, 102 in channel 1",
+        lambda: td.Normalize([0.5, 0.5], [0.25, 0.5])(images),
+        wanted,
+        (lambda got: got.dtype == np.uint8, "Bytes cannot hold this: the result is float32."),
+        (lambda got: abs(got).max() > 100, "Mean and std are those of numbers from 0 to 1: divide bytes by 255 first."),
+        (wanted * [[[[0.25]], [[0.5]]]], "The mean is subtracted; the rest has to be divided by std."),
+        see=TRANSFORMS,
+    )
+    expect(
+        "dtype of normalized bytes, float32 and float64",
+        lambda: [str(td.Normalize([0.5], [0.5])(images.astype(kind)).dtype) for kind in ("u1", "f4", "f8")],
+        ["float32"] * 3,
+        "The result is float32, whatever came in.",
+        see=TRANSFORMS,
+    )
+    numbers = np.array([0.0, 0.75], np.float32).reshape(1, 1, 1, 2)
+    expect(
+        "Normalize([0.5], [0.25]) of the numbers 0 and 0.75",
+        lambda: td.Normalize([0.5], [0.25])(numbers),
+        np.array([-2, 1]).reshape(1, 1, 1, 2),
+        "What is no byte is taken as it is: only bytes are divided by 255.",
+        see=TRANSFORMS,
+    )
+    expect(
+        "the images after they were normalized",
+        lambda: (lambda before: (td.Normalize([0.5], [0.25])(before), before)[1])(numbers.copy()),
+        numbers,
+        "The images belong to somebody else: do not change them in place.",
+        see=TRANSFORMS,
+    )
+    expect(
+        "Normalize with three means of images with two channels",
+        lambda: td.Normalize([0.5] * 3, [0.25] * 3)(images),
+        ValueError,
+        "There is one mean and std for each channel, or one for all: a ValueError names the numbers.",
+        see=TRANSFORMS,
+    )
+
+
+def offsets(images, crops, padding, size):
+    """For each crop the places in its padded image where it was cut out."""
+    frames = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    rooms = [frames.shape[axis] - size[axis - 2] + 1 for axis in (2, 3)]
+    return [
+        [
+            (top, left)
+            for top in range(rooms[0])
+            for left in range(rooms[1])
+            if np.array_equal(frame[:, top : top + size[0], left : left + size[1]], crop)
+        ]
+        for frame, crop in zip(frames, crops)
+    ]
+
+
+def test_random_crop():
+    images, transform = numbered_images(60), td.RandomCrop(6, padding=2)
+
+    def found():
+        return offsets(images, np.asarray(transform(images)), 2, (6, 6))
+
+    expect(
+        "shape and dtype of RandomCrop(6, padding=2) of bytes (60, 2, 6, 6)",
+        lambda: (lambda crops: (crops.shape, str(crops.dtype)))(transform(images)),
+        ((60, 2, 6, 6), "uint8"),
+        (((60, 2, 10, 10), "uint8"), "These are the frames: from each a window has to be cut."),
+        see=TRANSFORMS,
+    )
+    expect(
+        "how many of 60 crops are a window of their own image in its frame of zeros",
+        lambda: sum(len(places) > 0 for places in found()),
+        60,
+        (0, "Each crop is a window of its own image: all channels, so many rows and columns, at one place."),
+        "Add the padding, and cut each window from the image with the same number.",
+        see=TRANSFORMS,
+    )
+    expect(
+        "at how many places 60 images were cropped",
+        lambda: len({places[0] for places in found()}),
+        between(15, 25),
+        (1, "All images were cropped at the same place: each has its own luck."),
+        see=TRANSFORMS,
+    )
+
+    def extremes():
+        rows, columns = zip(*(places[0] for _ in range(5) for places in found()))
+        return [min(rows), max(rows), min(columns), max(columns)]
+
+    expect(
+        "first and last row and column at which 300 crops begin",
+        extremes,
+        [0, 4, 0, 4],
+        ([0, 3, 0, 3], "The last place counts: there is one more than there are pixels of room."),
+        see=TRANSFORMS,
+    )
+
+    def rows_follow_columns():
+        return all(place[0] == place[1] for places in found() for place in places[:1])
+
+    expect(
+        "is every crop moved by as many rows as columns?",
+        rows_follow_columns,
+        False,
+        "Rows and columns are drawn independently.",
+        see=TRANSFORMS,
+    )
+    expect(
+        "how many of 12 crops by RandomCrop((4, 3)) are windows of their images",
+        lambda: sum(map(bool, offsets(images[:12], td.RandomCrop((4, 3))(images[:12]), 0, (4, 3)))),
+        12,
+        "size may be (height, width); without padding nothing is added.",
+        see=TRANSFORMS,
+    )
+    expect(
+        "RandomCrop(8) of images of 6 by 6",
+        lambda: td.RandomCrop(8)(images),
+        ValueError,
+        "A window that does not fit is refused: `refuse_too_small`.",
+        see=TRANSFORMS,
+    )
+
+
+def test_random_horizontal_flip():
+    images = numbered_images(200, size=3)
+
+    def kinds(p):
+        flipped = np.asarray(td.RandomHorizontalFlip(p)(images))
+        as_is = [np.array_equal(a, b) for a, b in zip(images, flipped)]
+        mirrored = [np.array_equal(a[:, :, ::-1], b) for a, b in zip(images, flipped)]
+        upside_down = [np.array_equal(a[:, ::-1], b) for a, b in zip(images, flipped)]
+        return sum(as_is), sum(mirrored), sum(upside_down)
+
+    expect(
+        "how many of 200 images RandomHorizontalFlip(1) leaves, mirrors and turns upside down",
+        lambda: kinds(1.0),
+        (0, 200, 0),
+        ((0, 0, 200), "Upside down is the vertical flip: left becomes right."),
+        ((0, 0, 0), "Only the last dimension is turned around: rows and channels stay where they are."),
+        see=TRANSFORMS,
+    )
+    expect("and RandomHorizontalFlip(0)", lambda: kinds(0.0), (200, 0, 0), see=TRANSFORMS)
+    expect(
+        "how many of 200 images RandomHorizontalFlip(0.5) mirrors",
+        lambda: kinds(0.5)[1],
+        between(70, 130),
+        (200, "All were mirrored: each image has its own luck."),
+        (0, "None was mirrored: each image has its own luck."),
+        see=TRANSFORMS,
+    )
+    expect(
+        "how many of 200 images RandomHorizontalFlip(0.25) mirrors",
+        lambda: kinds(0.25)[1],
+        between(25, 80),
+        (between(120, 175), "p is the probability to mirror, not to leave."),
+        see=TRANSFORMS,
+    )
+    expect(
+        "how many images RandomHorizontalFlip(0.5) changes in what it was given",
+        lambda: (lambda given: (td.RandomHorizontalFlip()(given), int((given != images).any(axis=(1, 2, 3)).sum()))[1])(
+            images.copy()
+        ),
+        0,
+        "The images belong to somebody else: change a copy.",
+        see=TRANSFORMS,
+    )
+
+
+def test_transforms_draw_from_what_they_are_given():
+    images = numbered_images(40)
+    for name, transform in (
+        ("RandomCrop(6, padding=2)", td.RandomCrop(6, padding=2)),
+        ("RandomHorizontalFlip()", td.RandomHorizontalFlip()),
+        ("Cutout(2)", td.Cutout(2)),
+    ):
+
+        def twice():
+            return [np.asarray(transform(images, np.random.default_rng(7))).tobytes() for _ in range(2)]
+
+        expect(
+            f"do two calls of {name} with equal generators agree?",
+            lambda: len(set(twice())),
+            1,
+            "Draw from `random`, and from nothing else.",
+            see=TRANSFORMS,
+        )
+
+
+# Exercises
+
+
+def test_channel_statistics():
+    images = np.random.default_rng(3).integers(0, 256, (10, 3, 4, 4), dtype=np.uint8)
+    images[:, 1] //= 2
+    loader = td.DataLoader(td.Images(images, np.zeros(10)), batch_size=4)
+    numbers = images / 255
+    mean, std = numbers.mean(axis=(0, 2, 3)), numbers.std(axis=(0, 2, 3))
+    of_batches = np.mean([numbers[i : i + 4].mean(axis=(0, 2, 3)) for i in (0, 4, 8)], axis=0)
+    expect(
+        "channel_statistics of 10 images with 3 channels in batches of 4, 4 and 2: the means",
+        lambda: td.channel_statistics(loader)[0],
+        mean,
+        (of_batches, "The last batch has two images and counts as much as the others: add up pixels, not means."),
+        (np.full(3, mean.mean()), "There is a mean for each channel: dimension 1 stays."),
+        see=EXERCISES,
+    )
+    expect(
+        "and the standard deviations",
+        lambda: td.channel_statistics(loader)[1],
+        std,
+        (std**2, "This is the variance: take the root."),
+        (std * np.sqrt(160 / 159), "Divide by the number of pixels, not by one less."),
+        (
+            np.mean([numbers[i : i + 4].std(axis=(0, 2, 3)) for i in (0, 4, 8)], axis=0),
+            "The deviation of all pixels is not the mean of the batches' deviations: keep the sum of the squares.",
+        ),
+        see=EXERCISES,
+    )
+
+
+def test_cutout():
+    images = np.full((300, 2, 6, 7), 9, np.uint8)
+
+    def cut():
+        return np.asarray(td.Cutout(3)(images)) == 0
+
+    def places():
+        first = [(int(np.argmax(hole.any(axis=1))), int(np.argmax(hole.any(axis=0)))) for hole in cut()[:, 0]]
+        return [(min(firsts), max(firsts)) for firsts in zip(*first)]
+
+    expect(
+        "zeros in each channel of images after Cutout(3), least and most",
+        lambda: (lambda zeros: (int(zeros.min()), int(zeros.max())))(cut().sum(axis=(2, 3))),
+        (9, 9),
+        (lambda got: got[0] < 9 == got[1], "The square is always whole: at the border, it begins earlier."),
+        see=EXERCISES,
+    )
+    expect(
+        "is each hole a square of 3 by 3, the same in both channels?",
+        lambda: (
+            lambda holes: bool(
+                (holes.any(axis=2).sum(axis=2) == 3).all()
+                and (holes.any(axis=3).sum(axis=2) == 3).all()
+                and (holes[:, 0] == holes[:, 1]).all()
+            )
+        )(cut()),
+        True,
+        "A pixel is cut if its row and its column lie in the square.",
+        see=EXERCISES,
+    )
+    expect(
+        "first and last row, first and last column at which 300 squares begin in 6 by 7 pixels",
+        places,
+        [(0, 3), (0, 4)],
+        ([(0, 2), (0, 3)], "The last place counts: there is one more than there are pixels of room."),
+        (lambda got: got[0][0] == got[0][1], "Each image has its own luck."),
+        see=EXERCISES,
+    )
+    expect(
+        "dtype of cut bytes, and the images that were given",
+        lambda: (str(td.Cutout(3)(images).dtype), int(images.min())),
+        ("uint8", 9),
+        (("uint8", 0), "The images belong to somebody else: change a copy."),
+        see=EXERCISES,
+    )
+    expect("Cutout(8) of images of 6 by 7", lambda: td.Cutout(8)(images), ValueError, see=EXERCISES)
