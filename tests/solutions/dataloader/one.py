@@ -1,0 +1,160 @@
+"""Chapter 10 by np.array, by index lists, by counting down, and by a loop over offsets."""
+
+
+def _stacked(leaves):
+    if all(isinstance(leaf, (str, bytes)) for leaf in leaves):
+        return list(leaves)
+    arrays = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            arrays.append(leaf.numpy())
+        elif isinstance(leaf, (np.ndarray, np.generic)):
+            arrays.append(np.array(leaf))
+        elif isinstance(leaf, (bool, int)):
+            arrays.append(np.array(leaf))
+        elif isinstance(leaf, float):
+            arrays.append(np.float32(leaf))
+        else:
+            raise TypeError(f"no batch can be made of {type(leaf)}")
+    for array in arrays[1:]:
+        if array.shape != arrays[0].shape:
+            raise ValueError(f"{array.shape} does not fit {arrays[0].shape}")
+    return from_numpy(np.concatenate([array[None] for array in arrays]))
+
+
+class TensorDataset:
+    def batch(self, indices):
+        return tuple(from_numpy(np.take(tensor.numpy(), list(indices), axis=0)) for tensor in self.tensors)
+
+
+def random_split(dataset, lengths, generator=None):
+    count = len(dataset)
+    if abs(sum(lengths) - 1) < 1e-9 and max(lengths) <= 1:
+        wanted = [int(count * share) for share in lengths]
+        left, part = count - sum(wanted), 0
+        while left:
+            wanted[part] += 1
+            left, part = left - 1, (part + 1) % len(wanted)
+    else:
+        wanted = [int(length) for length in lengths]
+    if sum(wanted) != count:
+        raise ValueError(f"{lengths} is not {count}")
+    order = chance(generator).permutation(count)
+    ends = np.cumsum(wanted)
+    return [Subset(dataset, [int(i) for i in order[end - size : end]]) for size, end in zip(wanted, ends)]
+
+
+class RandomSampler:
+    def __iter__(self):
+        generator, n = chance(self.generator), len(self.data_source)
+        if self.replacement:
+            return iter([int(i) for i in generator.integers(0, n, self.num_samples)])
+        drawn = []
+        while len(drawn) < self.num_samples:
+            drawn += [int(i) for i in generator.permutation(n)]
+        return iter(drawn[: self.num_samples])
+
+
+class BatchSampler:
+    def __iter__(self):
+        group = []
+        for number in self.sampler:
+            group.append(number)
+            if len(group) == self.batch_size:
+                yield group
+                group = []
+        if group and not self.drop_last:
+            yield group
+
+
+class DataLoader:
+    def __iter__(self):
+        seed = int(chance(self.generator).integers(1 << 40))
+        tasks = [(i, [*group], seed) for i, group in enumerate(self.batch_sampler)]
+
+        def work(task):
+            return load(self.dataset, self.collate_fn, task)
+
+        def here():
+            for task in tasks:
+                yield work(task)
+
+        return here() if self.num_workers == 0 else prepared(self, work, tasks)
+
+
+def in_order(submit, tasks, ahead, timeout=None):
+    from concurrent.futures import TimeoutError as TooLate
+
+    queue, rest = [], iter(tasks)
+    more = True
+    while True:
+        while more and len(queue) < ahead:
+            try:
+                queue.append(submit(next(rest)))
+            except StopIteration:
+                more = False
+        if not queue:
+            return
+        oldest = queue.pop(0)
+        try:
+            found = oldest.result(timeout)
+        except TooLate:
+            if oldest.done():
+                raise
+            raise Late(f"nothing came for {timeout} s") from None
+        if more:
+            try:
+                queue.append(submit(next(rest)))
+            except StopIteration:
+                more = False
+        yield found
+
+
+class Normalize:
+    def apply(self, images, random):
+        if images.shape[1] != len(self.mean) and len(self.mean) != 1:
+            raise ValueError(f"{images.shape} has other channels than {len(self.mean)}")
+        numbers = images.astype(np.float32)
+        if images.dtype == np.uint8:
+            numbers = numbers / np.float32(255)
+        return ((numbers - self.mean) / self.std).astype(np.float32)
+
+
+class RandomCrop:
+    def apply(self, images, random):
+        framed = padded(images, self.padding, self.fill)
+        refuse_too_small(framed, self.size)
+        out = np.empty((*images.shape[:2], *self.size), images.dtype)
+        for i, frame in enumerate(framed):
+            top = int(random.integers(frame.shape[1] - self.size[0] + 1))
+            left = int(random.integers(frame.shape[2] - self.size[1] + 1))
+            out[i] = frame[:, top : top + self.size[0], left : left + self.size[1]]
+        return out
+
+
+class RandomHorizontalFlip:
+    def apply(self, images, random):
+        mirrored = random.uniform(size=(len(images), 1, 1, 1)) < self.p
+        return np.where(mirrored, images[:, :, :, ::-1], images)
+
+
+def channel_statistics(loader):
+    sums = {}
+    for x, _ in loader:
+        x = x.numpy().astype(float).swapaxes(0, 1)
+        for channel, pixels in enumerate(x.reshape(len(x), -1)):
+            n, s, q = sums.get(channel, (0, 0.0, 0.0))
+            sums[channel] = n + pixels.size, s + pixels.sum(), q + pixels @ pixels
+    mean = np.array([s / n for n, s, _ in sums.values()])
+    return mean, np.array([q / n for n, _, q in sums.values()] - mean * mean) ** 0.5
+
+
+class Cutout:
+    def apply(self, images, random):
+        refuse_too_small(images, (self.size, self.size))
+        out = np.array(images)
+        for image in out:
+            top = int(random.integers(images.shape[2] - self.size + 1))
+            left = int(random.integers(images.shape[3] - self.size + 1))
+            image[:, top : top + self.size, left : left + self.size] = 0
+        return out

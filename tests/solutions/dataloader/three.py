@@ -1,0 +1,145 @@
+"""Chapter 10 by tensors, by sorting random numbers, by queues of pairs, and by rolling."""
+
+
+def _stacked(leaves):
+    from numbers import Number
+
+    if isinstance(leaves[0], str) or isinstance(leaves[0], bytes):
+        return [*leaves]
+    if not (hasattr(leaves[0], "__array__") or isinstance(leaves[0], Number)):
+        raise TypeError(f"cannot stack {leaves[0]!r}")
+    if len({np.shape(leaf) for leaf in leaves}) != 1:
+        raise ValueError("cannot stack the shapes " + ", ".join(str(np.shape(leaf)) for leaf in leaves))
+    table = np.array([np.array(leaf) for leaf in leaves])
+    return from_numpy(table.astype(np.float32) if isinstance(leaves[0], float) else table)
+
+
+class TensorDataset:
+    def batch(self, indices):
+        return tuple(tensor[list(indices)].detach() for tensor in self.tensors)
+
+
+def random_split(dataset, lengths, generator=None):
+    total = len(dataset)
+    counts = list(lengths)
+    if round(sum(counts), 9) == 1 != total:
+        counts = [math.floor(share * total) for share in counts]
+        extra = total - sum(counts)
+        counts = [count + extra // len(counts) + (i < extra % len(counts)) for i, count in enumerate(counts)]
+    if sum(counts) != total:
+        raise ValueError(f"{sum(counts)} of {total} samples are dealt out")
+    order = np.argsort(chance(generator).random(total))
+    parts, start = [], 0
+    for count in counts:
+        parts.append(Subset(dataset, order[start : start + count].tolist()))
+        start += count
+    return parts
+
+
+class RandomSampler:
+    def __iter__(self):
+        random, n = chance(self.generator), len(self.data_source)
+        if self.replacement:
+            numbers = (random.random(self.num_samples) * n).astype(int)
+        else:
+            rounds = -(-self.num_samples // max(n, 1))
+            numbers = np.concatenate([np.argsort(random.random(n)) for _ in range(rounds)] or [np.empty(0, int)])
+        return iter(numbers[: self.num_samples].tolist())
+
+
+class BatchSampler:
+    def __iter__(self):
+        numbers = iter(self.sampler)
+        done = False
+        while not done:
+            group = []
+            while len(group) < self.batch_size and not done:
+                try:
+                    group.append(next(numbers))
+                except StopIteration:
+                    done = True
+            if len(group) == self.batch_size or (group and not self.drop_last):
+                yield group
+
+
+class DataLoader:
+    def __iter__(self):
+        groups = [list(group) for group in self.batch_sampler]
+        seeds = chance(self.generator).integers(0, 2**32, size=2).tolist()
+        tasks = list(zip(range(len(groups)), groups, [seeds[0] * 2**31 + seeds[1]] * len(groups)))
+        work = lambda task: load(self.dataset, self.collate_fn, task)
+        return iter(prepared(self, work, tasks)) if self.num_workers > 0 else iter(map(work, tasks))
+
+
+def in_order(submit, tasks, ahead, timeout=None):
+    from concurrent.futures import wait
+    from itertools import chain, repeat
+
+    pending = deque()
+    for task in chain(tasks, repeat(...)):
+        if task is not ...:
+            pending.append(submit(task))
+        if len(pending) > ahead or task is ...:
+            if not pending:
+                return
+            future = pending.popleft()
+            if wait([future], timeout=timeout).not_done:
+                raise Late("too late")
+            yield future.result()
+
+
+class Normalize:
+    def apply(self, images, random):
+        if len(self.mean) > 1 and len(self.mean) != images.shape[1]:
+            raise ValueError("a mean for each channel, please")
+        if images.dtype == np.uint8:
+            values = np.arange(256, dtype=np.float64) / 255
+            tables = ((values - self.mean[:, 0]) / self.std[:, 0]).astype(np.float32)
+            tables = np.broadcast_to(tables, (images.shape[1], 256))
+            return np.stack([table[images[:, channel]] for channel, table in enumerate(tables)], axis=1)
+        return np.divide(images - self.mean, self.std).astype(np.float32)
+
+
+class RandomCrop:
+    def apply(self, images, random):
+        framed = padded(images, self.padding, self.fill)
+        refuse_too_small(framed, self.size)
+        height, width = self.size
+        tops = random.choice(framed.shape[2] - height + 1, len(images))
+        lefts = random.choice(framed.shape[3] - width + 1, len(images))
+        rolled = [np.roll(f, (-top, -left), axis=(1, 2)) for f, top, left in zip(framed, tops, lefts)]
+        return np.stack(rolled)[:, :, :height, :width]
+
+
+class RandomHorizontalFlip:
+    def apply(self, images, random):
+        chosen = np.flatnonzero(random.random(len(images)) < self.p)
+        out = np.array(images)
+        out[chosen] = np.flip(out[chosen], axis=3)
+        return out
+
+
+def channel_statistics(loader):
+    moments = None
+    for images, _ in loader:
+        pixels = np.moveaxis(images.numpy(), 1, 0).astype(np.float64)
+        pixels = pixels.reshape(len(pixels), -1)
+        new = np.stack([np.full(len(pixels), pixels.shape[1]), pixels.sum(axis=1), np.square(pixels).sum(axis=1)])
+        moments = new if moments is None else moments + new
+    count, total, squares = moments
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+
+
+class Cutout:
+    def apply(self, images, random):
+        refuse_too_small(images, (self.size, self.size))
+        n, _, height, width = images.shape
+        corner = np.zeros((height, width), bool)
+        corner[: self.size, : self.size] = True
+        out = np.array(images)
+        for i, (top, left) in enumerate(
+            zip(random.integers(0, height - self.size + 1, n), random.integers(0, width - self.size + 1, n))
+        ):
+            out[i][:, np.roll(corner, (top, left), axis=(0, 1))] = 0
+        return out

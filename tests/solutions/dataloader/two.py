@@ -1,0 +1,151 @@
+"""Chapter 10 by match, by generators, by chunks of arrays, and by index arrays."""
+
+
+def _stacked(leaves):
+    match leaves[0]:
+        case str() | bytes():
+            return leaves
+        case float():
+            return Tensor(leaves)
+        case int() | Tensor() | np.ndarray() | np.generic():
+            arrays = [np.asarray(leaf) for leaf in leaves]
+        case other:
+            raise TypeError(f"what is a batch of {type(other).__name__}?")
+    shapes = [array.shape for array in arrays]
+    if shapes.count(shapes[0]) != len(shapes):
+        raise ValueError(f"shapes differ: {shapes}")
+    out = np.empty((len(arrays), *shapes[0]), arrays[0].dtype)
+    for row, array in enumerate(arrays):
+        out[row] = array
+    return from_numpy(out)
+
+
+class TensorDataset:
+    def batch(self, indices):
+        found = []
+        for tensor in self.tensors:
+            values = tensor.numpy()
+            found.append(from_numpy(np.stack([values[index] for index in indices])))
+        return tuple(found)
+
+
+def random_split(dataset, lengths, generator=None):
+    n = len(dataset)
+    fractions = math.isclose(math.fsum(lengths), 1) and all(isinstance(length, float) for length in lengths)
+    sizes = np.array([n * length // 1 for length in lengths] if fractions else lengths, int)
+    if fractions:
+        sizes[: n - sizes.sum()] += 1
+    if sizes.sum() != n:
+        raise ValueError(f"the lengths {lengths} do not make {n}")
+    pieces = np.split(chance(generator).permutation(n), np.cumsum(sizes)[:-1])
+    return [Subset(dataset, piece.tolist()) for piece in pieces]
+
+
+class RandomSampler:
+    def __iter__(self):
+        random = chance(self.generator)
+        numbers = list(range(len(self.data_source)))
+        left = self.num_samples
+        if self.replacement:
+            for _ in range(left):
+                yield int(random.integers(len(numbers)))
+            return
+        while left > 0:
+            random.shuffle(numbers)
+            yield from numbers[:left]
+            left -= len(numbers)
+
+
+class BatchSampler:
+    def __iter__(self):
+        numbers = list(self.sampler)
+        for start in range(0, len(numbers), self.batch_size):
+            group = numbers[start : start + self.batch_size]
+            if self.drop_last and len(group) < self.batch_size:
+                break
+            yield group
+
+
+class DataLoader:
+    def __iter__(self):
+        tasks = []
+        for group in self.batch_sampler:
+            tasks.append((len(tasks), list(group), None))
+        seed = int.from_bytes(chance(self.generator).bytes(6), "little")
+        tasks = [(number, group, seed) for number, group, _ in tasks]
+        do = partial(load, self.dataset, self.collate_fn)
+        if self.num_workers:
+            return prepared(self, do, tasks)
+        return (do(task) for task in tasks)
+
+
+def in_order(submit, tasks, ahead, timeout=None):
+    tasks = list(tasks)
+    futures = [submit(task) for task in tasks[:ahead]]
+    for number in range(len(tasks)):
+        future = futures[number]
+        began = time.monotonic()
+        while timeout is not None and not future.done():
+            if time.monotonic() - began > timeout:
+                raise Late(f"task {number} took more than {timeout} s")
+            time.sleep(0.001)
+        result = future.result()
+        futures[number] = None
+        if len(futures) < len(tasks):
+            futures.append(submit(tasks[len(futures)]))
+        yield result
+
+
+class Normalize:
+    def apply(self, images, random):
+        channels = images.shape[1]
+        mean, std = self.mean.ravel(), self.std.ravel()
+        if len(mean) == 1:
+            mean, std = mean.repeat(channels), std.repeat(channels)
+        if len(mean) != channels:
+            raise ValueError(f"{channels} channels, {len(mean)} means")
+        unit = 255 if images.dtype == np.uint8 else 1
+        out = np.empty(images.shape, np.float32)
+        for channel in range(channels):
+            out[:, channel] = (images[:, channel] / unit - mean[channel]) / std[channel]
+        return out
+
+
+class RandomCrop:
+    def apply(self, images, random):
+        framed, (height, width) = padded(images, self.padding, self.fill), self.size
+        refuse_too_small(framed, self.size)
+        n, channels = images.shape[:2]
+        rows = random.integers(framed.shape[2] - height, size=n, endpoint=True)[:, None] + np.arange(height)
+        columns = random.integers(framed.shape[3] - width, size=n, endpoint=True)[:, None] + np.arange(width)
+        which, channel = np.arange(n)[:, None, None, None], np.arange(channels)[:, None, None]
+        return framed[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class RandomHorizontalFlip:
+    def apply(self, images, random):
+        out = images.copy()
+        for image, luck in zip(out, random.random(len(out))):
+            if luck < self.p:
+                image[:] = image[:, :, ::-1].copy()
+        return out
+
+
+def channel_statistics(loader):
+    everything = np.concatenate([images.numpy() for images, _ in loader]).astype(np.float64)
+    return everything.mean(axis=(0, 2, 3)), everything.std(axis=(0, 2, 3))
+
+
+class Cutout:
+    def apply(self, images, random):
+        n, _, height, width = images.shape
+        refuse_too_small(images, (self.size, self.size))
+        tops, lefts = random.integers(height - self.size + 1, size=n), random.integers(width - self.size + 1, size=n)
+        keep = np.ones((n, 1, height, width), images.dtype)
+        keep[
+            np.arange(n)[:, None, None],
+            0,
+            (tops[:, None] + np.arange(self.size))[:, :, None],
+            (lefts[:, None] + np.arange(self.size))[:, None, :],
+        ] = 0
+        return images * keep
