@@ -416,6 +416,12 @@ def test_another_seed_is_another_training(program, tmp_path, script):
     assert not the_same(tmp_path / "first", tmp_path / "second", IMAGES[script][0])
 
 
+def test_workers_do_not_change_what_is_learned(program, tmp_path):
+    program(CNN, "none", "--workers", "0")
+    program(CNN, "three", "--workers", "3")
+    assert the_same(tmp_path / "none", tmp_path / "three", "cnn")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no way to send Ctrl-C to one process only")
 @pytest.mark.parametrize("script", IMAGES)
 def test_control_c_ends_a_training_with_130(script, tmp_path):
