@@ -105,7 +105,9 @@ def train_reader(model: Module, data: Batches, epochs: int, rate: float) -> None
     optimizer = AdamW(model.parameters(), lr=rate)
     schedule = Schedule(CosineAnnealingLR(optimizer, T_max=max(epochs * len(data), 1)), each="step")
     history = fit(model, cross_entropy, optimizer, data, epochs=epochs, callbacks=[schedule])
-    print("loss by epoch:", " ".join(f"{loss:.2f}" for loss in history.get("loss", [])))
+    losses = history.get("loss", [])
+    shown = losses[:: max(1, len(losses) // 10)]  # ten or so, which fit into a line
+    print("loss by epoch:", " ".join(f"{loss:.2f}" for loss in shown))
 
 
 def learn_to_read(
@@ -172,7 +174,8 @@ def lenet_stage(seed: int, epochs: int) -> list[Result]:
 
 # ## MNIST
 #
-# The same as the digits with a network of three layers, larger. Nobody is asked unless somebody sits at both ends of the terminal.
+# The same as the digits with a network of three layers, larger. Nobody is asked unless somebody sits at both ends of
+# the terminal.
 
 
 def mnist_stage(seed: int, folder: Path) -> list[Result]:
