@@ -635,9 +635,9 @@ class Images(Dataset):
         return images[0], labels.item()
 
     def batch(self, indices, random: np.random.Generator | None = None):
-        rows = np.asarray(indices)
-        images = self.transform(self.images[rows], chance(random))
-        return from_numpy(np.asarray(images)), from_numpy(self.labels[rows])
+        chosen = np.asarray(indices)
+        images = self.transform(self.images[chosen], chance(random))
+        return from_numpy(np.asarray(images)), from_numpy(self.labels[chosen])
 
 
 # ## Transforms

@@ -85,7 +85,8 @@ def obtain(
 # whole again answers 200 instead of 206, and then we begin again as well.
 #
 # Whatever comes, from wherever, has to have the right checksum. Only then does it get its name, in one step, so that
-# there is never half a file under a whole name.
+# there is never half a file under a whole name. Each address is tried twice, since the second attempt goes on where the
+# first one broke off; and if what was kept was no good, the second one begins anew.
 
 
 def fetch(file: Remote, folder: Path) -> Path:
@@ -96,29 +97,36 @@ def fetch(file: Remote, folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
-    for mirror in file.mirrors:
-        url = f"{mirror}/{file.name}"
+    for url in [f"{mirror}/{file.name}" for mirror in file.mirrors for _ in range(2)]:
         try:
             _continue(url, part)
             _require_checksum(part, file.sha256)
         except (HTTPException, OSError) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-                raise OSError(error.errno, f"{error.strerror}: cannot write the download of {url} to", part) from error
+            _raise_if_disk_is_at_fault(error, part)
             failures.append(f"{url}: {error}")
         else:
             os.replace(part, target)
             return target
-    kept = f"; {part.stat().st_size:,} bytes are kept, and the next attempt goes on from there" if part.exists() else ""
-    raise OSError(f"{file.name} could not be downloaded{kept}. " + "; ".join(failures))
+    kept = f" {part.stat().st_size:,} bytes are kept; the next attempt goes on from there." if part.exists() else ""
+    raise OSError(f"{file.name} could not be downloaded.{kept} " + "; ".join(dict.fromkeys(failures)))
+
+
+DISK = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO")} - {None}
+
+
+def _raise_if_disk_is_at_fault(error: Exception, part: Path) -> None:
+    """No mirror can help if nothing can be written here."""
+    if isinstance(error, OSError) and error.errno in DISK:
+        size = part.stat().st_size if part.exists() else 0
+        raise OSError(error.errno, f"{error.strerror}, after {size:,} bytes of the download; they are kept in", part)
 
 
 def _continue(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "tinytorch"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            resumed = response.status == 206
-            _write(response, part, have if resumed else 0)
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
+            _write(response, part, have if response.status == 206 else 0)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416:  # "range not satisfiable": there is no more, so the checksum has to decide

@@ -144,11 +144,10 @@ def cifar_from_pickle(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images (10000, 3, 32, 32) and labels (10000,), both uint8, of one file of the Python version. ValueError for
     anything else, and for a pickle that asks for more than arrays of bytes."""
     try:
-        found = BytesUnpickler(io.BytesIO(content), encoding="bytes").load()
+        entries = _with_text_keys(BytesUnpickler(io.BytesIO(content), encoding="bytes").load())
     except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{place}: expected a pickle of images, found one that is refused: {error}") from error
-    require(place, "a pickled", "dict", type(found).__name__)
-    entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+        found = f"one that is refused ({error})"
+        raise ValueError(f"{place}: expected a pickle of images, found {found}; get the file again") from error
     missing = [name for name in ("data", "labels") if name not in entries]
     require(place, "data and labels, missing:", [], missing)
     data, labels = getattr(entries["data"], "content", None), entries["labels"]
@@ -158,6 +157,12 @@ def cifar_from_pickle(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     require(place, "as many labels as images,", ROWS, len(labels))
     require_labels(place, np.clip(labels, -1, 256), 10)
     return data.reshape(ROWS, 3, 32, 32), np.array(labels, np.uint8)
+
+
+def _with_text_keys(found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise TypeError(f"a {type(found).__name__} instead of a dictionary")
+    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in found.items()}
 
 
 def cifar_from_records(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:

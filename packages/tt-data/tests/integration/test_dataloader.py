@@ -146,9 +146,7 @@ def test_integration_lenet_reads_moved_digits():
         options |= {"metrics": [ta.accuracy], "progress": False}
         return ta.fit(network, tt.cross_entropy, optimizer, data, epochs=8, **options)["val_accuracy"][-1]
 
-    expect(
-        "share of unseen digits that LeNet reads after 8 epochs of moved ones", learned, between(0.7, 1), see=LOADER
-    )
+    expect("share of unseen digits that LeNet reads after 8 epochs of moved ones", learned, between(0.7, 1), see=LOADER)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
