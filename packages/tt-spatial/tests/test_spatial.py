@@ -1,0 +1,682 @@
+"""Chapter 09, judged by its public names."""
+
+import numpy as np
+import pytest
+
+import tt_autograd as ta
+import tt_spatial as ts
+import tt_tensor as tt
+from tt_tensor.teaching import between, expect
+
+LOOPS, SIZES = "The smallest thing that could work", "Sizes"
+TAPS, COLUMNS = "From seven loops to nine", "From nine products to one"
+GRADIENTS, LAYER, POOLING, LENET = "Gradients: two more convolutions", "The layer", "Pooling", "LeNet"
+NORM, EXERCISES = "Batch normalization", "Exercises"
+
+PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
+@pytest.fixture(autouse=True)
+def same_chance():
+    tt.manual_seed(0)
+
+
+def numbers(*shape):
+    """Numbers that follow no pattern, the same in every run."""
+    return np.random.default_rng(9).normal(size=shape)
+
+
+def by_definition(x, weight, bias=0, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
+    """The convolution of a batch, one window at a time."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    reach = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation)]
+    rows, columns = (range(0, n - r + 1, s) for n, r, s in zip(x.shape[2:], reach, stride))
+    channels, detectors = x.shape[1] // groups, len(weight) // groups
+    out = np.zeros((len(x), len(weight), len(rows), len(columns)))
+    for g in range(groups):
+        of_group = weight[g * detectors : (g + 1) * detectors]
+        for i, top in enumerate(rows):
+            for j, left in enumerate(columns):
+                window = x[:, g * channels : (g + 1) * channels]
+                window = window[:, :, top : top + reach[0] : dilation[0], left : left + reach[1] : dilation[1]]
+                out[:, g * detectors : (g + 1) * detectors, i, j] = np.einsum("ncij,ocij->no", window, of_group)
+    return out + np.reshape(bias, (-1, 1, 1))
+
+
+FLIPPED = "The kernel is flipped: no flip in deep learning, weight (i, j) meets the pixel at (row + i, column + j)."
+
+
+def test_the_seven_loops_and_the_taps():
+    image, kernel = np.arange(9.0).reshape(1, 1, 3, 3), np.array([[1.0, 2.0], [0.0, 0.0]]).reshape(1, 1, 2, 2)
+    wanted = by_definition(image, kernel)
+    turned = by_definition(image, kernel[:, :, ::-1, ::-1])
+    for name, see in (("seven_loops", LOOPS), ("by_taps", TAPS)):
+        expect(
+            f"{name}(3 x 3 image 0..8, kernel [[1, 2], [0, 0]])",
+            lambda: getattr(ts, name)(image, kernel),
+            wanted,
+            (turned, FLIPPED),
+            see=see,
+        )
+        x, weight = numbers(2, 3, 5, 4), numbers(4, 3, 2, 3)
+        expect(
+            f"{name} of 2 images (3, 5, 4) with 4 kernels of 2 x 3",
+            lambda: getattr(ts, name)(x, weight),
+            by_definition(x, weight),
+            (lambda out: out.shape != (2, 4, 4, 2), "Of n pixels a window of k has n - k + 1 places."),
+            "All channels take part in each result, and each kernel gives a map of its own.",
+            see=see,
+        )
+
+
+def test_sizes():
+    cases = [(7, 3, 2, 1, 1), (8, 3, 1, 0, 1), (5, 5, 1, 0, 1), (32, 3, 1, 1, 1), (9, 3, 2, 0, 2), (4, 5, 1, 0, 1)]
+
+    def size(n, k, s, p, d):
+        return (n + 2 * p - d * (k - 1) - 1) // s + 1
+
+    def without_padding(out):
+        return out == [size(n, k, s, 0, d) for n, k, s, p, d in cases]
+
+    def with_half_padding(out):
+        return out == [size(n, k, s, p / 2, d) for n, k, s, p, d in cases]
+
+    expect(
+        "conv_size for (n, kernel, stride, padding, dilation) = " + ", ".join(map(str, cases)),
+        lambda: [ts.conv_size(*case) for case in cases],
+        [size(*case) for case in cases],
+        (without_padding, "The padding is missing: there are n + 2 p pixels."),
+        (with_half_padding, "The padding is on both sides: there are n + 2 p pixels."),
+        (
+            lambda out: [int(v) for v in out] != list(out) or out[0] != 4,
+            "The size is (n + 2p - d(k - 1) - 1) // s + 1: rounded down, and the first place counts.",
+        ),
+        "A kernel with dilation d reaches over d (k - 1) + 1 pixels.",
+        see=SIZES,
+    )
+
+
+def test_windows():
+    x = np.arange(2 * 6 * 7 * 3).reshape(2, 6, 7, 3)
+
+    def at(size, stride, dilation, place):
+        n, row, column, i, j = place
+        return x[n, row * stride[0] + i * dilation[0], column * stride[1] + j * dilation[1]]
+
+    for size, stride, dilation, shape in (
+        ((2, 3), (1, 1), (1, 1), (2, 5, 5, 2, 3, 3)),
+        ((3, 2), (2, 3), (1, 2), (2, 2, 2, 3, 2, 3)),
+    ):
+        expect(
+            f"the shape of windows of {size}, stride {stride}, dilation {dilation}, of images (2, 6, 7, 3)",
+            lambda: ts.windows(x, size, stride, dilation).shape,
+            shape,
+            "(N, rows, columns, kh, kw, C): how often the window fits, then the window, then the channels.",
+            see=COLUMNS,
+        )
+        places = [(0, 0, 0, 0, 0), (1, 1, 1, 1, 0), (1, shape[1] - 1, shape[2] - 1, size[0] - 1, size[1] - 1)]
+        expect(
+            f"pixels seen under windows of {size}, stride {stride}, dilation {dilation} at {places}",
+            lambda: [ts.windows(x, size, stride, dilation)[place] for place in places],
+            [at(size, stride, dilation, place) for place in places],
+            "Window (row, column) begins at (row * stride, column * stride), and its taps are a dilation apart.",
+            see=COLUMNS,
+        )
+    expect(
+        "do the windows share their memory with the images?",
+        lambda: bool(np.shares_memory(ts.windows(x, (2, 2), (1, 1), (1, 1)), x)),
+        True,
+        "A view is enough: repeating every pixel in every window would take many times the memory.",
+        see=COLUMNS,
+    )
+
+
+OPTIONS = [
+    {},
+    {"stride": (2, 1)},
+    {"padding": (1, 2)},
+    {"dilation": (1, 2)},
+    {"groups": 2},
+    {"stride": (2, 3), "padding": (2, 1), "dilation": (2, 1), "groups": 2},
+]
+
+
+def test_convolution():
+    for options in OPTIONS:
+        where = PLAIN | options
+        x, weight, bias = numbers(3, 4, 7, 6), numbers(6, 4 // where["groups"], 3, 2), numbers(6)
+        said = ", ".join(f"{name} {value}" for name, value in options.items()) or "no options"
+        right = by_definition(x, weight, bias, **where)
+        expect(
+            f"convolution of 3 images (4, 7, 6) with a weight {weight.shape} and a bias: {said}",
+            lambda: ts.convolution(x, weight, bias, **where),
+            right,
+            (by_definition(x, weight[:, :, ::-1, ::-1], bias, **where), FLIPPED),
+            (by_definition(x, weight, **where), "The bias is missing."),
+            (lambda out: out.shape != right.shape, "The sizes of the result are those of `conv_size`."),
+            (
+                lambda out: np.allclose(out[0], right[0]) and not np.allclose(out, right),
+                "The first image is right, others are not: do the blocks overwrite each other?",
+            ),
+            see=COLUMNS,
+        )
+    x, weight = numbers(3, 4, 7, 6), numbers(6, 4, 3, 2)
+    expect(
+        "convolution without a bias",
+        lambda: ts.convolution(x, weight, **PLAIN),
+        by_definition(x, weight),
+        "The bias may be absent.",
+        see=COLUMNS,
+    )
+    many = numbers(40, 3, 34, 34)
+    weight = numbers(5, 3, 3, 3)
+    expect(
+        "convolution of 40 images (3, 34, 34), which take several blocks",
+        lambda: ts.convolution(many, weight, **PLAIN),
+        by_definition(many, weight),
+        "The memory of the columns is used again for each block: each block's results must be written before.",
+        see=COLUMNS,
+    )
+
+
+def transposed_by_definition(g, weight, size, stride, padding, dilation, groups):
+    """Each number of g hands its value times the kernel out to its window."""
+    out = np.zeros((len(g), weight.shape[1] * groups, size[0] + 2 * padding[0], size[1] + 2 * padding[1]))
+    detectors, channels = len(weight) // groups, weight.shape[1]
+    for o, row, column, i, j in np.ndindex(*g.shape[1:], *weight.shape[2:]):
+        first = o // detectors * channels
+        place = (row * stride[0] + i * dilation[0], column * stride[1] + j * dilation[1])
+        share = g[:, o, row, column, None] * weight[o, :, i, j]
+        out[:, first : first + channels, place[0], place[1]] += share
+    return out[:, :, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+
+
+def weight_by_definition(x, g, size, stride, padding, dilation, groups):
+    x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    channels, detectors = x.shape[1] // groups, g.shape[1] // groups
+    out = np.zeros((g.shape[1], channels, *size))
+    for o, c, i, j in np.ndindex(*out.shape):
+        seen = x[:, o // detectors * channels + c, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
+        out[o, c, i, j] = (seen[:, : g.shape[2], : g.shape[3]] * g[:, o]).sum()
+    return out
+
+
+def test_gradients_of_convolution():
+    for options in OPTIONS:
+        where = PLAIN | options
+        x, weight = numbers(3, 4, 7, 6), numbers(6, 4 // where["groups"], 3, 2)
+        g = numbers(*by_definition(x, weight, **where).shape)
+        said = ", ".join(f"{name} {value}" for name, value in options.items()) or "no options"
+        wanted = weight_by_definition(x, g, (3, 2), **where)
+        expect(
+            f"weight_convolution of 3 images (4, 7, 6) and a gradient {g.shape}: {said}",
+            lambda: ts.weight_convolution(x, g, size=(3, 2), **where),
+            wanted,
+            (lambda out: np.allclose(out, wanted / len(x)), "A sum over the images, and not their mean."),
+            (lambda out: out.shape != wanted.shape, "The result has the shape of the weight, (O, C / groups, kh, kw)."),
+            "At tap (i, j), g meets the pixels that were seen under that tap: columns transposed, times g.",
+            see=GRADIENTS,
+        )
+        expect(
+            f"transposed_convolution of a gradient {g.shape} to images of (7, 6): {said}",
+            lambda: ts.transposed_convolution(g, weight, size=(7, 6), **where),
+            transposed_by_definition(g, weight, (7, 6), **where),
+            (
+                lambda out: out.shape == x.shape,
+                "A pixel hears from all windows that it was in: turn the weights by half a circle, exchange inputs and "
+                "outputs, and where windows overlap, add.",
+            ),
+            see=GRADIENTS,
+        )
+
+
+def test_turned():
+    weight = np.arange(24.0).reshape(4, 1, 2, 3)
+    wanted = np.stack([weight[:2, 0, ::-1, ::-1], weight[2:, 0, ::-1, ::-1]])
+    expect(
+        "turned(weight (4, 1, 2, 3) of 0..23, groups=2)",
+        lambda: ts.turned(weight, 2),
+        wanted,
+        (wanted[:, :, ::-1, ::-1], "Turn the kernels by half a circle: both of their dimensions run backwards."),
+        (lambda out: out.shape != wanted.shape, "Inputs and outputs are exchanged in each group: (C, O / groups, kh, kw)."),
+        see=GRADIENTS,
+    )
+    weight = numbers(3, 2, 2, 2)
+    expect(
+        "turned(weight (3, 2, 2, 2), groups=1)",
+        lambda: ts.turned(weight, 1),
+        weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3),
+        (weight.transpose(1, 0, 2, 3), "Turn the kernels by half a circle: both of their dimensions run backwards."),
+        (weight[:, :, ::-1, ::-1], "Exchange inputs and outputs, too."),
+        see=GRADIENTS,
+    )
+
+
+def test_conv2d():
+    x, weight, bias = numbers(2, 4, 7, 6), numbers(6, 2, 3, 2), numbers(6)
+    expect(
+        "conv2d(x (2, 4, 7, 6), weight (6, 2, 3, 2), bias, stride=2, padding=(1, 0), dilation=(1, 2), groups=2)",
+        lambda: ts.conv2d(tt.Tensor(x), tt.Tensor(weight), tt.Tensor(bias), 2, (1, 0), (1, 2), 2),
+        by_definition(x, weight, bias, (2, 2), (1, 0), (1, 2), 2),
+        "Numbers become pairs, and then `convolution` does the work.",
+        see=LAYER,
+    )
+    x, weight = numbers(1, 2, 5, 6), numbers(3, 2, 3, 4)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 2)))
+    expect(
+        'conv2d(x (1, 2, 5, 6), weight (3, 2, 3, 4), padding="same")',
+        lambda: ts.conv2d(tt.Tensor(x), tt.Tensor(weight), padding="same"),
+        by_definition(padded, weight),
+        "`_same` gives the padding, and an image with what is left over.",
+        see=LAYER,
+    )
+    expect(
+        "the shape of conv2d of a single image (2, 5, 6) with a weight (3, 2, 3, 4)",
+        lambda: ts.conv2d(tt.Tensor(x[0]), tt.Tensor(weight)).shape,
+        (3, 3, 3),
+        "A single image is a batch of one, whose dimension is taken away again.",
+        see=LAYER,
+    )
+    images = tt.zeros(2, 3, 8, 8)
+    for said, call in (
+        ("an image of 2 channels for a weight of 3", lambda: ts.conv2d(images[:, :2], tt.zeros(4, 3, 3, 3))),
+        ("2 groups and 3 detectors", lambda: ts.conv2d(images, tt.zeros(3, 1, 3, 3), groups=2)),
+        ("a bias of 3 for 4 detectors", lambda: ts.conv2d(images, tt.zeros(4, 3, 3, 3), tt.zeros(3))),
+        ("a kernel of 9 x 9 on images of 8 x 8", lambda: ts.conv2d(images, tt.zeros(4, 3, 9, 9))),
+        ("images of two dimensions", lambda: ts.conv2d(images.flatten(1), tt.zeros(4, 3, 3, 3))),
+        ("an empty batch", lambda: ts.conv2d(images[:0], tt.zeros(4, 3, 3, 3))),
+        ("a stride of 0", lambda: ts.conv2d(images, tt.zeros(4, 3, 3, 3), stride=0)),
+    ):
+        expect(f"conv2d with {said}", lambda: call().shape, ValueError, "Look at the arguments first.", see=LAYER)
+
+
+def test_gradients_flow():
+    def shares(name):
+        x, weight, bias = (tt.Tensor(numbers(*s), requires_grad=True) for s in ((2, 2, 5, 4), (3, 2, 2, 2), (3,)))
+        out = ts.conv2d(x, weight, bias, stride=(1, 2), padding=1)
+        (out * tt.Tensor(numbers(*out.shape))).sum().backward()
+        return {"x": x, "weight": weight, "bias": bias}[name].grad
+
+    where = PLAIN | {"stride": (1, 2), "padding": (1, 1)}
+    x, weight = numbers(2, 2, 5, 4), numbers(3, 2, 2, 2)
+    g = numbers(*by_definition(x, weight, **where).shape)
+    for name, wanted in (
+        ("x", transposed_by_definition(g, weight, (5, 4), **where)),
+        ("weight", weight_by_definition(x, g, (2, 2), **where)),
+        ("bias", g.sum((0, 2, 3))),
+    ):
+        expect(
+            f"the gradient of sum(g * conv2d(x, weight, bias, stride=(1, 2), padding=1)) by {name}",
+            lambda: shares(name),
+            wanted,
+            (wanted * 0, "Windows overlap: their shares add up."),
+            "It is one of the other two convolutions; for the bias, a sum over images and places.",
+            see=GRADIENTS,
+        )
+
+
+def test_new_weights():
+    def layer():
+        return ts.Conv2d(8, 32, 5, groups=2)
+
+    bound = 1 / np.sqrt(4 * 5 * 5)
+
+    def far(out):
+        """the largest weight and the largest bias by the bound"""
+        return bool(np.max(out) <= 1.0001 and out[0] > 0.95 and out[1] > 0.5)
+
+    expect(
+        "the largest weight and bias of Conv2d(8, 32, 5, groups=2), by 1 / sqrt(100)",
+        lambda: [float(np.abs(p.numpy()).max()) / bound for p in (layer().weight, layer().bias)],
+        far,
+        (lambda out: out[0] == 0, "All weights are zero: draw them."),
+        (lambda out: out[0] > 1.2, "A detector has C / groups * kh * kw weights: its bound is 1 / sqrt of that."),
+        (lambda out: out[0] < 0.9, "A detector has C / groups * kh * kw weights: its bound is 1 / sqrt of that."),
+        see=LAYER,
+    )
+    expect(
+        "the standard deviation of its weights, by 1 / sqrt(100)",
+        lambda: float(layer().weight.numpy().std()) / bound,
+        between(0.54, 0.615),
+        "Draw uniformly between minus and plus the bound.",
+        see=LAYER,
+    )
+
+    def twice():
+        tt.manual_seed(3)
+        first = layer().weight.numpy().copy()
+        tt.manual_seed(3)
+        return bool((layer().weight.numpy() == first).all())
+
+    expect("are two layers after the same seed equal?", twice, True, "Draw from generator().", see=LAYER)
+
+
+def pooled(x, size, stride, padding, dilation=(1, 1), empty=-np.inf):
+    """The largest number of each window."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2), constant_values=empty)
+    reach = [d * (k - 1) + 1 for k, d in zip(size, dilation)]
+    rows, columns = (range(0, n - r + 1, s) for n, r, s in zip(x.shape[2:], reach, stride))
+    parts = [
+        x[:, :, top : top + reach[0] : dilation[0], left : left + reach[1] : dilation[1]].max((2, 3))
+        for top in rows
+        for left in columns
+    ]
+    return np.stack(parts, -1).reshape(*x.shape[:2], len(rows), len(columns))
+
+
+def test_max_pool():
+    x = -np.abs(numbers(2, 3, 7, 6)) - 1
+    for size, stride, padding, dilation in (
+        ((2, 2), (2, 2), (0, 0), (1, 1)),
+        ((3, 2), (2, 1), (1, 1), (1, 1)),
+        ((2, 2), (1, 2), (1, 0), (2, 1)),
+    ):
+        wanted = pooled(x, size, stride, padding, dilation)
+        expect(
+            f"max_pool of negative images (2, 3, 7, 6): size {size}, stride {stride}, padding {padding}, dilation "
+            f"{dilation}",
+            lambda: ts.max_pool(x, size=size, stride=stride, padding=padding, dilation=dilation),
+            wanted,
+            (
+                lambda out: out.max() >= 0,
+                "The maximum 0 is not in the input: what stands around the image must not win, pad with -inf.",
+            ),
+            (lambda out: out.shape != wanted.shape, "The sizes are those of `conv_size`, with the stride."),
+            see=POOLING,
+        )
+    expect(
+        "max_pool2d(image 0..15 of 4 x 4, 2)",
+        lambda: ts.max_pool2d(tt.arange(16.0).reshape(1, 1, 4, 4), 2),
+        [[[[5, 7], [13, 15]]]],
+        (lambda out: out.shape == (1, 1, 3, 3), "Unless it is given, the stride is the size of the window."),
+        see=POOLING,
+    )
+
+
+def test_max_unpool():
+    def share(x, size, stride, padding=(0, 0)):
+        x = np.asarray(x, float).reshape(1, 1, *np.shape(x))
+        largest = pooled(x, size, stride, padding)
+        g = np.arange(1.0, largest.size + 1).reshape(largest.shape)
+        where = {"size": size, "stride": stride, "padding": padding, "dilation": (1, 1)}
+        return lambda: ts.max_unpool(g, x, largest, **where)[0, 0]
+
+    expect(
+        "max_unpool of g = [[1, 2], [3, 4]] for a 3 x 3 image with 9 in the middle, windows of 2 x 2, stride 1",
+        share([[0, 0, 0], [0, 9, 0], [0, 0, 0]], (2, 2), (1, 1)),
+        [[0, 0, 0], [0, 10, 0], [0, 0, 0]],
+        (
+            lambda out: out[1, 1] in (1, 2, 3, 4),
+            "Windows overlap: the pixel in the middle won in four of them, add their shares.",
+        ),
+        see=POOLING,
+    )
+    expect(
+        "max_unpool of g = [[1]] for the image [[5, 5], [5, 5]], one window of 2 x 2",
+        share([[5, 5], [5, 5]], (2, 2), (2, 2)),
+        [[1, 0], [0, 0]],
+        (np.ones((2, 2)), "Four pixels are equally large: only the first of them receives g."),
+        (np.full((2, 2), 0.25), "Four pixels are equally large: only the first of them receives g."),
+        see=POOLING,
+    )
+    expect(
+        "max_unpool for the negative image [[-1, -2], [-3, -4]], windows of 2 x 2, stride 2, padding 1",
+        share([[-1, -2], [-3, -4]], (2, 2), (2, 2), (1, 1)),
+        [[1, 2], [3, 4]],
+        "What is handed to the padding is lost; take the inner part.",
+        see=POOLING,
+    )
+
+    def gradient():
+        x = tt.Tensor(numbers(2, 3, 6, 6), requires_grad=True)
+        ts.max_pool2d(x, 2).sum().backward()
+        return x.grad
+
+    x = numbers(2, 3, 6, 6)
+    blocks = x.reshape(2, 3, 3, 2, 3, 2)
+    expect(
+        "the gradient of max_pool2d(x, 2).sum()",
+        gradient,
+        (blocks == blocks.max((3, 5), keepdims=True)).reshape(x.shape) * 1.0,
+        "One for each pixel that is the largest of its square, zero for the others.",
+        see=POOLING,
+    )
+
+
+def test_lenet():
+    model = ts.LeNet()
+    expect(
+        "LeNet()(4 images of 1 x 28 x 28).shape, LeNet(3, 7, 32)(...).shape, LeNet(size=16)(...).shape",
+        lambda: (
+            model(tt.zeros(4, 1, 28, 28)).shape,
+            ts.LeNet(3, 7, 32)(tt.zeros(2, 3, 32, 32)).shape,
+            ts.LeNet(size=16)(tt.zeros(2, 1, 16, 16)).shape,
+        ),
+        ((4, 10), (2, 7), (2, 10)),
+        "The feature maps are flattened from the first dimension on, for three linear layers.",
+        see=LENET,
+    )
+
+    def outputs():
+        x = tt.Tensor(numbers(3, 1, 28, 28).astype(np.float32))
+        for number, parameter in enumerate(model.parameters()):
+            start = np.sin(np.arange(parameter.numel()) + number) * 0.2
+            parameter.copy_(start.reshape(parameter.shape))
+        return model(x)
+
+    def by_hand():
+        x = numbers(3, 1, 28, 28)
+        p = [
+            (np.sin(np.arange(int(np.prod(s))) + n) * 0.2).reshape(s)
+            for n, s in enumerate(
+                [(6, 1, 5, 5), (6,), (16, 6, 5, 5), (16,), (120, 400), (120,), (84, 120), (84,), (10, 84), (10,)]
+            )
+        ]
+        for weight, bias, padding in ((p[0], p[1], 2), (p[2], p[3], 0)):
+            x = pooled(np.maximum(by_definition(x, weight, bias, padding=(padding,) * 2), 0), (2, 2), (2, 2), (0, 0))
+        x = np.maximum(x.reshape(3, -1) @ p[4].T + p[5], 0)
+        hidden = np.maximum(x @ p[6].T + p[7], 0)
+        return hidden @ p[8].T + p[9], np.maximum(hidden @ p[8].T + p[9], 0)
+
+    wanted, bent = by_hand()
+    expect(
+        "the logits of a LeNet with known weights",
+        outputs,
+        wanted,
+        (bent, "The last layer gives logits: no ReLU behind it."),
+        "features, flatten, and three linear layers with a ReLU between them.",
+        see=LENET,
+        tolerance=1e-3,
+    )
+
+
+def test_receptive_field():
+    cases = [[(3, 1)], [(3, 1), (3, 1)], [(3, 1), (2, 2), (3, 1), (2, 2)], [(7, 2), (3, 2), (3, 1)], []]
+    expect(
+        "receptive_field of " + ", ".join(map(str, cases)),
+        lambda: [ts.receptive_field(case) for case in cases],
+        [3, 5, 10, 19, 1],
+        ([3, 5, 7, 11, 1], "A step in a map behind a stride is as many pixels as the strides so far, multiplied."),
+        "Each layer adds (kernel - 1) times the product of the strides before it, to the one pixel.",
+        see=LENET,
+    )
+
+
+def test_moments():
+    for shape in ((5, 3), (4, 3, 6), (4, 3, 5, 6)):
+        x = numbers(*shape) * 2 + 100
+        dims = tuple(d for d in range(len(shape)) if d != 1)
+        expect(
+            f"channel_moments of an array {shape} with a mean of about 100",
+            lambda: list(ts.channel_moments(x)),
+            [x.mean(dims), x.var(dims)],
+            (
+                lambda out: np.allclose(out[0], x.mean(dims)) and np.allclose(out[1], x.var(dims, ddof=1)),
+                "Divide by the number of values, not by one less.",
+            ),
+            (lambda out: np.shape(out[0]) != (3,), "One mean and one variance for each channel."),
+            see=NORM,
+        )
+
+    def large():
+        x = (np.arange(64.0, dtype=np.float32).reshape(4, 1, 4, 4) % 2 + 4096).astype(np.float32)
+        return float(ts.channel_moments(x)[1][0])
+
+    expect(
+        "the variance of 4096 and 4097 in turn, in float32",
+        large,
+        0.25,
+        "Mean of squares minus square of the mean loses all digits: subtract the mean first.",
+        see=NORM,
+    )
+
+
+def normalized(x, weight=1.0, bias=0.0, eps=1e-5):
+    shape, dims = (1, -1) + (1,) * (x.ndim - 2), tuple(d for d in range(x.ndim) if d != 1)
+    normal = (x - x.mean(dims, keepdims=True)) / np.sqrt(x.var(dims, keepdims=True) + eps)
+    weight, bias = (np.reshape(v, shape) if np.ndim(v) else v for v in (weight, bias))
+    return normal * weight + bias
+
+
+def test_normal_share():
+    x, g, weight = numbers(4, 3, 2, 5), np.cos(numbers(4, 3, 2, 5)), np.array([1.0, 0.5, -2.0])
+    dims, slope = (0, 2, 3), 1 / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-3)
+    normal, h = (x - x.mean((0, 2, 3), keepdims=True)) * slope, g * weight[:, None, None]
+    wanted = slope * (h - h.mean(dims, keepdims=True) - normal * (h * normal).mean(dims, keepdims=True))
+    expect(
+        "normal_share(g, x (4, 3, 2, 5), weight, 1e-3)",
+        lambda: ts.normal_share(tt.Tensor(g), tt.Tensor(x), tt.Tensor(weight), 1e-3),
+        wanted,
+        (slope * h, "Mean and variance are made of x, too: two more terms."),
+        (slope * (h - h.mean(dims, keepdims=True)), "The variance is made of x, too: the term with mean(h * normal)."),
+        (lambda out: np.allclose(out, wanted / slope), "Divide by the standard deviation."),
+        see=NORM,
+    )
+
+
+def test_batch_norm():
+    x = numbers(6, 3, 2, 2) * 3 + 1
+    weight, bias = np.array([1.0, 2.0, 0.5]), np.array([0.0, 1.0, -1.0])
+
+    def run(training, *, steps=1, momentum=0.1):
+        mean, var = tt.Tensor(np.array([1.0, 2.0, 3.0])), tt.Tensor(np.array([4.0, 5.0, 6.0]))
+        for _ in range(steps):
+            out = ts.batch_norm(
+                tt.Tensor(x), mean, var, tt.Tensor(weight), tt.Tensor(bias), training, momentum, 1e-5
+            )
+        return {"result": out, "mean": mean, "variance": var}
+
+    running = (np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]))
+    fixed = (x - running[0][:, None, None]) / np.sqrt(running[1][:, None, None] + 1e-5)
+    fixed = fixed * weight[:, None, None] + bias[:, None, None]
+    expect(
+        "batch_norm(x, ..., training=True)",
+        lambda: run(True)["result"],
+        normalized(x, weight, bias),
+        (fixed, "In training the batch's own moments count, not the running ones."),
+        (normalized(x), "Scale by the weight and add the bias."),
+        see=NORM,
+    )
+    expect(
+        "batch_norm(x, ..., training=False)",
+        lambda: run(False)["result"],
+        fixed,
+        (normalized(x, weight, bias), "In evaluation the running moments count, not the batch's own."),
+        see=NORM,
+    )
+    mean, var, unbiased = x.mean((0, 2, 3)), x.var((0, 2, 3)), x.var((0, 2, 3), ddof=1)
+    expect(
+        "the running mean and variance after a batch, momentum 0.25",
+        lambda: [run(True, momentum=0.25)[name] for name in ("mean", "variance")],
+        [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * unbiased],
+        (list(running), "They have not moved: new = (1 - momentum) * old + momentum * batch's."),
+        (
+            [0.25 * running[0] + 0.75 * mean, 0.25 * running[1] + 0.75 * unbiased],
+            "The momentum is the share of the batch.",
+        ),
+        (
+            [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * var],
+            "The running variance takes in the unbiased one, n / (n - 1) times the batch's.",
+        ),
+        see=NORM,
+    )
+    expect(
+        "the running mean after evaluation",
+        lambda: run(False)["mean"],
+        running[0],
+        "Evaluation moves nothing.",
+        see=NORM,
+    )
+    expect(
+        "batch_norm(x, None, None) without weight and bias, training=True",
+        lambda: ts.batch_norm(tt.Tensor(x), None, None, training=True),
+        normalized(x),
+        "Without running moments there is nothing to keep; without a weight the scale is 1.",
+        see=NORM,
+    )
+    expect(
+        "batch_norm of one value a channel, training=True",
+        lambda: ts.batch_norm(tt.zeros(1, 3, 1, 1), None, None, training=True).shape,
+        ValueError,
+        "One value has no variance to learn from.",
+        see=NORM,
+    )
+
+
+def test_batch_norm_has_a_gradient():
+    g = np.cos(numbers(5, 2, 3, 3))
+
+    def shares(name):
+        x, weight, bias = tt.Tensor(numbers(5, 2, 3, 3), requires_grad=True), tt.Parameter(np.array([1.0, 3.0])), None
+        bias = tt.Parameter(np.array([0.0, 1.0]))
+        (ts.batch_norm(x, None, None, weight, bias, training=True) * tt.Tensor(g)).sum().backward()
+        return {"x": x, "weight": weight, "bias": bias}[name].grad
+
+    x, dims = numbers(5, 2, 3, 3), (0, 2, 3)
+    slope = 1 / np.sqrt(x.var(dims, keepdims=True) + 1e-5)
+    normal, h = (x - x.mean(dims, keepdims=True)) * slope, g * np.array([1.0, 3.0])[:, None, None]
+    for name, wanted in (
+        ("x", slope * (h - h.mean(dims, keepdims=True) - normal * (h * normal).mean(dims, keepdims=True))),
+        ("weight", (g * normal).sum(dims)),
+        ("bias", g.sum(dims)),
+    ):
+        expect(f"the gradient of sum(g * batch_norm(x)) by {name}", lambda: shares(name), wanted, see=NORM)
+
+
+def test_conv_weights():
+    expect(
+        "conv_weights(16, 32, 3), conv_weights(16, 16, 3, groups=16), conv_weights(3, 6, 5)",
+        lambda: [ts.conv_weights(16, 32, 3), ts.conv_weights(16, 16, 3, groups=16), ts.conv_weights(3, 6, 5)],
+        [4608, 144, 450],
+        ([4608, 2304, 450], "With groups, a detector sees only channels / groups of the channels."),
+        "Each detector has a kernel for each channel that it sees.",
+        see=EXERCISES,
+    )
+
+
+def test_a_network_is_trained():
+    def losses():
+        model = tt.Sequential(ts.Conv2d(1, 4, 3), tt.ReLU(), ts.MaxPool2d(2), tt.Flatten(), tt.Linear(36, 2))
+        x = tt.Tensor(np.random.default_rng(1).normal(size=(16, 1, 8, 8)).astype(np.float32))
+        y = (x.numpy()[:, 0, :4].sum((1, 2)) > 0).astype(np.int64)
+        for parameter in model.parameters():
+            start = np.sin(np.arange(parameter.numel()) * 1.7 + 1).reshape(parameter.shape) * 0.3
+            parameter.copy_(start)
+        found = []
+        for _ in range(60):
+            loss = tt.cross_entropy(model(x), tt.from_numpy(y))
+            model.zero_grad()
+            loss.backward()
+            with ta.no_grad():
+                for parameter in model.parameters():
+                    parameter -= 0.3 * parameter.grad
+            found.append(loss.item())
+        return found[-1] / found[0]
+
+    expect(
+        "the loss of a small network after 60 steps, by the first",
+        losses,
+        between(0, 0.3),
+        "Look at the gradients of convolution and pooling.",
+        see=LENET,
+    )
