@@ -162,7 +162,10 @@ DAMAGED_PICKLES = {
     "an import": (new_pickle(Trap(__import__, "antigravity"), classes()), "__import__"),
     "a function of NumPy": (new_pickle(Trap(np.load, "file"), classes()), "it asks for numpy", "load"),
     "an attribute of what is admitted": (b"\x80\x04cnumpy\nndarray.tofile\n.", "ndarray.tofile"),
-    "a call of a codec": (b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00hextR.", "a bytes instead of a dictionary"),
+    "a call of a codec": (
+        b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00hextR.",
+        "a bytes instead of a dictionary",
+    ),
 }
 
 
