@@ -14,7 +14,6 @@ import pytest
 import tt_autograd as ta
 import tt_data as td
 import tt_tensor as tt
-from tt_data import datasets, formats
 
 ROWS = 20
 
@@ -30,9 +29,9 @@ def nowhere(tmp_path, monkeypatch, request):
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
     """A folder with MNIST's four files, of a few images."""
-    sizes = {True: 6, False: 4}
-    few = {train: (*names, sizes[train]) for train, (*names, _) in datasets.IDX_FILES.items()}
-    monkeypatch.setattr(datasets, "IDX_FILES", few)
+    few = {True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 6)}
+    few[False] = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 4)
+    monkeypatch.setattr("tt_data.datasets.IDX_FILES", few)
     folder = tmp_path / "mnist"
     folder.mkdir()
     for images, labels, count in few.values():
@@ -45,7 +44,7 @@ def mnist(tmp_path, monkeypatch):
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
     """A folder with CIFAR-10's six files, of a few images."""
-    monkeypatch.setattr(formats, "ROWS", ROWS)
+    monkeypatch.setattr("tt_data.formats.ROWS", ROWS)
     folder = tmp_path / "cifar10" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import tt_data as td
-from tt_data import downloads
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -128,7 +127,7 @@ def test_a_full_disk_says_so_and_keeps_what_there_is(server, tmp_path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(downloads.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(
             OSError, match="after 100,000 bytes of the download; they are kept in.*data.bin.part"
         ) as caught:

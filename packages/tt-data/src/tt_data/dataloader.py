@@ -267,7 +267,7 @@ def random_split(  # exercise
         sizes = [math.floor(total * share) for share in sizes]
         for part in range(total - int(sum(sizes))):
             sizes[part % len(sizes)] += 1
-    if sum(sizes) != total or min(sizes) < 0:
+    if sum(sizes) != total or min(sizes, default=0) < 0:
         raise ValueError(f"lengths {list(lengths)} add up to {sum(lengths)}, not to {total} samples or to 1")
     order = iter(chance(generator).permutation(total).tolist())
     return [Subset(dataset, list(islice(order, int(size)))) for size in sizes]
