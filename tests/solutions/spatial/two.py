@@ -1,0 +1,190 @@
+"""Chapter 09 by counting, by einsum, and by index arrays."""
+
+
+def seven_loops(x, weight):
+    n, c, height, width = x.shape
+    o, _, kh, kw = weight.shape
+    rows, columns = height - kh + 1, width - kw + 1
+    out = [[[[0.0] * columns for _ in range(rows)] for _ in range(o)] for _ in range(n)]
+    for image in range(n):
+        for detector in range(o):
+            for channel in range(c):
+                for i in range(kh):
+                    for j in range(kw):
+                        w = weight[detector, channel, i, j]
+                        for row in range(rows):
+                            for column in range(columns):
+                                out[image][detector][row][column] += w * x[image, channel, i + row, j + column]
+    return np.array(out, x.dtype).reshape(n, o, rows, columns)
+
+
+def conv_size(n, kernel, stride=1, padding=0, dilation=1):
+    reach = dilation * (kernel - 1) + 1
+    return len(range(0, n + 2 * padding - reach + 1, stride))
+
+
+def by_taps(x, weight):
+    kh, kw = weight.shape[2:]
+    last = np.moveaxis(x, 1, -1)
+    rows, columns = x.shape[2] - kh + 1, x.shape[3] - kw + 1
+    taps = [last[:, i : i + rows, j : j + columns] @ weight[:, :, i, j].T for i in range(kh) for j in range(kw)]
+    return np.moveaxis(np.sum(taps, axis=0), -1, 1)
+
+
+def windows(x, size, stride, dilation):
+    kh, kw = size
+    reach = ((kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1)
+    view = sliding_window_view(x, reach, axis=(1, 2), writeable=x.flags.writeable)
+    view = np.moveaxis(view, 3, -1)
+    return view[:, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+
+
+def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
+    (top, left), size = padding, weight.shape[2:]
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left))).transpose(0, 2, 3, 1)
+    seen = windows(padded, size, stride, dilation)
+    channels, detectors = x.shape[1] // groups, len(weight) // groups
+    maps = [
+        np.einsum(
+            "nrsijc,ocij->nrso", seen[..., g * channels : (g + 1) * channels],
+            weight[g * detectors : (g + 1) * detectors], optimize=True,
+        )
+        for g in range(groups)
+    ]
+    out = np.concatenate(maps, axis=-1)
+    for b in bias:
+        out = out + b
+    return np.ascontiguousarray(out).transpose(0, 3, 1, 2)
+
+
+def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
+    (top, left), channels, detectors = padding, x.shape[1] // groups, g.shape[1] // groups
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
+    rows, columns = g.shape[2:]
+    share = np.zeros((g.shape[1], channels, *size), g.dtype)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            down = slice(i * dilation[0], i * dilation[0] + (rows - 1) * stride[0] + 1, stride[0])
+            across = slice(j * dilation[1], j * dilation[1] + (columns - 1) * stride[1] + 1, stride[1])
+            seen = padded[:, :, down, across]
+            for k in range(groups):
+                mine = slice(k * detectors, (k + 1) * detectors)
+                share[mine, :, i, j] = np.einsum(
+                    "nors,ncrs->oc", g[:, mine], seen[:, k * channels : (k + 1) * channels]
+                )
+    return share
+
+
+def turned(weight, groups):
+    detectors, channels, kh, kw = weight.shape
+    each = detectors // groups
+    out = np.empty((groups * channels, each, kh, kw), weight.dtype)
+    for detector in range(detectors):
+        group, inside = divmod(detector, each)
+        for channel in range(channels):
+            out[group * channels + channel, inside] = np.rot90(weight[detector, channel], 2)
+    return out
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    if x.ndim == 3:
+        return conv2d(x[None], weight, bias, stride, padding, dilation, groups)[0]
+    _images("conv2d", x)
+    expected = weight.shape[1] * groups if weight.ndim == 4 else -1
+    _refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], expected, groups)
+    stride, dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
+    size = tuple(weight.shape[2:])
+    if padding == "same":
+        x, padding = _same(x, size, stride, dilation)
+    elif padding == "valid":
+        padding = 0
+    padding = _pair(padding, "padding", least=0)
+    _refuse_if_too_small("conv2d", x, size, stride, padding, dilation)
+    tensors = [t for t in (x, weight, bias) if t is not None]
+    return convolution(*_one_dtype(*tensors), groups=groups, dilation=dilation, padding=padding, stride=stride)
+
+
+class Conv2d:
+    def reset_parameters(self):
+        fan_in = self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
+        for parameter in self.parameters():
+            drawn = generator().random(parameter.shape) * 2 - 1
+            parameter.copy_(drawn / math.sqrt(fan_in))
+
+
+def max_pool(x, /, size, stride, padding, dilation):
+    (top, left) = padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=-np.inf)
+    seen = windows(padded.transpose(0, 2, 3, 1), size, stride, dilation)
+    return seen.max(axis=(3, 4)).transpose(0, 3, 1, 2)
+
+
+def max_unpool(g, x, largest, /, size, stride, padding, dilation):
+    (top, left), (n, channels, height, width) = padding, x.shape
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=-np.inf)
+    seen = windows(padded.transpose(0, 2, 3, 1), size, stride, dilation)
+    rows, columns = seen.shape[1:3]
+    flat = seen.transpose(0, 1, 2, 5, 3, 4).reshape(n, rows, columns, channels, -1)
+    first = flat.argmax(axis=-1)
+    i, j = np.divmod(first, size[1])
+    image, row, column, channel = np.indices(first.shape)
+    out = np.zeros((n, channels, height + 2 * top, width + 2 * left), g.dtype)
+    down, across = row * stride[0] + i * dilation[0], column * stride[1] + j * dilation[1]
+    np.add.at(out, (image, channel, down, across), g.transpose(0, 2, 3, 1))
+    return out[:, :, top : top + height, left : left + width]
+
+
+class LeNet:
+    def forward(self, x):
+        hidden = relu(self.fc1(tt.reshape(self.features(x), shape=(len(x), -1))))
+        hidden = relu(self.fc2(hidden))
+        return self.fc3(hidden)
+
+
+def receptive_field(layers):
+    sees = 1
+    for kernel, stride in reversed(layers):
+        sees = (sees - 1) * stride + kernel
+    return sees
+
+
+def channel_moments(x):
+    columns = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+    mean = columns.mean(axis=1)
+    return mean, ((columns - mean[:, None]) ** 2).mean(axis=1)
+
+
+def normal_share(g, x, weight, eps):
+    dims = [d for d in range(x.ndim) if d != 1]
+
+    def mean(t):
+        return t.mean(dims, keepdim=True)
+
+    centred = x - mean(x)
+    variance = mean(centred**2) + eps
+    h = g * weight.reshape(1, x.shape[1], *[1] * (x.ndim - 2))
+    return (h - mean(h) - centred * mean(h * centred) / variance) / variance**0.5
+
+
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    channels = _channels_of(x, running_mean, weight)
+    scale = weight if weight is not None else tt.from_numpy(np.ones(channels, x.dtype))
+    shift = bias if bias is not None else tt.from_numpy(np.zeros(channels, x.dtype))
+    fixed = not training and running_mean is not None
+    if fixed:
+        along = (channels,) + (1,) * (x.ndim - 2)
+        slope = (scale / tt.sqrt(running_var + eps)).reshape(*along)
+        return x * slope + (shift.reshape(*along) - running_mean.reshape(*along) * slope)
+    values = x.numel() // channels
+    if values < 2:
+        raise ValueError(f"a variance needs two values, and a batch of shape {x.shape} has {values} a channel")
+    mean, var = channel_moments(x.numpy())
+    if running_mean is not None:
+        keep = 1 - momentum
+        running_mean.copy_(keep * running_mean.numpy() + momentum * mean)
+        running_var.copy_(keep * running_var.numpy() + momentum * var * values / (values - 1))
+    return normalize_channels(x, scale, shift, var=var, mean=mean, eps=eps)
+
+
+def conv_weights(channels, detectors, kernel, groups=1):
+    return sum(kernel * kernel for _ in range(detectors) for _ in range(channels // groups))
