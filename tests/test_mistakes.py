@@ -21,7 +21,7 @@ from tt_tito import course, curriculum
 from tt_tito.judge import assess, recording
 
 ROOT = Path(__file__).parents[1]
-BANK = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4}
+BANK = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4, "S": 4, "D": 3}
 TESTS = {
     "T": "tt-tensor/tests/test_tensor.py",
     "A": "tt-tensor/tests/test_activations.py",
@@ -30,6 +30,8 @@ TESTS = {
     "O": "tt-optim/tests/test_optimizers.py",
     "G": "tt-autograd/tests/test_autograd.py",
     "N": "tt-autograd/tests/test_training.py",
+    "S": "tt-spatial/tests/test_spatial.py",
+    "D": "tt-data/tests/test_dataloader.py",
 }
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # now: while tests run, pytest writes into it
 LONGEST = 12  # lines of a message

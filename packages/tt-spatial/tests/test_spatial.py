@@ -70,7 +70,7 @@ def test_the_seven_loops_and_the_taps():
 
 
 def test_sizes():
-    cases = [(7, 3, 2, 1, 1), (8, 3, 1, 0, 1), (5, 5, 1, 0, 1), (32, 3, 1, 1, 1), (9, 3, 2, 0, 2), (4, 5, 1, 0, 1)]
+    cases = [(7, 3, 2, 1, 1), (9, 3, 1, 0, 2), (5, 5, 1, 0, 1), (32, 3, 1, 1, 1), (8, 3, 2, 0, 1), (4, 5, 1, 0, 1)]
 
     def size(n, k, s, p, d):
         return (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -88,10 +88,10 @@ def test_sizes():
         (without_padding, "The padding is missing: there are n + 2 p pixels."),
         (with_half_padding, "The padding is on both sides: there are n + 2 p pixels."),
         (
-            lambda out: [int(v) for v in out] != list(out) or out[0] != 4,
-            "The size is (n + 2p - d(k - 1) - 1) // s + 1: rounded down, and the first place counts.",
+            lambda out: out[0] == 4 and out[4] != 3,
+            "The size is rounded down: a window that sticks out does not count.",
         ),
-        "A kernel with dilation d reaches over d (k - 1) + 1 pixels.",
+        "The size is (n + 2p - d(k - 1) - 1) // s + 1: the first place counts, and dilation makes a kernel longer.",
         see=SIZES,
     )
 
