@@ -115,6 +115,11 @@ SHARED = {
     "binary_cross_entropy_with_logits": ["return _reduced("],  # as binary_cross_entropy does
     "RMSprop.update": ["if decay:", "np.divide(g, scratch, out=scratch)", "p -= np.multiply("],  # given in Adagrad
     "Adam.update": ["if decay:"],
+    "convolution": ["return _channels_first(out)"],  # every kernel on images ends like this
+    "max_pool": ["return _channels_first(out)"],
+    "max_unpool": ["return _channels_first(out)"],
+    "turned": ["detectors, channels, kh, kw = weight.shape"],  # the names of a shape
+    "channel_moments": ["rows, times = _as_rows(x)"],  # so does every function of the section
 }
 LONG = 24  # characters from which a statement is more than an idiom
 
