@@ -14,7 +14,9 @@ import traceback
 import numpy as np
 import pytest
 
+import tt_autograd as ta
 import tt_data as td
+import tt_optim as to
 import tt_tensor as tt
 from tt_data.workers import portable
 
@@ -165,6 +167,34 @@ def test_results_keep_their_order_whichever_is_ready_first():
     assert [batch.item() for batch in loader] == list(range(40))
 
 
+class Cut(ta.Callback):
+    """Ctrl-C after so many steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_step(self, run):
+        if run.steps == self.steps:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("steps", [3, 9, 11])
+def test_a_training_with_a_generator_of_its_own_goes_on_in_the_middle_of_an_epoch(tmp_path, steps):
+    def weights(name, cut, seed):
+        tt.manual_seed(seed)
+        layer = tt.Sequential(tt.Flatten(), tt.Dropout(0.3), tt.Linear(48, 40))
+        loader = images(generator=np.random.default_rng(seed), **THREADS)  # 6 batches
+        options = {"checkpoint": tmp_path / name, "checkpoint_every": 2, "resume": True, "progress": False}
+        optimizer = to.SGD(layer.parameters(), lr=0.1)
+        ta.fit(layer, tt.cross_entropy, optimizer, loader, epochs=3, callbacks=[Cut(cut)], **options)
+        return layer[2].weight.numpy().copy()
+
+    whole = weights("whole", None, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        weights("cut", steps, seed=1)
+    assert np.array_equal(weights("cut", None, seed=2), whole)
+
+
 # Errors
 
 
@@ -308,11 +338,17 @@ def gone(pid):
 KINDS = pytest.mark.parametrize("kind", [(), ("spawn",)], ids=["threads", "spawn"])
 
 
+BUSY = "print('ready', flush=True)\nfor batch in batches: pass"
+IDLE = "time.sleep(0.5)\nprint('ready', flush=True)\ntime.sleep(60)"  # everything ahead is prepared by then
+
+
 @POSIX
 @KINDS
-def test_ctrl_c_ends_program_and_workers(tmp_path, kind):
-    process = program(tmp_path, "for batch in batches: pass", *kind)
+@pytest.mark.parametrize("then", [BUSY, IDLE], ids=["busy", "idle"])
+def test_ctrl_c_ends_program_and_workers(tmp_path, kind, then):
+    process = program(tmp_path, then, *kind)
     worker = int(process.stdout.readline())
+    assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
