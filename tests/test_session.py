@@ -110,7 +110,7 @@ def test_a_learner_gets_through(which, learners):
     assert [m["number"] for m in earned] == [1, 2]
     assert earned[1]["implementations"][STUCK[which]] == "reference"
     assert all(row["reached"] for m in earned for row in m["results"])
-    assert found["next"]["command"] == "tito milestones"
+    assert found["next"]["command"] == "tito examples run lenet_1998"
 
 
 @pytest.mark.parametrize("which", STUCK)
