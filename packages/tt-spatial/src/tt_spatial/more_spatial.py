@@ -224,6 +224,8 @@ def conv_transpose2d(
     )
     if min(size) < 1:
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of an output of {size}")
+    if any(m >= s for m, s in zip(more, stride)):  # then a convolution finds more places in the result than x has
+        x = pad(x, (0, more[1] // stride[1], 0, more[0] // stride[0]))
     x, weight = _one_dtype(x, weight)
     out = transposed_convolution(
         x, weight, size=size, stride=stride, padding=padding, dilation=dilation, groups=groups
