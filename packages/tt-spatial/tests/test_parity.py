@@ -1,0 +1,265 @@
+"""Torch as the oracle: every operation and every layer of chapter 09, values, shapes, dtypes, gradients, statistics."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import tt_autograd
+import tt_optim
+import tt_spatial as ts
+import tt_tensor as tt
+from tt_spatial.testing import OPS
+
+torch = pytest.importorskip("torch", reason="torch is the oracle here: hatch run parity:run")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch copies, as we do
+
+FORWARD = {np.float64: 1e-9, np.float32: 2e-5}
+GRADIENT = {np.float64: 1e-8, np.float32: 2e-4}
+OURS = SimpleNamespace(**{name: getattr(module, name) for module in (tt, ts) for name in module.__all__})
+every_op = pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
+both_widths = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+
+
+def close(ours, theirs, tolerance, what):
+    """Values that differ by no more than `tolerance` of the largest of them."""
+    expected = theirs.detach().numpy()
+    largest = np.abs(expected).max(initial=1e-3)
+    np.testing.assert_allclose(np.asarray(ours), expected, rtol=tolerance, atol=tolerance * largest, err_msg=what)
+
+
+def in_torch(array):
+    return torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)
+
+
+def same_gradient(ours, theirs, tolerance, what):
+    expected = torch.zeros_like(theirs) if theirs.grad is None else theirs.grad
+    assert ours.grad is None or (ours.grad.dtype, ours.grad.shape) == (ours.dtype, ours.shape), what
+    close(np.zeros(ours.shape) if ours.grad is None else ours.grad, expected, tolerance, f"gradient of {what}")
+
+
+@both_widths
+@every_op
+def test_value_shape_dtype_and_gradient(op, dtype):
+    for number, sample in enumerate(op.samples(60)):
+        what = f"{op.name}({', '.join(str(a.shape) for a in sample.arrays)}, {sample.options})"
+        ours = op.tensors(sample, dtype)
+        theirs = [in_torch(a.astype(dtype)) for a in sample.arrays]
+        for i in op.watched(sample):
+            ours[i].requires_grad_(), theirs[i].requires_grad_()
+        got, expected = op.function(*ours, **sample.options), op.in_torch(torch)(*theirs, **sample.options)
+        assert (got.shape, str(got.dtype)) == (tuple(expected.shape), str(expected.dtype).removeprefix("torch.")), what
+        close(got, expected, FORWARD[dtype], what)
+        weights = np.random.default_rng(number).uniform(0.5, 1.5, got.shape).astype(dtype)
+        tt_autograd.backward((got * weights).sum())
+        (expected * torch.from_numpy(weights)).sum().backward()
+        for i, (one, other) in enumerate(zip(ours, theirs)):
+            same_gradient(one, other, GRADIENT[dtype], f"argument {i} of {what}")
+            close(one.detach(), other, FORWARD[dtype], f"argument {i} after {what}")  # the running statistics
+
+
+# Second derivatives are compared where torch's own are made by another formula than ours.
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if op.name in ("conv2d", "conv_transpose2d", "batch_norm")], ids=str)
+def test_second_derivatives(op):
+    for sample in op.samples(20):
+        ours, theirs = op.tensors(sample), [in_torch(a) for a in sample.arrays]
+        watched = [i for i in op.watched(sample) if sample.arrays[i].size]
+        for tensors in (ours, theirs):
+            for i in watched:
+                tensors[i].requires_grad_()
+        first = op.function(*ours, **sample.options) ** 3
+        found = tt_autograd.grad(first.sum(), [ours[i] for i in watched], create_graph=True)
+        tt_autograd.backward((found[0] ** 2).sum())
+        other = op.in_torch(torch)(*theirs, **sample.options) ** 3
+        expected = torch.autograd.grad(other.sum(), [theirs[i] for i in watched], create_graph=True)
+        (expected[0] ** 2).sum().backward()
+        for i in watched:
+            same_gradient(ours[i], theirs[i], 1e-7, f"argument {i} of {op.name}, {sample.options}, at second order")
+
+
+# Where several pixels of a window are equally large, the gradient is a convention, and torch's is ours.
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2, "stride": 1}], ids=str)
+def test_equally_large_pixels(options):
+    values = np.random.default_rng(0).integers(-1, 2, (2, 3, 6, 7)).astype(float)
+    x, y = tt.Tensor(values, requires_grad=True), torch.from_numpy(values).requires_grad_()
+    got, expected = ts.max_pool2d(x, 3, **options), torch.nn.functional.max_pool2d(y, 3, **options)
+    weights = np.random.default_rng(1).normal(size=got.shape)
+    tt_autograd.backward((got * weights).sum())
+    (expected * torch.from_numpy(weights)).sum().backward()
+    same_gradient(x, y, 1e-12, f"max_pool2d, {options}")
+
+
+# Layers: torch's state is loaded into ours and ours into torch's, so the names must be the same. Then outputs and all
+# gradients are compared, in training and in evaluation, and the buffers afterwards.
+
+IMAGES = (2, 4, 7, 6)
+LAYERS = {
+    "Conv2d": (lambda nn: nn.Conv2d(4, 6, 3), IMAGES),
+    "Conv2d of one image": (lambda nn: nn.Conv2d(4, 6, 3), IMAGES[1:]),
+    "Conv2d with every option": (lambda nn: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), groups=2), IMAGES),
+    "Conv2d without bias": (lambda nn: nn.Conv2d(4, 4, 2, bias=False, groups=4), IMAGES),
+    "Conv2d same": (lambda nn: nn.Conv2d(4, 3, (4, 3), padding="same", dilation=(1, 2)), IMAGES),
+    "Conv2d valid": (lambda nn: nn.Conv2d(4, 3, 2, padding="valid"), IMAGES),
+    "Conv2d reflect": (lambda nn: nn.Conv2d(4, 3, 3, padding=(2, 1), padding_mode="reflect"), IMAGES),
+    "Conv2d replicate": (lambda nn: nn.Conv2d(4, 3, 3, stride=2, padding=1, padding_mode="replicate"), IMAGES),
+    "Conv2d circular same": (lambda nn: nn.Conv2d(4, 3, (4, 3), padding="same", padding_mode="circular"), IMAGES),
+    "Conv1d": (lambda nn: nn.Conv1d(4, 6, 3, 2, 1, 2, groups=2), (2, 4, 9)),
+    "Conv1d of one series": (lambda nn: nn.Conv1d(4, 6, 3), (4, 9)),
+    "Conv1d same": (lambda nn: nn.Conv1d(4, 6, 4, padding="same", bias=False), (2, 4, 9)),
+    "Conv1d reflect": (lambda nn: nn.Conv1d(4, 6, 3, padding=1, padding_mode="reflect"), (2, 4, 9)),
+    "ConvTranspose2d": (lambda nn: nn.ConvTranspose2d(4, 6, 3), IMAGES),
+    "ConvTranspose2d of one image": (lambda nn: nn.ConvTranspose2d(4, 6, 3), IMAGES[1:]),
+    "ConvTranspose2d with every option": (
+        lambda nn: nn.ConvTranspose2d(4, 6, (3, 2), (2, 3), (1, 0), (1, 2), groups=2, bias=False, dilation=(1, 2)),
+        IMAGES,
+    ),
+    "MaxPool2d": (lambda nn: nn.MaxPool2d(2), IMAGES),
+    "MaxPool2d with every option": (lambda nn: nn.MaxPool2d((3, 2), (1, 2), (1, 0), (1, 2)), IMAGES),
+    "MaxPool1d": (lambda nn: nn.MaxPool1d(3, 2, 1, 2), (2, 4, 9)),
+    "AvgPool2d": (lambda nn: nn.AvgPool2d(2), IMAGES),
+    "AvgPool2d of pixels": (lambda nn: nn.AvgPool2d(3, 2, 1, count_include_pad=False), IMAGES),
+    "AdaptiveAvgPool2d": (lambda nn: nn.AdaptiveAvgPool2d((3, None)), IMAGES),
+    "AdaptiveMaxPool2d": (lambda nn: nn.AdaptiveMaxPool2d(3), IMAGES),
+    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(4), IMAGES),
+    "BatchNorm2d with every option": (lambda nn: nn.BatchNorm2d(4, 0.1, 0.3, False), IMAGES),
+    "BatchNorm2d, mean of all batches": (lambda nn: nn.BatchNorm2d(4, momentum=None), IMAGES),
+    "BatchNorm2d without averages": (lambda nn: nn.BatchNorm2d(4, track_running_stats=False), IMAGES),
+    "BatchNorm1d of vectors": (lambda nn: nn.BatchNorm1d(4), (5, 4)),
+    "BatchNorm1d of series": (lambda nn: nn.BatchNorm1d(4), (3, 4, 5)),
+    "LayerNorm": (lambda nn: nn.LayerNorm(6), IMAGES),
+    "LayerNorm of images": (lambda nn: nn.LayerNorm((4, 7, 6), 0.1), IMAGES),
+    "LayerNorm without bias": (lambda nn: nn.LayerNorm((7, 6), bias=False), IMAGES),
+    "LayerNorm, plain": (lambda nn: nn.LayerNorm(6, elementwise_affine=False), IMAGES),
+    "GroupNorm": (lambda nn: nn.GroupNorm(2, 4), IMAGES),
+    "GroupNorm, plain": (lambda nn: nn.GroupNorm(4, 4, 0.1, affine=False), (2, 4, 5)),
+    "ZeroPad2d": (lambda nn: nn.ZeroPad2d((1, 2, 0, 3)), IMAGES),
+    "ConstantPad2d": (lambda nn: nn.ConstantPad2d(1, 3.5), IMAGES),
+    "ReflectionPad2d": (lambda nn: nn.ReflectionPad2d((1, 2, 0, 3)), IMAGES),
+    "ReplicationPad2d": (lambda nn: nn.ReplicationPad2d(2), IMAGES),
+    "Upsample": (lambda nn: nn.Upsample(scale_factor=2), IMAGES),
+    "Upsample bilinear": (lambda nn: nn.Upsample((9, 5), mode="bilinear", align_corners=True), IMAGES),
+    "Dropout2d in evaluation": (lambda nn: nn.Dropout2d(0.5).eval(), IMAGES),
+    "a network": (
+        lambda nn: nn.Sequential(
+            nn.Conv2d(4, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, groups=8), nn.GroupNorm(2, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+        ),
+        IMAGES,
+    ),
+}  # fmt: skip
+
+
+def test_every_layer_is_compared():
+    layers = {n for n in ts.__all__ if isinstance(getattr(ts, n), type) and issubclass(getattr(ts, n), tt.Module)}
+    assert layers - {key.split()[0].rstrip(",") for key in LAYERS} == {"BatchNorm", "LeNet"}
+    functions = {name.split()[0] for name in (op.name for op in OPS)}
+    assert functions == {n for n in ts.__all__ if hasattr(torch.nn.functional, n)}
+
+
+def numbers(tensors):
+    return {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+
+
+@both_widths
+@pytest.mark.parametrize(("build", "shape"), LAYERS.values(), ids=LAYERS)
+def test_layers(build, shape, dtype):
+    random = np.random.default_rng(1)
+    ours, theirs = build(OURS).to(dtype), build(torch.nn).to(getattr(torch, np.dtype(dtype).name))
+    for parameter in theirs.parameters():
+        parameter.data += torch.from_numpy(random.normal(0, 0.1, tuple(parameter.shape)).astype(dtype))
+    state = numbers(theirs.state_dict())
+    ours.load_state_dict(state)
+    assert list(ours.state_dict()) == list(state)
+    assert all(ours.state_dict()[name].dtype == value.dtype for name, value in state.items())
+    for _ in range(2):
+        values = random.normal(1, 2, shape).astype(dtype)
+        x, y = tt.Tensor(values, requires_grad=True), torch.from_numpy(values.copy()).requires_grad_()
+        got, expected = ours(x), theirs(y)
+        assert (got.shape, str(got.dtype)) == (tuple(expected.shape), str(expected.dtype).removeprefix("torch."))
+        close(got.detach(), expected, FORWARD[dtype], "output")
+        ours.zero_grad(), theirs.zero_grad()
+        weights = random.normal(size=got.shape).astype(dtype)
+        tt_autograd.backward((got * weights).sum())
+        (expected * torch.from_numpy(weights)).sum().backward()
+        same_gradient(x, y, GRADIENT[dtype], "the input")
+        for (name, one), (_, other) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+            same_gradient(one, other, GRADIENT[dtype], name)
+    for name, buffer in theirs.named_buffers():
+        close(ours.state_dict()[name], buffer, FORWARD[dtype], name)
+    ours.eval(), theirs.eval()
+    close(ours(tt.Tensor(values)).detach(), theirs(torch.from_numpy(values)), FORWARD[dtype], "output in evaluation")
+    theirs.load_state_dict({name: torch.from_numpy(value) for name, value in numbers(ours.state_dict()).items()})
+
+
+# Initialisation draws from another generator, so what agrees is the distribution: its bounds and its spread.
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda nn: nn.Conv2d(16, 60, 3), lambda nn: nn.Conv2d(16, 600, 3, groups=4), lambda nn: nn.Conv1d(30, 200, 5),
+        lambda nn: nn.ConvTranspose2d(600, 16, 3, groups=2),
+    ],
+    ids=["Conv2d", "Conv2d in groups", "Conv1d", "ConvTranspose2d"],
+)  # fmt: skip
+def test_initialisation(build):
+    tt.manual_seed(0)
+    torch.manual_seed(0)
+    for one, other in zip(build(OURS).parameters(), build(torch.nn).parameters(), strict=True):
+        ours, theirs = one.numpy(), other.detach().numpy()
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        assert ours.max() <= np.abs(ours).max() and np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.08)
+        assert ours.std() == pytest.approx(theirs.std(), rel=0.02 if ours.size > 1000 else 0.3)
+
+
+def test_dropout2d_drops_channels_and_scales_the_others_as_torch_does():
+    for lib, x in ((OURS, tt.ones(40, 50, 2, 3)), (torch.nn, torch.ones(40, 50, 2, 3))):
+        kept = np.asarray(lib.Dropout2d(0.2)(x))
+        assert set(np.unique(kept)) == {0, np.float32(1.25)} and (kept == kept[:, :, :1, :1]).all()
+        assert (kept[:, :, 0, 0] == 0).mean() == pytest.approx(0.2, abs=0.04)
+
+
+# LeNet as it stands in the chapter, and in torch as everybody writes it: from the same weights, the same fifty steps.
+
+
+class TorchLeNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        nn = torch.nn
+        self.conv1, self.conv2 = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 16, 3, padding=1)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(256, 120), nn.Linear(120, 84), nn.Linear(84, 10)
+
+    def forward(self, x):
+        F = torch.nn.functional
+        x = F.max_pool2d(F.relu(self.conv2(F.max_pool2d(F.relu(self.conv1(x)), 2))), 2).flatten(1)
+        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
+def test_lenet_learns_digits_step_by_step_as_in_torch():
+    (x, y), _ = ts.framed_digits()
+    images, labels = x.numpy(), y.numpy()
+    tt.manual_seed(0)
+    ours, theirs = ts.LeNet(size=16), TorchLeNet()
+    theirs.load_state_dict({name: torch.from_numpy(value) for name, value in numbers(ours.state_dict()).items()})
+    for model in (ours, theirs):
+        model.optimizer = (tt_optim if model is ours else torch.optim).Adam(list(model.parameters()), lr=5e-3)
+    order, losses = np.random.default_rng(0).permutation(len(labels)), []
+    for start in range(0, 25 * 50, 25):
+        rows = order[start : start + 25]
+        got = tt.cross_entropy(ours(tt.Tensor(images[rows])), tt.tensor(labels[rows]))
+        expected = torch.nn.functional.cross_entropy(
+            theirs(torch.from_numpy(images[rows])), torch.from_numpy(labels[rows])
+        )
+        losses.append((got.item(), expected.item()))
+        ours.optimizer.zero_grad(), theirs.optimizer.zero_grad()
+        tt_autograd.backward(got)
+        expected.backward()
+        ours.optimizer.step(), theirs.optimizer.step()
+    got, expected = np.transpose(losses)
+    assert expected[-5:].mean() < 0.5 * expected[0]
+    np.testing.assert_allclose(got, expected, atol=2e-3)
