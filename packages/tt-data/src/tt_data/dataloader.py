@@ -473,6 +473,7 @@ class DataLoader(Resumable):
             sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         self.dataset, self.collate_fn, self.generator, self.sampler = dataset, collate_fn, generator, sampler
         self.batch_sampler = BatchSampler(sampler, batch_size, drop_last) if batch_sampler is None else batch_sampler
+        self.batch_size, self.drop_last = batch_size, drop_last
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self.timeout, self.multiprocessing_context = timeout, multiprocessing_context
 
