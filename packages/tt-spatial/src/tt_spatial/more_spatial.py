@@ -1,6 +1,6 @@
 # # More spatial
 #
-# The appendix of chapter 09: what PyTorch's users expect besides the convolution and the pooling of the chapter. Nearly
+# An appendix of chapter 09: what PyTorch's users expect besides the convolution and the pooling of the chapter. Nearly
 # all of it is put together from what there is; where a primitive is new, it has its rule with it.
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # # Norms
 #
-# The second appendix of chapter 09: the gradient of batch normalization in blocks, and the layers that normalize
+# An appendix of chapter 09: the gradient of batch normalization in blocks, and the layers that normalize
 # vectors and single examples.
 
 from __future__ import annotations
