@@ -337,17 +337,23 @@ def gone(pid):
 KINDS = pytest.mark.parametrize("kind", [(), ("spawn",)], ids=["threads", "spawn"])
 
 
+BORN = """\
+print("ready", flush=True)
+for batch in td.DataLoader(Slow(), 10, num_workers=2, multiprocessing_context=kind):
+    pass
+"""
 BUSY = "print('ready', flush=True)\nfor batch in batches: pass"
 IDLE = "time.sleep(0.5)\nprint('ready', flush=True)\ntime.sleep(60)"  # everything ahead is prepared by then
 
 
 @POSIX
 @KINDS
-@pytest.mark.parametrize("then", [BUSY, IDLE], ids=["busy", "idle"])
+@pytest.mark.parametrize("then", [BORN, BUSY, IDLE], ids=["being born", "busy", "idle"])
 def test_ctrl_c_ends_program_and_workers(tmp_path, kind, then):
     process = program(tmp_path, then, *kind)
     worker = int(process.stdout.readline())
     assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2 if then == BORN else 0)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT

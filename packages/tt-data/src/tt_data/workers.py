@@ -115,12 +115,31 @@ def worker_processes(count: int, load: Callable, context) -> Iterator[Callable[[
 
 def _submit(pool: ProcessPoolExecutor, task: tuple) -> Future:
     try:
-        return pool.submit(_work, task)
+        with _deaf_to_ctrl_c():
+            return pool.submit(_work, task)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise TypeError(
             f"the data set and collate_fn have to travel to the worker processes, and cannot be pickled ({error}): "
             "define them at the top level of a module, or leave out multiprocessing_context to use threads"
         ) from error
+
+
+# The pool begins its processes when tasks are submitted, and between the birth of a process and the line in which it
+# ignores Ctrl-C lies a second of imports. So it is born deaf: a process inherits what its parent does not listen to.
+# The parent hears of what has happened meanwhile when it listens again. (Windows has no such inheritance; there, a
+# Ctrl-C in that second prints a traceback too many.)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # A worker that dies takes its batch along. What is left to do is to say who it was, and what usually kills workers.
