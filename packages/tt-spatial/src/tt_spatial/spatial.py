@@ -347,7 +347,8 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):  # exer
     return _channels_first(out)
 
 
-# Three forms of the same sum. The slowest is the definition, and judges the other two.
+# Three forms of the same sum. The slowest is the definition, and judges the other two. (With all options it stands in
+# the appendix `spatial_loops`, a kernel set with which `use_kernels` runs any network of this chapter on plain loops.)
 
 
 def check_convolution():
