@@ -296,8 +296,10 @@ PROGRAM = """
         def batch(self, indices):
             return os.getpid(), super().batch(indices)
 
+    if __name__ != "__main__" and "late" in sys.argv:
+        time.sleep(1)  # a worker that is slow to begin
     if __name__ == "__main__":
-        kind = sys.argv[1] if len(sys.argv) > 1 else None
+        kind = "spawn" if "spawn" in sys.argv else None
         batches = iter(td.DataLoader(Slow(), 10, num_workers=2, multiprocessing_context=kind))
         print(next(batches)[0], flush=True)
 """
@@ -350,10 +352,10 @@ IDLE = "time.sleep(0.5)\nprint('ready', flush=True)\ntime.sleep(60)"  # everythi
 @KINDS
 @pytest.mark.parametrize("then", [BORN, BUSY, IDLE], ids=["being born", "busy", "idle"])
 def test_ctrl_c_ends_program_and_workers(tmp_path, kind, then):
-    process = program(tmp_path, then, *kind)
+    process = program(tmp_path, then, *kind, *(["late"] if then == BORN else []))
     worker = int(process.stdout.readline())
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.2 if then == BORN else 0)
+    time.sleep(0.5 if then == BORN else 0)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
