@@ -17,6 +17,7 @@ from tt_spatial.spatial import (
     Conv2d,
     _channels_first,
     _channels_last,
+    _floating,
     _images,
     _one_dtype,
     _pair,
@@ -49,8 +50,9 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
     it, and so on; as torch.nn.functional.pad. mode: "constant" (value), "reflect", "replicate" or "circular".
 
     Negative numbers cut off (constant mode only). Raises ValueError for more than there is to repeat."""
-    if len(padding) % 2 or len(padding) > 2 * x.ndim:
-        raise ValueError(f"pad needs a pair for each dimension, last one first; {tuple(padding)} for shape {x.shape}")
+    whole = isinstance(padding, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in padding)
+    if not whole or len(padding) % 2 or len(padding) > 2 * x.ndim:
+        raise ValueError(f"pad needs a pair for each dimension, last one first; {padding} for shape {x.shape}")
     pairs = [(0, 0)] * (x.ndim - len(padding) // 2) + list(zip(padding[::2], padding[1::2]))[::-1]
     if mode == "constant":
         return _constant(x, pairs, value)
@@ -308,7 +310,7 @@ def avg_pool2d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad
     if any(2 * p > k for p, k in zip(padding, size)):
         raise ValueError(f"avg_pool2d: padding {padding} is more than half of the window {size}")
     _refuse_if_too_small("avg_pool2d", _images("avg_pool2d", x), size, stride, padding, (1, 1))
-    return avg_pool(x, size=size, stride=stride, padding=padding, count_include_pad=count_include_pad)
+    return avg_pool(_floating(x), size=size, stride=stride, padding=padding, count_include_pad=count_include_pad)
 
 
 def avg_pool1d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad: bool = True) -> Tensor:
@@ -366,14 +368,16 @@ def _averaging(n: int, m: int, dtype) -> Tensor:
 
 
 def _output_size(x, output_size):
-    wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    return _pair(tuple(n if want is None else want for want, n in zip(wanted, x.shape[-2:])), "output_size")
+    if x.ndim < 2 or not x.numel():
+        raise ValueError(f"adaptive pooling takes images (..., H, W); this is of shape {x.shape}")
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
+    return _pair(tuple(x.shape[i - 2] if n is None else n for i, n in enumerate(wanted)), "output_size")
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
     """Means over as many windows as asked for: (..., H, W) -> (..., *output_size); None keeps a size. As
     torch.nn.functional.adaptive_avg_pool2d."""
-    rows, columns = _output_size(x, output_size)
+    (rows, columns), x = _output_size(x, output_size), _floating(x)
     if (rows, columns) == (1, 1):
         return x.mean((-2, -1), keepdim=True)
     return _averaging(x.shape[-2], rows, x.dtype) @ x @ _averaging(x.shape[-1], columns, x.dtype).T
@@ -424,15 +428,20 @@ def interpolate(
         raise ValueError("interpolate needs either size or scale_factor")
     if mode not in ("nearest", "bilinear"):
         raise ValueError(f'modes are "nearest" and "bilinear", not {mode!r}')
-    factors = (scale_factor,) * 2 if isinstance(scale_factor, (int, float)) else scale_factor
+    if mode == "nearest" and align_corners:
+        raise ValueError('align_corners is for mode="bilinear"; "nearest" mixes no pixels')
+    factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * 2
+    if x.ndim < 2 or not x.numel() or len(factors) != 2:
+        raise ValueError(f"interpolate takes images (..., H, W) and a factor or two, not {x.shape} and {scale_factor}")
     wanted = size if size is not None else tuple(int(n * f) for n, f in zip(x.shape[-2:], factors))
     wanted = _pair(wanted, "size")
-    steps = [1 / f if factors and f else n / m for n, m, f in zip(x.shape[-2:], wanted, factors or (0, 0))]
+    steps = [1 / f if f else n / m for n, m, f in zip(x.shape[-2:], wanted, factors)]
     if mode == "nearest":
         rows, columns = (
             np.minimum((np.arange(m) * step).astype(int), n - 1) for n, m, step in zip(x.shape[-2:], wanted, steps)
         )
         return x[..., rows, :][..., columns]
+    x = _floating(x)
     down, across = (
         _mixing(n, m, step, align_corners, x.dtype) for n, m, step in zip(x.shape[-2:], wanted, steps)
     )
@@ -470,19 +479,12 @@ class Upsample(Module):
 # Neighbouring pixels say nearly the same, so dropping single ones takes little away. This drops whole feature maps.
 
 
-class Dropout2d(Module):
+class Dropout2d(tt.Dropout):
     """Drops whole channels with probability p in training; as torch.nn.Dropout2d."""
-
-    def __init__(self, p: float = 0.5):
-        super().__init__()
-        self.p = p
 
     def forward(self, x):
         kept = tt.dropout(tt.ones(*x.shape[:2], *[1] * (x.ndim - 2), dtype=x.dtype), self.p, self.training)
         return x * kept if self.training and self.p else x
-
-    def extra_repr(self):
-        return f"p={self.p}"
 
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import rule
-from tt_spatial.spatial import BatchNorm, _as_rows, _by_channel, _from_rows, _in_blocks
+from tt_spatial.spatial import BatchNorm, _as_rows, _by_channel, _floating, _from_rows, _in_blocks
 from tt_tensor import Module, Parameter, Tensor, primitive
 
 # ## Batch normalization, backward
@@ -116,7 +116,7 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or tuple(x.shape[-len(shape) :]) != shape:
         raise ValueError(f"layer_norm over {shape} does not fit an input of shape {x.shape}")
-    normal = normalize_rows(x.reshape(-1, math.prod(shape)), eps=eps).reshape(x.shape)
+    normal = normalize_rows(_floating(x).reshape(-1, math.prod(shape)), eps=eps).reshape(x.shape)
     normal = normal if weight is None else normal * weight
     return normal if bias is None else normal + bias
 
@@ -145,7 +145,9 @@ def group_norm(
     channel. As torch.nn.functional.group_norm."""
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
         raise ValueError(f"group_norm: {num_groups} groups do not divide the channels of an input of shape {x.shape}")
-    normal = normalize_rows(x.reshape(x.shape[0] * num_groups, -1), eps=eps).reshape(x.shape)
+    if any(vector is not None and vector.shape != (x.shape[1],) for vector in (weight, bias)):
+        raise ValueError(f"group_norm: weight and bias are to be ({x.shape[1]},) for an input of shape {x.shape}")
+    normal = normalize_rows(_floating(x).reshape(x.shape[0] * num_groups, -1), eps=eps).reshape(x.shape)
     by_channel = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     normal = normal if weight is None else normal * weight.reshape(by_channel)
     return normal if bias is None else normal + bias.reshape(by_channel)

@@ -510,8 +510,9 @@ def check_gradients_of_convolution():
 
 
 def _pair(value, name: str, least: int = 1) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in pair):
+    pair = (value, value) if isinstance(value, (int, np.integer)) else value
+    whole = isinstance(pair, (tuple, list)) and all(isinstance(v, (int, np.integer)) for v in pair)
+    if not whole or len(pair) != 2 or min(pair) < least:
         raise ValueError(f"{name} is a whole number of at least {least}, or a pair (rows, columns); it is {value!r}")
     return int(pair[0]), int(pair[1])
 
@@ -522,6 +523,10 @@ def _images(name: str, x: Tensor) -> Tensor:
     if not x.numel():
         raise ValueError(f"{name}: there is nothing in a batch of shape {x.shape}")
     return x
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x if x.dtype.kind == "f" else x.float()
 
 
 def _refuse_if_too_small(name, x, size, stride, padding, dilation):
@@ -569,7 +574,7 @@ def conv2d(  # exercise
 
 
 def _refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups):
-    if len(weight_shape) != 4 or groups < 1 or weight_shape[0] % groups:
+    if len(weight_shape) != 4 or 0 in weight_shape or groups < 1 or weight_shape[0] % groups:
         raise ValueError(
             f"{name}: {groups} groups do not divide a weight of shape {weight_shape}, which is to be (O, C / groups, "
             "kh, kw)"
@@ -584,7 +589,7 @@ def _refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, group
 
 
 def _one_dtype(*tensors):
-    wide = np.result_type(*(t.dtype for t in tensors if t.dtype.kind == "f"))
+    wide = np.result_type(*([t.dtype for t in tensors if t.dtype.kind == "f"] or [t.dtype for t in tensors]))
     return [t if t.dtype == wide else t.to(wide) for t in tensors]
 
 
@@ -606,7 +611,7 @@ class Conv2d(Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.stride, self.dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
-        self.padding: Any = padding if isinstance(padding, str) else _pair(padding, "padding", least=0)
+        self.padding: Any = padding if padding in ("same", "valid") else _pair(padding, "padding", least=0)
         self.padding_mode = more_spatial.known_mode(padding_mode)
         self.weight = Parameter(tt.zeros(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(tt.zeros(out_channels)) if bias else None
@@ -729,7 +734,7 @@ def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1) -> Te
         raise ValueError(f"max_pool2d: padding {padding} is more than half of the window {size}")
     dilation = _pair(dilation, "dilation")
     _refuse_if_too_small("max_pool2d", _images("max_pool2d", x), size, stride, padding, dilation)
-    return max_pool(x, size=size, stride=stride, padding=padding, dilation=dilation)
+    return max_pool(_floating(x), size=size, stride=stride, padding=padding, dilation=dilation)
 
 
 class MaxPool2d(Module):
@@ -1029,7 +1034,7 @@ def batch_norm(  # exercise
 
     As torch.nn.functional.batch_norm. Raises ValueError if the sizes do not fit, or if a training batch has only one
     value a channel."""
-    channels = _channels_of(x, running_mean, weight)
+    channels, x = _channels_of(x, running_mean, running_var, weight, bias), _floating(x)
     weight = tt.ones(channels, dtype=x.dtype) if weight is None else weight
     bias = tt.zeros(channels, dtype=x.dtype) if bias is None else bias
     if not training and running_mean is not None and running_var is not None:
@@ -1046,11 +1051,11 @@ def batch_norm(  # exercise
     return normalize_channels(x, weight, bias, mean=mean, var=var, eps=eps)
 
 
-def _channels_of(x, running_mean, weight) -> int:
-    expected = next((len(v) for v in (running_mean, weight) if v is not None), x.shape[1] if x.ndim > 1 else None)
-    if x.ndim < 2 or x.shape[1] != expected or not x.numel():
-        raise ValueError(f"batch_norm: {expected} channels are expected in (N, C, ...), the input's shape is {x.shape}")
-    return expected
+def _channels_of(x, *vectors) -> int:
+    shapes = [tuple(vector.shape) for vector in vectors if vector is not None]
+    if x.ndim < 2 or not x.numel() or set(shapes) - {(x.shape[1],)}:
+        raise ValueError(f"batch_norm takes (N, C, ...) and vectors (C,), not shapes {x.shape} and {shapes}")
+    return x.shape[1]
 
 
 # The module is what remembers. Its state has PyTorch's names, the count of batches included.
