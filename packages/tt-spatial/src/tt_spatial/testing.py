@@ -66,7 +66,7 @@ NUMBERS = [1, 2, (2, 1), (1, 3)]
 
 def _under_detectors(draw: Draw) -> Sample:
     """Images, detectors, and mostly a bias, with every option of conv2d."""
-    groups, inside, detectors = draw.pick([1, 2, 3]), draw.pick([1, 2]), draw.pick([1, 2])
+    groups, inside, detectors = draw.pick([1, 2, 3]), draw.pick([1, 2, 9]), draw.pick([1, 2])
     size, stride, dilation = draw.pick([(1, 1), (2, 2), (3, 2), (1, 3)]), draw.pick(NUMBERS), draw.pick([1, 2, (1, 2)])
     padding = draw.pick([0, 1, (2, 0), (0, 1), "same", "valid"])
     if padding == "same":
