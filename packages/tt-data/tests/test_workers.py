@@ -321,11 +321,11 @@ def is_there(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    status = f"/proc/{pid}/stat"  # a process that has ended, and that nobody has asked about yet, is not there
-    if os.path.exists(status):
-        with open(status, encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    return True
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"  # ended, and nobody has asked about it yet
+    except FileNotFoundError:
+        return not os.path.exists("/proc/self/stat")  # a system without such files, or gone by now
 
 
 def gone(pid):
@@ -340,6 +340,11 @@ KINDS = pytest.mark.parametrize("kind", [(), ("spawn",)], ids=["threads", "spawn
 
 
 BORN = """\
+def late(*signal_and_frame):
+    time.sleep(0.5)  # so that a worker has time to complain
+    signal.default_int_handler(*signal_and_frame)
+
+signal.signal(signal.SIGINT, late)
 print("ready", flush=True)
 for batch in td.DataLoader(Slow(), 10, num_workers=2, multiprocessing_context=kind):
     pass
