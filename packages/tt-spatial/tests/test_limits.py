@@ -1,0 +1,351 @@
+"""What chapter 09 refuses, and in which words; layouts and dtypes; the same bits from the same seed; memory."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import tt_autograd as ta
+import tt_spatial as ts
+import tt_tensor as tt
+from tt_optim import Adam
+
+
+def images(*shape):
+    return tt.zeros(*(shape or (2, 3, 8, 8)))
+
+
+def detectors(*shape):
+    return tt.zeros(*(shape or (4, 3, 3, 3)))
+
+
+SERIES = (2, 3, 9)
+REFUSED = [
+    ("a kernel larger than the image", lambda: ts.conv2d(images(), detectors(4, 3, 9, 2)), "9 x 2 .* 8 x 8"),
+    (
+        "a reach larger than the image",
+        lambda: ts.conv2d(images(), detectors(), dilation=4, padding=0),
+        "9 x 9 .* 8 x 8",
+    ),
+    (
+        "other channels",
+        lambda: ts.conv2d(images(), detectors(4, 1, 3, 3)),
+        r"\(2, 3, 8, 8\) has 3 .*\(4, 1, 3, 3\).* 1$",
+    ),
+    ("groups too many", lambda: ts.conv2d(images(), detectors(), groups=2), r"3 channels.* 2 groups expects 6"),
+    (
+        "groups that do not divide",
+        lambda: ts.conv2d(images(), detectors(4, 1, 3, 3), groups=3),
+        r"3 groups.*\(4, 1, 3, 3\)",
+    ),
+    ("no group", lambda: ts.conv2d(images(), detectors(), groups=0), "0 groups"),
+    ("a wrong rank", lambda: ts.conv2d(images(8, 8), detectors()), r"\(N, C, H, W\).*\(8, 8\)"),
+    (
+        "weights of a wrong rank",
+        lambda: ts.conv2d(images(), detectors(4, 3, 3)),
+        r"\(4, 3, 3\).*\(O, C / groups, kh, kw\)",
+    ),
+    ("no detector", lambda: ts.conv2d(images(), detectors(0, 3, 3, 3)), r"\(0, 3, 3, 3\)"),
+    ("an empty batch", lambda: ts.conv2d(images()[:0], detectors()), r"\(0, 3, 8, 8\)"),
+    ("an unknown word", lambda: ts.conv2d(images(), detectors(), padding="some"), "padding.*'some'"),
+    (
+        "same and a stride",
+        lambda: ts.conv2d(images(), detectors(), padding="same", stride=2),
+        r"same.*stride is \(2, 2\)",
+    ),
+    ("a bias too short", lambda: ts.conv2d(images(), detectors(), tt.zeros(3)), r"bias of shape \(3,\) for 4"),
+    (
+        "a bias of a wrong rank",
+        lambda: ts.conv2d(images(), detectors(), tt.zeros(4, 1)),
+        r"bias of shape \(4, 1\) for 4",
+    ),
+    ("a negative stride", lambda: ts.conv2d(images(), detectors(), stride=-1), "stride.*at least 1.*-1"),
+    ("half a stride", lambda: ts.conv2d(images(), detectors(), stride=1.5), "stride.*whole number.*1.5"),
+    ("three strides", lambda: ts.conv2d(images(), detectors(), stride=(1, 2, 3)), r"stride.*pair.*\(1, 2, 3\)"),
+    ("a negative padding", lambda: ts.conv2d(images(), detectors(), padding=(0, -1)), r"padding.*at least 0.*-1"),
+    ("no dilation", lambda: ts.conv2d(images(), detectors(), dilation=0), "dilation.*at least 1.*0"),
+    ("Conv2d: groups", lambda: ts.Conv2d(3, 4, 3, groups=2), "2 groups.*3 input and 4 output"),
+    ("Conv2d: no kernel", lambda: ts.Conv2d(3, 4, 0), "kernel_size.*0"),
+    ("Conv2d: no channels", lambda: ts.Conv2d(0, 4, 3), "0 input"),
+    ("Conv2d: an unknown word", lambda: ts.Conv2d(3, 4, 3, padding="some"), "padding.*'some'"),
+    ("Conv2d: an unknown mode", lambda: ts.Conv2d(3, 4, 3, padding_mode="mirror"), "reflect.*'mirror'"),
+    (
+        "Conv2d: reflects more than there is",
+        lambda: ts.Conv2d(3, 4, 3, 1, 9, padding_mode="reflect")(images()),
+        "8.*7.*9",
+    ),
+    ("conv1d: images", lambda: ts.conv1d(images(), detectors(4, 3, 3)), r"\(N, C, L\).*\(2, 3, 8, 8\)"),
+    (
+        "conv1d: weights of images",
+        lambda: ts.conv1d(images(*SERIES), detectors()),
+        r"\(O, C / groups, k\).*\(4, 3, 3, 3\)",
+    ),
+    ("conv1d: a kernel too long", lambda: ts.conv1d(images(*SERIES), detectors(4, 3, 10)), "10 .* 9"),
+    ("Conv1d: a pair", lambda: ts.Conv1d(3, 4, (3, 3)), r"kernel_size.*\(3, 3\)"),
+    ("transposed: other channels", lambda: ts.conv_transpose2d(images(), detectors()), r"3 channels.*expects 4"),
+    ("transposed: bias", lambda: ts.conv_transpose2d(images(), detectors(3, 4, 3, 3), tt.zeros(3)), r"\(3,\) for 4"),
+    (
+        "transposed: padding",
+        lambda: ts.conv_transpose2d(images(), detectors(3, 4, 3, 3), padding=9),
+        r"\(9, 9\).*\(-8, -8\)",
+    ),
+    (
+        "transposed: output_padding",
+        lambda: ts.conv_transpose2d(images(), detectors(3, 4, 3, 3), stride=2, output_padding=2),
+        r"output_padding \(2, 2\).*stride \(2, 2\)",
+    ),
+    ("ConvTranspose2d: groups", lambda: ts.ConvTranspose2d(3, 4, 3, groups=2), "2 groups.*3 input and 4 output"),
+    ("max_pool2d: a window too large", lambda: ts.max_pool2d(images(), (9, 2)), "9 x 2 .* 8 x 8"),
+    ("max_pool2d: padding", lambda: ts.max_pool2d(images(), 2, padding=2), r"\(2, 2\) is more than half.*\(2, 2\)"),
+    ("max_pool2d: a wrong rank", lambda: ts.max_pool2d(images(8, 8), 2), r"\(8, 8\)"),
+    ("max_pool2d: an empty batch", lambda: ts.max_pool2d(images()[:0], 2), r"\(0, 3, 8, 8\)"),
+    ("max_pool2d: no stride", lambda: ts.max_pool2d(images(), 2, stride=0), "stride.*0"),
+    ("max_pool1d: images", lambda: ts.max_pool1d(images(), 2), r"\(N, C, L\).*\(2, 3, 8, 8\)"),
+    ("avg_pool2d: a window too large", lambda: ts.avg_pool2d(images(), 9), "9 x 9 .* 8 x 8"),
+    ("avg_pool2d: padding", lambda: ts.avg_pool2d(images(), 3, padding=2), r"\(2, 2\) is more than half.*\(3, 3\)"),
+    ("avg_pool1d: a pair", lambda: ts.avg_pool1d(images(*SERIES), (2, 2)), r"kernel_size.*\(2, 2\)"),
+    ("adaptive: nothing", lambda: ts.adaptive_avg_pool2d(images(), 0), "output_size.*0"),
+    ("adaptive: three sizes", lambda: ts.adaptive_max_pool2d(images(), (2, 2, 2)), r"output_size.*\(2, 2, 2\)"),
+    ("adaptive: a wrong rank", lambda: ts.adaptive_avg_pool2d(images(3), 2), r"\(\.\.\., H, W\).*\(3,\)"),
+    ("adaptive: an empty image", lambda: ts.adaptive_max_pool2d(images(2, 3, 0, 4), 2), r"\(2, 3, 0, 4\)"),
+    ("interpolate: no size", lambda: ts.interpolate(images()), "size or scale_factor"),
+    ("interpolate: two sizes", lambda: ts.interpolate(images(), 4, 2), "size or scale_factor"),
+    ("interpolate: to nothing", lambda: ts.interpolate(images(), scale_factor=0.1), r"size.*\(0, 0\)"),
+    (
+        "interpolate: three factors",
+        lambda: ts.interpolate(images(), scale_factor=(1, 2, 3)),
+        r"\(2, 3, 8, 8\).*\(1, 2, 3\)",
+    ),
+    ("interpolate: an unknown mode", lambda: ts.interpolate(images(), 4, mode="cubic"), "bilinear.*'cubic'"),
+    ("interpolate: corners of nearest", lambda: ts.interpolate(images(), 4, align_corners=True), "bilinear"),
+    ("interpolate: a wrong rank", lambda: ts.interpolate(images(3), 4), r"\(3,\)"),
+    ("pad: a number", lambda: ts.pad(images(), 1), r"pair.*1 for shape \(2, 3, 8, 8\)"),
+    ("pad: an odd number", lambda: ts.pad(images(), (1, 2, 3)), r"pair.*\(1, 2, 3\) for shape"),
+    ("pad: more than there are dimensions", lambda: ts.pad(images(3), (1, 1, 1, 1)), r"\(3,\)"),
+    ("pad: halves", lambda: ts.pad(images(), (0.5, 1)), r"\(0.5, 1\)"),
+    ("pad: an unknown mode", lambda: ts.pad(images(), (1, 1), "mirror"), "reflect.*'mirror'"),
+    ("pad: cuts too much", lambda: ts.pad(images(), (-5, -4)), r"\(2, 3, 8, 8\).*\(-5, -4\)"),
+    ("pad: repeats too much", lambda: ts.pad(images(), (9, 0), "circular"), "circular.* 8 .* 9"),
+    ("batch_norm: averages", lambda: ts.batch_norm(images(), tt.zeros(4), tt.ones(4)), r"\(2, 3, 8, 8\).*\(4,\)"),
+    (
+        "batch_norm: weight",
+        lambda: ts.batch_norm(images(), None, None, tt.ones(2), None, True),
+        r"\(2, 3, 8, 8\).*\(2,\)",
+    ),
+    (
+        "batch_norm: bias",
+        lambda: ts.batch_norm(images(), None, None, None, tt.ones(2), True),
+        r"\(2, 3, 8, 8\).*\(2,\)",
+    ),
+    ("batch_norm: one value a channel", lambda: ts.BatchNorm1d(3)(images(1, 3)), r"one value.*\(1, 3\)"),
+    ("batch_norm: an empty batch", lambda: ts.BatchNorm2d(3).eval()(images()[:0]), r"\(0, 3, 8, 8\)"),
+    ("BatchNorm2d: series", lambda: ts.BatchNorm2d(3)(images(*SERIES)), r"BatchNorm2d.*\(4,\).*\(2, 3, 9\)"),
+    ("BatchNorm1d: images", lambda: ts.BatchNorm1d(3)(images()), r"BatchNorm1d.*\(2, 3, 8, 8\)"),
+    ("layer_norm: another shape", lambda: ts.layer_norm(images(), (3, 8)), r"\(3, 8\).*\(2, 3, 8, 8\)"),
+    ("layer_norm: no shape", lambda: ts.layer_norm(images(), ()), r"\(\).*\(2, 3, 8, 8\)"),
+    ("group_norm: groups", lambda: ts.group_norm(images(), 2), r"2 groups.*\(2, 3, 8, 8\)"),
+    ("group_norm: weight", lambda: ts.GroupNorm(1, 3)(images(2, 4, 5)), r"\(4,\).*\(2, 4, 5\)"),
+    ("GroupNorm: groups", lambda: ts.GroupNorm(2, 3), "2 groups.*3 channels"),
+    ("Dropout2d: a share", lambda: ts.Dropout2d(1.5), "between 0 and 1.*1.5"),
+    ("framed_digits: out of the frame", lambda: ts.framed_digits(10, right=2), "2.*10 x 10"),
+    ("LeNet: images of another size", lambda: ts.LeNet(size=28)(images(2, 1, 16, 16)), r"\(2, 64\).*400"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_bad_input_is_refused_in_words(call, words):
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        call()
+
+
+# Every operation on images, for what follows.
+
+RANDOM = np.random.default_rng(0)
+WEIGHT = RANDOM.normal(size=(6, 2, 3, 3))
+OPERATIONS = {
+    "conv2d": lambda x: ts.conv2d(x, tt.Tensor(WEIGHT).to(x.dtype), stride=(2, 1), padding=1, groups=2),
+    "conv_transpose2d": lambda x: ts.conv_transpose2d(x, tt.Tensor(WEIGHT[:4]).to(x.dtype), stride=2, padding=1),
+    "max_pool2d": lambda x: ts.max_pool2d(x, 3, 2, 1),
+    "avg_pool2d": lambda x: ts.avg_pool2d(x, 2),
+    "adaptive_avg_pool2d": lambda x: ts.adaptive_avg_pool2d(x, (2, 3)),
+    "adaptive_max_pool2d": lambda x: ts.adaptive_max_pool2d(x, (2, 3)),
+    "interpolate": lambda x: ts.interpolate(x, (9, 4), mode="bilinear"),
+    "pad": lambda x: ts.pad(x, (1, 2, 0, 1), value=1.5),
+    "batch_norm": lambda x: ts.batch_norm(x, None, None, training=True),
+    "layer_norm": lambda x: ts.layer_norm(x, (7, 6)),
+    "group_norm": lambda x: ts.group_norm(x, 2),
+}
+every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+IMAGES = RANDOM.normal(size=(3, 4, 7, 6))
+
+
+def in_memory(order, x):
+    """The same numbers, as `order` of the dimensions lies in memory."""
+    return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+
+
+@every_operation
+def test_the_order_in_memory_does_not_matter(operation):
+    def both(x):
+        x = tt.from_numpy(x).requires_grad_()
+        y = operation(x)
+        (share,) = ta.grad((y * y).sum(), x)
+        return y.detach().numpy(), share.numpy()
+
+    expected = both(IMAGES)
+    wide = np.zeros((3, 8, 7, 12))
+    wide[:, ::2, :, ::2] = IMAGES
+    read_only = IMAGES.copy()
+    read_only.flags.writeable = False
+    layouts = [in_memory(order, IMAGES) for order in ((0, 2, 3, 1), (3, 2, 1, 0), (1, 0, 2, 3))]
+    for x in (*layouts, wide[:, ::2, :, ::2], IMAGES[:, :, ::-1].copy()[:, :, ::-1], read_only):
+        before = x.copy()
+        for got, wanted in zip(both(x), expected, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+        assert np.array_equal(x, before)
+
+
+def test_what_a_convolution_hands_out_lies_with_its_channels_last():
+    for function in (
+        OPERATIONS["conv2d"],
+        OPERATIONS["max_pool2d"],
+        OPERATIONS["avg_pool2d"],
+        OPERATIONS["batch_norm"],
+    ):
+        out = function(tt.from_numpy(IMAGES)).numpy()
+        assert out.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@every_operation
+def test_narrow_numbers_stay_narrow(operation, dtype):
+    got = operation(tt.Tensor(IMAGES.astype(dtype)))
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.numpy(), operation(tt.Tensor(IMAGES)).numpy(), atol=300 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.startswith("conv")])
+def test_integers_are_taken_for_numbers(name, dtype):
+    whole = RANDOM.integers(0, 100, IMAGES.shape)
+    got = OPERATIONS[name](tt.from_numpy(whole.astype(dtype))).numpy()
+    np.testing.assert_allclose(got, OPERATIONS[name](tt.from_numpy(whole.astype(np.float32))).numpy(), rtol=1e-5)
+
+
+def test_integers_under_detectors():
+    whole = tt.tensor(RANDOM.integers(0, 9, (1, 2, 5, 5)).astype(np.uint8))
+    got = ts.conv2d(whole, tt.Tensor(WEIGHT.astype(np.float32)))
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got.numpy(), ts.conv2d(whole.float(), tt.Tensor(WEIGHT.astype(np.float32))).numpy())
+    product = ts.conv2d(whole.long(), tt.tensor(np.full((1, 2, 2, 2), 2)))
+    assert product.dtype == np.int64 and product[0, 0, 0, 0].item() == 2 * whole[0, :, :2, :2].numpy().sum()
+
+
+def test_double_and_single_make_double():
+    got = ts.conv2d(tt.Tensor(IMAGES[:, :2]), tt.Tensor(WEIGHT.astype(np.float32)), tt.zeros(6))
+    assert got.dtype == np.float64
+    assert ts.conv_transpose2d(tt.rand(1, 6, 4, 4), tt.Tensor(WEIGHT)).dtype == np.float64
+
+
+# What is wrong with one image is wrong with it alone, although images share the memory of their columns.
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "layer_norm", "group_norm"])
+def test_nan_stays_in_its_image(name):
+    x = IMAGES.copy()
+    x[0] = np.nan
+    with np.errstate(invalid="ignore"):
+        got = OPERATIONS[name](tt.Tensor(x)).numpy()
+    assert np.isnan(got[0]).any() and np.array_equal(got[1:], OPERATIONS[name](tt.Tensor(IMAGES)).numpy()[1:])
+
+
+# One seed fixes everything.
+
+
+def network():
+    return tt.Sequential(
+        ts.Conv2d(1, 8, 3, padding=1), ts.BatchNorm2d(8), tt.ReLU(), ts.MaxPool2d(2), ts.Dropout2d(0.3),
+        ts.Conv2d(8, 8, 3, stride=2, groups=2), ts.GroupNorm(2, 8), tt.ReLU(), ts.AdaptiveAvgPool2d(2), tt.Flatten(),
+        tt.Linear(32, 10),
+    )  # fmt: skip
+
+
+def steps(model, count, size=20):
+    x, labels = tt.rand(size, 1, 16, 16), tt.tensor(np.arange(size) % 10)
+    optimizer = Adam(model.parameters(), lr=1e-3)
+    for _ in range(count):
+        optimizer.zero_grad()
+        tt.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+
+def test_the_same_seed_gives_the_same_bits():
+    def trained(seed):
+        tt.manual_seed(seed)
+        model = network()
+        steps(model, 4)
+        return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+    first, again, other = trained(1), trained(1), trained(2)
+    assert first == again
+    assert {name for name in first if first[name] != other[name]} >= {"0.weight", "5.weight", "1.running_var"}
+
+
+# Columns are nine times as large as the images, but never are all of them in memory.
+
+
+def beyond_the_result(function, *arrays):
+    """The most memory that a kernel takes beyond its result, in bytes."""
+    function(*arrays)
+    tracemalloc.start()
+    try:
+        result = function(*arrays)
+        return tracemalloc.get_traced_memory()[1] - result.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+WHERE = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+STRIDED = WHERE | {"stride": (2, 2)}
+KERNELS = {
+    "convolution": lambda x, w: ts.convolution.kernel(x, w, **WHERE),
+    "convolution without padding": lambda x, w: ts.convolution.kernel(x, w, **WHERE | {"padding": (0, 0)}),
+    "the images' share": lambda x, w: ts.transposed_convolution.kernel(x, w, size=(32, 32), **WHERE),
+    "the images' share with a stride": lambda x, w: ts.transposed_convolution.kernel(x, w, size=(64, 64), **STRIDED),
+    "the weight's share": lambda x, w: ts.weight_convolution.kernel(x, x, size=(3, 3), **WHERE),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_memory_does_not_grow_with_the_batch_beyond_the_result(kernel):
+    weight = np.ones((16, 16, 3, 3), np.float32)
+    few, many = (beyond_the_result(kernel, np.ones((n, 16, 32, 32), np.float32), weight) for n in (8, 64))
+    columns = 64 * 32 * 32 * 16 * 9 * 4
+    assert many < 1.5 * few and many < columns / 4
+
+
+@pytest.mark.parametrize("last", [(32, 32, 16), (16, 32, 32)], ids=["channels last", "channels first"])
+def test_batch_norm_makes_no_copies_of_images_that_lie_with_their_channels_last(last):
+    x = np.ones((64, *last), np.float32)
+    x = x.transpose(0, 3, 1, 2) if last[2] == 16 else x
+    vectors = [np.ones(16, np.float32)] * 2
+    mean, var = ts.channel_moments(x)
+    taken = beyond_the_result(lambda: ts.normalize_channels.kernel(x, *vectors, mean=mean, var=var, eps=1e-5))
+    assert taken < (0.2 if last[2] == 16 else 1.3) * x.nbytes
+
+
+def test_60_steps_leave_nothing_behind():
+    model = network()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        steps(model, 5, size=40)
+        settled = tracemalloc.get_traced_memory()[0]
+        steps(model, 60, size=40)
+        left = tracemalloc.get_traced_memory()[0] - settled
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert left < 2 * 40 * 8 * 16 * 16 * 4  # twice the first layer's feature maps
