@@ -2,6 +2,7 @@
 
     hatch run bench:run                      everything, into site/benchmarks/phase1-2.json
     hatch run bench:run mlp small            two workloads, shown only
+    hatch run bench:run lenet --out FILE     one workload, written to a file
 
 Each contender is a process of its own. All of them are warm before the first turn, and then they take turns, one at a
 time, so that whatever the machine does to one of them it does to all. A turn begins when the processors are idle; if
@@ -54,7 +55,7 @@ def contenders(workload: str) -> dict[str, tuple[str, str, dict]]:
         for name, (module, package, env) in CONTENDERS.items()
         if importlib.util.find_spec(package)
         and f"def {workload}(" in (HERE / "contenders" / f"{module}.py").read_text(encoding="utf-8")
-        and (env != AVX512 or (avx512 and workload in ("mlp", "digits")))
+        and (env != AVX512 or (avx512 and workload not in ("small", "adam")))
     }
 
 
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument(
         "workloads", nargs="*", choices=[[], *every], help=f"some of {every}; if none, all are timed and written"
     )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results to this file")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.7, help="length of a turn")
     arguments = parser.parse_args()
@@ -232,9 +234,10 @@ def main() -> None:
         for name in dict.fromkeys(row["workload"] for row in found):
             print(table([row for row in found if row["workload"] == name]), flush=True)
         results += found
-    if not arguments.workloads:
-        head = {"machine": machine(), "date": datetime.date.today().isoformat(), "command": "hatch run bench:run"}
-        OUTPUT.write_text(
+    if output := arguments.out or (None if arguments.workloads else OUTPUT):
+        command = " ".join(["hatch run bench:run", *arguments.workloads])
+        head = {"machine": machine(), "date": datetime.date.today().isoformat(), "command": command}
+        output.write_text(
             json.dumps({**head, "versions": versions(), "rows": results}, indent=1) + "\n", encoding="utf-8"
         )
 

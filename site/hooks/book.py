@@ -19,6 +19,7 @@ from mkdocs.structure.pages import Page
 from program import woven_program
 from source import woven_source
 from teaching_page import mistakes, syllabus
+from training_page import training
 
 ROOT = weave.ROOT  # where mkdocs.yml stands, once it has been read
 EXERCISE = re.compile(r'<span class="c1">#\s*exercise</span>')
@@ -70,6 +71,8 @@ def _fill(marker: re.Match) -> str:
             return woven_source(argument, ROOT)
         case "benchmarks":
             return benchmark_tables(ROOT / "site" / "benchmarks")
+        case "training":
+            return training(ROOT / "site" / "trainings" / argument)
         case "reference_table":
             return _reference_table()
         case "syllabus":
@@ -90,7 +93,7 @@ def _navigation() -> list:
         if pages:
             nav.append({f"{phase.number} {phase.title}": pages})
     nav.append({"In practice": ["learn.md", "teach.md", "swapping.md", "command.md"]})
-    nav.append({"Benchmarks": "benchmarks.md"})
+    nav.append({"Measured": ["trainings.md", "benchmarks.md"]})
     packages: dict[str, list] = {}
     for module, _ in documented_modules():
         packages.setdefault(module.split(".")[0], []).append({module.split(".")[1]: f"reference/{module}.md"})

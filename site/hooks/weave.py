@@ -221,11 +221,11 @@ def _experiment(show, name: str) -> dict:
         pyplot.close("all")
         if lost:
             raise RuntimeError(f"{name} drew a figure and did not return it")
-    svgs = [_svg(figure, f"{name}-{i}") for i, figure in enumerate(figures)]
+    svgs = [svg(figure, f"{name}-{i}") for i, figure in enumerate(figures)]
     return {"text": printed.getvalue().rstrip(), "figures": svgs}
 
 
-def _svg(figure, name: str) -> str:
+def svg(figure, name: str) -> str:
     """A figure as SVG inside the page: black becomes the text's colour, whatever the theme; two decimals are enough."""
     import matplotlib
 

@@ -1,0 +1,60 @@
+"""The page of trainings: tables and curves from the committed logs of the image programs. Nothing is trained here."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import weave
+
+
+def training(folder: Path) -> str:
+    """The results and the curves in a folder: a log `NAME.csv` for each network, a table `NAME.json` for each run."""
+    logs = {file.stem: _log(file) for file in sorted(folder.glob("*.csv"))}
+    if not logs:
+        raise weave.WeaveError(f"there is no log in {folder}")
+    return "\n\n".join([_results(folder), f'<figure class="tt-figure">{_curves(logs)}</figure>', _epochs(logs)])
+
+
+def _log(file: Path) -> list[dict[str, float]]:
+    with open(file, encoding="utf-8", newline="") as rows:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(rows)]
+
+
+def _results(folder: Path) -> str:
+    """A row for each run, with what its program measured at the end."""
+    files = sorted(folder.glob("*.json"))
+    results = {file.stem: json.loads(file.read_text(encoding="utf-8"))["results"] for file in files}
+    claims = [row["claim"] for row in next(iter(results.values()))]
+    rows = ["| run | " + " | ".join(claims) + " | minutes |", "| --- |" + " --: |" * (len(claims) + 1)]
+    for name, found in results.items():
+        minutes = sum(row["seconds"] for row in found) / 60
+        rows.append(f"| {name} | " + " | ".join(row["measured"] for row in found) + f" | {minutes:.1f} |")
+    return "\n".join(rows)
+
+
+def _curves(logs: dict) -> str:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(fname=Path(__file__).with_name("matplotlibrc")):
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        for axis, measure in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+            for number, (name, log) in enumerate(logs.items()):
+                for key, style, what in ((measure, "-", "training"), (f"val_{measure}", "--", "unseen")):
+                    values = [row[key] for row in log]
+                    axis.plot(range(1, len(log) + 1), values, style, color=f"C{number}", label=f"{name}, {what}")
+            axis.set(xlabel="epoch", ylabel=measure)
+        axis.legend(fontsize=8)
+        return weave.svg(figure, "-".join(logs))
+
+
+def _epochs(logs: dict) -> str:
+    """The share of unseen images that were right, by epoch."""
+    names = list(logs)
+    rows = ["| epoch | " + " | ".join(names) + " |", "| --: |" + " --: |" * len(names)]
+    for epochs in zip(*logs.values()):
+        shares = " | ".join(f"{row['val_accuracy']:.2%}" for row in epochs)
+        rows.append(f"| {epochs[0]['epoch']:.0f} | {shares} |")
+    return "\n".join(rows)
