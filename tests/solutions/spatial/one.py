@@ -86,7 +86,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     else:
         padding = _pair(padding, "padding", 0)
     _refuse_if_too_small("conv2d", x, size, stride, padding, dilation)
-    where = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    where = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if bias is None:
         x, weight = _one_dtype(x, weight)
         out = convolution(x, weight, **where)
