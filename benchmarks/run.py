@@ -38,8 +38,8 @@ AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX"}
 # The module in contenders/, the package that it needs, and its environment. Ratios are to the first.
 CONTENDERS = {
     "PyTorch eager, 2 threads": ("torch_eager", "torch", {}),
-    "TinyTorch": ("tinytorch", "tt_spatial", {}),
-    "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_spatial", AVX512),
+    "TinyTorch": ("tinytorch", "tt_data", {}),
+    "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_data", AVX512),
     "NumPy by hand": ("numpy_by_hand", "numpy", {}),
     "MyGrad": ("mygrad_peer", "mygrad", {}),
     "HIPS autograd": ("hips_autograd", "autograd", {}),
@@ -55,7 +55,7 @@ def contenders(workload: str) -> dict[str, tuple[str, str, dict]]:
         for name, (module, package, env) in CONTENDERS.items()
         if importlib.util.find_spec(package)
         and f"def {workload}(" in (HERE / "contenders" / f"{module}.py").read_text(encoding="utf-8")
-        and (env != AVX512 or (avx512 and workload not in ("small", "adam")))
+        and (env != AVX512 or (avx512 and workload not in ("small", "adam", "loader")))
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 RATE, BETAS, EPS = 1e-5, (0.9, 0.999), 1e-8
 OPERATIONS = 10_000
 BATCH = 32
+LOADED = 10_000
 
 
 class Workload(NamedTuple):
@@ -29,6 +30,10 @@ WORKLOADS = {
     "lenet": Workload("Training step: LeNet, 28 x 28, batch 64, Adam", "ms", 1e3),
     "cifar": Workload("Training step: CNN 32-32-64-64-128-10, 3 x 32 x 32, batch 128, Adam", "ms", 1e3),
     "cifar_bn": Workload("The same with batch normalization after each convolution", "ms", 1e3),
+    "loader": Workload(
+        "A batch of 128 from a loader with 2 workers: 3 x 32 x 32, shuffled, cropped, mirrored, normalized", "ms",
+        1e3 / -(-LOADED // 128),
+    ),
 }
 
 
@@ -105,3 +110,9 @@ def images(name: str):
             arrays.append(tuple(drawn))
     x = random.standard_normal((size, *shape), np.float32)
     return x, random.integers(0, 10, size), layers, arrays
+
+
+def loader():
+    """Images of bytes (10,000, 3, 32, 32) and labels."""
+    random = np.random.default_rng(6)
+    return random.integers(0, 256, (LOADED, 3, 32, 32), np.uint8), random.integers(0, 10, LOADED)

@@ -3,6 +3,7 @@
 import workloads as w
 
 import tt_autograd as ta
+import tt_data as td
 import tt_spatial as ts
 import tt_tensor as tt
 from tt_optim import Adam
@@ -95,3 +96,14 @@ def small():
         return loss.item()
 
     return step
+
+
+def loader():
+    change = td.Compose([td.RandomCrop(32, padding=4), td.RandomHorizontalFlip(), td.Normalize([0.5], [0.25])])
+    data = td.DataLoader(td.Images(*w.loader(), transform=change), batch_size=128, shuffle=True, num_workers=2)
+
+    def epoch():
+        for _ in data:
+            pass
+
+    return epoch

@@ -3,7 +3,8 @@
 import torch
 import workloads as w
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
+from torch.utils.data import DataLoader, Dataset
 
 
 def _model(layers):
@@ -96,3 +97,30 @@ def cifar():
 
 def cifar_bn():
     return _images("cifar_bn")
+
+
+class Photographs(Dataset):
+    """Images that are moved, mirrored and normalized one by one, as PyTorch's loader wants it."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = torch.tensor(images), torch.tensor(labels)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        top, left = torch.randint(9, (2,)).tolist()
+        image = pad(self.images[index], (4, 4, 4, 4))[:, top : top + 32, left : left + 32]
+        if torch.rand(()) < 0.5:
+            image = image.flip(2)
+        return (image.float() / 255 - 0.5) / 0.25, self.labels[index]
+
+
+def loader():
+    data = DataLoader(Photographs(*w.loader()), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True)
+
+    def epoch():
+        for _ in data:
+            pass
+
+    return epoch
