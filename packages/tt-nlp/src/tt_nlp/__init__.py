@@ -1,0 +1,1 @@
+"""Chapters 11-14: tokens, embeddings, attention, transformers."""
