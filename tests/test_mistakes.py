@@ -21,7 +21,7 @@ from tt_tito import course, curriculum
 from tt_tito.judge import assess, recording
 
 ROOT = Path(__file__).parents[1]
-BANK = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4, "S": 4, "D": 3}
+BANK = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4, "S": 4, "D": 3, "K": 3, "M": 4, "P": 2}
 TESTS = {
     "T": "tt-tensor/tests/test_tensor.py",
     "A": "tt-tensor/tests/test_activations.py",
@@ -32,6 +32,10 @@ TESTS = {
     "N": "tt-autograd/tests/test_training.py",
     "S": "tt-spatial/tests/test_spatial.py",
     "D": "tt-data/tests/test_dataloader.py",
+    "K": "tt-nlp/tests/test_tokenization.py",
+    "K3": "tt-nlp/tests/test_embeddings.py",
+    "M": "tt-nlp/tests/test_attention.py",
+    "P": "tt-nlp/tests/test_transformers.py",
 }
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # now: while tests run, pytest writes into it
 LONGEST = 12  # lines of a message
@@ -48,6 +52,11 @@ class Mutant:
     mistake: str
     edits: list
     says: list
+
+    @property
+    def chapter(self):
+        """The key of TESTS that the id begins with; of two, the longer one."""
+        return max(filter(self.id.startswith, TESTS), key=len)
 
 
 MUTANTS = [
@@ -121,7 +130,7 @@ def outcomes(sources, tmp_path_factory, request):
 
     def judge(mutant):
         plant(mutant, sources, planted / mutant.id)
-        return run_tests(mutant.id[0], planted / mutant.id, sources)
+        return run_tests(mutant.chapter, planted / mutant.id, sources)
 
     with ThreadPoolExecutor(2) as pool:
         futures = {mutant.id: pool.submit(judge, mutant) for mutant in mutants}
@@ -138,12 +147,12 @@ def marks(sources, tmp_path_factory, request):
     mutants = selected(request, HANDED_IN)
     planted = tmp_path_factory.mktemp("handed in")
     chapters = {letter: curriculum.chapter(Path(test).stem.removeprefix("test_")) for letter, test in TESTS.items()}
-    for letter in {mutant.id[0] for mutant in mutants}:
+    for letter in {mutant.chapter for mutant in mutants}:
         recording.record(chapters[letter], "unit")
 
     def judge(mutant):
         plant(mutant, sources, planted / mutant.id)
-        chapter = chapters[mutant.id[0]]
+        chapter = chapters[mutant.chapter]
         files = {f"{file.parent.name}.{file.stem}": file for file in (planted / mutant.id).glob("*/*.py")}
         changed = {name: file for name, file in files.items() if differ(file, sources / file.parent.name / file.name)}
         return assess(chapter, changed.pop(chapter.module, course.reference(chapter)), swaps=changed, alone=False)
