@@ -216,13 +216,18 @@ def test_an_edit_that_no_longer_applies_is_an_error(sources, tmp_path):
 
 
 def sections_named_in(tests):
-    """The values of all `see=` in a file of tests, constants resolved."""
+    """The values of all `see=` in a file of tests, constants resolved; of a loop's variable, the constants it takes."""
     tree, constants = ast.parse(tests), {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
             constants |= dict(zip([name.id for name in statement.targets[0].elts], ast.literal_eval(statement.value)))
     seen = [word.value for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "see"]
-    return {constants[value.id] if isinstance(value, ast.Name) else ast.literal_eval(value) for value in seen}
+    loops = [loop for loop in ast.walk(tree) if isinstance(loop, ast.For) and "see" in ast.unparse(loop.target)]
+    names = {node.id for loop in loops for node in ast.walk(loop.iter) if isinstance(node, ast.Name)}
+    names |= {value.id for value in seen if isinstance(value, ast.Name)} - {"see"}
+    return {constants[name] for name in names} | {
+        ast.literal_eval(value) for value in seen if not isinstance(value, ast.Name)
+    }
 
 
 @pytest.mark.parametrize("file", [*TESTS.values(), "tt-tensor/tests/test_setup.py"])

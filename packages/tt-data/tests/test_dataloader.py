@@ -1,8 +1,6 @@
 """Chapter 10, judged by its public names."""
 
-import threading
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 
 import numpy as np
@@ -438,79 +436,96 @@ def test_a_loader_can_have_a_generator_of_its_own():
 # Ahead of time
 
 
-def finished(value):
-    future = Future()
-    future.set_result(value)
-    return future
+class Workers:
+    """Workers that are done with a task as soon as somebody asks, the `first` or the last of those under way."""
+
+    def __init__(self, first=True):
+        self.under_way, self.first, self.most, self.submitted = [], first, 0, 0
+
+    def submit(self, task):
+        self.under_way.append(task)
+        self.submitted += 1
+        self.most = max(self.most, len(self.under_way))
+
+    def arrived(self):
+        number, value = self.under_way.pop(0 if self.first else -1)
+        return number, 10 * value
+
+    def run(self, count, ahead):
+        tasks = [(number, number) for number in range(count)]
+        return td.in_order(self.submit, self.arrived, tasks, ahead)
 
 
 def test_results_come_in_the_order_of_their_tasks():
+    tens = [0, 10, 20, 30, 40, 50, 60]
     expect(
-        "in_order of tasks 0 to 6 that give ten times their number, three under way",
-        lambda: list(td.in_order(lambda task: finished(10 * task), range(7), 3)),
-        [0, 10, 20, 30, 40, 50, 60],
+        "in_order of 7 tasks, three under way, that are done one after the other",
+        lambda: list(Workers().run(7, 3)),
+        tens,
+        (tens[:3], "For each result that is handed out, one more task is submitted."),
         "Every task is submitted once, and its result is handed out.",
         see=AHEAD,
     )
-    expect("in_order of no task", lambda: list(td.in_order(finished, [], 3)), [], see=AHEAD)
-    expect("in_order of two tasks, three under way", lambda: list(td.in_order(finished, [5, 6], 3)), [5, 6], see=AHEAD)
-
-    def first_waits_for_second():
-        second_is_done = threading.Event()
-
-        def work(task):
-            if task == 0:
-                return second_is_done.wait(1)
-            second_is_done.set()
-            return task
-
-        with ThreadPoolExecutor(2) as pool:
-            return list(td.in_order(lambda task: pool.submit(work, task), range(4), 2))
-
     expect(
-        "in_order with two under way, where task 0 is only done when task 1 is",
-        first_waits_for_second,
-        [True, 1, 2, 3],
-        ([False, 1, 2, 3], "Only one task is under way: submit `ahead` of them before you wait for the first."),
-        (lambda got: got[0] is not True, "The results come in the order of the tasks, whichever is ready first."),
+        "in_order of 7 tasks, three under way, of which the last one is always done first",
+        lambda: list(Workers(first=False).run(7, 3)),
+        tens,
+        (lambda got: sorted(got) == tens, "The results come in the order of the tasks: keep what arrives too early."),
+        (IndexError, "`arrived` was called when nothing was under way any more: has this result arrived already?"),
+        see=AHEAD,
+    )
+    expect("in_order of no task", lambda: list(Workers().run(0, 3)), [], see=AHEAD)
+    expect(
+        "in_order of two tasks, five under way",
+        lambda: list(Workers(first=False).run(2, 5)),
+        [0, 10],
+        (IndexError, "`arrived` was called when nothing was under way any more."),
+        see=AHEAD,
+    )
+    expect(
+        "in_order of tasks with the numbers 7, 3 and 5",
+        lambda: list(td.in_order((workers := Workers(False)).submit, workers.arrived, [(n, n) for n in (7, 3, 5)], 2)),
+        [70, 30, 50],
+        (KeyError, "The number of a task is the first thing in it."),
+        (IndexError, "The number of a task is the first thing in it."),
         see=AHEAD,
     )
 
 
 def test_so_many_tasks_are_under_way_and_no_more():
-    def counts():
-        submitted = []
-        results = td.in_order(lambda task: (submitted.append(task), finished(task))[1], range(10), 3)
-        return [len(submitted) - received for received, _ in enumerate(results, start=1)]
+    def most(first):
+        workers = Workers(first)
+        list(workers.run(20, 4))
+        return workers.most
+
+    for first in (True, False):
+        expect(
+            f"most tasks under way of 20, with ahead=4, where the {'first' if first else 'last'} is done first",
+            lambda: most(first),
+            4,
+            (20, "All tasks were submitted at the beginning: there are to be at most `ahead` under way."),
+            (1, "Only one task is under way: submit `ahead` of them before you wait for the first."),
+            see=AHEAD,
+        )
+
+    def counts(first):
+        workers = Workers(first)
+        return [workers.submitted - received for received, _ in enumerate(workers.run(20, 4), start=1)]
 
     expect(
-        "tasks submitted beyond the result that was just received, at most, for three under way of ten",
-        lambda: max(counts()),
-        between(2, 3),
-        (9, "All tasks were submitted at the beginning: there are to be at most `ahead` under way."),
-        (0, "Nothing is under way: submit the next task before handing out a result."),
+        "tasks that were submitted beyond the result just received, at most, where the last is done first",
+        lambda: max(counts(False)),
+        between(3, 4),
+        "A result that is kept until it is its turn counts as well: batches take memory.",
         see=AHEAD,
     )
     expect(
-        "and at least, in the first seven",
-        lambda: min(counts()[:7]),
-        between(2, 3),
-        "For each result that is taken, one more task is submitted.",
+        "and at least, in the first twelve",
+        lambda: min(counts(False)[:12]),
+        between(3, 4),
+        "For each result that is handed out, one more task is submitted.",
         see=AHEAD,
     )
-    expect(
-        "in_order where a result never comes, timeout=0.01",
-        lambda: list(td.in_order(lambda task: Future(), range(3), 2, 0.01)),
-        RuntimeError,
-        "What is not there after `timeout` seconds is Late.",
-        see=AHEAD,
-    )
-
-    def failing():
-        with ThreadPoolExecutor(1) as pool:
-            return list(td.in_order(lambda task: pool.submit(int, task), ["1", "x"], 2))
-
-    expect("in_order where a task raises a ValueError", failing, ValueError, see=AHEAD)
 
 
 # Images and transforms

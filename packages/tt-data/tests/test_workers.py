@@ -93,6 +93,9 @@ def nothing_is_left():
     tt.manual_seed(0)
     yield
     gc.collect()
+    end = time.monotonic() + 20
+    while workers() and time.monotonic() < end:  # what was late cannot be waited for, and ends a little later
+        time.sleep(0.01)
     assert workers() == []
 
 
@@ -230,10 +233,9 @@ def test_what_cannot_be_pickled_is_refused_with_a_remedy():
 
 @BOTH
 def test_a_batch_that_is_late_is_an_error(options):
-    with pytest.raises(td.Late, match="not ready after 0.2 seconds"):
+    with pytest.raises(td.Late, match="no batch has come for 0.2 seconds"):
         for batch in td.DataLoader(Hanging(), 40, timeout=0.2, **options):
             raise AssertionError(batch)
-    time.sleep(0 if "multiprocessing_context" in options else 1.5)  # a thread cannot be stopped, only left alone
 
 
 # Ends

@@ -82,32 +82,19 @@ class DataLoader:
         return here() if self.num_workers == 0 else prepared(self, work, tasks)
 
 
-def in_order(submit, tasks, ahead, timeout=None):
-    from concurrent.futures import TimeoutError as TooLate
-
-    queue, rest = [], iter(tasks)
-    more = True
-    while True:
-        while more and len(queue) < ahead:
-            try:
-                queue.append(submit(next(rest)))
-            except StopIteration:
-                more = False
-        if not queue:
-            return
-        oldest = queue.pop(0)
-        try:
-            found = oldest.result(timeout)
-        except TooLate:
-            if oldest.done():
-                raise
-            raise Late(f"nothing came for {timeout} s") from None
-        if more:
-            try:
-                queue.append(submit(next(rest)))
-            except StopIteration:
-                more = False
-        yield found
+def in_order(submit, arrived, tasks, ahead):
+    tasks = list(tasks)
+    for task in tasks[:ahead]:
+        submit(task)
+    kept = {}
+    for place, task in enumerate(tasks):
+        while task[0] not in kept:
+            number, result = arrived()
+            kept[number] = result
+        result = kept.pop(task[0])
+        if place + ahead < len(tasks):
+            submit(tasks[place + ahead])
+        yield result
 
 
 class Normalize:

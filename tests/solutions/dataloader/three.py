@@ -71,21 +71,21 @@ class DataLoader:
         return iter(prepared(self, work, tasks)) if self.num_workers > 0 else iter(map(work, tasks))
 
 
-def in_order(submit, tasks, ahead, timeout=None):
-    from concurrent.futures import wait
+def in_order(submit, arrived, tasks, ahead):
     from itertools import chain, repeat
 
-    pending = deque()
-    for task in chain(tasks, repeat(...)):
-        if task is not ...:
-            pending.append(submit(task))
-        if len(pending) > ahead or task is ...:
-            if not pending:
-                return
-            future = pending.popleft()
-            if wait([future], timeout=timeout).not_done:
-                raise Late("too late")
-            yield future.result()
+    places, early = deque(), {}
+    for task in chain(tasks, repeat(None)):
+        if task is not None:
+            submit(task)
+            places.append(task[0])
+            if len(places) < ahead:
+                continue
+        if not places:
+            return
+        while places[0] not in early:
+            early.update([arrived()])
+        yield early.pop(places.popleft())
 
 
 class Normalize:

@@ -79,21 +79,27 @@ class DataLoader:
         return (do(task) for task in tasks)
 
 
-def in_order(submit, tasks, ahead, timeout=None):
-    tasks = list(tasks)
-    futures = [submit(task) for task in tasks[:ahead]]
-    for number in range(len(tasks)):
-        future = futures[number]
-        began = time.monotonic()
-        while timeout is not None and not future.done():
-            if time.monotonic() - began > timeout:
-                raise Late(f"task {number} took more than {timeout} s")
-            time.sleep(0.001)
-        result = future.result()
-        futures[number] = None
-        if len(futures) < len(tasks):
-            futures.append(submit(tasks[len(futures)]))
-        yield result
+def in_order(submit, arrived, tasks, ahead):
+    queue, results = [], []
+    source = iter(tasks)
+
+    def one_more():
+        for task in source:
+            submit(task)
+            queue.append(task[0])
+            return
+
+    for _ in range(ahead):
+        one_more()
+    while queue:
+        found = [pair for pair in results if pair[0] == queue[0]]
+        if not found:
+            results.append(arrived())
+            continue
+        results.remove(found[0])
+        del queue[0]
+        yield found[0][1]
+        one_more()
 
 
 class Normalize:

@@ -13,24 +13,24 @@
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tt_autograd import Callback, fit
-from tt_data.workers import worker_processes
+from tt_data.workers import stop, worker_processes
 from tt_optim import Adam
 from tt_spatial import LeNet
 from tt_tensor import (
@@ -519,64 +519,122 @@ def check_the_loader():
 
 # ## Ahead of time
 #
-# While the network computes, the next batch could be prepared. A pool of threads takes calls and returns for each of
-# them a *future*, an object that will hold the result. All that is left to us is to have always a few calls under way,
-# and to hand the results out in the order of the tasks, whichever is ready first.
+# While the network computes, other threads could prepare the next batches. Two queues are all they need. Whoever is
+# free takes a task from the first, and puts what has come of it, a batch or an error, into the second. What comes out
+# there is in the order in which it happened to be finished, so it still has to be brought into the order of the tasks:
+# what comes too early is kept until it is its turn. And since batches take memory, only so many tasks are under way at
+# any time.
 
 
 def in_order(  # exercise
-    submit: Callable[[Task], Future], tasks: Iterable[Task], ahead: int, timeout: float | None = None
+    submit: Callable[[Task], Any], arrived: Callable[[], tuple[int, Any]], tasks: Iterable[Task], ahead: int
 ) -> Iterator[Any]:
-    """The results of the tasks, in their order; at most `ahead` tasks are under way. `submit(task)` returns a Future.
-    Raises Late if a result has not come after `timeout` seconds."""
-    waiting = iter(tasks)
-    under_way = deque(submit(task) for task in islice(waiting, ahead))
-    while under_way:
-        result = under_way.popleft()
-        if not wait_for([result], timeout).done:
-            raise Late(f"a batch was not ready after {timeout} seconds; is the data set slow, or does it hang?")
-        batch = result.result()
-        under_way.extend(submit(task) for task in islice(waiting, 1))
-        yield batch
+    """The results of tasks (number, ...), in the order of the tasks. `submit(task)` gives a task to the workers;
+    `arrived()` waits for any result that is ready, and returns (number of the task, result). At most `ahead` tasks
+    are under way, or waiting for their turn."""
+    rest, early, due = iter(tasks), dict[int, Any](), deque[int]()
+    for task in islice(rest, ahead):
+        submit(task)
+        due.append(task[0])
+    while due:
+        number = due.popleft()
+        while number not in early:
+            other, result = arrived()
+            early[other] = result
+        for task in islice(rest, 1):
+            submit(task)
+            due.append(task[0])
+        yield early.pop(number)
+
+
+# The last worker of three is done first: that must not matter.
+
+
+def check_in_order():
+    pending: list[Task] = []
+    tasks: list[Task] = [(number, [], 0) for number in range(9)]
+    results = in_order(pending.append, lambda: (pending[-1][0], pending.pop()), tasks, 3)
+    assert list(results) == tasks
+
+
+# This is what a worker does. An error is a result, too: it is kept, with its traceback and its notes, and raised where
+# the batch is asked for. So an error of a worker looks like an error of one's own.
+
+
+def serve(work: Callable[[Task], Any], tasks: SimpleQueue, results: SimpleQueue) -> None:
+    """Carry out tasks until one of them is None; results are (number, (batch, None)) or (number, (None, error))."""
+    for task in iter(tasks.get, None):
+        try:
+            results.put((task[0], (work(task), None)))
+        except BaseException as error:
+            results.put((task[0], (None, error)))
+
+
+# The threads have to end with the pass, however it ends: after the last batch, with an error, or when the loop that
+# consumes the batches is left, by `break` or by Ctrl-C. Then the tasks that nobody has begun are thrown away, and each
+# worker finds a None. A worker that is late cannot be waited for. (`SimpleQueue` is the one queue of Python's that
+# Ctrl-C cannot interrupt in the middle of its work. With the others, and with the futures of `concurrent.futures`, it
+# leaves a lock locked now and then, and the threads wait for it for ever.)
+
+
+@contextmanager
+def working(works: Sequence[Callable[[Task], Any]], timeout: float | None) -> Iterator[tuple[Callable, Callable]]:
+    """Functions `submit` and `arrived`, as `in_order` wants them, to threads of which each calls one of the `works`.
+    `arrived` raises Late after `timeout` seconds."""
+    tasks: SimpleQueue = SimpleQueue()
+    results: SimpleQueue = SimpleQueue()
+    threads = [
+        threading.Thread(target=serve, args=(work, tasks, results), name="tt_data worker", daemon=True)
+        for work in works
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        yield tasks.put, lambda: _next(results, timeout)
+    except BaseException as error:
+        stop(works)
+        _leave(tasks, threads, wait=not isinstance(error, Late))
+        raise
+    _leave(tasks, threads, wait=True)
+
+
+def _leave(tasks: SimpleQueue, threads: list[threading.Thread], wait: bool) -> None:
+    with suppress(Empty):
+        while True:
+            tasks.get_nowait()
+    for _ in threads:
+        tasks.put(None)
+    for thread in threads:
+        if wait and thread.ident and not sys.is_finalizing():
+            thread.join()
 
 
 class Late(RuntimeError):
     """A batch has not come in time."""
 
 
-# The threads end with the pass, however it ends: after the last batch, with an error, when the loop that consumes the
-# batches is left by `break` or by Ctrl-C. Calls that nobody waits for any more are cancelled. Only who is late cannot
-# be waited for.
-
-
-@contextmanager
-def worker_threads(count: int, work: Callable[[Task], Any]) -> Iterator[Callable[[Task], Future]]:
-    """A function that has `work(task)` called in one of `count` threads and returns a Future."""
-    pool, late = ThreadPoolExecutor(count, thread_name_prefix="tt_data worker"), False
+def _next(results: SimpleQueue, timeout: float | None) -> tuple[int, Any]:
     try:
-        yield lambda task: pool.submit(work, task)
-    except Late:
-        late = True
-        raise
-    finally:
-        pool.shutdown(wait=not late, cancel_futures=True)
+        return results.get(timeout=timeout)
+    except Empty:
+        raise Late(f"no batch has come for {timeout} seconds; is the data set slow, or does it hang?") from None
 
 
-# An error in a thread is kept in the future, and raised where the batch is asked for, with its traceback and its notes.
-# So an error of a worker looks like an error of one's own.
-#
 # Threads are enough as long as the work is done by NumPy, which lets other threads run meanwhile, or by the disk or the
-# network, which are waited for. A data set that works in Python itself is better off with processes. They are told in
-# the appendix `workers`, with what it takes to be rid of them again. For the loader they are one more context that
-# gives a function `submit`.
+# network, which are waited for. A data set that works in Python itself is better off with processes. Then a thread does
+# not work itself; it sends the task to a process of its own, and waits for the answer. How that is done, and what it
+# takes to be rid of a process again, is told in the appendix `workers`.
 
 
 def prepared(loader: DataLoader, work: Callable[[Task], Any], tasks: list[Task]) -> Iterator[Any]:
     """The batches of the tasks, in their order, prepared by the workers of a loader."""
     count, context = loader.num_workers, loader.multiprocessing_context
-    workers = worker_threads(count, work) if context is None else worker_processes(count, work, context)
-    with workers as submit:
-        yield from in_order(submit, tasks, count * loader.prefetch_factor, loader.timeout or None)
+    functions = nullcontext([work] * count) if context is None else worker_processes(count, work, context)
+    with functions as works, working(works, loader.timeout or None) as (submit, arrived):
+        for batch, error in in_order(submit, arrived, tasks, count * loader.prefetch_factor):
+            if error is not None:
+                raise error
+            yield batch
 
 
 # What is it good for? Let a batch be five milliseconds away, on a disk, say, and let a step of the training take ten.
