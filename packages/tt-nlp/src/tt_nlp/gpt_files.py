@@ -1,0 +1,206 @@
+# # GPT files
+#
+# An appendix of chapter 14: GPT-2's weights in the files that the `transformers` library writes and reads. What OpenAI
+# trained in 2019 can be loaded into the `GPT` of the chapter, and what was trained with it can be used elsewhere.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tt_nlp.transformers import GPT, GPTConfig
+
+# ## The layout
+#
+# A model is a folder with two files: `config.json`, which tells the sizes, and `model.safetensors`, which has the
+# weights by name. The names are those of the chapter. Three things differ.
+#
+# - In GPT-2's own program a linear layer multiplied from the other side, `x @ weight`. Its weights are stored in that
+#   form still, (in, out), and have to be transposed.
+# - The weight that is shared is stored once, as `transformer.wte.weight`.
+# - Older files leave out the first word of the names, and hold the causal masks as well, as `attn.bias`.
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+MASKS = (".attn.bias", ".attn.masked_bias")
+
+
+def to_file_layout(model: GPT) -> dict[str, np.ndarray]:
+    """The weights of a model as they are stored."""
+    return {
+        name: np.ascontiguousarray(tensor.numpy().T if name.endswith(LINEAR) else tensor.numpy())
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
+
+
+# The way back takes what was left out into account. A file may have the last layer's weight under its own name, if it
+# is the same: two different tables are another architecture.
+
+
+def from_file_layout(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What is stored as the state of a GPT. Raises ValueError for a last layer with weights of its own."""
+    state = {}
+    for name, array in arrays.items():
+        if not name.endswith(MASKS):
+            full = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+            state[full] = array.T if name.endswith(LINEAR) else array
+    table = state.get("transformer.wte.weight")
+    head = state.setdefault("lm_head.weight", table)
+    if head is None:
+        found = ", ".join(sorted(arrays))
+        raise ValueError(f"there is no wte.weight; these are not the weights of a GPT-2, but {found[:200]}")
+    if table is not None and not np.array_equal(head, table):
+        raise ValueError("lm_head.weight differs from transformer.wte.weight; in a GPT they are one parameter")
+    return state
+
+
+def check_there_and_back():
+    model = GPT(GPTConfig(vocab_size=10, block_size=4, n_layer=1, n_head=2, n_embd=4))
+    stored = to_file_layout(model)
+    assert stored["transformer.h.0.attn.c_attn.weight"].shape == (4, 12) and "lm_head.weight" not in stored
+    old = {name.removeprefix("transformer."): array for name, array in stored.items()}
+    for state in (from_file_layout(stored), from_file_layout(old | {"h.0.attn.bias": np.ones((4, 4))})):
+        assert {name: a.tolist() for name, a in state.items()} == {n: t.tolist() for n, t in model.state_dict().items()}
+
+
+# ## The sizes
+#
+# The words of `config.json` are `transformers`'. Most of them say what a GPT-2 is anyway; a file that says something
+# else is refused, since its weights would load without a word and mean another network.
+
+
+def _described(config: GPTConfig) -> dict[str, Any]:
+    dropouts = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), config.dropout)
+    sizes = {"n_positions": config.block_size, "n_ctx": config.block_size, "n_embd": config.n_embd}
+    return {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": config.vocab_size, **sizes,
+        "n_layer": config.n_layer, "n_head": config.n_head, "n_inner": None, **dropouts,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False, "tie_word_embeddings": True, "torch_dtype": "float32",
+        "bos_token_id": None, "eos_token_id": None,
+    }  # fmt: skip
+
+
+FIXED = {
+    "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "n_inner": (None,),
+    "layer_norm_epsilon": (1e-5,), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+    "tie_word_embeddings": (True,),
+}  # fmt: skip
+
+
+def _config_of(described: Mapping[str, Any], file: Path) -> GPTConfig:
+    try:
+        names = ("vocab_size", "n_positions", "n_layer", "n_head", "n_embd")
+        config = GPTConfig(*(described[name] for name in names), dropout=described.get("resid_pdrop", 0.1))
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} does not describe a GPT-2: {error}") from None
+    for name, known in FIXED.items():
+        value = described.get(name, known[0])
+        if value not in known and not (name == "n_inner" and value == 4 * config.n_embd):
+            raise ValueError(f"{file} has {name} {value!r}; the GPT of chapter 14 knows {', '.join(map(repr, known))}")
+    return config
+
+
+# ## Writing
+#
+# Whoever looks into the folder finds whole files: each is written under another name first, and renamed. The metadata
+# get a checksum over names, shapes and numbers; `transformers` asks for the word `format` only.
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _write(file: Path, content: bytes) -> None:
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    with open(unfinished, "wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(unfinished, file)
+
+
+def save_gpt2(model: GPT, folder: str | os.PathLike) -> None:
+    """Write a model into a folder, which is made if need be, as GPT2LMHeadModel.save_pretrained of `transformers`
+    does."""
+    from safetensors.numpy import save
+
+    arrays = to_file_layout(model)
+    (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
+    _write(folder / WEIGHTS, save(arrays, metadata={"format": "pt", "sha256": _digest(arrays)}))
+    _write(folder / CONFIG, (json.dumps(_described(model.config), indent=2) + "\n").encode())
+
+
+# ## Reading
+#
+# A missing file is a `FileNotFoundError`, everything else that can be wrong with the two a `ValueError` that names the
+# file. Numbers of 16 bits become numbers of 32.
+
+
+def load_gpt2(folder: str | os.PathLike) -> GPT:
+    """The model in a folder, as `save_gpt2` or `transformers` wrote it, in evaluation mode. Raises FileNotFoundError,
+    or ValueError for files that are damaged, are no GPT-2, or do not fit each other."""
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"there is no {name} in {folder}; a model is a folder with {CONFIG} and {WEIGHTS}")
+    try:
+        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"{folder / CONFIG} is damaged: it holds no table of names and values")
+    model = GPT(_config_of(described, folder / CONFIG))
+    try:
+        model.load_state_dict(from_file_layout(_read(folder / WEIGHTS)))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit the sizes in {CONFIG}, or is damaged: {error}") from None
+    return model.eval()
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            expected = (opened.metadata() or {}).get("sha256")
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    except (SafetensorError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"it is no safetensors file of numbers that NumPy knows: {error}") from None
+    if expected and _digest(arrays) != expected:
+        raise ValueError(f"its contents do not have the checksum {expected[:12]}... that was stored with them")
+    return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
+
+
+# What goes in comes out, and a flipped bit is noticed.
+
+
+def check_files():
+    import tempfile
+
+    model = GPT(GPTConfig(vocab_size=10, block_size=4, n_layer=1, n_head=2, n_embd=4))
+    with tempfile.TemporaryDirectory() as folder:
+        save_gpt2(model, folder)
+        again, file = load_gpt2(folder), Path(folder, WEIGHTS)
+        assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(model.parameters(), again.parameters()))
+        file.write_bytes(file.read_bytes()[:-1] + b"!")
+        try:
+            load_gpt2(folder)
+        except ValueError as error:
+            assert "checksum" in str(error)
+        else:
+            raise AssertionError("a flipped bit was not noticed")
+
+
+__all__ = ["from_file_layout", "load_gpt2", "save_gpt2", "to_file_layout"]

@@ -1,0 +1,880 @@
+# # Transformers
+#
+# At the end of this chapter there is a GPT: a stack of blocks with the architecture, the names and the first weights of
+# GPT-2. It learns from text with the `fit` of chapter 08, as it is, and then it writes.
+
+# ## The hurt
+#
+# Chapter 13 ended with a layer of attention that knows who stands where and can look back. So let it predict: at each
+# character of a text, the next one. The text is the first chapter of *Moby-Dick*, which came with chapter 10; the
+# `CharTokenizer` of chapter 11 makes numbers of its characters.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_autograd import Schedule, evaluate, fit, no_grad
+from tt_data import DataLoader, Dataset, RandomSampler, short_text
+from tt_nlp.attention import MultiHeadAttention, self_attention
+from tt_nlp.embeddings import Embedding
+from tt_nlp.tokenization import CharTokenizer
+from tt_optim import AdamW, OneCycleLR
+from tt_spatial import LayerNorm
+from tt_tensor import (
+    Dropout, Linear, Module, ModuleList, Parameter, Tensor, cross_entropy, from_numpy, gelu, generator, manual_seed,
+    meter,
+)
+
+
+# A sample is a window of the text, and what is to be predicted is the same window one token later. So one window of 32
+# characters asks 32 questions: after each of them, which one is next?
+
+
+class Windows(Dataset):
+    """Windows of a text that has become token ids: sample i is (ids i to i + length, ids i + 1 to i + length + 1), both
+    int64. Raises ValueError for a text that is too short."""
+
+    def __init__(self, ids: Sequence[int], length: int):
+        array = np.asarray(ids)
+        if length < 1 or len(array) <= length:
+            raise ValueError(f"a window of {length} tokens and one more do not fit into a text of {len(array)}")
+        self.length, self.windows = length, np.lib.stride_tricks.sliding_window_view(array, length + 1)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index):
+        inputs, targets = self.batch([index])
+        return inputs[0], targets[0]
+
+    def batch(self, indices):
+        chosen = self.windows[np.asarray(indices)].astype(np.int64)
+        return from_numpy(chosen[:, :-1]), from_numpy(chosen[:, 1:])
+
+
+# The story is cut in two: nine tenths to learn from, and the last tenth, which the network never sees while it learns.
+
+
+def story(length: int = 32) -> tuple[CharTokenizer, Windows, Windows]:
+    """The first chapter of Moby-Dick as windows of characters: the tokenizer, nine tenths to learn from, one held
+    out."""
+    text = short_text()
+    tokenizer = CharTokenizer.train(text)
+    ids, cut = tokenizer.encode(text), len(text) * 9 // 10
+    return tokenizer, Windows(ids[:cut], length), Windows(ids[cut:], length)
+
+
+# The network gives logits (B, T, V): for each window of the batch, at each place, one for each token of the vocabulary.
+# The loss is the cross entropy of chapter 05 over all places of all windows. Places that are there only to fill up a
+# batch get the target -100 and count for nothing.
+
+
+def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:  # exercise
+    """The mean surprise in nats of logits (B, T, V) at targets (B, T), over all places whose target is not
+    ignore_index. Raises ValueError for shapes that do not fit."""
+    if logits.ndim != 3 or targets.shape != logits.shape[:2]:
+        raise ValueError(
+            f"logits (batch, time, vocabulary) need targets (batch, time); their shapes are {logits.shape} and "
+            f"{targets.shape}"
+        )
+    return cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index)
+
+
+# Both arguments are as `fit` hands them over, so `fit` will train whatever gives such logits. It asks for an optimizer,
+# too; the rate climbs for a tenth of the steps, since the first gradients of a network point anywhere, and then falls
+# along a cosine.
+
+
+def train_on_text(model: Module, windows: Windows, steps: int, rate: float = 3e-3, batch_size: int = 16) -> float:
+    """Train a model on windows drawn at random; the mean loss of the whole training."""
+    draws = RandomSampler(windows, replacement=True, num_samples=steps * batch_size)
+    optimizer = AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95))
+    schedule = OneCycleLR(optimizer, rate, steps, pct_start=0.1, cycle_momentum=False, final_div_factor=1.0)
+    history = fit(
+        model, next_token_loss, optimizer, DataLoader(windows, batch_size, sampler=draws), epochs=1,
+        callbacks=[Schedule(schedule, each="step")], clip_norm=1.0, progress=False,
+    )
+    return history["loss"][-1]
+
+
+# What it has learned is measured on the held-out text, in windows that lie side by side, so that each character is
+# predicted once.
+
+
+def surprise_on(model: Module, windows: Windows) -> float:
+    """The mean loss of a model on windows that lie side by side."""
+    side_by_side = range(0, len(windows), windows.length)
+    return evaluate(model, next_token_loss, DataLoader(windows, 64, sampler=side_by_side))["loss"]
+
+
+# Embeddings for tokens and for places, layers of attention, and a linear layer that makes logits of the result:
+
+
+class Looks(Module):
+    """Attention layers one after the other between embeddings and logits: ids (B, T) -> (B, T, vocabulary)."""
+
+    def __init__(self, vocabulary: int, width: int, layers: int = 1, length: int = 32):
+        super().__init__()
+        self.tokens, self.places = Embedding(vocabulary, width), Embedding(length, width)
+        self.looks = ModuleList(MultiHeadAttention(width, 4) for _ in range(layers))
+        self.head = Linear(width, vocabulary)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.places.weight[: ids.shape[1]]
+        for look in self.looks:
+            x, _ = look(x, x, x, is_causal=True, need_weights=False)
+        return self.head(x)
+
+
+# Let it learn, in three widths. Guessing costs the logarithm of the number of characters.
+
+
+def show_hurt():
+    tokenizer, training, held_out = story()
+    print(f"guessing among {tokenizer.vocab_size} characters: {math.log(tokenizer.vocab_size):.2f} nats each")
+    for width in (32, 64, 128):
+        manual_seed(0)
+        model = Looks(tokenizer.vocab_size, width)
+        print(f"one layer, {width:3d} wide:", end=" ")
+        for steps in (300, 300, 300):
+            train_on_text(model, training, steps)
+            print(f"{surprise_on(model, held_out):.2f}", end="  ")
+        print("nats held out, after 300, 600 and 900 steps")
+
+
+# More steps do not help, and more numbers do not either. One look back tells which characters occurred before, and
+# attention is an average: what comes out is a mixture of what was there. Nothing in the layer can say *if this and
+# that, then something new*. Two looks, the second at what the first has found, could.
+
+# ## The smallest thing that could work
+#
+# `Looks` takes the number of layers. So stack them:
+
+
+def show_stack():
+    tokenizer, training, held_out = story()
+    for layers in (1, 2, 4, 8):
+        manual_seed(0)
+        model = Looks(tokenizer.vocab_size, 64, layers)
+        train_on_text(model, training, 300)
+        print(f"{layers} layers: {surprise_on(model, held_out):.2f} nats held out")
+
+
+# Deeper is worse. An average of averages of averages is grey: each layer replaces what it was given by a mixture of it,
+# and after a few of them all places look alike. Backwards it is the same: what reaches the first layer has been through
+# all the others, and each of them took something away.
+#
+# ## The idea
+#
+# Do not replace. *Add.* Let there be a stream of numbers for each token, $C$ of them, from the embedding at the bottom
+# to the logits at the top. A layer reads the stream, computes something, and adds it to the stream (K. He et al.,
+# 2015). If it has nothing to say it adds nothing, and everything that was there before remains. And on the way back,
+# the gradient of a sum goes to both sides in full, so what arrives at the top is felt at the bottom, however many
+# layers lie between.
+#
+# ```mermaid
+# flowchart BT
+#     E["token + position"] --> P1(("+")) --> P2(("+")) --> D["... more blocks"] --> F["norm"] --> L["logits"]
+#     E --> N1["norm"] --> A["attention"] --> P1
+#     P1 --> N2["norm"] --> M["MLP"] --> P2
+# ```
+#
+# A block has two such layers. *Attention* moves information between places. An *MLP*, two linear layers with a bend
+# between them, works at each place on its own, and that is where *if this and that* is found. And since a stream that
+# everybody adds to grows, each of the two looks at a normalized copy.
+
+# ## Keeping the size
+#
+# That copy is made by `LayerNorm`, which chapter 09 brought for a rainy day: subtract the mean of the $C$ numbers,
+# divide by their standard deviation, then scale and shift. It is also the only place where a token's numbers are looked
+# at together before they are mixed.
+#
+# Newer networks leave the mean alone and divide by the root of the mean square: *RMSNorm* (B. Zhang and R. Sennrich,
+# 2019). It has one vector less to learn, and works as well. GPT-2 has `LayerNorm`; what the chapter builds can use
+# either.
+
+
+def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # exercise
+    """x divided by the root of (the mean of its squares along the last dimension + eps), then times weight. Without
+    eps it is the machine precision of x. As torch.nn.functional.rms_norm."""
+    mean_square = (x * x).mean(dim=-1, keepdim=True)
+    normal = x * (mean_square + (np.finfo(x.dtype).eps if eps is None else eps)) ** -0.5
+    return normal if weight is None else normal * weight
+
+
+# The module has the weight, which begins at 1.
+
+
+class RMSNorm(Module):
+    """rms_norm over the last dimension, with a weight of that size; as torch.nn.RMSNorm."""
+
+    def __init__(self, size: int, eps: float | None = None):
+        super().__init__()
+        self.eps, self.weight = eps, Parameter(tt.ones(size))
+
+    def forward(self, x):
+        if x.shape[-1] != len(self.weight):
+            raise ValueError(f"RMSNorm of {len(self.weight)} numbers does not fit an input of shape {x.shape}")
+        return rms_norm(x, self.weight, self.eps)
+
+
+# Multiplying a row by ten must change nothing, and the mean square of what comes out is 1.
+
+
+def check_rms_norm():
+    x = tt.randn(3, 64)
+    normal = RMSNorm(64)(x).detach()
+    assert np.allclose((normal * normal).mean(dim=-1).numpy(), 1, atol=1e-4)
+    assert np.allclose(RMSNorm(64)(x * 10).numpy(), normal.numpy(), atol=1e-4)
+
+
+# ## What a GPT is made of
+#
+# A handful of numbers decides about the whole network. They go into one object, which refuses what cannot be. The
+# defaults are those of GPT-2 (A. Radford et al., 2019); the names are those of A. Karpathy's nanoGPT, which everybody
+# reads.
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The sizes of a GPT: tokens it knows, the longest context, blocks, heads in each, width; and dropout."""
+
+    vocab_size: int = 50257
+    block_size: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"{self.n_head} heads do not divide a width of {self.n_embd}; n_embd % n_head must be 0")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout is a probability between 0 and 1, not {self.dropout!r}")
+
+
+# ## Attention
+#
+# The same as chapter 13's, in GPT-2's form: one linear layer, `c_attn`, gives queries, keys and values in one product,
+# $3C$ numbers for each token. They are cut into three, each of these into heads, and stacked as `self_attention` wants
+# them. What the heads have found is put side by side and mixed by `c_proj`. Dropout strikes out attention weights
+# inside, and results on the way to the stream.
+
+
+class CausalSelfAttention(Module):
+    """Every place looks at itself and those before it, with n_head heads: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head, self.p = config.n_head, config.dropout
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x):  # exercise
+        B, T, C = x.shape
+        parts = self.c_attn(x).reshape(B, T, 3, self.n_head, C // self.n_head)
+        qkv = parts.permute(2, 0, 3, 1, 4)  # (3, B, n_head, T, C / n_head)
+        found = self_attention(qkv, dropout_p=self.p if self.training else 0.0, is_causal=True)
+        return self.dropout(self.c_proj(found.transpose(1, 2).reshape(B, T, C)))
+
+
+# What a place gets must not depend on what comes after it.
+
+
+def check_attention_looks_back():
+    attention, x = CausalSelfAttention(GPTConfig(n_embd=8, n_head=2)), tt.randn(1, 5, 8)
+    before = attention(x)
+    x[0, 3:] = 0.0
+    assert np.allclose(attention(x)[0, :3].numpy(), before[0, :3].numpy(), atol=1e-6)
+
+
+# ## The MLP
+#
+# To four times the width, a bend, and back. GPT-2's bend is the GELU of chapter 03, in the form with the hyperbolic
+# tangent. Two thirds of a block's weights are here.
+
+
+class MLP(Module):
+    """Two linear layers with GELU between them, at each place on its own: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x):  # exercise
+        return self.dropout(self.c_proj(gelu(self.c_fc(x), approximate="tanh")))
+
+
+# ## The block
+#
+# And here is the stream. Each half reads a normalized copy and adds its answer. The norm stands *before* the layer and
+# inside the branch, never on the stream itself (*pre-norm*).
+
+
+class Block(Module):
+    """x + attention(norm(x)), and then x + mlp(norm(x)): (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1, self.attn = LayerNorm(config.n_embd), CausalSelfAttention(config)
+        self.ln_2, self.mlp = LayerNorm(config.n_embd), MLP(config)
+
+    def forward(self, x):  # exercise
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+# A layer that answers zero must leave the stream as it is. And if the layers are silent, a gradient comes through
+# twelve blocks as it went in.
+
+
+def check_silent_blocks_pass_everything():
+    blocks = [Block(GPTConfig(n_embd=8, n_head=2)) for _ in range(12)]
+    for silent in [linear for block in blocks for linear in (block.attn.c_proj, block.mlp.c_proj)]:
+        silent.weight.zero_(), silent.bias.zero_()
+    x = top = tt.randn(1, 3, 8).requires_grad_()
+    for block in blocks:
+        top = block(top)
+    top.sum().backward()
+    assert (top == x).all() and (x.grad == 1).all()
+
+
+# What becomes of the gradient when they are not silent? We send one from the top through stacks of 24, with the sum and
+# the norm in three orders, and see what is left of it at the bottom. *Post-norm* is the order of the first transformer
+# (A. Vaswani et al., 2017): add, then normalize the stream.
+
+
+def show_orders():
+    orders = {
+        "pre-norm": lambda x, norm, layer: x + layer(norm(x)),
+        "post-norm": lambda x, norm, layer: norm(x + layer(x)),
+        "no sum": lambda x, norm, layer: layer(norm(x)),
+    }
+    for name, order in orders.items():
+        manual_seed(0)
+        x = top = tt.randn(2, 16, 32).requires_grad_()
+        for block in [Block(GPTConfig(n_embd=32, n_head=4)) for _ in range(24)]:
+            top = order(order(top, block.ln_1, block.attn), block.ln_2, block.mlp)
+        (top * tt.randn(*top.shape)).sum().backward()
+        print(f"{name:10s} the gradient at the bottom has length {math.sqrt((x.grad * x.grad).sum().item()):.1e}")
+
+
+# Without the sum nothing is left. With the norm on the stream every block takes its share, and such networks need a
+# long and careful warm-up. Pre-norm is the reason why one can train a hundred blocks without a prayer.
+
+# ## The trunk
+#
+# Tokens and places become vectors and are added; then come the blocks; then a last norm, because the stream has grown.
+# The places are counted from 0 and have a table of their own, so the longest text is as long as the table. `wte`,
+# `wpe`, `h` and `ln_f` are the names under which GPT-2's weights are found in the world's files.
+
+
+class Transformer(Module):
+    """Embeddings, blocks and a norm: ids (B, T), T at most block_size -> (B, T, C)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wpe = Embedding(config.block_size, config.n_embd)
+        self.drop = Dropout(config.dropout)
+        self.h = ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = LayerNorm(config.n_embd)
+
+    def forward(self, ids):  # exercise
+        """Raises ValueError for ids that are not (B, T) or longer than block_size, IndexError for an unknown token."""
+        _require_fits(ids, len(self.wpe.weight))
+        x = self.drop(self.wte(ids) + self.wpe.weight[: ids.shape[1]])
+        for block in self.h:
+            x = block(x)
+        return self.ln_f(x)
+
+
+def _require_fits(ids: Tensor, block_size: int) -> None:
+    if ids.ndim != 2 or not ids.shape[1]:
+        raise ValueError(f"token ids are (batch, time) with at least one token, not of shape {ids.shape}")
+    if ids.shape[1] > block_size:
+        raise ValueError(
+            f"{ids.shape[1]} tokens do not fit into a context of block_size {block_size}: give the last {block_size}, "
+            "or let generate() do so"
+        )
+
+
+# ## GPT
+#
+# What is left is the way from the stream to logits. A token's logit says how well the stream's vector fits that token,
+# and there is a table already with a vector for each token: `wte`. So the last layer, `lm_head`, has the *same*
+# parameter for its weight. Sharing is assignment (chapter 04): it is listed once, counted once, and an optimizer
+# changes it once.
+#
+# The first weights are GPT-2's: normal numbers with a standard deviation of 0.02, biases zero. Each of the $2L$ layers
+# that write to the stream adds something independent, so the stream's variance would grow with their number; their last
+# weights are therefore drawn smaller, by $1/\sqrt{2L}$.
+
+
+class GPT(Module):
+    """A language model with GPT-2's architecture, names and first weights: ids (B, T) -> logits (B, T, vocab_size)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config, self.transformer = config, Transformer(config)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.wte.weight
+        self.reset_parameters()
+
+    def forward(self, ids):
+        return self.lm_head(self.transformer(ids))
+
+    def reset_parameters(self) -> None:  # exercise
+        """Draw all weights anew: matrices normal with 0.02, or 0.02 / sqrt(2 n_layer) where the name ends with
+        c_proj.weight; biases 0, the weights of norms 1."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                spread = 0.02 / math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 0.02
+                parameter.copy_(generator().standard_normal(parameter.shape, np.float32) * np.float32(spread))
+            else:
+                parameter.copy_(np.full(parameter.shape, float(name.endswith("weight")), np.float32))
+
+    def configure_optimizers(
+        self, weight_decay: float = 0.1, learning_rate: float = 3e-4, betas: tuple[float, float] = (0.9, 0.95)
+    ) -> AdamW:
+        """AdamW with weight decay on the matrices only; see `decay_groups`."""
+        return AdamW(decay_groups(self, weight_decay), lr=learning_rate, betas=betas)
+
+    def extra_repr(self):
+        return str(self.config)
+
+
+# Weight decay is for matrices. It pulls weights towards zero that nothing pulls elsewhere; but the weight of a norm
+# belongs near 1, and a bias has no reason to be small. So there are two groups for the optimizer.
+
+
+def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:  # exercise
+    """Two groups for an optimizer: parameters of two or more dimensions with weight_decay, all others with 0."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+# A fresh GPT should know nothing: whatever the token, the loss is the logarithm of the vocabulary. If it is far above,
+# the first weights are too large.
+
+
+def check_a_fresh_gpt_knows_nothing():
+    model = GPT(GPTConfig(vocab_size=100, block_size=16, n_layer=4, n_head=4, n_embd=32))
+    ids, targets = (from_numpy(generator().integers(0, 100, (4, 16))) for _ in range(2))
+    assert abs(next_token_loss(model(ids), targets).item() - math.log(100)) < 0.1
+
+
+def show_gpt():
+    print(GPT(GPTConfig(vocab_size=65, block_size=64, n_layer=1, n_head=4, n_embd=64)))
+
+
+# ## Does it help?
+#
+# The story again, the same steps, and 1, 2 and 4 blocks.
+
+
+def small_gpt(vocabulary: int, layers: int = 4, width: int = 64, length: int = 32) -> GPT:
+    """A GPT that learns in seconds."""
+    return GPT(GPTConfig(vocabulary, length, layers, 4, width))
+
+
+def show_blocks():
+    tokenizer, training, held_out = story()
+    for layers in (1, 2, 4):
+        manual_seed(0)
+        model = small_gpt(tokenizer.vocab_size, layers)
+        loss = train_on_text(model, training, 300)
+        print(f"{layers} blocks: {surprise_on(model, held_out):.2f} nats held out; {loss:.2f} in training")
+
+
+# ## Choosing a token
+#
+# A network gives logits for the next token; what is written is one token. The most likely one each time makes a text
+# that goes in circles. A draw by the probabilities makes one that is alive, and now and then takes a token that makes
+# no sense at all: each of them is improbable, but there are many. Three knobs turn between the two.
+#
+# - *temperature*: divide the logits by it. Below 1 the likely become likelier; 0 means the most likely one, always.
+# - *top-k*: only the $k$ most likely tokens.
+# - *top-p*, or nucleus (A. Holtzman et al., 2019): as many of the most likely as are needed for a probability of $p$.
+#
+# The order is that of the list, and what remains is divided by its sum.
+
+
+def next_probabilities(  # exercise
+    logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> np.ndarray:
+    """The probabilities, in float64, with which each token is drawn. logits: (V,). A token that just crosses top_p
+    belongs to it; among equals, the one with the smaller number comes first."""
+    logits = np.asarray(logits, np.float64)
+    order = np.argsort(-logits, kind="stable")
+    if temperature == 0:
+        top_k, temperature = 1, 1.0
+    weights = np.exp((logits[order] - logits[order[0]]) / temperature)
+    if top_k is not None:
+        weights[top_k:] = 0.0
+    if top_p is not None:
+        weights[np.cumsum(weights) - weights >= top_p * weights.sum()] = 0.0
+    probabilities = np.empty_like(weights)
+    probabilities[order] = weights / weights.sum()
+    return probabilities
+
+
+# Four tokens, and what each knob makes of them.
+
+
+def show_knobs():
+    logits = np.log([0.5, 0.3, 0.15, 0.05])
+    for how in ({}, {"temperature": 0.5}, {"temperature": 0}, {"top_k": 2}, {"top_p": 0.7}):
+        probabilities = " ".join(f"{p:.2f}" for p in next_probabilities(logits, **how))
+        print(f"{probabilities}   {how or 'as they are'}")
+
+
+# ## Writing
+#
+# To write is to choose a token, append it, and ask again. Three things take care.
+#
+# The text may grow longer than the context. Then the network is shown the last `block_size` tokens.
+#
+# Several texts may be continued at once, and their lengths differ. So the shorter ones are filled up *at the end*, with
+# any token, and each text's logits are taken at its own last place. Attention looks back only, so nobody sees what
+# stands behind.
+#
+# And the model has to be in evaluation mode, with nothing recorded, each time it is asked, and as it was before in
+# between.
+
+
+def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # exercise
+    """For each text, a list of token ids of any length, the logits of the token that comes next: (texts, V)."""
+    windows = [text[-model.config.block_size :] for text in texts]
+    ends = np.array([len(window) - 1 for window in windows])
+    ids = np.zeros((len(windows), ends.max() + 1), np.int64)
+    for row, window in zip(ids, windows):
+        row[: len(window)] = window
+    mode = model.training
+    try:
+        with no_grad():
+            stream = model.eval().transformer(from_numpy(ids))
+            return model.lm_head(stream[np.arange(len(ends)), ends]).numpy()
+    finally:
+        model.train(mode)
+
+
+# `rounds` is the loop. In each round every text that has not come to an end gets a token, and the caller gets them all
+# at once, while the next ones are not even thought of: whoever wants to show a text as it is written takes the tokens
+# from here. Each text has chance of its own, so what is drawn for it does not depend on its neighbours.
+
+
+def rounds(  # exercise
+    model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float = 1.0,
+    top_k: int | None = None, top_p: float | None = None, stop: Iterable[int] = (), seed: int | None = None,
+) -> Iterator[list[int | None]]:
+    """Continue each of the prompts, lists of token ids: yields after each round the new token of every text, None for
+    those that have ended. A text ends with the first token of `stop`, which belongs to it, or after max_new_tokens.
+
+    The same seed gives the same tokens; without one it is drawn from the generator of chapter 01. Raises ValueError
+    for prompts without tokens and settings that cannot be meant."""
+    texts = [[int(token) for token in prompt] for prompt in prompts]
+    _require_sensible(texts, max_new_tokens, temperature, top_k, top_p)
+    seed, ends = int(generator().integers(2**63)) if seed is None else seed, set(stop)
+    chances = [np.random.default_rng((seed, row)) for row in range(len(texts))]
+    going = list(range(len(texts)))
+    for _ in range(max_new_tokens):
+        if not going:
+            return
+        chosen: list[int | None] = [None] * len(texts)
+        for row, logits in zip(going, next_logits(model, [texts[row] for row in going])):
+            probabilities = next_probabilities(logits, temperature, top_k, top_p)
+            chosen[row] = token = int(chances[row].choice(len(probabilities), p=probabilities))
+            texts[row].append(token)
+        going = [row for row in going if chosen[row] not in ends]
+        yield chosen
+
+
+def _require_sensible(texts, max_new_tokens, temperature, top_k, top_p) -> None:
+    if not texts or not all(texts):
+        raise ValueError("a prompt needs at least one token, to have something to continue")
+    if max_new_tokens < 0 or temperature < 0:
+        raise ValueError(f"max_new_tokens and temperature are 0 or more, not {max_new_tokens} and {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is the number of tokens to choose from, at least 1, not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is a probability above 0 and at most 1, not {top_p}")
+
+
+# Two ways to call it: token by token for one text, and all at once for one or many.
+
+
+def stream(model: GPT, prompt: Sequence[int], max_new_tokens: int, **how) -> Iterator[int]:
+    """The tokens that continue one prompt, as they are chosen; `how` as for `rounds`."""
+    return (token for (token,) in rounds(model, [prompt], max_new_tokens, **how) if token is not None)
+
+
+def generate(model: GPT, prompt, max_new_tokens: int, **how) -> list:
+    """A prompt (a list or a tensor of token ids) with what continues it; of a list of prompts or a tensor (B, T), a
+    list of such texts. `how` as for `rounds`: temperature, top_k, top_p, stop, seed."""
+    prompt = prompt.tolist() if isinstance(prompt, Tensor) else list(prompt)
+    single = not prompt or not hasattr(prompt[0], "__len__")
+    texts = [list(text) for text in ([prompt] if single else prompt)]
+    for tokens in rounds(model, texts, max_new_tokens, **how):
+        for text, token in zip(texts, tokens):
+            text.extend(() if token is None else (token,))
+    return texts[0] if single else texts
+
+
+# What comes before must not depend on who else is written, nor on where the text is cut.
+
+
+def check_neighbours_do_not_matter():
+    model, prompts = small_gpt(20, layers=1, width=16, length=8), [[1, 2, 3], [4], list(range(12))]
+    together = generate(model, prompts, 10, seed=3)
+    assert together[0] == generate(model, [1, 2, 3], 10, seed=3) and [*map(len, together)] == [13, 11, 22]
+    assert together[0][3:] == list(stream(model, [1, 2, 3], 10, seed=3))
+
+
+# ## It writes
+#
+# Four blocks, a fifth of a million parameters, half a minute of the story. Twelve kilobytes are not enough to learn
+# English from; but look at how it goes.
+
+
+def show_writing():
+    tokenizer, training, held_out = story(64)
+    manual_seed(0)
+    model = small_gpt(tokenizer.vocab_size, length=64)
+    for steps in (20, 100, 400):
+        train_on_text(model, training, steps)
+        text = generate(model, tokenizer.encode("I "), 150, temperature=0.8, seed=1)
+        print(f"after {steps} more steps, {surprise_on(model, held_out):.2f} nats held out:\n{tokenizer.decode(text)}")
+        print()
+
+
+# With a megabyte of Shakespeare and twenty minutes it becomes another thing: `examples/gpt_2018`.
+
+# ## The witness
+#
+# How do we know that this is GPT-2's architecture? A first witness is a number. OpenAI's four models have 124,439,808,
+# 354,823,168, 774,030,080 and 1,557,611,200 parameters; one forgotten bias, and the numbers differ. For each token and
+# each place there are $C$ numbers; a block has $12 C^2$ weights, $9 C$ biases and two norms of $2 C$ numbers; and the
+# last norm has $2 C$.
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """How many numbers a GPT learns."""
+    C = config.n_embd
+    return (config.vocab_size + config.block_size) * C + config.n_layer * (12 * C * C + 13 * C) + 2 * C
+
+
+def check_parameter_counts():
+    sizes = [(12, 768), (24, 1024), (36, 1280), (48, 1600)]
+    counted = [parameter_count(GPTConfig(n_layer=L, n_head=C // 64, n_embd=C)) for L, C in sizes]
+    assert counted == [124_439_808, 354_823_168, 774_030_080, 1_557_611_200]
+    model = GPT(config := GPTConfig(vocab_size=70, block_size=20, n_layer=3, n_head=2, n_embd=8))
+    assert sum(p.numel() for p in model.parameters()) == parameter_count(config)
+
+
+# The second witness is another program. The appendix `gpt_files` reads and writes weights in the files of the
+# `transformers` library, and the tests compare the logits of both on the same weights. The third is a property that
+# needs no other program: change a token, and no logit before it moves.
+
+
+def check_causality():
+    model, ids = small_gpt(50, layers=2), generator().integers(0, 50, (1, 32))
+    before = model(from_numpy(ids)).numpy()
+    for place in (0, 13, 31):
+        changed = ids.copy()
+        changed[0, place] = (changed[0, place] + 1) % 50
+        after = model(from_numpy(changed)).numpy()
+        assert np.allclose(after[0, :place], before[0, :place], atol=1e-5)
+        assert not np.allclose(after[0, place], before[0, place], atol=1e-3)
+
+
+# ## The cost
+#
+# For each token a block multiplies and adds $12 C^2$ times in its four matrices, and $2 T C$ times in attention, where
+# each of $T$ queries meets $T$ keys and then $T$ values; the logits cost $C V$. Backwards everything comes twice, once
+# for each factor of a product. The meter of chapter 02, beside the formula:
+
+
+def multiply_adds(config: GPTConfig, length: int) -> int:
+    """Multiply-adds of matrix products, forward, for one text of `length` tokens."""
+    C = config.n_embd
+    return length * (config.n_layer * (12 * C * C + 2 * length * C) + C * config.vocab_size)
+
+
+def show_cost():
+    for length in (64, 256):
+        model = GPT(config := GPTConfig(65, length, n_layer=4, n_head=4, n_embd=128))
+        ids = from_numpy(generator().integers(0, 65, (4, length)))
+        with meter() as there:
+            loss = next_token_loss(model(ids), ids)
+        with meter() as back:
+            loss.backward()
+        taken = tt.measure(lambda: next_token_loss(model(ids), ids).backward())
+        counts = [4 * multiply_adds(config, length), there.multiply_adds.total(), back.multiply_adds.total()]
+        formula, forward, backward = (f"{count / 1e6:.0f}" for count in counts)
+        print(f"4 texts of {length} tokens: {formula} million multiply-adds by the formula, {forward} counted,")
+        print(f"  {backward} on the way back;", end=" ")
+        print(f"{taken.seconds * 1e3:.0f} ms and {taken.peak_bytes / 1e6:.0f} MB there and back")
+
+
+# The formula counts products only, and they are nearly all there is. Memory is another story. For the way back every
+# intermediate result is kept: of each token some $34 C$ numbers in each block, and of each pair of places one attention
+# weight for each head, before and after the softmax. The second part grows with the square of the length.
+#
+# Writing has a cost of its own. For each new token, `next_logits` reads the whole text again:
+
+
+def show_generation():
+    model = GPT(GPTConfig(65, 512, n_layer=4, n_head=4, n_embd=128))
+    for length in (32, 128, 256, 511):
+        text = generator().integers(0, 65, length).tolist()
+        print(f"token {length + 1:3d}: {tt.measure(lambda: next_logits(model, [text])).seconds * 1e3:6.1f} ms")
+
+
+# The last token of a text costs many times what the first one does, and all that is computed for it, except for its
+# last row, was computed before. Chapter 16 will have something to say about that.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    model = small_gpt(20, layers=1, length=8)
+    attempts = [
+        lambda: GPTConfig(n_embd=100, n_head=12),
+        lambda: model(tt.zeros(1, 9).long()),
+        lambda: model(Tensor([[3, 20]]).long()),
+        lambda: next_token_loss(tt.zeros(2, 8, 20), tt.zeros(2, 9).long()),
+        lambda: generate(model, [], 5),
+        lambda: model.load_state_dict(small_gpt(21, layers=1, length=8).state_dict()),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except (ValueError, IndexError, RuntimeError) as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# 1. `surprises`: what each token of a text costs a model, in nats. Where does it hesitate?
+# 2. `GatedMLP`: the MLP of newer networks, $W_\text{down}(\operatorname{silu}(W_\text{gate}\,x) \cdot W_\text{up}\,x)$
+#    (N. Shazeer, 2020).
+# 3. `without_repeats`: logits in which every token that the text has already is made less likely (N. Keskar et al.,
+#    2019): divided by a penalty if positive, multiplied by it if negative.
+#
+# For the first, the targets are the text itself, one to the left.
+
+
+def surprises(model: GPT, ids: Sequence[int]) -> list[float]:  # exercise
+    """The surprise in nats of each token but the first of a text, at most block_size + 1 tokens long, with all that
+    stands before it in view. In evaluation mode, unrecorded; the model's mode is as it was afterwards."""
+    mode = model.training
+    try:
+        with no_grad():
+            logits = model.eval()(from_numpy(np.array([ids[:-1]])))
+        targets = from_numpy(np.array(ids[1:]))
+        return cross_entropy(logits[0], targets, reduction="none").tolist()
+    finally:
+        model.train(mode)
+
+
+def check_surprises():
+    model, ids = small_gpt(20, layers=1), [3, 1, 4, 1, 5]
+    loss = next_token_loss(model(Tensor([ids[:-1]]).long()), Tensor([ids[1:]]).long())
+    assert len(surprises(model, ids)) == 4 and math.isclose(np.mean(surprises(model, ids)), loss.item(), rel_tol=1e-5)
+
+
+# The second has three matrices, without biases. To have as many weights as an MLP of four times the width, it is only
+# eight thirds as wide.
+
+
+class GatedMLP(Module):
+    """down(silu(gate(x)) * up(x)), at each place on its own: (..., C) -> (..., C)."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate, self.up = Linear(width, hidden, bias=False), Linear(width, hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
+
+    def forward(self, x):  # exercise
+        return self.down(tt.silu(self.gate(x)) * self.up(x))
+
+
+def check_gated_mlp():
+    gated = GatedMLP(1, 1)
+    for linear, weight in ((gated.gate, 2.0), (gated.up, 3.0), (gated.down, 5.0)):
+        linear.weight.copy_(np.full((1, 1), weight))
+    assert math.isclose(gated(Tensor([[1.0]])).item(), 5 * 3 * 2 / (1 + math.exp(-2)), rel_tol=1e-6)
+
+
+# For the third, a negative logit becomes smaller when it is *multiplied*.
+
+
+def without_repeats(logits: np.ndarray, text: Sequence[int], penalty: float) -> np.ndarray:  # exercise
+    """A copy of logits (V,) in which those of the tokens in `text` are divided by the penalty, or multiplied by it
+    where they are negative."""
+    changed, seen = np.array(logits), np.unique(np.asarray(text, np.int64))
+    changed[seen] = np.where(changed[seen] > 0, changed[seen] / penalty, changed[seen] * penalty)
+    return changed
+
+
+def check_without_repeats():
+    assert without_repeats(np.array([2.0, -2.0, 2.0]), [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 2.0]
+
+
+# ## A road not taken
+#
+# The transformer of 2017 translated. It had two stacks: an encoder that reads a sentence in both directions, and a
+# decoder that writes another one and looks across at the encoder. BERT kept the encoder, T5 kept both, and GPT kept the
+# decoder without the view across: a single stack with a single task, the next token. That looked like the poorest of
+# the three. But every text is a lesson for it, at each of its places, with no labels and no gaps; and whatever can be
+# asked can be put as a text to continue. So the poorest one was scaled, and the others became special cases of it.
+
+# ## What hurts next
+#
+# Everything above was computed by NumPy's kernels. Chapter 02 wrote its first ones as loops over numbers, one that says
+# what an operation *means*. With `use_kernels` the same GPT runs on those, unchanged:
+
+
+def show_loops():
+    from tt_tensor import loops
+
+    model = small_gpt(65, layers=1, width=16, length=8)
+    ids = from_numpy(generator().integers(0, 65, (1, 8)))
+
+    def step():
+        next_token_loss(model(ids), ids).backward()
+
+    fast = tt.measure(step).seconds
+    with tt.use_kernels(loops):
+        slow = tt.measure(step).seconds
+    size = parameter_count(model.config)
+    print(f"{size:,} parameters, 8 tokens: {slow:.2f} s a step; with NumPy {fast * 1e3:.1f} ms")
+
+
+# And that is a network with a twenty-thousandth of the weights of the smallest GPT-2. Between the two numbers lies
+# everything that makes a computer fast, and we have taken it for granted so far. What is in there, and how much more
+# could be had? Chapter 15, *Acceleration*.
+
+__all__ = [
+    "Block", "CausalSelfAttention", "GPT", "GPTConfig", "GatedMLP", "Looks", "MLP", "RMSNorm", "Transformer", "Windows",
+    "decay_groups", "generate", "multiply_adds", "next_logits", "next_probabilities", "next_token_loss",
+    "parameter_count", "rms_norm", "rounds", "small_gpt", "story", "stream", "surprise_on", "surprises",
+    "train_on_text", "without_repeats",
+]
