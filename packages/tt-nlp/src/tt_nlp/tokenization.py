@@ -1,0 +1,936 @@
+# # Tokenization
+#
+# At the end of this chapter there is a tokenizer: learned from a text, it makes a short list of whole numbers of any
+# text in any script, and exactly that text again of the numbers. It is the one that GPT-2 and GPT-4 use.
+
+# ## The hurt
+#
+# Chapter 10 ended with a text that cannot be multiplied, and with a count of words, nearly half of which were different
+# from all others. What happens if we number the words? Let us number those of the first two thirds of our text, the
+# beginning of *Moby-Dick*, and read on.
+
+from __future__ import annotations
+
+import codecs
+import heapq
+import os
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import regex
+from tqdm import tqdm
+
+from tt_data import short_text
+from tt_nlp.long_words import NEVER, encode_long_word
+from tt_nlp.tokenizer_files import Saved, gpt2_tokens, printed, tiktoken_encoding, unprinted
+from tt_tensor import measure
+
+
+def two_parts() -> tuple[str, str]:
+    """The first two thirds of the short text, and the rest."""
+    text = short_text()
+    return text[:8000], text[8000:]
+
+
+def show_hurt():
+    seen, later = (part.split() for part in two_parts())
+    unknown = [word for word in later if word not in set(seen)]
+    print(f"{len(set(seen)):,} words have a number; {len(unknown) / len(later):.0%} of the words to come have none")
+    print(" | ".join(unknown[:9]))
+
+
+# Among the unknown is `then,` with its comma, although `then` was seen. And there is no end to it: names, plurals,
+# typing errors, other languages. A vocabulary of words has no room for what has not been seen.
+
+# ## The smallest thing that could work
+#
+# Letters, then. A text has few different ones, and each gets a number. `Saved` gives a class the methods `save` and
+# `load`; the appendix `tokenizer_files` tells how.
+
+
+class CharTokenizer(Saved):
+    """A number for each character of an alphabet, in its order. ValueError for an alphabet that is empty or has a
+    character twice."""
+
+    kind = "characters"
+
+    def __init__(self, alphabet: Iterable[str]):
+        self.alphabet = list(alphabet)
+        self.numbers = {character: number for number, character in enumerate(self.alphabet)}
+        refuse_surrogates("".join(self.alphabet))
+        if not self.alphabet or len(self.numbers) < len(self.alphabet) or {*map(len, self.alphabet)} != {1}:
+            raise ValueError(f"an alphabet is one or more different characters, not {alphabet!r:.60}")
+
+    @classmethod
+    def train(cls, text: str) -> CharTokenizer:
+        """A tokenizer whose alphabet is the characters of a text, sorted."""
+        return cls(sorted(set(text)))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.alphabet)
+
+    def encode(self, text: str) -> list[int]:  # exercise
+        """The numbers of the characters. ValueError, with its place, for a character that is not in the alphabet."""
+        try:
+            return [self.numbers[character] for character in text]
+        except KeyError as error:
+            raise ValueError(
+                f"{error.args[0]!r}, character {text.index(error.args[0])} of the text, is not in the alphabet of "
+                f"{self.vocab_size} characters: train on a text that has it, or use BPETokenizer, which knows all"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the numbers. IndexError for a number that no character has."""
+        return "".join(self.decode_stream(ids))
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The characters of the numbers, one by one as they come."""
+        for number in ids:
+            if not 0 <= number < self.vocab_size:
+                raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {self.vocab_size - 1}")
+            yield self.alphabet[int(number)]
+
+    def contents(self) -> dict[str, Any]:
+        return {"alphabet": "".join(self.alphabet)}
+
+
+def check_characters():
+    letters = CharTokenizer.train("banana")
+    assert letters.encode("nab") == [2, 0, 1] and letters.decode([1, 0, 2]) == "ban" and letters.vocab_size == 3
+
+
+# It runs. It disappoints twice.
+
+
+def show_characters():
+    text = short_text()
+    letters = CharTokenizer.train(text)
+    numbers = letters.encode(text)
+    print(f"{letters.vocab_size} characters; {len(text.split()):,} words have become {len(numbers):,} numbers")
+    try:
+        letters.encode("a naïve whale")
+    except ValueError as error:
+        print(f"ValueError: {error}")
+
+
+# The list is several times as long as the text has words, and we have promised a network whose work grows with the
+# square of that length. And there still are characters that have no number. Unicode has 150,000 of them, most of which
+# our network would never see in its training.
+
+# ## The idea
+#
+# Two ideas, and the second is from 1994, when P. Gage used it to compress files.
+#
+# First: *bytes*. Every text is a row of bytes, in UTF-8, and there are only 256 of them. With bytes as the alphabet
+# nothing is ever unknown. An `ï` is two bytes, an emoji four.
+#
+# Second: *pairs*. Take the pair of neighbours that occurs most often, and give it a number of its own, the next that is
+# free. Replace the pair by it everywhere. Do it again. This is *byte pair encoding*, BPE. By hand, on the bytes of
+# `banana bandana`:
+#
+# $$ \texttt{b a n a n a \_ b a n d a n a} \;\xrightarrow{\;\texttt{a n} \to 256\;}\;
+# \texttt{b 256 256 a \_ b 256 d 256 a} \;\xrightarrow{\;\texttt{b 256} \to 257\;}\;
+# \texttt{257 256 a \_ 257 d 256 a} $$
+#
+# What occurs often becomes short: after some thousand such steps ` the` is one token, and so is `ing`. What is rare is
+# put together from parts, in the worst case from single bytes. How many tokens there shall be is our choice; each new
+# one makes texts shorter and the network's tables longer.
+
+Pair = tuple[int, int]
+BYTES = [bytes([value]) for value in range(256)]
+
+# ## Words first
+#
+# Left to itself, the method would learn `. The` and `sea,` as tokens: pairs that are frequent and mean nothing
+# together. So GPT-2's authors cut the text into words before anything else, and no token reaches across a cut. The
+# cutting is done by a regular expression, and the part that is worth knowing is where the spaces go: a word *begins*
+# with its space. `\p{L}` are the letters of all scripts, `\p{N}` the digits.
+#
+# - `'(?:[sdmt]|ll|ve|re)`: the ends of *it's*, *I'd*, *we'll*;
+# - ` ?[\p{L}]+`, ` ?[\p{N}]+`: a word, a number, with the space before it, if there is one;
+# - ` ?[^\s\p{L}\p{N}]+`: a run of other signs;
+# - `\s+(?!\S)|\s+`: white space; of several spaces before a word the last one is left to the word.
+#
+# GPT-4's is a little different: it takes at most three digits at a time, it does not care for capitals in `'S`, any
+# sign may stand in a space's place before a word, and line ends go with the signs before them.
+
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}  # fmt: skip
+
+# Python's own `re` has no `\p{L}`, hence the package `regex`. But `re` is faster, and where the text is plain ASCII we
+# know what letters and digits are. Python strings know whether they are ASCII without looking.
+
+
+@cache
+def _findall(pattern: str, ascii: bool) -> Callable[[str], list[str]]:
+    if ascii:
+        plain = PATTERNS[pattern].replace(r"\p{L}", "a-zA-Z").replace(r"\p{N}", "0-9")
+        return re.compile(plain, re.ASCII).findall
+    return regex.compile(PATTERNS[pattern]).findall
+
+
+def split(text: str, pattern: str = "gpt2") -> list[str]:
+    """The words of a text by a pattern, "gpt2" or "gpt4"; together they are the text. ValueError for other patterns."""
+    if pattern not in PATTERNS:
+        raise ValueError(f"pattern is one of {', '.join(map(repr, PATTERNS))}, not {pattern!r}")
+    return _findall(pattern, text.isascii())(text)
+
+
+def check_split():
+    assert split("It's 1851,   we'll sail") == ["It", "'s", " 1851", ",", "  ", " we", "'ll", " sail"]
+    assert split("It'S 1851\n", "gpt4") == ["It", "'S", " ", "185", "1", "\n"]
+    assert split("el niño ")[1] == " niño"
+
+
+# A long text is not cut up in one go, or the list of its words would take many times the memory of the text. It is
+# taken in pieces that end before a space which follows something visible. There both patterns cut anyway, so the words
+# stay the same. (The line above says how one would find out: no alternative has a space *after* a sign.)
+
+PIECE = 50_000
+_BREAK = re.compile(r"(?<=\S) ")
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text in pieces of about 50,000 characters whose words, one piece after the other, are those of the text."""
+    start = 0
+    while start < len(text):
+        found = _BREAK.search(text, start + PIECE)
+        end = found.start() if found else len(text)
+        yield text[start:end]
+        start = end
+
+
+# For learning it is enough to know each different word once, and how often it occurs. That is most of the speed that
+# will come: our megabytes shrink to thousands of words.
+
+
+def count_words(texts: Iterable[str], pattern: str = "gpt2", special_tokens: Sequence[str] = ()) -> dict[bytes, int]:
+    """How often each word occurs in the texts, special tokens left out, in the order of first occurrence."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        refuse_surrogates(text)
+        for part in at_special(text, special_tokens)[::2]:
+            for piece in pieces(part):
+                counts.update(split(piece, pattern))
+    return {word.encode(): count for word, count in counts.items()}
+
+
+# Two helpers are still to be explained. Special tokens come later. And there are strings that are no text: Python lets
+# half of a *surrogate pair*, a leftover from UTF-16, stand in a string, where it means nothing and has no bytes.
+
+
+def refuse_surrogates(text: str) -> None:
+    """ValueError for a text that has no UTF-8 form, TypeError for what is no text."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text is a str, not {type(text).__name__}; bytes become one by .decode()")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair, which is no "
+            'character; text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") joins or replaces them'
+        ) from None
+
+
+# ## Learning, slowly
+#
+# The method as it was told: count all pairs, replace the most frequent, begin again. A word that occurs seven times
+# counts seven times.
+
+
+def pair_counts(words: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[Pair, int]:  # exercise
+    """How often each pair of neighbours occurs in the words, of which number i occurs counts[i] times."""
+    found: Counter[Pair] = Counter()
+    for word, count in zip(words, counts, strict=True):
+        for pair in zip(word, word[1:]):
+            found[pair] += count
+    return found
+
+
+def merged(ids: Sequence[int], pair: Pair, new: int) -> list[int]:  # exercise
+    """The ids, with `new` in place of each occurrence of the pair, taken from left to right."""
+    out: list[int] = []
+    for number in ids:
+        if out and (out[-1], number) == pair:
+            out[-1] = new
+        else:
+            out.append(number)
+    return out
+
+
+# One line of that deserves a second look. In `a a a` the pair `a a` occurs twice, but can be replaced only once; the
+# loop takes the left one, because what it compares with is what it has just written.
+
+
+def check_pairs():
+    assert pair_counts([[1, 2, 1, 2], [1, 2]], [1, 5]) == {(1, 2): 7, (2, 1): 1}
+    assert merged([5, 5, 5, 1, 5, 5], (5, 5), 9) == [9, 5, 1, 9]
+
+
+# If two pairs are equally frequent, somebody has to decide, or two runs give two vocabularies. We take the pair with
+# the smaller numbers. And it may happen, rarely, that the two parts of a pair make a token that we already have, put
+# together differently: `a`+`bc` after `ab`+`c`. Then that token is used, and nothing new is learned.
+
+
+def joined(pair: Pair, tokens: list[bytes], numbers: dict[bytes, int]) -> int:
+    """The number of the token that the pair makes; a new token is added to both tables."""
+    token = tokens[pair[0]] + tokens[pair[1]]
+    number = numbers.setdefault(token, len(tokens))
+    if number == len(tokens):
+        tokens.append(token)
+    return number
+
+
+# We write it as a generator: it yields tokens as they are learned, and whoever asks decides when it is enough. It ends
+# by itself when no pair occurs twice, since from there on nothing would get shorter.
+
+
+def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:
+    """New tokens in the order in which they are learned from words with their counts."""
+    tokens, numbers = [*BYTES], {token: number for number, token in enumerate(BYTES)}
+    ids, counts = [list(word) for word in words], list(words.values())
+    while found := pair_counts(ids, counts):
+        pair = min(found, key=lambda pair: (-found[pair], pair))
+        if found[pair] < 2:
+            return
+        known, new = len(tokens), joined(pair, tokens, numbers)
+        ids = [merged(word, pair, new) for word in ids]
+        yield from tokens[known:]
+
+
+def show_tokens_as_they_are_learned():
+    learned = list(islice(learn_slowly(count_words([short_text()])), 300))
+    for start in (0, 30, 120, 290):
+        print(f"from {256 + start}:", " ".join(map(printed, learned[start : start + 10])))
+
+
+# (`Ġ` stands for a space. It is how OpenAI prints it, and the appendix tells why.) First come two letters, then
+# syllables, then short words with their space, at last words of this book. Nobody told the method what a word is made
+# of. Now the time.
+
+
+def show_slow():
+    words = count_words([short_text()])
+    start = time.perf_counter()
+    list(islice(learn_slowly(words), 100))
+    a_merge = (time.perf_counter() - start) / 100
+    hours = a_merge * 1e6 / len(words) * 50_000 / 3600
+    print(f"{sum(map(len, words)):,} bytes in {len(words):,} words: {a_merge * 1e3:.1f} ms a merge")
+    print(f"GPT-2 has 50,000 merges; on a million words they would take about {hours:.0f} hours")
+
+
+# Each merge looks at every byte, and more text brings more words *and* is worth more merges. That is the quadratic
+# part. And nearly all of it is wasted, for a merge changes only those places where its pair is.
+
+# ## Learning, quickly
+#
+# So let us remember where each pair is. All words go into one chain, a number for each place, with an `END` after each
+# word. When a pair is merged, its left place takes the new number, and its right place is cut out of the chain: hence
+# `before` and `after`, the neighbours of each place.
+
+END, GONE = -1, -2
+
+
+class Corpus:
+    """Words as one chain of tokens. `tokens`, `before`, `after` and `weight` have one entry a place: its token, the
+    places beside it, how often its word occurs. `counts` and `places` have one a pair: how often it occurs, and the
+    places where it has begun, some of which may be out of date."""
+
+    def __init__(self, words: Mapping[bytes, int]):
+        self.tokens: list[int] = []
+        self.weight: list[int] = []
+        for word, count in words.items():
+            self.tokens += [*word, END]
+            self.weight += [count] * (len(word) + 1)
+        self.before = list(range(-1, len(self.tokens) - 1))
+        self.after = list(range(1, len(self.tokens) + 1))
+        self.places: dict[Pair, list[int]] = defaultdict(list)
+        for place, pair in enumerate(pairwise(self.tokens)):
+            self.places[pair].append(place)
+        self.counts: dict[Pair, int] = defaultdict(int)
+        for pair in [*self.places]:
+            if END in pair:
+                del self.places[pair]
+            else:
+                self.counts[pair] = sum(map(self.weight.__getitem__, self.places[pair]))
+
+    def merge(self, pair: Pair, new: int) -> set[Pair]:  # exercise
+        """Put `new` in place of the pair, everywhere and from left to right. Returns the pairs that it has formed."""
+        tokens, before, after, counts, places = self.tokens, self.before, self.after, self.counts, self.places
+        a, b = pair
+        formed = set()
+        for i in sorted(places.pop(pair)):
+            j = after[i]
+            if tokens[i] != a or tokens[j] != b:  # it was here, and has been merged into something else
+                continue
+            left, right, weight = before[i], after[j], self.weight[i]
+            tokens[i], tokens[j], after[i], before[right] = new, GONE, right, i
+            if (x := tokens[left]) != END:
+                counts[x, a] -= weight
+                counts[x, new] += weight
+                places[x, new].append(left)
+                formed.add((x, new))
+            if (y := tokens[right]) != END:
+                counts[b, y] -= weight
+                counts[new, y] += weight
+                places[new, y].append(i)
+                formed.add((new, y))
+        del counts[pair]
+        return formed
+
+
+# In `x a b y` three pairs disappear and two are formed. That is all a merge does, at each of its places, and the counts
+# are right again without counting anything. The lists of places are not kept tidy: places that are out of date are
+# recognized when they are visited, because the tokens are not those of the pair any more.
+
+
+def check_a_merge():
+    corpus = Corpus({b"abab": 3, b"b": 9})
+    assert dict(corpus.counts) == {(97, 98): 6, (98, 97): 3}
+    assert corpus.merge((97, 98), 256) == {(256, 256), (256, 97)} and corpus.counts[256, 256] == 3
+    assert corpus.tokens == [256, GONE, 256, GONE, END, 98, END]
+
+
+# What is left is to find the most frequent pair. A *heap* gives the smallest of many entries quickly, and takes new
+# ones quickly; what it cannot do is change an entry. We do not ask it to. Pairs that were just formed go in with their
+# counts; later these can only fall. So when an entry comes out, it is compared with the count as it is now: if it is
+# too high, it goes back in with the right one.
+
+
+def learn(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
+    """What `learn_slowly` yields, sooner."""
+    corpus, tokens, numbers = Corpus(words), [*BYTES], {token: number for number, token in enumerate(BYTES)}
+    counts = corpus.counts
+    heap = [(-count, pair) for pair, count in counts.items() if count > 1]
+    heapq.heapify(heap)
+    while heap:
+        minus, pair = heapq.heappop(heap)
+        count = counts.get(pair, 0)
+        if count == -minus:
+            size, new = len(tokens), joined(pair, tokens, numbers)
+            for other in corpus.merge(pair, new):
+                if counts[other] > 1:
+                    heapq.heappush(heap, (-counts[other], other))
+            yield from tokens[size:]
+        elif count > 1:
+            heapq.heappush(heap, (-count, pair))
+
+
+def check_learn_is_learn_slowly():
+    words = count_words(["banana bandana", "a man a plan a canal", "aaaaaaaa aaaaa aaa"])
+    assert list(learn(words)) == list(learn_slowly(words))
+
+
+def show_quick():
+    words = count_words([short_text()])
+    for count in (100, 400):
+        start = time.perf_counter()
+        list(islice(learn_slowly(words), count))
+        slow = time.perf_counter() - start
+        quick = measure(lambda: list(islice(learn(words), count))).seconds
+        print(f"{count} merges: slowly {slow * 1e3:.0f} ms, quickly {quick * 1e3:.0f} ms")
+
+
+# Three hundred merges more cost the slow one as much as the first ones did, and the quick one very little: the frequent
+# pairs come first, and the later a pair, the fewer its places.
+
+# ## A word
+#
+# A vocabulary is the list of its tokens; a token's number is its place in the list. How does a new word get its tokens?
+# In the same way in which they were learned: of all pairs of neighbours that make a token, the one that was learned
+# *first* is merged first, wherever it stands. That is neither the leftmost pair nor the longest token.
+#
+# The word stays what it is, and only the cuts between its parts move. Beside them stands, for each part, the number of
+# the token that it would make with the next part.
+
+
+def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:  # exercise
+    """The tokens of a word. `ranks` has the number of each token; all single bytes are among them."""
+    cuts = list(range(len(word) + 1))
+    rank = [ranks.get(word[i : i + 2], NEVER) for i in range(len(word) - 1)]
+    while (lowest := min(rank, default=NEVER)) < NEVER:
+        i = rank.index(lowest)
+        del cuts[i + 1], rank[i]
+        if i < len(rank):
+            rank[i] = ranks.get(word[cuts[i] : cuts[i + 2]], NEVER)
+        if i:
+            rank[i - 1] = ranks.get(word[cuts[i - 1] : cuts[i + 1]], NEVER)
+    return [ranks[word[i:j]] for i, j in pairwise(cuts)]
+
+
+def check_encode_word():
+    ranks = {token: number for number, token in enumerate([*BYTES, b"na", b"an", b"ban", b"ana"])}
+    assert encode_word(b"banana", ranks) == [98, 259, 256]
+
+
+# Here `n a` was learned before `a n`. So from `b a n a n a` it becomes `b a na na`, then `b ana na`, and that is it:
+# `ban` and `an` never had a chance.
+#
+# For a word of a dozen bytes, looking through a short list for its minimum is as quick as anything. For a word of a
+# megabyte it would take hours. There are such words: a line of base64, a program that somebody has packed. They are
+# left to `encode_long_word`, in the appendix `long_words`, which has a heap instead of the list.
+#
+# A text says the same words again and again. So each word is encoded once and then looked up. Python's dictionaries
+# call `__missing__` for what is not there, and that is the whole cache. Two limits keep it from growing for ever:
+# long words are not remembered, and when it is full, it starts again from nothing.
+
+LONG, REMEMBERED = 64, 2**16
+
+
+class _Cache(dict[str, tuple[int, ...]]):
+    """The tokens of each word, found when they are asked for the first time."""
+
+    def __init__(self, ranks: dict[bytes, int]):
+        self.ranks = ranks
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        data = word.encode()
+        if data in self.ranks:
+            ids: tuple[int, ...] = (self.ranks[data],)
+        else:
+            encode = encode_word if len(data) <= LONG else encode_long_word
+            ids = tuple(encode(data, self.ranks))
+        if len(data) <= LONG:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
+# (The first case is a short cut that OpenAI's tokenizer takes, too: a word that is a token is that token.)
+
+# ## Back to text
+#
+# The way back is easy, and has one trap. A token is a row of *bytes*, and need not be a whole character. An emoji that
+# the training has not seen is four tokens of a byte each, and none of them means anything alone. What cannot be read
+# as UTF-8 is printed as `\ufffd`, the replacement character.
+
+
+def show_broken_characters():
+    tokens = [bytes([byte]) for byte in "😀 hi".encode()]
+    print("token by token:", "".join(token.decode(errors="replace") for token in tokens))
+    print("bytes first:   ", b"".join(tokens).decode(errors="replace"))
+
+
+# So the bytes are joined first, and then read. But a language model yields one token at a time, and we want to see its
+# words as it writes. Then the bytes of an unfinished character have to wait for their rest. Python has a decoder that
+# remembers them, in its module `codecs`.
+
+
+class Vocabulary:
+    """Tokens and the way from their numbers to text: `tokens`, in the order of their numbers, then `special_tokens`.
+    ValueError for tokens that lack a single byte, or for something that is there twice."""
+
+    def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = ()):
+        self.tokens = list(tokens)
+        self.ranks = {token: number for number, token in enumerate(self.tokens)}
+        self.special_tokens = {name: number for number, name in enumerate(special_tokens, start=len(self.tokens))}
+        if missing := [byte for byte in BYTES if byte not in self.ranks]:
+            raise ValueError(f"a vocabulary has all 256 single bytes; {len(missing)} are missing, as {missing[0]!r}")
+        if len(self.ranks) < len(self.tokens) or b"" in self.ranks:
+            raise ValueError(f"the {len(self.tokens)} tokens have to be different from each other, and none empty")
+        if len(self.special_tokens) < len(special_tokens) or "" in self.special_tokens:
+            raise ValueError(f"special tokens have to be different from each other, and not empty: {special_tokens!r}")
+        self._all = [*self.tokens, *(name.encode() for name in special_tokens)]
+
+    @property
+    def vocab_size(self) -> int:
+        """How many numbers there are, those of special tokens included."""
+        return len(self._all)
+
+    def token_bytes(self, number: int) -> bytes:
+        """The bytes of a token. IndexError for a number that no token has."""
+        if not 0 <= number < len(self._all):
+            raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {self.vocab_size - 1}")
+        return self._all[number]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the tokens, one after the other. `ids` may be a list, an array, a tensor."""
+        return b"".join(map(self.token_bytes, ids.tolist() if hasattr(ids, "tolist") else ids))
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:  # exercise
+        """The text of the tokens. Bytes that are no UTF-8 become U+FFFD; with errors="strict" they are a
+        UnicodeDecodeError, which is a ValueError."""
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:  # exercise
+        """The text of the tokens, piece by piece as they come; whole characters only, and no empty piece."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for number in ids:
+            if text := decoder.decode(self.token_bytes(number)):
+                yield text
+        if rest := decoder.decode(b"", final=True):
+            yield rest
+
+
+def check_a_stream_has_whole_characters():
+    ids = list("é😀!".encode())
+    assert list(Vocabulary(BYTES).decode_stream(ids)) == ["é", "😀", "!"]
+    assert list(Vocabulary(BYTES).decode_stream(ids[:4])) == ["é", "\ufffd"]
+
+
+# ## Special tokens
+#
+# A model has to be told where a document ends. For that there are tokens outside of all text, such as
+# `<|endoftext|>`, which get the last numbers. That is not a word to be encoded, and must not become one: whoever can
+# type it into a chat could end the document there. So the tokenizer asks, and does it as OpenAI's does. A special token
+# in a text is an error, unless it is *allowed*, and then it becomes its number; or unless it is not *disallowed*, and
+# then it is text like any other.
+
+
+def at_special(text: str, names: Iterable[str]) -> list[str]:
+    """The text cut at special tokens: ordinary text, special token, ordinary text, ..., beginning and ending with
+    ordinary text, which may be empty. Where one special token begins with another, the longer one counts."""
+    either = "|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name))))
+    return re.split(f"({either})", text) if either else [text]
+
+
+def check_at_special():
+    assert at_special("a<|end|>b<|end|>", ["<|end|>"]) == ["a", "<|end|>", "b", "<|end|>", ""]
+    assert at_special("a<|end|>b", []) == ["a<|end|>b"]
+
+
+# ## The tokenizer
+#
+# Everything is there, and only has to be put together. What can be learned from is a text, a file, or any number of
+# them: a `str` is a text, a `Path` is a file.
+
+Source = str | os.PathLike | Iterable[str | os.PathLike]
+
+
+def texts(source: Source) -> Iterator[str]:
+    """The texts of a source; a file is read as UTF-8, as it is, when it is its turn. ValueError for one that is not."""
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    for item in source:
+        if isinstance(item, str):
+            yield item
+            continue
+        try:
+            yield Path(item).read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{item} is not UTF-8: {error.reason} at byte {error.start}; convert it first") from None
+
+
+class BPETokenizer(Vocabulary, Saved):
+    """A byte-level BPE tokenizer: its tokens in the order in which they were learned, all single bytes among them, and
+    the pattern that cuts a text into words, "gpt2" or "gpt4". `special_tokens` get the numbers after the last token."""
+
+    kind = "byte pairs"
+
+    def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = (), pattern: str = "gpt2"):
+        super().__init__(tokens, special_tokens)
+        split("", pattern)
+        self.pattern = pattern
+        self._words = _Cache(self.ranks)
+
+    @classmethod
+    def train(
+        cls, source: Source, vocab_size: int, special_tokens: Sequence[str] = (), pattern: str = "gpt2",
+        progress: bool | None = None,
+    ) -> BPETokenizer:
+        """Learn `vocab_size` tokens, the bytes and the special ones included, from a text, a file (a Path) or an
+        iterable of them. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small
+        for the bytes, or too large for the text."""
+        wanted = vocab_size - 256 - len(special_tokens)
+        if wanted < 0:
+            raise ValueError(
+                f"vocab_size is {vocab_size}; 256 bytes and {len(special_tokens)} special tokens need "
+                f"{256 + len(special_tokens)} or more"
+            )
+        hidden = None if progress is None else not progress
+        found = tqdm(texts(source), "counting words", unit=" texts", disable=hidden)
+        words = count_words(found, pattern, special_tokens)
+        if not words:
+            raise ValueError("there is nothing to learn from: the text is empty")
+        tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
+        if len(tokens) < 256 + wanted:
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but with {len(tokens) + len(special_tokens)} no pair is left that occurs "
+                "twice in the text; take fewer, or more text"
+            )
+        return cls(tokens, special_tokens, pattern)
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The tokens of a text; what looks like a special token is text."""
+        refuse_surrogates(text)
+        ids: list[int] = []
+        for piece in pieces(text):
+            ids.extend(chain.from_iterable(map(self._words.__getitem__, split(piece, self.pattern))))
+        return ids
+
+    def encode(  # exercise
+        self, text: str, *, allowed_special: str | Iterable[str] = (), disallowed_special: str | Iterable[str] = "all"
+    ) -> list[int]:
+        """The tokens of a text. Special tokens in allowed_special become their numbers; those in disallowed_special,
+        where "all" are all that are not allowed, are a ValueError; others are text. A ValueError, too: an allowed one
+        that the tokenizer does not know."""
+        known = self.special_tokens.keys()
+        allowed = set(known if allowed_special == "all" else allowed_special)
+        refused = known - allowed if disallowed_special == "all" else set(disallowed_special)
+        if unknown := allowed - known:
+            raise ValueError(f"{sorted(unknown)} are no special tokens of this tokenizer, which has {list(known)}")
+        if name := next((name for name in sorted(refused) if name in text), None):
+            raise ValueError(
+                f"the text has the special token {name!r}; if it may act as one, give allowed_special={{{name!r}}}, if "
+                "it is only text, give disallowed_special=()"
+            )
+        ids: list[int] = []
+        for ordinary, special in zip(*[iter([*at_special(text, allowed), ""])] * 2):
+            ids += self.encode_ordinary(ordinary)
+            ids += [self.special_tokens[special]] if special else []
+        return ids
+
+    def encode_batch(self, texts: Iterable[str], **special: Any) -> list[list[int]]:
+        """The tokens of each text, with the arguments of `encode`."""
+        return [self.encode(text, **special) for text in texts]
+
+    def contents(self) -> dict[str, Any]:
+        special, tokens = [*self.special_tokens], [*map(printed, self.tokens)]
+        return {"pattern": self.pattern, "special_tokens": special, "tokens": tokens}
+
+    @classmethod
+    def from_contents(cls, contents: dict[str, Any]) -> BPETokenizer:
+        return cls([*map(unprinted, contents["tokens"])], contents["special_tokens"], contents["pattern"])
+
+    @classmethod
+    def from_gpt2(cls, folder: str | os.PathLike) -> BPETokenizer:
+        """GPT-2's own tokenizer, from the files encoder.json and vocab.bpe that OpenAI published with it."""
+        return cls(*gpt2_tokens(Path(folder)))
+
+    def to_tiktoken(self, name: str = "tinytorch"):
+        """The same tokenizer as a tiktoken.Encoding, from OpenAI's package `tiktoken`, which has to be installed."""
+        return tiktoken_encoding(name, PATTERNS[self.pattern], self.ranks, self.special_tokens)
+
+
+def check_round_trip():
+    tokenizer = BPETokenizer.train(short_text(), 400, ["<|endoftext|>"])
+    for text in ("", "Call me Ishmael.", "naïve café, Привет, 你好, 😀", "\0\r\n  \t x"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("sea<|endoftext|>", allowed_special="all")[-1] == tokenizer.vocab_size - 1
+
+
+# Trained on the first two thirds of our text, this is what it makes of a sentence of the rest. Each token has a colour.
+
+COLOURS = "#cfe8ff", "#ffe2c4", "#d7f2cf", "#f6d3e6", "#e4dcf7"
+
+
+def show_tokens_in_colour():
+    import matplotlib.pyplot as plt
+
+    seen, later = two_parts()
+    text = " ".join(later.split())[:230]
+    figure, axes = plt.subplots(2, 1, figsize=(8, 3.6), layout="constrained")
+    for axis, size in zip(axes, (300, 800)):
+        tokenizer = BPETokenizer.train(seen, size)
+        ids = tokenizer.encode(text)
+        axis.set_title(f"{size} tokens in the vocabulary: {len(text)} characters are {len(ids)} tokens", loc="left")
+        place = 0
+        for number, part in enumerate(tokenizer.decode_stream(ids)):
+            for character in part:
+                column, row = place % 60, -(place // 60)
+                axis.barh(row, 1, 0.8, column - 0.5, color=COLOURS[number % len(COLOURS)])
+                axis.text(column, row, character, family="monospace", ha="center", va="center")
+                place += 1
+        axis.axis("off")
+    return figure
+
+
+# ## The witness
+#
+# There are two ways to apply what was learned. We look for the earliest pair of a word, again and again. But one can
+# also go through the vocabulary: apply merge 256 wherever it is possible, then 257, then all others, as in the
+# training. That is slow, and so simple that it cannot be wrong. Both must come to the same tokens.
+
+
+def encode_in_order(word: bytes, tokens: Sequence[bytes]) -> list[int]:
+    """The tokens of a word, by trying each token of the vocabulary in the order in which they were learned."""
+    parts = [word[i : i + 1] for i in range(len(word))]
+    for token in tokens[256:]:
+        i = 0
+        while i < len(parts) - 1:
+            if parts[i] + parts[i + 1] == token:
+                parts[i : i + 2] = [token]
+            i += 1
+    return [tokens.index(part) for part in parts]
+
+
+def check_encoding_against_trying_all():
+    seen, later = two_parts()
+    tokenizer = BPETokenizer.train(seen, 400)
+    for word in sorted(set(split(later)))[::7]:
+        assert tokenizer.encode(word) == encode_in_order(word.encode(), tokenizer.tokens)
+
+
+# The tests have stronger witnesses, where they are installed: `tiktoken`, which is OpenAI's own, and the `tokenizers`
+# of Hugging Face. On two novels, on source code, on texts in many scripts and on random Unicode the numbers are the
+# same, with our vocabularies and with GPT-2's own.
+
+# ## The cost
+#
+# A vocabulary is bought to make texts short. How much does one get for how many tokens? `truncated` is one of the
+# exercises: the tokenizer as it was when it had learned fewer tokens.
+
+
+def show_growth_against_compression():
+    import matplotlib.pyplot as plt
+
+    seen, later = two_parts()
+    tokenizer = BPETokenizer.train(seen, 800)
+    sizes = [256, 300, 350, 400, 500, 600, 700, 800]
+    figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for name, text in (("the text that was learned from", seen), ("the text that follows", later)):
+        axis.plot(sizes, [bytes_per_token(truncated(tokenizer, size), text) for size in sizes], "o-", label=name)
+    axis.set(xscale="log", xlabel="tokens in the vocabulary", ylabel="bytes a token", xticks=sizes, xticklabels=sizes)
+    axis.minorticks_off()
+    axis.legend(frameon=False)
+    return figure
+
+
+# The first tokens bring most, and each later one less. And the two curves part: of hundreds of tokens from eight
+# kilobytes many are learned by heart and never occur again. GPT-2's 50,257 were learned from a sample of 40 gigabytes.
+#
+# Now time. The slow trainer looks at every token of every word once a merge, so $M$ merges on $n$ tokens cost about
+# $M n$ steps, a little less as the words get shorter. The quick one pays for the places where something is merged. Each
+# merge at one place makes the corpus shorter by one token, so all merges together have less than $n$ places, however
+# many there are.
+
+
+def show_cost():
+    words = count_words([short_text()])
+    size = sum(map(len, words))
+    for count in (50, 200, 800):
+        corpus, found = Corpus(words), learn(words)
+        tokens = [*BYTES, *islice(found, count)]
+        ranks = {token: number for number, token in enumerate(tokens)}
+        left = sum(len(encode_word(word, ranks)) for word in words)
+        start = time.perf_counter()
+        list(islice(learn(words), count))
+        seconds = time.perf_counter() - start
+        print(
+            f"{count:3d} merges: slow formula {count * size:9,d} steps, quick {size - left:6,d} places "
+            f"of {len(corpus.tokens) - len(words):,}; quick takes {seconds * 1e3:5.1f} ms"
+        )
+
+
+# Encoding costs the splitting, then one look into the dictionary a word, and the merging only for words that are new.
+# Here is the same text for the first and for the second time.
+
+
+def show_encoding():
+    text = short_text() * 20
+    tokenizer = BPETokenizer.train(short_text(), 800)
+    ids = tokenizer.encode(text)
+    steps = (
+        ("split", lambda: split(text)),
+        ("first time", lambda: BPETokenizer(tokenizer.tokens).encode(short_text())),
+        ("again", lambda: tokenizer.encode(text)),
+        ("decode", lambda: tokenizer.decode(ids)),
+    )
+    for name, step in steps:
+        size = len((short_text() if name == "first time" else text).encode())
+        print(f"{name:10s} {measure(step).seconds / size * 1e9:6.1f} ms a megabyte")
+
+
+# ## Errors you will meet
+
+
+def show_errors():
+    tokenizer = BPETokenizer.train(short_text(), 300, ["<|endoftext|>"])
+    attempts = (
+        lambda: BPETokenizer.train(short_text(), 200),
+        lambda: BPETokenizer.train(short_text(), 50_257),
+        lambda: BPETokenizer.train("", 300),
+        lambda: tokenizer.encode("The end.<|endoftext|>"),
+        lambda: tokenizer.encode("The end.", allowed_special={"<|pad|>"}),
+        lambda: tokenizer.encode("\ud83d is half an emoji"),
+        lambda: tokenizer.decode([72, 105, 300]),
+        lambda: CharTokenizer.load(__file__),
+    )
+    for attempt in attempts:
+        try:
+            attempt()
+        except (ValueError, IndexError) as error:
+            print(f"{type(error).__name__}: {error}".replace(str(Path(__file__).parent), "..."))
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `bytes_per_token`: how much a tokenizer makes of a text.
+# 2. `truncated`: a tokenizer as it was when it had learned fewer tokens. What becomes of the special tokens' numbers?
+# 3. Train on this file instead of on *Moby-Dick*, once with each pattern. Which one has more bytes a token, and which
+#    tokens does the other one not have? Look at what the patterns do with four spaces before a word.
+# 4. Let the training count each word once, however often it occurs. What changes in the first hundred tokens?
+
+
+def bytes_per_token(tokenizer: BPETokenizer, text: str) -> float:  # exercise
+    """The bytes of a text in UTF-8 by the number of its tokens. ValueError for an empty text."""
+    if not text:
+        raise ValueError("an empty text has no tokens to divide by")
+    return len(text.encode()) / len(tokenizer.encode_ordinary(text))
+
+
+def truncated(tokenizer: BPETokenizer, vocab_size: int) -> BPETokenizer:  # exercise
+    """The tokenizer with the first tokens only, so many that with the special ones they are vocab_size. ValueError for
+    less than the bytes and the special tokens, or for more than there are."""
+    special = list(tokenizer.special_tokens)
+    if not 256 + len(special) <= vocab_size <= tokenizer.vocab_size:
+        raise ValueError(
+            f"vocab_size is {vocab_size}, but goes from {256 + len(special)} to the tokenizer's {tokenizer.vocab_size}"
+        )
+    return BPETokenizer(tokenizer.tokens[: vocab_size - len(special)], special, tokenizer.pattern)
+
+
+def check_exercises():
+    tokenizer = BPETokenizer.train("low lower lowest low", 260, ["<|end|>"])
+    assert bytes_per_token(BPETokenizer(BYTES), "naïve") == 1 and bytes_per_token(tokenizer, "low low") > 2
+    assert truncated(tokenizer, 258).tokens == tokenizer.tokens[:257]
+    assert truncated(tokenizer, 258).special_tokens == {"<|end|>": 257}
+
+
+# ## A road not taken
+#
+# Where does one begin: at letters and join, or at words and take away? *Unigram* (Kudo, 2018), in SentencePiece, begins
+# with far too many tokens, gives each a probability, and drops those that are missed least; a text can then be encoded
+# in several ways, which is of use in training. *WordPiece*, of BERT, joins like BPE, but takes the pair whose parts
+# occur least without each other. SentencePiece does not cut into words first, and so needs no spaces, which helps
+# Japanese and Thai. And there are models on bytes alone, which have no tokenizer and pay with texts four times as long.
+# We follow GPT because its vocabulary and its tokenizer are public, so that every number here can be compared.
+#
+# OpenAI's `tiktoken` and Hugging Face's `tokenizers` are written in Rust. This one is Python, and what keeps it near
+# them is not the language: most words have been seen before.
+
+# ## What hurts next
+#
+# A text is a list of numbers now. What do the numbers mean?
+
+
+def show_meaning():
+    tokenizer = BPETokenizer.train(short_text(), 900)
+    for word in (" water", " ship", " sea"):
+        number = tokenizer.encode(word)[0]
+        near = [printed(tokenizer.tokens[n]) for n in range(number - 3, number + 4)]
+        print(f"{printed(word.encode())} is {tokenizer.encode(word)}; {number - 3} to {number + 3}:", " ".join(near))
+
+
+# They mean how early a token was learned, and nothing else: token 17 is no nearer to 18 than to 900. Yet numbers are
+# all that a network sees, and it takes 18 for nearly the same as 17. It would be good if *sea* were near *water*. How a
+# token gets a place of its own, and words that mean alike get places that are near: chapter 12, *Embeddings*.
+
+__all__ = [
+    "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "GONE", "PATTERNS", "Vocabulary", "at_special",
+    "bytes_per_token", "count_words", "encode_word", "joined", "learn", "learn_slowly", "merged", "pair_counts",
+    "pieces", "refuse_surrogates", "split", "texts", "truncated",
+]

@@ -1,0 +1,190 @@
+# # Tokenizer files
+#
+# An appendix of chapter 11: how a tokenizer gets into a file and out again, GPT-2's own files, and OpenAI's `tiktoken`.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# ## Bytes that can be printed
+#
+# A token is a row of bytes, and many bytes are no letters. GPT-2's authors wanted their vocabulary to be readable, so
+# they gave each byte a character: a byte that is a visible character in Latin-1 is that character, and the others, in
+# their order, are the characters from number 256 on. The space is the 33rd of them and becomes `Ġ`, the line end `Ċ`.
+# All libraries print tokens so.
+
+_VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+CHARACTERS = dict(zip([*_VISIBLE, *_HIDDEN], map(chr, [*_VISIBLE, *range(256, 256 + len(_HIDDEN))])))
+_BYTES = {character: byte for byte, character in CHARACTERS.items()}
+
+
+def printed(token: bytes) -> str:
+    """A token with a visible character for each byte."""
+    return "".join(map(CHARACTERS.__getitem__, token))
+
+
+def unprinted(text: str) -> bytes:
+    """The token of what `printed` says. ValueError for a character that stands for no byte."""
+    try:
+        return bytes(map(_BYTES.__getitem__, text))
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]!r} in the token {text!r} stands for no byte") from None
+
+
+def check_printed():
+    assert printed(b" the\n") == "ĠtheĊ" and unprinted("ĠtheĊ") == b" the\n"
+    assert len({printed(bytes([byte])) for byte in range(256)}) == 256
+
+
+# ## Our own format
+#
+# A JSON file, in UTF-8, an object with
+#
+# - `format`: "tinytorch tokenizer", and `version`: 1;
+# - `kind`: "byte pairs" or "characters";
+# - for byte pairs, `tokens`: all tokens in the order of their numbers, as `printed` writes them; `special_tokens`: the
+#   names of those that have the numbers after that; `pattern`: "gpt2" or "gpt4";
+# - for characters, `alphabet`: a text with each of them once, in the order of their numbers;
+# - `sha256`: of all the rest, as JSON with sorted keys, no spaces, and escapes for all that is not ASCII.
+#
+# Merges need not be written: a token's number says when it was learned, and what it was made of follows from the tokens
+# before it.
+#
+# As in chapter 08, the file is written under another name, forced to the disk, and then renamed, so that whoever looks
+# finds the old file or the new one, never a half.
+
+FORMAT, VERSION = "tinytorch tokenizer", 1
+
+
+def _sha256(contents: dict[str, Any]) -> str:
+    rest = {key: value for key, value in contents.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_contents(path: str | os.PathLike, contents: dict[str, Any]) -> None:
+    """Write a tokenizer's contents as a JSON file, atomically: `path` holds the old file or the new one."""
+    contents = {"format": FORMAT, "version": VERSION, **contents}
+    text = json.dumps(contents | {"sha256": _sha256(contents)}, ensure_ascii=False, indent=0)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+# Reading trusts nothing. Whatever is wrong is a ValueError with the name of the file.
+
+
+def read_contents(path: str | os.PathLike, kind: str) -> dict[str, Any]:
+    """What `write_contents` wrote. ValueError for a file that is no tokenizer of this kind, or is damaged."""
+    contents = _json(path)
+    if contents.get("format") != FORMAT or contents.get("version") != VERSION:
+        raise ValueError(f"{path} is not a file of the format {FORMAT!r}, version {VERSION}")
+    if contents.get("kind") != kind:
+        raise ValueError(f"{path} has a tokenizer of {contents.get('kind')!r}, not of {kind!r}; load it with its class")
+    if contents.get("sha256") != _sha256(contents):
+        raise ValueError(f"{path} is damaged: its contents do not have the SHA-256 that is written in it")
+    return contents
+
+
+def _json(path: str | os.PathLike) -> dict[str, Any]:
+    try:
+        contents = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, text that is no JSON
+        raise ValueError(f"{path} is damaged or no tokenizer: {error}") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} is no tokenizer: it has a {type(contents).__name__} where an object is expected")
+    return contents
+
+
+class Saved:
+    """Methods `save` and `load` for a tokenizer that has a `kind`, and `contents()` that its class takes back."""
+
+    kind: str
+
+    def contents(self) -> dict[str, Any]:
+        """What the file says of this tokenizer."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method contents()")
+
+    @classmethod
+    def from_contents(cls, contents: dict[str, Any]):
+        """The tokenizer of what `contents` said."""
+        return cls(**contents)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the tokenizer to a file, atomically: `path` holds the old file or the new one, never a part."""
+        write_contents(path, {"kind": self.kind, **self.contents()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike):
+        """Read what `save` wrote. ValueError for a file that is damaged or something else."""
+        contents = read_contents(path, cls.kind)
+        for key in ("format", "version", "kind", "sha256"):
+            del contents[key]
+        try:
+            return cls.from_contents(contents)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} has no valid tokenizer: {error}") from None
+
+
+# ## GPT-2's own files
+#
+# `vocab.bpe` has a line with the version and then a merge a line, two tokens as they are printed, in the order in which
+# they were learned. `encoder.json` has the number of each token. Since the numbers follow from the merges (first the
+# bytes in the order of their characters, then a token a merge), the one file is a check of the other; only special
+# tokens are in the second alone.
+
+
+def gpt2_tokens(folder: Path) -> tuple[list[bytes], list[str]]:
+    """The tokens and the special tokens of GPT-2's files in a folder. ValueError for files that do not fit together."""
+    merges = _merges(folder / "vocab.bpe")
+    names = [*CHARACTERS.values(), *("".join(pair) for pair in merges)]
+    numbers = _json(folder / "encoder.json")
+    if any(numbers.get(name) != number for number, name in enumerate(names)):
+        raise ValueError(f"encoder.json and vocab.bpe in {folder} do not fit together; one of them is damaged")
+    special = sorted(numbers.keys() - set(names), key=lambda name: str(numbers[name]).zfill(9))
+    if [numbers[name] for name in special] != list(range(len(names), len(numbers))):
+        raise ValueError(f"the numbers in {folder / 'encoder.json'} are not 0 to {len(numbers) - 1}")
+    return [*map(unprinted, names)], special
+
+
+def _merges(path: Path) -> list[Sequence[str]]:
+    try:
+        version, *lines = path.read_text(encoding="utf-8").splitlines()
+    except (UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or no vocab.bpe: {error}") from None
+    merges = [line.split(" ") for line in lines]
+    wrong = next((line for line, pair in zip(lines, merges) if len(pair) != 2), None)
+    if not version.startswith("#version") or wrong is not None:
+        raise ValueError(f"{path} is damaged: {wrong if wrong is not None else version!r} is no line of a vocab.bpe")
+    return merges
+
+
+# ## OpenAI's tiktoken
+#
+# `tiktoken` needs three things: the pattern, the number of each token, and the special ones. It merges by these numbers
+# as we do, so there is nothing to be converted.
+
+
+def tiktoken_encoding(name: str, pattern: str, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int]):
+    """A tiktoken.Encoding."""
+    import tiktoken
+
+    return tiktoken.Encoding(
+        name, pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens=dict(special_tokens),
+        explicit_n_vocab=len(ranks) + len(special_tokens),
+    )
+
+
+__all__ = [
+    "CHARACTERS", "Saved", "gpt2_tokens", "printed", "read_contents", "tiktoken_encoding", "unprinted",
+    "write_contents",
+]
