@@ -80,10 +80,11 @@ def image_parser(
 SETTINGS = ("epochs", "batch_size", "lr", "seed", "limit")
 
 
-def prepare(options: argparse.Namespace, learned: str) -> None:
-    """Make the folder --out ready for a new training on the data named `learned`, or for going on with an old one.
-    ValueError if it was begun with other options or never, OSError if the folder cannot be used."""
-    settings = {name: getattr(options, name) for name in SETTINGS} | {"data": learned}
+def prepare(options: argparse.Namespace, learned: str, what_matters: Sequence[str] = SETTINGS) -> None:
+    """Make the folder --out ready for a new training on the data named `learned`, or for going on with an old one that
+    had the same of `what_matters`. ValueError if it was begun with other options or never, OSError if the folder cannot
+    be used."""
+    settings = {name: getattr(options, name) for name in what_matters} | {"data": learned}
     file = options.out / "options.json"
     if options.resume:
         if not file.is_file():

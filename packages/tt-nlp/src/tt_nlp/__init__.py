@@ -4,12 +4,16 @@ from tt_nlp.attention import *
 from tt_nlp.attention import __all__ as _attention
 from tt_nlp.embeddings import *
 from tt_nlp.embeddings import __all__ as _embeddings
+from tt_nlp.gpt_files import *
+from tt_nlp.gpt_files import __all__ as _gpt_files
 from tt_nlp.long_words import *
 from tt_nlp.long_words import __all__ as _long_words
 from tt_nlp.tokenization import *
 from tt_nlp.tokenization import __all__ as _tokenization
 from tt_nlp.tokenizer_files import *
 from tt_nlp.tokenizer_files import __all__ as _tokenizer_files
+from tt_nlp.transformers import *
+from tt_nlp.transformers import __all__ as _transformers
 
 # The contract: what other packages may use.
-__all__ = [*_tokenization, *_long_words, *_tokenizer_files, *_embeddings, *_attention]
+__all__ = [*_tokenization, *_long_words, *_tokenizer_files, *_embeddings, *_attention, *_transformers, *_gpt_files]
