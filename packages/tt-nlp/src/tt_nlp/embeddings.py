@@ -1,43 +1,138 @@
 # # Embeddings
 #
-# At the end of this chapter a token is a vector that is learned.
+# At the end of this chapter a token is a row of numbers that are learned, so that tokens which are used alike end up
+# close to each other; and a token can say where in the text it stands.
+
+# ## The hurt
+#
+# Chapter 11 turned text into ids. An id is a name, not a quantity: token 17 comes after token 16 because it was found
+# later, and not because there is more of it. So a network must not compute with the id itself. The honest way to hand
+# names to a network is one input for each of them, 1 for the token that is there and 0 for all others, as we have
+# written labels since chapter 05. How far are tokens from each other then?
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import rule
-from tt_tensor import Module, Parameter, Tensor, primitive
+from tt_autograd import Batches, accuracy, check_gradients, fit, grad, rule
+from tt_data import short_text
+from tt_nlp.tokenization import CharTokenizer
+from tt_optim import Adam
+from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, from_numpy, primitive, tensor
+
+
+def show_hurt():
+    vocabulary = 50_257  # GPT-2's
+    rows = tt.one_hot(tensor([17, 18, 900]), vocabulary)
+    apart = tt.pairwise_distances(rows.float(), rows.float())
+    print(f"from token 17 to token 18: {apart[0, 1].item():.4f}, to token 900: {apart[0, 2].item():.4f}")
+    print(f"bytes for one token as float32: {4 * vocabulary:,d}, of which {4 * (vocabulary - 1):,d} are zeros")
+
+
+# Token 17 is no nearer to 18 than to 900. Every token is as far from every other as can be. Whatever a network finds out
+# about *cat*, it has to find out again about *kitten*. And it carries two hundred thousand bytes for each of them.
+
+# ## The smallest thing that could work
+#
+# A linear layer takes care of both: let it turn the long row of zeros into a short row of numbers, the *embedding* of
+# the token. Its weights are learned as all weights are, and if it helps to have two tokens close together, the gradient
+# will move them there.
+
+
+def by_one_hot(ids: Tensor, weight: Tensor) -> Tensor:  # exercise
+    """The product of each id's one-hot row with weight (V, C): ids (...) -> (..., C)."""
+    return tt.one_hot(ids, len(weight)).to(weight.dtype) @ weight
+
+
+# That runs, and learns. It disappoints when it is counted.
+
+
+def show_one_hot():
+    ids, weight = tt.randint(0, 50_257, (64,)), tt.randn(50_257, 64)
+    with tt.meter() as meter:
+        by_one_hot(ids, weight)
+    print(f"{meter.multiply_adds['matmul']:,d} multiply-adds, of which {64 * 64:,d} are not with zero")
+    print(f"{tt.measure(by_one_hot, ids, weight).seconds * 1e3:.1f} ms for 64 tokens")
+
+
+# ## The idea
+#
+# What does such a product compute? Row $i$ of the matrix times 1, plus all other rows times 0:
+#
+# $$ \begin{pmatrix} 0 & 1 & 0 \end{pmatrix}
+#    \begin{pmatrix} w_{00} & w_{01} \\ w_{10} & w_{11} \\ w_{20} & w_{21} \end{pmatrix}
+#    = \begin{pmatrix} w_{10} & w_{11} \end{pmatrix} . $$
+#
+# It is row $i$. So do not multiply, *look it up*. The matrix is a table with a row for each token, and the whole layer
+# is an index.
+
+# ## Looking up
+#
+# As a primitive it takes two tensors: the ids, which have no gradient, and the table. (`padding_idx` is for later.)
+# NumPy would take id $-1$ for the last row, and would say nothing; a wrong id is a mistake and is reported with its
+# number.
 
 
 @primitive(cost=lambda out, ids, weight, **params: 0)
-def embedding(ids, weight, /, padding_idx=None):
-    """Row ids[...] of weight (V, C) for each id: (..., C). No gradient goes to row padding_idx.
+def embedding(ids, weight, /, padding_idx=None):  # exercise
+    """Row ids[...] of weight (V, C) for each id: (..., C). Row padding_idx gets no gradient. As
+    torch.nn.functional.embedding.
 
     Raises TypeError for ids that are not whole numbers and IndexError for an id that has no row."""
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"ids are whole numbers, and these are {ids.dtype}; cast them, as in ids.long()")
-    wrong = ids[(ids < 0) | (ids >= len(weight))]
-    if wrong.size:
-        raise IndexError(f"there is no row for id {wrong[0]}: the table has {len(weight)}, from 0 to {len(weight) - 1}")
+    _refuse_ids(ids, len(weight))
     return weight[ids]
 
 
+def _refuse_ids(ids, rows):
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids are whole numbers, and these are {ids.dtype}: use tensor([...]), or cast with .long()")
+    if ids.size and (ids.min() < 0 or ids.max() >= rows):
+        wrong = ids[(ids < 0) | (ids >= rows)][0]
+        raise IndexError(f"there is no row for id {wrong}: the table has {rows} of them, 0 to {rows - 1}")
+
+
+def check_embedding():
+    ids, weight = tensor([[2, 0], [2, 2]]), tt.randn(3, 4)
+    assert np.allclose(embedding(ids, weight).numpy(), by_one_hot(ids, weight).numpy())
+
+
+# Its gradient is the transposed product, and nobody writes that as a product either. A row of the table that was looked
+# up once receives the gradient of the place that it went to. A row that was looked up *three* times, because the token
+# stands in the text three times, has three places to answer for, and its gradient is the *sum* of theirs.
+#
+# In NumPy, `table[ids] += g` looks like that and is not: for ids `[3, 3]` it reads row 3 twice, adds, and writes twice,
+# so that the second result overwrites the first. `np.add.at` adds correctly, but number by number. It is quicker to
+# sort: then all places of one id lie in a row, and their sum is a product with ones, which is NumPy's fastest way to add
+# up rows (chapter 07). What occurs once needs no sum.
+
+
 @primitive(cost=lambda out, ids, g, **params: g.size)
-def add_rows(ids, g, /, rows):
-    """A table (rows, C) of zeros to whose row ids[...] each vector g[...] has been added."""
+def add_rows(ids, g, /, rows):  # exercise
+    """A table (rows, C) of zeros, to whose row ids[...] each vector g[...] has been added."""
     ids, g = ids.reshape(-1), g.reshape(-1, g.shape[-1])
     order = np.argsort(ids, kind="stable")
-    ids, ones = ids[order], np.ones(len(ids), g.dtype)
-    starts = np.flatnonzero(np.diff(ids, prepend=-1))
-    table = np.zeros((rows, g.shape[-1]), g.dtype)
-    for row, start, stop in zip(ids[starts].tolist(), starts.tolist(), [*starts[1:].tolist(), len(ids)]):
-        np.matmul(ones[start:stop], g[order[start:stop]], out=table[row])
+    ids, g, ones = ids[order], g[order], np.ones(len(ids), g.dtype)
+    first = np.flatnonzero(np.diff(ids, prepend=-1))
+    count = np.diff(first, append=len(ids))
+    table, once = np.zeros((rows, g.shape[-1]), g.dtype), first[count == 1]
+    table[ids[once]] = g[once]
+    for start, stop in zip(first[count > 1].tolist(), (first + count)[count > 1].tolist()):
+        np.matmul(ones[start:stop], g[start:stop], out=table[ids[start]])
     return table
 
 
-def _table_share(g, out, ids, weight, padding_idx=None):
+# `embedding` takes rows out of a table, `add_rows` puts them back: each is the transpose of the other, so each stands
+# in the other's rule, and second derivatives work.
+#
+# Now for `padding_idx`. Sentences in a batch have different lengths, and the short ones are filled up with a token that
+# means nothing. Its row should stay what it is (zeros, as a rule), so nothing is added to it.
+
+
+def _table_share(g, out, ids, weight, padding_idx=None):  # exercise
+    """The share of the table in a look-up."""
     if padding_idx is not None:
         g = g * (ids != padding_idx)[..., None]
     return add_rows(ids, g, rows=len(weight))
@@ -47,20 +142,436 @@ rule(embedding, None, _table_share)
 rule(add_rows, None, lambda h, out, ids, g, rows: embedding(ids, h))
 
 
+def check_repeated_ids():
+    table = tt.zeros(5, 2, requires_grad=True)
+    embedding(tensor([3, 3, 1, 0]), table, padding_idx=0).sum().backward()
+    assert table.grad.tolist() == [[0, 0], [1, 1], [0, 0], [2, 2], [0, 0]]
+
+
+# The witness differentiates numerically; and the one-hot product has a gradient, too.
+
+
+def check_gradient_of_the_table():
+    weight = Tensor(np.random.default_rng(0).normal(size=(4, 3)), requires_grad=True)
+    ids = tensor([[1, 1, 3], [0, 1, 3]])
+    check_gradients(lambda w: embedding(ids, w) ** 3, weight)
+    ours, theirs = (grad((f(ids, weight) ** 3).sum(), weight)[0] for f in (embedding, by_one_hot))
+    assert np.allclose(ours.numpy(), theirs.numpy())
+
+
+# ## The layer
+#
+# A module that owns a table. New rows are drawn from the normal distribution, as in PyTorch; there is no fan-in here
+# that they would have to be scaled by, since nothing is summed.
+
+
 class Embedding(Module):
-    """A table of num_embeddings learned vectors of embedding_dim numbers: ids (...) -> (..., embedding_dim)."""
+    """A table of num_embeddings learned vectors: ids (...) -> (..., embedding_dim). As torch.nn.Embedding.
+
+    The vector of padding_idx starts at zero and is never trained; a negative one counts from the end."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None):
         super().__init__()
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.weight = Parameter(tt.randn(num_embeddings, embedding_dim))
+        if num_embeddings < 1 or embedding_dim < 1:
+            raise ValueError(f"Embedding needs at least one row of one number, not {num_embeddings} of {embedding_dim}")
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(f"padding_idx {padding_idx} is not one of the {num_embeddings} rows")
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.weight = Parameter(tt.zeros(num_embeddings, embedding_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:  # exercise
+        """Draw all vectors anew from the normal distribution, and set the padding's to zero."""
+        rows = tt.randn(self.num_embeddings, self.embedding_dim).numpy().copy()
+        if self.padding_idx is not None:
+            rows[self.padding_idx] = 0
+        self.weight.copy_(rows)
 
     def forward(self, ids: Tensor) -> Tensor:
         """The vector of each id."""
         return embedding(ids, self.weight, padding_idx=self.padding_idx)
 
     def extra_repr(self):
-        return f"{self.num_embeddings}, {self.embedding_dim}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings} rows of {self.embedding_dim}{padding}"
 
 
-__all__ = ["Embedding", "add_rows", "embedding"]
+# What is the sorting worth? In texts, few tokens are frequent and most are rare, so let the tokens be drawn like that.
+
+
+def show_gradients():
+    ids = np.minimum(np.random.default_rng(0).zipf(1.3, 8192), 4096) - 1
+    g = np.ones((8192, 128), np.float32)
+    ways = {
+        "one-hot product": lambda: (np.arange(4096)[:, None] == ids).astype(np.float32) @ g,
+        "np.add.at": lambda: np.add.at(np.zeros((4096, 128), np.float32), ids, g),
+        "sorted": lambda: add_rows(ids, g, rows=4096),
+    }
+    print(f"gradient of 8,192 tokens, {len(set(ids.tolist()))} different ones, for a table (4096, 128)")
+    for name, way in ways.items():
+        print(f"{name:15s} {tt.measure(way).seconds * 1e3:8.2f} ms")
+
+
+# ## What is learned
+#
+# The meaning of a token is how it is used. So give a network the use, and let it find the token: it sees the two
+# characters to the left of a gap and the two to the right, and says which one is missing. (For words this is known as
+# *word2vec*: T. Mikolov et al., 2013.) The text is the first chapter of *Moby-Dick*; it is short, so that the tokens
+# are characters here.
+
+
+def gaps() -> tuple[CharTokenizer, Tensor, Tensor]:
+    """The tokenizer of the embedded text; for each place, its four neighbours (N, 4); and its own token (N,)."""
+    text = short_text()
+    tokenizer = CharTokenizer.train(text)
+    windows = np.lib.stride_tricks.sliding_window_view(np.array(tokenizer.encode(text)), 5)
+    return tokenizer, from_numpy(windows[:, [0, 1, 3, 4]].copy()), from_numpy(windows[:, 2].copy())
+
+
+# The network is as small as can be: four vectors side by side, mixed into one by a linear layer, and another linear
+# layer that has a row for each token and compares the vector with it. That last matrix has the shape of the table, and
+# a similar purpose: a row for each token. So why not take *the same*? Then what is learned about a token as a neighbour
+# is known about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016), and GPT-2 does it. It is
+# one line, because a parameter may live in two modules.
+
+
+class FillTheGap(Module):
+    """Four neighbours' ids (N, 4) -> logits (N, vocabulary) for the token between them."""
+
+    def __init__(self, vocabulary: int, width: int = 16, tied: bool = True):
+        super().__init__()
+        self.table, self.mix = Embedding(vocabulary, width), Linear(4 * width, width)
+        self.head = Linear(width, vocabulary)
+        self.table.weight.copy_(self.table.weight.numpy() * 0.1)
+        if tied:
+            self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        return self.head(self.mix(self.table(ids).flatten(1)))
+
+
+# (The vectors are made small at the start, so that what they are after training is learned, and not what was drawn.)
+
+
+def train_gap_filler(tied: bool = True, epochs: int = 8) -> tuple[CharTokenizer, FillTheGap, dict]:
+    """The tokenizer, a trained network, and its history on nine tenths of the text and the last tenth."""
+    tokenizer, x, y = gaps()
+    cut = len(x) * 9 // 10
+    model = FillTheGap(tokenizer.vocab_size, tied=tied)
+    history = fit(
+        model, cross_entropy, Adam(model.parameters(), lr=3e-3), Batches(x[:cut], y[:cut], 64, shuffle=True),
+        epochs=epochs, validation=Batches(x[cut:], y[cut:], 512), metrics=[accuracy], progress=False,
+    )
+    return tokenizer, model, history
+
+
+# The gradient of a tied table is the sum of what comes from both of its uses; the walk of chapter 07 adds it up without
+# being asked.
+
+
+def show_tying():
+    for tied in (False, True):
+        tt.manual_seed(0)
+        tokenizer, model, history = train_gap_filler(tied)
+        count = sum(p.numel() for p in model.parameters())
+        print(
+            f"{'tied' if tied else 'apart':6s} {count:5,d} numbers, held-out loss {history['val_loss'][-1]:.3f}, "
+            f"{history['val_accuracy'][-1]:.1%} of the gaps filled"
+        )
+
+
+# Now look at the table. How alike are two tokens? Take the cosine of the angle between their vectors, which does not
+# care how long they are.
+
+
+def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
+    """The `count` rows of weight (V, C) with the greatest cosine to row `token`, itself left out: pairs of (row,
+    cosine), the nearest first."""
+    rows = weight.numpy() / np.linalg.norm(weight.numpy(), axis=1, keepdims=True)
+    cosines = rows @ rows[token]
+    order = np.argsort(-cosines, kind="stable")
+    return [(int(row), float(cosines[row])) for row in order if row != token][:count]
+
+
+# Nobody told the network what a vowel is, or that a comma is like a semicolon.
+
+
+def show_neighbours():
+    tt.manual_seed(0)
+    tokenizer, model, _ = train_gap_filler()
+    often = np.flatnonzero(np.bincount(tokenizer.encode(short_text())) > 20)
+    table = model.table.weight[often]
+    for character in "aem,.":
+        token = often.tolist().index(tokenizer.encode(character)[0])
+        found = nearest(table, token, 5)
+        print(repr(character), "  ".join(f"{tokenizer.decode([often[row]])!r} {cosine:.2f}" for row, cosine in found))
+
+
+# To look at all of them at once, sixteen dimensions have to become two. The two directions along which the vectors
+# differ most keep as much of their distances as a plane can keep: the *principal components*. They are the first two
+# right singular vectors of the centred table.
+
+
+def in_a_plane(vectors: np.ndarray) -> np.ndarray:  # exercise
+    """The coordinates (N, 2) of vectors (N, C), less their mean, along their first two principal components."""
+    centred = vectors - vectors.mean(0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T
+
+
+def show_map():
+    import matplotlib.pyplot as plt
+
+    tt.manual_seed(0)
+    tokenizer, model, _ = train_gap_filler()
+    often = np.flatnonzero(np.bincount(tokenizer.encode(short_text())) > 20)
+    figure, axis = plt.subplots(figsize=(6, 4.2))
+    for token, (x, y) in zip(often.tolist(), in_a_plane(model.table.weight.numpy()[often])):
+        character = tokenizer.decode([token])
+        colour = "C3" if character.lower() in "aeiou" else "C0" if character.isalpha() else "C2"
+        axis.plot(x, y, ".", color=colour, alpha=0.2)
+        axis.annotate(repr(character).strip("'"), (x, y), color=colour, ha="center", va="center")
+    axis.set(xticks=[], yticks=[], title="red: vowels, green: no letters")
+    return figure
+
+
+# ## Where it stands
+#
+# A token's vector says what it is, and not where it is. The network above knew, because each of the four places had its
+# own columns in `mix`. That does not go far: a thousand places, a thousand times the weights. If all places are to
+# share weights, the place has to be written into the vector. So *add* something to it that depends on the place only.
+#
+# The simplest is another table, with a row for each place, that is learned like the first. GPT-2 does that. It knows as
+# many places as it has rows.
+
+
+class LearnedPositions(Module):
+    """A learned vector for each of `length` places, added to x (..., T, dim) with T up to `length`."""
+
+    def __init__(self, length: int, dim: int):
+        super().__init__()
+        self.weight = Embedding(length, dim).weight
+
+    def forward(self, x):  # exercise
+        """x plus the vector of its place."""
+        if x.shape[-2:-1] > (len(self.weight),):
+            raise ValueError(f"{x.shape[-2]} tokens, but there are positions for {len(self.weight)} only")
+        return x + self.weight[: x.shape[-2]]
+
+
+# Or use a formula, which has a row for every place there could be (A. Vaswani et al., 2017). Like the hands of a clock,
+# each pair of numbers is a point on a circle, and goes round at its own speed, the first pair quickly, the last one so
+# slowly that it takes ten thousand times as long:
+#
+# $$ p_{t, 2i} = \sin(t \, \omega_i), \quad p_{t, 2i+1} = \cos(t \, \omega_i), \qquad \omega_i = 10000^{-2i / C} . $$
+
+
+def frequencies(dim: int, base: float = 10_000.0) -> np.ndarray:  # exercise
+    """By which angle each of dim / 2 pairs turns from one place to the next: base ** (-2 i / dim)."""
+    if dim < 2 or dim % 2:
+        raise ValueError(f"positions turn pairs of numbers, so that dim has to be even; it is {dim}")
+    return base ** (-np.arange(0, dim, 2) / dim)
+
+
+def sinusoidal_positions(length: int, dim: int) -> Tensor:  # exercise
+    """The positions of Vaswani et al., (length, dim): sines in the even columns, cosines in the odd ones."""
+    angles = np.arange(length)[:, None] * frequencies(dim)
+    return Tensor(np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, dim), np.float32)
+
+
+def show_positions():
+    import matplotlib.pyplot as plt
+
+    table = sinusoidal_positions(64, 48).numpy()
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    axes[0].imshow(table.T, cmap="RdBu_r", aspect="auto")
+    axes[0].set(title="positions", xlabel="place", ylabel="number")
+    axes[1].imshow(table @ table.T, cmap="viridis")
+    axes[1].set(title="their products with each other", xlabel="place", ylabel="place")
+    figure.tight_layout()
+    return figure
+
+
+# On the right: the product of two positions depends on how far apart they are, and not on where. A theorem again, since
+# $\sin a \sin b + \cos a \cos b = \cos(a - b)$.
+
+
+def check_sinusoidal_positions():
+    table = sinusoidal_positions(50, 16).numpy()
+    products = table @ table.T
+    assert np.allclose(products[3, 10], products[33, 40], atol=1e-4) and products[3, 3] > products[3, 4]
+
+
+# ## Turning
+#
+# Why add at all? What matters for language is mostly how far apart two tokens are, and the clock hands suggest
+# something better: take the *token's own* numbers in pairs, and turn each pair by an angle that grows with its place
+# (J. Su et al., 2021: *rotary positions*). Turning two vectors by the same angle does not change their product, so the
+# product of two turned vectors depends on the difference of their places alone. Most models since 2022 do that, just
+# before they compare tokens, which is the next chapter's business.
+#
+# A rotation's gradient is the rotation back, so the primitive is its own rule. Which numbers make a pair is a matter of
+# taste. The paper takes neighbours, $(0, 1), (2, 3), \dots$; the Llama models take $i$ and $i + D/2$. It makes no
+# difference as long as nobody mixes the two, and since people load other people's weights there is a switch.
+
+
+def _pairs(x, interleaved):
+    half = x.shape[-1] // 2
+    return (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
+
+
+@primitive(cost=lambda out, x, **params: 2 * out.size)
+def turned_pairs(x, /, angles, interleaved):  # exercise
+    """x (..., D) with its D / 2 pairs turned by angles (..., D / 2), anticlockwise."""
+    out = np.empty(x.shape, x.dtype)
+    cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+    (a, b), (first, second) = _pairs(x, interleaved), _pairs(out, interleaved)
+    np.subtract(a * cos, b * sin, out=first)
+    np.add(a * sin, b * cos, out=second)
+    return out
+
+
+rule(turned_pairs, lambda g, out, x, angles, interleaved: turned_pairs(g, angles=-angles, interleaved=interleaved))
+
+
+# The places count from 0, unless others are given. (In chapter 16 a text will be continued, and the new tokens do not
+# stand at its beginning.)
+
+
+def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool = True) -> Tensor:  # exercise
+    """x (..., T, D) with each pair turned by its place times its frequency. `positions` are the places, whole numbers
+    (T,) or anything that broadcasts to (..., T); 0 to T - 1 by default."""
+    places = np.arange(x.shape[-2]) if positions is None else np.asarray(positions)
+    if places.ndim == 0 or places.shape[-1] not in (1, x.shape[-2]):
+        raise ValueError(f"{places.shape} positions for {x.shape[-2]} tokens: they are to be (..., {x.shape[-2]})")
+    return turned_pairs(x, angles=places[..., None] * frequencies(x.shape[-1], base), interleaved=interleaved)
+
+
+class RotaryEmbedding(Module):
+    """rotary positions as a module without weights: x (..., T, dim) whose first token stands at place `offset`."""
+
+    def __init__(self, dim: int, base: float = 10_000.0, interleaved: bool = True):
+        super().__init__()
+        self.dim, self.base, self.interleaved = dim, base, interleaved
+        frequencies(dim, base)
+
+    def forward(self, x, offset: int = 0):
+        """x, turned."""
+        if x.shape[-1] != self.dim:
+            raise ValueError(f"RotaryEmbedding of {self.dim} numbers does not fit an input of shape {x.shape}")
+        return rotary(x, np.arange(offset, offset + x.shape[-2]), self.base, self.interleaved)
+
+    def extra_repr(self):
+        return f"{self.dim}, base={self.base:g}"
+
+
+def check_rotary():
+    query, key = np.random.default_rng(0).normal(size=(2, 1, 8))
+    products = [(rotary(Tensor(query), [t]) * rotary(Tensor(key), [t + 5])).sum().item() for t in (0, 1, 1000)]
+    assert np.allclose(products, products[0])
+    x = Tensor(np.random.default_rng(1).normal(size=(2, 3, 4)), requires_grad=True)
+    check_gradients(lambda x: rotary(x) ** 2, x)
+
+
+# ## The cost
+#
+# A look-up multiplies nothing and moves $C$ numbers for each token. What it costs is memory: $V \cdot C$ numbers, and
+# their gradient, and the optimizer's moments. In a small GPT most numbers are in this table, and tying saves as many
+# again.
+
+
+def show_cost():
+    for name, layers, width in (("GPT-2", 12, 768), ("GPT-2 XL", 48, 1600)):
+        table = 50_257 * width
+        others = layers * (12 * width**2 + 13 * width) + (1024 + 2) * width
+        print(
+            f"{name:8s}: {table / 1e6:5.1f} M of {(table + others) / 1e6:7.1f} M numbers are in the table, "
+            f"{table / (table + others):3.0%}; {2 * table / (2 * table + others):3.0%} if it were not tied"
+        )
+    ids, table = tt.randint(0, 50_257, (12, 64)), Embedding(50_257, 128)
+    out = table(ids)
+    print(f"12 x 64 tokens: {out.nbytes:,d} bytes moved, formula {12 * 64 * 128 * 4:,d};", end=" ")
+    print(f"{tt.measure(lambda: table(ids)).seconds * 1e6:.0f} us, the gradient", end=" ")
+    print(f"{tt.measure(lambda: table(ids).backward(tt.ones(12, 64, 128))).seconds * 1e6:.0f} us")
+
+
+# The gradient takes longer than the look-up by far, though it adds up no more numbers: it is a table of zeros, but for a
+# few rows, as large as the weights, and it has to be written. PyTorch can make it *sparse* (`sparse=True`), ids and
+# rows only, which its usual optimizers then refuse. We leave it dense.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    table = Embedding(10, 4)
+    for attempt in (
+        lambda: table(tensor([3, 10])), lambda: table(tensor([-1])), lambda: table(tensor([1.0])),
+        lambda: Embedding(10, 4, padding_idx=10), lambda: LearnedPositions(8, 4)(tt.zeros(9, 4)),
+        lambda: rotary(tt.zeros(2, 3)), lambda: rotary(tt.zeros(2, 4), [0, 1, 2]),
+    ):
+        try:
+            attempt()
+        except (IndexError, TypeError, ValueError) as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `embedding_bag`: a text as the mean of its vectors, when texts of different lengths have been padded.
+# 2. Give `FillTheGap` only two dimensions, and draw its table without `in_a_plane`. Which of the neighbours stay?
+# 3. Train `FillTheGap` on the gap's *right* neighbours only. Does the table change in a way that you can explain?
+#
+# For the first, the padding must not count, neither in the sum nor in the number of tokens.
+
+
+def embedding_bag(ids: Tensor, weight: Tensor, padding_idx: int) -> Tensor:  # exercise
+    """The mean of the vectors of each row of ids (N, T) without those of padding_idx: (N, C); 0 for a row of padding
+    only."""
+    there = (ids != padding_idx).to(weight.dtype)
+    total = (embedding(ids, weight, padding_idx=padding_idx) * there.unsqueeze(-1)).sum(1)
+    return total / there.sum(1, keepdim=True).clip(min=1)
+
+
+def check_embedding_bag():
+    weight = Tensor([[9, 9], [1, 2], [3, 4]])
+    assert embedding_bag(tensor([[1, 2, 0], [2, 0, 0]]), weight, 0).tolist() == [[2, 3], [3, 4]]
+
+
+# ## A road not taken
+#
+# Is the table a layer? In JAX people write `table[ids]` and leave the rest to the transformation of indexing; tinygrad
+# compares the ids with a range and multiplies, which is our one-hot product, and its compiler makes a look-up of it
+# again. PyTorch has a layer with a kernel of its own, sparse gradients and an option that rescales rows while it reads
+# them (`max_norm`). Ours is PyTorch's layer without the options that change weights on the way.
+
+# ## What hurts next
+#
+# Every token has a vector, and its place. A sentence is many of them. The obvious way to make one vector of a sentence
+# is to add them up, as `embedding_bag` does, with their positions, so that nothing is lost. Try it on two sentences.
+
+
+def sentence_sum(sentence: str, words: Sequence[str] = ("dog", "bites", "man"), dim: int = 64) -> Tensor:
+    """The sum of a sentence's vectors, each with its position added."""
+    tt.manual_seed(0)
+    ids = tensor([words.index(word) for word in sentence.split()])
+    return (Embedding(len(words), dim)(ids) + sinusoidal_positions(len(ids), dim)).sum(0)
+
+
+def show_sum():
+    one, other = sentence_sum("dog bites man"), sentence_sum("man bites dog")
+    print(f"length of the sum: {(one * one).sum().sqrt().item():.2f}")
+    print(f"largest difference between the two sums: {(one - other).abs().max().item():.1e}")
+
+
+# Rounding error. *Dog bites man* equals *man bites dog*: a sum has all the words and all the places, but not which word
+# stood at which place. The vectors have to meet before they are added up; each word has to look at the others. That is
+# chapter 13, *Attention*.
+
+__all__ = [
+    "Embedding", "FillTheGap", "LearnedPositions", "RotaryEmbedding", "add_rows", "by_one_hot", "embedding",
+    "embedding_bag", "frequencies", "gaps", "in_a_plane", "nearest", "rotary", "sentence_sum", "sinusoidal_positions",
+    "train_gap_filler", "turned_pairs",
+]
