@@ -36,7 +36,7 @@ from tt_tensor import manual_seed
 
 NEEDED, MINUTES = 1.65, 30
 SHAKESPEARE, STORY = "tiny-shakespeare", "the first chapter of Moby-Dick"
-STEPS = {SHAKESPEARE: 12_000, STORY: 300}
+STEPS = {SHAKESPEARE: 6_500, STORY: 300}
 SETTINGS = (
     "steps", "every", "batch_size", "lr", "seed", "limit", "tokens", "vocabulary", "layers", "heads", "width",
     "context", "dropout",
@@ -88,7 +88,7 @@ def make_tokenizer(text: str, options: argparse.Namespace) -> Any:
 # ## The network and its training
 #
 # What makes the difference to a small GPT that is trained on a laptop as one would train a large one: a batch of only
-# eight windows, because what counts are steps, and a gradient of a thousand characters is good enough; a rate of three
+# eight windows, because what counts are steps, and a gradient of a thousand characters is good enough; a rate of four
 # thousandths, ten times that of large models, which a short warm-up and clipping make possible, and which falls to
 # nothing along a cosine; and weights without dropout, since in twenty minutes each character is seen a dozen times
 # only.
@@ -271,7 +271,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--steps", type=at_least(0), metavar="N", help=f"steps of training (default {usual})")
     add("--every", type=at_least(1), default=500, metavar="N", help="steps between two samples (default 500)")
     add("--batch-size", type=at_least(1), default=8, metavar="N", help="windows in a step (default 8)")
-    add("--lr", type=positive, default=3e-3, help="the largest learning rate (default 0.003)")
+    add("--lr", type=positive, default=4e-3, help="the largest learning rate (default 0.004)")
     add("--tokens", choices=list(TOKENIZERS), default="characters", help="what a token is (default characters)")
     add("--vocabulary", type=at_least(256), default=512, metavar="N", help="tokens of --tokens bpe (default 512)")
     for option, default in (("layers", 4), ("heads", 6), ("width", 192), ("context", 128)):
