@@ -549,10 +549,13 @@ class Vocabulary:
         return len(self._all)
 
     def token_bytes(self, number: int) -> bytes:
-        """The bytes of a token. IndexError for a number that no token has."""
+        """The bytes of a token. IndexError for a number that no token has, TypeError for what is no whole number."""
         if not 0 <= number < len(self._all):
             raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {self.vocab_size - 1}")
-        return self._all[number]
+        try:
+            return self._all[number]
+        except TypeError:
+            raise TypeError(f"a token is a whole number, not {number!r}") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the tokens, one after the other. `ids` may be a list, an array, a tensor."""

@@ -1,0 +1,174 @@
+"""Chapter 11 with bytes kept by hand, counts taken anew at a pair's places, and regular expressions."""
+
+
+class CharTokenizer:
+    def encode(self, text):
+        numbers = [self.numbers.get(character, -1) for character in text]
+        if -1 in numbers:
+            place = numbers.index(-1)
+            raise ValueError(f"the alphabet has no {text[place]!r}, which is at {place}")
+        return numbers
+
+
+def pair_counts(words, counts):
+    flat = [(pair, count) for word, count in zip(words, counts) for pair in zip(word[:-1], word[1:])]
+    total = dict.fromkeys((pair for pair, _ in flat), 0)
+    for pair, count in flat:
+        total[pair] += count
+    return total
+
+
+def merged(ids, pair, new):
+    out = list(ids)
+    place = 0
+    while place < len(out) - 1:
+        if tuple(out[place : place + 2]) == tuple(pair):
+            out[place : place + 2] = [new]
+        place += 1
+    return out
+
+
+class Corpus:
+    def merge(self, pair, new):
+        touched = set()
+        places = self.places.pop(pair)
+        places.sort()
+        for place in places:
+            gone = self.after[place]
+            if self.tokens[place] != pair[0] or self.tokens[gone] != pair[1]:
+                continue
+            ends = [self.before[place], self.after[gone]]
+            names = [self.tokens[end] for end in ends]
+            weight = self.weight[gone]
+            self.tokens[place] = new
+            self.tokens[gone] = GONE
+            self.after[place] = ends[1]
+            self.before[ends[1]] = place
+            if names[0] >= 0:
+                self.counts[names[0], pair[0]] -= weight
+                self.places[names[0], new].append(ends[0])
+                touched.add((names[0], new))
+                self.counts[names[0], new] += weight
+            if names[1] >= 0:
+                self.counts[pair[1], names[1]] -= weight
+                self.places[new, names[1]].append(place)
+                touched.add((new, names[1]))
+                self.counts[new, names[1]] += weight
+        self.counts.pop(pair, None)
+        return touched
+
+
+def learn(words):
+    corpus = Corpus(words)
+    known = {byte: number for number, byte in enumerate(BYTES)}
+    tokens = [*BYTES]
+    by_count = defaultdict(list)  # one heap of pairs for each count
+    top = 0
+
+    def enter(pair):
+        nonlocal top
+        count = corpus.counts.get(pair, 0)
+        if count >= 2:
+            heapq.heappush(by_count[count], pair)
+            top = max(top, count)
+
+    for pair in list(corpus.counts):
+        enter(pair)
+    while top >= 2:
+        if not by_count.get(top):
+            by_count.pop(top, None)
+            top = max(by_count, default=0)
+            continue
+        pair = heapq.heappop(by_count[top])
+        if corpus.counts.get(pair, 0) != top:
+            enter(pair)
+            continue
+        length = len(tokens)
+        number = joined(pair, tokens, known)
+        for other in corpus.merge(pair, number):
+            enter(other)
+        if number == length:
+            yield tokens[number]
+
+
+def encode_word(word, ranks):
+    from functools import reduce
+
+    parts = [word[i : i + 1] for i in range(len(word))]
+
+    def best():
+        found = None
+        for i in range(len(parts) - 1):
+            rank = ranks.get(parts[i] + parts[i + 1])
+            if rank is not None and (found is None or rank < found[0]):
+                found = rank, i
+        return found
+
+    while (choice := best()) is not None:
+        i = choice[1]
+        parts[i] = parts[i] + parts.pop(i + 1)
+    return reduce(lambda ids, part: [*ids, ranks[part]], parts, [])
+
+
+class Vocabulary:
+    def decode(self, ids, errors="replace"):
+        whole = bytearray()
+        whole += self.decode_bytes(ids)
+        return codecs.decode(whole, "utf-8", errors)
+
+    def decode_stream(self, ids):
+        kept = b""
+
+        def finished(data):
+            """The length of what can be read by now: all but the beginning of a character that may still come."""
+            for back in range(1, min(4, len(data)) + 1):
+                first = data[-back]
+                if first >= 0xC0:
+                    try:
+                        data[-back:].decode()
+                    except UnicodeDecodeError as error:
+                        return len(data) - back if error.reason == "unexpected end of data" else len(data)
+                if first < 0x80 or first >= 0xC0:
+                    return len(data)
+            return len(data)
+
+        for number in ids:
+            kept += self.token_bytes(number)
+            size = finished(kept)
+            text, kept = kept[:size].decode("utf-8", "replace"), kept[size:]
+            if text != "":
+                yield text
+        if kept:
+            yield kept.decode("utf-8", "replace")
+
+
+class BPETokenizer:
+    def encode(self, text, *, allowed_special=(), disallowed_special="all"):
+        known = dict(self.special_tokens)
+        allowed = {*known} if allowed_special == "all" else {*allowed_special}
+        strange = sorted(name for name in allowed if name not in known)
+        if strange:
+            raise ValueError(f"the tokenizer has no special token {strange[0]!r}")
+        refused = {*known} - allowed if disallowed_special == "all" else {*disallowed_special}
+        if refused and (match := re.search("|".join(map(re.escape, sorted(refused))), text)):
+            raise ValueError(f"{match[0]!r} at {match.start()} is a special token, and nobody has allowed it")
+        ids, special = [], False
+        for part in at_special(text, sorted(allowed)):
+            ids += [known[part]] if special else self.encode_ordinary(part)
+            special = not special
+        return ids
+
+
+def bytes_per_token(tokenizer, text):
+    size = sum(1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text)
+    if size == 0:
+        raise ValueError("the text is empty")
+    return size / len(tokenizer.encode_ordinary(text))
+
+
+def truncated(tokenizer, vocab_size):
+    special = [name for name, _ in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])]
+    if vocab_size > tokenizer.vocab_size or vocab_size < 256 + len(special):
+        raise ValueError(f"{vocab_size} is too many or too few")
+    dropped = tokenizer.vocab_size - vocab_size
+    return BPETokenizer(tokenizer.tokens[: len(tokenizer.tokens) - dropped], special, tokenizer.pattern)
