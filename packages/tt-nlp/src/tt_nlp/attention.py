@@ -1,6 +1,13 @@
 # # Attention
 #
-# At the end of this chapter every token looks at the others and takes what it needs.
+# At the end of this chapter every token looks at the others, decides by itself which of them matter, and takes what it
+# needs from those.
+
+# ## The hurt
+#
+# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal to the last digit. The
+# sum has all words and all places, but not what belongs to what. Here is that loss as a task that can be trained on: a
+# list of pairs, a letter and a digit each, and then a letter, whose digit is to be told. `c7 a3 f1 ... a?` is 3.
 
 from __future__ import annotations
 
@@ -10,14 +17,544 @@ from collections.abc import Iterator
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import rule
-from tt_tensor import Linear, Module, Parameter, Tensor, primitive
+from tt_autograd import Batches, accuracy, check_gradients, evaluate, fit, no_grad, rule
+from tt_data import short_text
+from tt_nlp.embeddings import Embedding, LearnedPositions
+from tt_nlp.tokenization import CharTokenizer
+from tt_optim import Adam
+from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, from_numpy, generator, linear, primitive
 
-BLOCK, QUERIES = 1 << 17, 64
+LETTERS, DIGITS = 12, 10
+
+
+def pairs_and_questions(count: int, pairs: int = 6) -> tuple[Tensor, Tensor]:
+    """Ids (count, 2 * pairs + 1), letter, digit, ..., letter, of pairs whose letters differ; and the digits asked
+    for."""
+    random = generator()
+    letters = random.random((count, LETTERS)).argsort(1)[:, :pairs]
+    digits = random.integers(0, DIGITS, (count, pairs))
+    rows, asked = np.arange(count), random.integers(0, pairs, count)
+    listed = np.stack([letters, digits], -1).reshape(count, -1)
+    question = letters[rows, asked]
+    return from_numpy(np.column_stack([listed, question])), from_numpy(digits[rows, asked])
+
+
+# A network for it, with the means of chapter 12: each pair is one vector, that of its letter plus that of its digit; so
+# is the question. The pairs are added up, and a network with a hidden layer sees the sum and the question.
+
+
+class Recall(Module):
+    """Tables for letters and digits; a subclass makes logits of the vectors of the pairs and of the question."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        self.letters, self.digits = Embedding(LETTERS, width), Embedding(DIGITS, width)
+
+    def vectors(self, ids):
+        """The pairs (N, pairs, width) and the question (N, 1, width)."""
+        return self.letters(ids[:, :-1:2]) + self.digits(ids[:, 1::2]), self.letters(ids[:, -1:])
+
+
+class RecallBySum(Recall):
+    """Sees the sum of all pairs beside the question."""
+
+    def __init__(self, width: int = 32):
+        super().__init__(width)
+        self.network = tt.Sequential(Linear(2 * width, 128), tt.ReLU(), Linear(128, DIGITS))
+
+    def forward(self, ids):
+        pairs, question = self.vectors(ids)
+        return self.network(tt.cat([pairs.sum(1), question[:, 0]], 1))
+
+
+def train_recall(model: Module, examples: int = 4000, epochs: int = 4) -> float:
+    """Train a model on pairs and questions; the share of right answers to 1,000 new questions."""
+    data, held_out = pairs_and_questions(examples), pairs_and_questions(1000)
+    optimizer = Adam(model.parameters(), lr=3e-3)
+    fit(model, cross_entropy, optimizer, Batches(*data, batch_size=64, shuffle=True), epochs=epochs, progress=False)
+    return evaluate(model, cross_entropy, Batches(*held_out, batch_size=500), [accuracy])["accuracy"]
+
+
+def show_hurt():
+    tt.manual_seed(0)
+    print(f"right answers by the sum: {train_recall(RecallBySum()):.1%}")
+
+
+# It has learned to say the digit that occurs most often in the list. Better is not to be had: of `a3 c7` and `a7 c3`
+# the sums are equal, and the answers are not.
+
+# ## The smallest thing that could work
+#
+# What would a programmer do? Use a dictionary: go through the pairs, compare each key with the question, and where it
+# matches take the value. It cannot be trained: a comparison says yes or no, and there is no slope in that. So make it
+# soft. Let the match be a *score*, the product of two vectors; let softmax (chapter 03) turn the scores into weights
+# that are positive and add up to 1; and take from every value as much as its weight says. A perfect match has weight 1,
+# and then it is the dictionary.
+#
+# Three vectors for each token, then. Its *query* says what it looks for, its *key* what it can be found by, and its
+# *value* what it has to give. And since one may look for several things at once, there are several *heads*, each with
+# queries, keys and values of its own. In loops over heads and positions:
+
+
+def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:  # exercise
+    """For queries (H, T, D), keys (H, S, D) and values (H, S, Dv) of H heads: the values, weighed by the softmax of
+    the products of query and keys / sqrt(D), one query at a time. (H, T, Dv)."""
+    heads, length, size = query.shape
+    out = np.zeros((heads, length, value.shape[-1]), query.dtype)
+    for h in range(heads):
+        for t in range(length):
+            scores = [query[h, t] @ key[h, s] / math.sqrt(size) for s in range(key.shape[1])]
+            powers = [math.exp(score - max(scores)) for score in scores]
+            for s, power in enumerate(powers):
+                out[h, t] += power / sum(powers) * value[h, s]
+    return out
+
+
+# A dictionary of two entries, and a question that matches the second one well:
+
+
+def check_soft_dictionary():
+    key, value = np.array([[[30.0, 0.0], [0.0, 30.0]]]), np.array([[[7.0], [3.0]]])
+    assert np.allclose(attention_by_loops(np.array([[[0.0, 5.0]]]), key, value), 3.0)
+    assert np.allclose(attention_by_loops(np.array([[[1.0, 1.0]]]), key, value), 5.0)
+
+
+def show_loops():
+    query, key, value = np.ones((3, 4, 64, 32), np.float32)
+    seconds = tt.measure(lambda: attention_by_loops(query, key, value)).seconds
+    print(f"4 heads, 64 tokens: {seconds * 1e3:.0f} ms; a step of a GPT needs that for 12 texts in each of 4 layers")
+
+
+# ## The idea
+#
+# All queries against all keys is a matrix product, and so is all weights times all values. With a row for each token,
+#
+# $$ \operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{Q K^T}{\sqrt{D}}\right) V , $$
+#
+# where softmax acts on rows (A. Vaswani et al., 2017). The heads, and the texts of a batch, are dimensions in front,
+# over which `matmul` goes by itself.
+#
+# Why the $\sqrt D$? A product of two vectors of $D$ numbers with variance 1 is a sum of $D$ terms of variance 1; its
+# standard deviation is $\sqrt D$. For $D = 64$ scores of 8 and $-8$ are usual, and softmax of those is as good as a
+# maximum. Where it is flat it has no slope, and nothing is learned. Divided by $\sqrt D$, scores have size 1 for every
+# $D$.
+
+
+def show_scale():
+    tt.manual_seed(0)
+    for size in (4, 64, 1024):
+        query, key = tt.randn(1000, 1, size), tt.randn(1000, 16, size)
+        for name, scale in (("raw", 1.0), ("divided by sqrt(D)", size**-0.5)):
+            largest = attention_weights(query, key, scale=scale).max(-1)[0].mean().item()
+            print(f"D = {size:4d}, scores {name:18s}: the largest of 16 weights is {largest:.2f} on average")
+
+
+# ## Weights, and who may look
+#
+# Not every token may look at every other. Sentences of different lengths are filled up with padding, which nobody
+# should listen to. And a text that is to be continued must not look ahead: who is asked for the next word, and may look
+# at it, learns nothing. So there is a *mask*: True where a query may look at a key.
+#
+# The mask for texts is a triangle, with the diagonal: a token may look at itself and at what came before. It is called
+# *causal*.
+
+
+def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
+    """Who may look at whom, (queries, keys): True where the key does not come after the query."""
+    keys = queries if keys is None else keys
+    return from_numpy(np.arange(keys) <= np.arange(queries)[:, None])
+
+
+# Where must the mask be applied? If forbidden weights were set to zero after the softmax, the others would no longer
+# add up to 1. *Before* it, a score of $-\infty$ gives the weight $e^{-\infty} = 0$, and the rest share the 1 among
+# themselves. So a truth value becomes $0$ or $-\infty$ and is added to the scores. A mask may also be numbers to begin
+# with, which say how welcome a key is.
+#
+# One case is left: a row in which everything is forbidden. $\infty - \infty$ is nan, and a single such row of padding
+# would make everything nan that it touches. PyTorch's answer is that who may look at nothing sees zeros, and ours too:
+# such a row is let through the softmax unmasked, and multiplied with zero afterwards.
+#
+# One detail is for speed. The scale is applied to the queries, $D$ numbers each, and not to the scores, of which there
+# are as many as there are keys.
+
+
+def attention_weights(  # exercise
+    query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """How much each query (..., T, D) takes from each key (..., S, D): softmax(scale * query @ key.mT), (..., T, S).
+
+    A mask that broadcasts to (..., T, S) is True where a query may look, or numbers that are added to the scores.
+    Where a query may look at nothing, its weights are 0. The scale is 1 / sqrt(D) unless given."""
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    if mask is None:
+        return tt.softmax(scores, dim=-1)
+    added = as_added(mask, scores.dtype)
+    hopeless = np.isneginf(added.numpy()).all(-1, keepdims=True)
+    if not hopeless.any():
+        return tt.softmax(scores + added, dim=-1)
+    added = added.masked_fill(from_numpy(hopeless), 0.0)
+    return tt.softmax(scores + added, dim=-1) * from_numpy(~hopeless)
+
+
+def as_added(mask: Tensor, dtype) -> Tensor:
+    """A mask as numbers to add to scores: 0 for True and -inf for False; numbers as they are."""
+    if mask.dtype == np.bool_:
+        return from_numpy(np.where(mask.numpy(), 0, -np.inf).astype(dtype))
+    return mask.to(dtype)
+
+
+def check_weights():
+    query, key = tt.randn(2, 3, 4), tt.randn(2, 5, 4)
+    mask = tt.tensor([[True, False, True, True, False], [False] * 5, [True] * 5])
+    weights = attention_weights(query, key, mask).numpy()
+    assert np.allclose(weights.sum(-1), [[1, 0, 1]] * 2) and (weights[..., ~mask.numpy()] == 0).all()
+
+
+# The whole thing, with PyTorch's name and arguments. (Dropout strikes out weights. And if queries, keys and values have
+# one shape, and nothing is masked or dropped, there is a way that needs less memory; its section comes.)
+
+
+def scaled_dot_product_attention(  # exercise
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None,
+) -> Tensor:
+    """For each query (..., T, D) the mean of the values (..., S, Dv), weighed by `attention_weights`: (..., T, Dv). As
+    torch.nn.functional.scaled_dot_product_attention.
+
+    attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if causal_mask(T, S) were
+    given; not both. Raises ValueError for shapes that do not fit."""
+    mask = _checked(query, key, value, attn_mask, is_causal)
+    if mask is None and not dropout_p and query.shape == key.shape == value.shape:
+        return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
+    if is_causal:
+        mask = causal_mask(query.shape[-2], key.shape[-2])
+    return tt.dropout(attention_weights(query, key, mask, scale), dropout_p) @ value
+
+
+def _checked(query, key, value, mask, is_causal):
+    """The mask, after a look at all of the arguments."""
+    shapes = f"query {query.shape}, key {key.shape} and value {value.shape}"
+    if min(query.ndim, key.ndim, value.ndim) < 2 or any(x.dtype.kind != "f" for x in (query, key, value)):
+        raise ValueError(f"attention takes floats of shape (..., T, D), not {shapes} of dtype {query.dtype}")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"{shapes} do not fit: query and key need the same D, key and value the same length")
+    if is_causal and mask is not None:
+        raise ValueError("is_causal is a mask already; leave it out, and give attn_mask & causal_mask(T, S)")
+    scores = (*np.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2], key.shape[-2])
+    if mask is not None and (mask.dtype.kind not in "bf" or not _broadcasts(mask.shape, scores)):
+        raise ValueError(f"a mask of shape {mask.shape}, {mask.dtype}, is to be bool or float and broadcast to {scores}")
+    return mask
+
+
+def _broadcasts(shape, to) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1]))
+
+
+# Now the loops are the witness.
+
+
+def check_against_the_loops():
+    query, key, value = np.random.default_rng(0).normal(size=(3, 2, 5, 4))
+    found = scaled_dot_product_attention(*map(from_numpy, (query, key[:, :3], value[:, :3])))
+    assert np.allclose(found.numpy(), attention_by_loops(query, key[:, :3], value[:, :3]))
+
+
+# ## The dictionary, learned
+#
+# Back to the pairs. The question becomes a query, each pair a key and a value, by three linear layers that are learned;
+# what comes out is turned into logits.
+
+
+class RecallByAttention(Recall):
+    """Asks the pairs for the question's digit."""
+
+    def __init__(self, width: int = 32):
+        super().__init__(width)
+        self.query, self.key, self.value = (Linear(width, width) for _ in range(3))
+        self.head = Linear(width, DIGITS)
+
+    def weights(self, ids):
+        """How much the question takes from each pair, (N, 1, pairs)."""
+        pairs, question = self.vectors(ids)
+        return attention_weights(self.query(question), self.key(pairs))
+
+    def forward(self, ids):
+        pairs, _ = self.vectors(ids)
+        return self.head((self.weights(ids) @ self.value(pairs))[:, 0])
+
+
+# Here is what it has learned, drawn. Each row is a question; the colour says how much it took from each of its pairs.
+
+
+def show_recall():
+    import matplotlib.pyplot as plt
+
+    tt.manual_seed(0)
+    model = RecallByAttention()
+    share = train_recall(model)
+    ids, _ = pairs_and_questions(8)
+    with no_grad():
+        weights = model.weights(ids).numpy()[:, 0]
+    figure, axis = plt.subplots(figsize=(6, 4))
+    axis.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*weights.shape):
+        letter, digit = ids.numpy()[row, 2 * column : 2 * column + 2]
+        axis.text(column, row, f"{chr(97 + letter)}{digit}", ha="center", va="center", color="C1")
+    axis.set_yticks(range(8), [f"{chr(97 + row[-1])}?" for row in ids.numpy()])
+    axis.set(xticks=[], title=f"{share:.1%} of the answers right")
+    return figure
+
+
+# Nobody told it to compare letters. The gradient found that a query and a key of one letter should have a large
+# product, because then the right value comes through.
+
+# ## Heads
+#
+# A text has more than one kind of question. So the width $C$ is cut into $H$ heads of $C / H$ numbers, and each head
+# does its own attention on its part: the cost stays the same, and there are $H$ ways to look. The cut must leave the
+# tokens alone. The $C$ numbers of a token become $H$ rows of $D$, and then heads and tokens change places. (A `reshape`
+# straight to `(H, T, D)` has the right shape and is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:  # exercise
+    """(..., T, C) -> (..., heads, T, C / heads). Raises ValueError if the heads do not divide C."""
+    if heads < 1 or x.shape[-1] % heads:
+        raise ValueError(f"{heads} heads do not divide {x.shape[-1]} numbers; C % heads must be 0")
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-3, -2)
+
+
+def merge_heads(x: Tensor) -> Tensor:  # exercise
+    """(..., heads, T, D) -> (..., T, heads * D): what `split_heads` did, backwards."""
+    x = x.transpose(-3, -2)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def check_heads():
+    x = tt.randn(2, 5, 6)
+    heads = split_heads(x, 3)
+    assert heads.shape == (2, 3, 5, 2) and (heads[1, 2, 4] == x[1, 4, 4:]).all() and (merge_heads(heads) == x).all()
+
+
+# ## The layer
+#
+# `MultiHeadAttention` owns the linear layers: one that makes queries, keys and values, and one that mixes what the heads
+# have found. The first is a single matrix $(3C, C)$, so that in *self-attention*, where a text asks itself, one product
+# makes all three. They stay together in one tensor $(3, B, H, T, D)$; that costs nothing, since it is a view. In
+# *cross-attention* one text asks another, and the matrix is cut.
+#
+# Names and arguments are those of `torch.nn.MultiheadAttention`, so its weights can be loaded. That includes an old
+# inconsistency: in the masks of this layer, True means *must not look*. What has to be done to masks and odd shapes
+# because of that stands in the appendix `more_attention`.
+
+
+class MultiHeadAttention(Module):
+    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
+    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
+        vdim: int | None = None,
+    ):
+        super().__init__()
+        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide {embed_dim} numbers; embed_dim % num_heads must be 0")
+        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, tt.Dropout(dropout).p
+        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
+        if self.kdim == self.vdim == embed_dim:
+            self.in_proj_weight = Parameter(tt.zeros(3 * embed_dim, embed_dim))
+        else:
+            self.q_proj_weight = Parameter(tt.zeros(embed_dim, embed_dim))
+            self.k_proj_weight = Parameter(tt.zeros(embed_dim, self.kdim))
+            self.v_proj_weight = Parameter(tt.zeros(embed_dim, self.vdim))
+        self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as PyTorch does, and set the biases to zero."""
+        self.out_proj.reset_parameters()
+        for name, parameter in self.named_parameters():
+            if name.endswith("proj_weight"):
+                tt.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                tt.zeros_(parameter)
+
+    def projected(self, query, key, value):  # exercise
+        """Queries, keys and values in heads, three times (B, heads, T, D): stacked in one tensor if they are all made
+        of one text, otherwise a list."""
+        if query is key is value and self.kdim == self.vdim == self.embed_dim:
+            qkv = split_heads(linear(query, self.in_proj_weight, self.in_proj_bias), 3 * self.num_heads)
+            return qkv.reshape(len(query), 3, self.num_heads, *qkv.shape[2:]).transpose(0, 1)
+        return [
+            split_heads(linear(x, weight, bias), self.num_heads)
+            for x, (weight, bias) in zip((query, key, value), more_attention.cut(self))
+        ]
+
+    def forward(  # exercise
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
+        need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries (B, T, C), keys and values (B, S, C), or all without B: what was found (B, T, C), and if need_weights
+        the weights (B, T, S), the mean over heads, or (B, heads, T, S).
+
+        key_padding_mask (B, S) and attn_mask (T, S) or (B * heads, T, S): True where nobody may look, or numbers to
+        add. With is_causal nobody looks ahead."""
+        if query.ndim == 2:
+            masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask, "is_causal": is_causal}
+            return more_attention.without_batch(self, query, key, value, need_weights, average_attn_weights, **masks)
+        more_attention.refuse_misfits(self, query, key, value)
+        p, weights = self.dropout if self.training else 0.0, None
+        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, need_weights)
+        qkv = self.projected(query, key, value)
+        if need_weights:
+            q, k, v = qkv
+            weights = tt.dropout(attention_weights(q, k, mask), p)
+            found = weights @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        elif isinstance(qkv, Tensor):
+            found = self_attention(qkv, mask, p, is_causal and mask is None)
+        else:
+            found = scaled_dot_product_attention(*qkv, mask, p, is_causal and mask is None)
+        return self.out_proj(merge_heads(found)), weights
+
+    def extra_repr(self):
+        return f"{self.embed_dim} in {self.num_heads} heads"
+
+
+# Two things must hold for every text. Nobody sees what comes after him: whatever happens to token 3, the results for
+# tokens 0 to 2 stay what they are. And padding is as if it were not there.
+
+
+def check_causality_and_padding():
+    layer, x = MultiHeadAttention(8, 2), tt.randn(1, 5, 8)
+    changed = tt.cat([x[:, :3], tt.randn(1, 2, 8)], 1)
+    one, other = (layer(t, t, t, is_causal=True)[0].detach().numpy() for t in (x, changed))
+    assert np.allclose(one[:, :3], other[:, :3], atol=1e-6) and not np.allclose(one[:, 3:], other[:, 3:], atol=1e-3)
+    padding = tt.tensor([[False, False, False, True, True]])
+    padded, short = layer(x, x, x, key_padding_mask=padding)[0], layer(*[x[:, :3]] * 3)[0]
+    assert np.allclose(padded[:, :3].detach().numpy(), short.detach().numpy(), atol=1e-6)
+
+
+# ## What heads look at
+#
+# Let a layer read: characters of the first chapter of *Moby-Dick*, each to say which one comes next. A table, learned
+# positions, one layer of causal attention with four heads, and logits.
+
+
+class Reader(Module):
+    """One layer of causal attention: ids (B, T) -> logits (B, vocabulary, T) for the token after each."""
+
+    def __init__(self, vocabulary: int, width: int = 64, heads: int = 4, length: int = 32):
+        super().__init__()
+        self.table, self.positions = Embedding(vocabulary, width), LearnedPositions(length, width)
+        self.look, self.head = MultiHeadAttention(width, heads), Linear(width, vocabulary)
+
+    def forward(self, ids):
+        x = self.positions(self.table(ids))
+        return self.head(self.look(x, x, x, is_causal=True, need_weights=False)[0]).transpose(1, 2)
+
+    def heads(self, ids):
+        """The weights of each head, (B, heads, T, T)."""
+        x = self.positions(self.table(ids))
+        return self.look(x, x, x, is_causal=True, average_attn_weights=False)[1]
+
+
+def train_reader(epochs: int = 6, width: int = 64) -> tuple[CharTokenizer, Reader, list[float]]:
+    """The tokenizer, a trained Reader, and its loss on the last tenth of the text after each epoch."""
+    text = short_text()
+    tokenizer, length = CharTokenizer.train(text), 32
+    windows = np.lib.stride_tricks.sliding_window_view(np.array(tokenizer.encode(text)), length + 1)[::8]
+    x, y, cut = from_numpy(windows[:, :-1].copy()), from_numpy(windows[:, 1:].copy()), len(windows) * 9 // 10
+    model = Reader(tokenizer.vocab_size, width)
+    history = fit(
+        model, cross_entropy, Adam(model.parameters(), lr=3e-3), Batches(x[:cut], y[:cut], 32, shuffle=True),
+        epochs=epochs, validation=Batches(x[cut + 4 :], y[cut + 4 :], 64), progress=False,
+    )
+    return tokenizer, model, history["val_loss"]
+
+
+def show_heads():
+    import matplotlib.pyplot as plt
+
+    tt.manual_seed(0)
+    tokenizer, model, _ = train_reader()
+    text = "Call me Ishmael. Some"
+    with no_grad():
+        weights = model.heads(tt.tensor([tokenizer.encode(text)])).numpy()[0]
+    figure, axes = plt.subplots(1, 4, figsize=(10, 3))
+    for head, (axis, of_head) in enumerate(zip(axes, weights)):
+        axis.imshow(of_head, cmap="Blues", vmin=0, vmax=1)
+        axis.set_xticks(range(len(text)), text, fontsize=6)
+        axis.set_yticks(range(len(text)), text, fontsize=6)
+        axis.set_title(f"head {head}", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+# A row is a token that looks, a column one that is looked at; above the diagonal there is nothing. The heads have
+# divided the work: most look at the token itself or the one just before it, and some prefer certain characters
+# wherever they stand.
+
+# ## The cost
+#
+# Every token looks at every other: $T^2$ scores for each head, each of them a product of $D$ numbers, and as much again
+# to weigh the values. With $C = H D$ that makes $2 B T^2 C$ multiply-adds. The scores and weights themselves are $B H
+# T^2$ numbers, and a backward pass wants them again, so that they are kept.
+
+
+def attention_cost(batch: int, heads: int, length: int, size: int) -> tuple[int, int]:  # exercise
+    """The multiply-adds of the two products in the attention of (batch, heads, length, size) queries, keys and values,
+    and the bytes of its weights in float32."""
+    return 2 * batch * heads * length**2 * size, 4 * batch * heads * length**2
+
+
+def cost_table(attend) -> None:
+    """Prints what `attend(q, k, v)` costs for texts of several lengths."""
+    for length in (64, 128, 256, 512, 1024):
+        q, k, v = tt.randn(3, 1, 8, length, 32)
+        with tt.meter() as meter, no_grad():
+            attend(q, k, v)
+        with no_grad():
+            measured = tt.measure(lambda: attend(q, k, v))
+        counted = meter.multiply_adds["matmul"] + meter.multiply_adds["attention"]
+        products, weights = attention_cost(1, 8, length, 32)
+        print(
+            f"T = {length:4d}: {counted / 1e6:6.1f} M multiply-adds, formula {products / 1e6:6.1f} M; weights "
+            f"{weights / 1e6:5.1f} MB, peak {measured.peak_bytes / 1e6:5.1f} MB; {measured.seconds * 1e3:6.2f} ms"
+        )
+
+
+def show_cost():
+    cost_table(lambda q, k, v: attention_weights(q, k) @ v)
+
+
+# Twice the length, four times everything. For short texts that is nothing beside the linear layers, which cost $4 T C^2$;
+# at $T = 2C$ the two are equal. And the memory is what hurts first: the peak is a few times the weights.
+
+# ## Without the square
+#
+# The arithmetic has to be done. But nobody needs all of the weights *at once*. The result for a query needs one row of
+# them. So take the queries in blocks, 64 at a time, compute their scores with all keys, their weights, their results,
+# and forget the weights. For the backward pass they are computed again, which is quicker than fetching them from memory
+# would be. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
+#
+# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly half
+# of the work is never done; only in the block on the diagonal something has to be masked.
+#
+# Queries, keys and values come stacked in one tensor $(3, \dots, T, D)$. They do so for the sake of the gradient: a rule
+# answers for one input at a time, and the three shares need the same weights.
+
+QUERIES = 64  # in a block
+BLOCK = 1 << 17  # scores in a block: 512 KB in float32
+
+
+# How the work is cut: the batch and the heads into parts whose scores fit into the cache of a core, and the queries
+# into blocks, the last one first (in the backward pass that one sees all keys, and begins their sums).
 
 
 def _parts(batch: tuple[int, ...], each: int) -> Iterator[tuple]:
-    """Indices that cut a batch of this shape into parts of about BLOCK numbers, `each` for an item."""
+    """Indices that cut a batch of this shape into parts of about BLOCK numbers, with `each` for an item."""
     if len(batch) > 1 and math.prod(batch[1:]) * each > BLOCK:
         for i in range(batch[0]):
             yield from ((i, *rest) for rest in _parts(batch[1:], each))
@@ -28,15 +565,24 @@ def _parts(batch: tuple[int, ...], each: int) -> Iterator[tuple]:
         yield ()
 
 
-def _query_blocks(length: int, is_causal: bool) -> Iterator[tuple[slice, int]]:
-    """Blocks of queries, the last first, and how many keys each of them sees."""
-    for start in reversed(range(0, length, QUERIES)):
-        stop = min(start + QUERIES, length)
-        yield slice(start, stop), stop if is_causal else length
+def _blocks(qkv: np.ndarray, is_causal: bool) -> Iterator[tuple[tuple, slice, slice]]:
+    """For queries, keys and values (3, ..., T, D): parts of the batch, and in each of them blocks of queries and the
+    keys that they see."""
+    length = qkv.shape[-2]
+    for part in _parts(qkv.shape[1:-2], min(QUERIES, length) * length):
+        for start in reversed(range(0, length, QUERIES)):
+            stop = min(start + QUERIES, length)
+            yield part, slice(start, stop), slice(0, stop if is_causal else length)
+
+
+# What softmax divides by is applied to the result, which is smaller than the weights. And the scores are kept with the
+# keys down and the queries across: then the largest score of a query is the maximum of a column, which NumPy finds by
+# comparing whole rows with each other, several times faster than along a row.
 
 
 def _powers(q, k, start, is_causal):
-    """e to the scores of scaled queries (..., n, D) that begin at `start`, without overflow, and one by their sums."""
+    """e to the scores (..., n, keys) of n scaled queries that begin at `start`, without overflow; and one by their
+    sums, (..., n, 1)."""
     scores = k @ q.mT
     if is_causal:
         scores[..., start:, :] += np.tril(np.full((q.shape[-2],) * 2, -np.inf, q.dtype), -1)
@@ -45,131 +591,147 @@ def _powers(q, k, start, is_causal):
     return scores.mT, (1 / scores.sum(axis=-2))[..., None]
 
 
-@primitive(cost=lambda out, qkv, **params: 2 * out.size * out.shape[-2])
-def attention(qkv, /, is_causal, scale):
-    """softmax(scale * q @ k.mT) @ v for queries, keys and values that are stacked as (3, ..., T, D)."""
-    out, length = np.empty_like(qkv[0]), qkv.shape[-2]
-    for part in _parts(qkv.shape[1:-2], min(QUERIES, length) * length):
-        q, k, v = (x[part] for x in qkv)
-        q = q * q.dtype.type(scale)
-        for rows, keys in _query_blocks(length, is_causal):
-            powers, slope = _powers(q[..., rows, :], k[..., :keys, :], rows.start, is_causal)
+def _cost(out, qkv, is_causal, scale):
+    length = out.shape[-2]
+    return 2 * out.size * ((length + min(QUERIES, length)) // 2 if is_causal else length)
+
+
+@primitive(cost=_cost)
+def attention(qkv, /, is_causal, scale):  # exercise
+    """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D)."""
+    out, scale = np.empty_like(qkv[0]), qkv.dtype.type(scale)
+    with tt.quiet():
+        for part, rows, keys in _blocks(qkv, is_causal):
+            q, k, v = (x[part] for x in qkv)
+            powers, slope = _powers(q[..., rows, :] * scale, k[..., keys, :], rows.start, is_causal)
             result = out[part][..., rows, :]
-            np.matmul(powers, v[..., :keys, :], out=result)
+            np.matmul(powers, v[..., keys, :], out=result)
             result *= slope
     return out
-
-
-def _share_in_blocks(g, out, qkv, is_causal, scale):
-    share, length, scale = np.empty_like(qkv), qkv.shape[-2], qkv.dtype.type(scale)
-    for part in _parts(qkv.shape[1:-2], min(QUERIES, length) * length):
-        q, k, v = (x[part] for x in qkv)
-        dq, dk, dv = (x[part] for x in share)
-        q, totals = q * scale, np.vecdot(g[part], out[part])[..., None]
-        for rows, keys in _query_blocks(length, is_causal):
-            powers, slope = _powers(q[..., rows, :], k[..., :keys, :], rows.start, is_causal)
-            g_rows = g[part][..., rows, :] * slope
-            scores = (v[..., :keys, :] @ g_rows.mT).mT
-            scores -= totals[..., rows, :] * slope
-            scores *= powers
-            np.matmul(scores, k[..., :keys, :], out=dq[..., rows, :])
-            if rows.stop == length:
-                np.matmul(scores.mT, q[..., rows, :], out=dk)
-                np.matmul(powers.mT, g_rows, out=dv)
-            else:
-                dk[..., :keys, :] += scores.mT @ q[..., rows, :]
-                dv[..., :keys, :] += powers.mT @ g_rows
-        dq *= scale
-    return share
-
-
-def attention_share(g, out, qkv, is_causal, scale):
-    """The share of the stacked queries, keys and values in `attention`, by the formula."""
-    q, k, v = qkv[0], qkv[1], qkv[2]
-    weights = attention_weights(q, k, causal_mask(q.shape[-2]) if is_causal else None, scale)
-    of_weights = g @ v.mT
-    of_scores = weights * (of_weights - tt.sum(of_weights * weights, dim=-1, keepdim=True)) * scale
-    return tt.stack([of_scores @ k, of_scores.mT @ q, weights.mT @ g])
-
-
-rule(
-    attention,
-    lambda g, out, qkv, **params: (_share_in_blocks if isinstance(g, np.ndarray) else attention_share)(
-        g, out, qkv, **params
-    ),
-)
-
-
-def causal_mask(queries: int, keys: int | None = None) -> Tensor:
-    """Who may look at whom, (queries, keys): True where the key does not come after the query."""
-    return tt.from_numpy(np.tri(queries, keys, dtype=bool))
-
-
-def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
-    """How much each query takes of each key's value: softmax(scale * query @ key.mT), 0 where the mask forbids."""
-    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    if mask is None:
-        return tt.softmax(scores, dim=-1)
-    if mask.dtype == np.bool_:
-        mask = tt.from_numpy(np.where(mask.numpy(), 0, -np.inf).astype(scores.dtype))
-    hopeless = np.isneginf(mask.numpy()).all(-1, keepdims=True)
-    if not hopeless.any():
-        return tt.softmax(scores + mask, dim=-1)
-    return tt.softmax(tt.where(tt.from_numpy(hopeless), scores * 0, scores + mask), dim=-1) * tt.from_numpy(~hopeless)
-
-
-def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None,
-) -> Tensor:
-    """For each query (..., T, D) the mean of the values (..., S, Dv), weighed by softmax(scale * query @ key.mT).
-
-    As torch.nn.functional.scaled_dot_product_attention."""
-    if attn_mask is None and not dropout_p and query.shape == key.shape == value.shape:
-        return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
-    if is_causal:
-        attn_mask = causal_mask(query.shape[-2], key.shape[-2])
-    weights = attention_weights(query, key, attn_mask, scale)
-    return tt.dropout(weights, dropout_p) @ value
 
 
 def self_attention(
     qkv: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """scaled_dot_product_attention of queries, keys and values that are stacked in one tensor, (3, ..., T, D)."""
+    """scaled_dot_product_attention of queries, keys and values that are stacked in one tensor (3, ..., T, D); in blocks
+    unless there is a mask or dropout."""
+    if qkv.ndim < 3 or len(qkv) != 3 or qkv.dtype.kind != "f":
+        raise ValueError(f"queries, keys and values are to be floats (3, ..., T, D), not {qkv.shape} of {qkv.dtype}")
     if attn_mask is None and not dropout_p:
         return attention(qkv, is_causal=is_causal, scale=qkv.shape[-1] ** -0.5 if scale is None else scale)
     return scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask, dropout_p, is_causal, scale)
 
 
-class MultiHeadAttention(Module):
-    """num_heads attentions side by side, each on its share of the embed_dim numbers; batch first."""
+# The gradient, on paper. With weights $P$, result $O = P V$, and $G$ what arrives for $O$:
+#
+# $$ \bar V = P^T G, \qquad \bar P = G V^T, \qquad
+#    \bar S = P \circ (\bar P - \operatorname{rowsum}(\bar P \circ P)), \qquad
+#    \bar Q = c \, \bar S K, \quad \bar K = c \, \bar S^T Q . $$
+#
+# The third is the derivative of softmax, from chapter 03; $c$ is the scale. Written with operations on tensors it can be
+# differentiated again. (In an ordinary backward pass the same is done on arrays and in blocks; that stands in the
+# appendix.)
 
-    def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
-        vdim: int | None = None,
+
+def attention_share(g, qkv, is_causal, scale):  # exercise
+    """The share of the stacked queries, keys and values (3, ..., T, D) in `attention`, by the formula."""
+    q, k, v = qkv[0], qkv[1], qkv[2]
+    weights = attention_weights(q, k, causal_mask(q.shape[-2]) if is_causal else None, scale)
+    of_weights = g @ v.mT
+    of_scores = weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True)) * scale
+    return tt.stack([of_scores @ k, of_scores.mT @ q, weights.mT @ g])
+
+
+def _qkv_share(g, out, qkv, is_causal, scale):
+    if isinstance(g, np.ndarray):
+        return more_attention.share_in_blocks(g, out, qkv, is_causal, scale)
+    return attention_share(g, qkv, is_causal, scale)
+
+
+rule(attention, _qkv_share)
+
+
+def check_gradients_of_attention():
+    qkv = Tensor(np.random.default_rng(0).normal(size=(3, 2, 4, 3)), requires_grad=True)
+    for is_causal in (False, True):
+        check_gradients(lambda x: self_attention(x, is_causal=is_causal) ** 2, qkv)
+
+
+# The same table again. The square is gone from the memory; in the time it remains.
+
+
+def show_blocks():
+    cost_table(lambda q, k, v: scaled_dot_product_attention(q, k, v))
+
+
+# ## Errors you will meet
+
+
+def show_errors():
+    x, layer = tt.zeros(2, 5, 8), MultiHeadAttention(8, 2)
+    for attempt in (
+        lambda: MultiHeadAttention(8, 3), lambda: split_heads(x, 5), lambda: layer(x, tt.zeros(2, 5, 6), x),
+        lambda: scaled_dot_product_attention(x, x, x[:, :4]),
+        lambda: scaled_dot_product_attention(x, x, x, attn_mask=tt.ones(5, 4).bool()),
+        lambda: scaled_dot_product_attention(x, x, x, causal_mask(5), is_causal=True),
+        lambda: layer(x, x, x, key_padding_mask=tt.zeros(5, 2)),
     ):
-        super().__init__()
-        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
-        self.in_proj_weight = Parameter(tt.zeros(3 * embed_dim, embed_dim))
-        self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
-        self.out_proj = Linear(embed_dim, embed_dim, bias=bias)
-        tt.init.xavier_uniform_(self.in_proj_weight)
+        try:
+            attempt()
+        except ValueError as error:
+            print(f"ValueError: {error}")
 
-    def forward(
-        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
-        is_causal=False,
-    ):
-        """(attended (B, T, embed_dim), weights or None)."""
-        B, T, C = query.shape
-        qkv = tt.linear(query, self.in_proj_weight, self.in_proj_bias)
-        stacked = qkv.reshape(B, T, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
-        found = self_attention(stacked, is_causal=is_causal, dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(found.transpose(1, 2).reshape(B, T, C)), None
 
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `window_mask`: a causal mask in which nobody looks back further than `window` tokens, himself included. What does the
+#    formula of the cost become?
+# 2. Give `Reader` the same position for every token. Which head can no longer do its work, and what does the loss say?
+# 3. Take the $\sqrt D$ out of `RecallByAttention` (`scale=1.0`), with a width of 512. How many epochs does it need now?
+
+
+def window_mask(length: int, window: int) -> Tensor:  # exercise
+    """(length, length): True where a query may look at itself and at the window - 1 keys before it."""
+    back = np.arange(length)[:, None] - np.arange(length)
+    return from_numpy((back >= 0) & (back < window))
+
+
+def check_window_mask():
+    assert (window_mask(5, 5) == causal_mask(5)).all() and window_mask(5, 2).sum().item() == 9
+
+
+# ## A road not taken
+#
+# PyTorch hides several kernels behind one name: `scaled_dot_product_attention` chooses among FlashAttention, a
+# memory-efficient one and plain products, by shapes and hardware; which one it was can be seen in the profile only. JAX
+# leaves it to the compiler, and offers `jax.nn.dot_product_attention` for those who know better. tinygrad multiplies,
+# masks and multiplies. And there are attentions without any square: the softmax replaced by a product of functions, or by
+# a state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
+
+# ## What hurts next
+#
+# `Reader` predicts the next character. So let it learn for longer; and let it be wider.
+
+
+def show_plateau():
+    print("nats a character on held-out text, after each epoch")
+    for width in (32, 64, 128):
+        tt.manual_seed(0)
+        _, _, losses = train_reader(10, width)
+        print(f"{width:3d} wide: " + " ".join(f"{loss:.2f}" for loss in losses))
+
+
+# It stops. One layer of attention looks once, at what is there; it cannot look again, at what it has found. It plateaus,
+# wide or not. What to put on top of it, so that the second look is better than the first, is the subject of chapter 14,
+# *Transformers*.
 
 __all__ = [
-    "MultiHeadAttention", "attention", "attention_share", "attention_weights", "causal_mask",
-    "scaled_dot_product_attention", "self_attention",
+    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention", "attention_by_loops",
+    "attention_cost", "attention_share", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
+    "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",
 ]
+
+from tt_nlp import more_attention  # noqa: E402  (an appendix, which is built on this chapter and helps it out)
