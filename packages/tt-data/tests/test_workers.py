@@ -89,6 +89,12 @@ def workers():
 
 
 @pytest.fixture(autouse=True)
+def found_by_workers(monkeypatch, request):
+    """Processes that are spawned import this file by the name that pytest has given it, from the root."""
+    monkeypatch.syspath_prepend(request.config.rootpath)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_left():
     tt.manual_seed(0)
     yield

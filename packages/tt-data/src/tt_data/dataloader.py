@@ -93,9 +93,9 @@ def show_sorted():
     print("commonest class:", " ".join(f"{share:.0%}" for share in shares))
 
 
-# A network that sees zeros only for ten steps learns to say zero. Next we would shuffle the list, then shuffle another
-# copy for the next epoch, then find that the samples do not fit into memory as numbers of 32 bits, and load them as
-# they are needed, and crop them differently each time: the forty lines of chapter 08 again.
+# A network that sees zeros only for ten steps learns to say zero. Next we would shuffle the list, then shuffle it anew
+# for the next epoch, then find that the samples do not fit into memory as numbers of 32 bits, and load them as they are
+# needed, and crop them differently each time: the forty lines of chapter 08 again.
 
 # ## The idea
 #

@@ -150,20 +150,18 @@ class _Judging:
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
         """Run the tests on the file while, on another core, they are recorded."""
+        job = self._job(group, self.submission.written, Setting(self.swaps))
         with workers(1) as pool:
-            running = pool.submit(self._run, group)
+            running = pool.submit(run, job, self.limits)
             recording = record(self.submission.chapter, group)
             ran = running.result()
         verdict = judge(recording, ran, self.limits, self.submission.file)
         for _ in range(TRIES.get(group, 1) - 1):
             if verdict.status in ("passed", "memory", "crashed"):
                 break
-            ran = self._run(group)
+            ran = run(job, self.limits)
             verdict = judge(recording, ran, self.limits, self.submission.file)
         return recording, ran, verdict
-
-    def _run(self, group: str) -> Run:
-        return run(self._job(group, self.submission.written, Setting(self.swaps)), self.limits)
 
     def _explained(self, found: Assessment, recording: Recording, group: str) -> Assessment:
         """Find out which exercises are at fault, or whether none is."""
