@@ -442,9 +442,9 @@ def test_configure_optimizers_passes_its_settings_on():
 
     def settings():
         optimizer = model.configure_optimizers(weight_decay=0.2, learning_rate=0.01, betas=(0.8, 0.9))
-        return [(g["weight_decay"], g["lr"], tuple(g["betas"])) for g in optimizer.param_groups]
+        return sorted((g["weight_decay"], g["lr"], tuple(g["betas"])) for g in optimizer.param_groups)
 
-    wanted = [(0.2, 0.01, (0.8, 0.9)), (0.0, 0.01, (0.8, 0.9))]
+    wanted = [(0.0, 0.01, (0.8, 0.9)), (0.2, 0.01, (0.8, 0.9))]
     expect("decay, rate and betas of both groups", settings, wanted, see=GPT)
 
 
