@@ -532,6 +532,8 @@ class Vocabulary:
     ValueError for tokens that lack a single byte, or for something that is there twice."""
 
     def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = ()):
+        if isinstance(special_tokens, str):
+            raise TypeError(f"special_tokens is a list of texts, not the text {special_tokens!r}")
         self.tokens = list(tokens)
         self.ranks = {token: number for number, token in enumerate(self.tokens)}
         self.special_tokens = {name: number for number, name in enumerate(special_tokens, start=len(self.tokens))}
@@ -645,11 +647,11 @@ class BPETokenizer(Vocabulary, Saved):
         """Learn `vocab_size` tokens, the bytes and the special ones included, from a text, a file (a Path) or an
         iterable of them. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small
         for the bytes, or too large for the text."""
-        wanted = vocab_size - 256 - len(special_tokens)
+        least = cls(BYTES, special_tokens, pattern).vocab_size  # which refuses what cannot be, before hours are spent
+        wanted = vocab_size - least
         if wanted < 0:
             raise ValueError(
-                f"vocab_size is {vocab_size}; 256 bytes and {len(special_tokens)} special tokens need "
-                f"{256 + len(special_tokens)} or more"
+                f"vocab_size is {vocab_size}; 256 bytes and {least - 256} special tokens need {least} or more"
             )
         hidden = None if progress is None else not progress
         found = tqdm(texts(source), "counting words", unit=" texts", disable=hidden)
@@ -659,8 +661,8 @@ class BPETokenizer(Vocabulary, Saved):
         tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
         if len(tokens) < 256 + wanted:
             raise ValueError(
-                f"vocab_size is {vocab_size}, but with {len(tokens) + len(special_tokens)} no pair is left that occurs "
-                "twice in the text; take fewer, or more text"
+                f"vocab_size is {vocab_size}, but with {least + len(tokens) - 256} no pair is left that occurs twice "
+                "in the text; take fewer, or more text"
             )
         return cls(tokens, special_tokens, pattern)
 
@@ -678,6 +680,7 @@ class BPETokenizer(Vocabulary, Saved):
         """The tokens of a text. Special tokens in allowed_special become their numbers; those in disallowed_special,
         where "all" are all that are not allowed, are a ValueError; others are text. A ValueError, too: an allowed one
         that the tokenizer does not know."""
+        refuse_surrogates(text)
         known = self.special_tokens.keys()
         allowed = set(known if allowed_special == "all" else allowed_special)
         refused = known - allowed if disallowed_special == "all" else set(disallowed_special)
@@ -696,6 +699,8 @@ class BPETokenizer(Vocabulary, Saved):
 
     def encode_batch(self, texts: Iterable[str], **special: Any) -> list[list[int]]:
         """The tokens of each text, with the arguments of `encode`."""
+        if isinstance(texts, str):
+            raise TypeError("a batch is a list of texts; for a single one there is `encode`")
         return [self.encode(text, **special) for text in texts]
 
     def contents(self) -> dict[str, Any]:

@@ -139,8 +139,8 @@ class Saved:
 #
 # `vocab.bpe` has a line with the version and then a merge a line, two tokens as they are printed, in the order in which
 # they were learned. `encoder.json` has the number of each token. Since the numbers follow from the merges (first the
-# bytes in the order of their characters, then a token a merge), the one file is a check of the other; only special
-# tokens are in the second alone.
+# bytes in the order of their characters, then a token a merge), the one file is a check of the other. Only special
+# tokens are in the second alone; and if the first has lost its end, so are tokens that two others would make.
 
 
 def gpt2_tokens(folder: Path) -> tuple[list[bytes], list[str]]:
@@ -150,9 +150,13 @@ def gpt2_tokens(folder: Path) -> tuple[list[bytes], list[str]]:
     numbers = _json(folder / "encoder.json")
     if any(numbers.get(name) != number for number, name in enumerate(names)):
         raise ValueError(f"encoder.json and vocab.bpe in {folder} do not fit together; one of them is damaged")
-    special = sorted(numbers.keys() - set(names), key=lambda name: str(numbers[name]).zfill(9))
+    known = set(names)
+    special = sorted(numbers.keys() - known, key=lambda name: str(numbers[name]).zfill(9))
     if [numbers[name] for name in special] != list(range(len(names), len(numbers))):
         raise ValueError(f"the numbers in {folder / 'encoder.json'} are not 0 to {len(numbers) - 1}")
+    for name in special:
+        if any(name[:i] in known and name[i:] in known for i in range(1, len(name))):
+            raise ValueError(f"{folder / 'vocab.bpe'} is damaged: the merge that makes {name!r} is missing")
     return [*map(unprinted, names)], special
 
 
