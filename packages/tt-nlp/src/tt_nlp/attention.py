@@ -189,11 +189,10 @@ def attention_weights(  # exercise
     if mask is None:
         return tt.softmax(scores, dim=-1)
     added = as_added(mask, scores.dtype)
-    hopeless = np.isneginf(added.numpy()).all(-1, keepdims=True)
+    hopeless = (added == -np.inf).all(-1, keepdim=True)
     if not hopeless.any():
         return tt.softmax(scores + added, dim=-1)
-    added = added.masked_fill(from_numpy(hopeless), 0.0)
-    return tt.softmax(scores + added, dim=-1) * from_numpy(~hopeless)
+    return tt.softmax(scores + added.masked_fill(hopeless, 0.0), dim=-1) * ~hopeless
 
 
 def as_added(mask: Tensor, dtype) -> Tensor:
@@ -240,9 +239,10 @@ def _checked(query, key, value, mask, is_causal):
         raise ValueError(f"{shapes} do not fit: query and key need the same D, key and value the same length")
     if is_causal and mask is not None:
         raise ValueError("is_causal is a mask already; leave it out, and give attn_mask & causal_mask(T, S)")
-    scores = (*np.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2], key.shape[-2])
+    batch = tt.broadcast_shape(*(x.shape[:-2] for x in (query, key, value)))
+    scores = (*batch, query.shape[-2], key.shape[-2])
     if mask is not None and (mask.dtype.kind not in "bf" or not _broadcasts(mask.shape, scores)):
-        raise ValueError(f"a mask of shape {mask.shape}, {mask.dtype}, is to be bool or float and broadcast to {scores}")
+        raise ValueError(f"a mask of shape {mask.shape}, {mask.dtype}, must be bool or float and broadcast to {scores}")
     return mask
 
 
@@ -255,8 +255,9 @@ def _broadcasts(shape, to) -> bool:
 
 def check_against_the_loops():
     query, key, value = np.random.default_rng(0).normal(size=(3, 2, 5, 4))
-    found = scaled_dot_product_attention(*map(from_numpy, (query, key[:, :3], value[:, :3])))
-    assert np.allclose(found.numpy(), attention_by_loops(query, key[:, :3], value[:, :3]))
+    key, value = key[:, :3], value[:, :3]
+    found = scaled_dot_product_attention(from_numpy(query), from_numpy(key), from_numpy(value))
+    assert np.allclose(found.numpy(), attention_by_loops(query, key, value))
 
 
 # ## The dictionary, learned
@@ -337,10 +338,10 @@ def check_heads():
 
 # ## The layer
 #
-# `MultiHeadAttention` owns the linear layers: one that makes queries, keys and values, and one that mixes what the heads
-# have found. The first is a single matrix $(3C, C)$, so that in *self-attention*, where a text asks itself, one product
-# makes all three. They stay together in one tensor $(3, B, H, T, D)$; that costs nothing, since it is a view. In
-# *cross-attention* one text asks another, and the matrix is cut.
+# `MultiHeadAttention` owns the linear layers: one that makes queries, keys and values, and one that mixes what the
+# heads have found. The first is a single matrix $(3C, C)$, so that in *self-attention*, where a text asks itself, one
+# product makes all three. They stay together in one tensor $(3, B, H, T, D)$; that costs nothing, since it is a view.
+# In *cross-attention* one text asks another, and the matrix is cut.
 #
 # Names and arguments are those of `torch.nn.MultiheadAttention`, so its weights can be loaded. That includes an old
 # inconsistency: in the masks of this layer, True means *must not look*. What has to be done to masks and odd shapes
@@ -415,7 +416,8 @@ class MultiHeadAttention(Module):
         elif isinstance(qkv, Tensor):
             found = self_attention(qkv, mask, p, is_causal and mask is None)
         else:
-            found = scaled_dot_product_attention(*qkv, mask, p, is_causal and mask is None)
+            q, k, v = qkv
+            found = scaled_dot_product_attention(q, k, v, mask, p, is_causal and mask is None)
         return self.out_proj(merge_heads(found)), weights
 
     def extra_repr(self):
@@ -493,8 +495,8 @@ def show_heads():
 
 
 # A row is a token that looks, a column one that is looked at; above the diagonal there is nothing. The heads have
-# divided the work: most look at the token itself or the one just before it, and some prefer certain characters
-# wherever they stand.
+# divided the work: most look at the token itself or the one just before it, and some prefer certain characters wherever
+# they stand.
 
 # ## The cost
 #
@@ -529,8 +531,8 @@ def show_cost():
     cost_table(lambda q, k, v: attention_weights(q, k) @ v)
 
 
-# Twice the length, four times everything. For short texts that is nothing beside the linear layers, which cost $4 T C^2$;
-# at $T = 2C$ the two are equal. And the memory is what hurts first: the peak is a few times the weights.
+# Twice the length, four times everything. For short texts that is nothing beside the linear layers, which cost $4 T
+# C^2$; at $T = 2C$ the two are equal. And the memory is what hurts first: the peak is a few times the weights.
 
 # ## Without the square
 #
@@ -539,11 +541,11 @@ def show_cost():
 # and forget the weights. For the backward pass they are computed again, which is quicker than fetching them from memory
 # would be. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
 #
-# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly half
-# of the work is never done; only in the block on the diagonal something has to be masked.
+# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly
+# half of the work is never done; only in the block on the diagonal something has to be masked.
 #
-# Queries, keys and values come stacked in one tensor $(3, \dots, T, D)$. They do so for the sake of the gradient: a rule
-# answers for one input at a time, and the three shares need the same weights.
+# Queries, keys and values come stacked in one tensor $(3, \dots, T, D)$. They do so for the sake of the gradient: a
+# rule answers for one input at a time, and the three shares need the same weights.
 
 QUERIES = 64  # in a block
 BLOCK = 1 << 17  # scores in a block: 512 KB in float32
@@ -629,8 +631,8 @@ def self_attention(
 #    \bar S = P \circ (\bar P - \operatorname{rowsum}(\bar P \circ P)), \qquad
 #    \bar Q = c \, \bar S K, \quad \bar K = c \, \bar S^T Q . $$
 #
-# The third is the derivative of softmax, from chapter 03; $c$ is the scale. Written with operations on tensors it can be
-# differentiated again. (In an ordinary backward pass the same is done on arrays and in blocks; that stands in the
+# The third is the derivative of softmax, from chapter 03; $c$ is the scale. Written with operations on tensors it can
+# be differentiated again. (In an ordinary backward pass the same is done on arrays and in blocks; that stands in the
 # appendix.)
 
 
@@ -687,8 +689,8 @@ def show_errors():
 #
 # Besides what is marked in the text:
 #
-# 1. `window_mask`: a causal mask in which nobody looks back further than `window` tokens, himself included. What does the
-#    formula of the cost become?
+# 1. `window_mask`: a causal mask in which nobody looks back further than `window` tokens, himself included. What does
+#    the formula of the cost become?
 # 2. Give `Reader` the same position for every token. Which head can no longer do its work, and what does the loss say?
 # 3. Take the $\sqrt D$ out of `RecallByAttention` (`scale=1.0`), with a width of 512. How many epochs does it need now?
 
@@ -708,8 +710,8 @@ def check_window_mask():
 # PyTorch hides several kernels behind one name: `scaled_dot_product_attention` chooses among FlashAttention, a
 # memory-efficient one and plain products, by shapes and hardware; which one it was can be seen in the profile only. JAX
 # leaves it to the compiler, and offers `jax.nn.dot_product_attention` for those who know better. tinygrad multiplies,
-# masks and multiplies. And there are attentions without any square: the softmax replaced by a product of functions, or by
-# a state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
+# masks and multiplies. And there are attentions without any square: the softmax replaced by a product of functions, or
+# by a state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
 
 # ## What hurts next
 #
@@ -724,9 +726,9 @@ def show_plateau():
         print(f"{width:3d} wide: " + " ".join(f"{loss:.2f}" for loss in losses))
 
 
-# It stops. One layer of attention looks once, at what is there; it cannot look again, at what it has found. It plateaus,
-# wide or not. What to put on top of it, so that the second look is better than the first, is the subject of chapter 14,
-# *Transformers*.
+# It stops. One layer of attention looks once, at what is there; it cannot look again, at what it has found. It
+# plateaus, wide or not. What to put on top of it, so that the second look is better than the first, is the subject of
+# chapter 14, *Transformers*.
 
 __all__ = [
     "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention", "attention_by_loops",

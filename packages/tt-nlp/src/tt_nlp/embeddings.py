@@ -32,8 +32,8 @@ def show_hurt():
     print(f"bytes for one token as float32: {4 * vocabulary:,d}, of which {4 * (vocabulary - 1):,d} are zeros")
 
 
-# Token 17 is no nearer to 18 than to 900. Every token is as far from every other as can be. Whatever a network finds out
-# about *cat*, it has to find out again about *kitten*. And it carries two hundred thousand bytes for each of them.
+# Token 17 is no nearer to 18 than to 900. Every token is as far from every other as can be. Whatever a network finds
+# out about *cat*, it has to find out again about *kitten*. And it carries two hundred thousand bytes for each of them.
 
 # ## The smallest thing that could work
 #
@@ -105,8 +105,8 @@ def check_embedding():
 #
 # In NumPy, `table[ids] += g` looks like that and is not: for ids `[3, 3]` it reads row 3 twice, adds, and writes twice,
 # so that the second result overwrites the first. `np.add.at` adds correctly, but number by number. It is quicker to
-# sort: then all places of one id lie in a row, and their sum is a product with ones, which is NumPy's fastest way to add
-# up rows (chapter 07). What occurs once needs no sum.
+# sort: then all places of one id lie in a row, and their sum is a product with ones, which is NumPy's fastest way to
+# add up rows (chapter 07). What occurs once needs no sum.
 
 
 @primitive(cost=lambda out, ids, g, **params: g.size)
@@ -273,7 +273,7 @@ def train_gap_filler(tied: bool = True, epochs: int = 8) -> tuple[CharTokenizer,
 def show_tying():
     for tied in (False, True):
         tt.manual_seed(0)
-        tokenizer, model, history = train_gap_filler(tied)
+        _, model, history = train_gap_filler(tied)
         count = sum(p.numel() for p in model.parameters())
         print(
             f"{'tied' if tied else 'apart':6s} {count:5,d} numbers, held-out loss {history['val_loss'][-1]:.3f}, "
@@ -489,15 +489,15 @@ def show_cost():
             f"{name:8s}: {table / 1e6:5.1f} M of {(table + others) / 1e6:7.1f} M numbers are in the table, "
             f"{table / (table + others):3.0%}; {2 * table / (2 * table + others):3.0%} if it were not tied"
         )
-    ids, table = tt.randint(0, 50_257, (12, 64)), Embedding(50_257, 128)
-    out = table(ids)
+    ids, layer = tt.randint(0, 50_257, (12, 64)), Embedding(50_257, 128)
+    out = layer(ids)
     print(f"12 x 64 tokens: {out.nbytes:,d} bytes moved, formula {12 * 64 * 128 * 4:,d};", end=" ")
-    print(f"{tt.measure(lambda: table(ids)).seconds * 1e6:.0f} us, the gradient", end=" ")
-    print(f"{tt.measure(lambda: table(ids).backward(tt.ones(12, 64, 128))).seconds * 1e6:.0f} us")
+    print(f"{tt.measure(lambda: layer(ids)).seconds * 1e6:.0f} us, the gradient", end=" ")
+    print(f"{tt.measure(lambda: layer(ids).backward(tt.ones(12, 64, 128))).seconds * 1e6:.0f} us")
 
 
-# The gradient takes longer than the look-up by far, though it adds up no more numbers: it is a table of zeros, but for a
-# few rows, as large as the weights, and it has to be written. PyTorch can make it *sparse* (`sparse=True`), ids and
+# The gradient takes longer than the look-up by far, though it adds up no more numbers: it is a table of zeros, but for
+# a few rows, as large as the weights, and it has to be written. PyTorch can make it *sparse* (`sparse=True`), ids and
 # rows only, which its usual optimizers then refuse. We leave it dense.
 
 # ## Errors you will meet

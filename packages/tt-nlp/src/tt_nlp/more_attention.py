@@ -13,8 +13,8 @@ from tt_tensor import Tensor, quiet
 # ## The gradient in blocks
 #
 # The formula of the chapter, block by block, with the weights computed again. Two things make it cheaper than it looks.
-# The sum over a row of $\bar P \circ P$ is that of $G \circ O$, which needs no weights. And what softmax divides by
-# is applied to the rows of $G$, which are short, and not to the weights.
+# The sum over a row of $\bar P \circ P$ is that of $G \circ O$, which needs no weights. And what softmax divides by is
+# applied to the rows of $G$, which are short, and not to the weights.
 #
 # The last queries come first. They see all keys, so their block sets the shares of keys and values, and the others add.
 
@@ -43,9 +43,9 @@ def share_in_blocks(g, out, qkv, is_causal, scale) -> np.ndarray:
 
 # ## One mask
 #
-# The layer has up to three masks, in each of which True means *must not look*: of padding, for each text; of the caller,
-# for all texts or for each head of each; and the causal one. Made into numbers to add, they can be added up. The causal
-# mask alone is not made at all, unless somebody wants to see weights.
+# The layer has up to three masks, in each of which True means *must not look*: of padding, for each text; of the
+# caller, for all texts or for each head of each; and the causal one. Made into numbers to add, they can be added up.
+# The causal mask alone is not made at all, unless somebody wants to see weights.
 
 
 def one_mask(layer, query, key, padding, mask, is_causal, need_weights) -> Tensor | None:

@@ -1,0 +1,68 @@
+# # NLP loops
+#
+# An appendix of chapters 12 and 13: their primitives once more, as the loops over numbers that define them. As with the
+# loops of chapters 02 and 09, the whole is a kernel set, `with use_kernels(nlp_loops): ...`, and a witness.
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tt_nlp.embeddings import _refuse_ids
+
+# ## Tables
+#
+# Looking up, and its transpose. An id that comes twice is looked up twice, and its row is added to twice.
+
+
+def embedding(ids, weight, /, padding_idx=None):
+    _refuse_ids(ids, len(weight))
+    out = np.zeros((*ids.shape, weight.shape[1]), weight.dtype)
+    for place in np.ndindex(*ids.shape):
+        for c in range(weight.shape[1]):
+            out[(*place, c)] = weight[ids[place], c]
+    return out
+
+
+def add_rows(ids, g, /, rows):
+    table = np.zeros((rows, g.shape[-1]), g.dtype)
+    for place in np.ndindex(*ids.shape):
+        for c in range(g.shape[-1]):
+            table[ids[place], c] += g[(*place, c)]
+    return table
+
+
+# ## Turning
+#
+# Pair $i$ of the numbers at a place turns by angle $i$ of that place. The two numbers of a pair stand side by side or
+# half a vector apart.
+
+
+def turned_pairs(x, /, angles, interleaved):
+    out, half = np.zeros(x.shape, x.dtype), x.shape[-1] // 2
+    angles = np.broadcast_to(angles, (*x.shape[:-1], half))
+    for *place, i in np.ndindex(*angles.shape):
+        first, second = (2 * i, 2 * i + 1) if interleaved else (i, i + half)
+        a, b, angle = x[(*place, first)], x[(*place, second)], angles[(*place, i)]
+        out[(*place, first)] = a * math.cos(angle) - b * math.sin(angle)
+        out[(*place, second)] = a * math.sin(angle) + b * math.cos(angle)
+    return out
+
+
+# ## Attention
+#
+# For each query the scores of the keys that it may see, largest first taken away; their powers; and the values, each
+# times its power by the sum of all.
+
+
+def attention(qkv, /, is_causal, scale):
+    (*batch, length, size), out = qkv.shape[1:], np.zeros(qkv.shape[1:], qkv.dtype)
+    for *place, t in np.ndindex(*batch, length):
+        (query, keys, values), at = (x[tuple(place)] for x in qkv), (*place, t)
+        seen = range(t + 1 if is_causal else length)
+        scores = [scale * sum(query[t, i].item() * keys[s, i].item() for i in range(size)) for s in seen]
+        powers = [math.exp(score - max(scores)) for score in scores]
+        for i in range(size):
+            out[(*at, i)] = sum(power * values[s, i].item() for s, power in zip(seen, powers)) / sum(powers)
+    return out
