@@ -263,9 +263,9 @@ def gelu(x, /, approximate="none"):  # exercise
     2016."""
     x = _floating(x)
     if approximate == "none":
-        return x * _normal_below(x)
+        return _in_blocks(lambda x: x * _normal_below(x), x)
     if approximate == "tanh":
-        return 0.5 * x * (1 + _gelu_tanh(_near(x)))
+        return _in_blocks(lambda x: 0.5 * x * (1 + _gelu_tanh(_near(x))), x)
     raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
 
 
@@ -277,7 +277,24 @@ def _normal_below(x):
 
 
 def _gelu_tanh(x):
-    return np.tanh(_GELU * (x + 0.044715 * x * x * x))
+    inner = x * x
+    inner *= _GELU * 0.044715
+    inner += _GELU
+    return np.tanh(x * inner)
+
+
+# Such a formula is a dozen operations, and each of them walks through the whole array and leaves a new one. For a
+# million numbers these are a dozen trips to memory. With 32,768 of them at a time everything stays in the processor's
+# cache. Only the order of the work changes, not a single result.
+
+
+def _in_blocks(function, x, size=1 << 15):
+    if x.size <= size or not x.flags.c_contiguous:
+        return function(x)
+    flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
+    for start in range(0, x.size, size):
+        out[start : start + size] = function(flat[start : start + size])
+    return out.reshape(x.shape)
 
 
 # Both gates are 0 or 1 to the last digit long before $\pm 40$, and the cube of a large number overflows: cut it there.
@@ -298,11 +315,18 @@ def _near(x):
 @primitive
 def gelu_slope(x, /, approximate="none"):
     """The derivative of gelu."""
-    x = _near(_floating(x))
-    if approximate == "none":
-        return _normal_below(x) + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return _in_blocks(_gelu_slope if approximate == "none" else _gelu_tanh_slope, _floating(x))
+
+
+def _gelu_slope(x):
+    x = _near(x)
+    return _normal_below(x) + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh_slope(x):
+    x = _near(x)
     t = _gelu_tanh(x)
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
+    return 0.5 * (1 + t) + (0.5 * _GELU) * x * (1 - t * t) * (1 + (3 * 0.044715) * x * x)
 
 
 # `x * x * x` and not `x**3`: a power of three goes through the general `pow`, which takes longer, and many times as
