@@ -177,9 +177,9 @@ def results(name: str, learned: int, nats: float, characters: int, seconds: floa
     """The rows of the table."""
     all_of_it = 1_115_394 * 9 // 10
     whole = name == SHAKESPEARE and learned == all_of_it
-    measured = f"{learned:,} characters" if name == SHAKESPEARE else "no, Moby-Dick"
+    measured = f"{learned:,}" if name == SHAKESPEARE else "none, but Moby-Dick"
     return [
-        Result(f"learned from {SHAKESPEARE}", measured, f"{all_of_it:,} characters", whole, 0.0),
+        Result(f"characters of {SHAKESPEARE}", measured, f"{all_of_it:,}", whole, 0.0),
         Result("minutes of training", f"{seconds / 60:.1f}", f"<= {MINUTES}", seconds <= 60 * MINUTES, seconds),
         Result(f"nats on {characters:,} unseen", f"{nats:.3f} a character", f"<= {NEEDED}", nats <= NEEDED, 0.0),
     ]
@@ -311,8 +311,9 @@ def main(arguments: list[str] | None = None) -> int:
     if name != SHAKESPEARE:
         print(ADVICE)
     guessing = math.log(len(set(text)))
-    print(f"{name}: {len(text):,} characters, the last tenth unseen. Guessing costs {guessing:.2f} nats.")
-    print(f"Checkpoints and curve go to the folder {options.out}; Ctrl-C loses little.", flush=True)
+    print(f"{name}: {len(text):,} characters, the last tenth unseen.")
+    print(f"Guessing a character costs {guessing:.2f} nats.")
+    print(f"Checkpoints and curve go to {options.out}; Ctrl-C loses little.", flush=True)
     return interruptible(lambda: program(name, text, options), options, __file__, arguments)
 
 
