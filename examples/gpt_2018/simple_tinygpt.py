@@ -36,7 +36,7 @@ from tt_tensor import manual_seed
 
 NEEDED, MINUTES = 1.65, 30
 SHAKESPEARE, STORY = "tiny-shakespeare", "the first chapter of Moby-Dick"
-STEPS = {SHAKESPEARE: 6_500, STORY: 300}
+STEPS = {SHAKESPEARE: 7_000, STORY: 300}
 SETTINGS = (
     "steps", "every", "batch_size", "lr", "seed", "limit", "tokens", "vocabulary", "layers", "heads", "width",
     "context", "dropout",
