@@ -366,32 +366,31 @@ class Corpus:
 
     def merge(self, pair: Pair, new: int) -> set[Pair]:  # exercise
         """Put `new` in place of the pair, everywhere and from left to right. Returns the pairs that it has formed."""
-        tokens, before, after, counts, places = self.tokens, self.before, self.after, self.counts, self.places
-        a, b = pair
-        formed = set()
-        for i in sorted(places.pop(pair)):
+        tokens, before, after, counts = self.tokens, self.before, self.after, self.counts
+        (a, b), left, right = pair, defaultdict(list), defaultdict(list)
+        for i in sorted(self.places.pop(pair)):
             j = after[i]
             if tokens[i] != a or tokens[j] != b:  # it was here, and has been merged into something else
                 continue
-            left, right, weight = before[i], after[j], self.weight[i]
-            tokens[i], tokens[j], after[i], before[right] = new, GONE, right, i
-            if (x := tokens[left]) != END:
-                counts[x, a] -= weight
-                counts[x, new] += weight
-                places[x, new].append(left)
-                formed.add((x, new))
-            if (y := tokens[right]) != END:
-                counts[b, y] -= weight
-                counts[new, y] += weight
-                places[new, y].append(i)
-                formed.add((new, y))
+            k = after[j]
+            tokens[i], tokens[j], after[i], before[k] = new, GONE, k, i
+            left[tokens[before[i]]].append(i)
+            right[tokens[k]].append(i)
+        changes = [((x, a), (x, new), [before[i] for i in at]) for x, at in left.items() if x != END]
+        changes += [((b, y), (new, y), at) for y, at in right.items() if y != END]
+        for old, formed, at in changes:
+            weight = sum(map(self.weight.__getitem__, at))
+            counts[old] -= weight
+            counts[formed] += weight
+            self.places[formed] += at
         del counts[pair]
-        return formed
+        return {formed for _, formed, _ in changes}
 
 
-# In `x a b y` three pairs disappear and two are formed. That is all a merge does, at each of its places, and the counts
-# are right again without counting anything. The lists of places are not kept tidy: places that are out of date are
-# recognized when they are visited, because the tokens are not those of the pair any more.
+# In `x a b y` three pairs disappear and two are formed. That is all a merge does at each of its places; it collects the
+# places by what stands on their left, `x`, and on their right, `y`, and then puts the counts right, once for each of
+# these. The lists of places are not kept tidy: a place that is out of date is recognized when it is visited, because
+# the tokens there are not those of the pair any more.
 
 
 def check_a_merge():
@@ -456,15 +455,16 @@ def show_quick():
 
 def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:  # exercise
     """The tokens of a word. `ranks` has the number of each token; all single bytes are among them."""
+    get, never = ranks.get, NEVER
     cuts = list(range(len(word) + 1))
-    rank = [ranks.get(word[i : i + 2], NEVER) for i in range(len(word) - 1)]
-    while (lowest := min(rank, default=NEVER)) < NEVER:
+    rank = [get(word[i : i + 2], never) for i in cuts[:-2]]
+    while rank and (lowest := min(rank)) < never:
         i = rank.index(lowest)
         del cuts[i + 1], rank[i]
         if i < len(rank):
-            rank[i] = ranks.get(word[cuts[i] : cuts[i + 2]], NEVER)
+            rank[i] = get(word[cuts[i] : cuts[i + 2]], never)
         if i:
-            rank[i - 1] = ranks.get(word[cuts[i - 1] : cuts[i + 1]], NEVER)
+            rank[i - 1] = get(word[cuts[i - 1] : cuts[i + 1]], never)
     return [ranks[word[i:j]] for i, j in pairwise(cuts)]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def gpt2_tokens(folder: Path) -> tuple[list[bytes], list[str]]:
     return [*map(unprinted, names)], special
 
 
-def _merges(path: Path) -> list[Sequence[str]]:
+def _merges(path: Path) -> list[list[str]]:
     try:
         version, *lines = path.read_text(encoding="utf-8").splitlines()
     except (UnicodeDecodeError, ValueError) as error:
