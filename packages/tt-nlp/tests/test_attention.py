@@ -1,0 +1,460 @@
+"""Chapter 13, judged by its public names."""
+
+import numpy as np
+import pytest
+
+import tt_autograd as ta
+import tt_nlp as tn
+import tt_tensor as tt
+from tt_tensor.teaching import expect
+
+LOOPS, WEIGHTS, HEADS, LAYER = (
+    "The smallest thing that could work", "Weights, and who may look", "Heads", "The layer",
+)  # fmt: skip
+COST, BLOCKS, EXERCISES, IDEA = "The cost", "Without the square", "Exercises", "The idea"
+
+
+@pytest.fixture(autouse=True)
+def same_chance():
+    tt.manual_seed(0)
+
+
+def numbers(*shape):
+    """Numbers that follow no pattern, the same in every run."""
+    return np.random.default_rng(13).normal(size=shape)
+
+
+def weights_of(query, key, added=0.0, scale=None):
+    """Softmax of scaled scores + added, with 0 for rows in which all is forbidden."""
+    scores = query @ np.swapaxes(key, -1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale) + added
+    largest = scores.max(-1, keepdims=True, initial=-1e300)
+    powers = np.exp(scores - largest)
+    return powers / np.maximum(powers.sum(-1, keepdims=True), 1e-300)
+
+
+def forbidden(mask):
+    return np.where(mask, 0.0, -np.inf)
+
+
+def triangle(queries, keys=None):
+    return np.tri(queries, queries if keys is None else keys, dtype=bool)
+
+
+ROOT = "The scores are not divided by sqrt(D), where D is the size of a head."
+WIDE = "The scores are divided by the root of the model's width: it is the sqrt of the head's size, D."
+BEFORE = "Rows do not add up to 1: mask the scores before the softmax, by adding -inf, and not the weights after it."
+
+
+def test_the_loops():
+    query, key, value = numbers(2, 3, 4), numbers(2, 5, 4) * 0.7, numbers(2, 5, 6) + 0.5
+    expect(
+        "attention_by_loops(query (2, 3, 4), key (2, 5, 4), value (2, 5, 6))",
+        lambda: tn.attention_by_loops(query, key, value),
+        weights_of(query, key) @ value,
+        (weights_of(query, key, scale=1.0) @ value, ROOT),
+        (query @ key.swapaxes(1, 2) / 2 @ value, "The scores have to become weights that add up to 1: softmax."),
+        (lambda out: out.shape != (2, 3, 6), "A row for each query, of the size of the values."),
+        "For each head and query: the softmax of the scores with all keys weighs the values.",
+        see=LOOPS,
+    )
+    expect(
+        "attention_by_loops with scores of 1000",
+        lambda: tn.attention_by_loops(np.full((1, 1, 1), 1000.0), np.ones((1, 2, 1)), np.array([[[1.0], [3.0]]])),
+        np.full((1, 1, 1), 2.0),
+        (OverflowError, "Subtract the largest score before taking powers."),
+        (lambda out: not np.isfinite(out).all(), "Subtract the largest score before taking powers."),
+        see=LOOPS,
+    )
+
+
+def test_causal_mask():
+    for queries, keys in ((4, None), (2, 5), (4, 2)):
+        right, columns = triangle(queries, keys), keys or queries
+        expect(
+            f"causal_mask({queries}{'' if keys is None else f', {keys}'})",
+            lambda: tn.causal_mask(queries, keys),
+            right,
+            (np.tri(queries, columns, 1, bool), "Position t sees position t + 1: True only where key <= query."),
+            (np.tri(queries, columns, -1, bool), "The diagonal is missing: a token may look at itself, row 0 as well."),
+            (~right, "It is the other way round: True where one may look."),
+            see=WEIGHTS,
+        )
+    expect("the dtype of causal_mask(3)", lambda: tn.causal_mask(3).dtype, np.dtype(bool), see=WEIGHTS)
+
+
+def test_weights():
+    query, key = numbers(2, 3, 4), numbers(2, 5, 4) * 0.7
+    expect(
+        "attention_weights(query (2, 3, 4), key (2, 5, 4))",
+        lambda: tn.attention_weights(tt.Tensor(query), tt.Tensor(key)),
+        weights_of(query, key),
+        (weights_of(query, key, scale=1.0), ROOT),
+        (weights_of(query, key, scale=0.25), "Divide by the sqrt of the head's size, 4, and not by the size."),
+        (lambda out: not np.allclose(out.sum(-1), 1), "Each row adds up to 1: softmax over the keys, the last dim."),
+        see=IDEA,
+    )
+    expect(
+        "the same with scale=0.1",
+        lambda: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), scale=0.1),
+        weights_of(query, key, scale=0.1),
+        (weights_of(query, key), "A scale that is given takes the place of 1 / sqrt(D)."),
+        see=WEIGHTS,
+    )
+    mask = np.array([[True, False, True, True, False], [False, True, False, False, False], [True] * 5])
+    added = np.array([[0.5, -1.0, 2.0, 0.0, -np.inf]])
+    for said, given, numeric in (
+        ("a mask of truth values", mask, forbidden(mask)),
+        ("a mask for the second text only", np.stack([mask | True, mask]), forbidden(np.stack([mask | True, mask]))),
+        ("a mask of numbers (1, 5)", added, added),
+    ):
+        expect(
+            f"attention_weights with {said}",
+            lambda: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
+            weights_of(query, key, numeric),
+            (weights_of(query, key) * np.exp(numeric), BEFORE),
+            (weights_of(query, key, forbidden(~mask)), "True means that a query may look, and not that it must not."),
+            (weights_of(query, key), "The mask is ignored."),
+            (lambda out: bool(np.isnan(out).any()), "nan comes from -inf times 0: choose between 0 and -inf instead."),
+            see=WEIGHTS,
+        )
+    nothing = mask.copy()
+    nothing[1] = False
+    for given in (nothing, forbidden(nothing)):
+        expect(
+            f"attention_weights when query 1 may look at nothing ({'bool' if given is nothing else 'numbers'})",
+            lambda: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
+            weights_of(query, key, forbidden(nothing)),
+            (lambda out: bool(np.isnan(out).any()), "-inf minus -inf is nan: such a row has the weights 0."),
+            (lambda out: bool(out[0, 1].sum() > 0.9), "Who may look at nothing has the weights 0, not equal ones."),
+            see=WEIGHTS,
+        )
+
+
+def test_scaled_dot_product_attention():
+    def given(*arrays, **options):
+        tensors = [tt.Tensor(array) for array in arrays]
+        return lambda: tn.scaled_dot_product_attention(*tensors, **options)
+
+    query, key, value = numbers(2, 3, 4), numbers(2, 5, 4) * 0.7, numbers(2, 5, 6) + 0.5
+    mask = np.array([[True, False, True, True, False], [False, True, False, False, False], [True] * 5])
+    for said, options, wanted in (
+        ("", {}, weights_of(query, key) @ value),
+        (", a mask", {"attn_mask": tt.from_numpy(mask)}, weights_of(query, key, forbidden(mask)) @ value),
+        (", is_causal=True", {"is_causal": True}, weights_of(query, key, forbidden(triangle(3, 5))) @ value),
+        (", scale=0.1", {"scale": 0.1}, weights_of(query, key, scale=0.1) @ value),
+    ):
+        expect(
+            f"scaled_dot_product_attention(query (2, 3, 4), key (2, 5, 4), value (2, 5, 6){said})",
+            given(query, key, value, **options),
+            wanted,
+            (weights_of(query, key) @ value, "The option is ignored."),
+            "The weights of attention_weights, times the values.",
+            see=WEIGHTS,
+        )
+    same = [numbers(2, 3, 6, 4) * factor for factor in (1.0, 0.5, 2.0)]
+    for causal in (False, True):
+        added = forbidden(triangle(6)) if causal else 0.0
+        expect(
+            f"scaled_dot_product_attention of three (2, 3, 6, 4), is_causal={causal}",
+            given(*same, is_causal=causal),
+            weights_of(same[0], same[1], added) @ same[2],
+            (weights_of(same[0], same[1], added, 1.0) @ same[2], ROOT),
+            (weights_of(same[0], same[1], added, 12**-0.5) @ same[2], WIDE),
+            (weights_of(same[0], same[1]) @ same[2], "Nobody may look ahead."),
+            see=WEIGHTS,
+        )
+
+    def dropped():
+        zeros, ones = tt.zeros(50, 40, 4), tt.ones(50, 40, 1)
+        out = tn.scaled_dot_product_attention(zeros, zeros, ones, dropout_p=0.5).numpy()
+        return [out.mean(), out.std()]
+
+    expect(
+        "mean and spread of the mean of 40 ones, with dropout_p=0.5",
+        dropped,
+        lambda out: bool(abs(out[0] - 1) < 0.05 and 0.1 < out[1] < 0.25),
+        (lambda out: out[1] < 0.01, "Dropout strikes out weights; nothing was struck out."),
+        (lambda out: abs(out[0] - 0.5) < 0.1, "What survives is divided by 1 - p."),
+        see=WEIGHTS,
+    )
+
+
+def test_attention_refuses():
+    x = tt.zeros(2, 5, 4)
+    for said, call in (
+        ("keys of another size", lambda: tn.scaled_dot_product_attention(x, tt.zeros(2, 5, 3), x)),
+        ("fewer values than keys", lambda: tn.scaled_dot_product_attention(x, x, x[:, :4])),
+        ("a mask (5, 4) for 5 keys", lambda: tn.scaled_dot_product_attention(x, x, x, tt.ones(5, 4).bool())),
+        ("a mask of integers", lambda: tn.scaled_dot_product_attention(x, x, x, tt.ones(5, 5).long())),
+        ("two masks", lambda: tn.scaled_dot_product_attention(x, x, x, tt.ones(5, 5).bool(), is_causal=True)),
+    ):
+        expect(
+            f"scaled_dot_product_attention with {said}", lambda: call().shape, ValueError, "`_checked` looks at them.",
+            see=WEIGHTS,
+        )  # fmt: skip
+
+
+def test_heads():
+    x = np.arange(48.0).reshape(2, 4, 6)
+    right = np.stack([x[..., :3], x[..., 3:]], 1)
+    expect(
+        "split_heads(x (2, 4, 6) of 0..47, 2)",
+        lambda: tn.split_heads(tt.Tensor(x), 2),
+        right,
+        (x.reshape(2, 2, 4, 3), "The heads mix tokens: reshape to (B, T, H, D) first, then swap T and H."),
+        (lambda out: out.shape == (2, 4, 2, 3), "The heads come before the tokens: (B, H, T, D)."),
+        see=HEADS,
+    )
+    expect(
+        "merge_heads of what split_heads should give",
+        lambda: tn.merge_heads(tt.Tensor(right)),
+        x,
+        (right.reshape(2, 4, 6), "The heads mix tokens: swap H and T back before the reshape."),
+        see=HEADS,
+    )
+    expect(
+        "the shape of split_heads(x (3, 2, 4, 6), 6)",
+        lambda: tn.split_heads(tt.zeros(3, 2, 4, 6), 6).shape,
+        (3, 2, 6, 4, 1),
+        "Whatever stands in front of (T, C) stays there.",
+        see=HEADS,
+    )
+    for heads in (4, 0):
+        expect(f"split_heads(x (2, 4, 6), {heads})", lambda: tn.split_heads(tt.Tensor(x), heads).shape, ValueError,
+               f"{heads} heads do not divide 6 numbers.", see=HEADS)  # fmt: skip
+
+
+def layer_with_weights(heads=2, width=6):
+    """A layer with weights that are the same in every run, and those weights."""
+    layer = tn.MultiHeadAttention(width, heads)
+    values = {
+        name: np.random.default_rng(number).normal(size=p.shape) * 0.6
+        for number, (name, p) in enumerate(layer.named_parameters())
+    }
+    for name, parameter in layer.named_parameters():
+        parameter.copy_(values[name])
+    return layer, values
+
+
+def by_definition(values, query, key, added=0.0, heads=2, scale=None):
+    """The layer's result and the weights of its heads."""
+    split = [values["in_proj_weight"][i * 6 : i * 6 + 6] for i in range(3)]
+    biases = [values["in_proj_bias"][i * 6 : i * 6 + 6] for i in range(3)]
+    q, k, v = (x @ w.T + b for x, w, b in zip((query, key, key), split, biases))
+    found, seen = [], []
+    for h in range(heads):
+        part = slice(h * 6 // heads, (h + 1) * 6 // heads)
+        seen.append(weights_of(q[..., part], k[..., part], added, scale))
+        found.append(seen[-1] @ v[..., part])
+    out = np.concatenate(found, -1) @ values["out_proj.weight"].T + values["out_proj.bias"]
+    return out, np.stack(seen, 1)
+
+
+def test_the_layer():
+    x, other = numbers(2, 4, 6), numbers(2, 3, 6) * 0.5
+    padding = np.array([[False, False, False, True], [False, False, True, True]])
+    ahead = ~triangle(4)
+    cases = [
+        ("self-attention", (x, x), {}, 0.0),
+        ("causal self-attention", (x, x), {"is_causal": True}, forbidden(triangle(4))),
+        ("self-attention with an attn_mask", (x, x), {"attn_mask": ahead}, forbidden(~ahead)),
+        ("self-attention with key_padding_mask", (x, x), {"key_padding_mask": padding}, forbidden(~padding)[:, None]),
+        (
+            "causal self-attention with key_padding_mask", (x, x), {"is_causal": True, "key_padding_mask": padding},
+            forbidden(~padding[:, None] & triangle(4)),
+        ),
+        ("cross-attention", (x, other), {}, 0.0),
+    ]  # fmt: skip
+    for said, (query, key), options, added in cases:
+        for need_weights in (False, True):
+            layer, values = layer_with_weights()
+            layer.double()
+            wanted, weights = by_definition(values, query, key, added)
+
+            def called():
+                q = tt.Tensor(query)
+                k = q if key is query else tt.Tensor(key)
+                masks = {n: tt.from_numpy(m) if isinstance(m, np.ndarray) else m for n, m in options.items()}
+                return layer(q, k, k, need_weights=need_weights, **masks)
+
+            expect(
+                f"{said}: MultiHeadAttention(6, 2) on (2, 4, 6), need_weights={need_weights}",
+                lambda: called()[0],
+                wanted,
+                (by_definition(values, query, key, added, scale=1.0)[0], ROOT),
+                (by_definition(values, query, key, added, scale=6**-0.5)[0], WIDE),
+                (by_definition(values, query, key)[0] + 0 * wanted, "The mask is ignored."),
+                "Project, split into heads, attend, merge, and project the result.",
+                see=LAYER,
+            )
+            expect(
+                f"{said}: the weights that come with it, need_weights={need_weights}",
+                lambda: called()[1],
+                weights.mean(1) if need_weights else None,
+                (weights, "average_attn_weights asks for the mean over the heads."),
+                see=LAYER,
+            )
+    layer, values = layer_with_weights()
+    expect(
+        "the weights of each head, average_attn_weights=False",
+        lambda: layer(*[tt.Tensor(x, np.float32)] * 3, average_attn_weights=False)[1],
+        by_definition(values, x, x)[1],
+        (by_definition(values, x, x)[1].mean(1), "All heads are wanted, (B, heads, T, S)."),
+        see=LAYER,
+    )
+    expect(
+        "shapes of result and weights for a single text (4, 6)",
+        lambda: [out.shape for out in layer(*[tt.randn(4, 6)] * 3)],
+        [(4, 6), (4, 4)],
+        "A text without a batch is left to `without_batch`.",
+        see=LAYER,
+    )
+    for said, call in (
+        ("3 heads for 8 numbers", lambda: tn.MultiHeadAttention(8, 3)),
+        ("keys of another width", lambda: layer(tt.zeros(2, 4, 6), tt.zeros(2, 4, 5), tt.zeros(2, 4, 6))[0].shape),
+    ):
+        expect(f"MultiHeadAttention with {said}", call, ValueError, "`refuse_misfits` looks at shapes.", see=LAYER)
+
+
+def test_projections():
+    layer, values = layer_with_weights()
+    x, other = numbers(2, 4, 6), numbers(2, 4, 6) * 0.5
+    wanted = (x @ values["in_proj_weight"].T + values["in_proj_bias"]).reshape(2, 4, 3, 2, 3).transpose(2, 0, 3, 1, 4)
+    text, asked = tt.Tensor(x, np.float32), tt.Tensor(other, np.float32)
+    expect(
+        "projected(x, x, x) for x (2, 4, 6), stacked: (3, 2, 2, 4, 3)",
+        lambda: layer.projected(text, text, text),
+        wanted,
+        (lambda out: np.shape(out) != (3, 2, 2, 4, 3), "Three times (B, heads, T, D), in one tensor."),
+        "The rows of in_proj_weight are those of the queries, then of the keys, then of the values; each has its heads.",
+        see=LAYER,
+    )
+    expect(
+        "the keys of projected(x, other, other)",
+        lambda: layer.projected(text, asked, asked)[1],
+        (other @ values["in_proj_weight"][6:12].T + values["in_proj_bias"][6:12]).reshape(2, 4, 2, 3).swapaxes(1, 2),
+        "Each of the three has its own third of the weights.",
+        see=LAYER,
+    )
+
+
+def test_nobody_sees_what_comes_later():
+    layer, _ = layer_with_weights()
+    x = numbers(1, 6, 6)
+
+    def moved(need_weights):
+        results = []
+        for t in range(6):
+            changed = x.copy()
+            changed[:, t] += 3.0
+            before, after = (
+                layer(*[tt.Tensor(a, np.float32)] * 3, is_causal=True, need_weights=need_weights)[0].detach().numpy()
+                for a in (x, changed)
+            )
+            results.append(int(np.flatnonzero(np.abs(before - after).max((0, 2)) > 1e-5)[0]))
+        return results
+
+    for need_weights in (False, True):
+        expect(
+            f"the first place that changes when token 0, 1, ... 5 changes, is_causal, need_weights={need_weights}",
+            lambda: moved(need_weights),
+            [0, 1, 2, 3, 4, 5],
+            (lambda out: any(f < t for t, f in enumerate(out)), "A position sees what comes after it."),
+            (lambda out: any(f > t for t, f in enumerate(out)), "A token must see itself."),
+            see=WEIGHTS,
+        )
+
+
+def test_cost():
+    expect(
+        "attention_cost(batch 3, heads 4, length 100, size 8)",
+        lambda: tuple(tn.attention_cost(3, 4, 100, 8)),
+        (2 * 3 * 4 * 100 * 100 * 8, 4 * 3 * 4 * 100 * 100),
+        ((3 * 4 * 100 * 100 * 8, 4 * 3 * 4 * 100 * 100), "There are two products: for the scores, and for the values."),
+        (
+            (2 * 3 * 4 * 100 * 100 * 8, 3 * 4 * 100 * 100),
+            "A float32 has 4 bytes.",
+        ),
+        see=COST,
+    )
+
+
+def test_attention_in_blocks():
+    for length, causal in ((5, True), (5, False), (64, True), (65, True), (150, True), (150, False)):
+        qkv = numbers(3, 2, 2, length, 4) * 1.5
+        added = forbidden(triangle(length)) if causal else 0.0
+        right = weights_of(qkv[0], qkv[1], added, 0.7) @ qkv[2]
+        expect(
+            f"attention(qkv (3, 2, 2, {length}, 4), is_causal={causal}, scale=0.7)",
+            lambda: tn.attention(qkv, is_causal=causal, scale=0.7),
+            right,
+            (weights_of(qkv[0], qkv[1], 0.0, 0.7) @ qkv[2], "Nobody may look ahead."),
+            (weights_of(qkv[0], qkv[1], added) @ qkv[2], "The scale that was given counts, and not 1 / sqrt(D)."),
+            (lambda out: np.shape(out) != right.shape, "The result has the shape of the queries."),
+            (
+                lambda out: np.allclose(out[..., -20:, :], right[..., -20:, :]),
+                "The last queries are right, others are not: where does a block of queries begin, and which keys does "
+                "it see?",
+            ),
+            see=BLOCKS,
+        )
+    large = numbers(3, 40, 3, 70, 4)
+    expect(
+        "attention(qkv (3, 40, 3, 70, 4)), which takes several parts, one number of each text",
+        lambda: tn.attention(large, is_causal=True, scale=0.5)[:, 1, 66, 2],
+        (weights_of(large[0], large[1], forbidden(triangle(70)), 0.5) @ large[2])[:, 1, 66, 2],
+        "Each part of the batch is written to its own place of the result.",
+        see=BLOCKS,
+    )
+
+
+def share_by_definition(g, qkv, added, scale):
+    q, k, v = qkv
+    weights = weights_of(q, k, added, scale)
+    of_weights = g @ v.swapaxes(-1, -2)
+    of_scores = weights * (of_weights - (of_weights * weights).sum(-1, keepdims=True)) * scale
+    return np.stack([of_scores @ k, of_scores.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g])
+
+
+def test_gradients():
+    for causal in (False, True):
+        qkv, g = numbers(3, 2, 5, 4), numbers(2, 5, 4)[:, ::-1]
+        added = forbidden(triangle(5)) if causal else 0.0
+        right = share_by_definition(g, qkv, added, 0.7)
+        expect(
+            f"attention_share(g (2, 5, 4), qkv (3, 2, 5, 4), is_causal={causal}, scale=0.7)",
+            lambda: tn.attention_share(tt.Tensor(g), tt.Tensor(qkv), causal, 0.7),
+            right,
+            (lambda out: out.shape == right.shape and np.allclose(out[2], right[2]) and np.allclose(out / 0.7, right),
+             "The scale comes once into the shares of queries and keys."),
+            (right * np.array([1 / 0.7, 1 / 0.7, 1])[:, None, None, None], "The scale is missing."),
+            (lambda out: out.shape == right.shape and np.allclose(out[2], right[2]),
+             "The values' share is right, the others are not: look at the derivative of softmax."),
+            "The formulas of the text, stacked in the order queries, keys, values.",
+            see=BLOCKS,
+        )  # fmt: skip
+
+        def gradient(**options):
+            x = tt.Tensor(qkv, requires_grad=True)
+            return ta.grad((tn.self_attention(x, is_causal=causal, scale=0.7) * tt.Tensor(g)).sum(), x, **options)[0]
+
+        for said, options in (("", {}), (", with create_graph", {"create_graph": True})):
+            expect(
+                f"the gradient of sum(g * self_attention(qkv, is_causal={causal}, scale=0.7)){said}",
+                lambda: gradient(**options).detach(),
+                right,
+                see=BLOCKS,
+            )
+
+
+def test_window_mask():
+    right = triangle(6) & ~np.tri(6, k=-3, dtype=bool)
+    expect(
+        "window_mask(6, 3)",
+        lambda: tn.window_mask(6, 3),
+        right,
+        (triangle(6) & ~np.tri(6, k=-4, dtype=bool), "A window of 3 is the token itself and two before it."),
+        (triangle(6), "Nobody looks back further than the window."),
+        (right | ~triangle(6), "Nobody looks ahead either."),
+        see=EXERCISES,
+    )

@@ -1,0 +1,112 @@
+"""Chapter 13 with NumPy's loops, and everything by the plain products."""
+
+
+def attention_by_loops(query, key, value):
+    results = []
+    for q, k, v in zip(query, key, value):
+        rows = []
+        for one in q:
+            scores = k @ one / np.sqrt(len(one))
+            powers = np.exp(scores - scores.max())
+            rows.append((powers[:, None] * v).sum(0) / powers.sum())
+        results.append(rows)
+    return np.array(results)
+
+
+def causal_mask(queries, keys=None):
+    return from_numpy(np.tri(queries, keys, dtype=bool))
+
+
+def attention_weights(query, key, mask=None, scale=None):
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[-1])
+    scores = query @ key.mT * scale
+    if mask is None:
+        return tt.softmax(scores, dim=-1)
+    scores = scores + as_added(mask, scores.dtype)
+    largest = scores.detach().max(-1, keepdim=True)[0]
+    powers = tt.exp(scores - tt.where(largest == -np.inf, 0.0, largest))
+    return powers / powers.sum(-1, keepdim=True).clip(min=1e-30)
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+):
+    mask = _checked(query, key, value, attn_mask, is_causal)
+    if is_causal:
+        mask = causal_mask(query.shape[-2], key.shape[-2])
+    weights = attention_weights(query, key, mask, scale)
+    if dropout_p:
+        weights = tt.dropout(weights, dropout_p)
+    return weights @ value
+
+
+def split_heads(x, heads):
+    if heads <= 0 or x.shape[-1] % heads != 0:
+        raise ValueError(f"cannot make {heads} heads of {x.shape[-1]} numbers")
+    size = x.shape[-1] // heads
+    return tt.stack([x[..., h * size : (h + 1) * size] for h in range(heads)], -3)
+
+
+def merge_heads(x):
+    return tt.cat([x[..., h, :, :] for h in range(x.shape[-3])], -1)
+
+
+class MultiHeadAttention:
+    def projected(self, query, key, value):
+        parts = [
+            split_heads(linear(x, *pair), self.num_heads)
+            for x, pair in zip((query, key, value), more_attention.cut(self))
+        ]
+        return tt.stack(parts) if query is key is value else parts
+
+    def forward(
+        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
+        is_causal=False,
+    ):
+        if query.ndim == 2:
+            return more_attention.without_batch(
+                self, query, key, value, need_weights, average_attn_weights, key_padding_mask, attn_mask, is_causal
+            )
+        more_attention.refuse_misfits(self, query, key, value)
+        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, True)
+        parts = self.projected(query, key, value)
+        weights = attention_weights(parts[0], parts[1], mask)
+        weights = tt.dropout(weights, self.dropout, self.training)
+        out = self.out_proj(merge_heads(weights @ parts[2]))
+        if not need_weights:
+            return out, None
+        return out, weights.mean(1) if average_attn_weights else weights
+
+
+def attention_cost(batch, heads, length, size):
+    scores = batch * heads * length * length
+    return scores * size + scores * size, scores * 4
+
+
+def attention(qkv, /, is_causal, scale):
+    out = np.zeros(qkv.shape[1:], qkv.dtype)
+    for place in np.ndindex(*qkv.shape[1:-2]):
+        q, k, v = qkv[(slice(None), *place)]
+        for start in range(0, len(q), 50):
+            rows = slice(start, start + 50)
+            scores = q[rows] @ k.T * scale
+            if is_causal:
+                scores[np.arange(len(k)) > np.arange(len(q))[rows, None]] = -np.inf
+            powers = np.exp(scores - scores.max(1, keepdims=True))
+            out[place][rows] = powers @ v / powers.sum(1, keepdims=True)
+    return out
+
+
+def attention_share(g, qkv, is_causal, scale):
+    q, k, v = (qkv[i] for i in range(3))
+    mask = causal_mask(len(q) if q.ndim == 2 else q.shape[-2]) if is_causal else None
+    p = attention_weights(q, k, mask, scale)
+    upstream = g @ v.mT
+    s = p * upstream - p * (p * upstream).sum(dim=-1, keepdim=True)
+    return tt.stack([s @ k * scale, s.mT @ q * scale, p.mT @ g])
+
+
+def window_mask(length, window):
+    rows = [[0 <= t - s < window for s in range(length)] for t in range(length)]
+    return tt.tensor(rows)

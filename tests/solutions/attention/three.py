@@ -1,0 +1,134 @@
+"""Chapter 13 with other ways to the same numbers."""
+
+
+def attention_by_loops(query, key, value):
+    out = np.zeros((query.shape[0], query.shape[1], value.shape[2]))
+    for h in range(len(query)):
+        for t in range(len(query[h])):
+            total, weight, largest = 0.0, 0.0, -math.inf
+            for k, v in zip(key[h], value[h]):
+                score = float(query[h, t] @ k) / query.shape[2] ** 0.5
+                new = max(largest, score)
+                keep, power = math.exp(largest - new), math.exp(score - new)
+                total, weight, largest = total * keep + power * v, weight * keep + power, new
+            out[h, t] = total / weight
+    return out
+
+
+def causal_mask(queries, keys=None):
+    mask = np.zeros((queries, keys or queries), bool)
+    for t in range(queries):
+        mask[t, : t + 1] = True
+    return from_numpy(mask)
+
+
+def attention_weights(query, key, mask=None, scale=None):
+    root = math.sqrt(query.shape[-1])
+    scores = (query / root if scale is None else query * scale) @ key.transpose(-1, -2)
+    if mask is not None:
+        added = as_added(mask, scores.dtype)
+        closed = np.isneginf(added.numpy())
+        hopeless = np.broadcast_to(closed.all(-1, keepdims=True), closed.shape)
+        scores = scores + tt.where(from_numpy(hopeless.copy()), tt.zeros(*added.shape, dtype=added.dtype), added)
+        return tt.softmax(scores, dim=-1) * from_numpy((1 - hopeless).astype(scores.dtype))
+    return tt.softmax(scores, dim=-1)
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+):
+    mask = _checked(query, key, value, attn_mask, is_causal)
+    T, S = query.shape[-2], key.shape[-2]
+    mask = causal_mask(T, S) if is_causal else mask
+    weights = attention_weights(query, key, mask, scale=scale)
+    kept = tt.dropout(weights, dropout_p, training=True)
+    return kept @ value
+
+
+def split_heads(x, heads):
+    if heads < 1 or x.shape[-1] % heads > 0:
+        raise ValueError(f"{heads} heads and {x.shape[-1]} numbers do not go together")
+    flat = x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads).permute(0, 2, 1, 3)
+    return flat.reshape(*x.shape[:-2], *flat.shape[1:])
+
+
+def merge_heads(x):
+    flat = x.reshape(-1, *x.shape[-3:]).permute(0, 2, 1, 3)
+    return flat.reshape(*x.shape[:-3], x.shape[-2], x.shape[-3] * x.shape[-1])
+
+
+class MultiHeadAttention:
+    def projected(self, query, key, value):
+        weights = more_attention.cut(self)
+        parts = []
+        for i, x in enumerate((query, key, value)):
+            weight, bias = weights[i]
+            parts.append(split_heads(linear(x, weight, bias), self.num_heads))
+        if query is key and query is value:
+            return tt.stack(parts, 0)
+        return parts
+
+    def forward(
+        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
+        is_causal=False,
+    ):
+        if query.ndim == 2:
+            masks = dict(key_padding_mask=key_padding_mask, attn_mask=attn_mask, is_causal=is_causal)
+            return more_attention.without_batch(self, query, key, value, need_weights, average_attn_weights, **masks)
+        more_attention.refuse_misfits(self, query, key, value)
+        probability = self.dropout if self.training else 0.0
+        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, need_weights)
+        q, k, v = self.projected(query, key, value)
+        weights = None
+        if need_weights:
+            weights = attention_weights(q, k, mask)
+            weights = tt.dropout(weights, probability)
+            found = weights @ v
+        elif mask is None:
+            found = scaled_dot_product_attention(q, k, v, None, probability, is_causal)
+        else:
+            found = scaled_dot_product_attention(q, k, v, mask, probability)
+        if need_weights and average_attn_weights:
+            weights = weights.mean(dim=1)
+        return self.out_proj(merge_heads(found)), weights
+
+
+def attention_cost(batch, heads, length, size):
+    products, weights = 0, 0
+    for _ in range(batch * heads):
+        products += length * length * size * 2
+        weights += length * length * 4
+    return products, weights
+
+
+def attention(qkv, /, is_causal, scale):
+    batch, (length, size) = qkv.shape[1:-2], qkv.shape[-2:]
+    q, k, v = qkv.reshape(3, -1, length, size)
+    out = np.zeros(q.shape, q.dtype)
+    for n in range(len(q)):
+        for start in range(0, length, 16):
+            stop = min(start + 16, length)
+            keys = stop if is_causal else length
+            scores = (q[n, start:stop] * scale) @ k[n, :keys].T
+            if is_causal:
+                late = np.arange(keys)[None] > np.arange(start, stop)[:, None]
+                scores = np.where(late, -np.inf, scores)
+            scores = np.exp(scores - scores.max(axis=1)[:, None])
+            out[n, start:stop] = (scores / scores.sum(axis=1)[:, None]) @ v[n, :keys]
+    return out.reshape(*batch, length, size)
+
+
+def attention_share(g, qkv, is_causal, scale):
+    q, k, v = qkv[0] * scale, qkv[1], qkv[2]
+    mask = causal_mask(q.shape[-2]) if is_causal else None
+    weights = attention_weights(q, k, mask, 1.0)
+    found = weights @ v
+    scores = weights * (g @ v.mT - (g * found).sum(-1, keepdim=True))
+    return tt.stack([(scores @ k) * scale, scores.mT @ q, weights.mT @ g])
+
+
+def window_mask(length, window):
+    mask = np.zeros((length, length), bool)
+    for t in range(length):
+        mask[t, max(0, t - window + 1) : t + 1] = True
+    return from_numpy(mask)

@@ -1,0 +1,119 @@
+"""Chapter 13 by einsum, masked scores, and transposed views."""
+
+
+def attention_by_loops(query, key, value):
+    out = np.empty((*query.shape[:2], value.shape[2]))
+    for h, t in np.ndindex(*query.shape[:2]):
+        scores = np.einsum("d,sd->s", query[h, t], key[h]) * query.shape[2] ** -0.5
+        weights = np.exp(scores - np.logaddexp.reduce(scores))
+        out[h, t] = np.einsum("s,sd->d", weights, value[h])
+    return out
+
+
+def causal_mask(queries, keys=None):
+    allowed = np.ones((queries, queries if keys is None else keys), bool)
+    return from_numpy(np.tril(allowed))
+
+
+def attention_weights(query, key, mask=None, scale=None):
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = query @ (key * scale).mT
+    if mask is None:
+        return tt.softmax(scores, dim=-1)
+    added = as_added(mask, scores.dtype)
+    closed = from_numpy(np.isneginf(added.numpy()))
+    alive = from_numpy(np.asarray(~np.isneginf(added.numpy()).all(-1, keepdims=True), scores.dtype))
+    return tt.softmax(scores + tt.where(closed, -1e30, added), dim=-1) * alive
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+):
+    attn_mask = _checked(query, key, value, attn_mask, is_causal)
+    plain = attn_mask is None and dropout_p == 0 and query.shape == key.shape and key.shape == value.shape
+    if plain:
+        qkv = tt.cat([x.unsqueeze(0) for x in (query, key, value)], 0)
+        return attention(qkv, is_causal=is_causal, scale=query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = causal_mask(query.shape[-2], key.shape[-2])
+    return tt.dropout(attention_weights(query, key, attn_mask, scale), dropout_p) @ value
+
+
+def split_heads(x, heads):
+    *front, length, width = x.shape
+    if heads < 1 or width // heads * heads != width:
+        raise ValueError(f"{width} is no multiple of {heads}")
+    order = list(range(len(front))) + [len(front) + 1, len(front), len(front) + 2]
+    return x.reshape(*front, length, heads, width // heads).permute(*order)
+
+
+def merge_heads(x):
+    *front, heads, length, size = x.shape
+    order = list(range(len(front))) + [len(front) + 1, len(front), len(front) + 2]
+    return x.permute(*order).reshape(*front, length, heads * size)
+
+
+class MultiHeadAttention:
+    def projected(self, query, key, value):
+        same = query is key and key is value and self.kdim == self.embed_dim == self.vdim
+        if not same:
+            found = []
+            for x, (weight, bias) in zip((query, key, value), more_attention.cut(self)):
+                x = x @ weight.T if bias is None else x @ weight.T + bias
+                found.append(split_heads(x, self.num_heads))
+            return found
+        batch, length, width = query.shape
+        out = linear(query, self.in_proj_weight, self.in_proj_bias)
+        return out.reshape(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+
+    def forward(
+        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
+        is_causal=False,
+    ):
+        if query.ndim < 3:
+            return more_attention.without_batch(
+                self, query, key, value, need_weights, average_attn_weights, key_padding_mask, attn_mask, is_causal
+            )
+        more_attention.refuse_misfits(self, query, key, value)
+        drop = self.dropout * self.training
+        q, k, v = self.projected(query, key, value)
+        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, need_weights)
+        if not need_weights:
+            found = scaled_dot_product_attention(q, k, v, mask, drop, mask is None and is_causal)
+            return self.out_proj(merge_heads(found)), None
+        weights = tt.dropout(attention_weights(q, k, mask), drop)
+        out = self.out_proj(merge_heads(weights @ v))
+        return out, (weights.sum(1) / self.num_heads if average_attn_weights else weights)
+
+
+def attention_cost(batch, heads, length, size):
+    weights = math.prod([batch, heads, length, length])
+    return 2 * size * weights, np.dtype(np.float32).itemsize * weights
+
+
+def attention(qkv, /, is_causal, scale):
+    q, k, v = qkv
+    out = np.empty(q.shape, q.dtype)
+    for t in range(0, q.shape[-2], 32):
+        stop = min(t + 32, q.shape[-2])
+        scores = np.einsum("...td,...sd->...ts", q[..., t:stop, :], k) * scale
+        if is_causal:
+            scores = np.where(np.tri(stop, k.shape[-2], dtype=bool)[t:], scores, -np.inf)
+        scores = scores - scores.max(-1, keepdims=True)
+        weights = np.exp(scores)
+        weights = weights / weights.sum(-1, keepdims=True)
+        out[..., t:stop, :] = weights.astype(q.dtype) @ v
+    return out
+
+
+def attention_share(g, qkv, is_causal, scale):
+    q, k, v = qkv[0], qkv[1], qkv[2]
+    weights = attention_weights(q, k, window_mask(q.shape[-2], q.shape[-2]) if is_causal else None, scale)
+    inner = g @ v.mT * weights
+    scores = (inner - weights * inner.sum(-1, keepdim=True)) * scale
+    shares = [scores @ k, scores.mT @ q, weights.mT @ g]
+    return tt.cat([share.unsqueeze(0) for share in shares], 0)
+
+
+def window_mask(length, window):
+    return from_numpy(np.tri(length, dtype=bool) & ~np.tri(length, k=-window, dtype=bool))
