@@ -326,7 +326,7 @@ def test_projections():
         lambda: layer.projected(text, text, text),
         wanted,
         (lambda out: np.shape(out) != (3, 2, 2, 4, 3), "Three times (B, heads, T, D), in one tensor."),
-        "The rows of in_proj_weight are those of the queries, then of the keys, then of the values; each has its heads.",
+        "The rows of in_proj_weight are those of the queries, then of the keys, then of the values, in heads.",
         see=LAYER,
     )
     expect(
@@ -385,8 +385,8 @@ def test_attention_in_blocks():
         added = forbidden(triangle(length)) if causal else 0.0
         right = weights_of(qkv[0], qkv[1], added, 0.7) @ qkv[2]
         expect(
-            f"attention(qkv (3, 2, 2, {length}, 4), is_causal={causal}, scale=0.7)",
-            lambda: tn.attention(qkv, is_causal=causal, scale=0.7),
+            f"attention_in_blocks(qkv (3, 2, 2, {length}, 4), is_causal={causal}, scale=0.7)",
+            lambda: tn.attention_in_blocks(qkv, is_causal=causal, scale=0.7),
             right,
             (weights_of(qkv[0], qkv[1], 0.0, 0.7) @ qkv[2], "Nobody may look ahead."),
             (weights_of(qkv[0], qkv[1], added) @ qkv[2], "The scale that was given counts, and not 1 / sqrt(D)."),
@@ -400,8 +400,8 @@ def test_attention_in_blocks():
         )
     large = numbers(3, 40, 3, 70, 4)
     expect(
-        "attention(qkv (3, 40, 3, 70, 4)), which takes several parts, one number of each text",
-        lambda: tn.attention(large, is_causal=True, scale=0.5)[:, 1, 66, 2],
+        "attention_in_blocks(qkv (3, 40, 3, 70, 4)), which takes several parts, one number of each text",
+        lambda: tn.attention_in_blocks(large, is_causal=True, scale=0.5)[:, 1, 66, 2],
         (weights_of(large[0], large[1], forbidden(triangle(70)), 0.5) @ large[2])[:, 1, 66, 2],
         "Each part of the batch is written to its own place of the result.",
         see=BLOCKS,

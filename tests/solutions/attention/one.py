@@ -84,7 +84,7 @@ def attention_cost(batch, heads, length, size):
     return scores * size + scores * size, scores * 4
 
 
-def attention(qkv, /, is_causal, scale):
+def attention_in_blocks(qkv, /, is_causal, scale):
     out = np.zeros(qkv.shape[1:], qkv.dtype)
     for place in np.ndindex(*qkv.shape[1:-2]):
         q, k, v = qkv[(slice(None), *place)]

@@ -73,7 +73,7 @@ class MultiHeadAttention:
         is_causal=False,
     ):
         if query.ndim == 2:
-            masks = dict(key_padding_mask=key_padding_mask, attn_mask=attn_mask, is_causal=is_causal)
+            masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask, "is_causal": is_causal}
             return more_attention.without_batch(self, query, key, value, need_weights, average_attn_weights, **masks)
         more_attention.refuse_misfits(self, query, key, value)
         probability = self.dropout if self.training else 0.0
@@ -101,7 +101,7 @@ def attention_cost(batch, heads, length, size):
     return products, weights
 
 
-def attention(qkv, /, is_causal, scale):
+def attention_in_blocks(qkv, /, is_causal, scale):
     batch, (length, size) = qkv.shape[1:-2], qkv.shape[-2:]
     q, k, v = qkv.reshape(3, -1, length, size)
     out = np.zeros(q.shape, q.dtype)

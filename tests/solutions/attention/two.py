@@ -33,7 +33,7 @@ def scaled_dot_product_attention(
     plain = attn_mask is None and dropout_p == 0 and query.shape == key.shape and key.shape == value.shape
     if plain:
         qkv = tt.cat([x.unsqueeze(0) for x in (query, key, value)], 0)
-        return attention(qkv, is_causal=is_causal, scale=query.shape[-1] ** -0.5 if scale is None else scale)
+        return attention_in_blocks(qkv, is_causal=is_causal, scale=query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         attn_mask = causal_mask(query.shape[-2], key.shape[-2])
     return tt.dropout(attention_weights(query, key, attn_mask, scale), dropout_p) @ value
@@ -43,13 +43,13 @@ def split_heads(x, heads):
     *front, length, width = x.shape
     if heads < 1 or width // heads * heads != width:
         raise ValueError(f"{width} is no multiple of {heads}")
-    order = list(range(len(front))) + [len(front) + 1, len(front), len(front) + 2]
+    order = [*range(len(front)), len(front) + 1, len(front), len(front) + 2]
     return x.reshape(*front, length, heads, width // heads).permute(*order)
 
 
 def merge_heads(x):
     *front, heads, length, size = x.shape
-    order = list(range(len(front))) + [len(front) + 1, len(front), len(front) + 2]
+    order = [*range(len(front)), len(front) + 1, len(front), len(front) + 2]
     return x.permute(*order).reshape(*front, length, heads * size)
 
 
@@ -91,7 +91,7 @@ def attention_cost(batch, heads, length, size):
     return 2 * size * weights, np.dtype(np.float32).itemsize * weights
 
 
-def attention(qkv, /, is_causal, scale):
+def attention_in_blocks(qkv, /, is_causal, scale):
     q, k, v = qkv
     out = np.empty(q.shape, q.dtype)
     for t in range(0, q.shape[-2], 32):

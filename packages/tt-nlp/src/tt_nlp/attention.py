@@ -519,7 +519,7 @@ def cost_table(attend) -> None:
             attend(q, k, v)
         with no_grad():
             measured = tt.measure(lambda: attend(q, k, v))
-        counted = meter.multiply_adds["matmul"] + meter.multiply_adds["attention"]
+        counted = meter.multiply_adds["matmul"] + meter.multiply_adds["attention_in_blocks"]
         products, weights = attention_cost(1, 8, length, 32)
         print(
             f"T = {length:4d}: {counted / 1e6:6.1f} M multiply-adds, formula {products / 1e6:6.1f} M; weights "
@@ -599,7 +599,7 @@ def _cost(out, qkv, is_causal, scale):
 
 
 @primitive(cost=_cost)
-def attention(qkv, /, is_causal, scale):  # exercise
+def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
     """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D)."""
     out, scale = np.empty_like(qkv[0]), qkv.dtype.type(scale)
     with tt.quiet():
@@ -621,7 +621,7 @@ def self_attention(
     if qkv.ndim < 3 or len(qkv) != 3 or qkv.dtype.kind != "f":
         raise ValueError(f"queries, keys and values are to be floats (3, ..., T, D), not {qkv.shape} of {qkv.dtype}")
     if attn_mask is None and not dropout_p:
-        return attention(qkv, is_causal=is_causal, scale=qkv.shape[-1] ** -0.5 if scale is None else scale)
+        return attention_in_blocks(qkv, is_causal=is_causal, scale=qkv.shape[-1] ** -0.5 if scale is None else scale)
     return scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask, dropout_p, is_causal, scale)
 
 
@@ -637,7 +637,7 @@ def self_attention(
 
 
 def attention_share(g, qkv, is_causal, scale):  # exercise
-    """The share of the stacked queries, keys and values (3, ..., T, D) in `attention`, by the formula."""
+    """The share of the stacked queries, keys and values (3, ..., T, D) in `attention_in_blocks`, by the formula."""
     q, k, v = qkv[0], qkv[1], qkv[2]
     weights = attention_weights(q, k, causal_mask(q.shape[-2]) if is_causal else None, scale)
     of_weights = g @ v.mT
@@ -651,7 +651,7 @@ def _qkv_share(g, out, qkv, is_causal, scale):
     return attention_share(g, qkv, is_causal, scale)
 
 
-rule(attention, _qkv_share)
+rule(attention_in_blocks, _qkv_share)
 
 
 def check_gradients_of_attention():
@@ -731,8 +731,8 @@ def show_plateau():
 # chapter 14, *Transformers*.
 
 __all__ = [
-    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention", "attention_by_loops",
-    "attention_cost", "attention_share", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
+    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
+    "attention_cost", "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
     "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",
 ]
 

@@ -56,7 +56,7 @@ def turned_pairs(x, /, angles, interleaved):
 # times its power by the sum of all.
 
 
-def attention(qkv, /, is_causal, scale):
+def attention_in_blocks(qkv, /, is_causal, scale):
     (*batch, length, size), out = qkv.shape[1:], np.zeros(qkv.shape[1:], qkv.dtype)
     for *place, t in np.ndindex(*batch, length):
         (query, keys, values), at = (x[tuple(place)] for x in qkv), (*place, t)

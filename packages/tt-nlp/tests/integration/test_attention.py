@@ -32,7 +32,7 @@ def set_weights(model):
 
 
 def test_imports_find_what_the_chapter_promises():
-    names = ["MultiHeadAttention", "attention", "attention_by_loops", "attention_cost", "attention_share"]
+    names = ["MultiHeadAttention", "attention_by_loops", "attention_in_blocks", "attention_cost", "attention_share"]
     names += ["attention_weights", "causal_mask", "merge_heads", "scaled_dot_product_attention", "self_attention"]
     names += ["split_heads", "window_mask"]
     expect("the names that chapter 13 lacks", [name for name in names if not hasattr(tn, name)], [], see="Exercises")
@@ -156,9 +156,9 @@ def seconds(call):
 def test_performance_is_not_that_of_loops():
     qkv = np.ones((3, 2, 24, 8), np.float32)
     expect(
-        "time of attention_by_loops by that of attention, for 2 heads and 24 tokens",
+        "time of attention_by_loops by that of attention_in_blocks, for 2 heads and 24 tokens",
         lambda: seconds(lambda: tn.attention_by_loops(*qkv))
-        / seconds(lambda: tn.attention(qkv, is_causal=False, scale=1.0)),
+        / seconds(lambda: tn.attention_in_blocks(qkv, is_causal=False, scale=1.0)),
         measured_between(5, 1e9),
         "All queries with all keys are one product of matrices.",
         see=BLOCKS,
@@ -170,13 +170,13 @@ def test_performance_attention_needs_no_square_of_memory():
         qkv = np.zeros((3, 1, length, 8), np.float32)
         tracemalloc.start()
         try:
-            tn.attention(qkv, is_causal=False, scale=1.0)
+            tn.attention_in_blocks(qkv, is_causal=False, scale=1.0)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
     expect(
-        "the peak of attention for 2,048 tokens, by the bytes of its weights",
+        "the peak of attention_in_blocks for 2,048 tokens, by the bytes of its weights",
         lambda: peak(2048) / (4 * 2048**2),
         measured_between(0, 0.5),
         "Take the queries in blocks, and forget the weights of each.",
