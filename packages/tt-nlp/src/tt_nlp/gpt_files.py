@@ -51,12 +51,11 @@ def from_file_layout(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not name.endswith(MASKS):
             full = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
             state[full] = array.T if name.endswith(LINEAR) else array
-    table = state.get("transformer.wte.weight")
-    head = state.setdefault("lm_head.weight", table)
-    if head is None:
+    if "transformer.wte.weight" not in state:
         found = ", ".join(sorted(arrays))
         raise ValueError(f"there is no wte.weight; these are not the weights of a GPT-2, but {found[:200]}")
-    if table is not None and not np.array_equal(head, table):
+    table = state["transformer.wte.weight"]
+    if not np.array_equal(state.setdefault("lm_head.weight", table), table):
         raise ValueError("lm_head.weight differs from transformer.wte.weight; in a GPT they are one parameter")
     return state
 
@@ -97,8 +96,8 @@ FIXED = {
 
 def _config_of(described: Mapping[str, Any], file: Path) -> GPTConfig:
     try:
-        names = ("vocab_size", "n_positions", "n_layer", "n_head", "n_embd")
-        config = GPTConfig(*(described[name] for name in names), dropout=described.get("resid_pdrop", 0.1))
+        sizes = {name: described[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd")}
+        config = GPTConfig(block_size=described["n_positions"], dropout=described.get("resid_pdrop", 0.1), **sizes)
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{file} does not describe a GPT-2: {error}") from None
     for name, known in FIXED.items():
