@@ -219,8 +219,11 @@ def sections_named_in(tests):
     """The values of all `see=` in a file of tests, constants resolved; of a loop's variable, the constants it takes."""
     tree, constants = ast.parse(tests), {}
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
-            constants |= dict(zip([name.id for name in statement.targets[0].elts], ast.literal_eval(statement.value)))
+        match statement:
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=value):
+                constants |= dict(zip([name.id for name in names], ast.literal_eval(value)))
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
+                constants[name] = value
     seen = [word.value for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "see"]
     loops = [loop for loop in ast.walk(tree) if isinstance(loop, ast.For) and "see" in ast.unparse(loop.target)]
     names = {node.id for loop in loops for node in ast.walk(loop.iter) if isinstance(node, ast.Name)}
