@@ -9,8 +9,8 @@ import tt_nlp as tn
 import tt_tensor as tt
 from tt_autograd import no_grad
 
-torch = pytest.importorskip("torch", reason="torch is the oracle here: hatch run hf:run")
-transformers = pytest.importorskip("transformers", reason="transformers is the oracle here: hatch run hf:run")
+torch = pytest.importorskip("torch", reason="torch is the oracle here: hatch run parity:run")
+transformers = pytest.importorskip("transformers", reason="transformers is the oracle here: hatch run parity:run")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own
 SIZES = {"vocab_size": 60, "n_positions": 24, "n_embd": 32, "n_layer": 3, "n_head": 4}
