@@ -74,7 +74,7 @@ def compare(function, op, sample, step=1e-5):
 def test_derivatives(op, function, most):
     compared = 0
     for sample in op.samples(most):
-        untrue = op.name == "embedding" and sample.options["padding_idx"] is not None  # a gradient kept back on purpose
+        untrue = op.name == "embedding" and sample.options["padding_idx"] is not None  # kept back on purpose
         if watched_of(op, sample) and not untrue:
             compare(function, op, sample)
             compared += 1

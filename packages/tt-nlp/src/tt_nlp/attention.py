@@ -732,7 +732,8 @@ def show_plateau():
 
 __all__ = [
     "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
-    "attention_cost", "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
+    "attention_cost", "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads",
+    "pairs_and_questions",
     "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",
 ]
 

@@ -82,14 +82,15 @@ def _stacked(draw: Draw) -> Sample:
 # How they are called, here and there.
 
 
-def _attend(query, key, value, *mask, is_causal, scale):
-    return tn.scaled_dot_product_attention(query, key, value, *mask, is_causal=is_causal, scale=scale)
+def _attend(query, key, value, mask=None, **options):
+    return tn.scaled_dot_product_attention(query, key, value, mask, **options)
 
 
 def _attend_in(torch):
-    def attend(query, key, value, *mask, is_causal, scale):
-        function = torch.nn.functional.scaled_dot_product_attention
-        return function(query, key, value, *mask, is_causal=is_causal, scale=scale)
+    def attend(query, key, value, mask=None, **options):
+        if mask is not None and mask.ndim == 1:  # without a batch torch wants two dimensions
+            mask = mask.reshape(1, -1)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, **options)
 
     return attend
 
