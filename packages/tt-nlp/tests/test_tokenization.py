@@ -197,10 +197,8 @@ def brute_force(words, count):
         best = min(found, key=lambda pair: (-found[pair], pair), default=None)
         if best is None or found[best] < 2:
             break
-        token = tokens[best[0]] + tokens[best[1]]
-        if token not in tokens:
-            tokens.append(token)
-        new = tokens.index(token)
+        new = len(tokens)
+        tokens.append(tokens[best[0]] + tokens[best[1]])
         for ids in parts.values():
             i = 0
             while i < len(ids) - 1:
@@ -228,8 +226,7 @@ def test_learning_is_what_brute_force_learns(name):
          "The order is another: the most frequent pair first, of equally frequent ones that with the smaller numbers."),
         (lambda got: got[: len(brute_force(words, 100))] == brute_force(words, 100),
          "Stop where no pair occurs twice."),
-        (lambda got: len(set(got)) < len(got),
-         "A token is there twice: `joined` gives the number of one that is already known, and then nothing is new."),
+        (lambda got: len(set(got)) < len(got), "A token is there twice: a merged pair has no places any more."),
         "Counts fall: compare what comes out of the heap with the count as it is now.",
         see=QUICKLY,
     )  # fmt: skip

@@ -219,6 +219,12 @@ def test_a_bar_is_shown_and_changes_nothing(capsys):
     assert shown.tokens == hidden.tokens and not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [3, 300])
+def test_a_word_that_is_a_token(size):
+    tokenizer = tn.BPETokenizer([*tn.BYTES, b"a" * size])  # which no merges would come to
+    assert tokenizer.encode("a" * size) == [256] and tokenizer.encode("a" * (size - 1)) == [97] * (size - 1)
+
+
 def test_the_longer_of_two_special_tokens():
     tokenizer = tn.BPETokenizer(tn.BYTES, ["<|a|>", "<|a|>b", "<"])
     assert tokenizer.encode("<|a|>b<|a|><", allowed_special="all") == [257, 256, 258]

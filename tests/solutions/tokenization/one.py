@@ -66,7 +66,6 @@ class Corpus:
 def learn(words):
     corpus = Corpus(words)
     tokens = list(BYTES)
-    numbers = {byte: i for i, byte in enumerate(tokens)}
     heap = []
     for pair in corpus.counts:
         heapq.heappush(heap, (-corpus.counts[pair], *pair))
@@ -79,12 +78,10 @@ def learn(words):
             if today:
                 heapq.heappush(heap, (-today, a, b))
             continue
-        had = len(tokens)
-        number = joined((a, b), tokens, numbers)
-        for pair in corpus.merge((a, b), number):
+        tokens.append(tokens[a] + tokens[b])
+        for pair in corpus.merge((a, b), len(tokens) - 1):
             heapq.heappush(heap, (-corpus.counts[pair], *pair))
-        if len(tokens) > had:
-            yield tokens[-1]
+        yield tokens[-1]
 
 
 def encode_word(word, ranks):

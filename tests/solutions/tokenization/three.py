@@ -60,7 +60,6 @@ class Corpus:
 
 def learn(words):
     corpus = Corpus(words)
-    known = {byte: number for number, byte in enumerate(BYTES)}
     tokens = [*BYTES]
     by_count = defaultdict(list)  # one heap of pairs for each count
     top = 0
@@ -83,12 +82,11 @@ def learn(words):
         if corpus.counts.get(pair, 0) != top:
             enter(pair)
             continue
-        length = len(tokens)
-        number = joined(pair, tokens, known)
-        for other in corpus.merge(pair, number):
+        left, right = (tokens[part] for part in pair)
+        tokens += [left + right]
+        for other in corpus.merge(pair, tokens.index(left + right)):
             enter(other)
-        if number == length:
-            yield tokens[number]
+        yield left + right
 
 
 def encode_word(word, ranks):

@@ -60,7 +60,7 @@ class Corpus:
 
 def learn(words):
     corpus = Corpus(words)
-    tokens, numbers = BYTES[:], dict(zip(BYTES, range(256)))
+    tokens = dict(enumerate(BYTES))
     heap = sorted((-count, pair) for pair, count in corpus.counts.items())
     while heap:
         count, pair = heap[0]
@@ -71,11 +71,11 @@ def learn(words):
         heapq.heappop(heap)
         if now < 2:
             continue
-        before = len(tokens)
-        formed = corpus.merge(pair, joined(pair, tokens, numbers))
-        for other in sorted(formed):
+        new = max(tokens) + 1
+        tokens[new] = tokens[pair[0]] + tokens[pair[1]]
+        yield tokens[new]
+        for other in sorted(corpus.merge(pair, new)):
             heapq.heappush(heap, (-corpus.counts[other], other))
-        yield from islice(tokens, before, None)
 
 
 def encode_word(word, ranks):

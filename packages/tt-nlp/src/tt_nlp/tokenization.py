@@ -278,34 +278,23 @@ def check_pairs():
 
 
 # If two pairs are equally frequent, somebody has to decide, or two runs give two vocabularies. We take the pair with
-# the smaller numbers. And it may happen, rarely, that the two parts of a pair make a token that we already have, put
-# together differently: `a`+`bc` after `ab`+`c`. Then that token is used, and nothing new is learned.
-
-
-def joined(pair: Pair, tokens: list[bytes], numbers: dict[bytes, int]) -> int:
-    """The number of the token that the pair makes; a new token is added to both tables."""
-    token = tokens[pair[0]] + tokens[pair[1]]
-    number = numbers.setdefault(token, len(tokens))
-    if number == len(tokens):
-        tokens.append(token)
-    return number
-
-
+# the smaller numbers. And could two pairs make the same token, `a`+`bc` after `ab`+`c`? No: where `ab` was learned
+# before `bc`, no `b` behind an `a` was left for `bc`.
+#
 # We write it as a generator: it yields tokens as they are learned, and whoever asks decides when it is enough. It ends
 # by itself when no pair occurs twice, since from there on nothing would get shorter.
 
 
 def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:
     """New tokens in the order in which they are learned from words with their counts."""
-    tokens, numbers = [*BYTES], {token: number for number, token in enumerate(BYTES)}
-    ids, counts = [list(word) for word in words], list(words.values())
+    tokens, ids, counts = [*BYTES], [list(word) for word in words], list(words.values())
     while found := pair_counts(ids, counts):
         pair = min(found, key=lambda pair: (-found[pair], pair))
         if found[pair] < 2:
             return
-        known, new = len(tokens), joined(pair, tokens, numbers)
-        ids = [merged(word, pair, new) for word in ids]
-        yield from tokens[known:]
+        ids = [merged(word, pair, len(tokens)) for word in ids]
+        tokens.append(tokens[pair[0]] + tokens[pair[1]])
+        yield tokens[-1]
 
 
 def show_tokens_as_they_are_learned():
@@ -368,7 +357,7 @@ class Corpus:
         """Put `new` in place of the pair, everywhere and from left to right. Returns the pairs that it has formed."""
         tokens, before, after, counts = self.tokens, self.before, self.after, self.counts
         (a, b), left, right = pair, defaultdict(list), defaultdict(list)
-        for i in sorted(self.places.pop(pair)):
+        for i in self.places.pop(pair):
             j = after[i]
             if tokens[i] != a or tokens[j] != b:  # it was here, and has been merged into something else
                 continue
@@ -390,7 +379,8 @@ class Corpus:
 # In `x a b y` three pairs disappear and two are formed. That is all a merge does at each of its places; it collects the
 # places by what stands on their left, `x`, and on their right, `y`, and then puts the counts right, once for each of
 # these. The lists of places are not kept tidy: a place that is out of date is recognized when it is visited, because
-# the tokens there are not those of the pair any more.
+# the tokens there are not those of the pair any more. But they are in order: a pair is formed during one merge only,
+# that of the newer of its two tokens, and that goes from left to right.
 
 
 def check_a_merge():
@@ -408,19 +398,18 @@ def check_a_merge():
 
 def learn(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
     """What `learn_slowly` yields, sooner."""
-    corpus, tokens, numbers = Corpus(words), [*BYTES], {token: number for number, token in enumerate(BYTES)}
-    counts = corpus.counts
-    heap = [(-count, pair) for pair, count in counts.items() if count > 1]
+    corpus, tokens = Corpus(words), [*BYTES]
+    heap = [(-count, pair) for pair, count in corpus.counts.items() if count > 1]
     heapq.heapify(heap)
     while heap:
         minus, pair = heapq.heappop(heap)
-        count = counts.get(pair, 0)
+        count = corpus.counts.get(pair, 0)
         if count == -minus:
-            size, new = len(tokens), joined(pair, tokens, numbers)
-            for other in corpus.merge(pair, new):
-                if counts[other] > 1:
-                    heapq.heappush(heap, (-counts[other], other))
-            yield from tokens[size:]
+            for formed in corpus.merge(pair, len(tokens)):
+                if (often := corpus.counts[formed]) > 1:
+                    heapq.heappush(heap, (-often, formed))
+            tokens.append(b"".join(tokens[part] for part in pair))
+            yield tokens[-1]
         elif count > 1:
             heapq.heappush(heap, (-count, pair))
 
@@ -507,7 +496,8 @@ class _Cache(dict[str, tuple[int, ...]]):
         return ids
 
 
-# (The first case is a short cut that OpenAI's tokenizer takes, too: a word that is a token is that token.)
+# (The first case is a short cut that OpenAI's tokenizer takes, too: a word that is a token is that token. In a
+# vocabulary that was learned, merging comes to the same.)
 
 # ## Back to text
 #
@@ -939,6 +929,6 @@ def show_meaning():
 
 __all__ = [
     "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "GONE", "PATTERNS", "Vocabulary", "at_special",
-    "bytes_per_token", "count_words", "encode_word", "joined", "learn", "learn_slowly", "merged", "pair_counts",
+    "bytes_per_token", "count_words", "encode_word", "learn", "learn_slowly", "merged", "pair_counts",
     "pieces", "refuse_surrogates", "split", "texts", "truncated",
 ]
