@@ -758,9 +758,9 @@ def show_cost():
 
 
 # The formula counts products only, and they are nearly all there is. Memory is another story. For the way back every
-# intermediate result is kept: of each token some twenty vectors of $C$ numbers in each block. The attention weights, one
-# for each pair of places and each head, are not among them: chapter 13 computes them again, and so the memory grows with
-# the length, and not with its square.
+# intermediate result is kept: of each token some twenty vectors of $C$ numbers in each block. The attention weights,
+# one for each pair of places and each head, are not among them: chapter 13 computes them again, and so the memory grows
+# with the length, and not with its square.
 #
 # Writing has a cost of its own. For each new token, `next_logits` reads the whole text again:
 
