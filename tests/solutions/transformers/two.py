@@ -19,7 +19,7 @@ def rms_norm(x, weight=None, eps=None):
 
 class CausalSelfAttention:
     def forward(self, x):
-        B, T, C = x.shape
+        _, T, C = x.shape
         size = C // self.n_head
         qkv, results = self.c_attn(x), []
         hidden = from_numpy(np.where(np.tri(T, dtype=bool), 0, -np.inf).astype(x.dtype))
@@ -46,7 +46,7 @@ class Transformer:
     def forward(self, ids):
         if ids.ndim != 2:
             raise ValueError(f"ids are (batch, time), not of shape {ids.shape}")
-        B, T = ids.shape
+        _, T = ids.shape
         if T == 0 or T > len(self.wpe.weight):
             raise ValueError(f"a text has 1 to {len(self.wpe.weight)} tokens, not {T}")
         tokens = ids.numpy()
