@@ -752,15 +752,17 @@ def show_cost():
         taken = tt.measure(lambda: next_token_loss(model(ids), ids).backward())
         counts = [4 * multiply_adds(config, length), there.multiply_adds.total(), back.multiply_adds.total()]
         formula, forward, backward = (f"{count / 1e6:.0f}" for count in counts)
+        held = 4 * length * config.n_layer * 23 * config.n_embd * 4 / 1e6
         print(f"4 texts of {length} tokens: {formula} million multiply-adds by the formula, {forward} counted,")
-        print(f"  {backward} on the way back;", end=" ")
-        print(f"{taken.seconds * 1e3:.0f} ms and {taken.peak_bytes / 1e6:.0f} MB there and back")
+        print(f"  {backward} on the way back; {taken.seconds * 1e3:.0f} ms;", end=" ")
+        print(f"{held:.0f} MB by the formula, {taken.peak_bytes / 1e6:.0f} measured")
 
 
-# The formula counts products only, and they are nearly all there is. Memory is another story. For the way back every
-# intermediate result is kept: of each token some twenty vectors of $C$ numbers in each block. The attention weights,
-# one for each pair of places and each head, are not among them: chapter 13 computes them again, and so the memory grows
-# with the length, and not with its square.
+# The formula counts products only, and they are nearly all there is. For long texts the meter counts less: the blocks
+# of chapter 13 leave out most of the pairs that causality forbids. In memory, everything has to be kept for the way
+# back, which is 23 times $C$ numbers for each token in each block: 3 for each of two norms, 3 for queries, keys and
+# values, 8 for the inside of the MLP, and 6 for what goes into and out of the four linear layers and the sums. The
+# attention weights are not among them; they are made again when they are needed.
 #
 # Writing has a cost of its own. For each new token, `next_logits` reads the whole text again:
 
