@@ -57,7 +57,7 @@ def merge_heads(x):
     return flat.reshape(*x.shape[:-3], x.shape[-2], x.shape[-3] * x.shape[-1])
 
 
-class MultiHeadAttention:
+class Projections:
     def projected(self, query, key, value):
         weights = more_attention.cut(self)
         parts = []
@@ -68,6 +68,8 @@ class MultiHeadAttention:
             return tt.stack(parts, 0)
         return parts
 
+
+class MultiHeadAttention:
     def forward(
         self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
         is_causal=False,

@@ -80,8 +80,9 @@ def show_hurt():
     print(f"right answers by the sum: {train_recall(RecallBySum()):.1%}")
 
 
-# It has learned to say the digit that occurs most often in the list. Better is not to be had: of `a3 c7` and `a7 c3`
-# the sums are equal, and the answers are not.
+# Guessing would give a tenth. It has learned to say the digit that occurs most often in the list, and better is not to
+# be had: of `a3 c7` and `a7 c3` the sums are equal, and the answers are not. More layers, more units or more training
+# do not help. What belongs together was thrown away before the first of them.
 
 # ## The smallest thing that could work
 #
@@ -110,7 +111,8 @@ def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) ->
     return out
 
 
-# A dictionary of two entries, and a question that matches the second one well:
+# A dictionary of two entries, and a question that matches the second one well; and one that matches both alike, and
+# gets the mean of their values:
 
 
 def check_soft_dictionary():
@@ -133,6 +135,12 @@ def show_loops():
 #
 # where softmax acts on rows (A. Vaswani et al., 2017). The heads, and the texts of a batch, are dimensions in front,
 # over which `matmul` goes by itself.
+#
+# Read the shapes. $Q$ is $(T, D)$, $K$ is $(S, D)$: a score for each query and key, $(T, S)$. Times $V$, which is $(S,
+# D_v)$, each query gets a mean of values, $(T, D_v)$. There are as many results as queries, whatever the number of
+# keys; and exchange two keys together with their values, and nothing changes. Attention looks at a *set*. If order is
+# to matter, it has to be in the vectors, which is why the last chapter wrote positions into them.
+#
 #
 # Why the $\sqrt D$? A product of two vectors of $D$ numbers with variance 1 is a sum of $D$ terms of variance 1; its
 # standard deviation is $\sqrt D$. For $D = 64$ scores of 8 and $-8$ are usual, and softmax of those is as good as a
@@ -173,6 +181,9 @@ def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
 # One case is left: a row in which everything is forbidden. $\infty - \infty$ is nan, and a single such row of padding
 # would make everything nan that it touches. PyTorch's answer is that who may look at nothing sees zeros, and ours too:
 # such a row is let through the softmax unmasked, and multiplied with zero afterwards.
+#
+# (PyTorch's layer, which we meet below, gives nan for such a row if it is asked for the weights, and zeros if it is
+# not. Zeros always seems wiser.)
 #
 # One detail is for speed. The scale is applied to the queries, $D$ numbers each, and not to the scores, of which there
 # are as many as there are keys.
@@ -307,14 +318,22 @@ def show_recall():
 
 
 # Nobody told it to compare letters. The gradient found that a query and a key of one letter should have a large
-# product, because then the right value comes through.
+# product, because then the right value comes through. It also found that the key should hide its digit, and the value
+# its letter: the linear layers in front of the three roles are what makes that possible. The same pair is one thing
+# when it is searched for, and another when it is read.
+#
+# Where does the gradient get through at first, when all weights are alike? Each value has some weight. If one of them
+# would have helped, then more of it would have helped more, so its score should grow; softmax passes that on to query
+# and key, in proportion to the weight. A hard dictionary would have passed on nothing.
 
 # ## Heads
 #
-# A text has more than one kind of question. So the width $C$ is cut into $H$ heads of $C / H$ numbers, and each head
-# does its own attention on its part: the cost stays the same, and there are $H$ ways to look. The cut must leave the
-# tokens alone. The $C$ numbers of a token become $H$ rows of $D$, and then heads and tokens change places. (A `reshape`
-# straight to `(H, T, D)` has the right shape and is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
+# A text has more than one kind of question. A verb asks for its subject and for its object, and the two are found by
+# different marks; a single softmax would have to share one unit of attention between them, and mix up what they say. So
+# the width $C$ is cut into $H$ heads of $C / H$ numbers, and each head does its own attention on its part: the cost
+# stays the same, and there are $H$ ways to look. The cut must leave the tokens alone. The $C$ numbers of a token become
+# $H$ rows of $D$, and then heads and tokens change places. (A `reshape` straight to `(H, T, D)` has the right shape and
+# is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:  # exercise
@@ -343,14 +362,15 @@ def check_heads():
 # product makes all three. They stay together in one tensor $(3, B, H, T, D)$; that costs nothing, since it is a view.
 # In *cross-attention* one text asks another, and the matrix is cut.
 #
+# (That is how a translator works: the queries come from the translation so far, keys and values from the original.)
+#
 # Names and arguments are those of `torch.nn.MultiheadAttention`, so its weights can be loaded. That includes an old
 # inconsistency: in the masks of this layer, True means *must not look*. What has to be done to masks and odd shapes
 # because of that stands in the appendix `more_attention`.
 
 
-class MultiHeadAttention(Module):
-    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
-    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
+class Projections(Module):
+    """The weights of MultiHeadAttention, and the queries, keys and values that they make."""
 
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
@@ -391,6 +411,18 @@ class MultiHeadAttention(Module):
             for x, (weight, bias) in zip((query, key, value), more_attention.cut(self))
         ]
 
+    def extra_repr(self):
+        return f"{self.embed_dim} in {self.num_heads} heads"
+
+
+# The way through the layer: project, attend, merge the heads, project again. Of the three ways to attend, the first
+# also shows the weights, the second is for a text that asks itself, the third for one that asks another.
+
+
+class MultiHeadAttention(Projections):
+    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
+    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
+
     def forward(  # exercise
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
         need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
@@ -420,10 +452,10 @@ class MultiHeadAttention(Module):
             found = scaled_dot_product_attention(q, k, v, mask, p, is_causal and mask is None)
         return self.out_proj(merge_heads(found)), weights
 
-    def extra_repr(self):
-        return f"{self.embed_dim} in {self.num_heads} heads"
 
-
+# Whoever asks for the weights gets them, and they have to be made for him, all $T \times S$ of them for every head. Who
+# does not ask (`need_weights=False`) leaves the layer free to do without, and should.
+#
 # Two things must hold for every text. Nobody sees what comes after him: whatever happens to token 3, the results for
 # tokens 0 to 2 stay what they are. And padding is as if it were not there.
 
@@ -536,6 +568,7 @@ def show_cost():
 
 # ## Without the square
 #
+# All of that multiplies: by the texts of a batch, and by the layers, whose weights wait for the backward pass together.
 # The arithmetic has to be done. But nobody needs all of the weights *at once*. The result for a query needs one row of
 # them. So take the queries in blocks, 64 at a time, compute their scores with all keys, their weights, their results,
 # and forget the weights. For the backward pass they are computed again, which is quicker than fetching them from memory
@@ -731,7 +764,7 @@ def show_plateau():
 # chapter 14, *Transformers*.
 
 __all__ = [
-    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
+    "MultiHeadAttention", "Projections", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
     "attention_cost", "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads",
     "pairs_and_questions",
     "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",

@@ -34,6 +34,10 @@ def show_hurt():
 
 # Token 17 is no nearer to 18 than to 900. Every token is as far from every other as can be. Whatever a network finds
 # out about *cat*, it has to find out again about *kitten*. And it carries two hundred thousand bytes for each of them.
+#
+# What we would like to have is a place for each token, on a map of as many dimensions as needed, so that *cat* lies
+# next to *kitten*, and a step that the network learns to take from the one leads to the same neighbourhood from the
+# other. Nobody can draw that map by hand. It has to be learned, by the same means as everything else.
 
 # ## The smallest thing that could work
 #
@@ -68,6 +72,10 @@ def show_one_hot():
 #
 # It is row $i$. So do not multiply, *look it up*. The matrix is a table with a row for each token, and the whole layer
 # is an index.
+#
+# Nothing else changes. The table is still the weight of a linear layer, and whatever is true of such a layer is true of
+# it: it is a parameter, it has a gradient, an optimizer improves it. That the inputs were rows with a single one in
+# them we need not remember.
 
 # ## Looking up
 #
@@ -148,7 +156,10 @@ def check_repeated_ids():
     assert table.grad.tolist() == [[0, 0], [1, 1], [0, 0], [2, 2], [0, 0]]
 
 
-# The witness differentiates numerically; and the one-hot product has a gradient, too.
+# Row 3 has been looked up twice, so it hears twice; row 0 is the padding and hears nothing; rows 2 and 4 did not occur.
+#
+# The witness differentiates numerically. A second witness is at hand: the one-hot product has a gradient that was found
+# by the rule of `matmul`, and knows nothing of tables.
 
 
 def check_gradient_of_the_table():
@@ -219,6 +230,11 @@ def show_gradients():
 # characters to the left of a gap and the two to the right, and says which one is missing. (For words this is known as
 # *word2vec*: T. Mikolov et al., 2013.) The text is the first chapter of *Moby-Dick*; it is short, so that the tokens
 # are characters here.
+#
+# Why should tokens that are used alike come to lie close to each other? Suppose that after *th* both *e* and *a* are
+# frequent. Whenever the network sees *th* and the answer is *e*, the gradient pulls the vector of *e* towards what the
+# network makes of *th*; with *a*, it pulls *a* to the same place. Two tokens that fill the same gaps are pulled in the
+# same directions, again and again. Two that never do have no reason to meet.
 
 
 def gaps() -> tuple[CharTokenizer, Tensor, Tensor]:
@@ -281,8 +297,13 @@ def show_tying():
         )
 
 
-# Now look at the table. How alike are two tokens? Take the cosine of the angle between their vectors, which does not
-# care how long they are.
+# With a third of the numbers gone, the loss is no worse; what was learned about a token in one place helps in the
+# other.
+#
+# Now look at the table. How alike are two tokens? The distance of their vectors will not do: a frequent token is pulled
+# more often and has a longer vector than a rare one. Take the cosine of the angle between them, which does not care how
+# long they are. It is 1 for the same direction, 0 for directions that have nothing to do with each other, and $-1$ for
+# opposite ones.
 
 
 def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
@@ -308,6 +329,9 @@ def show_neighbours():
         print(repr(character), "  ".join(f"{tokenizer.decode([often[row]])!r} {cosine:.2f}" for row, cosine in found))
 
 
+# One should not expect more than that of twelve thousand characters. That *king* less *man* plus *woman* comes out near
+# *queen*, which made such tables famous, takes billions of words; the principle is the one that we have just seen.
+#
 # To look at all of them at once, sixteen dimensions have to become two. The two directions along which the vectors
 # differ most keep as much of their distances as a plane can keep: the *principal components*. They are the first two
 # right singular vectors of the centred table.
@@ -342,8 +366,11 @@ def show_map():
 # own columns in `mix`. That does not go far: a thousand places, a thousand times the weights. If all places are to
 # share weights, the place has to be written into the vector. So *add* something to it that depends on the place only.
 #
+# Is nothing lost by adding? Two vectors can be told apart in their sum, if they lie in different directions, and in a
+# few hundred dimensions there is room. The network can learn to keep places in some of them and tokens in the others.
+#
 # The simplest is another table, with a row for each place, that is learned like the first. GPT-2 does that. It knows as
-# many places as it has rows.
+# many places as it has rows, and a place that was rarely reached in training it knows badly.
 
 
 class LearnedPositions(Module):
@@ -435,6 +462,11 @@ def turned_pairs(x, /, angles, interleaved):  # exercise
 rule(turned_pairs, lambda g, out, x, angles, interleaved: turned_pairs(g, angles=-angles, interleaved=interleaved))
 
 
+# All three in one view, then. *Learned* positions cost a row for each place and end with the table. *Sinusoidal* ones
+# cost nothing and never end, but are added to the token like the others, and the network has to find out by itself that
+# only differences matter. *Rotary* ones build that in, in exchange for being applied in each layer, where tokens are
+# compared.
+#
 # The places count from 0, unless others are given. (In chapter 16 a text will be continued, and the new tokens do not
 # stand at its beginning.)
 
