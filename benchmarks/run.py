@@ -38,8 +38,8 @@ AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX"}
 # The module in contenders/, the package that it needs, and its environment. Ratios are to the first.
 CONTENDERS = {
     "PyTorch eager, 2 threads": ("torch_eager", "torch", {}),
-    "TinyTorch": ("tinytorch", "tt_data", {}),
-    "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_data", AVX512),
+    "TinyTorch": ("tinytorch", "tt_nlp", {}),
+    "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_nlp", AVX512),
     "NumPy by hand": ("numpy_by_hand", "numpy", {}),
     "MyGrad": ("mygrad_peer", "mygrad", {}),
     "HIPS autograd": ("hips_autograd", "autograd", {}),

@@ -34,6 +34,8 @@ WORKLOADS = {
         "A batch of 128 from a loader with 2 workers: 3 x 32 x 32, shuffled, cropped, mirrored, normalized", "ms",
         1e3 / -(-LOADED // 128),
     ),
+    "gpt": Workload("Training step: GPT, 4 blocks, 128 wide, 12 texts of 64 characters, AdamW", "ms", 1e3),
+    "gpt_big": Workload("Training step: GPT, 6 blocks, 384 wide, 8 texts of 256 tokens, AdamW", "ms", 1e3),
 }
 
 
@@ -116,3 +118,31 @@ def loader():
     """Images of bytes (10,000, 3, 32, 32) and labels."""
     random = np.random.default_rng(6)
     return random.integers(0, 256, (LOADED, 3, 32, 32), np.uint8), random.integers(0, 10, LOADED)
+
+
+# Blocks, heads, width, context, batch, vocabulary.
+GPTS = {"gpt": (4, 4, 128, 64, 12, 65), "gpt_big": (6, 6, 384, 256, 8, 512)}
+
+
+def _parts(layers: int, width: int) -> dict[str, tuple[int, int]]:
+    """The linear layers of a GPT, by GPT-2's names, with the shapes of their weights."""
+    shapes = {"attn.c_attn": (3, 1), "attn.c_proj": (1, 1), "mlp.c_fc": (4, 1), "mlp.c_proj": (1, 4)}
+    return {
+        f"transformer.h.{layer}.{name}": (width * out, width * into)
+        for layer in range(layers)
+        for name, (out, into) in shapes.items()
+    }
+
+
+def gpt(name: str):
+    """The sizes, ids and targets (batch, context), and the weights by GPT-2's names; linear layers are (out, in)."""
+    layers, _, width, context, batch, vocabulary = GPTS[name]
+    random = np.random.default_rng(7)
+    matrices = {"transformer.wte": (vocabulary, width), "transformer.wpe": (context, width), **_parts(layers, width)}
+    weights = {f"{part}.weight": random.normal(0, 0.02, shape) for part, shape in matrices.items()}
+    weights |= {f"{part}.bias": np.zeros(shape[0]) for part, shape in _parts(layers, width).items()}
+    norms = [f"transformer.h.{layer}.ln_{number}" for layer in range(layers) for number in (1, 2)]
+    for norm in [*norms, "transformer.ln_f"]:
+        weights |= {f"{norm}.weight": np.ones(width), f"{norm}.bias": np.zeros(width)}
+    ids = random.integers(0, vocabulary, (batch, context + 1))
+    return GPTS[name], ids[:, :-1].copy(), ids[:, 1:].copy(), {n: a.astype(np.float32) for n, a in weights.items()}

@@ -4,9 +4,10 @@ import workloads as w
 
 import tt_autograd as ta
 import tt_data as td
+import tt_nlp as tn
 import tt_spatial as ts
 import tt_tensor as tt
-from tt_optim import Adam
+from tt_optim import Adam, AdamW
 
 
 def _model(layers):
@@ -107,3 +108,28 @@ def loader():
             pass
 
     return epoch
+
+
+def _gpt(name):
+    (layers, heads, width, context, _, vocabulary), ids, targets, weights = w.gpt(name)
+    model = tn.GPT(tn.GPTConfig(vocabulary, context, layers, heads, width))
+    model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
+    x, y = tt.tensor(ids), tt.tensor(targets)
+    optimizer = AdamW(model.parameters(), lr=w.RATE, betas=w.BETAS, eps=w.EPS)
+
+    def step():
+        loss = tn.next_token_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def gpt():
+    return _gpt("gpt")
+
+
+def gpt_big():
+    return _gpt("gpt_big")

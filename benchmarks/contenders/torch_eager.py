@@ -3,7 +3,7 @@
 import torch
 import workloads as w
 from torch import nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -124,3 +124,58 @@ def loader():
             pass
 
     return epoch
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.ln_1, self.ln_2 = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.ModuleDict({"c_attn": nn.Linear(width, 3 * width), "c_proj": nn.Linear(width, width)})
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = (p.view(B, T, self.heads, -1).transpose(1, 2) for p in self.attn.c_attn(self.ln_1(x)).split(C, dim=2))
+        found = scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.attn.c_proj(found.transpose(1, 2).reshape(B, T, C))
+        return x + self.mlp.c_proj(gelu(self.mlp.c_fc(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    def __init__(self, layers, heads, width, context, vocabulary):
+        super().__init__()
+        parts = {"wte": nn.Embedding(vocabulary, width), "wpe": nn.Embedding(context, width)}
+        parts |= {"h": nn.ModuleList(Block(width, heads) for _ in range(layers)), "ln_f": nn.LayerNorm(width)}
+        self.transformer = nn.ModuleDict(parts)
+
+    def forward(self, ids):
+        t = self.transformer
+        x = t.wte(ids) + t.wpe.weight[: ids.shape[1]]
+        for block in t.h:
+            x = block(x)
+        return t.ln_f(x) @ t.wte.weight.T
+
+
+def _gpt(name):
+    (layers, heads, width, context, _, vocabulary), ids, targets, weights = w.gpt(name)
+    model = GPT(layers, heads, width, context, vocabulary)
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    x, y = torch.tensor(ids), torch.tensor(targets)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=w.RATE, betas=w.BETAS, eps=w.EPS)
+
+    def step():
+        loss = cross_entropy(model(x).flatten(0, 1), y.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def gpt():
+    return _gpt("gpt")
+
+
+def gpt_big():
+    return _gpt("gpt_big")
