@@ -111,7 +111,7 @@ class Vocabulary:
             yield piece
 
 
-class BPETokenizer:
+class Encoder:
     def encode(self, text, *, allowed_special=(), disallowed_special="all"):
         special = self.special_tokens
         allowed = list(special) if allowed_special == "all" else list(allowed_special)

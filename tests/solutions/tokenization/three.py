@@ -140,7 +140,7 @@ class Vocabulary:
             yield kept.decode("utf-8", "replace")
 
 
-class BPETokenizer:
+class Encoder:
     def encode(self, text, *, allowed_special=(), disallowed_special="all"):
         known = dict(self.special_tokens)
         allowed = {*known} if allowed_special == "all" else {*allowed_special}

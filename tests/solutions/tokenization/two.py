@@ -102,7 +102,7 @@ class Vocabulary:
         yield from filter(None, codecs.iterdecode(arriving, "utf-8", errors="replace"))
 
 
-class BPETokenizer:
+class Encoder:
     def encode(self, text, *, allowed_special=(), disallowed_special="all"):
         names = set(self.special_tokens)
         allowed = names if isinstance(allowed_special, str) else set(allowed_special)

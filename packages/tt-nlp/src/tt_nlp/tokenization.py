@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import heapq
 import os
 import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -28,7 +30,7 @@ from tqdm import tqdm
 
 from tt_data import short_text
 from tt_nlp.long_words import NEVER, encode_long_word
-from tt_nlp.tokenizer_files import Saved, gpt2_tokens, printed, tiktoken_encoding, unprinted
+from tt_nlp.tokenizer_files import BytePairFiles, Saved, printed
 from tt_tensor import measure
 
 
@@ -597,64 +599,18 @@ def check_at_special():
 
 # ## The tokenizer
 #
-# Everything is there, and only has to be put together. What can be learned from is a text, a file, or any number of
-# them: a `str` is a text, a `Path` is a file.
-
-Source = str | os.PathLike | Iterable[str | os.PathLike]
+# Now it is put together. An encoder is a vocabulary with a pattern and a cache. `encode_ordinary` knows no special
+# tokens; `encode` asks what to do with them.
 
 
-def texts(source: Source) -> Iterator[str]:
-    """The texts of a source; a file is read as UTF-8, as it is, when it is its turn. ValueError for one that is not."""
-    if isinstance(source, str | os.PathLike):
-        source = [source]
-    for item in source:
-        if isinstance(item, str):
-            yield item
-            continue
-        try:
-            yield Path(item).read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{item} is not UTF-8: {error.reason} at byte {error.start}; convert it first") from None
-
-
-class BPETokenizer(Vocabulary, Saved):
-    """A byte-level BPE tokenizer: its tokens in the order in which they were learned, all single bytes among them, and
-    the pattern that cuts a text into words, "gpt2" or "gpt4". `special_tokens` get the numbers after the last token."""
-
-    kind = "byte pairs"
+class Encoder(Vocabulary):
+    """A vocabulary that encodes texts. The pattern, "gpt2" or "gpt4", cuts them into words."""
 
     def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = (), pattern: str = "gpt2"):
         super().__init__(tokens, special_tokens)
         split("", pattern)
         self.pattern = pattern
         self._words = _Cache(self.ranks)
-
-    @classmethod
-    def train(
-        cls, source: Source, vocab_size: int, special_tokens: Sequence[str] = (), pattern: str = "gpt2",
-        progress: bool | None = None,
-    ) -> BPETokenizer:
-        """Learn `vocab_size` tokens, the bytes and the special ones included, from a text, a file (a Path) or an
-        iterable of them. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small
-        for the bytes, or too large for the text."""
-        least = cls(BYTES, special_tokens, pattern).vocab_size  # which refuses what cannot be, before hours are spent
-        wanted = vocab_size - least
-        if wanted < 0:
-            raise ValueError(
-                f"vocab_size is {vocab_size}; 256 bytes and {least - 256} special tokens need {least} or more"
-            )
-        hidden = None if progress is None else not progress
-        found = tqdm(texts(source), "counting words", unit=" texts", disable=hidden)
-        words = count_words(found, pattern, special_tokens)
-        if not words:
-            raise ValueError("there is nothing to learn from: the text is empty")
-        tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
-        if len(tokens) < 256 + wanted:
-            raise ValueError(
-                f"vocab_size is {vocab_size}, but with {least + len(tokens) - 256} no pair is left that occurs twice "
-                "in the text; take fewer, or more text"
-            )
-        return cls(tokens, special_tokens, pattern)
 
     def encode_ordinary(self, text: str) -> list[int]:
         """The tokens of a text; what looks like a special token is text."""
@@ -693,22 +649,83 @@ class BPETokenizer(Vocabulary, Saved):
             raise TypeError("a batch is a list of texts; for a single one there is `encode`")
         return [self.encode(text, **special) for text in texts]
 
-    def contents(self) -> dict[str, Any]:
-        special, tokens = [*self.special_tokens], [*map(printed, self.tokens)]
-        return {"pattern": self.pattern, "special_tokens": special, "tokens": tokens}
+
+def check_special_tokens_have_to_be_allowed():
+    encoder = Encoder(BYTES, ["<|end|>"])
+    assert encoder.encode("a<|end|>", allowed_special="all") == [97, 256]
+    assert encoder.encode("<|end|>", disallowed_special=()) == list(b"<|end|>")
+
+
+# What can be learned from is a text, a file, or any number of them: a `str` is a text, a `Path` is a file.
+
+Source = str | os.PathLike | Iterable[str | os.PathLike]
+
+
+def texts(source: Source) -> Iterator[str]:
+    """The texts of a source; a file is read as UTF-8, as it is, when it is its turn. ValueError for one that is not."""
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    for item in source:
+        if isinstance(item, str):
+            yield item
+            continue
+        try:
+            yield Path(item).read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{item} is not UTF-8: {error.reason} at byte {error.start}; convert it first") from None
+
+
+# Learning makes a million small objects, and no rings of objects that refer to each other. For such rings Python
+# searches all objects again and again, and that would be a sixth of the time. It can be told to wait.
+
+
+@contextmanager
+def no_search_for_rings() -> Iterator[None]:
+    """Python's garbage collector waits meanwhile; objects that nobody refers to are freed all the same."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class BPETokenizer(Encoder, BytePairFiles):
+    """A byte-level BPE tokenizer: its tokens in the order in which they were learned, all single bytes among them, and
+    the pattern that cuts a text into words, "gpt2" or "gpt4". `special_tokens` get the numbers after the last token."""
 
     @classmethod
-    def from_contents(cls, contents: dict[str, Any]) -> BPETokenizer:
-        return cls([*map(unprinted, contents["tokens"])], contents["special_tokens"], contents["pattern"])
+    def train(
+        cls, source: Source, vocab_size: int, special_tokens: Sequence[str] = (), pattern: str = "gpt2",
+        progress: bool | None = None,
+    ) -> BPETokenizer:
+        """Learn `vocab_size` tokens, the bytes and the special ones included, from a text, a file (a Path) or an
+        iterable of them. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small
+        for the bytes, or too large for the text."""
+        least = cls(BYTES, special_tokens, pattern).vocab_size  # which refuses what cannot be, before hours are spent
+        wanted = vocab_size - least
+        if wanted < 0:
+            raise ValueError(
+                f"vocab_size is {vocab_size}; 256 bytes and {least - 256} special tokens need {least} or more"
+            )
+        hidden = None if progress is None else not progress
+        found = tqdm(texts(source), "counting words", unit=" texts", disable=hidden)
+        words = count_words(found, pattern, special_tokens)
+        if not words:
+            raise ValueError("there is nothing to learn from: the text is empty")
+        with no_search_for_rings():
+            tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
+        if len(tokens) < 256 + wanted:
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but with {least + len(tokens) - 256} no pair is left that occurs twice "
+                "in the text; take fewer, or more text"
+            )
+        return cls(tokens, special_tokens, pattern)
 
-    @classmethod
-    def from_gpt2(cls, folder: str | os.PathLike) -> BPETokenizer:
-        """GPT-2's own tokenizer, from the files encoder.json and vocab.bpe that OpenAI published with it."""
-        return cls(*gpt2_tokens(Path(folder)))
 
-    def to_tiktoken(self, name: str = "tinytorch"):
-        """The same tokenizer as a tiktoken.Encoding, from OpenAI's package `tiktoken`, which has to be installed."""
-        return tiktoken_encoding(name, PATTERNS[self.pattern], self.ranks, self.special_tokens)
+# The rest it has from `BytePairFiles`, in the appendix `tokenizer_files`: `save` and `load`, `from_gpt2` for the files
+# that OpenAI published with GPT-2, and `to_tiktoken`.
 
 
 def check_round_trip():
@@ -928,7 +945,7 @@ def show_meaning():
 # token gets a place of its own, and words that mean alike get places that are near: chapter 12, *Embeddings*.
 
 __all__ = [
-    "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "GONE", "PATTERNS", "Vocabulary", "at_special",
-    "bytes_per_token", "count_words", "encode_word", "learn", "learn_slowly", "merged", "pair_counts",
+    "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "Encoder", "GONE", "PATTERNS", "Vocabulary",
+    "at_special", "bytes_per_token", "count_words", "encode_word", "learn", "learn_slowly", "merged", "pair_counts",
     "pieces", "refuse_surrogates", "split", "texts", "truncated",
 ]

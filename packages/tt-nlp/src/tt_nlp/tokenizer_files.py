@@ -143,8 +143,8 @@ class Saved:
 # tokens are in the second alone; and if the first has lost its end, so are tokens that two others would make.
 
 
-def gpt2_tokens(folder: Path) -> tuple[list[bytes], list[str]]:
-    """The tokens and the special tokens of GPT-2's files in a folder. ValueError for files that do not fit together."""
+def gpt2_contents(folder: Path) -> dict[str, Any]:
+    """GPT-2's files in a folder, as the contents of our own. ValueError for files that do not fit together."""
     merges = _merges(folder / "vocab.bpe")
     names = [*CHARACTERS.values(), *("".join(pair) for pair in merges)]
     numbers = _json(folder / "encoder.json")
@@ -157,7 +157,7 @@ def gpt2_tokens(folder: Path) -> tuple[list[bytes], list[str]]:
     for name in special:
         if any(name[:i] in known and name[i:] in known for i in range(1, len(name))):
             raise ValueError(f"{folder / 'vocab.bpe'} is damaged: the merge that makes {name!r} is missing")
-    return [*map(unprinted, names)], special
+    return {"pattern": "gpt2", "special_tokens": special, "tokens": names}
 
 
 def _merges(path: Path) -> list[list[str]]:
@@ -188,7 +188,39 @@ def tiktoken_encoding(name: str, pattern: str, ranks: Mapping[bytes, int], speci
     )
 
 
+# ## What a tokenizer of byte pairs gets of all this
+
+
+class BytePairFiles(Saved):
+    """`save`, `load`, `from_gpt2` and `to_tiktoken` for a class made of tokens, special tokens and a pattern."""
+
+    kind = "byte pairs"
+    tokens: list[bytes]
+    ranks: dict[bytes, int]
+    special_tokens: dict[str, int]
+    pattern: str
+
+    def contents(self) -> dict[str, Any]:
+        tokens = [*map(printed, self.tokens)]
+        return {"pattern": self.pattern, "special_tokens": [*self.special_tokens], "tokens": tokens}
+
+    @classmethod
+    def from_contents(cls, contents: dict[str, Any]):
+        return cls(**contents | {"tokens": [*map(unprinted, contents["tokens"])]})
+
+    @classmethod
+    def from_gpt2(cls, folder: str | os.PathLike):
+        """GPT-2's own tokenizer, from the files encoder.json and vocab.bpe that OpenAI published with it."""
+        return cls.from_contents(gpt2_contents(Path(folder)))
+
+    def to_tiktoken(self, name: str = "tinytorch"):
+        """The same tokenizer as a tiktoken.Encoding, from OpenAI's package `tiktoken`, which has to be installed."""
+        from tt_nlp.tokenization import PATTERNS
+
+        return tiktoken_encoding(name, PATTERNS[self.pattern], self.ranks, self.special_tokens)
+
+
 __all__ = [
-    "CHARACTERS", "Saved", "gpt2_tokens", "printed", "read_contents", "tiktoken_encoding", "unprinted",
-    "write_contents",
+    "BytePairFiles", "CHARACTERS", "Saved", "gpt2_contents", "printed", "read_contents", "tiktoken_encoding",
+    "unprinted", "write_contents",
 ]
