@@ -259,6 +259,15 @@ def test_a_training_step_holds_no_square():
     assert peak_of(step) < square / 3
 
 
+def test_a_large_batch_is_taken_in_parts():
+    qkv = tt.zeros(3, 64, 4, 128, 2, requires_grad=True)
+
+    def step():
+        tn.self_attention(qkv).sum().backward()
+
+    assert peak_of(step) < 4 * 64 * 4 * 128**2 / 3
+
+
 def test_an_embedding_step_holds_two_tables_at_most():
     layer, ids = tn.Embedding(20_000, 16), tt.tensor(np.arange(500) * 7)
 

@@ -130,11 +130,14 @@ def masks_of(kind, arrays, heads):
         "no mask": {}, "padding": {"key_padding_mask": padding}, "ahead": {"attn_mask": ahead},
         "for each head": {"attn_mask": of_heads}, "numbers": {"attn_mask": numbers},
         "both": {"attn_mask": ahead, "key_padding_mask": padding},
+        "numbers for the padding": {"key_padding_mask": random.normal(size=padding.shape).astype(numbers.dtype)},
     }[kind]  # fmt: skip
 
 
 @both_widths
-@pytest.mark.parametrize("kind", ["no mask", "padding", "ahead", "for each head", "numbers", "both"])
+@pytest.mark.parametrize(
+    "kind", ["no mask", "padding", "ahead", "for each head", "numbers", "both", "numbers for the padding"]
+)
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
 def test_multi_head_attention(options, kind, dtype):
     for cross, need, average, batch in (
@@ -149,8 +152,6 @@ def test_multi_head_attention(options, kind, dtype):
         y = [torch.from_numpy(a.copy()).requires_grad_() for a in (arrays[:1] if same else arrays)]
         flags = {"need_weights": need, "average_attn_weights": average}
         got, seen = ours(*(x * 3 if same else x), **{n: tt.from_numpy(m) for n, m in masks.items()}, **flags)
-        if kind == "numbers" and "key_padding_mask" in masks:
-            continue
         expected, wanted = theirs(
             *(y * 3 if same else y), **{n: torch.from_numpy(m) for n, m in masks.items()}, **flags
         )
