@@ -12,14 +12,12 @@
 from __future__ import annotations
 
 import codecs
-import gc
 import heapq
 import os
 import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cache
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -334,8 +332,8 @@ END, GONE = -1, -2
 
 class Corpus:
     """Words as one chain of tokens. `tokens`, `before`, `after` and `weight` have one entry a place: its token, the
-    places beside it, how often its word occurs. `counts` and `places` have one a pair: how often it occurs, and the
-    places where it has begun, some of which may be out of date."""
+    places beside it, how often its word occurs. `counts` and `places` have one a pair that occurs at least twice: how
+    often, and the places where it has begun, some of which may be out of date."""
 
     def __init__(self, words: Mapping[bytes, int]):
         self.tokens: list[int] = []
@@ -349,11 +347,12 @@ class Corpus:
         for place, pair in enumerate(pairwise(self.tokens)):
             self.places[pair].append(place)
         self.counts: dict[Pair, int] = defaultdict(int)
-        for pair in [*self.places]:
-            if END in pair:
+        for pair, places in [*self.places.items()]:
+            count = sum(map(self.weight.__getitem__, places))
+            if END in pair or count < 2:
                 del self.places[pair]
             else:
-                self.counts[pair] = sum(map(self.weight.__getitem__, self.places[pair]))
+                self.counts[pair] = count
 
     def merge(self, pair: Pair, new: int) -> set[Pair]:  # exercise
         """Put `new` in place of the pair, everywhere and from left to right. Returns the pairs that it has formed."""
@@ -361,47 +360,50 @@ class Corpus:
         (a, b), left, right = pair, defaultdict(list), defaultdict(list)
         for i in self.places.pop(pair):
             j = after[i]
-            if tokens[i] != a or tokens[j] != b:  # it was here, and has been merged into something else
-                continue
-            k = after[j]
-            tokens[i], tokens[j], after[i], before[k] = new, GONE, k, i
-            left[tokens[before[i]]].append(i)
-            right[tokens[k]].append(i)
-        changes = [((x, a), (x, new), [before[i] for i in at]) for x, at in left.items() if x != END]
-        changes += [((b, y), (new, y), at) for y, at in right.items() if y != END]
-        for old, formed, at in changes:
-            weight = sum(map(self.weight.__getitem__, at))
-            counts[old] -= weight
-            counts[formed] += weight
-            self.places[formed] += at
+            if tokens[i] == a and tokens[j] == b:  # else it was here, and has been merged into something else
+                k = after[j]
+                tokens[i], tokens[j], after[i], before[k] = new, GONE, k, i
+                left[tokens[before[i]]].append(i)
+                right[tokens[k]].append(i)
+        changes = [((b, y), (new, y), at, False) for y, at in right.items() if y != END]
+        changes += [((x, a), (x, new), at, True) for x, at in left.items() if x != END]
+        weight_at, found = self.weight.__getitem__, set()
+        for old, formed, at, is_left in changes:
+            weight = sum(map(weight_at, at))
+            if old in counts:
+                counts[old] -= weight
+            if weight > 1:
+                counts[formed], self.places[formed] = weight, [before[i] for i in at] if is_left else at
+                found.add(formed)
         del counts[pair]
-        return {formed for _, formed, _ in changes}
+        return found
 
 
 # In `x a b y` three pairs disappear and two are formed. That is all a merge does at each of its places; it collects the
 # places by what stands on their left, `x`, and on their right, `y`, and then puts the counts right, once for each of
 # these. The lists of places are not kept tidy: a place that is out of date is recognized when it is visited, because
 # the tokens there are not those of the pair any more. But they are in order: a pair is formed during one merge only,
-# that of the newer of its two tokens, and that goes from left to right.
+# that of the newer of its two tokens, and that goes from left to right. After that its count can only fall. So a pair
+# that occurs once can be forgotten, and that is most of them.
 
 
 def check_a_merge():
     corpus = Corpus({b"abab": 3, b"b": 9})
-    assert dict(corpus.counts) == {(97, 98): 6, (98, 97): 3}
+    assert corpus.counts == {(97, 98): 6, (98, 97): 3}
     assert corpus.merge((97, 98), 256) == {(256, 256), (256, 97)} and corpus.counts[256, 256] == 3
     assert corpus.tokens == [256, GONE, 256, GONE, END, 98, END]
 
 
 # What is left is to find the most frequent pair. A *heap* gives the smallest of many entries quickly, and takes new
 # ones quickly; what it cannot do is change an entry. We do not ask it to. Pairs that were just formed go in with their
-# counts; later these can only fall. So when an entry comes out, it is compared with the count as it is now: if it is
+# counts, which will only fall. So when an entry comes out, it is compared with the count as it is now: if it is
 # too high, it goes back in with the right one.
 
 
 def learn(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
     """What `learn_slowly` yields, sooner."""
     corpus, tokens = Corpus(words), [*BYTES]
-    heap = [(-count, pair) for pair, count in corpus.counts.items() if count > 1]
+    heap = [(-count, pair) for pair, count in corpus.counts.items()]
     heapq.heapify(heap)
     while heap:
         minus, pair = heapq.heappop(heap)
@@ -675,22 +677,6 @@ def texts(source: Source) -> Iterator[str]:
             raise ValueError(f"{item} is not UTF-8: {error.reason} at byte {error.start}; convert it first") from None
 
 
-# Learning makes a million small objects, and no rings of objects that refer to each other. For such rings Python
-# searches all objects again and again, and that would be a sixth of the time. It can be told to wait.
-
-
-@contextmanager
-def no_search_for_rings() -> Iterator[None]:
-    """Python's garbage collector waits meanwhile; objects that nobody refers to are freed all the same."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 class BPETokenizer(Encoder, BytePairFiles):
     """A byte-level BPE tokenizer: its tokens in the order in which they were learned, all single bytes among them, and
     the pattern that cuts a text into words, "gpt2" or "gpt4". `special_tokens` get the numbers after the last token."""
@@ -714,8 +700,7 @@ class BPETokenizer(Encoder, BytePairFiles):
         words = count_words(found, pattern, special_tokens)
         if not words:
             raise ValueError("there is nothing to learn from: the text is empty")
-        with no_search_for_rings():
-            tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
+        tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
         if len(tokens) < 256 + wanted:
             raise ValueError(
                 f"vocab_size is {vocab_size}, but with {least + len(tokens) - 256} no pair is left that occurs twice "
