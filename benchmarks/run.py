@@ -25,7 +25,8 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from workloads import WORKLOADS
+import tokens
+from workloads import WORKLOADS, Workload
 
 import tt_tensor as tt
 
@@ -43,7 +44,13 @@ CONTENDERS = {
     "NumPy by hand": ("numpy_by_hand", "numpy", {}),
     "MyGrad": ("mygrad_peer", "mygrad", {}),
     "HIPS autograd": ("hips_autograd", "autograd", {}),
+    "tiktoken": ("tiktoken_peer", "tiktoken", tokens.ONE_THREAD),
+    "HF tokenizers": ("hugging_face", "tokenizers", tokens.ONE_THREAD),
+    "TinyTorch, one thread": ("tinytorch_tokens", "tt_nlp", tokens.ONE_THREAD),
 }
+TIMED = dict(WORKLOADS)
+if (Path(os.environ.get("TT_DATA", "")) / "gutenberg").is_dir():  # the text that is tokenized
+    TIMED |= {name: Workload(*workload) for name, workload in tokens.WORKLOADS.items()}
 
 
 def contenders(workload: str) -> dict[str, tuple[str, str, dict]]:
@@ -134,7 +141,7 @@ def measured(workload: str, rounds: int, seconds: float) -> list[dict]:
     firsts = {name: c.first for name, c in running.items() if c.first is not None}
     if firsts and not all(math.isclose(f, next(iter(firsts.values())), rel_tol=1e-5) for f in firsts.values()):
         raise RuntimeError(f"{workload}: the contenders do not compute the same: {firsts}")
-    title, unit, scale = WORKLOADS[workload]
+    title, unit, scale = TIMED[workload]
     return rows(workload, title, unit, {name: [t * scale for t in c.turns] for name, c in running.items()}, running)
 
 
@@ -218,7 +225,7 @@ def versions() -> dict:
 
 
 def main() -> None:
-    every = [*WORKLOADS, "import"]
+    every = [*TIMED, "import"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "workloads", nargs="*", choices=[[], *every], help=f"some of {every}; if none, all are timed and written"
