@@ -260,7 +260,7 @@ def test_the_last_tenth_is_that_of_everybody(program):
 @pytest.mark.skipif(DATA is None, reason="tiny-shakespeare is not here: neither in TT_DATA nor in ../shared/data")
 def test_a_minute_of_shakespeare_is_better_than_pairs_of_letters(program, tmp_path):
     module, _ = program
-    options = ["--steps", "400", "--every", "200", "--width", "64", "--heads", "4", "--layers", "2", "--context", "64"]
+    options = ["--steps", "700", "--every", "350", "--width", "64", "--heads", "4", "--layers", "2", "--context", "64"]
     module.main([*options, "--data", str(DATA / "tinyshakespeare"), "--out", str(tmp_path / "out"),
                  "--json", str(tmp_path / "results.json")])  # fmt: skip
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
