@@ -43,7 +43,7 @@ def set_weights(module, scale=0.5):
     values = arrays(module, scale)
     if "lm_head.weight" in values:
         values["lm_head.weight"] = values["transformer.wte.weight"]
-    module.double().load_state_dict(values)
+    module.double().load_state_dict({name: tt.from_numpy(value) for name, value in values.items()})
     return module, values
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tt_nlp.transformers import GPT, GPTConfig
+from tt_tensor import from_numpy
 
 # ## The layout
 #
@@ -163,7 +164,8 @@ def load_gpt2(folder: str | os.PathLike) -> GPT:
         raise ValueError(f"{folder / CONFIG} is damaged: it holds no table of names and values")
     model = GPT(_config_of(described, folder / CONFIG))
     try:
-        model.load_state_dict(from_file_layout(_read(folder / WEIGHTS)))
+        state = from_file_layout(_read(folder / WEIGHTS))
+        model.load_state_dict({name: from_numpy(array) for name, array in state.items()})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit the sizes in {CONFIG}, or is damaged: {error}") from None
     return model.eval()

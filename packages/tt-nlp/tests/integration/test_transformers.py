@@ -262,7 +262,7 @@ def test_performance_40_steps_leave_nothing_behind():
     def left():
         tracemalloc.start()
         try:
-            settled = held(5)
+            settled = held(40)
             return (held(40) - settled) / (8 * 16 * 16 * 4)
         finally:
             tracemalloc.stop()
