@@ -143,7 +143,7 @@ def test_use(space):
     assert space.uses() == {"losses": "work/losses.py"}  # what failed has changed nothing
     tito("use", "tt-tensor", "mine", fails="setup, tensor, activations")
     tito("use", "05", fails="say what 05 is to be")
-    tito("use", "tokenization", "reference", fails="not installed")
+    tito("use", "capstone", "reference", fails="not installed")
 
 
 def test_hints_go_on_and_stop_at_the_last(space):
