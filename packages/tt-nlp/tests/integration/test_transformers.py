@@ -175,7 +175,7 @@ def test_integration_a_gpt_learns_to_repeat():
         tt.manual_seed(1)
         model = tn.GPT(tn.GPTConfig(vocab_size=8, block_size=16, n_layer=2, n_head=2, n_embd=32))
         pattern = np.tile([3, 1, 4, 1, 5, 2, 6], 40)
-        tn.train_on_text(model, tn.Windows(pattern, 16), 60, rate=1e-2)
+        tn.train_on_text(model, tn.Windows(pattern, 16), 120, rate=5e-3)
         return tn.surprises(model, pattern[:17])[-1], tn.generate(model, [3, 1, 4, 1], 10, temperature=0)
 
     expect(
@@ -228,9 +228,9 @@ def test_performance_time_grows_with_the_blocks():
     x = tt.zeros(4, 64).long()
     one, eight = (tn.GPT(tn.GPTConfig(30, 64, layers, 4, 64)) for layers in (1, 8))
     expect(
-        "time of 8 blocks by that of one",
-        lambda: seconds(lambda: eight(x)) / seconds(lambda: one(x)),
-        measured_between(0, 40),
+        "time of 8 blocks, by that of 8 times one block",
+        lambda: seconds(lambda: eight(x)) / seconds(lambda: one(x), 8),
+        measured_between(0, 5),
         "Eight blocks may take about eight times as long.",
         see=COST,
     )
