@@ -1,4 +1,4 @@
-"""The page of trainings: tables and curves from the committed logs of the image programs. Nothing is trained here."""
+"""The page of trainings: tables and curves from the committed logs of the example programs. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -27,34 +27,48 @@ def _results(folder: Path) -> str:
     files = sorted(folder.glob("*.json"))
     results = {file.stem: json.loads(file.read_text(encoding="utf-8"))["results"] for file in files}
     claims = [row["claim"] for row in next(iter(results.values()))]
-    rows = ["| run | " + " | ".join(claims) + " | minutes |", "| --- |" + " --: |" * (len(claims) + 1)]
+    timed = any("minutes" in claim for claim in claims)
+    rows = ["| run | " + " | ".join(claims) + ("" if timed else " | minutes") + " |"]
+    rows.append("| --- |" + " --: |" * (len(claims) + (not timed)))
     for name, found in results.items():
-        minutes = sum(row["seconds"] for row in found) / 60
-        rows.append(f"| {name} | " + " | ".join(row["measured"] for row in found) + f" | {minutes:.1f} |")
+        minutes = f" | {sum(row['seconds'] for row in found) / 60:.1f}"
+        rows.append(f"| {name} | " + " | ".join(row["measured"] for row in found) + ("" if timed else minutes) + " |")
     return "\n".join(rows)
+
+
+# What is measured on unseen examples, and, in the first column, what is counted: epochs, or rounds of so many steps.
+
+
+def _measures(logs: dict) -> list[str]:
+    return [name.removeprefix("val_") for name in next(iter(logs.values()))[0] if name.startswith("val_")]
+
+
+def _counted(logs: dict) -> str:
+    return next(iter(next(iter(logs.values()))[0]))
 
 
 def _curves(logs: dict) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
+    measures = _measures(logs)
     with matplotlib.rc_context(fname=Path(__file__).with_name("matplotlibrc")):
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        for axis, measure in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        figure = Figure(figsize=(4 + 2 * len(measures), 3), layout="constrained")
+        for axis, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures):
             for number, (name, log) in enumerate(logs.items()):
                 for key, style, what in ((measure, "-", "training"), (f"val_{measure}", "--", "unseen")):
                     values = [row[key] for row in log]
                     axis.plot(range(1, len(log) + 1), values, style, color=f"C{number}", label=f"{name}, {what}")
-            axis.set(xlabel="epoch", ylabel=measure)
+            axis.set(xlabel=_counted(logs), ylabel=measure)
         axis.legend(fontsize=8)
         return weave.svg(figure, "-".join(logs))
 
 
 def _epochs(logs: dict) -> str:
-    """The share of unseen images that were right, by epoch."""
-    names = list(logs)
-    rows = ["| epoch | " + " | ".join(names) + " |", "| --: |" + " --: |" * len(names)]
+    """The share of unseen images that were right by epoch, or, where nothing is right or wrong, the loss on them."""
+    names, counted = list(logs), _counted(logs)
+    key, form = ("val_accuracy", ".2%") if "accuracy" in _measures(logs) else ("val_loss", ".3f")
+    rows = [f"| {counted} | " + " | ".join(names) + " |", "| --: |" + " --: |" * len(names)]
     for epochs in zip(*logs.values()):
-        shares = " | ".join(f"{row['val_accuracy']:.2%}" for row in epochs)
-        rows.append(f"| {epochs[0]['epoch']:.0f} | {shares} |")
+        rows.append(f"| {epochs[0][counted]:.0f} | " + " | ".join(f"{row[key]:{form}}" for row in epochs) + " |")
     return "\n".join(rows)

@@ -143,6 +143,7 @@ REFUSED = [
     ("BatchNorm2d: series", lambda: ts.BatchNorm2d(3)(images(*SERIES)), r"BatchNorm2d.*\(4,\).*\(2, 3, 9\)"),
     ("BatchNorm1d: images", lambda: ts.BatchNorm1d(3)(images()), r"BatchNorm1d.*\(2, 3, 8, 8\)"),
     ("layer_norm: another shape", lambda: ts.layer_norm(images(), (3, 8)), r"\(3, 8\).*\(2, 3, 8, 8\)"),
+    ("layer_norm: a weight of another shape", lambda: ts.layer_norm(images(), (8,), tt.ones(7)), r"\(8,\).*weight"),
     ("layer_norm: no shape", lambda: ts.layer_norm(images(), ()), r"\(\).*\(2, 3, 8, 8\)"),
     ("group_norm: groups", lambda: ts.group_norm(images(), 2), r"2 groups.*\(2, 3, 8, 8\)"),
     ("group_norm: weight", lambda: ts.GroupNorm(1, 3)(images(2, 4, 5)), r"\(4,\).*\(2, 4, 5\)"),

@@ -201,14 +201,16 @@ def unbroadcast(g, shape: tuple[int, ...]):  # exercise
 # The matrix product. For matrices $C = AB$, with $\bar C$ given, $\bar A = \bar C B^T$ and $\bar B = A^T \bar C$: check
 # the shapes, nothing else fits. Vectors are treated as the row or the column that they stand for.
 #
-# The batch dimensions in front broadcast as well, and are undone by `unbroadcast` like everything else.
+# The batch dimensions in front broadcast as well, and are undone by `unbroadcast` like everything else. Only where a
+# stack met one matrix it was a list of rows (chapter 02), and is one here.
 
 
 def _as_matrices(g, x, y):
     batch = g.shape[: g.ndim - (x.ndim > 1) - (y.ndim > 1)]
     x = x if x.ndim > 1 else x.reshape((1, x.shape[0]))
     y = y if y.ndim > 1 else y.reshape((y.shape[0], 1))
-    return g.reshape((*batch, x.shape[-2], y.shape[-1])), x, y
+    g = g.reshape((*batch, x.shape[-2], y.shape[-1]))
+    return (tt.as_rows(g), tt.as_rows(x), y) if y.ndim == 2 else (g, x, y)
 
 
 # Each of the two is a single line of mathematics. The rest restores the shape of a vector.
@@ -218,6 +220,8 @@ def _matmul_left(g, out, x, y):  # exercise
     """The share of x in x @ y."""
     g, _, columns = _as_matrices(g, x, y)
     dx = g @ columns.mT
+    if columns.ndim == 2:
+        return dx.reshape(x.shape)
     return dx if x.ndim > 1 else dx.reshape((*dx.shape[:-2], x.shape[0]))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd.autograd import NO_GRADIENT, RULES, rule, with_summed_dims
+from tt_tensor import as_rows
 
 # ## One operand
 #
@@ -140,19 +141,32 @@ rule(tt.leaky_relu, lambda g, out, x, negative_slope=0.01: tt.choose(x > 0, g, g
 rule(tt.elu, lambda g, out, x, alpha=1.0: g * tt.choose(x > 0, x * 0 + 1, tt.exp(tt.minimum(x, x * 0)) * alpha))
 rule(tt.sigmoid, lambda g, out, x: g * (out * (1 - out)))
 rule(tt.softplus, lambda g, out, x, beta=1.0: g * tt.sigmoid(x * beta))
-rule(tt.gelu, lambda g, out, x, approximate="none": g * tt.gelu_slope(x, approximate=approximate))
 rule(tt.softmax, lambda g, out, x, dim: out * (g - tt.sum(g * out, dim=dim, keepdim=True)))
 rule(tt.log_softmax, lambda g, out, x, dim: g - tt.exp(out) * tt.sum(g, dim=dim, keepdim=True))
 
 
+# Whoever has just made an array may multiply it in place; on tensors, which somebody may have recorded, nobody may.
+
+
+def _gelu(g, out, x, approximate="none"):
+    slope = tt.gelu_slope(x, approximate=approximate)
+    return np.multiply(slope, g, out=slope) if isinstance(slope, np.ndarray) else g * slope
+
+
+rule(tt.gelu, _gelu)
+
+
 # And the gradient that chapter 05 found on paper, what the network believes minus what is true. (A truth value counts
-# as 1 when it is subtracted.)
+# as 1 when it is subtracted. On arrays there is no need for a table of truth that is nearly all zeros.)
 
 
 def _surprise(g, out, x, labels, importance=None):
-    truth = labels.reshape(-1, 1) == np.arange(x.shape[1])
-    g = g if importance is None else g * (importance / importance.sum())
-    return g.reshape((-1, 1)) * (tt.softmax(x, dim=1) - truth)
+    g = (g if importance is None else g * (importance / importance.sum())).reshape((-1, 1))
+    believed = tt.softmax(x, dim=1)
+    if isinstance(believed, np.ndarray):
+        believed[np.arange(len(labels)), labels] -= 1
+        return np.multiply(believed, g, out=believed)
+    return g * (believed - (labels.reshape(-1, 1) == np.arange(x.shape[1])))
 
 
 rule(tt.surprise, _surprise)
@@ -170,20 +184,15 @@ rule(tt.gelu_slope, _gelu_slope)
 
 # ## The linear layer
 #
-# Rows of `x` may come in any number of dimensions; for the weight's gradient they are one long list of rows, and a
+# Rows of `x` may come in any number of dimensions; they are one long list of rows, and for the weight's gradient a
 # single matrix product sums over all of them, straight into the layout in which the weight is stored. The bias was
 # added to every row, so its gradient is the sum of the rows; a product with ones is NumPy's quickest way to that sum.
 
-
-def _rows(x):
-    return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
-
-
 rule(
     tt.affine,
-    lambda g, out, x, weight, bias: g @ weight,
-    lambda g, out, x, weight, bias: _rows(g).T @ _rows(x),
-    lambda g, out, x, weight, bias: np.ones(len(_rows(g)), g.dtype) @ _rows(g),
+    lambda g, out, x, weight, bias: (as_rows(g) @ weight).reshape(x.shape),
+    lambda g, out, x, weight, bias: as_rows(g).T @ as_rows(x),
+    lambda g, out, x, weight, bias: np.ones(len(as_rows(g)), g.dtype) @ as_rows(g),
 )
 
 # ## Without a gradient

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -612,7 +613,11 @@ def _blocks(qkv: np.ndarray, is_causal: bool) -> Iterator[tuple[tuple, slice, sl
 
 # What softmax divides by is applied to the result, which is smaller than the weights. And the scores are kept with the
 # keys down and the queries across: then the largest score of a query is the maximum of a column, which NumPy finds by
-# comparing whole rows with each other, several times faster than along a row.
+# comparing whole rows with each other, several times faster than along a row; and the sums are a product with ones.
+#
+# The largest score is subtracted in order that no power overflows, and nothing else changes by it. But a score is a
+# product of two vectors, and cannot be larger than the product of their lengths. If that is small for the longest
+# vectors of the block, there is nothing to fear, and two passes less.
 
 
 def _powers(q, k, start, is_causal):
@@ -620,10 +625,18 @@ def _powers(q, k, start, is_causal):
     sums, (..., n, 1)."""
     scores = k @ q.mT
     if is_causal:
-        scores[..., start:, :] += np.tril(np.full((q.shape[-2],) * 2, -np.inf, q.dtype), -1)
-    scores -= scores.max(axis=-2, keepdims=True)
+        scores[..., start:, :] += _hidden(q.shape[-2], q.dtype)
+    largest = np.vecdot(q, q).max(initial=0) * np.vecdot(k, k).max(initial=0)
+    if not largest < (np.log(np.finfo(q.dtype).max) / 4) ** 2:
+        scores -= scores.max(axis=-2, keepdims=True)
     np.exp(scores, out=scores)
-    return scores.mT, (1 / scores.sum(axis=-2))[..., None]
+    return scores.mT, (1 / (np.ones(k.shape[-2], q.dtype) @ scores))[..., None]
+
+
+@cache
+def _hidden(n, dtype):
+    """What is added to the scores of n keys and n queries, keys down: -inf where a key comes after the query."""
+    return np.tril(np.full((n, n), -np.inf, dtype), -1)
 
 
 def _cost(out, qkv, is_causal, scale):

@@ -752,7 +752,7 @@ def show_cost():
         taken = tt.measure(lambda: next_token_loss(model(ids), ids).backward())
         counts = [4 * multiply_adds(config, length), there.multiply_adds.total(), back.multiply_adds.total()]
         formula, forward, backward = (f"{count / 1e6:.0f}" for count in counts)
-        held = 4 * length * config.n_layer * 23 * config.n_embd * 4 / 1e6
+        held = 4 * length * config.n_layer * 19 * config.n_embd * 4 / 1e6
         print(f"4 texts of {length} tokens: {formula} million multiply-adds by the formula, {forward} counted,")
         print(f"  {backward} on the way back; {taken.seconds * 1e3:.0f} ms;", end=" ")
         print(f"{held:.0f} MB by the formula, {taken.peak_bytes / 1e6:.0f} measured")
@@ -760,9 +760,10 @@ def show_cost():
 
 # The formula counts products only, and they are nearly all there is. For long texts the meter counts less: the blocks
 # of chapter 13 leave out most of the pairs that causality forbids. In memory, everything has to be kept for the way
-# back, which is 23 times $C$ numbers for each token in each block: 3 for each of two norms, 3 for queries, keys and
-# values, 8 for the inside of the MLP, and 6 for what goes into and out of the four linear layers and the sums. The
-# attention weights are not among them; they are made again when they are needed.
+# back, which is 19 times $C$ numbers for each token in each block: 2 for two norms, 3 for queries, keys and values, 8
+# for the inside of the MLP, and 6 for what goes into and out of the four linear layers and the sums. The attention
+# weights are not among them; they are made again when they are needed, and so are the normal numbers before they are
+# scaled.
 #
 # Writing has a cost of its own. For each new token, `next_logits` reads the whole text again:
 

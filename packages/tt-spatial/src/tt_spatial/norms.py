@@ -12,7 +12,7 @@ import numpy as np
 import tt_tensor as tt
 from tt_autograd import rule
 from tt_spatial.spatial import BatchNorm, _as_rows, _by_channel, _floating, _from_rows, _in_blocks
-from tt_tensor import Module, Parameter, Tensor, primitive
+from tt_tensor import Module, Parameter, Tensor, as_rows, primitive
 
 # ## Batch normalization, backward
 #
@@ -72,39 +72,94 @@ class BatchNorm1d(BatchNorm):
 # ## Normalizing one example
 #
 # Batch normalization ties the examples of a batch together. The others normalize each example for itself: over its last
-# dimensions (layer), or over groups of its channels. They behave alike in training and evaluation. One primitive brings
-# the rows of a matrix to mean 0 and variance 1; its gradient needs no more than its result.
+# dimensions (layer), or over groups of its channels. They behave alike in training and evaluation. What they have in
+# common is that rows are brought to mean 0 and variance 1. On arrays that is two products with a vector and two passes;
+# on tensors, when somebody wants the derivative of a derivative, it is the formula.
+
+
+def _normal(x, eps):
+    """(x - mean) / sqrt(variance + eps) of the rows of x (..., n), and the factor, (..., 1)."""
+    if not isinstance(x, np.ndarray):
+        centred = x - tt.mean(x, -1, keepdim=True)
+        slope = (tt.mean(centred * centred, -1, keepdim=True) + eps) ** -0.5
+        return centred * slope, slope
+    n = x.shape[-1]
+    normal = x - (x @ np.full(n, 1 / n, x.dtype))[..., None]
+    slope = (1 / np.sqrt(np.vecdot(normal, normal) / n + eps))[..., None].astype(x.dtype, copy=False)
+    normal *= slope
+    return normal, slope
+
+
+# What arrives for the normal numbers can neither move the mean of a row nor change its variance. So both parts that
+# would are taken out: the mean of `g`, and its projection on the row itself.
+
+
+def _rows_share(g, normal, slope):
+    if not isinstance(g, np.ndarray):
+        return slope * (g - tt.mean(g, -1, keepdim=True) - normal * tt.mean(g * normal, -1, keepdim=True))
+    n = g.shape[-1]
+    share = normal * (np.vecdot(g, normal) / -n)[..., None]
+    share += g
+    share -= (g @ np.full(n, 1 / n, g.dtype))[..., None]
+    share *= slope
+    return share
+
+
+# Many passes, so blocks: what is made of a few rows stays in the cache until it is done.
+
+
+def _by_rows(work, *arrays):
+    """work(*blocks) for blocks of rows of arrays that have one shape, put together in that shape. Tensors are worked on
+    as a whole."""
+    if not isinstance(arrays[0], np.ndarray):
+        return work(*arrays)
+    out = np.empty(arrays[0].shape, arrays[0].dtype)
+    for *blocks, result in _in_blocks(*map(as_rows, arrays), as_rows(out)):
+        result[...] = work(*blocks)
+    return out
 
 
 @primitive(cost=lambda out, x, eps: 4 * out.size)
 def normalize_rows(x, /, eps):
     """(x - mean) / sqrt(variance + eps) along the last dimension."""
-    n = x.shape[-1]
-    out = x - (x @ np.full(n, 1 / n, x.dtype))[..., None]
-    out *= (1 / np.sqrt(np.vecdot(out, out) / n + eps))[..., None].astype(x.dtype, copy=False)
-    return out
+    return _by_rows(lambda x: _normal(x, eps)[0], x)
 
 
-def _rows_share(g, out, x, eps):
-    centred = x - tt.mean(x, -1, keepdim=True)
-    slope = (tt.mean(centred * centred, -1, keepdim=True) + eps) ** -0.5
-    normal = centred * slope
-    return slope * (g - tt.mean(g, -1, keepdim=True) - normal * tt.mean(g * normal, -1, keepdim=True))
+rule(normalize_rows, lambda g, out, x, eps: _by_rows(lambda g, x: _rows_share(g, *_normal(x, eps)), g, x))
+
+# A transformer normalizes twice in each block, and scales and shifts every time. As one operation that needs nothing
+# for the way back but its input, which the stream keeps anyway; the normal numbers are made again.
 
 
-def _rows_share_on_arrays(g, out, x, eps):
-    n = x.shape[-1]
-    weights, share = np.full(n, 1 / n, g.dtype), out * (np.vecdot(g, out) / -n)[..., None]
-    share += g
-    share -= (g @ weights)[..., None]
-    centred = x - (x @ weights)[..., None]
-    share *= (1 / np.sqrt(np.vecdot(centred, centred) / n + eps))[..., None].astype(g.dtype, copy=False)
-    return share
+@primitive(cost=lambda out, x, weight, bias, eps: 6 * out.size)
+def normalize_scaled(x, weight, bias, /, eps):
+    """normalize_rows(x) * weight + bias for x (..., n), weight and bias (n,)."""
+
+    def scaled(x):
+        normal, _ = _normal(x, eps)
+        normal *= weight
+        normal += bias
+        return normal
+
+    return _by_rows(scaled, x.astype(np.result_type(x, weight, bias), copy=False))
+
+
+def _weight_share(g, x, eps):
+    if not isinstance(g, np.ndarray):
+        return _sum_of_rows(g * _normal(x, eps)[0])
+    return sum(_sum_of_rows(g * _normal(x, eps)[0]) for g, x in _in_blocks(as_rows(g), as_rows(x)))
+
+
+def _sum_of_rows(g):
+    rows = as_rows(g)
+    return np.ones(len(rows), g.dtype) @ rows
 
 
 rule(
-    normalize_rows,
-    lambda g, out, x, eps: (_rows_share_on_arrays if isinstance(g, np.ndarray) else _rows_share)(g, out, x, eps),
+    normalize_scaled,
+    lambda g, out, x, weight, bias, eps: _by_rows(lambda g, x: _rows_share(g * weight, *_normal(x, eps)), g, x),
+    lambda g, out, x, weight, bias, eps: _weight_share(g, x, eps),
+    lambda g, out, x, weight, bias, eps: _sum_of_rows(g),
 )
 
 
@@ -116,7 +171,14 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or tuple(x.shape[-len(shape) :]) != shape:
         raise ValueError(f"layer_norm over {shape} does not fit an input of shape {x.shape}")
-    normal = normalize_rows(_floating(x).reshape(-1, math.prod(shape)), eps=eps).reshape(x.shape)
+    if any(vector is not None and vector.shape != shape for vector in (weight, bias)):
+        raise ValueError(f"layer_norm over {shape}: weight and bias are to have that shape, too")
+    if len(shape) > 1:
+        n, flat = math.prod(shape), [None if vector is None else vector.reshape(-1) for vector in (weight, bias)]
+        return layer_norm(x.reshape(-1, n), n, flat[0], flat[1], eps).reshape(x.shape)
+    if weight is not None and bias is not None:
+        return normalize_scaled(_floating(x), weight, bias, eps=eps)
+    normal = normalize_rows(_floating(x), eps=eps)
     normal = normal if weight is None else normal * weight
     return normal if bias is None else normal + bias
 
@@ -171,4 +233,4 @@ class GroupNorm(Module):
         return f"{self.num_groups} groups"
 
 
-__all__ = ["BatchNorm1d", "GroupNorm", "LayerNorm", "group_norm", "layer_norm", "normalize_rows"]
+__all__ = ["BatchNorm1d", "GroupNorm", "LayerNorm", "group_norm", "layer_norm", "normalize_rows", "normalize_scaled"]

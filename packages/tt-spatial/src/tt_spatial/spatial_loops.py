@@ -163,3 +163,10 @@ def normalize_rows(x, /, eps):
         variance = sum((v - mean) ** 2 for v in row) / len(row)
         out[place] = [(v - mean) / math.sqrt(variance + eps) for v in row]
     return out
+
+
+def normalize_scaled(x, weight, bias, /, eps):
+    out = normalize_rows(x, eps=eps)
+    for place in np.ndindex(x.shape):
+        out[place] = out[place] * weight[place[-1]] + bias[place[-1]]
+    return out

@@ -265,7 +265,7 @@ def gelu(x, /, approximate="none"):  # exercise
     if approximate == "none":
         return _in_blocks(lambda x: x * _normal_below(x), x)
     if approximate == "tanh":
-        return _in_blocks(lambda x: 0.5 * x * (1 + _gelu_tanh(_near(x))), x)
+        return _in_blocks(_gated_by_tanh, x)
     raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
 
 
@@ -277,10 +277,19 @@ def _normal_below(x):
 
 
 def _gelu_tanh(x):
-    inner = x * x
-    inner *= _GELU * 0.044715
-    inner += _GELU
-    return np.tanh(x * inner)
+    u = x * x
+    u *= _GELU * 0.044715
+    u += _GELU
+    u *= x
+    return np.tanh(u)
+
+
+def _gated_by_tanh(x):
+    gate = _gelu_tanh(_near(x))
+    gate += 1
+    gate *= 0.5
+    gate *= x
+    return gate
 
 
 # Such a formula is a dozen operations, and each of them walks through the whole array and leaves a new one. For a
@@ -325,8 +334,15 @@ def _gelu_slope(x):
 
 def _gelu_tanh_slope(x):
     x = _near(x)
-    t = _gelu_tanh(x)
-    return 0.5 * (1 + t) + (0.5 * _GELU) * x * (1 - t * t) * (1 + (3 * 0.044715) * x * x)
+    t, slope = _gelu_tanh(x), x * x
+    slope *= 3 * 0.044715 * _GELU
+    slope += _GELU
+    slope *= x
+    slope *= 1 - t * t
+    slope += t
+    slope += 1
+    slope *= 0.5
+    return slope
 
 
 # `x * x * x` and not `x**3`: a power of three goes through the general `pow`, which takes longer, and many times as

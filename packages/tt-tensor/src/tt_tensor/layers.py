@@ -20,7 +20,7 @@ import numpy as np
 from tt_tensor import activations, more_ops
 from tt_tensor.activations import relu
 from tt_tensor.setup import generator
-from tt_tensor.tensor import Tensor, _alike, from_numpy, ones, primitive, rand, randn, zeros
+from tt_tensor.tensor import Tensor, _alike, as_rows, from_numpy, ones, primitive, rand, randn, zeros
 
 
 def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
@@ -360,9 +360,9 @@ def affine(x, weight, bias, /):  # exercise
     """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,)."""
     if x.dtype is not weight.dtype:
         x, weight = _alike(x, weight)
-    out = x @ weight.T
+    out = as_rows(x) @ weight.T
     out += bias
-    return out
+    return out.reshape(*x.shape[:-1], len(weight))
 
 
 # `affine` takes what it is given; `linear` asks first whether it fits. A mismatch here is the most frequent error of
