@@ -219,7 +219,7 @@ def machine() -> dict:
 
 
 def versions() -> dict:
-    packages = ("numpy", "torch", "tt-autograd", "mygrad", "autograd")
+    packages = ("numpy", "torch", "tt-autograd", "mygrad", "autograd", "tiktoken", "tokenizers")
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return {"python": sys.version.split()[0], **{p: found[p] for p in packages if p in found}}
 
