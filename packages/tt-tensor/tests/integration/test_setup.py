@@ -1,16 +1,12 @@
 """Chapter 01 at work: measuring and seeding, together and on problems of their own."""
 
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 import tracemalloc
 import weakref
 
 import numpy as np
-import pytest
 
 import tt_tensor as tt
 from tt_tensor.teaching import between, expect, measured_between
@@ -307,37 +303,3 @@ def test_performance_seeding_leaves_nothing_behind():
             tracemalloc.stop()
 
     expect("bytes that 60 calls of seeded() leave behind", grown, measured_between(-1e9, 10_000), see=EXERCISES)
-
-
-# What a step frees, the next one gets
-
-
-FAULTS = """
-import resource
-import numpy as np
-import tt_tensor
-
-def step():
-    arrays = [np.ones(400_000, np.float32) for _ in range(100)]
-
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-step()
-before = faults()
-for _ in range(3):
-    step()
-print(faults() - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have rules of their own")
-def test_memory_that_was_freed_is_not_fetched_again():
-    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    expect(
-        "new pages of 4 KB for three times a hundred arrays of 1.6 MB, which would be 117,000",
-        int(run.stdout),
-        between(0, 6_000),
-        "keep_freed_memory() has to be called when the file is imported.",
-        see="The cost",
-    )
