@@ -201,34 +201,33 @@ def unbroadcast(g, shape: tuple[int, ...]):  # exercise
 # The matrix product. For matrices $C = AB$, with $\bar C$ given, $\bar A = \bar C B^T$ and $\bar B = A^T \bar C$: check
 # the shapes, nothing else fits. Vectors are treated as the row or the column that they stand for.
 #
-# The batch dimensions in front broadcast as well, and are undone by `unbroadcast` like everything else. Only where a
-# stack met one matrix it was a list of rows (chapter 02), and is one here.
+# The batch dimensions in front broadcast as well, and are undone by `unbroadcast` like everything else.
 
 
 def _as_matrices(g, x, y):
     batch = g.shape[: g.ndim - (x.ndim > 1) - (y.ndim > 1)]
     x = x if x.ndim > 1 else x.reshape((1, x.shape[0]))
     y = y if y.ndim > 1 else y.reshape((y.shape[0], 1))
-    g = g.reshape((*batch, x.shape[-2], y.shape[-1]))
-    return (tt.as_rows(g), tt.as_rows(x), y) if y.ndim == 2 else (g, x, y)
+    return g.reshape((*batch, x.shape[-2], y.shape[-1])), x, y
 
 
-# Each of the two is a single line of mathematics. The rest restores the shape of a vector.
+# Each of the two is a single line of mathematics. The rest restores the shape of a vector; and where a stack met one
+# matrix, it was a list of rows (chapter 02) and is one here, too.
 
 
 def _matmul_left(g, out, x, y):  # exercise
     """The share of x in x @ y."""
     g, _, columns = _as_matrices(g, x, y)
-    dx = g @ columns.mT
     if columns.ndim == 2:
-        return dx.reshape(x.shape)
+        return (tt.as_rows(g) @ columns.mT).reshape(x.shape)
+    dx = g @ columns.mT
     return dx if x.ndim > 1 else dx.reshape((*dx.shape[:-2], x.shape[0]))
 
 
 def _matmul_right(g, out, x, y):  # exercise
     """The share of y in x @ y."""
-    g, rows, _ = _as_matrices(g, x, y)
-    dy = rows.mT @ g
+    g, rows, columns = _as_matrices(g, x, y)
+    dy = tt.as_rows(rows).mT @ tt.as_rows(g) if columns.ndim == 2 else rows.mT @ g
     return dy if y.ndim > 1 else dy.reshape((*dy.shape[:-2], y.shape[0]))
 
 
