@@ -41,8 +41,12 @@ def _row(row: dict, longest: float) -> str:
     ours = ' class="tt-ours"' if row["contender"].lower().startswith(OURS) else ""
     bar = f'<td class="tt-bar"><i style="width:{100 * row["median"] / longest:.1f}%"></i></td>'
     ratio, spread = _number(row.get("ratio"), "{:.2f}"), _number(row.get("spread"), "{:.0%}")
-    numbers = "".join(f"<td>{number}</td>" for number in (f"{row['median']:#.3g}".rstrip("."), ratio, spread))
+    numbers = "".join(f"<td>{number}</td>" for number in (_three_digits(row["median"]), ratio, spread))
     return f'<tr{ours}><th scope="row">{html.escape(row["contender"])}</th>{bar}{numbers}</tr>'
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def _number(value: float | None, form: str) -> str:
