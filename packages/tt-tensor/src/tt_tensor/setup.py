@@ -495,9 +495,10 @@ def show_fresh_memory():
 # Whoever frees an array and asks for another one should get the same pages again. Whether he does is up to the C
 # library, which may also give them back to the system. The one of most Linux systems (glibc) returns what lies at the
 # end of its memory as soon as that is more than some megabytes, and arrays above a certain size at once. A step of
-# training asks for a few hundred megabytes, frees them, and asks again a moment later; for a small GPT the new pages
-# were a fifth of its time. So when this file is imported we ask glibc to keep what it has: memory that was in use once
-# stays with the program until it ends. (Other C libraries have other rules, and do not know the question.)
+# training asks for tens or hundreds of megabytes, frees them, and asks again a moment later. So when this file is
+# imported we ask glibc to keep what it has: memory that was in use once stays with the program until it ends. (Take the
+# call away, and a step of the small GPT among the benchmarks takes 15 to 25 percent longer. Other C libraries have
+# other rules, and do not know the question.)
 
 
 def keep_freed_memory() -> None:
