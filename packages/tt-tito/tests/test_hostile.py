@@ -104,6 +104,13 @@ def test_what_does_not_end(judged, code):
     assert first.startswith("x = Tensor([-1, 2]); relu(x); x did not end within 1 seconds") and last.startswith("See ")
 
 
+def test_whoever_is_slow_but_goes_on_has_more_time(judged, monkeypatch):
+    slow = "import time; time.sleep(0.8); return np.maximum(x, 0)"
+    assert judged(relu=slow, limits=Limits(seconds=1)).full
+    monkeypatch.setattr(sandbox, "TESTS", 2)
+    assert judged(relu=slow, limits=Limits(seconds=1)).status == "timeout"
+
+
 def test_an_import_that_does_not_end(judged):
     found = judged("while True: pass", limits=Limits(seconds=1))
     assert (found.status, found.message) == ("timeout", "Importing activations.py did not end within 1 seconds.")

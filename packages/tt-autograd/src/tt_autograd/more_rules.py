@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter, itemgetter
 
 import numpy as np
 
@@ -119,7 +120,7 @@ rule(tt.cumsum, lambda g, out, x, dim: tt.flip(tt.cumsum(tt.flip(g, dim=dim), di
 
 def _piece(i):
     def share(g, out, *tensors, dim=0):
-        start = sum(t.shape[dim] for t in tensors[:i])
+        start = sum(map(itemgetter(dim), map(attrgetter("shape"), tensors[:i])))
         return tt.getitem(g, index=_along(out, dim, slice(start, start + tensors[i].shape[dim])))
 
     return share

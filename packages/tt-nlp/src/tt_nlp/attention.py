@@ -614,10 +614,6 @@ def _blocks(qkv: np.ndarray, is_causal: bool) -> Iterator[tuple[tuple, slice, sl
 # What softmax divides by is applied to the result, which is smaller than the weights. And the scores are kept with the
 # keys down and the queries across: then the largest score of a query is the maximum of a column, which NumPy finds by
 # comparing whole rows with each other, several times faster than along a row; and the sums are a product with ones.
-#
-# The largest score is subtracted in order that no power overflows, and nothing else changes by it. But a score is a
-# product of two vectors, and cannot be larger than the product of their lengths. If that is small for the longest
-# vectors of the block, there is nothing to fear, and two passes less.
 
 
 def _powers(q, k, start, is_causal):
@@ -626,9 +622,7 @@ def _powers(q, k, start, is_causal):
     scores = k @ q.mT
     if is_causal:
         scores[..., start:, :] += _hidden(q.shape[-2], q.dtype)
-    largest = np.vecdot(q, q).max(initial=0) * np.vecdot(k, k).max(initial=0)
-    if not largest < (np.log(np.finfo(q.dtype).max) / 4) ** 2:
-        scores -= scores.max(axis=-2, keepdims=True)
+    scores -= scores.max(axis=-2, keepdims=True)
     np.exp(scores, out=scores)
     return scores.mT, (1 / (np.ones(k.shape[-2], q.dtype) @ scores))[..., None]
 

@@ -357,8 +357,8 @@ def export(name: str, out: Path, force: bool) -> None:
 def grade(paths: tuple[Path, ...], csv_file: Path | None, as_json: bool) -> None:
     """Grade learners' files: one file, one learner's folder, or a folder with a folder for each learner.
 
-    Each file runs in a process of its own that cannot write elsewhere, for at most ten seconds a group of tests. The
-    exit status is 0 only for full marks."""
+    Each file runs in a process of its own that cannot write elsewhere, for at most ten seconds a test and a minute a
+    group of tests. The exit status is 0 only for full marks."""
     from tt_tito import show
     from tt_tito.judge import grade
 

@@ -33,11 +33,13 @@ MOST_SENT = 32 << 20  # bytes of events
 TAIL = 4_000  # bytes of what was printed
 INTERRUPTED = threading.Event()
 MARK = "TT_JUDGE"  # the variable by which a process is known as one that a run has left behind
+TESTS = 6  # how many times the seconds of one test all of them may take
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may take: seconds from the import of the chapter on, and bytes of memory."""
+    """What a run may take: seconds until something is heard of it again, TESTS times as long in all, both from the
+    import of the chapter on, and bytes of memory."""
 
     seconds: float = 10.0
     memory: int = 1 << 30
@@ -109,7 +111,7 @@ class Child:
         self.limits, self.scratch, self.mark, self.token = limits, scratch, secrets.token_hex(16), secrets.token_hex(16)
         self.run, self.ready, self.over = Run(), threading.Event(), threading.Event()
         self.printed = b""
-        self.start = time.time()
+        self.start, self.heard = time.time(), time.monotonic()
         own_session: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             own_session = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -138,9 +140,9 @@ class Child:
 
     def _wait(self, event: threading.Event, seconds: float) -> bool:
         """Wait for an event, or for the end of the run; False if the time or the memory was spent before."""
-        end = time.monotonic() + seconds
+        start = self.heard = time.monotonic()
         while not event.wait(0.05) and not self.over.is_set():
-            if time.monotonic() > end or INTERRUPTED.is_set():
+            if time.monotonic() > min(self.heard + seconds, start + TESTS * seconds) or INTERRUPTED.is_set():
                 return False
             if self._memory() > self.limits.memory:
                 self.run.end = "memory"
@@ -167,6 +169,7 @@ class Child:
                     self.ready.set()
                 else:
                     self.run.events.append(event)
+                    self.heard = time.monotonic()
         self.over.set()
 
     def _event(self, line: bytes) -> list[Any]:
