@@ -6,6 +6,7 @@ import builtins
 import functools
 import inspect
 import itertools
+import math
 import re
 import threading
 from collections import Counter
@@ -500,6 +501,11 @@ def _comparing(operation):
 Tensor.__eq__, Tensor.__ne__ = _comparing(eq), _comparing(ne)
 
 
+def as_rows(x):
+    """x (..., n), an array or a tensor, as a matrix of all its rows, (rows, n)."""
+    return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+
+
 def broadcast_shape(*shapes):
     """The shape to which all `shapes` broadcast. Raises ValueError when they do not."""
     try:
@@ -642,7 +648,7 @@ def operations_of(function, *args):
 
 
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "bool_",
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "as_rows", "bool_",
     "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16", "float32", "float64",
     "from_numpy", "full", "ge", "getitem", "gt", "install", "int32", "int64", "interpreting", "last_write", "le",
     "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer",
