@@ -1,88 +1,41 @@
-"""The tests are tested: each mistake is planted in a copy, where the chapter's own tests must name its cause.
+"""The tests are tested: each mistake is planted in a learner's file, where the chapter's own tests must name its cause.
 
-This is done twice: in a copy of the packages, with pytest, and in a learner's file, which is graded."""
+The judge says so of all of them, and pytest in a copy of the packages of one a chapter."""
 
 import ast
-import compileall
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tt_tito import course, curriculum
-from tt_tito.judge import assess, recording
+from tt_tito import course
 
 ROOT = Path(__file__).parents[1]
-BANK = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4, "S": 4, "D": 3, "K": 3, "M": 4, "P": 2}
-TESTS = {
-    "T": "tt-tensor/tests/test_tensor.py",
-    "A": "tt-tensor/tests/test_activations.py",
-    "L": "tt-tensor/tests/test_layers.py",
-    "C": "tt-tensor/tests/test_losses.py",
-    "O": "tt-optim/tests/test_optimizers.py",
-    "G": "tt-autograd/tests/test_autograd.py",
-    "N": "tt-autograd/tests/test_training.py",
-    "S": "tt-spatial/tests/test_spatial.py",
-    "D": "tt-data/tests/test_dataloader.py",
-    "K": "tt-nlp/tests/test_tokenization.py",
-    "K3": "tt-nlp/tests/test_embeddings.py",
-    "M": "tt-nlp/tests/test_attention.py",
-    "P": "tt-nlp/tests/test_transformers.py",
-}
+sys.path.insert(0, str(ROOT / "site" / "hooks"))
+
+import mistakes  # noqa: E402
+
+NUMBERS = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4, "S": 4, "D": 3, "K": 3, "M": 4, "P": 2}
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # now: while tests run, pytest writes into it
 LONGEST = 12  # lines of a message
-PLANTED, HANDED_IN = "test_a_planted_mistake", "test_a_mistake_that_is_handed_in"
+BANK = mistakes.bank(ROOT)
+ALL = [(chapter, mistake) for chapter, planted in BANK.items() for mistake in planted]
 
 pytestmark = pytest.mark.slow
+each_chapter = pytest.mark.parametrize("chapter", BANK, ids=lambda chapter: chapter.slug)
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """A mistake, as edits of the reference, and the words in which the tests have to name its cause."""
-
-    id: str
-    mistake: str
-    edits: list
-    says: list
-
-    @property
-    def chapter(self):
-        """The key of TESTS that the id begins with; of two, the longer one."""
-        return max(filter(self.id.startswith, TESTS), key=len)
-
-
-MUTANTS = [
-    Mutant(**entry)
-    for entry in tomllib.loads((ROOT / "tests/mistakes/mutants.toml").read_text(encoding="utf-8"))["mutant"]
-]
-
-
-def plant(mutant, sources, folder):
-    """Copy the packages that the mutant changes from `sources` to `folder`, with its edits."""
-    for old, new in mutant.edits:
-        places = [file for file in sources.glob("*/*.py") for _ in range(file.read_text(encoding="utf-8").count(old))]
-        if len(places) != 1:
-            raise ValueError(f"{mutant.id}: this text occurs {len(places)} times in the sources, not once: {old}")
-        package = places[0].parent.name
-        if not (folder / package).exists():
-            shutil.copytree(sources / package, folder / package)
-        file = folder / package / places[0].name
-        file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-
-
-def run_tests(letter, *folders):
+def run_tests(chapter, *folders):
     """Run a chapter's tests on the packages that are found in `folders`; the exit code and what was printed."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short"]
     process = subprocess.run(
-        [*command, "-c", ROOT / "pytest.toml", ROOT / "packages" / TESTS[letter]],
+        [*command, "-c", ROOT / "pytest.toml", course.unit_tests(chapter)],
         env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(str, folders))},
         cwd=ROOT,
         capture_output=True,
@@ -92,127 +45,81 @@ def run_tests(letter, *folders):
     return process.returncode, process.stdout + process.stderr
 
 
-def message(output):
-    """The lines in which the first test that failed says what is wrong."""
-    return [line[1:].strip() for line in output.splitlines() if line.startswith("E ")]
-
-
-def names(mutant, said):
+def names(mistake, said):
     """Whether a message names the cause, which stands between what came out and where to look."""
-    return mutant.says[0] in " ".join(said[1:-1]) and all(words in " ".join(said) for words in mutant.says)
+    return mistake.says[0] in " ".join(said[1:-1]) and all(words in " ".join(said) for words in mistake.says)
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    """All packages as they are now, for nobody to change while the mistakes are planted."""
-    folder = tmp_path_factory.mktemp("sources")
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of all packages as they are now."""
     for package in ROOT.glob("packages/*/src/tt_*"):
-        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    compileall.compile_dir(folder, quiet=1)
-    return folder
+        shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
 
 
-def selected(request, test):
-    """The mutants for which a test will run."""
-    return [item.callspec.params["mutant"] for item in request.session.items if item.name.startswith(test)]
-
-
-def tell(request, text):
-    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{text}")
-
-
-@pytest.fixture(scope="module")
-def outcomes(sources, tmp_path_factory, request):
-    """For each selected mutant what the tests said; two of them run at a time."""
-    mutants = selected(request, PLANTED)
-    planted = tmp_path_factory.mktemp("planted")
-
-    def judge(mutant):
-        plant(mutant, sources, planted / mutant.id)
-        return run_tests(mutant.chapter, planted / mutant.id, sources)
-
-    with ThreadPoolExecutor(2) as pool:
-        futures = {mutant.id: pool.submit(judge, mutant) for mutant in mutants}
-        yield futures
-    finished = [(mutant, *futures[mutant.id].result()) for mutant in mutants if not futures[mutant.id].exception()]
-    caught = [mutant for mutant, code, _ in finished if code]
-    named = [mutant for mutant, _, output in finished if names(mutant, message(output))]
-    tell(request, f"{len(mutants)} mistakes planted, {len(caught)} caught, {len(named)} with the cause named")
-
-
-@pytest.fixture(scope="module")
-def marks(sources, tmp_path_factory, request):
-    """For each selected mutant what a learner is told who hands it in; what it changes elsewhere is in use there."""
-    mutants = selected(request, HANDED_IN)
-    planted = tmp_path_factory.mktemp("handed in")
-    chapters = {letter: curriculum.chapter(Path(test).stem.removeprefix("test_")) for letter, test in TESTS.items()}
-    for letter in {mutant.chapter for mutant in mutants}:
-        recording.record(chapters[letter], "unit")
-
-    def judge(mutant):
-        plant(mutant, sources, planted / mutant.id)
-        chapter = chapters[mutant.chapter]
-        files = {f"{file.parent.name}.{file.stem}": file for file in (planted / mutant.id).glob("*/*.py")}
-        changed = {name: file for name, file in files.items() if differ(file, sources / file.parent.name / file.name)}
-        return assess(chapter, changed.pop(chapter.module, course.reference(chapter)), swaps=changed, alone=False)
-
-    with ThreadPoolExecutor(2) as pool:
-        futures = {mutant.id: pool.submit(judge, mutant) for mutant in mutants}
-        yield futures
-    finished = [(mutant, futures[mutant.id].result()) for mutant in mutants if not futures[mutant.id].exception()]
-    caught = [mutant for mutant, found in finished if found.status == "failed"]
-    named = [mutant for mutant, found in finished if names(mutant, found.message.splitlines())]
-    tell(request, f"{len(mutants)} mistakes handed in, {len(caught)} caught, {len(named)} with the cause named")
-
-
-def differ(file, other):
-    return file.read_text(encoding="utf-8") != other.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("letter", TESTS)
-def test_the_reference_passes(letter, sources):
-    code, output = run_tests(letter, sources)
-    assert code == 0, output
-
-
-@pytest.mark.parametrize("letter", TESTS)
-def test_an_empty_chapter_fails(letter, sources, tmp_path):
-    stem = Path(TESTS[letter]).stem.removeprefix("test_")
-    (chapter,) = sources.glob(f"*/{stem}.py")
-    shutil.copytree(chapter.parent, tmp_path / chapter.parent.name)
-    (tmp_path / chapter.parent.name / chapter.name).write_text("__all__ = []\n", encoding="utf-8")
-    code, _ = run_tests(letter, tmp_path, sources)
+@each_chapter
+def test_the_reference_passes_and_an_empty_chapter_fails(chapter, sources):
+    code, output = run_tests(chapter, sources)
+    assert code == pytest.ExitCode.OK, output
+    (sources / chapter.package.replace("-", "_") / f"{chapter.slug}.py").write_text("__all__ = []\n", encoding="utf-8")
+    code, _ = run_tests(chapter, sources)
     assert code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
-def test_a_planted_mistake_is_caught_and_its_cause_named(mutant, outcomes):
-    code, output = outcomes[mutant.id].result()
-    said = message(output)
-    assert code == pytest.ExitCode.TESTS_FAILED, f"{mutant.mistake}: {pytest.ExitCode(code).name}\n{output}"
-    assert names(mutant, said), f"{mutant.mistake}: {mutant.says} are not in\n{said}"
+@each_chapter
+def test_pytest_shows_a_mistake_with_its_cause(chapter, sources):
+    mistake = BANK[chapter][0]
+    for module, text in mistakes.plant(mistake, mistakes.modules()).items():
+        (sources / f"{module.replace('.', '/')}.py").write_text(text, encoding="utf-8")
+    code, output = run_tests(chapter, sources)
+    said = [line[1:].strip() for line in output.splitlines() if line.startswith("E ")]
+    assert code == pytest.ExitCode.TESTS_FAILED, f"{mistake.mistake}: {pytest.ExitCode(code).name}\n{output}"
+    assert names(mistake, said), f"{mistake.mistake}: {mistake.says} are not in\n{said}"
     assert len(said) <= LONGEST and "See " in said[-1]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
-def test_a_mistake_that_is_handed_in_fails_and_its_cause_is_named(mutant, marks):
-    found = marks[mutant.id].result()
+@functools.cache
+def verdicts(chapter):
+    return mistakes.verdicts(chapter, BANK[chapter], ROOT)
+
+
+@pytest.mark.parametrize(("chapter", "mistake"), ALL, ids=[mistake.id for _, mistake in ALL])
+def test_a_mistake_that_is_handed_in_fails_and_its_cause_is_named(chapter, mistake):
+    found = verdicts(chapter)[BANK[chapter].index(mistake)]
     said = found.message.splitlines()
-    assert found.status == "failed", f"{mutant.mistake}: {found.to_json()}"
-    assert names(mutant, said), f"{mutant.mistake}: {mutant.says} are not in\n{said}"
+    assert found.status == "failed", f"{mistake.mistake}: {found}"
+    assert names(mistake, said), f"{mistake.mistake}: {mistake.says} are not in\n{said}"
     assert len(said) <= LONGEST and said[-1].startswith("See ")
 
 
 def test_the_bank_is_complete():
-    numbers = Counter(re.match(r"[A-Z]\d+", mutant.id)[0] for mutant in MUTANTS)
-    assert set(numbers) == {f"{letter}{i + 1}" for letter, count in BANK.items() for i in range(count)}
-    assert len({mutant.id for mutant in MUTANTS}) == len(MUTANTS)
+    numbers = Counter(re.match(r"[A-Z]\d+", mistake.id)[0] for _, mistake in ALL)
+    assert set(numbers) == {f"{letter}{i + 1}" for letter, count in NUMBERS.items() for i in range(count)}
+    assert len({mistake.id for _, mistake in ALL}) == len(ALL)
 
 
-def test_an_edit_that_no_longer_applies_is_an_error(sources, tmp_path):
+def test_an_edit_that_no_longer_applies_is_an_error():
+    nowhere = mistakes.Mistake("T0", "none", [["this text is nowhere", ""]], [])
     with pytest.raises(ValueError, match="occurs 0 times"):
-        plant(Mutant("T0", "none", [["this text is nowhere", ""]], []), sources, tmp_path)
+        mistakes.plant(nowhere, mistakes.modules())
+
+
+def test_what_was_said_is_kept_until_something_changes(tmp_path, monkeypatch):
+    chapter = next(iter(BANK))
+    shutil.copytree(ROOT / "packages", tmp_path / "packages", ignore=shutil.ignore_patterns("__pycache__", "dist"))
+    judged = []
+    monkeypatch.setattr(mistakes, "_judged", lambda c, m: judged.append(m) or mistakes.Verdict("failed", m.id))
+    for _ in range(2):
+        said = mistakes.verdicts(chapter, BANK[chapter], tmp_path)
+        assert [verdict.message for verdict in said] == [mistake.id for mistake in BANK[chapter]]
+    assert len(judged) == len(BANK[chapter])
+    file = tmp_path / "packages" / chapter.package / "src" / chapter.package.replace("-", "_") / f"{chapter.slug}.py"
+    file.write_text(file.read_text(encoding="utf-8") + "\nchanged = 1\n", encoding="utf-8")
+    mistakes.verdicts(chapter, BANK[chapter], tmp_path)
+    mistakes.verdicts(chapter, BANK[chapter][1:], tmp_path)
+    assert len(judged) == 3 * len(BANK[chapter]) - 1
+    assert len(list((tmp_path / "build" / "woven").iterdir())) == 1
 
 
 def sections_named_in(tests):
@@ -233,9 +140,9 @@ def sections_named_in(tests):
     }
 
 
-@pytest.mark.parametrize("file", [*TESTS.values(), "tt-tensor/tests/test_setup.py"])
-def test_messages_point_to_sections_that_exist(file):
-    path = ROOT / "packages" / file
+@pytest.mark.parametrize("chapter", course.written(), ids=lambda chapter: chapter.slug)
+def test_messages_point_to_sections_that_exist(chapter):
+    path = course.unit_tests(chapter)
     sources = [source.read_text(encoding="utf-8") for source in path.parents[1].glob("src/tt_*/*.py")]
     titles = {title for source in sources for title in re.findall(r"^# ## (.+)$", source, re.MULTILINE)}
     named = sections_named_in(path.read_text(encoding="utf-8"))

@@ -1,28 +1,17 @@
-"""What the instructor's page shows of the course: a semester, and the planted mistakes with what `tito` says of each.
-
-The mistakes are edits of the reference. Each is judged as a learner's file is, when the site is built; what was said
-comes from a cache as long as neither the chapter, its tests and its mistakes nor the judge has changed."""
+"""What the instructor's page shows: a semester, and the planted mistakes with what `tito` says of each."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import html
-import json
 import re
-import tempfile
-import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from markdown.extensions.toc import slugify
-from weave import WeaveError, code_digest, read_curriculum
+from mistakes import BANK, Mistake, bank, modules, verdicts
+from weave import WeaveError
 
-from tt_tito import course, exercises, judge
+from tt_tito import course, exercises
 from tt_tito.curriculum import Chapter, Curriculum
-
-MISTAKES = Path("tests", "mistakes", "mutants.toml")
 
 
 def syllabus(plan: str, curriculum: Curriculum, built: set[str]) -> str:
@@ -60,76 +49,23 @@ def _linked(chapter: Chapter, built: set[str]) -> str:
 
 def mistakes(root: Path) -> str:
     """A folded table for each chapter: what learners get wrong, and what they are told."""
-    found = _by_chapter((root / MISTAKES).read_text(encoding="utf-8"), read_curriculum(root))
-    return "\n\n".join(_table(chapter, mutants, _said(chapter, mutants, root)) for chapter, mutants in found)
+    return "\n\n".join(_table(chapter, found, _said(chapter, found, root)) for chapter, found in bank(root).items())
 
 
-def _by_chapter(text: str, course: Curriculum) -> list[tuple[Chapter, list[dict[str, Any]]]]:
-    """The mistakes of each chapter; a comment with its number and title stands above them."""
-    titles = {chapter.title: chapter for chapter in course.chapters}
-    parts = re.split(r"^# \d\d (.+)$", text, flags=re.MULTILINE)
-    return [(titles[title], tomllib.loads(part)["mutant"]) for title, part in zip(parts[1::2], parts[2::2])]
+def _said(chapter: Chapter, found: list[Mistake], root: Path) -> list[str]:
+    said = verdicts(chapter, found, root)
+    if missed := [mistake.id for mistake, verdict in zip(found, said) if verdict.status == "passed"]:
+        raise WeaveError(f"{BANK}: {missed} are planted, and the tests of {chapter} have not caught them")
+    return [verdict.message for verdict in said]
 
 
-def _said(chapter: Chapter, mutants: list[dict[str, Any]], root: Path) -> list[str]:
-    """What the judge says of each mistake, from the cache where nothing has changed."""
-    cache = root / "build" / "woven" / f"mistakes-{chapter.slug}-{_fingerprint(chapter, mutants, root)}.json"
-    if cache.exists():
-        return json.loads(cache.read_text(encoding="utf-8"))
-    with ThreadPoolExecutor(2) as pool:
-        said = list(pool.map(functools.partial(_judged, chapter), mutants))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    for old in cache.parent.glob(f"mistakes-{chapter.slug}-*.json"):
-        old.unlink()
-    cache.write_text(json.dumps(said), encoding="utf-8")
-    return said
-
-
-def _judged(chapter: Chapter, mutant: dict[str, Any]) -> str:
-    """What the judge says of a learner's file with one mistake."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = _planted(chapter, mutant, Path(folder))
-        found = judge.assess(chapter, files.pop(chapter.module), swaps=files, alone=False)
-    if found.passed:
-        raise WeaveError(f"{MISTAKES}: {mutant['id']} is planted, and the tests of {chapter} have not caught it")
-    return found.message
-
-
-def _planted(chapter: Chapter, mutant: dict[str, Any], folder: Path) -> dict[str, Path]:
-    """A learner's file of the chapter, and of what else the mistake changes, by module."""
-    sources = _modules()
-    texts = {chapter.module: sources[chapter.module]}
-    for old, new in mutant["edits"]:
-        found = [module for module, text in (sources | texts).items() if old in text]
-        if len(found) != 1:
-            raise WeaveError(f"{MISTAKES}: {mutant['id']} edits a text that is in {found or 'no module'}: {old}")
-        texts[found[0]] = texts.get(found[0], sources[found[0]]).replace(old, new)
-    files = {module: folder / f"{module.partition('.')[2]}.py" for module in texts}
-    for module, file in files.items():
-        file.write_text(texts[module], encoding="utf-8")
-    return files
-
-
-def _modules() -> dict[str, str]:
-    """The text of every module of the course."""
-    files = [file for chapter in course.written() for file in course.folder(chapter.package).glob("*.py")]
-    return {f"{file.parent.name}.{file.stem}": file.read_text(encoding="utf-8") for file in files}
-
-
-def _fingerprint(chapter: Chapter, mutants: list[dict[str, Any]], root: Path) -> str:
-    names = [package.name for package in read_curriculum(root).packages]
-    code = code_digest(root, [*names[: names.index(chapter.package) + 1], "tt-tito"])
-    tests = course.unit_tests(chapter).read_bytes()
-    return hashlib.sha256(code.encode() + tests + json.dumps(mutants).encode()).hexdigest()[:20]
-
-
-def _table(chapter: Chapter, mutants: list[dict[str, Any]], said: list[str]) -> str:
+def _table(chapter: Chapter, found: list[Mistake], said: list[str]) -> str:
     rows = "".join(
-        f"<tr><td>{_html(mutant['mistake'])}</td><td>{_message(text, chapter)}</td></tr>"
-        for mutant, text in zip(mutants, said)
+        f"<tr><td>{_html(mistake.mistake)}</td><td>{_message(text, chapter)}</td></tr>"
+        for mistake, text in zip(found, said)
     )
     head = f"<tr><th>the mistake</th><th><code>tito module test {chapter.number:02d}</code> says</th></tr>"
-    summary = f"<summary>{chapter.number:02d} {chapter.title}: {len(mutants)} mistakes</summary>"
+    summary = f"<summary>{chapter.number:02d} {chapter.title}: {len(found)} mistakes</summary>"
     return f'<details class="tt-mistakes">{summary}<table><thead>{head}</thead><tbody>{rows}</tbody></table></details>'
 
 
@@ -145,9 +81,9 @@ def _message(text: str, chapter: Chapter) -> str:
 
 def _page(section: str, chapter: Chapter) -> str | None:
     """The chapter or else the appendix of its package that has a section of this title."""
-    package, modules = chapter.module.partition(".")[0], _modules()
-    names = [chapter.module, *(name for name in modules if name.startswith(f"{package}."))]
-    return next((name.partition(".")[2] for name in names if f"\n# ## {section}\n" in modules[name]), None)
+    package, texts = chapter.module.partition(".")[0], modules()
+    names = [chapter.module, *(name for name in texts if name.startswith(f"{package}."))]
+    return next((name.partition(".")[2] for name in names if f"\n# ## {section}\n" in texts[name]), None)
 
 
 def _html(text: str) -> str:
