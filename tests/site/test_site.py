@@ -29,7 +29,7 @@ DRIVER = shutil.which("chromedriver")
 def build(config, folder):
     options = ["--strict", "--config-file", str(config), "--site-dir", str(folder)]
     command = [sys.executable, "-m", "mkdocs", "build", *options]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=1200)
 
 
 @pytest.fixture(scope="module")
@@ -219,13 +219,13 @@ const count = selector => document.querySelectorAll(selector).length;
 """
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_every_page_stands_by_itself(browser, address, pages, width):
+@pytest.mark.parametrize(("width", "themes"), [(1280, ["light", "dark"]), (400, ["light"])])
+def test_every_page_stands_by_itself(browser, address, pages, width, themes):
     seen = {"diagrams": 0, "rendered": 0}
     browser.get_log("performance"), browser.get_log("browser")
     for page in pages:
         show(browser, address + page, width)
-        for theme in SCHEMES:
+        for theme in themes:
             state = look(browser, theme)
             assert state["scheme"] == SCHEMES[theme], page
             assert state["wide"] <= state["window"], f"{page} scrolls sideways at {width} pixels: {state}"

@@ -1,6 +1,7 @@
 """Bad input, damaged files, long words, whatever the hash seed: what a learner need not care about."""
 
 import json
+import math
 import os
 import pickle
 import re
@@ -110,20 +111,28 @@ def test_pickled_for_a_worker_process():
 # Limits of time and memory
 
 
+def in_proportion(seconds, short, long):
+    """Whether 8 times the size takes less than 24 times as long, where a square would take 64 times. A busy machine may
+    disturb it, and so it has ten tries; the least of each size counts."""
+    least = {short: math.inf, long: math.inf}
+    for _ in range(10):
+        least = {size: min(known, seconds(size)) for size, known in least.items()}
+        if least[long] < 8 * (3 * least[short] + 1e-3):
+            return True
+    return False
+
+
 @pytest.mark.parametrize("letters", ["a", "ab", "abcdefgh", "é", " ", "\n", "!", "1"])
 def test_a_long_word_takes_time_in_proportion(letters):
     tokenizer = tn.BPETokenizer.train(["ab" * 9, "abcdefgh" * 3, "éé éé", "!! !!", "11 11"], 268, progress=False)
 
     def seconds(size):
-        times = []
-        for _ in range(3):
-            text = (letters * size)[:size]
-            start = time.perf_counter()
-            tokenizer.encode(text)
-            times.append(time.perf_counter() - start)
-        return min(times)
+        text = (letters * size)[:size]
+        start = time.perf_counter()
+        tokenizer.encode(text)
+        return time.perf_counter() - start
 
-    assert seconds(32_000) < 8 * (3 * seconds(4_000) + 1e-3)  # quadratic would be 64 times as much
+    assert in_proportion(seconds, 4_000, 32_000)
 
 
 def test_learning_from_one_long_word_takes_time_in_proportion():
@@ -136,8 +145,7 @@ def test_learning_from_one_long_word_takes_time_in_proportion():
             pass
         return time.perf_counter() - start
 
-    short, long = (min(seconds(size) for _ in range(3)) for size in (5_000, 40_000))
-    assert long < 8 * (3 * short + 1e-3)
+    assert in_proportion(seconds, 5_000, 40_000)
 
 
 def test_the_cache_has_an_end(monkeypatch):

@@ -96,7 +96,7 @@ def test_an_excuse_that_is_not_needed_fails_the_test(tmp_path):
 
 @pytest.mark.parametrize(
     "example",
-    [["perceptron_1957/rosenblatt_perceptron.py"], ["xor_1969/minsky_xor_problem.py", "--train"], ["tour.py"]],
+    [["perceptron_1957/rosenblatt_perceptron.py"], ["xor_1969/minsky_xor_problem.py", "--train"]],
     ids=lambda example: Path(example[0]).stem,
 )
 def test_an_example_reaches_its_goal_on_pytorch(example):
