@@ -3,12 +3,12 @@
 Chapters come from the curriculum; a new one is tested here as soon as it is written."""
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,14 +43,14 @@ def statements(function):
     return [ast.unparse(node) for node in found if not isinstance(node, ast.FunctionDef)]
 
 
-# ## Every exercise: starter fails, reference passes
+# ## Every exercise is asked for: starter fails, reference passes
 
 
-def run_unit_tests(chapter, file):
-    options = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", ROOT / "pytest.toml"]
+def run_unit_tests(chapter, *options, **settings):
+    common = ["-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", ROOT / "pytest.toml"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, course.unit_tests(chapter)],
-        env=ENVIRONMENT | {"TT_SWAP": f"{chapter.slug}={file}", "OPENBLAS_NUM_THREADS": "1"},
+        [sys.executable, "-m", "pytest", *common, *options, course.unit_tests(chapter)],
+        env=ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | settings,
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
@@ -58,26 +58,22 @@ def run_unit_tests(chapter, file):
     )
 
 
-@pytest.fixture(scope="module")
-def starters(tmp_path_factory, request):
-    """For each selected exercise what the tests say if only it is unwritten; two of them run at a time."""
-    folder = tmp_path_factory.mktemp("starters")
-    chosen = [item.callspec.params for item in request.session.items if item.name.startswith("test_a_starter_fails")]
-
-    def start(chapter, name):
-        file = folder / name / f"{chapter.slug}.py"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(exercises.graft(REFERENCE[chapter.slug], SKELETON[chapter.slug], [name]), encoding="utf-8")
-        return run_unit_tests(chapter, file)
-
-    with ThreadPoolExecutor(2) as pool:
-        yield {(p["chapter"].slug, p["name"]): pool.submit(start, p["chapter"], p["name"]) for p in chosen}
+@pytest.mark.slow
+@each_chapter
+def test_the_tests_of_a_chapter_call_every_exercise(chapter, tmp_path):
+    settings = {"TT_CALLED_IN": str(course.reference(chapter)), "TT_CALLED": str(tmp_path / "called.json")}
+    process = run_unit_tests(chapter, "-p", "called", **settings, PYTHONPATH=str(ROOT / "tests"))
+    assert process.returncode == pytest.ExitCode.OK, process.stdout + process.stderr
+    called = json.loads((tmp_path / "called.json").read_text(encoding="utf-8"))
+    assert [name for name in NAMES[chapter.slug] if name not in called] == []
 
 
 @pytest.mark.slow
-@each_exercise
-def test_a_starter_fails(chapter, name, starters):
-    process = starters[chapter.slug, name].result()
+@each_chapter
+def test_a_starter_fails(chapter, tmp_path):
+    file, last = tmp_path / f"{chapter.slug}.py", NAMES[chapter.slug][-1]
+    file.write_text(exercises.graft(REFERENCE[chapter.slug], SKELETON[chapter.slug], [last]), encoding="utf-8")
+    process = run_unit_tests(chapter, "-x", TT_SWAP=f"{chapter.slug}={file}")
     said = [line for line in process.stdout.splitlines() if line.startswith("E ")]
     assert process.returncode == pytest.ExitCode.TESTS_FAILED, process.stdout + process.stderr
     assert 0 < len(said) <= LONGEST
