@@ -18,6 +18,7 @@ TABLE = tn.Embedding(10, 4)
 X = tt.zeros(2, 5, 8)
 LAYER = tn.MultiHeadAttention(8, 2)
 WIDE = tn.MultiHeadAttention(8, 2, kdim=3, vdim=4)
+IDS, GPT = tt.tensor([[1, 2]]), tn.GPT(tn.GPTConfig(10, 4, 1, 2, 8))
 REFUSED = [
     ("an id too large", lambda: TABLE(tt.tensor([3, 10])), IndexError, r"id 10.* 10 of them, 0 to 9"),
     ("a negative id", lambda: TABLE(tt.tensor([[0], [-2]])), IndexError, r"id -2.* 0 to 9"),
@@ -27,6 +28,9 @@ REFUSED = [
     ("no numbers", lambda: tn.Embedding(4, 0), ValueError, "4 of 0"),
     ("a padding that is no row", lambda: tn.Embedding(10, 4, padding_idx=10), ValueError, "padding_idx 10.* 10 rows"),
     ("a padding before the first", lambda: tn.Embedding(10, 4, padding_idx=-11), ValueError, "padding_idx -11"),
+    ("a padding from the end", lambda: tn.embedding(IDS, TABLE.weight, padding_idx=-1), IndexError, "-1.* 0 to 9"),
+    ("a padding for a bag", lambda: tn.embedding_bag(IDS, TABLE.weight, 10), IndexError, "padding_idx 10.* 0 to 9"),
+    ("no token to go on from", lambda: tn.next_logits(GPT, [[1], []]), ValueError, "at least one token"),
     ("more tokens than places", lambda: tn.LearnedPositions(8, 4)(tt.zeros(9, 4)), ValueError, "9 tokens.* 8 only"),
     ("odd positions", lambda: tn.sinusoidal_positions(4, 5), ValueError, "even; it is 5"),
     ("odd pairs", lambda: tn.rotary(tt.zeros(2, 3)), ValueError, "even; it is 3"),
@@ -179,6 +183,11 @@ def test_nothing_is_computed_of_nothing():
         assert qkv.grad.shape == shape
     no_keys = tn.scaled_dot_product_attention(tt.ones(2, 3, 4), tt.ones(2, 0, 4), tt.ones(2, 0, 5))
     assert no_keys.shape == (2, 3, 5) and (no_keys == 0).all()
+
+
+def test_a_row_of_zeros_is_near_to_nothing():
+    assert tn.nearest(tt.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]]), 1, 2) == [(2, pytest.approx(0.6)), (0, 0.0)]
+    assert tn.nearest(tt.tensor([[0.0, 0.0], [3.0, 4.0]]), 0, 1) == [(1, 0.0)]
 
 
 def test_gradients_of_rows_that_see_nothing_are_zeros_and_finite():

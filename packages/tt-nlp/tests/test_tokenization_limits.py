@@ -186,7 +186,8 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: TOKENIZER["gpt2"].encode_batch("text"), TypeError, "a batch is a list of texts"),
         (lambda: TOKENIZER["gpt2"].encode(f"a{END}"), ValueError, "special token '<|endoftext|>'.*allowed_special"),
         (lambda: TOKENIZER["gpt2"].encode("a", allowed_special={"<pad>"}), ValueError, r"\['<pad>'\] are no special"),
-        (lambda: TOKENIZER["gpt2"].encode("a", allowed_special=END), ValueError, "are no special tokens"),
+        (lambda: TOKENIZER["gpt2"].encode("a", allowed_special=END), TypeError, 'given as "all" or as a set'),
+        (lambda: TOKENIZER["gpt2"].encode("a", disallowed_special=END), TypeError, 'given as "all" or as a set'),
         (lambda: TOKENIZER["gpt2"].decode([500]), IndexError, "token 500 is not in the vocabulary, .* 0 to 499"),
         (lambda: TOKENIZER["gpt2"].decode([-1]), IndexError, "token -1"),
         (lambda: TOKENIZER["gpt2"].decode([1.5]), TypeError, "whole number, not 1.5"),
@@ -198,6 +199,7 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: tn.CharTokenizer("ab").encode("abc"), ValueError, "'c', character 2 of the text"),
         (lambda: tn.CharTokenizer("ab").decode([2]), IndexError, "token 2 is not in the vocabulary, which has 0 to 1"),
         (lambda: tn.CharTokenizer("ab").decode([-1]), IndexError, "token -1"),
+        (lambda: tn.CharTokenizer("ab").decode([0.5]), TypeError, "float"),
         (lambda: tn.unprinted("Ā☃"), ValueError, "'☃'"),
     ],
 )

@@ -5,9 +5,10 @@
 
 # ## The hurt
 #
-# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal to the last digit. The
-# sum has all words and all places, but not what belongs to what. Here is that loss as a task that can be trained on: a
-# list of pairs, a letter and a digit each, and then a letter, whose digit is to be told. `c7 a3 f1 ... a?` is 3.
+# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal but for rounding. The
+# sum has all words and all places, but not what belongs to what. Here is what is lost there, as a task that can be
+# trained on: a list of pairs, a letter and a digit each, and then a letter, whose digit is to be told.
+# `c7 a3 f1 ... a?` is 3.
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ def show_hurt():
 #
 # Three vectors for each token, then. Its *query* says what it looks for, its *key* what it can be found by, and its
 # *value* what it has to give. And since one may look for several things at once, there are several *heads*, each with
-# queries, keys and values of its own. In loops over heads and positions:
+# queries, keys and values of its own. In loops over heads and positions (the $\sqrt D$ is explained below):
 
 
 def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:  # exercise
@@ -142,21 +143,10 @@ def show_loops():
 # keys; and exchange two keys together with their values, and nothing changes. Attention looks at a *set*. If order is
 # to matter, it has to be in the vectors, which is why the last chapter wrote positions into them.
 #
-#
 # Why the $\sqrt D$? A product of two vectors of $D$ numbers with variance 1 is a sum of $D$ terms of variance 1; its
 # standard deviation is $\sqrt D$. For $D = 64$ scores of 8 and $-8$ are usual, and softmax of those is as good as a
 # maximum. Where it is flat it has no slope, and nothing is learned. Divided by $\sqrt D$, scores have size 1 for every
 # $D$.
-
-
-def show_scale():
-    tt.manual_seed(0)
-    for size in (4, 64, 1024):
-        query, key = tt.randn(1000, 1, size), tt.randn(1000, 16, size)
-        for name, scale in (("raw", 1.0), ("divided by sqrt(D)", size**-0.5)):
-            largest = attention_weights(query, key, scale=scale).max(-1)[0].mean().item()
-            print(f"D = {size:4d}, scores {name:18s}: the largest of 16 weights is {largest:.2f} on average")
-
 
 # ## Weights, and who may look
 #
@@ -219,6 +209,18 @@ def check_weights():
     mask = tt.tensor([[True, False, True, True, False], [False] * 5, [True] * 5])
     weights = attention_weights(query, key, mask).numpy()
     assert np.allclose(weights.sum(-1), [[1, 0, 1]] * 2) and (weights[..., ~mask.numpy()] == 0).all()
+
+
+# And here is what becomes of the weights without the division.
+
+
+def show_scale():
+    tt.manual_seed(0)
+    for size in (4, 64, 1024):
+        query, key = tt.randn(1000, 1, size), tt.randn(1000, 16, size)
+        for name, scale in (("raw", 1.0), ("divided by sqrt(D)", size**-0.5)):
+            largest = attention_weights(query, key, scale=scale).max(-1)[0].mean().item()
+            print(f"D = {size:4d}, scores {name:18s}: the largest of 16 weights is {largest:.2f} on average")
 
 
 # The whole thing, with PyTorch's name and arguments. (Dropout strikes out weights. And if queries, keys and values have
@@ -331,10 +333,10 @@ def show_recall():
 #
 # A text has more than one kind of question. A verb asks for its subject and for its object, and the two are found by
 # different marks; a single softmax would have to share one unit of attention between them, and mix up what they say. So
-# the width $C$ is cut into $H$ heads of $C / H$ numbers, and each head does its own attention on its part: the cost
-# stays the same, and there are $H$ ways to look. The cut must leave the tokens alone. The $C$ numbers of a token become
-# $H$ rows of $D$, and then heads and tokens change places. (A `reshape` straight to `(H, T, D)` has the right shape and
-# is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
+# the width $C$ is cut into $H$ heads of $C / H$ numbers, and each head does its own attention on its part: there are as
+# many multiply-adds as before, and $H$ ways to look. The cut must leave the tokens alone. The $C$ numbers of a token
+# become $H$ rows of $D$, and then heads and tokens change places. (A `reshape` straight to `(H, T, D)` has the right
+# shape and is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:  # exercise
@@ -367,7 +369,10 @@ def check_heads():
 #
 # Names and arguments are those of `torch.nn.MultiheadAttention`, so its weights can be loaded. That includes an old
 # inconsistency: in the masks of this layer, True means *must not look*. What has to be done to masks and odd shapes
-# because of that stands in the appendix `more_attention`.
+# because of that stands in the appendix `more_attention`. Four functions of it are called below: `cut(layer)` gives
+# weight and bias for queries, for keys and for values; `refuse_misfits` raises what is to be raised; `one_mask` makes
+# numbers to be added to the scores of all masks together, the causal one included, or None if the causal mask is the
+# only one and nobody asks for weights; and `without_batch` calls the layer with a batch of one.
 
 
 class Projections(Module):
@@ -572,8 +577,8 @@ def show_cost():
 # All of that multiplies: by the texts of a batch, and by the layers, whose weights wait for the backward pass together.
 # The arithmetic has to be done. But nobody needs all of the weights *at once*. The result for a query needs one row of
 # them. So take the queries in blocks, 64 at a time, compute their scores with all keys, their weights, their results,
-# and forget the weights. For the backward pass they are computed again, which is quicker than fetching them from memory
-# would be. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
+# and forget the weights. For the backward pass they are computed again: that takes time, and it is the price for not
+# keeping them. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
 #
 # With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly
 # half of the work is never done; only in the block on the diagonal something has to be masked.
@@ -590,7 +595,8 @@ BLOCK = 1 << 17  # scores in a block: 512 KB in float32
 
 
 def _parts(batch: tuple[int, ...], each: int) -> Iterator[tuple]:
-    """Indices that cut a batch of this shape into parts of about BLOCK numbers, with `each` for an item."""
+    """Indices that cut a batch of this shape into parts. Each item of the batch has `each` scores, a part about
+    BLOCK."""
     if len(batch) > 1 and math.prod(batch[1:]) * each > BLOCK:
         for i in range(batch[0]):
             yield from ((i, *rest) for rest in _parts(batch[1:], each))
@@ -640,15 +646,16 @@ def _cost(out, qkv, is_causal, scale):
 
 @primitive(cost=_cost)
 def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
-    """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D)."""
+    """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D). With is_causal
+    nobody looks ahead."""
     out, scale = np.empty_like(qkv[0]), qkv.dtype.type(scale)
     with tt.quiet():
         for part, rows, keys in _blocks(qkv, is_causal):
             q, k, v = (x[part] for x in qkv)
-            powers, slope = _powers(q[..., rows, :] * scale, k[..., keys, :], rows.start, is_causal)
+            powers, inverse = _powers(q[..., rows, :] * scale, k[..., keys, :], rows.start, is_causal)
             result = out[part][..., rows, :]
             np.matmul(powers, v[..., keys, :], out=result)
-            result *= slope
+            result *= inverse
     return out
 
 
@@ -663,6 +670,17 @@ def self_attention(
     if attn_mask is None and not dropout_p:
         return attention_in_blocks(qkv, is_causal=is_causal, scale=qkv.shape[-1] ** -0.5 if scale is None else scale)
     return scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask, dropout_p, is_causal, scale)
+
+
+# A text of two blocks and a bit, against all weights at once:
+
+
+def check_blocks():
+    qkv = tt.randn(3, 2, 130, 8)
+    for is_causal in (False, True):
+        weights = attention_weights(qkv[0], qkv[1], causal_mask(130) if is_causal else None)
+        found = self_attention(qkv, is_causal=is_causal)
+        assert np.allclose(found.numpy(), (weights @ qkv[2]).numpy(), atol=1e-5)
 
 
 # The gradient, on paper. With weights $P$, result $O = P V$, and $G$ what arrives for $O$:
@@ -766,9 +784,9 @@ def show_plateau():
         print(f"{width:3d} wide: " + " ".join(f"{loss:.2f}" for loss in losses))
 
 
-# It stops. One layer of attention looks once, at what is there; it cannot look again, at what it has found. It
-# plateaus, wide or not. What to put on top of it, so that the second look is better than the first, is the subject of
-# chapter 14, *Transformers*.
+# Four times the width brings less than a tenth of a nat, and more epochs bring little, or do harm. One layer of
+# attention looks once, at what is there; it cannot look again, at what it has found. What to put on top of it, so that
+# the second look is better than the first, is the subject of chapter 14, *Transformers*.
 
 __all__ = [
     "MultiHeadAttention", "Projections", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",

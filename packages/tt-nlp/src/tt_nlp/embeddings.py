@@ -7,8 +7,8 @@
 #
 # Chapter 11 turned text into ids. An id is a name, not a quantity: token 17 comes after token 16 because it was found
 # later, and not because there is more of it. So a network must not compute with the id itself. The honest way to hand
-# names to a network is one input for each of them, 1 for the token that is there and 0 for all others, as we have
-# written labels since chapter 05. How far are tokens from each other then?
+# names to a network is one input for each of them, 1 for the token that is there and 0 for all others. How far are
+# tokens from each other then?
 
 from __future__ import annotations
 
@@ -86,15 +86,17 @@ def show_one_hot():
 
 @primitive(cost=lambda out, ids, weight, **params: 0)
 def embedding(ids, weight, /, padding_idx=None):  # exercise
-    """Row ids[...] of weight (V, C) for each id: (..., C). Row padding_idx gets no gradient. As
+    """Row ids[...] of weight (V, C) for each id: (..., C). Row padding_idx, 0 to V - 1, gets no gradient. As
     torch.nn.functional.embedding.
 
     Raises TypeError for ids that are not whole numbers and IndexError for an id that has no row."""
-    _refuse_ids(ids, len(weight))
+    _refuse_ids(ids, len(weight), padding_idx)
     return weight[ids]
 
 
-def _refuse_ids(ids, rows):
+def _refuse_ids(ids, rows, padding_idx=None):
+    if padding_idx is not None and not 0 <= padding_idx < rows:
+        raise IndexError(f"there is no row for padding_idx {padding_idx}: the table has {rows}, 0 to {rows - 1}")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"ids are whole numbers, and these are {ids.dtype}: use tensor([...]), or cast with .long()")
     if ids.size and (ids.min() < 0 or ids.max() >= rows):
@@ -297,8 +299,7 @@ def show_tying():
         )
 
 
-# With a third of the numbers gone, the loss is no worse; what was learned about a token in one place helps in the
-# other.
+# With a third of the numbers gone, the loss is about the same.
 #
 # Now look at the table. How alike are two tokens? The distance of their vectors will not do: a frequent token is pulled
 # more often and has a longer vector than a rare one. Take the cosine of the angle between them, which does not care how
@@ -308,8 +309,9 @@ def show_tying():
 
 def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
     """The `count` rows of weight (V, C) with the greatest cosine to row `token`, itself left out: pairs of (row,
-    cosine), the nearest first."""
-    rows = weight.numpy() / np.linalg.norm(weight.numpy(), axis=1, keepdims=True)
+    cosine), the nearest first. A row of zeros has the cosine 0 with all."""
+    rows = weight.numpy()
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
     cosines = rows @ rows[token]
     order = np.argsort(-cosines, kind="stable")
     return [(int(row), float(cosines[row])) for row in order if row != token][:count]
@@ -353,7 +355,7 @@ def show_map():
     figure, axis = plt.subplots(figsize=(6, 4.2))
     for token, (x, y) in zip(often.tolist(), in_a_plane(model.table.weight.numpy()[often])):
         character = tokenizer.decode([token])
-        colour = "C3" if character.lower() in "aeiou" else "C0" if character.isalpha() else "C2"
+        colour = "tab:red" if character.lower() in "aeiou" else "tab:blue" if character.isalpha() else "tab:green"
         axis.plot(x, y, ".", color=colour, alpha=0.2)
         axis.annotate(repr(character).strip("'"), (x, y), color=colour, ha="center", va="center")
     axis.set(xticks=[], yticks=[], title="red: vowels, green: no letters")
@@ -389,7 +391,7 @@ class LearnedPositions(Module):
 
 # Or use a formula, which has a row for every place there could be (A. Vaswani et al., 2017). Like the hands of a clock,
 # each pair of numbers is a point on a circle, and goes round at its own speed, the first pair quickly, the last one so
-# slowly that it takes ten thousand times as long:
+# slowly that it takes nearly ten thousand times as long:
 #
 # $$ p_{t, 2i} = \sin(t \, \omega_i), \quad p_{t, 2i+1} = \cos(t \, \omega_i), \qquad \omega_i = 10000^{-2i / C} . $$
 
@@ -420,7 +422,7 @@ def show_positions():
     return figure
 
 
-# On the right: the product of two positions depends on how far apart they are, and not on where. A theorem again, since
+# On the right: the product of two positions depends on how far apart they are, and not on where. That is
 # $\sin a \sin b + \cos a \cos b = \cos(a - b)$.
 
 
@@ -439,8 +441,9 @@ def check_sinusoidal_positions():
 # before they compare tokens, which is the next chapter's business.
 #
 # A rotation's gradient is the rotation back, so the primitive is its own rule. Which numbers make a pair is a matter of
-# taste. The paper takes neighbours, $(0, 1), (2, 3), \dots$; the Llama models take $i$ and $i + D/2$. It makes no
-# difference as long as nobody mixes the two, and since people load other people's weights there is a switch.
+# taste. The paper takes neighbours, $(0, 1), (2, 3), \dots$, and so did Llama's authors; the `transformers` library
+# takes $i$ and $i + D/2$, also for its copy of Llama. It makes no difference as long as nobody mixes the two, and since
+# people load other people's weights there is a switch.
 
 
 def _pairs(x, interleaved):
@@ -509,8 +512,8 @@ def check_rotary():
 # ## The cost
 #
 # A look-up multiplies nothing and moves $C$ numbers for each token. What it costs is memory: $V \cdot C$ numbers, and
-# their gradient, and the optimizer's moments. In a small GPT most numbers are in this table, and tying saves as many
-# again.
+# their gradient, and the optimizer's moments. In the smallest GPT-2 nearly a third of all numbers are in this table,
+# and tying saves as many again.
 
 
 def show_cost():

@@ -26,11 +26,11 @@ def share_in_blocks(g, out, qkv, is_causal, scale) -> np.ndarray:
         for part, rows, keys in _blocks(qkv, is_causal):
             (q, k, v), (dq, dk, dv) = (x[part] for x in qkv), (x[part] for x in share)
             q, k, v, g_rows = q[..., rows, :] * scale, k[..., keys, :], v[..., keys, :], g[part][..., rows, :]
-            powers, slope = _powers(q, k, rows.start, is_causal)
+            powers, inverse = _powers(q, k, rows.start, is_causal)
             totals = np.vecdot(g_rows, out[part][..., rows, :])[..., None]
-            g_rows = g_rows * slope
+            g_rows = g_rows * inverse
             scores = (v @ g_rows.mT).mT
-            scores -= totals * slope
+            scores -= totals * inverse
             scores *= powers
             np.multiply(scores @ k, scale, out=dq[..., rows, :])
             for total, left, right in ((dk, scores, q), (dv, powers, g_rows)):

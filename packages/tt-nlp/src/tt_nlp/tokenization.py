@@ -5,9 +5,9 @@
 
 # ## The hurt
 #
-# Chapter 10 ended with a text that cannot be multiplied, and with a count of words, nearly half of which were different
-# from all others. What happens if we number the words? Let us number those of the first two thirds of our text, the
-# beginning of *Moby-Dick*, and read on.
+# Chapter 10 ended with a text that cannot be multiplied, and with a count of its words: there are nearly half as many
+# different ones as there are words. What happens if we number them? Let us number those of the first two thirds of our
+# text, the beginning of *Moby-Dick*, and read on.
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class CharTokenizer(Saved):
         for number in ids:
             if not 0 <= number < self.vocab_size:
                 raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {self.vocab_size - 1}")
-            yield self.alphabet[int(number)]
+            yield self.alphabet[number]
 
     def contents(self) -> dict[str, Any]:
         return {"alphabet": "".join(self.alphabet)}
@@ -120,9 +120,9 @@ def show_characters():
         print(f"ValueError: {error}")
 
 
-# The list is several times as long as the text has words, and we have promised a network whose work grows with the
-# square of that length. And there still are characters that have no number. Unicode has 150,000 of them, most of which
-# our network would never see in its training.
+# The list is several times as long as the text has words, and in chapter 13 we shall meet a network whose work grows
+# with the square of that length. And there still are characters that have no number. Unicode has 150,000 of them, most
+# of which our network would never see in its training.
 
 # ## The idea
 #
@@ -139,9 +139,9 @@ def show_characters():
 # \texttt{b 256 256 a \_ b 256 d 256 a} \;\xrightarrow{\;\texttt{b 256} \to 257\;}\;
 # \texttt{257 256 a \_ 257 d 256 a} $$
 #
-# What occurs often becomes short: after some thousand such steps ` the` is one token, and so is `ing`. What is rare is
-# put together from parts, in the worst case from single bytes. How many tokens there shall be is our choice; each new
-# one makes texts shorter and the network's tables longer.
+# What occurs often becomes short: after a few such steps ` the` is one token, and soon `ing` is another. What is rare
+# is put together from parts, in the worst case from single bytes. How many tokens there shall be is our choice; each
+# new one makes texts shorter and the network's tables longer.
 
 Pair = tuple[int, int]
 BYTES = [bytes([value]) for value in range(256)]
@@ -194,7 +194,7 @@ def check_split():
 
 # A long text is not cut up in one go, or the list of its words would take many times the memory of the text. It is
 # taken in pieces that end before a space which follows something visible. There both patterns cut anyway, so the words
-# stay the same. (The line above says how one would find out: no alternative has a space *after* a sign.)
+# stay the same. (Look at them: in no alternative does a space come after something visible.)
 
 PIECE = 50_000
 _BREAK = re.compile(r"(?<=\S) ")
@@ -282,7 +282,7 @@ def check_pairs():
 # before `bc`, no `b` behind an `a` was left for `bc`.
 #
 # We write it as a generator: it yields tokens as they are learned, and whoever asks decides when it is enough. It ends
-# by itself when no pair occurs twice, since from there on nothing would get shorter.
+# by itself when no pair occurs twice, since a pair that occurs once says nothing about other texts.
 
 
 def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:
@@ -298,14 +298,14 @@ def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:
 
 
 def show_tokens_as_they_are_learned():
-    learned = list(islice(learn_slowly(count_words([short_text()])), 300))
-    for start in (0, 30, 120, 290):
+    learned = list(islice(learn_slowly(count_words([short_text()])), 750))
+    for start in (0, 30, 180, 740):
         print(f"from {256 + start}:", " ".join(map(printed, learned[start : start + 10])))
 
 
-# (`Ġ` stands for a space. It is how OpenAI prints it, and the appendix tells why.) First come two letters, then
-# syllables, then short words with their space, at last words of this book. Nobody told the method what a word is made
-# of. Now the time.
+# (`Ġ` stands for a space. It is how OpenAI prints it, and the appendix tells why.) Pairs of letters come first, and
+# among them ` the` already; then syllables and short words with their space; at last longer words, many of which the
+# text has just twice. Nobody told the method what a word is made of. Now the time.
 
 
 def show_slow():
@@ -385,12 +385,17 @@ class Corpus:
 # the tokens there are not those of the pair any more. But they are in order: a pair is formed during one merge only,
 # that of the newer of its two tokens, and that goes from left to right. After that its count can only fall. So a pair
 # that occurs once can be forgotten, and that is most of them.
+#
+# (In `abab` the merge of the first `ab` forms a pair with the `a` behind it, which the merge of the second `ab` undoes.
+# It may be among those that are returned; its count is 0. And before the first place comes place $-1$. Python takes
+# that for the last one, which is an `END`, as it should be.)
 
 
 def check_a_merge():
     corpus = Corpus({b"abab": 3, b"b": 9})
     assert corpus.counts == {(97, 98): 6, (98, 97): 3}
-    assert corpus.merge((97, 98), 256) == {(256, 256), (256, 97)} and corpus.counts[256, 256] == 3
+    formed = corpus.merge((97, 98), 256)
+    assert {pair for pair in formed if corpus.counts[pair]} == {(256, 256)} and corpus.counts[256, 256] == 3
     assert corpus.tokens == [256, GONE, 256, GONE, END, 98, END]
 
 
@@ -433,8 +438,8 @@ def show_quick():
         print(f"{count} merges: slowly {slow * 1e3:.0f} ms, quickly {quick * 1e3:.0f} ms")
 
 
-# Three hundred merges more cost the slow one as much as the first ones did, and the quick one very little: the frequent
-# pairs come first, and the later a pair, the fewer its places.
+# For the slow one the later merges are hardly cheaper than the first ones were. For the quick one they are: the
+# frequent pairs come first, and the later a pair, the fewer its places.
 
 # ## A word
 #
@@ -443,7 +448,7 @@ def show_quick():
 # *first* is merged first, wherever it stands. That is neither the leftmost pair nor the longest token.
 #
 # The word stays what it is, and only the cuts between its parts move. Beside them stands, for each part, the number of
-# the token that it would make with the next part.
+# the token that it would make with the next part, or `NEVER`, a number above all others, if that is no token.
 
 
 def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:  # exercise
@@ -629,6 +634,8 @@ class Encoder(Vocabulary):
         where "all" are all that are not allowed, are a ValueError; others are text. A ValueError, too: an allowed one
         that the tokenizer does not know."""
         refuse_surrogates(text)
+        if any(isinstance(names, str) and names != "all" for names in (allowed_special, disallowed_special)):
+            raise TypeError('special tokens are given as "all" or as a set of names, not as one text')
         known = self.special_tokens.keys()
         allowed = set(known if allowed_special == "all" else allowed_special)
         refused = known - allowed if disallowed_special == "all" else set(disallowed_special)
@@ -720,7 +727,8 @@ def check_round_trip():
     assert tokenizer.encode("sea<|endoftext|>", allowed_special="all")[-1] == tokenizer.vocab_size - 1
 
 
-# Trained on the first two thirds of our text, this is what it makes of a sentence of the rest. Each token has a colour.
+# Learned from the first two thirds of our text, this is what two vocabularies make of the beginning of the rest. Each
+# token has a colour.
 
 COLOURS = "#cfe8ff", "#ffe2c4", "#d7f2cf", "#f6d3e6", "#e4dcf7"
 
@@ -797,13 +805,13 @@ def show_growth_against_compression():
     return figure
 
 
-# The first tokens bring most, and each later one less. And the two curves part: of hundreds of tokens from eight
+# The first tokens bring most, and later ones less. And the two curves part: of hundreds of tokens from eight
 # kilobytes many are learned by heart and never occur again. GPT-2's 50,257 were learned from a sample of 40 gigabytes.
 #
 # Now time. The slow trainer looks at every token of every word once a merge, so $M$ merges on $n$ tokens cost about
-# $M n$ steps, a little less as the words get shorter. The quick one pays for the places where something is merged. Each
-# merge at one place makes the corpus shorter by one token, so all merges together have less than $n$ places, however
-# many there are.
+# $M n$ steps, and fewer the shorter the words have become. The quick one pays for the places where something is merged.
+# Each merge at one place makes the corpus shorter by one token, so all merges together have less than $n$ places,
+# however many there are.
 
 
 def show_cost():
@@ -905,7 +913,7 @@ def check_exercises():
 # Where does one begin: at letters and join, or at words and take away? *Unigram* (Kudo, 2018), in SentencePiece, begins
 # with far too many tokens, gives each a probability, and drops those that are missed least; a text can then be encoded
 # in several ways, which is of use in training. *WordPiece*, of BERT, joins like BPE, but takes the pair whose parts
-# occur least without each other. SentencePiece does not cut into words first, and so needs no spaces, which helps
+# occur least without each other. SentencePiece need not cut into words first, nor have spaces to cut at, which helps
 # Japanese and Thai. And there are models on bytes alone, which have no tokenizer and pay with texts four times as long.
 # We follow GPT because its vocabulary and its tokenizer are public, so that every number here can be compared.
 #
