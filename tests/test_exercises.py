@@ -3,7 +3,6 @@
 Chapters come from the curriculum; a new one is tested here as soon as it is written."""
 
 import ast
-import json
 import os
 import re
 import subprocess
@@ -43,14 +42,15 @@ def statements(function):
     return [ast.unparse(node) for node in found if not isinstance(node, ast.FunctionDef)]
 
 
-# ## Every exercise is asked for: starter fails, reference passes
+# ## Every exercise: starter fails, reference passes
 
 
-def run_unit_tests(chapter, *options, **settings):
-    common = ["-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", ROOT / "pytest.toml"]
+def run_unit_tests(chapter, file):
+    options = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", ROOT / "pytest.toml"]
+    settings = {"TT_SWAP": f"{chapter.slug}={file}", "OPENBLAS_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *common, *options, course.unit_tests(chapter)],
-        env=ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | settings,
+        [sys.executable, "-m", "pytest", *options, course.unit_tests(chapter)],
+        env=ENVIRONMENT | settings,
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
@@ -59,21 +59,11 @@ def run_unit_tests(chapter, *options, **settings):
 
 
 @pytest.mark.slow
-@each_chapter
-def test_the_tests_of_a_chapter_call_every_exercise(chapter, tmp_path):
-    settings = {"TT_CALLED_IN": str(course.reference(chapter)), "TT_CALLED": str(tmp_path / "called.json")}
-    process = run_unit_tests(chapter, "-p", "called", **settings, PYTHONPATH=str(ROOT / "tests"))
-    assert process.returncode == pytest.ExitCode.OK, process.stdout + process.stderr
-    called = json.loads((tmp_path / "called.json").read_text(encoding="utf-8"))
-    assert [name for name in NAMES[chapter.slug] if name not in called] == []
-
-
-@pytest.mark.slow
-@each_chapter
-def test_a_starter_fails(chapter, tmp_path):
-    file, last = tmp_path / f"{chapter.slug}.py", NAMES[chapter.slug][-1]
-    file.write_text(exercises.graft(REFERENCE[chapter.slug], SKELETON[chapter.slug], [last]), encoding="utf-8")
-    process = run_unit_tests(chapter, "-x", TT_SWAP=f"{chapter.slug}={file}")
+@each_exercise
+def test_a_starter_fails(chapter, name, tmp_path):
+    file = tmp_path / f"{chapter.slug}.py"
+    file.write_text(exercises.graft(REFERENCE[chapter.slug], SKELETON[chapter.slug], [name]), encoding="utf-8")
+    process = run_unit_tests(chapter, file)
     said = [line for line in process.stdout.splitlines() if line.startswith("E ")]
     assert process.returncode == pytest.ExitCode.TESTS_FAILED, process.stdout + process.stderr
     assert 0 < len(said) <= LONGEST

@@ -115,7 +115,8 @@ rule(tt.cumsum, lambda g, out, x, dim: tt.flip(tt.cumsum(tt.flip(g, dim=dim), di
 
 # ## Joining, triangles, picking
 #
-# `concat` takes any number of tensors, so its row is made to measure: the share of the i-th is the i-th piece.
+# `concat` takes any number of tensors, so its row is made to measure: the share of the i-th is the i-th piece. Where it
+# begins is the sum of all sizes before it, for a thousand pieces half a million of them; so `map` adds them up, in C.
 
 
 def _piece(i):
