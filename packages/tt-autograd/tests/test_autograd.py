@@ -271,8 +271,8 @@ def test_gradients_of_products_with_vectors_and_stacks():
         a, b = values(shape), values(other) + 1
         expect(
             f"gradients of (A @ B).sum() for A of shape {shape}, B of shape {other}",
-            lambda: gradients(tt.matmul, a, b),
-            [numeric(lambda a: a @ b, a), numeric(lambda b: a @ b, b)],
+            lambda a=a, b=b: gradients(tt.matmul, a, b),
+            [numeric(lambda a, b=b: a @ b, a), numeric(lambda b, a=a: a @ b, b)],
             vectors if len(shape) == 1 or len(other) == 1 else TRANSPOSE,
             see=TABLE,
         )

@@ -182,6 +182,104 @@ def test_a_checkpoint_holds_tensors_and_plain_values(tmp_path):
         ta.load_checkpoint(tmp_path / "nothing")
 
 
+def round_trip(folder, state):
+    ta.save_checkpoint(folder / "file", state)
+    return ta.load_checkpoint(folder / "file")
+
+
+def one(value):
+    return tt.Tensor([value])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a.b": one(1.0), "a": {"b": one(2.0)}},
+        {"a": {"b": one(1.0)}, "a.b": one(2.0), "a.b'": one(3.0)},
+        {1: one(1.0), "1": one(2.0), (0, 1): one(3.0), "(0, 1)": one(4.0), 1.5: 1, None: 2, False: {}},
+        {(0, ("x", 2)): one(1.0), (): 1},
+        {"__metadata__": one(1.0), "": one(2.0), " ": one(3.0)},
+        {"a": [one(1.0), (one(2.0), {"0": one(3.0)})], "a.0": one(4.0), "a.1.0": one(5.0)},
+        {"\ud800": one(1.0), "\\ud800": one(2.0), "ä.ö": one(3.0)},
+        {"nothing": tt.zeros(0, 3), "number": tt.tensor(1.5), "nan": [float("nan"), float("-inf"), 10**40]},
+        {str(d): tt.zeros(2, dtype=d) for d in (tt.float16, tt.float64, tt.int32, tt.uint8, tt.bool_)},
+        {},
+        [one(1.0), 2],
+    ],
+    ids=str,
+)
+def test_what_comes_out_is_what_went_in(state, tmp_path):
+    assert repr(round_trip(tmp_path, state)) == repr(state)
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", ">i4", ">u2", "<f4"])
+def test_the_order_of_bytes_does_not_matter(dtype, tmp_path):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    got = round_trip(tmp_path, {"x": array, "strided": array[:, ::2]})
+    assert got["x"].tolist() == array.tolist() and got["x"].dtype == np.dtype(dtype).newbyteorder("=")
+    assert got["strided"].tolist() == array[:, ::2].tolist()
+
+
+@pytest.mark.parametrize(
+    "state, words",
+    [
+        ({"a": {"b": np.array(["text"])}}, "a.b.*<U4"),
+        ({"a": [np.array([1j])]}, "a.0.*complex128"),
+        ({"a": np.array([None])}, "a: ndarray of object"),
+        ({"a": np.ma.array([1.0, 2.0], mask=[0, 1])}, "a: MaskedArray"),
+        ({"a": {"b": b"bytes"}}, "a.b is a bytes"),
+        ({"a": {1, 2}}, "a is a set"),
+        ({"a": 1j}, "a is a complex"),
+        ({"a": {frozenset(): 1}}, "key frozenset.*of a"),
+        ({one(1.0): 1}, "a key of the state holds a tensor"),
+    ],
+    ids=str,
+)
+def test_what_a_checkpoint_cannot_hold_is_refused_by_its_path(state, words, tmp_path):
+    ta.save_checkpoint(tmp_path / "file", {"old": 1})
+    with pytest.raises(TypeError, match=words):
+        ta.save_checkpoint(tmp_path / "file", state)
+    assert ta.load_checkpoint(tmp_path / "file") == {"old": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_path_comes_first(tmp_path):
+    for wrong in (lambda: ta.save_checkpoint({"w": 1}, tmp_path / "file"), lambda: ta.save_checkpoint({}, "file")):
+        with pytest.raises(TypeError, match="takes the path of a file first.*dict and (Posix|Windows)?(Path|str)"):
+            wrong()
+    with pytest.raises(TypeError, match="not dict"):
+        ta.load_checkpoint({})
+    itself = {}
+    itself["itself"] = itself
+    with pytest.raises(ValueError, match="contains itself"):
+        ta.save_checkpoint(tmp_path / "file", itself)
+
+
+def test_types_that_numpy_does_not_have_are_named(tmp_path):
+    header = b'{"model.embed":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match=r"file is a safetensors.*bfloat16.*model.embed with BF16.*float32"):
+        ta.load_checkpoint(tmp_path / "file")
+
+
+# {'w': {'0.weight': [1.5]}, 7: (1, [None, True]), 'betas': (0.9, 0.999)}, as the first version wrote it.
+
+EARLIER = (
+    "50010000000000007b225f5f6d657461646174615f5f223a7b22696e666f223a227b5c22646963745c223a205b5b5c22775c"
+    "222c207b5c22646963745c223a205b5b5c22302e7765696768745c222c207b5c2274656e736f725c223a205c22772e302e77"
+    "65696768745c227d5d5d7d5d2c205b372c207b5c227475706c655c223a205b312c207b5c226c6973745c223a205b6e756c6c"
+    "2c20747275655d7d5d7d5d2c205b5c2262657461735c222c207b5c227475706c655c223a205b302e392c20302e3939395d7d"
+    "5d5d7d222c22736861323536223a226165613364343839666561366539623039343165353938633366363232373333346236"
+    "3436613235653537323632353235326631636537356234313261313663227d2c22772e302e776569676874223a7b22647479"
+    "7065223a22463332222c227368617065223a5b315d2c22646174615f6f666673657473223a5b302c345d7d7d0000c03f"
+)
+
+
+def test_a_file_of_an_earlier_version_still_loads(tmp_path):
+    (tmp_path / "file").write_bytes(bytes.fromhex(EARLIER))
+    wanted = {"w": {"0.weight": one(1.5)}, 7: (1, [None, True]), "betas": (0.9, 0.999)}
+    assert repr(ta.load_checkpoint(tmp_path / "file")) == repr(wanted)
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     file = tmp_path / "file"
     ta.save_checkpoint(file, {"w": tt.Tensor([1.0, -2.0]), "epoch": 1})

@@ -157,3 +157,14 @@ def test_check_gradients_finds_a_wrong_rule():
         ta.check_gradients(wrong, leaf(3.0))
     with pytest.raises(ValueError, match="float64"):
         ta.check_gradients(wrong, tt.Tensor(3.0, requires_grad=True))
+
+
+def test_batches_are_cut_from_tensors():
+    with pytest.raises(TypeError, match=r"Batches takes tensors, not ndarray and ndarray: use from_numpy\(x\)"):
+        ta.Batches(np.zeros((4, 2)), np.zeros(4), 32)
+
+
+def test_placing_is_undone_in_the_same_layout():
+    values = tt.zeros(2, 3, requires_grad=True)
+    out = tt.place(values, index=(1, ..., np.array([0, 0])), shape=(2, 3, 2))
+    assert ta.grad(out.sum(), values, create_graph=True)[0].shape == (2, 3)

@@ -307,13 +307,13 @@ def test_recording_tensors_refuse_to_change_in_place():
     assert x.tolist() == [1.0, 2.0]
 
 
-def test_augmented_assignment_of_a_result_makes_a_new_tensor():
+def test_augmented_assignment_of_a_result_changes_it_under_all_its_names():
     x = leaf(2.0)
     y = before = x * 3
     y += x
     y *= y
     y.backward()
-    assert before.item() == 6.0 and x.grad.item() == 2 * 8 * 4
+    assert before.item() == 64.0 and x.grad.item() == 2 * 8 * 4
 
 
 # Switching off
@@ -798,3 +798,81 @@ def test_graph_draws_every_node_and_arrow_once():
     text = tt_autograd.graph((z + z).sum())
     assert text.startswith("flowchart") and text.count("-->") == 5 and text.count("leaf") == 2
     assert 'mul (2)"' in text and 'sum (number)"' in text and text.count("add") == 1
+
+
+def test_one_hook_registered_twice_is_taken_off_once():
+    x, seen = leaf(1.0), []
+    hook = lambda g: seen.append(g.item())
+    first, second = x.register_hook(hook), x.register_hook(hook)
+    first(), first()
+    (x * 2).backward()
+    assert seen == [2.0]
+    second()
+    (x * 2).backward()
+    assert seen == [2.0]
+
+
+@pytest.mark.parametrize(
+    "answer, error, words",
+    [
+        (lambda g: Tensor(np.ones(1)), RuntimeError, r"\(2,\).*\(1,\)"),
+        (lambda g: g.sum(), RuntimeError, r"\(2,\).*\(\)"),
+        (lambda g: g.float(), RuntimeError, "float64.*float32"),
+        (lambda g: g.numpy(), TypeError, "ndarray"),
+        (lambda g: 0, TypeError, "int"),
+    ],
+)
+def test_a_hook_answers_with_a_gradient_of_the_same_kind(answer, error, words):
+    for of_result in (False, True):
+        x = leaf(1.0, 2.0)
+        y = x * 3
+        (y if of_result else x).register_hook(answer)
+        with pytest.raises(error, match=words):
+            y.sum().backward()
+
+
+def test_as_many_weights_as_outputs():
+    x = leaf(1.0)
+    for weights in ([tt.ones(())], [tt.ones(())] * 3, []):
+        with pytest.raises(RuntimeError, match=f"2 outputs and {len(weights)} grad_outputs"):
+            grad([x * 2, x * 3], [x], weights)
+    assert grad([x * 2, x * 3], [x], [None, tt.full((), 2.0)])[0].item() == 8.0
+    for wrong in (lambda: grad(x * 2, [3]), lambda: grad(5, x), lambda: grad(x * 2, "x")):
+        with pytest.raises(TypeError, match="tensor"):
+            wrong()
+
+
+def test_threads_add_to_one_leaf_without_losing_anything():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        x = tt.zeros(50, requires_grad=True)
+        walk = lambda: [(x * 1.0).sum().backward() for _ in range(400)]
+        threads = [threading.Thread(target=walk) for _ in range(4)]
+        [t.start() for t in threads], [t.join() for t in threads]
+        assert x.grad.tolist() == [1600.0] * 50
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_messages_about_results_speak_of_tensors():
+    y = leaf(1.0) * 2
+    for wrong in (lambda: y.backward(graph=True), lambda: y.retain_grad(1), lambda: y << 1):
+        with pytest.raises(TypeError) as error:
+            wrong()
+        assert "Tensor" in str(error.value) and "Traced" not in str(error.value)
+
+
+def test_asking_for_a_gradient_by_assignment():
+    x = tt.ones(2)
+    x.requires_grad = True
+    (x * 3).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]
+    x.requires_grad = False
+    assert not (x * 3).requires_grad
+    for wrong in (tt.tensor([1, 2]), tt.tensor([True])):
+        with pytest.raises(RuntimeError, match="only floating-point"):
+            wrong.requires_grad = True
+        wrong.requires_grad = False
+    with pytest.raises(RuntimeError, match="cannot forget"):
+        (leaf(1.0) * 2).requires_grad = False

@@ -204,6 +204,26 @@ def test_a_loss_that_is_no_number_ends_the_run():
     )
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_before_the_step():
+    def weights_after():
+        model, data = Weights(), [(tt.ones(1), tt.ones(1))]
+        broken = lambda outputs, targets: outputs.mean() + (outputs - outputs).mean().sqrt()
+        try:
+            ta.fit(model, broken, to.SGD(model.parameters(), lr=1.0), data, epochs=1, progress=False)
+        except RuntimeError:
+            return [model.w.item(), model.v.item()]
+        return "no error"
+
+    expect(
+        "weights after fit with a loss that is finite and has nan as its gradient",
+        weights_after,
+        [0, 0],
+        ("no error", "One nan in a gradient ruins the weights: call _check_gradients before the step."),
+        "Look at the gradients before the optimizer's step.",
+        see=STEP,
+    )
+
+
 def test_validation_is_in_evaluation_mode():
     model, data = tt.Sequential(tt.Dropout(0.5)), [(tt.ones(1000), tt.ones(1000))]
 
@@ -220,7 +240,7 @@ def test_validation_is_in_evaluation_mode():
     )
     for mode in (True, False):
 
-        def mode_after():
+        def mode_after(mode=mode):
             ta.evaluate(model.train(mode), mean, data)
             return model.training
 
@@ -232,6 +252,19 @@ def test_validation_is_in_evaluation_mode():
             "Go back to the mode that the model was in.",
             see=VALIDATION,
         )
+
+    def frozen_part_after():
+        model.train()[0].eval()
+        ta.evaluate(model, mean, data)
+        return [part.training for part in model.modules()]
+
+    expect(
+        "modes of a model in training mode, and of its part in evaluation mode, after evaluate",
+        frozen_part_after,
+        [True, False],
+        ([True, True], "The part was in evaluation mode before, and has been woken up: give each part its own mode."),
+        see=VALIDATION,
+    )
 
     def after_failing():
         try:

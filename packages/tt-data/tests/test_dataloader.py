@@ -64,6 +64,17 @@ def test_collate_stacks_what_is_alike():
         see=COLLATING,
     )
     expect(
+        "values and dtypes of collated numbers 1, 2.5 and 2.5, 1, and of an array of integers beside one of float32",
+        lambda: [
+            (x.tolist(), str(x.dtype))
+            for x in map(td.collate, ([1, 2.5], [2.5, 1], [np.array(1), np.array(2.5, np.float32)]))
+        ],
+        [([1, 2.5], "float32"), ([2.5, 1], "float32"), ([1, 2.5], "float32")],
+        (lambda got: got[0][0] == [1, 2], "2.5 has lost its fraction: one float makes the whole batch float."),
+        (lambda got: "float64" in [dtype for _, dtype in got], "`as_arrays` gives all leaves one dtype."),
+        see=COLLATING,
+    )
+    expect(
         'collate of the tensors [1, 2] and [3, 4], as {"x": ...}',
         lambda: td.collate([{"x": tt.Tensor([1, 2])}, {"x": tt.Tensor([3, 4])}]),
         {"x": np.array([[1.0, 2.0], [3.0, 4.0]])},
@@ -87,6 +98,14 @@ def test_collate_refuses_what_does_not_fit():
         "What is neither number, array nor text is a TypeError that says what it is.",
         see=COLLATING,
     )
+    for samples in ([1, "a"], ["a", 1]):
+        expect(
+            f"collate of {samples}",
+            lambda samples=samples: td.collate(samples),
+            TypeError,
+            "Texts are a list only if all leaves are texts; a number beside a text is a TypeError.",
+            see=COLLATING,
+        )
 
 
 # Data sets
@@ -160,10 +179,10 @@ def test_random_split_deals_out_every_sample_once():
         "If a generator is given, chance comes from it: `chance(generator)`.",
         see=MADE,
     )
-    for lengths in ([6, 3], [0.5, 0.4]):
+    for lengths in ([6, 3], [0.5, 0.4], [2.5, 7.5]):
         expect(
             f"random_split(10 samples, {lengths})",
-            lambda: td.random_split(range(10), lengths),
+            lambda lengths=lengths: td.random_split(range(10), lengths),
             ValueError,
             "Lengths have to add up to all samples, shares to 1.",
             see=MADE,
@@ -347,9 +366,34 @@ def test_a_loader_asks_its_samplers_and_its_collate_fn():
     for workers in (0, 2):
         expect(
             f'batches of ["a", "b", "c"] with batch_size=2, collate_fn="".join and {workers} workers',
-            lambda: list(td.DataLoader(["a", "b", "c"], 2, collate_fn="".join, num_workers=workers)),
+            lambda workers=workers: list(td.DataLoader(["a", "b", "c"], 2, collate_fn="".join, num_workers=workers)),
             ["ab", "c"],
             (lambda got: got == [["a", "b"], ["c"]], "collate_fn gets the list of samples, and makes the batch."),
+            see=LOADER,
+        )
+
+
+def test_a_loader_does_not_read_its_sampler_to_the_end():
+    class Counted(td.Sampler):
+        read = 0
+
+        def __iter__(self):
+            for self.read in range(1, 5001):
+                yield self.read % 10
+
+    def read(workers):
+        sampler = Counted()
+        batches = iter(td.DataLoader(pairs(), batch_size=4, sampler=sampler, num_workers=workers))
+        next(batches)
+        return sampler.read
+
+    for workers in (0, 2):
+        expect(
+            f"how many of the 5000 numbers of a sampler are read before the first batch of 4, with {workers} workers",
+            lambda workers=workers: read(workers),
+            between(4, 100),
+            (5000, "All: an order may have 10,000,000,000 numbers. Ask for a group when its task is needed."),
+            (between(101, 5000), "Ask for a group when its task is needed."),
             see=LOADER,
         )
 
@@ -399,11 +443,28 @@ def test_the_batches_are_the_same_whatever_the_workers():
     for workers in (0, 2):
         expect(
             f"is anything drawn from generator() after iter(loader), with {workers} workers?",
-            lambda: moves_on(workers),
+            lambda workers=workers: moves_on(workers),
             False,
             "All chance of a pass is drawn when it begins, in __iter__ itself: dropout may draw in between.",
             see=LOADER,
         )
+
+    def drawn_by_a_long_order(workers):
+        tt.manual_seed(4)
+        sampler = td.RandomSampler(range(10), num_samples=25)  # three permutations, the last ones in the middle of it
+        seen = []
+        for (x, _) in td.DataLoader(pairs(), batch_size=4, sampler=sampler, num_workers=workers):
+            tt.generator().random(100)  # as dropout does
+            seen += x.tolist()
+        return seen
+
+    expect(
+        "do 0 and 2 workers give the same order, if a sampler draws again in the middle of a pass?",
+        lambda: drawn_by_a_long_order(0) == drawn_by_a_long_order(2),
+        True,
+        "What a sampler draws later follows from the seed of the pass: `later(groups, seed)` takes care of it.",
+        see=LOADER,
+    )
 
 
 def test_a_loader_can_have_a_generator_of_its_own():
@@ -501,7 +562,7 @@ def test_so_many_tasks_are_under_way_and_no_more():
     for first in (True, False):
         expect(
             f"most tasks under way of 20, with ahead=4, where the {'first' if first else 'last'} is done first",
-            lambda: most(first),
+            lambda first=first: most(first),
             4,
             (20, "All tasks were submitted at the beginning: there are to be at most `ahead` under way."),
             (1, "Only one task is under way: submit `ahead` of them before you wait for the first."),
@@ -709,7 +770,7 @@ def test_transforms_draw_from_what_they_are_given():
         ("Cutout(2)", td.Cutout(2)),
     ):
 
-        def twice():
+        def twice(transform=transform):
             return [np.asarray(transform(images, np.random.default_rng(7))).tobytes() for _ in range(2)]
 
         expect(
@@ -748,6 +809,17 @@ def test_channel_statistics():
         (
             np.mean([numbers[i : i + 4].std(axis=(0, 2, 3)) for i in (0, 4, 8)], axis=0),
             "The deviation of all pixels is not the mean of the batches' deviations: keep the sum of the squares.",
+        ),
+        see=EXERCISES,
+    )
+    alike = [(tt.from_numpy(np.full((7, 1, 9, 9), value / 255, np.float32)), None) for value in (1, 5, 77, 255)]
+    expect(
+        "the standard deviations of images whose pixels are all 1, 5, 77 or 255",
+        lambda: [td.channel_statistics([batch] * 3)[1].item() for batch in alike],
+        [0, 0, 0, 0],
+        (
+            lambda got: np.isnan(got).any(),
+            "The difference of two rounded numbers may be below 0, and has no root: count from the first pixel.",
         ),
         see=EXERCISES,
     )

@@ -78,6 +78,81 @@ def test_images_are_bytes_with_labels():
             td.Images(images, labels)
 
 
+def test_a_label_keeps_its_value_or_is_refused():
+    images = np.zeros((3, 1, 2, 2), np.uint8)
+    assert td.Images(images, [0, 1, 2]).labels.tolist() == [0, 1, 2]
+    assert td.Images(tt.from_numpy(images), tt.tensor([2.0, 0.0, 1.0])).labels.tolist() == [2, 0, 1]
+    for labels in (np.array([0.2, 1.7, 2.9]), np.array([0, np.nan, 1]), np.array([0, np.inf, 1]), ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="labels are the numbers of classes, integers, not"):
+            td.Images(images, labels)
+
+
+INDEXED = {
+    "TensorDataset": lambda: td.TensorDataset(tt.arange(5)),
+    "Images": lambda: td.Images(np.zeros((5, 1, 2, 2), np.uint8), range(5)),
+    "Text": lambda: td.Text("abcdefghi", length=4),
+    "Subset": lambda: td.Subset(td.TensorDataset(tt.arange(9)), range(5)),
+    "ConcatDataset": lambda: td.ConcatDataset([range(2), range(3)]),
+}
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_the_indices_of_a_batch_are_integers_that_exist(name):
+    data = INDEXED[name]()
+    assert len(data) == 5
+    for indices, error, message in (
+        ([], ValueError, "a batch has at least one sample"),
+        ([0.0, 1.0], TypeError, "a list of integers, not"),
+        ([True, False], TypeError, "a list of integers, not"),
+        ([slice(0, 2)], TypeError, "a list of integers, not"),
+        ([1, 5], IndexError, "index 5 is out of range: there are 5 samples"),
+        ([-6], IndexError, "index -6 is out of range: there are 5 samples"),
+    ):
+        with pytest.raises(error, match=message):
+            data.batch(indices)
+
+
+def test_parts_of_data_sets_take_slices_and_lists():
+    data = td.TensorDataset(tt.arange(10), tt.arange(10) * 2)
+    parts = td.Subset(td.Subset(data, [4, 7, 9]), [2, 0]), td.ConcatDataset([data, data])
+    assert [x.tolist() for x in parts[0][0:1]] == [[9], [18]] and [x.tolist() for x in parts[0][[1]]] == [[4], [8]]
+    assert [x.tolist() for x in parts[1][9:11]] == [[9, 0], [18, 0]]
+
+
+def test_tensors_are_tensors():
+    with pytest.raises(TypeError, match="takes tensors, not ndarray: use from_numpy"):
+        td.TensorDataset(np.zeros(3))
+
+
+@pytest.mark.parametrize("samples", [[(1, 2), (3,)], [(1, 2), 3], [{"a": 1}, {"b": 2}], [{"a": 1}, 2]], ids=str)
+def test_the_samples_of_a_batch_have_one_form(samples):
+    with pytest.raises(ValueError, match="the samples of a batch must have one form: the first is a (tuple|dict) with"):
+        td.collate(samples)
+
+
+def test_collate_keeps_the_dtype_of_numpys_numbers():
+    assert td.collate([np.float64(1), np.float64(2)]).dtype == tt.float64  # as PyTorch
+    assert td.collate([np.float16(1), 2.5]).dtype == tt.float32
+    assert td.collate([np.int8(1), 2]).dtype == tt.int64 and td.collate([True, 2]).tolist() == [1, 2]
+    joined = td.ConcatDataset([[1, 2], [0.5]]).batch([2, 0])
+    assert joined.dtype == tt.float32 and joined.tolist() == [0.5, 1]
+    for number in (2**64, None, 1j, [1, 2], [[1], [2, 3]]):
+        with pytest.raises(TypeError, match="collate stacks tensors, arrays and numbers of at most 64 bits"):
+            td.collate([1, number])
+
+
+@pytest.mark.parametrize("make", [lambda fill: td.RandomCrop(4, padding=2, fill=fill), lambda fill: td.Pad(2, fill)])
+def test_a_frame_has_the_pixels_that_were_asked_for(make):
+    images = np.full((2, 1, 4, 4), 7, np.uint8)
+    assert set(np.unique(make(255)(np.repeat(images, 50, 0))).tolist()) == {7, 255}
+    assert 0.5 in make(0.5)(np.repeat(images, 50, 0).astype(np.float32))
+    for fill in (0.5, float("nan"), float("inf"), -1, 300):
+        with pytest.raises(ValueError, match="a pixel of uint8 cannot be"):
+            make(fill)(images)
+    with pytest.raises(ValueError, match="padding is a number of pixels, 0 or more, not -1"):
+        td.Pad(-1)(images)
+
+
 def test_transforms_get_the_batch_and_its_chance():
     seen = []
 
@@ -117,6 +192,47 @@ def test_mnist_is_found_by_its_name(mnist, monkeypatch):
     assert len(td.MNIST()) == 6
     with pytest.raises(FileNotFoundError, match=r"no train-images-idx3-ubyte.gz and .*fashion-mnist.*download=True"):
         td.FashionMNIST()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_one_set_is_not_taken_for_the_other(mnist, packed, monkeypatch):
+    sets = {td.MNIST: [7, 2, 1, 0, 4, 1, 4, 9, 5, 9], td.FashionMNIST: [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]}
+    files = {True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 6)}
+    files[False] = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10)
+    monkeypatch.setattr("tt_data.datasets.IDX_FILES", files)
+    for owner, labels in sets.items():
+        for name, header, values in (
+            ("t10k-images-idx3-ubyte", struct.pack(">4i", 0x803, 10, 28, 28), bytes(7840)),
+            ("t10k-labels-idx1-ubyte", struct.pack(">2i", 0x801, 10), bytes(labels)),
+        ):
+            content = header + values
+            (mnist / f"{name}.gz").unlink(missing_ok=True)
+            (mnist / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+        (other,) = sets.keys() - {owner}
+        assert owner(mnist, train=False).labels.tolist() == labels
+        with pytest.raises(ValueError, match=f"t10k-labels.* belongs to {owner.__name__}, not to {other.__name__}"):
+            other(mnist, train=False)
+
+
+def test_images_of_the_other_set_are_known_by_their_checksum(mnist, monkeypatch):
+    pictures = mnist / "t10k-images-idx3-ubyte.gz"
+    checksum = hashlib.sha256(pictures.read_bytes()).hexdigest()
+    monkeypatch.setattr(td.MNIST, "sha256", {"t10k-images-idx3-ubyte": checksum})
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte.gz belongs to MNIST, not to FashionMNIST"):
+        td.FashionMNIST(mnist, train=False)
+
+
+def test_a_home_folder_is_found(mnist, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(mnist.parent))
+    assert len(td.MNIST("~/mnist")) == 6
+    monkeypatch.setenv("TT_DATA", "~")
+    assert len(td.MNIST()) == 6
+
+
+@pytest.mark.parametrize("kind", [td.Digits, td.MNIST, td.FashionMNIST, td.CIFAR10])
+def test_train_is_a_truth_value(kind):
+    with pytest.raises(TypeError, match="train is True or False.*, not 'test'"):
+        kind(train="test")
 
 
 def test_mnist_is_read_unpacked_too(mnist):
@@ -212,6 +328,16 @@ def test_concat_keeps_order_and_kind():
     assert len(td.ConcatDataset([])) == 0
 
 
+def test_images_of_one_value_have_no_spread():
+    for value in range(0, 256, 17):
+        for count in (7, 48):
+            images = np.full((count, 1, 5, 5), value, np.uint8)
+            mean, std = td.channel_statistics(td.DataLoader(td.Images(images, np.zeros(count)), 5))
+            assert std.tolist() == [0] and abs(mean[0] - value / 255) < 1e-7
+    with pytest.raises(ValueError, match="the loader has no batch"):
+        td.channel_statistics([])
+
+
 def test_samplers_of_the_appendix():
     subset = td.SubsetRandomSampler([5, 7, 9], np.random.default_rng(0))
     assert len(subset) == 3 and sorted(subset) == [5, 7, 9]
@@ -249,9 +375,10 @@ def test_a_transform_of_a_tensor_gives_a_tensor():
     assert isinstance(td.RandomCrop(3)(images.numpy()), np.ndarray)
 
 
-def test_a_split_into_less_than_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"lengths \[-1, 11\]"):
-        td.random_split(range(10), [-1, 11])
+@pytest.mark.parametrize("lengths", [[-1, 11], [2.5, 7.5], [float("nan"), 1], [float("inf"), 1], [-0.5, 1.5], []])
+def test_a_split_into_less_than_nothing_or_parts_of_samples_is_refused(lengths):
+    with pytest.raises(ValueError, match=r"lengths \[.*\] add up to .*; they must be integers of 0 or more"):
+        td.random_split(range(10), lengths)
 
 
 # The real data

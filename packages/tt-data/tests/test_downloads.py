@@ -68,6 +68,15 @@ def test_a_file_is_fetched_once(server, tmp_path):
     assert server.served == [("good", None)]
 
 
+def test_a_damaged_file_is_fetched_again(server, tmp_path):
+    (tmp_path / "data.bin").write_bytes(CONTENT[:500])
+    with pytest.raises(OSError, match="could not be downloaded"):
+        td.fetch(server.file("missing"), tmp_path)
+    assert (tmp_path / "data.bin").stat().st_size == 500  # nothing is thrown away before there is something better
+    td.fetch(server.file("good"), tmp_path)
+    assert arrived(tmp_path)
+
+
 def test_an_interrupted_download_goes_on_where_it_was(server, tmp_path):
     with pytest.raises(OSError, match="60,000 bytes are kept.*ended after 30,000 of 100,000"):
         td.fetch(server.file("short"), tmp_path)
@@ -195,3 +204,10 @@ def test_downloads_go_into_the_cache_and_nowhere_else(server, home, monkeypatch)
     assert paths == [td.cache_folder() / "set" / "data.bin"] and arrived(paths[0].parent)
     assert list((home / "data").iterdir()) == []
     assert td.obtain("set", [["data.bin"]], [server.file("good")], None, download=False) == paths
+    paths[0].write_bytes(b"damaged")
+    assert td.obtain("set", [["data.bin"]], [server.file("good")], None, download=True) == paths
+    assert arrived(paths[0].parent)
+    own = home / "data" / "data.bin"
+    own.write_bytes(b"of the user's own")
+    assert td.obtain("set", [["data.bin"]], [server.file("good")], None, download=True) == [own]
+    assert own.read_bytes() == b"of the user's own"

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import textwrap
 import threading
 import time
 import traceback
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -80,6 +82,37 @@ class Lucky(td.Dataset):
 
     def __getitem__(self, index):
         return td.chance().random()
+
+
+class LuckyByName(td.Dataset):
+    """Samples that are drawn as the chapters before this one draw: from tt's functions, or by the generator itself."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index % 4 == 3:
+            tt.manual_seed(index)  # in one data set or another a sample fixes its own numbers
+        return tt.rand(1), tt.generator().random()
+
+
+class LuckyElsewhere(td.Dataset):
+    """Samples from NumPy's and Python's own generators."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        return np.random.rand(), random.random()  # noqa: NPY002
+
+
+class Exhausted(Numbers):
+    def accident(self):
+        next(iter([]))
+
+
+def at_the_end(samples):
+    return next(iter([]))
 
 
 def workers():
@@ -158,6 +191,102 @@ def test_chance_in_single_samples_is_the_same_too(options, collate_fn):
     assert len({value for batch in alone for value in batch}) == 40
 
 
+FORK = pytest.param(
+    {"num_workers": 3, "multiprocessing_context": "fork"},
+    marks=[
+        pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork"),
+        pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+    ],
+)
+SPAWN = {"num_workers": 2, "multiprocessing_context": "spawn"}
+IN_EVERY_WAY = pytest.mark.parametrize("options", [{"num_workers": 3}, SPAWN, FORK], ids=["threads", "spawn", "fork"])
+
+
+@IN_EVERY_WAY
+def test_what_the_course_draws_is_the_same_whatever_the_workers(options):
+    def drawn(**options):
+        tt.manual_seed(0)
+        loader = td.DataLoader(LuckyByName(), 1, **options)
+        return [[(a.item(), b.item()) for a, b in loader] for _ in range(2)]
+
+    alone = drawn()
+    assert drawn(**options) == alone
+    free = [pair for epoch in alone for place, pair in enumerate(epoch) if place % 4 < 3]
+    assert len(set(free)) == 18 and alone[0][3::4] == alone[1][3::4]
+
+
+@pytest.mark.parametrize("options", [SPAWN, FORK], ids=["spawn", "fork"])
+def test_processes_do_not_repeat_each_others_numbers(options):
+    def drawn(**options):
+        tt.manual_seed(0)
+        loader = td.DataLoader(LuckyElsewhere(), 2, **options)
+        return [number for _ in range(2) for pair in loader for batch in pair for number in batch.tolist()]
+
+    numbers = drawn(**options)
+    assert len(set(numbers)) == 64 and drawn(**options | {"num_workers": 1}) == numbers
+
+
+def test_the_generator_of_a_batch_is_its_own_even_if_it_is_seeded():
+    tt.manual_seed(5)
+    wanted = tt.generator().random(3).tolist()
+    tt.manual_seed(5)
+    own = np.random.default_rng(1)
+    with tt.drawing_from(own):
+        assert tt.generator() is own
+        with tt.drawing_from(np.random.default_rng(2)):
+            tt.manual_seed(3)
+            assert tt.get_rng_state()["state"] == np.random.default_rng(3).bit_generator.state["state"]
+        assert tt.generator() is own
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(tt.generator()))
+        thread.start()
+        thread.join()
+        assert seen[0] is not own
+    assert tt.generator().random(3).tolist() == wanted
+
+
+LONG = {
+    "drawn with replacement": lambda data: td.RandomSampler(data, replacement=True, num_samples=10**10),
+    "more than there are": lambda data: td.RandomSampler(data, num_samples=10**10),
+    "weighted": lambda data: td.WeightedRandomSampler([1.0] * len(data), 10**10),
+    "in order": lambda data: td.SequentialSampler(range(10**10)),
+}
+
+
+@pytest.mark.parametrize("options", [{}, THREADS, PROCESSES], ids=["alone", "threads", "spawn"])
+@pytest.mark.parametrize("kind", LONG)
+def test_an_order_of_ten_thousand_million_takes_no_room(kind, options):
+    if options is PROCESSES and kind != "weighted":
+        pytest.skip("the sampler stays in the program; one kind shows it")
+    data = Numbers()
+    tracemalloc.start()
+    batches = iter(td.DataLoader(data, 4, sampler=LONG[kind](data), **options))
+    assert len(next(batches)) == 4
+    for _ in range(5):
+        next(batches)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    del batches
+    assert peak < 5e6
+
+
+def test_a_long_order_goes_on_alike_while_the_program_draws():
+    class Each(td.Sampler):
+        def __iter__(self):
+            return (int(td.chance().integers(10)) for _ in range(60))
+
+    def order(sampler, **options):
+        tt.manual_seed(2)
+        seen = []
+        for batch in td.DataLoader(range(10), 4, sampler=sampler, **options):
+            tt.rand(7)
+            seen += batch.tolist()
+        return seen
+
+    for sampler in (Each(), td.RandomSampler(range(10), num_samples=60)):
+        assert order(sampler) == order(sampler, **THREADS) and len(order(sampler)) == 60
+
+
 def test_the_common_generator_stays_where_it_is_while_workers_work():
     batches = iter(images(**THREADS))
     before = tt.get_rng_state()
@@ -214,6 +343,18 @@ def test_an_error_names_sample_and_batch(options):
     assert "This was sample 13 of Failing." in text
     assert "batch 3 of the data loader, with the samples [12, 13, 14, 15]" in text
     assert "in accident" in text  # the traceback of the worker
+
+
+@pytest.mark.parametrize("options", [{}, THREADS, PROCESSES], ids=["alone", "threads", "spawn"])
+def test_a_loop_that_is_over_does_not_end_the_epoch(options):
+    seen = []
+    with pytest.raises(RuntimeError, match="raised StopIteration, which would end the epoch early") as caught:
+        for batch in td.DataLoader(Exhausted(), 4, **options):
+            seen.append(batch)
+    text = "".join(traceback.format_exception(caught.value))
+    assert len(seen) == 3 and "This was sample 13 of Exhausted." in text and "batch 3 of the data loader" in text
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(td.DataLoader(Numbers(), 4, collate_fn=at_the_end, **options))
 
 
 @BOTH
@@ -358,7 +499,8 @@ for batch in td.DataLoader(Slow(), 10, num_workers=2, multiprocessing_context=ki
     pass
 """
 BUSY = "print('ready', flush=True)\nfor batch in batches: pass"
-IDLE = "time.sleep(0.5)\nprint('ready', flush=True)\ntime.sleep(60)"  # everything ahead is prepared by then
+# Everything ahead is prepared by then. One long sleep would not end if Ctrl-C came just before it began.
+IDLE = "time.sleep(0.5)\nprint('ready', flush=True)\nfor _ in range(600): time.sleep(0.1)"
 
 
 @POSIX
@@ -374,6 +516,21 @@ def test_ctrl_c_ends_program_and_workers(tmp_path, kind, then):
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
     assert gone(worker)
+
+
+@POSIX
+def test_the_first_worker_of_a_program_is_born_deaf_to_ctrl_c():
+    program = """
+        import signal
+        from multiprocessing import resource_tracker
+        from tt_data.workers import _deaf_to_ctrl_c
+
+        with _deaf_to_ctrl_c():
+            resource_tracker.ensure_running()  # as a process does that is spawned
+            print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    assert subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60).stdout == "True\n"
 
 
 @POSIX
@@ -426,6 +583,14 @@ def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
 def test_arguments_that_cannot_be_meant(options, message):
     with pytest.raises(ValueError, match=message):
         td.DataLoader(Numbers(), **options)
+
+
+def test_a_loader_without_a_length_or_with_odd_workers_is_refused():
+    with pytest.raises(TypeError, match="generator has no __len__, which says what samples there are"):
+        td.DataLoader(number for number in range(3))
+    for options in ({"num_workers": "2"}, {"num_workers": 1.0}, {"prefetch_factor": None}):
+        with pytest.raises(TypeError, match="num_workers and prefetch_factor are integers"):
+            td.DataLoader(Numbers(), **options)
 
 
 def test_a_generator_is_a_generator():

@@ -72,7 +72,7 @@ def test_causal_mask():
         right, columns = triangle(queries, keys), keys or queries
         expect(
             f"causal_mask({queries}{'' if keys is None else f', {keys}'})",
-            lambda: tn.causal_mask(queries, keys),
+            lambda queries=queries, keys=keys: tn.causal_mask(queries, keys),
             right,
             (np.tri(queries, columns, 1, bool), "Position t sees position t + 1: True only where key <= query."),
             (np.tri(queries, columns, -1, bool), "The diagonal is missing: a token may look at itself, row 0 as well."),
@@ -109,7 +109,7 @@ def test_weights():
     ):
         expect(
             f"attention_weights with {said}",
-            lambda: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
+            lambda given=given: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
             weights_of(query, key, numeric),
             (weights_of(query, key) * np.exp(numeric), BEFORE),
             (weights_of(query, key, forbidden(~mask)), "True means that a query may look, and not that it must not."),
@@ -122,7 +122,7 @@ def test_weights():
     for given in (nothing, forbidden(nothing)):
         expect(
             f"attention_weights when query 1 may look at nothing ({'bool' if given is nothing else 'numbers'})",
-            lambda: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
+            lambda given=given: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
             weights_of(query, key, forbidden(nothing)),
             (lambda out: bool(np.isnan(out).any()), "-inf minus -inf is nan: such a row has the weights 0."),
             (lambda out: bool(out[0, 1].sum() > 0.9), "Who may look at nothing has the weights 0, not equal ones."),
@@ -189,8 +189,8 @@ def test_attention_refuses():
         ("two masks", lambda: tn.scaled_dot_product_attention(x, x, x, tt.ones(5, 5).bool(), is_causal=True)),
     ):
         expect(
-            f"scaled_dot_product_attention with {said}", lambda: call().shape, ValueError, "`_checked` looks at them.",
-            see=WEIGHTS,
+            f"scaled_dot_product_attention with {said}", lambda call=call: call().shape, ValueError,
+            "`_checked` looks at them.", see=WEIGHTS,
         )  # fmt: skip
 
 
@@ -220,8 +220,8 @@ def test_heads():
         see=HEADS,
     )
     for heads in (4, 0):
-        expect(f"split_heads(x (2, 4, 6), {heads})", lambda: tn.split_heads(tt.Tensor(x), heads).shape, ValueError,
-               f"{heads} heads do not divide 6 numbers.", see=HEADS)  # fmt: skip
+        expect(f"split_heads(x (2, 4, 6), {heads})", lambda heads=heads: tn.split_heads(tt.Tensor(x), heads).shape,
+               ValueError, f"{heads} heads do not divide 6 numbers.", see=HEADS)  # fmt: skip
 
 
 def layer_with_weights(heads=2, width=6):
@@ -271,7 +271,7 @@ def test_the_layer():
             layer.double()
             wanted, weights = by_definition(values, query, key, added)
 
-            def called():
+            def called(query=query, key=key, options=options, layer=layer, need_weights=need_weights):
                 q = tt.Tensor(query)
                 k = q if key is query else tt.Tensor(key)
                 masks = {n: tt.from_numpy(m) if isinstance(m, np.ndarray) else m for n, m in options.items()}
@@ -357,7 +357,7 @@ def test_nobody_sees_what_comes_later():
     for need_weights in (False, True):
         expect(
             f"the first place that changes when token 0, 1, ... 5 changes, is_causal, need_weights={need_weights}",
-            lambda: moved(need_weights),
+            lambda need_weights=need_weights: moved(need_weights),
             [0, 1, 2, 3, 4, 5],
             (lambda out: any(f < t for t, f in enumerate(out)), "A position sees what comes after it."),
             (lambda out: any(f > t for t, f in enumerate(out)), "A token must see itself."),
@@ -386,13 +386,17 @@ def test_attention_in_blocks():
         right = weights_of(qkv[0], qkv[1], added, 0.7) @ qkv[2]
         expect(
             f"attention_in_blocks(qkv (3, 2, 2, {length}, 4), is_causal={causal}, scale=0.7)",
-            lambda: tn.attention_in_blocks(qkv, is_causal=causal, scale=0.7),
+            lambda qkv=qkv, causal=causal: tn.attention_in_blocks(qkv, is_causal=causal, scale=0.7),
             right,
             (weights_of(qkv[0], qkv[1], 0.0, 0.7) @ qkv[2], "Nobody may look ahead."),
             (weights_of(qkv[0], qkv[1], added) @ qkv[2], "The scale that was given counts, and not 1 / sqrt(D)."),
-            (lambda out: np.shape(out) != right.shape, "The result has the shape of the queries."),
+            (lambda out, right=right: np.shape(out) != right.shape, "The result has the shape of the queries."),
             (
-                lambda out: np.allclose(out[..., -20:, :], right[..., -20:, :]),
+                lambda out, right=right: np.allclose(out / right, (out / right)[..., :1], rtol=1e-3),
+                "Each row is right but for a factor: divide it by the sum of its weights.",
+            ),
+            (
+                lambda out, right=right: np.allclose(out[..., -20:, :], right[..., -20:, :]),
                 "The last queries are right, others are not: where does a block of queries begin, and which keys does "
                 "it see?",
             ),
@@ -423,25 +427,25 @@ def test_gradients():
         right = share_by_definition(g, qkv, added, 0.7)
         expect(
             f"attention_share(g (2, 5, 4), qkv (3, 2, 5, 4), is_causal={causal}, scale=0.7)",
-            lambda: tn.attention_share(tt.Tensor(g), tt.Tensor(qkv), causal, 0.7),
+            lambda g=g, qkv=qkv, causal=causal: tn.attention_share(tt.Tensor(g), tt.Tensor(qkv), causal, 0.7),
             right,
-            (lambda out: out.shape == right.shape and np.allclose(out[2], right[2]) and np.allclose(out / 0.7, right),
+            (np.concatenate([right[:2] * 0.7, right[2:]]),
              "The scale comes once into the shares of queries and keys."),
             (right * np.array([1 / 0.7, 1 / 0.7, 1])[:, None, None, None], "The scale is missing."),
-            (lambda out: out.shape == right.shape and np.allclose(out[2], right[2]),
+            (lambda out, right=right: out.shape == right.shape and np.allclose(out[2], right[2]),
              "The values' share is right, the others are not: look at the derivative of softmax."),
             "The formulas of the text, stacked in the order queries, keys, values.",
             see=BLOCKS,
         )  # fmt: skip
 
-        def gradient(**options):
+        def gradient(qkv=qkv, causal=causal, g=g, **options):
             x = tt.Tensor(qkv, requires_grad=True)
             return ta.grad((tn.self_attention(x, is_causal=causal, scale=0.7) * tt.Tensor(g)).sum(), x, **options)[0]
 
         for said, options in (("", {}), (", with create_graph", {"create_graph": True})):
             expect(
                 f"the gradient of sum(g * self_attention(qkv, is_causal={causal}, scale=0.7)){said}",
-                lambda: gradient(**options).detach(),
+                lambda options=options: gradient(**options).detach(),
                 right,
                 see=BLOCKS,
             )

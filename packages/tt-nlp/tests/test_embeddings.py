@@ -30,7 +30,7 @@ def test_looking_up():
     for name, see in (("by_one_hot", ONE_HOT), ("embedding", LOOKING)):
         expect(
             f"{name}(ids [[3, 0, 3], [2, 3, 4]], weight (5, 3))",
-            lambda: getattr(tn, name)(tt.tensor(IDS), tt.Tensor(table)),
+            lambda name=name: getattr(tn, name)(tt.tensor(IDS), tt.Tensor(table)),
             table[IDS],
             (lambda out: out.shape != (2, 3, 3), "Each id becomes a vector: the result has the shape (*ids.shape, C)."),
             "An id's vector is the row of the table with that number.",
@@ -49,7 +49,7 @@ def test_wrong_ids():
     for ids in ([0, 5], [-1], [[2, 7]]):
         expect(
             f"embedding(ids {ids}, weight (5, 3))",
-            lambda: tn.embedding(tt.tensor(ids), table).shape,
+            lambda ids=ids: tn.embedding(tt.tensor(ids), table).shape,
             IndexError,
             "NumPy counts negative ids from the end, and its own message does not say which id it was.",
             see=LOOKING,
@@ -88,7 +88,7 @@ def test_putting_back():
         g = numbers(*ids.shape, 2)
         expect(
             f"add_rows(ids {said}, g {g.shape}, rows=5)",
-            lambda: tn.add_rows(ids, g, rows=5),
+            lambda ids=ids, g=g: tn.add_rows(ids, g, rows=5),
             added(ids, g, 5),
             *([(last_wins(ids, g, 5), ADD)] if len(set(ids.ravel().tolist())) < ids.size else []),
             (lambda out: out.shape != (5, 2), "The table has `rows` rows, also for ids that do not occur."),
@@ -174,7 +174,7 @@ def test_the_layer():
         rows = [i != index % 6 for i in range(6)]
         expect(
             f"which rows of Embedding(6, 3, padding_idx={index}) are not zero, new and drawn anew",
-            lambda: padded(index),
+            lambda index=index: padded(index),
             [rows, rows],
             ([[True] * 6] * 2, "The vector of padding_idx starts at zero."),
             see=LAYER,
@@ -237,7 +237,13 @@ def test_positions():
         see=PLACES,
     )
     for dim in (3, 0):
-        expect(f"frequencies({dim})", lambda: tn.frequencies(dim), ValueError, "Pairs need an even number.", see=PLACES)
+        expect(
+            f"frequencies({dim})",
+            lambda dim=dim: tn.frequencies(dim),
+            ValueError,
+            "Pairs need an even number.",
+            see=PLACES,
+        )
     angles = np.arange(5)[:, None] * 10_000.0 ** (-np.arange(0, 6, 2) / 6)
     wanted = np.zeros((5, 6))
     wanted[:, 0::2], wanted[:, 1::2] = np.sin(angles), np.cos(angles)
@@ -286,7 +292,7 @@ def test_turning():
     for interleaved in (True, False):
         expect(
             f"turned_pairs(x (2, 3, 4), angles (3, 2), interleaved={interleaved})",
-            lambda: tn.turned_pairs(x, angles=angles, interleaved=interleaved),
+            lambda interleaved=interleaved: tn.turned_pairs(x, angles=angles, interleaved=interleaved),
             turned(x, angles, interleaved),
             (turned(x, -angles, interleaved), "It turns clockwise: the first number of a pair is a cos - b sin."),
             (turned(x, angles, not interleaved), "The pairs are mixed up: (0, 1), (2, 3) if interleaved, else halves."),

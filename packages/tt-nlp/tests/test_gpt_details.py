@@ -36,6 +36,7 @@ def folder(model, tmp_path):
     "changes, words",
     [
         ({"n_embd": 100, "n_head": 12}, "12 heads do not divide a width of 100"),
+        ({"n_layer": True}, "n_layer is a whole number of at least 1, not True"),
         ({"n_layer": 0}, "n_layer is a whole number of at least 1, not 0"),
         ({"block_size": 2.5}, "block_size is a whole number of at least 1, not 2.5"),
         ({"dropout": -0.1}, "dropout is a probability between 0 and 1, not -0.1"),
@@ -77,7 +78,57 @@ def test_what_cannot_be_written_is_refused(model, how, words):
         tn.generate(model, **({"prompt": [1], "max_new_tokens": 3} | how))
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["ab", ["ab"], b"ab", 5, None, [1.9], tt.tensor([1.9, 2.9]), np.array([[1.5]]), [[1, [2]]], [[1], "b"], [True]],
+    ids=str,
+)
+def test_a_prompt_is_a_list_of_integers(model, prompt):
+    with pytest.raises(TypeError, match="a prompt is (token ids|a list of integers)"):
+        tn.generate(model, prompt, 1)
+    with pytest.raises(TypeError, match="a prompt is (token ids|a list of integers)"):
+        next(tn.rounds(model, prompt if isinstance(prompt, list) and prompt[0] in ([1], [1, [2]]) else [prompt], 1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"top_k": -1}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": float("nan")}, {"temperature": float("nan")},
+     {"temperature": -1}],
+    ids=str,
+)  # fmt: skip
+def test_probabilities_are_asked_for_sensibly(how):
+    with pytest.raises(ValueError, match=f"{next(iter(how))} is"):
+        tn.next_probabilities(np.array([1.0, 2.0]), **how)
+
+
+@pytest.mark.parametrize("logits", [[np.nan, 1], [np.inf, 1], [-np.inf] * 2, [], [[1.0, 2.0]]], ids=str)
+def test_logits_that_say_nothing_are_refused(logits):
+    with pytest.raises(ValueError, match=r"logits are numbers \(V,\), the largest of them finite"):
+        tn.next_probabilities(np.array(logits))
+    assert tn.next_probabilities(np.array([-np.inf, 3])).tolist() == [0, 1]
+
+
+def test_repeats_are_found_in_logits_of_integers_too():
+    assert tn.without_repeats(np.array([3, -3, 3]), [0, 1], 2.0).tolist() == [1.5, -6, 3]
+    assert tn.without_repeats(np.array([3.0]), [], 2.0).tolist() == [3]
+    with pytest.raises(IndexError, match="token -1 has no logit: they are those of 0 to 1"):
+        tn.without_repeats(np.array([1.0, 2.0]), [-1], 2.0)
+    with pytest.raises(IndexError, match="index 2 is out of range"):
+        tn.without_repeats(np.array([1.0, 2.0]), [2], 2.0)
+    with pytest.raises(ValueError, match="penalty is a number above 0, not 0"):
+        tn.without_repeats(np.array([1.0, 2.0]), [1], 0)
+
+
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_rms_norm_of_float16_is_computed_in_float32(size):
+    x = np.array([[-3, 3, 1, -1]], np.float16) * np.float16(size)
+    wanted = x / np.sqrt((x.astype(np.float64) ** 2).mean() + 1e-6)
+    found = tn.rms_norm(tt.from_numpy(x), eps=1e-6)
+    assert found.dtype == tt.float16 and np.abs(found.numpy() - wanted).max() < 2e-3
+
+
 def test_a_prompt_may_be_a_tensor_and_is_left_alone(model):
+    assert tn.generate(model, [tt.tensor(1), np.int64(2)], 0) == [1, 2] == tn.generate(model, iter((1, 2)), 0)
     prompt = [1, 2]
     one = tn.generate(model, prompt, 3, seed=0)
     assert prompt == [1, 2] and len(one) == 5
@@ -93,6 +144,16 @@ def test_an_unknown_token_in_a_prompt_is_an_index_error(model):
 def test_rms_norm_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"RMSNorm of 4 numbers does not fit an input of shape \(2, 5\)"):
         tn.RMSNorm(4)(tt.zeros(2, 5))
+
+
+def test_windows_are_of_integers():
+    for ids in ([1.5, 2.5, 3.5], "abc", [[1, 2], [3, 4]]):
+        with pytest.raises(TypeError, match="a text is a list of integers, not"):
+            tn.Windows(list(ids), 1)
+    windows = tn.Windows([1, 2, 3, 4], 2)
+    for indices, error in (([], ValueError), ([0.5], TypeError), ([2], IndexError)):
+        with pytest.raises(error):
+            windows.batch(indices)
 
 
 def test_windows(model):
@@ -231,6 +292,35 @@ def test_old_files_are_read(folder, model):
     save_file(old | masks | {"lm_head.weight": stored["transformer.wte.weight"]}, folder / "model.safetensors")
     again = tn.load_gpt2(folder)
     assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(model.parameters(), again.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_weights_of_other_floats_become_float32_or_64(folder, model, kind):
+    file, halves = folder / "model.safetensors", {}
+    for name, array in tn.to_file_layout(model).items():
+        halves[name] = array.astype(np.float32).view(np.uint32) >> 16 if kind == "bfloat16" else array.astype(kind)
+    write(file, halves, {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}[kind])
+    for (name, ours), theirs in zip(tn.load_gpt2(folder).named_parameters(), model.parameters()):
+        assert ours.dtype == tt.float32 and np.allclose(ours.numpy(), theirs.numpy(), rtol=2**-7, atol=1e-6), name
+
+
+def test_weights_that_are_no_floats_are_refused(folder, model):
+    arrays = {name: np.ones(array.shape, np.int8) for name, array in tn.to_file_layout(model).items()}
+    write(folder / "model.safetensors", arrays, "I8")
+    with pytest.raises(ValueError, match="has numbers of the kind I8; weights are floats"):
+        tn.load_gpt2(folder)
+
+
+def write(file, arrays, kind):
+    """A safetensors file by hand: eight bytes of length, the table of names, then the numbers."""
+    sizes = {"BF16": "<u2", "F16": "<f2", "F64": "<f8", "I8": "i1"}
+    table, blocks, end = {}, [], 0
+    for name, array in arrays.items():
+        blocks.append(np.ascontiguousarray(array, sizes[kind]).tobytes())
+        table[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [end, end + len(blocks[-1])]}
+        end += len(blocks[-1])
+    header = json.dumps(table).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"".join(blocks))
 
 
 def test_another_last_layer_is_refused(folder):

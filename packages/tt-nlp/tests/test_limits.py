@@ -38,6 +38,18 @@ REFUSED = [
     ("a number for places", lambda: tn.rotary(tt.zeros(2, 4), 3), ValueError, r"positions for 2"),
     ("an odd rotary module", lambda: tn.RotaryEmbedding(7), ValueError, "even; it is 7"),
     ("another width", lambda: tn.RotaryEmbedding(8)(tt.zeros(2, 4)), ValueError, r"8 numbers.*\(2, 4\)"),
+    ("a base of 0", lambda: tn.rotary(tt.zeros(2, 4), base=0), ValueError, "base is a finite number above 0, not 0"),
+    ("places for integers", lambda: tn.rotary(tt.zeros(2, 4).long()), ValueError, "rotary turns floats.* int64"),
+    ("places for a vector", lambda: tn.rotary(tt.zeros(4)), ValueError, r"rotary turns floats.*\(4,\)"),
+    ("places of another width", lambda: tn.LearnedPositions(8, 4)(tt.zeros(2, 3)), ValueError, r"4 numbers.*\(2, 3\)"),
+    ("time first", lambda: tn.MultiHeadAttention(8, 2, batch_first=False), ValueError, "batch_first is True, not"),
+    ("half a head", lambda: tn.MultiHeadAttention(8, 2.0), TypeError, "num_heads is an integer, not 2.0"),
+    (
+        "an unknown option", lambda: tn.MultiHeadAttention(8, 2, add_bias_kv=True), TypeError,
+        r"^MultiHeadAttention.__init__\(\)",
+    ),
+    ("arrays", lambda: tn.scaled_dot_product_attention(*[X.numpy()] * 3), TypeError, "takes tensors, not ndarray"),
+    ("arrays for a layer", lambda: LAYER(*[X.numpy()] * 3), TypeError, "takes tensors, not ndarray"),
     ("heads that do not divide", lambda: tn.MultiHeadAttention(8, 3), ValueError, "3 heads do not divide 8"),
     ("no heads", lambda: tn.MultiHeadAttention(8, 0), ValueError, "0 heads"),
     ("heads that do not divide a tensor", lambda: tn.split_heads(X, 3), ValueError, "3 heads do not divide 8"),
@@ -196,6 +208,116 @@ def test_gradients_of_rows_that_see_nothing_are_zeros_and_finite():
     tn.scaled_dot_product_attention(*qkv, mask).sum().backward()
     assert (qkv[0].grad.numpy()[[0, 2]] == 0).all()
     assert all(np.isfinite(x.grad.numpy()).all() for x in qkv) and qkv[1].grad.numpy()[0].any()
+
+
+BAD = pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+FLOATS = pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+
+
+def leaves(dtype, *shapes, seed=0):
+    random = np.random.default_rng(seed)
+    return [tt.Tensor(random.normal(size=shape).astype(dtype), requires_grad=True) for shape in shapes]
+
+
+@FLOATS
+@BAD
+def test_what_arrives_for_padding_does_not_reach_the_table(bad, dtype):
+    (weight,), ids = leaves(dtype, (5, 2)), tt.tensor([[0, 1], [3, 0]])
+    arrives = np.ones((2, 2, 2), dtype)
+    arrives[[0, 1], [0, 1]] = bad
+    tn.embedding(ids, weight, padding_idx=0).backward(tt.from_numpy(arrives))
+    assert weight.grad.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]
+
+
+@FLOATS
+@BAD
+def test_the_row_of_the_padding_is_in_no_mean(bad, dtype):
+    numbers = np.ones((4, 2), dtype)
+    numbers[0] = bad
+    weight = tt.Tensor(numbers, requires_grad=True)
+    means = tn.embedding_bag(tt.tensor([[1, 0], [0, 0]]), weight, 0)
+    assert means.tolist() == [[1, 1], [0, 0]] and means.dtype == dtype
+    means.sum().backward()
+    assert weight.grad.tolist() == [[0, 0], [1, 1], [0, 0], [0, 0]]
+
+
+@FLOATS
+@BAD
+@pytest.mark.parametrize("length", [5, 70])
+def test_what_arrives_for_one_token_reaches_none_after_it(bad, dtype, length):
+    (qkv,), arrives = leaves(dtype, (3, 2, length, 4)), np.zeros((2, length, 4), dtype)
+    arrives[0, 2, 1] = bad
+    tn.self_attention(qkv, is_causal=True).backward(tt.from_numpy(arrives))
+    share = qkv.grad.numpy()
+    assert (share[:, 0, 3:] == 0).all() and (share[:, 1] == 0).all() and (share[0, 0, :2] == 0).all()
+    assert not np.isfinite(share[2, 0, :3, 1]).any()
+
+
+@FLOATS
+@BAD
+@pytest.mark.parametrize("length", [5, 70])
+def test_what_comes_later_is_not_seen_even_if_it_is_no_number(bad, dtype, length):
+    (clean,) = leaves(dtype, (3, 1, length, 4))
+    spoilt = clean.detach().numpy().copy()
+    spoilt[:, :, 3:] = bad
+    with ta.no_grad():
+        found, wanted = (tn.self_attention(x, is_causal=True)[:, :3].numpy() for x in (tt.Tensor(spoilt), clean))
+    assert np.allclose(found, wanted, rtol=1e-2 if dtype == np.float16 else 1e-6)
+
+
+@FLOATS
+@BAD
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_hidden_key_takes_no_part(bad, dtype, numbers):
+    query, key, value = leaves(dtype, (3, 4), (5, 4), (5, 2))
+    sees = np.ones((3, 5), bool)
+    sees[:, 4] = sees[1] = False
+    mask = tt.from_numpy(np.where(sees, 0, -np.inf).astype(dtype) if numbers else sees)
+    wanted = tn.scaled_dot_product_attention(query, key, value, mask).detach().numpy()
+    with tt.quiet():
+        key.data[4] = bad
+        value.data[4] = bad
+        found = tn.scaled_dot_product_attention(query, key, value, mask)
+        assert np.array_equal(found.detach().numpy(), wanted) and (wanted[1] == 0).all()
+        arrives = np.ones((3, 2), dtype)
+        arrives[1] = bad  # this query sees nothing
+        found.backward(tt.from_numpy(arrives))
+    assert (value.grad.numpy()[4] == 0).all() and (key.grad.numpy()[4] == 0).all()
+    assert np.isfinite(value.grad.numpy()).all() and np.isfinite(key.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_float16_computes_in_float32(masked):
+    random = np.random.default_rng(0)
+    query, key, value = (random.normal(size=(1, 70, 16)) * size for size in (60, 60, 1))
+    query, key, value = (x.astype(np.float16) for x in (query, key, value))
+    mask = tt.from_numpy(np.ones((70, 70), bool)) if masked else None
+    found = tn.scaled_dot_product_attention(*map(tt.from_numpy, (query, key, value)), mask)
+    wide = [tt.from_numpy(x.astype(np.float64)) for x in (query, key, value)]
+    wanted = tn.scaled_dot_product_attention(*wide, mask).numpy()
+    assert found.dtype == tt.float16 and np.abs(found.numpy() - wanted).max() < 4e-3
+    many = tt.from_numpy(np.ones((70_000, 1), np.float16))  # more keys than float16 can count
+    assert abs(tn.scaled_dot_product_attention(many[:1], many, many).item() - 1) < 5e-3
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_gradient_of_a_frequent_token_is_not_cut_off(dtype):
+    count = 100_000
+    table = tn.add_rows(np.zeros(count, int), np.full((count, 2), 0.01, dtype), rows=1)
+    wanted = count * float(dtype(0.01))
+    assert table.dtype == dtype and np.abs(table / wanted - 1).max() < np.finfo(dtype).eps * 2
+    mean = tn.embedding_bag(tt.tensor(np.ones((1, count), int)), tt.from_numpy(np.full((2, 1), 3, dtype)), 0)
+    assert mean.item() == 3
+
+
+def test_near_rows_may_be_tiny_or_huge():
+    rows = np.array([[1.0, 1.0], [1.0, 0.0], [-1.0, -1.0]])
+    for size, dtype in ((1e-30, np.float32), (1e30, np.float32), (1e-300, np.float64), (1e300, np.float64)):
+        found = tn.nearest(tt.from_numpy((rows * size).astype(dtype)), 0, 2)
+        assert found == [(1, pytest.approx(0.5**0.5)), (2, pytest.approx(-1))], size
+    for token in (-1, 3):
+        with pytest.raises(IndexError, match=f"no row for id {token}"):
+            tn.nearest(tt.from_numpy(rows), token, 1)
 
 
 def test_dropout_strikes_only_in_training_and_follows_the_seed():

@@ -276,7 +276,7 @@ def test_words_that_are_not_special():
     for word, wanted in ((b"", []), (b"a", [97]), (b"xyz", [120, 121, 122]), (b"aaaaaaa", [257, 256, 97])):
         expect(
             f"encode_word({word!r}) with the tokens 256 aa, 257 aaaa",
-            lambda: list(tn.encode_word(word, learned)),
+            lambda word=word: list(tn.encode_word(word, learned)),
             wanted,
             "Of equal ranks the leftmost is merged first." if len(word) > 3 else "What makes no token stays bytes.",
             see=WORD,
@@ -345,14 +345,14 @@ def test_a_number_that_no_token_has():
     for number in (257, -1):
         expect(
             f"decode([{number}]) of a tokenizer with 257 tokens",
-            lambda: tokenizer().decode([97, number]),
+            lambda number=number: tokenizer().decode([97, number]),
             IndexError,
             "`decode_bytes` refuses such numbers; a list would take -1 for its last entry.",
             see=BACK,
         )
         expect(
             f"list(decode_stream([{number}])) of a tokenizer with 257 tokens",
-            lambda: list(tokenizer().decode_stream([97, number])),
+            lambda number=number: list(tokenizer().decode_stream([97, number])),
             IndexError,
             "`token_bytes` refuses such numbers; a list would take -1 for its last entry.",
             see=BACK,
@@ -437,7 +437,7 @@ def test_special_tokens_are_refused_unless_allowed():
     for allowed in ("all", {END}, [END]):
         expect(
             f"encode('a{END}b{END}', allowed_special={allowed!r})",
-            lambda: t.encode(f"a{END}b{END}", allowed_special=allowed),
+            lambda allowed=allowed: t.encode(f"a{END}b{END}", allowed_special=allowed),
             [97, 256, 98, 256],
             (ValueError, "It is allowed, so it is not among the disallowed: these are all that are not allowed."),
             ([97, 256, 98], "The text ends with a special token: after the last one there is an empty text."),
@@ -553,7 +553,7 @@ def test_truncated():
     for size in (256, 261):
         expect(
             f"truncated(a tokenizer of 260, {size})",
-            lambda: found(size)[0],
+            lambda size=size: found(size)[0],
             ValueError,
             "257 are the bytes and the special token, 260 is all there is; anything else is a ValueError.",
             see=EXERCISES,

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tt_nlp as tn
+import tt_tensor as tt
 from tt_data import short_text
 from tt_nlp import tokenization
 from tt_nlp.hard_texts import HARD_TEXTS
@@ -168,10 +169,20 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: tn.BPETokenizer.train([], 300), ValueError, "the text is empty"),
         (lambda: tn.BPETokenizer.train("abab", 255), ValueError, "vocab_size is 255.*256 or more"),
         (lambda: tn.BPETokenizer.train("abab", 256, [END]), ValueError, "need 257 or more"),
-        (lambda: tn.BPETokenizer.train("abab", 1000), ValueError, "with 257 no pair is left that occurs twice"),
+        (lambda: tn.BPETokenizer.train("abab", 1000, strict=True), ValueError, "gives at most 259, since"),
+        (lambda: tn.BPETokenizer.train("abab", 258, strict=True), ValueError, "gives 257, since no other pair"),
+        (lambda: tn.BPETokenizer.train("abab", 257.0), TypeError, "vocab_size is an integer, not 257.0"),
+        (lambda: tn.BPETokenizer.train("abab", True), TypeError, "vocab_size is an integer, not True"),
+        (lambda: tn.BPETokenizer(tn.BYTES, {END: 300}), TypeError, "whose numbers follow those of the tokens, not {"),
+        (lambda: tn.BPETokenizer(tn.BYTES, [5]), TypeError, "a text is a str, not int"),
+        (lambda: tn.BPETokenizer(tn.BYTES, ["a\ud800"]), ValueError, "character 1 of the text .*surrogate"),
+        (lambda: tn.BPETokenizer.train("abab", 300, {END: 0}), TypeError, "whose numbers follow those of the tokens"),
+        (lambda: TOKENIZER["gpt2"].encode("a", allowed_special=None), TypeError, r"\(\) for none, not as None"),
+        (lambda: TOKENIZER["gpt2"].encode("a", disallowed_special=5), TypeError, r"\(\) for none, not as 5"),
         (lambda: tn.BPETokenizer.train("abab", 257, pattern="gpt5"), ValueError, "'gpt2', 'gpt4', not 'gpt5'"),
-        (lambda: tn.BPETokenizer.train(b"abab", 257), TypeError, "int"),
-        (lambda: tn.BPETokenizer.train([b"abab"], 257), TypeError, "bytes"),
+        (lambda: tn.BPETokenizer.train(b"abab", 257), TypeError, "a text is a str, not bytes"),
+        (lambda: tn.BPETokenizer.train([b"abab"], 257), TypeError, "a text is a str, not bytes"),
+        (lambda: tn.BPETokenizer.train([5], 257), TypeError, "a text is a str, not int"),
         (lambda: tn.BPETokenizer.train("ab\ud800ab", 257), ValueError, "character 2 of the text .*surrogate"),
         (lambda: tn.BPETokenizer.train("abab", 258, [END, END]), ValueError, "special tokens have to be different"),
         (lambda: tn.BPETokenizer.train("abab", 258, [""]), ValueError, "not empty"),
@@ -190,7 +201,7 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: TOKENIZER["gpt2"].encode("a", disallowed_special=END), TypeError, 'given as "all" or as a set'),
         (lambda: TOKENIZER["gpt2"].decode([500]), IndexError, "token 500 is not in the vocabulary, .* 0 to 499"),
         (lambda: TOKENIZER["gpt2"].decode([-1]), IndexError, "token -1"),
-        (lambda: TOKENIZER["gpt2"].decode([1.5]), TypeError, "whole number, not 1.5"),
+        (lambda: TOKENIZER["gpt2"].decode([1.5]), TypeError, "a token is an integer, not 1.5"),
         (lambda: list(TOKENIZER["gpt2"].decode_stream([500])), IndexError, "token 500"),
         (lambda: tn.CharTokenizer.train(""), ValueError, "one or more different characters"),
         (lambda: tn.CharTokenizer("aba"), ValueError, "different characters, not 'aba'"),
@@ -199,13 +210,49 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: tn.CharTokenizer("ab").encode("abc"), ValueError, "'c', character 2 of the text"),
         (lambda: tn.CharTokenizer("ab").decode([2]), IndexError, "token 2 is not in the vocabulary, which has 0 to 1"),
         (lambda: tn.CharTokenizer("ab").decode([-1]), IndexError, "token -1"),
-        (lambda: tn.CharTokenizer("ab").decode([0.5]), TypeError, "float"),
+        (lambda: tn.CharTokenizer("ab").decode([0.5]), TypeError, "a token is an integer, not 0.5"),
         (lambda: tn.unprinted("Ā☃"), ValueError, "'☃'"),
     ],
 )
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=re.escape(END).join(message.split(END))):
         call()
+
+
+@pytest.mark.parametrize("tokenizer", [tn.CharTokenizer("abc"), tn.BPETokenizer(tn.BYTES)], ids=["letters", "bytes"])
+@pytest.mark.parametrize("decode", ["decode", "decode_stream"])
+def test_what_is_decoded_is_one_text(tokenizer, decode):
+    def decoded(ids):
+        return "".join(getattr(tokenizer, decode)(ids))
+
+    wanted = tokenizer.decode([1, 0])
+    for ids in (np.array([1, 0]), tt.tensor([1, 0]), [tt.tensor(1), np.int64(0)], iter([1, 0])):
+        assert decoded(ids) == wanted
+    for batch in ([[1, 0]], np.array([[1, 0]]), tt.tensor([[1, 0]]), [np.array([1, 0])]):
+        with pytest.raises(TypeError, match="the ids are those of one text, so decode each of several"):
+            decoded(batch)
+    for ids in ("a", b"a", 5, np.array(1), tt.tensor(1), None):
+        with pytest.raises(TypeError, match=r"the ids of a text are a list of integers, such as \[5, 2\], not"):
+            decoded(ids)
+    for ids in (["a"], [None], [1.0], tt.tensor([1.0])):
+        with pytest.raises(TypeError, match="a token is an integer, not"):
+            decoded(ids)
+
+
+def test_a_text_with_fewer_pairs_gives_fewer_tokens(tmp_path):
+    with pytest.warns(UserWarning, match="vocab_size is 1000, but the text gives 258, since no other pair in it"):
+        tokenizer = tn.BPETokenizer.train("abab", 1000, [END])
+    assert tokenizer.tokens[256:] == [b"ab"] and tokenizer.special_tokens == {END: 257}
+    path = tmp_path / "text.txt"
+    path.write_text("abab", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"The text is the name of a file: give Path\("):
+        tn.BPETokenizer.train(str(path), 10_000)
+
+
+def test_a_vocabulary_that_cannot_be_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr("tt_nlp.tokenization.learn", None)
+    with pytest.raises(ValueError, match="the text gives at most 266"):
+        tn.BPETokenizer.train("low lower low", 267, strict=True)
 
 
 def test_a_file_that_is_no_text(tmp_path):

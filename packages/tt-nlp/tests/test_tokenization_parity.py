@@ -56,8 +56,9 @@ def random_texts(count=1000):
     blocks = [(0, 128), (0, 0x800), (0x600, 0x700), (0x900, 0xA00), (0x2000, 0x2070), (0x4E00, 0x9FFF), (0, 0x110000)]
     for _ in range(count):
         low, high = chance.choice(blocks)
-        pick = (lambda: chance.choice(letters)) if chance.random() < 0.5 else (lambda: chr(chance.randrange(low, high)))
-        text = "".join(pick() for _ in range(chance.randrange(60)))
+        few = chance.random() < 0.5
+        length = chance.randrange(60)
+        text = "".join(chance.choice(letters) if few else chr(chance.randrange(low, high)) for _ in range(length))
         yield "".join(c for c in text if not "\ud800" <= c <= "\udfff")
 
 

@@ -280,3 +280,61 @@ def test_a_schedule_goes_on_from_a_saved_state():
         for _ in range(10):
             before.step(), after.step()
             assert before.get_last_lr() == after.get_last_lr() == [g["lr"] for g in second.param_groups]
+
+
+# Two schedulers on one optimizer, and a rate that is set by hand in between: torch multiplies what it finds.
+
+PLATEAU = "ReduceLROnPlateau"
+
+
+def _made(name, lib, optimizer):
+    return lib.ReduceLROnPlateau(optimizer, patience=2) if name == PLATEAU else SCHEDULES[name](lib, optimizer)
+
+
+def _stepped(name, schedule, step):
+    schedule.step(1.0 / (1 + step % 5)) if name == PLATEAU else schedule.step()
+
+
+def _compare_rates(names, by_hand=(), steps=STEPS - 1):
+    one, other = pair_of_optimizers()
+    both = [[_made(n, lib, o) for n in names] for lib, o in ((tt_optim, one), (torch.optim.lr_scheduler, other))]
+    for step in range(steps):
+        for optimizer, schedules in zip((one, other), both):
+            if step in by_hand:
+                optimizer.param_groups[0]["lr"] = 0.3
+            for name, schedule in zip(names, schedules):
+                _stepped(name, schedule, step)
+        got, expected = ([g["lr"] for g in o.param_groups] for o in (one, other))
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-16, err_msg=f"{names} after {step + 1} steps")
+
+
+@pytest.mark.parametrize("first", [*SCHEDULES, PLATEAU])
+def test_two_schedules_on_one_optimizer(first):
+    for second in [*SCHEDULES, PLATEAU]:
+        _compare_rates([first, second])
+        _compare_rates([first, second], by_hand=(1, 6))
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, PLATEAU])
+def test_a_rate_that_is_set_by_hand(schedule):
+    _compare_rates([schedule])
+    for step in range(12):
+        _compare_rates([schedule], by_hand=(step,))
+
+
+@pytest.mark.parametrize("first", [*SCHEDULES, PLATEAU])
+def test_two_schedules_go_on_from_a_saved_state(first):
+    for second in [*SCHEDULES, PLATEAU]:
+        (one, _), (other, _) = pair_of_optimizers(), pair_of_optimizers()
+        names = [first, second]
+        before, after = ([_made(name, tt_optim, o) for name in names] for o in (one, other))
+        for step in range(20):
+            if step == 7:
+                other.load_state_dict(one.state_dict())
+                for a, b in zip(before, after):
+                    b.load_state_dict(a.state_dict())
+            for name, a, b in zip(names, before, after):
+                _stepped(name, a, step)
+                if step >= 7:
+                    _stepped(name, b, step)
+            assert step < 7 or [g["lr"] for g in one.param_groups] == [g["lr"] for g in other.param_groups], names

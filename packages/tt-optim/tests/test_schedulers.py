@@ -42,6 +42,29 @@ def test_schedules(make, wanted):
     expect(f"five rates of {type(schedule).__name__}", lambda: rates(schedule, 5), wanted, see="Staircases and slides")
 
 
+def in_sequence(optimizer, second):
+    return to.SequentialLR(optimizer, [to.LinearLR(optimizer), second(optimizer)], [3])
+
+
+def test_a_sequence_keeps_its_state_if_the_new_one_does_not_fit():
+    first, second = (to.SGD([parameter()], lr=1.0) for _ in range(2))
+    sequence = in_sequence(first, lambda o: to.StepLR(o, 1))
+    rates(sequence, 5)
+    before = repr(sequence.state_dict())
+    other = in_sequence(second, lambda o: to.StepLR(o, 1)).state_dict()
+    other["schedulers"][1] = {}
+    with pytest.raises(ValueError):
+        sequence.load_state_dict(other)
+    assert repr(sequence.state_dict()) == before
+
+
+def test_a_state_from_before_the_rates_were_saved_still_fits():
+    whole, restored = (in_sequence(to.SGD([parameter()], lr=1.0), lambda o: to.StepLR(o, 2)) for _ in range(2))
+    rates(whole, 4)
+    restored.load_state_dict({"last_epoch": 4, "base_lrs": [1.0]})
+    assert rates(whole, 5) == pytest.approx(rates(restored, 5), rel=1e-12)
+
+
 def test_a_plateau_lowers_the_rate():
     optimizer = to.SGD([parameter()], lr=1.0)
     schedule = to.ReduceLROnPlateau(optimizer, patience=1)
@@ -63,6 +86,10 @@ def test_a_restored_schedule_goes_on():
         (lambda p: to.StepLR(p, 2), TypeError, "optimizer"),
         (lambda p: to.StepLR(to.SGD([p]), 0), ValueError, "0"),
         (lambda p: to.ReduceLROnPlateau(to.SGD([p]), mode="low"), ValueError, "low"),
+        (lambda p: to.LinearLR(to.SGD([p]), total_iters=0), ValueError, "total_iters"),
+        (lambda p: to.StepLR(to.SGD([p]), 2).load_state_dict({}), ValueError, "last_epoch"),
+        (lambda p: to.ReduceLROnPlateau(to.SGD([p])).load_state_dict({"last_epoch": 1}), ValueError, "bad_steps"),
+        (lambda p: in_sequence(to.SGD([p]), to.ReduceLROnPlateau), TypeError, "ReduceLROnPlateau.*step it beside"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):

@@ -102,6 +102,7 @@ BOTH = [
     (lambda x, w, b: ts.batch_norm(x, None, None, w, b, training=True) ** 2, (2, 2, 2, 2), (2,), (2,)),
     (lambda x, w, b: ts.batch_norm(x, tt.ones(2), tt.ones(2) * 3, w, b) ** 2, (2, 2, 2, 2), (2,), (2,)),
     (lambda x, w, b: ts.layer_norm(x, (2, 2), w, b) ** 2, (3, 2, 2), (2, 2), (2, 2)),
+    (lambda x, w, b: ts.layer_norm(x, 4, w, b) ** 2, (4,), (4,), (4,)),
     (lambda x, w, b: ts.group_norm(x, 2, w, b) ** 2, (2, 4, 3), (4,), (4,)),
     (lambda x: ts.avg_pool2d(x, (2, 3), 1, 1, count_include_pad=False) ** 2, (1, 2, 3, 4)),
     (lambda x: ts.interpolate(x, (5, 2), mode="bilinear") ** 2, (1, 2, 3, 4)),
@@ -119,7 +120,7 @@ def test_second_derivatives_of_the_largest_pixels_element_by_element():
     pixels = np.random.default_rng(0).permutation(24).reshape(1, 2, 3, 4)
     for options in ({}, {"stride": 1}, {"stride": 1, "padding": 1}, {"dilation": (1, 2), "stride": 1}):
         x = tt.Tensor(pixels / 5, requires_grad=True)
-        check_gradients(lambda x: ts.max_pool2d(x, 2, **options) ** 3, x)
+        check_gradients(lambda x, options=options: ts.max_pool2d(x, 2, **options) ** 3, x)
 
 
 # Where pixels tie there is no slope to measure. What can be said: each window hands out what it got, once.
@@ -149,3 +150,63 @@ def test_gradients_of_frozen_inputs_are_not_computed():
             ts.conv2d(x, w, b).sum().backward()
         others = {"weight_convolution", "transposed_convolution"} - {works}
         assert meter.multiply_adds[works] and not any(meter.multiply_adds[name] for name in others)
+
+
+# An element that takes no part, because it is padding, not the largest, cut off or beyond the last stride, receives
+# exactly 0, whatever arrives: a rule that multiplies by a mask of zeros would turn an infinite gradient into nan.
+
+WEIGHT = np.random.default_rng(1).normal(size=(2, 2, 3, 2))
+TAKING_PART = {
+    "conv2d": lambda x: ts.conv2d(x, tt.Tensor(WEIGHT).to(x.dtype), stride=(2, 3), padding=1),
+    "conv2d, turned weights": lambda x: ts.conv2d(x, tt.Tensor(WEIGHT).to(x.dtype), padding=1),
+    "conv_transpose2d": lambda x: ts.conv_transpose2d(x, tt.Tensor(WEIGHT).to(x.dtype), stride=(2, 1), padding=1),
+    "max_pool2d": lambda x: ts.max_pool2d(x, 2),
+    "max_pool2d of overlapping windows": lambda x: ts.max_pool2d(x, 3, (1, 2), 1),
+    "max_pool1d": lambda x: ts.max_pool1d(x.flatten(2), 3, 2, 1),
+    "avg_pool2d": lambda x: ts.avg_pool2d(x, (2, 3), (2, 3), 1, count_include_pad=False),
+    "adaptive_avg_pool2d": lambda x: ts.adaptive_avg_pool2d(x, (2, 3)),
+    "adaptive_max_pool2d": lambda x: ts.adaptive_max_pool2d(x, (2, 3)),
+    "interpolate nearest": lambda x: ts.interpolate(x, (3, 11)),
+    "interpolate bilinear": lambda x: ts.interpolate(x, (9, 3), mode="bilinear", align_corners=True),
+    "pad": lambda x: ts.pad(x, (1, -1, -2, 1), value=np.inf),
+    "pad reflect": lambda x: ts.pad(x, (1, 2, 0, 1), "reflect"),
+    "layer_norm": lambda x: ts.layer_norm(x, 6),
+    "group_norm": lambda x: ts.group_norm(x, 2),
+    "batch_norm in evaluation": lambda x: ts.batch_norm(x, tt.zeros(2).to(x.dtype), tt.ones(2).to(x.dtype)),
+    "batch_norm in training": lambda x: ts.batch_norm(x, None, None, training=True),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("operation", TAKING_PART.values(), ids=TAKING_PART)
+def test_what_takes_no_part_receives_exactly_0(operation, dtype):
+    values = np.random.default_rng(0).permutation(2 * 2 * 5 * 6).reshape(2, 2, 5, 6) / 16
+
+    def share(place, arrives):
+        x = tt.from_numpy(values.astype(dtype)).requires_grad_()
+        out = operation(x)
+        g = np.zeros(out.shape, dtype)
+        g.flat[place % g.size] = arrives
+        with np.errstate(invalid="ignore", over="ignore"):
+            (found,) = grad(out, x, tt.from_numpy(g))
+        return found.numpy()
+
+    for place in (0, 5, -1):
+        ordinary = share(place, 1.0)
+        for arrives in (np.inf, -np.inf, np.nan):
+            found = share(place, arrives)
+            assert not found[ordinary == 0].any(), f"{arrives} arrived at {place}"
+            assert not np.isfinite(found[ordinary != 0]).any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_infinite_weight_reaches_only_the_pixels_that_it_met(stride):
+    weight = np.ones((1, 1, 2, 2))
+    weight[0, 0, 0, 0] = np.inf
+    x = tt.Tensor(np.ones((1, 1, 4, 4)), requires_grad=True)
+    with np.errstate(invalid="ignore"):
+        ts.conv2d(x, tt.Tensor(weight), stride=stride).sum().backward()
+    met = np.zeros((4, 4), bool)
+    met[:3:stride, :3:stride] = True
+    found = x.grad.numpy()[0, 0]
+    assert np.array_equal(np.isinf(found), met) and not np.isnan(found).any()

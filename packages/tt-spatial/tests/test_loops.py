@@ -84,6 +84,48 @@ def test_pooling_of_corners_agrees_with_the_loops():
     assert np.array_equal(ts.max_pool.kernel(x, **where), spatial_loops.max_pool(x, **where), equal_nan=True)
 
 
+SPECIAL = {
+    "ties": lambda random, shape: random.integers(-1, 2, shape),
+    "-inf": lambda random, shape: np.full(shape, -np.inf),
+    "some -inf": lambda random, shape: np.where(random.random(shape) < 0.6, -np.inf, random.normal(size=shape)),
+    "some inf": lambda random, shape: np.where(random.random(shape) < 0.1, np.inf, random.normal(size=shape)),
+    "some nan": lambda random, shape: np.where(random.random(shape) < 0.3, np.nan, random.integers(-1, 2, shape)),
+    "equal": lambda random, shape: np.full(shape, 255.3),
+}
+SPECIALLY = {
+    "max_pool2d": lambda x: ts.max_pool2d(x, (2, 3), (1, 2), 1),
+    "max_pool2d, dilated": lambda x: ts.max_pool2d(x, 2, 1, 1, (2, 1)),
+    "avg_pool2d": lambda x: ts.avg_pool2d(x, (2, 3), 1, 1, count_include_pad=False),
+    "adaptive_avg_pool2d": lambda x: ts.adaptive_avg_pool2d(x, (2, 3)),
+    "adaptive_max_pool2d": lambda x: ts.adaptive_max_pool2d(x, (2, 3)),
+    "interpolate": lambda x: ts.interpolate(x, (9, 3), mode="bilinear", align_corners=True),
+    "conv2d": lambda x: ts.conv2d(x, tt.ones(1, 2, 2, 2, dtype=x.dtype), padding=1),
+    "layer_norm": lambda x: ts.layer_norm(x, 4),
+    "batch_norm": lambda x: ts.batch_norm(x, None, None, training=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("values", SPECIAL.values(), ids=SPECIAL)
+@pytest.mark.parametrize("operation", SPECIALLY.values(), ids=SPECIALLY)
+def test_special_values_agree_with_the_loops(operation, values, dtype):
+    def computed():
+        random = np.random.default_rng(0)
+        x = tt.from_numpy(values(random, (2, 2, 5, 4)).astype(dtype)).requires_grad_()
+        out = operation(x)
+        g = random.integers(1, 9, out.shape).astype(dtype)
+        return out.detach().numpy(), grad(out, x, tt.from_numpy(g))[0].numpy()
+
+    ours = computed()
+    with tt.use_kernels(spatial_loops):
+        defined = computed()
+    for one, other in zip(ours, defined, strict=True):
+        assert one.dtype == other.dtype == dtype
+        atol = 8 * np.finfo(dtype).eps * np.abs(other[np.isfinite(other)]).max(initial=1)
+        np.testing.assert_allclose(one, other, rtol=8 * np.finfo(dtype).eps, atol=atol)
+
+
 # With a stride of 1 the transposed convolution is a convolution with turned weights, otherwise every place hands out
 # its shares. The second way is taken, too, if the result is to be larger; so it can be asked about the first one's.
 

@@ -28,7 +28,8 @@ def close(ours, theirs, tolerance, what):
     """Values that differ by no more than `tolerance` of the largest of them."""
     expected = theirs.detach().numpy()
     largest = np.abs(expected).max(initial=1e-3)
-    np.testing.assert_allclose(np.asarray(ours), expected, rtol=tolerance, atol=tolerance * largest, err_msg=what)
+    ours = ours.detach().numpy() if isinstance(ours, tt.Tensor) else ours
+    np.testing.assert_allclose(ours, expected, rtol=tolerance, atol=tolerance * largest, err_msg=what)
 
 
 def in_torch(array):
@@ -95,6 +96,107 @@ def test_equally_large_pixels(options):
     tt_autograd.backward((got * weights).sum())
     (expected * torch.from_numpy(weights)).sum().backward()
     same_gradient(x, y, 1e-12, f"max_pool2d, {options}")
+
+
+# The same for -inf, which padding must not beat, for nan, of which the last one wins, and for adaptive windows.
+
+POOLINGS = {
+    "max_pool2d": ("max_pool2d", (2,)),
+    "max_pool2d, stride": ("max_pool2d", (3, 2, 1)),
+    "max_pool2d, padding": ("max_pool2d", (2, 1, 1)),
+    "max_pool2d, dilation": ("max_pool2d", (2, 1, 1, 2)),
+    "adaptive_max_pool2d": ("adaptive_max_pool2d", (2,)),
+    "adaptive_max_pool2d, uneven": ("adaptive_max_pool2d", ((5, 4),)),
+    "adaptive_max_pool2d, larger": ("adaptive_max_pool2d", ((9, 3),)),
+    "avg_pool2d": ("avg_pool2d", (3, 2, 1)),
+    "adaptive_avg_pool2d": ("adaptive_avg_pool2d", ((5, 4),)),
+}
+PIXELS = {
+    "ties": lambda random, shape: random.integers(-1, 2, shape),
+    "zeros": lambda random, shape: np.zeros(shape),
+    "-inf": lambda random, shape: np.full(shape, -np.inf),
+    "some -inf": lambda random, shape: np.where(random.random(shape) < 0.6, -np.inf, random.integers(-1, 2, shape)),
+    "some nan": lambda random, shape: np.where(random.random(shape) < 0.3, np.nan, random.integers(-1, 2, shape)),
+    "some inf": lambda random, shape: np.where(random.random(shape) < 0.1, np.inf, random.normal(size=shape)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("values", PIXELS.values(), ids=PIXELS)
+@pytest.mark.parametrize(("name", "options"), POOLINGS.values(), ids=POOLINGS)
+def test_pooling_of_special_values(name, options, values, dtype):
+    array = values(np.random.default_rng(0), (2, 3, 6, 7)).astype(dtype)
+    x, y = tt.Tensor(array, requires_grad=True), torch.from_numpy(array.copy()).requires_grad_()
+    got, expected = getattr(ts, name)(x, *options), getattr(torch.nn.functional, name)(y, *options)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(got.detach(), expected.detach().numpy(), rtol=4 * eps, atol=4 * eps)
+    g = np.random.default_rng(1).integers(1, 9, got.shape).astype(dtype)
+    tt_autograd.backward(got, tt.from_numpy(g))
+    expected.backward(torch.from_numpy(g))
+    np.testing.assert_allclose(x.grad, y.grad.numpy(), rtol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_the_largest_of_integers_is_an_integer(dtype):
+    array = (np.random.default_rng(0).integers(0, 200, (1, 2, 5, 6)) - (0 if dtype == np.uint8 else 100)).astype(dtype)
+    got, expected = ts.max_pool2d(tt.from_numpy(array), 2, 2, 1), torch.nn.functional.max_pool2d(
+        torch.from_numpy(array), 2, 2, 1
+    )
+    assert got.dtype == dtype and np.array_equal(got.numpy(), expected.numpy())
+
+
+# Which pixel goes where: sides that keep their size or double it, given factors, and those that follow from the sizes.
+
+FACTORS = [1.00001, 2.05, 1.3, 0.34, 0.5, 3.0, 1 / 3, 0.99, 1.7, 2.4, 0.77]
+
+
+@pytest.mark.parametrize("options", [{"mode": "nearest"}, {"mode": "bilinear"}], ids=str)
+def test_interpolate_takes_the_same_pixels(options):
+    for n in (1, 2, 6, 7, 30, 88):
+        x = np.arange(2.0 * n, dtype=np.float32).reshape(1, 1, 2, n)
+        wanted = [{"scale_factor": (1.0, f)} for f in FACTORS if int(n * f)]
+        wanted += [{"size": (2, m)} for m in (1, n - 1, n, n + 1, 2 * n, 2 * n + 1, 3 * n) if m > 0]
+        for size in wanted:
+            got = ts.interpolate(tt.from_numpy(x), **size, **options).numpy()
+            expected = torch.nn.functional.interpolate(torch.from_numpy(x), **size, **options).numpy()
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5, err_msg=f"{n} pixels, {size}")
+
+
+def test_interpolate_of_a_series():
+    x = np.random.default_rng(0).normal(size=(2, 3, 7))
+    sizes = [{"size": 5}, {"size": (14,)}, {"size": 7}, *({"scale_factor": f} for f in FACTORS)]
+    for size in sizes:
+        expected = torch.nn.functional.interpolate(torch.from_numpy(x), **size).numpy()
+        assert np.array_equal(ts.interpolate(tt.Tensor(x), **size).numpy(), expected)
+
+
+# Padding keeps the dtype and every number of what it pads.
+
+
+@pytest.mark.parametrize("value", [0, 1.5, 7.5, -1.0, np.inf, -np.inf, np.nan, 300, 1e6])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
+def test_pad_with_any_value(dtype, value):
+    array = np.array([[-0.0, 2, 3], [0, 5, 6]]).astype(dtype)
+    try:
+        expected = torch.nn.functional.pad(torch.from_numpy(array), (1, 2, 0, 1), value=value).numpy()
+    except RuntimeError:
+        with pytest.raises(ValueError, match="pad cannot put"):
+            ts.pad(tt.from_numpy(array), (1, 2, 0, 1), value=value)
+        return
+    got = ts.pad(tt.from_numpy(array), (1, 2, 0, 1), value=value).numpy()
+    assert got.dtype == expected.dtype and np.array_equal(got, expected, equal_nan=dtype not in (np.bool_,))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+def test_pad_cuts_off_in_every_mode(mode):
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 6))
+    for padding in ((-1, 2, 0, 0), (2, -1, 1, 0), (-1, -2, -1, -1), (0, 0, 0, 0)):
+        expected = torch.nn.functional.pad(torch.from_numpy(x), padding, mode).numpy()
+        assert np.array_equal(ts.pad(tt.Tensor(x), padding, mode).numpy(), expected), padding
+    for padding in ((-1, 2), (-1, 1), (2, -1)) if mode in ("reflect", "replicate") else ():
+        x = np.arange(3.0).reshape(1, 1, 3)
+        expected = torch.nn.functional.pad(torch.from_numpy(x), padding, mode).numpy()
+        assert np.array_equal(ts.pad(tt.Tensor(x), padding, mode).numpy(), expected), padding
 
 
 # Layers: torch's state is loaded into ours and ours into torch's, so the names must be the same. Then outputs and all
@@ -199,6 +301,70 @@ def test_layers(build, shape, dtype):
     theirs.load_state_dict({name: torch.from_numpy(value) for name, value in numbers(ours.state_dict()).items()})
 
 
+# An empty batch has an empty result of the right shape, gives every weight a gradient of 0 and moves no statistics.
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", [name for name in LAYERS if " of one " not in name])
+def test_empty_batches(name, training):
+    build, shape = LAYERS[name]
+    ours, theirs = (build(library).train(training) for library in (OURS, torch.nn))
+    x, y = tt.zeros(0, *shape[1:]).requires_grad_(), torch.zeros(0, *shape[1:], requires_grad=True)
+    got, expected = ours(x), theirs(y)
+    assert got.shape == tuple(expected.shape) and got.dtype == np.float32
+    tt_autograd.backward(got.sum())
+    expected.sum().backward()
+    assert x.grad.shape == x.shape
+    for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert parameter.grad.shape == tuple(other.grad.shape) and not parameter.grad.numpy().any()
+    for key, buffer in theirs.named_buffers():
+        assert np.array_equal(ours.state_dict()[key].numpy(), buffer.numpy()), key
+
+
+def test_empty_rows_of_norms():
+    for got, expected in (
+        (ts.layer_norm(tt.zeros(3, 0), 0), (3, 0)),
+        (ts.layer_norm(tt.zeros(0, 2, 3), (2, 3), tt.ones(2, 3), tt.ones(2, 3)), (0, 2, 3)),
+        (ts.group_norm(tt.zeros(1, 3, 0), 1), (1, 3, 0)),
+        (ts.group_norm(tt.zeros(0, 4, 3), 2, tt.ones(4)), (0, 4, 3)),
+        (ts.batch_norm(tt.zeros(2, 3, 0, 8), None, None, training=True), (2, 3, 0, 8)),
+        (ts.batch_norm(tt.zeros(0, 3), tt.zeros(3), tt.ones(3)), (0, 3)),
+    ):
+        assert got.shape == expected
+
+
+# Half numbers may be normalized with weights in single precision; the result is half again.
+
+
+@pytest.mark.parametrize("narrow", [np.float16, np.float32], ids=["half weights", "single weights"])
+def test_norms_of_half_numbers(narrow):
+    random = np.random.default_rng(0)
+    x = (random.normal(size=(6, 4, 5)) * 300).astype(np.float16)
+    weight, bias, mean = (random.normal(size=4).astype(narrow) for _ in range(3))
+    var = random.uniform(0.5, 2, 4).astype(narrow)
+    F = torch.nn.functional
+    calls = {
+        "layer_norm": lambda lib, x, w, b, m, v: lib.layer_norm(x, (4,), w, b),
+        "group_norm": lambda lib, x, w, b, m, v: lib.group_norm(x, 2, w, b),
+        "batch_norm": lambda lib, x, w, b, m, v: lib.batch_norm(x, m, v, w, b, True),
+        "batch_norm in evaluation": lambda lib, x, w, b, m, v: lib.batch_norm(x, m, v, w, b),
+    }
+    for name, call in calls.items():
+        arrays = [x.swapaxes(1, 2).copy() if name == "layer_norm" else x, weight, bias, mean, var]
+        ours, theirs = [tt.Tensor(a.copy()) for a in arrays], [torch.from_numpy(a.copy()) for a in arrays]
+        for tensor in (*ours[:3], *theirs[:3]):
+            tensor.requires_grad_()
+        got, expected = call(ts, *ours), call(F, *theirs)
+        assert (got.dtype, str(expected.dtype)) == (np.float16, "torch.float16"), name
+        close(got.detach(), expected, 4e-3, name)
+        tt_autograd.backward(got, tt.from_numpy(np.ones(got.shape, np.float16)))
+        expected.backward(torch.ones_like(expected))
+        for one, other in zip(ours[1:], theirs[1:]):
+            assert one.grad is None or one.grad.dtype == narrow
+            close(one.detach(), other, 4e-3, f"a vector after {name}")
+        same_gradient(ours[2], theirs[2], 4e-3, f"bias of {name}")
+
+
 # Initialisation draws from another generator, so what agrees is the distribution: its bounds and its spread.
 
 
@@ -222,7 +388,7 @@ def test_initialisation(build):
 
 def test_dropout2d_drops_channels_and_scales_the_others_as_torch_does():
     for lib, x in ((OURS, tt.ones(40, 50, 2, 3)), (torch.nn, torch.ones(40, 50, 2, 3))):
-        kept = np.asarray(lib.Dropout2d(0.2)(x))
+        kept = np.asarray(lib.Dropout2d(0.2)(x).detach())
         assert set(np.unique(kept)) == {0, np.float32(1.25)} and (kept == kept[:, :, :1, :1]).all()
         assert (kept[:, :, 0, 0] == 0).mean() == pytest.approx(0.2, abs=0.04)
 
@@ -245,9 +411,9 @@ class TorchLeNet(torch.nn.Module):
 
 def test_lenet_learns_digits_step_by_step_as_in_torch():
     (x, y), _ = ts.framed_digits()
-    images, labels = x.numpy(), y.numpy()
+    images, labels = x.double().numpy(), y.numpy()  # in float32, a last digit grows to a percent within fifty steps
     tt.manual_seed(0)
-    ours, theirs = ts.LeNet(size=16), TorchLeNet()
+    ours, theirs = ts.LeNet(size=16).double(), TorchLeNet().double()
     theirs.load_state_dict({name: torch.from_numpy(value) for name, value in numbers(ours.state_dict()).items()})
     for model in (ours, theirs):
         model.optimizer = (tt_optim if model is ours else torch.optim).Adam(list(model.parameters()), lr=5e-3)
@@ -265,4 +431,4 @@ def test_lenet_learns_digits_step_by_step_as_in_torch():
         ours.optimizer.step(), theirs.optimizer.step()
     got, expected = np.transpose(losses)
     assert expected[-5:].mean() < 0.5 * expected[0]
-    np.testing.assert_allclose(got, expected, atol=2e-3)
+    np.testing.assert_allclose(got, expected, atol=1e-6)

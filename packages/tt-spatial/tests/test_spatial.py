@@ -53,7 +53,7 @@ def test_the_seven_loops_and_the_taps():
     for name, see in (("seven_loops", LOOPS), ("by_taps", TAPS)):
         expect(
             f"{name}(3 x 3 image 0..8, kernel [[1, 2], [0, 0]])",
-            lambda: getattr(ts, name)(image, kernel),
+            lambda name=name: getattr(ts, name)(image, kernel),
             wanted,
             (turned, FLIPPED),
             see=see,
@@ -61,7 +61,7 @@ def test_the_seven_loops_and_the_taps():
         x, weight = numbers(2, 3, 5, 4), numbers(4, 3, 2, 3)
         expect(
             f"{name} of 2 images (3, 5, 4) with 4 kernels of 2 x 3",
-            lambda: getattr(ts, name)(x, weight),
+            lambda name=name, x=x, weight=weight: getattr(ts, name)(x, weight),
             by_definition(x, weight),
             (lambda out: out.shape != (2, 4, 4, 2), "Of n pixels a window of k has n - k + 1 places."),
             "All channels take part in each result, and each kernel gives a map of its own.",
@@ -109,7 +109,7 @@ def test_windows():
     ):
         expect(
             f"the shape of windows of {size}, stride {stride}, dilation {dilation}, of images (2, 6, 7, 3)",
-            lambda: ts.windows(x, size, stride, dilation).shape,
+            lambda size=size, stride=stride, dilation=dilation: ts.windows(x, size, stride, dilation).shape,
             shape,
             "(N, rows, columns, kh, kw, C): how often the window fits, then the window, then the channels.",
             see=COLUMNS,
@@ -117,7 +117,7 @@ def test_windows():
         places = [(0, 0, 0, 0, 0), (1, 1, 1, 1, 0), (1, shape[1] - 1, shape[2] - 1, size[0] - 1, size[1] - 1)]
         expect(
             f"pixels seen under windows of {size}, stride {stride}, dilation {dilation} at {places}",
-            lambda: [ts.windows(x, size, stride, dilation)[place] for place in places],
+            lambda where=(size, stride, dilation), places=places: [ts.windows(x, *where)[place] for place in places],
             [at(size, stride, dilation, place) for place in places],
             "Window (row, column) begins at (row * stride, column * stride), and its taps are a dilation apart.",
             see=COLUMNS,
@@ -127,6 +127,19 @@ def test_windows():
         lambda: bool(np.shares_memory(ts.windows(x, (2, 2), (1, 1), (1, 1)), x)),
         True,
         "A view is enough: repeating every pixel in every window would take many times the memory.",
+        see=COLUMNS,
+    )
+
+    def write():
+        pixels = np.zeros((1, 3, 3, 1))
+        ts.windows(pixels, (2, 2), (1, 1), (1, 1))[0, 1, 0, 1, 1] = 5
+        return pixels[0, :, :, 0]
+
+    expect(
+        "an image of zeros, after 5 was written into the last pixel of window (1, 0)",
+        write,
+        [[0, 0, 0], [0, 0, 0], [0, 5, 0]],
+        (ValueError, "The view can only be read: `sliding_window_view` takes `writeable=`."),
         see=COLUMNS,
     )
 
@@ -149,13 +162,13 @@ def test_convolution():
         right = by_definition(x, weight, bias, **where)
         expect(
             f"convolution of 3 images (4, 7, 6) with a weight {weight.shape} and a bias: {said}",
-            lambda: ts.convolution(x, weight, bias, **where),
+            lambda x=x, weight=weight, bias=bias, where=where: ts.convolution(x, weight, bias, **where),
             right,
             (by_definition(x, weight[:, :, ::-1, ::-1], bias, **where), FLIPPED),
             (by_definition(x, weight, **where), "The bias is missing."),
-            (lambda out: out.shape != right.shape, "The sizes of the result are those of `conv_size`."),
+            (lambda out, right=right: out.shape != right.shape, "The sizes of the result are those of `conv_size`."),
             (
-                lambda out: np.allclose(out[0], right[0]) and not np.allclose(out, right),
+                lambda out, right=right: np.allclose(out[0], right[0]) and not np.allclose(out, right),
                 "The first image is right, others are not: do the blocks overwrite each other?",
             ),
             see=COLUMNS,
@@ -210,19 +223,22 @@ def test_gradients_of_convolution():
         wanted = weight_by_definition(x, g, (3, 2), **where)
         expect(
             f"weight_convolution of 3 images (4, 7, 6) and a gradient {g.shape}: {said}",
-            lambda: ts.weight_convolution(x, g, size=(3, 2), **where),
+            lambda x=x, g=g, where=where: ts.weight_convolution(x, g, size=(3, 2), **where),
             wanted,
-            (lambda out: np.allclose(out, wanted / len(x)), "A sum over the images, and not their mean."),
-            (lambda out: out.shape != wanted.shape, "The result has the shape of the weight, (O, C / groups, kh, kw)."),
+            (wanted / len(x), "A sum over the images, and not their mean."),
+            (
+                lambda out, wanted=wanted: out.shape != wanted.shape,
+                "The result has the shape of the weight, (O, C / groups, kh, kw).",
+            ),
             "At tap (i, j), g meets the pixels that were seen under that tap: columns transposed, times g.",
             see=GRADIENTS,
         )
         expect(
             f"transposed_convolution of a gradient {g.shape} to images of (7, 6): {said}",
-            lambda: ts.transposed_convolution(g, weight, size=(7, 6), **where),
+            lambda g=g, weight=weight, where=where: ts.transposed_convolution(g, weight, size=(7, 6), **where),
             transposed_by_definition(g, weight, (7, 6), **where),
             (
-                lambda out: out.shape == x.shape,
+                lambda out, x=x: out.shape == x.shape,
                 "A pixel hears from all windows that it was in: turn the weights by half a circle, exchange inputs and "
                 "outputs, and where windows overlap, add.",
             ),
@@ -287,10 +303,25 @@ def test_conv2d():
         ("a bias of 3 for 4 detectors", lambda: ts.conv2d(images, tt.zeros(4, 3, 3, 3), tt.zeros(3))),
         ("a kernel of 9 x 9 on images of 8 x 8", lambda: ts.conv2d(images, tt.zeros(4, 3, 9, 9))),
         ("images of two dimensions", lambda: ts.conv2d(images.flatten(1), tt.zeros(4, 3, 3, 3))),
-        ("an empty batch", lambda: ts.conv2d(images[:0], tt.zeros(4, 3, 3, 3))),
+        ("images without a row", lambda: ts.conv2d(images[:, :, :0], tt.zeros(4, 3, 3, 3))),
         ("a stride of 0", lambda: ts.conv2d(images, tt.zeros(4, 3, 3, 3), stride=0)),
     ):
-        expect(f"conv2d with {said}", lambda: call().shape, ValueError, "Look at the arguments first.", see=LAYER)
+        shape = lambda call=call: call().shape
+        expect(f"conv2d with {said}", shape, ValueError, "Look at the arguments first.", see=LAYER)
+    expect(
+        "the shape of conv2d of an empty batch (0, 3, 8, 8) with a weight (4, 3, 3, 3)",
+        lambda: ts.conv2d(images[:0], tt.zeros(4, 3, 3, 3)).shape,
+        (0, 4, 6, 6),
+        "A batch without images has a result without images.",
+        see=LAYER,
+    )
+    expect(
+        "conv2d of ones, integers (1, 1, 2, 2), with weights of 0.6 (1, 1, 2, 2)",
+        lambda: ts.conv2d(tt.from_numpy(np.ones((1, 1, 2, 2), np.int64)), tt.full((1, 1, 2, 2), 0.6)),
+        [[[[2.4]]]],
+        ([[[[2]]]], "Half of the sum was cut off: bring the tensors to one dtype first, with `_one_dtype`."),
+        see=LAYER,
+    )
 
 
 def test_gradients_flow():
@@ -310,7 +341,7 @@ def test_gradients_flow():
     ):
         expect(
             f"the gradient of sum(g * conv2d(x, weight, bias, stride=(1, 2), padding=1)) by {name}",
-            lambda: shares(name),
+            lambda name=name: shares(name),
             wanted,
             (wanted * 0, "Windows overlap: their shares add up."),
             "It is one of the other two convolutions; for the bias, a sum over images and places.",
@@ -352,6 +383,13 @@ def test_new_weights():
         return bool((layer().weight.numpy() == first).all())
 
     expect("are two layers after the same seed equal?", twice, True, "Draw from generator().", see=LAYER)
+    expect(
+        "the parameters of Conv2d(1, 2, 3, bias=False)",
+        lambda: [name for name, _ in ts.Conv2d(1, 2, 3, bias=False).named_parameters()],
+        ["weight"],
+        (AttributeError, "Without a bias, `self.bias` is None: go through `self.parameters()`."),
+        see=LAYER,
+    )
 
 
 def pooled(x, size, stride, padding, dilation=(1, 1), empty=-np.inf):
@@ -378,13 +416,18 @@ def test_max_pool():
         expect(
             f"max_pool of negative images (2, 3, 7, 6): size {size}, stride {stride}, padding {padding}, dilation "
             f"{dilation}",
-            lambda: ts.max_pool(x, size=size, stride=stride, padding=padding, dilation=dilation),
+            lambda size=size, stride=stride, padding=padding, dilation=dilation: ts.max_pool(
+                x, size=size, stride=stride, padding=padding, dilation=dilation
+            ),
             wanted,
             (
                 lambda out: out.max() >= 0,
                 "The maximum 0 is not in the input: what stands around the image must not win, pad with -inf.",
             ),
-            (lambda out: out.shape != wanted.shape, "The sizes are those of `conv_size`, with the stride."),
+            (
+                lambda out, wanted=wanted: out.shape != wanted.shape,
+                "The sizes are those of `conv_size`, with the stride.",
+            ),
             see=POOLING,
         )
     expect(
@@ -511,10 +554,10 @@ def test_moments():
         dims = tuple(d for d in range(len(shape)) if d != 1)
         expect(
             f"channel_moments of an array {shape} with a mean of about 100",
-            lambda: list(ts.channel_moments(x)),
+            lambda x=x: list(ts.channel_moments(x)),
             [x.mean(dims), x.var(dims)],
             (
-                lambda out: np.allclose(out[0], x.mean(dims)) and np.allclose(out[1], x.var(dims, ddof=1)),
+                [x.mean(dims), x.var(dims, ddof=1)],
                 "Divide by the number of values, not by one less.",
             ),
             (lambda out: np.shape(out[0]) != (3,), "One mean and one variance for each channel."),
@@ -599,6 +642,10 @@ def test_batch_norm():
             [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * var],
             "The running variance takes in the unbiased one, n / (n - 1) times the batch's.",
         ),
+        (
+            [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * var * 6 / 5],
+            "n counts all values of a channel: N * H * W, and not the images alone.",
+        ),
         see=NORM,
     )
     expect(
@@ -641,7 +688,23 @@ def test_batch_norm_has_a_gradient():
         ("weight", (g * normal).sum(dims)),
         ("bias", g.sum(dims)),
     ):
-        expect(f"the gradient of sum(g * batch_norm(x)) by {name}", lambda: shares(name), wanted, see=NORM)
+        expect(f"the gradient of sum(g * batch_norm(x)) by {name}", lambda name=name: shares(name), wanted, see=NORM)
+
+    def in_evaluation():
+        x = tt.Tensor(numbers(5, 2, 3, 3), requires_grad=True)
+        moments = (tt.from_numpy(np.array([1.0, -1.0])), tt.from_numpy(np.array([4.0, 0.25])))
+        weight, bias = (tt.from_numpy(np.array(v)) for v in ([1.0, 3.0], [0.0, 1.0]))
+        (ts.batch_norm(x, *moments, weight, bias) * tt.Tensor(g)).sum().backward()
+        return x.grad
+
+    expect(
+        "the gradient of sum(g * batch_norm(x)) by x, in evaluation",
+        in_evaluation,
+        g * (np.array([1.0, 3.0]) / np.sqrt(np.array([4.0, 0.25]) + 1e-5))[:, None, None],
+        "In evaluation the running moments do not depend on x: compute with a factor and a shift, not with "
+        "`normalize_channels`, whose rule takes the moments for those of x.",
+        see=NORM,
+    )
 
 
 def test_conv_weights():

@@ -198,14 +198,14 @@ def test_softmax_rows_sum_to_one():
         also = "The answer has the shape of x, and along `dim` it sums to 1."
         expect(
             f"softmax of a (3, 4) tensor, dim={dim}",
-            lambda: tt.softmax(tt.Tensor(x), dim=dim),
+            lambda dim=dim: tt.softmax(tt.Tensor(x), dim=dim),
             wanted,
             also,
             see=SOFTMAX,
         )
         expect(
             f"log_softmax of a (3, 4) tensor, dim={dim}",
-            lambda: tt.log_softmax(tt.Tensor(x), dim=dim),
+            lambda dim=dim: tt.log_softmax(tt.Tensor(x), dim=dim),
             np.log(wanted),
             (wanted, "These are the probabilities; their logarithms are wanted."),
             also,
@@ -316,7 +316,7 @@ def test_exercises():
     for temperature in (0, -1):
         expect(
             f"softmax_with_temperature([0, 2], {temperature})",
-            lambda: tt.softmax_with_temperature(tt.Tensor([0, 2]), temperature),
+            lambda temperature=temperature: tt.softmax_with_temperature(tt.Tensor([0, 2]), temperature),
             ValueError,
             "Nothing can be divided by such a temperature: refuse it.",
             see="Exercises",

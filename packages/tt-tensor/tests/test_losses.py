@@ -60,7 +60,7 @@ def test_mse_loss_reduces_as_it_is_told():
     for reduction, wanted in (("none", squares), ("sum", squares.sum()), ("mean", squares.mean())):
         expect(
             f'mse_loss of two tensors of shape (2, 3), reduction="{reduction}"',
-            lambda: tt.mse_loss(x, target, reduction=reduction),
+            lambda reduction=reduction: tt.mse_loss(x, target, reduction=reduction),
             wanted,
             (squares.mean(), "That is the mean; `reduction` says what is to become of the squares."),
             (squares.mean(axis=1), "The mean is over all elements, not over those of a row."),
@@ -323,7 +323,7 @@ def test_labels_may_come_for_every_position():
     for reduction, wanted in (("none", each), ("mean", each.mean())):
         expect(
             f'cross_entropy of (2, 5, 3) logits and (2, 3) labels, reduction="{reduction}"',
-            lambda: tt.cross_entropy(tt.Tensor(logits), tt.tensor(labels), reduction=reduction),
+            lambda reduction=reduction: tt.cross_entropy(tt.Tensor(logits), tt.tensor(labels), reduction=reduction),
             wanted,
             "Classes are the second dimension, positions come after it: (N, C, ...) against (N, ...).",
             see=CROSS_ENTROPY,
@@ -648,7 +648,7 @@ def test_relative_error():
         by_element = np.max(np.abs(np.subtract(a, b)) / np.maximum(np.abs(a), np.abs(b)))
         expect(
             f"relative_error({a}, {b})",
-            lambda: tt.relative_error(np.array(a), np.array(b)),
+            lambda a=a, b=b: tt.relative_error(np.array(a), np.array(b)),
             wanted,
             (by_element, "One largest difference and one largest number, not a quotient for each element."),
             (np.max(np.subtract(a, b)) / max(*a, *b), "Sizes count, whatever their sign: take absolute values."),

@@ -98,3 +98,57 @@ def test_options_of_modules():
     x = tt.Tensor([[-1, 1]])
     assert tt.LeakyReLU(0.5)(x).tolist() == [[-0.5, 1]] and np.allclose(tt.Softmax(dim=0)(x).numpy(), 1)
     assert tt.Flatten()(tt.zeros(5, 2, 3)).shape == (5, 6) and tt.Identity()(x) is x
+
+
+class Net(tt.Module):
+    """A module with one entry of each kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.weight = tt.Linear(1, 1), tt.Parameter([1.0])
+        self.register_buffer("mean", tt.zeros(1))
+
+
+@pytest.mark.parametrize("value", [1, 0.5, [1.0], np.ones(1), tt.ones(1), tt.Parameter([2.0]), tt.Linear(1, 1), None])
+@pytest.mark.parametrize("name", ["part", "weight", "mean"])
+def test_a_name_accepts_its_own_kind_only(name, value):
+    net, parameter = Net(), isinstance(value, tt.Parameter)
+    allowed = {"part": (tt.Module,), "weight": (), "mean": (tt.Tensor, tt.Module)}[name]
+    if value is None or parameter or isinstance(value, allowed):  # as in PyTorch
+        setattr(net, name, value)
+        assert getattr(net, name) is value
+        return
+    before = {key: id(tensor) for key, tensor in net.named_parameters()}
+    with pytest.raises(TypeError, match=rf"Net.{name} holds a (Module|Parameter|Tensor) or None, not"):
+        setattr(net, name, value)
+    assert {key: id(tensor) for key, tensor in net.named_parameters()} == before
+
+
+@pytest.mark.parametrize(
+    "name, value, error, words",
+    [
+        ("mask", 3, TypeError, "mask holds a Tensor or None, not int"),
+        ("mask", np.ones(1), TypeError, "ndarray"),
+        ("a.b", tt.ones(1), ValueError, "a.b"),
+        ("weight", tt.ones(1), ValueError, "no attribute yet"),
+        ("forward", tt.ones(1), ValueError, "no attribute yet"),
+    ],
+)
+def test_what_cannot_be_a_buffer(name, value, error, words):
+    with pytest.raises(error, match=words):
+        Net().register_buffer(name, value)
+
+
+def test_messages_speak_of_modules():
+    net = tt.Linear(1, 1)
+    for wrong in (lambda: net.zero_grad(1, 2), lambda: net.train(1, 2), lambda: net.register_buffer(), net.__delattr__):
+        with pytest.raises(TypeError, match=r"^Module\."):
+            wrong()
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_what_was_dropped_is_0(value):
+    x = tt.full((1000,), value)
+    dropped = tt.dropout(x, 0.5).numpy()
+    assert 300 < (dropped == 0).sum() < 700 and not np.isfinite(dropped[dropped != 0]).any()
+    assert (tt.dropout(x, 1.0) == 0).all()

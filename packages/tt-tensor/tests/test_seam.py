@@ -1,5 +1,8 @@
 """Chapter 02 from the inside: in which words it refuses what cannot be meant, and the primitives' own table."""
 
+import types
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -55,3 +58,68 @@ def test_interpreters_are_asked_from_the_last_to_the_first():
     with ask("outer"), ask("inner"):
         -tt.ones(2)
     assert asked == ["inner", "outer"] and not tt.listening()
+
+
+# Slots: functions on arrays whose kernel can be exchanged
+
+
+@pytest.fixture
+def thrice():
+    """A slot of our own."""
+
+    def thrice(x, *, shift=0.0):
+        """3 x + shift."""
+        return 3 * x + shift
+
+    yield tt.slot(thrice)
+    del tt.SLOTS["thrice"]
+
+
+def nine_times(x, *, shift=0.0):
+    return 9 * x + shift
+
+
+def test_a_slot_is_a_function_with_a_name(thrice):
+    assert thrice(np.ones(2), shift=1.0).tolist() == [4, 4] and repr(thrice) == "<slot thrice>"
+    assert tt.SLOTS["thrice"] is thrice and "thrice" not in tt.PRIMITIVES and thrice.__doc__ == "3 x + shift."
+    assert all(tt.SLOTS[name] is primitive for name, primitive in tt.PRIMITIVES.items())
+
+
+def test_the_kernel_of_a_slot_is_exchanged_for_a_while(thrice):
+    with tt.use_kernels(types.SimpleNamespace(__name__="mine", thrice=nine_times)):
+        assert thrice(1.0) == 9
+    assert thrice(1.0) == 3
+
+
+def test_installed_kernels_stay_until_they_are_taken_out(thrice):
+    before = tt.install_kernels({"thrice": nine_times})
+    assert thrice(1.0) == 9
+    with tt.use_kernels(types.SimpleNamespace(__name__="mine", thrice=lambda x, *, shift=0.0: 0.0)):
+        assert thrice(1.0) == 0, "use_kernels has the say"
+        assert tt.install_kernels(before) == {"thrice": nine_times} and thrice(1.0) == 0
+    assert thrice(1.0) == 3
+
+
+def test_kernels_are_installed_for_every_thread(thrice):
+    before = tt.install_kernels({"thrice": nine_times})
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(thrice, 1.0).result() == 9
+            with tt.use_kernels(types.SimpleNamespace(__name__="mine", exp=tt.exp.default)):  # on this thread only
+                pass
+    finally:
+        tt.install_kernels(before)
+
+
+@pytest.mark.parametrize(
+    "kernels, words",
+    [
+        ({"exp": lambda x: x}, r"exp\(x\) does not fit.*exp\(x, /\)"),
+        ({"neg": np.negative.__call__, "exponential": np.exp}, "neg|exponential"),
+    ],
+)
+def test_a_kernel_that_does_not_fit_installs_nothing(kernels, words):
+    own = {name: slot.kernel for name, slot in tt.SLOTS.items()}
+    with pytest.raises(ValueError, match=words):
+        tt.install_kernels({"log": tt.log.default, **kernels})
+    assert {name: slot.kernel for name, slot in tt.SLOTS.items()} == own

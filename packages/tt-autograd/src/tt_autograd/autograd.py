@@ -7,21 +7,21 @@
 #
 # Chapter 06 trained XOR with gradients that we wrote ourselves: six formulas for two layers, each derived on paper. It
 # ended with a flipped sign that trained for a hundred steps without a complaint. The formulas grow with the network,
-# and each of them is a chance to be wrong. The referee of chapter 05 cannot be wrong, but it needs two runs of the
-# network for every number in it.
+# and each of them is a chance to be wrong. The referee of chapter 05 does not share our mistakes, but it needs two
+# runs of the network for every number in it.
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ContextDecorator, contextmanager
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 import tt_tensor as tt
+from tt_autograd.decorators import Decorator
 from tt_optim import xor_case, xor_gradients_by_hand
 from tt_tensor import Primitive, Tensor, install, interpreting, last_write, listening, measure, quiet, tick
 
@@ -108,20 +108,26 @@ NO_GRADIENT: set[Primitive] = set()
 
 
 # Why a table, and not a method `backward` in each operation, as people write it first (and as PyTorch's
-# `autograd.Function` asks for)? Because then all derivatives of the framework stand in one place and can be read,
-# checked and counted; and because a table can be added to from outside. A primitive that you invent tonight gets its
-# row tonight.
+# `autograd.Function` asks for)? Because then all derivatives of the framework are in one table and can be listed,
+# checked and counted, and because anyone can add a row. The appendix `more_rules` adds those of the primitives that
+# this chapter leaves out. A primitive that you invent tonight gets its row tonight.
+#
+# One function for each input is the right form for nearly all operations: the gradient of an input that nobody asks for
+# is never computed. A few operations have so many inputs, or so much work in common, that one function for all inputs
+# is simpler. Such a row is kept as a function that the recorder asks for the rule when it has the result; so a kernel
+# that has kept something for the way back can hand it over (chapter 15 needs that).
 
 
-def rule(primitive: Primitive, *shares: Callable | None, each: Callable | None = None) -> None:
+def rule(primitive: Primitive, *shares: Callable | None, together: Callable | None = None) -> None:
     """Enter the derivatives of a primitive into the table: for each input a function (g, out, *inputs, **params) ->
     gradient.
 
-    None stands for an input that has no gradient, such as a mask. For a primitive that takes any number of inputs,
-    `each(i)` makes the function for the i-th."""
+    None stands for an input that has no gradient, such as a mask. Where the gradients of several inputs have work in
+    common, `together` is one function for all of them, (needed, g, out, *inputs, **params) -> gradients: `needed` has
+    a truth value for each input, and the gradient of an input that is not needed may be None."""
     if primitive in RULES:
         raise ValueError(f"{primitive.name} has a rule already")
-    RULES[primitive] = each or shares
+    RULES[primitive] = (lambda array: together) if together else shares
 
 
 rule(tt.add, lambda g, out, x, y: g, lambda g, out, x, y: g)
@@ -158,7 +164,7 @@ rule(tt.reshape, lambda g, out, x, shape: g.reshape(x.shape))
 rule(tt.permute, lambda g, out, x, dims: tt.permute(g, dims=tuple(sorted(range(len(dims)), key=dims.__getitem__))))
 rule(tt.expand, lambda g, out, x, shape: g)
 rule(tt.getitem, lambda g, out, x, index: tt.place(g, index=index, shape=x.shape))
-rule(tt.place, lambda g, out, values, index, shape: g[index])
+rule(tt.place, lambda g, out, values, index, shape: tt.getitem(g, index=index))
 
 # To a sum every element contributes with weight 1, so every element receives the whole of `g`. All that its rule has
 # to do is to bring `g` back to the shape of the input, first by putting the summed dimensions back with size 1, then by
@@ -169,7 +175,8 @@ def with_summed_dims(g, x, dim, keepdim):
     """g with the dimensions that a reduction of x took away put back, with size 1."""
     if keepdim or g.ndim == x.ndim:
         return g
-    gone = range(x.ndim) if dim is None else [d % x.ndim for d in ([dim] if isinstance(dim, int) else dim)]
+    dims = dim if isinstance(dim, (tuple, list)) else [dim]
+    gone = range(x.ndim) if dim is None or not dims else [d % x.ndim for d in dims]
     return g.reshape(tuple(1 if d in gone else n for d, n in enumerate(x.shape)))
 
 
@@ -234,20 +241,45 @@ def _matmul_right(g, out, x, y):  # exercise
 rule(tt.matmul, _matmul_left, _matmul_right)
 
 # Powers need case distinctions. $x^0$ is 1 everywhere, so its derivative is 0 everywhere, but the formula gives $0
-# \cdot 0^{-1}$ at zero; and the derivative of $x^y$ with respect to $y$ contains $\ln x$, which only positive numbers
-# have. Comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where everybody can see them.
-# A primitive that is in neither place is a mistake, and will be reported at the line that used it.
+# \cdot 0^{-1}$ at zero. A factor of 0 does not help: the next operation may send an infinite gradient, and $0 \cdot
+# \infty$ is `nan`. An element that plays no part must get exactly 0, whatever arrives. Therefore our rules never
+# multiply a gradient by a mask; they call `kept`, which multiplies its *bits*, because a float whose bits are all 0 is
+# 0. (`np.where` says the same, and takes ten times as long when the mask is irregular.)
+
+
+@tt.primitive
+def kept(mask, g, /):
+    """g where the mask is true, and exactly 0 elsewhere, even where g is inf or nan."""
+    bits = g.view(f"i{g.itemsize}")
+    return (bits * np.asarray(mask, bool)).view(g.dtype)
+
+
+rule(kept, None, lambda g, out, mask, x: kept(mask, g))
 
 
 def _power(g, out, x, exponent):
-    return g * 0 if exponent == 0 else g * (exponent * x ** (exponent - 1))
+    return kept(np.True_ if exponent else np.False_, g * (exponent * x ** (exponent - 1)))
+
+
+def _power_base(g, out, x, y):
+    return kept(y != 0, g * y * x ** tt.choose(y == 0, y, y - 1))
+
+
+# With respect to $y$, the derivative of $x^y$ is $x^y \ln x$. Where $x$ is 0 and $y$ is not negative, $x^y$ does not
+# move with $y$.
+
+
+def _power_exponent(g, out, x, y):
+    flat = (x == 0) & (y >= 0)
+    return kept(tt.logical_not(flat), g * out * tt.log(tt.choose(flat, x * 0 + 1, x)))
 
 
 rule(tt.power, _power)
-rule(
-    tt.power_of, lambda g, out, x, y: g * y * x ** tt.choose((x == 0) & (y == 0), y, y - 1),
-    lambda g, out, x, y: g * out * tt.log(tt.choose(x > 0, x, x * 0 + 1)),
-)
+rule(tt.power_of, _power_base, _power_exponent)
+
+# Comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where you can see them. A
+# primitive that is in neither place is a mistake, and will be reported at the line that used it.
+
 NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 
 # ## The record
@@ -266,7 +298,7 @@ class Traced(Tensor):
 
     __slots__ = ("_primitive", "_rules", "_inputs", "_params", "_made", "_watched")
     _primitive: tt.Primitive
-    _rules: Any  # a function for each input, or None for an input without a gradient
+    _rules: Any  # a function for each input, or None for an input without a gradient; or one function for all
     _inputs: Any
     _params: dict[str, Any]
     _made: int
@@ -293,7 +325,34 @@ class Traced(Tensor):
     def _history(self):
         return f"grad_fn=<{self._primitive.name}>"
 
+    def _in_place(self, result):
+        inputs = getattr(result, "_inputs", ())
+        fits = any(t is self for t in inputs) and (result.shape, result.dtype) == (self.shape, self.dtype)
+        if not fits or any(np.may_share_memory(self._array, t._array) for t in self._inputs):  # a view: whose history?
+            return super()._in_place(result)
+        before = _new(Traced)
+        for slot in ("_requires_grad", "grad", "_hooks", *Traced.__slots__):
+            setattr(before, slot, getattr(self, slot))
+        before._array, before._watched, self._hooks = self._array.copy(), False, None
+        np.copyto(self.writable(), result._array)
+        self._primitive, self._rules, self._params = result._primitive, result._rules, result._params
+        self._inputs = tuple(before if tensor is self else tensor for tensor in inputs)
+        self._made = tick()
+        return self
 
+
+# For you it is a tensor, and messages call it that.
+
+Traced.__name__ = "Tensor"
+for _method in filter(inspect.isfunction, vars(Traced).values()):
+    _method.__qualname__ = f"Tensor.{_method.__name__}"
+
+
+# `y += x` changes `y` under all of its names, and the record must follow. So we move the old node into a twin,
+# `before`, which keeps a copy of the old values, and `y` becomes the sum of the twin and `x`. A result that was
+# computed from the old `y`, or a view of its memory, then has a record of numbers that are gone. The clock knows, and
+# the walk below refuses to go through it.
+#
 # Whether to record is a switch, one for each thread: a thread that evaluates a model must not stop another from
 # training it.
 #
@@ -305,6 +364,7 @@ class _Mode(threading.local):
 
     def __init__(self):
         self.before: list[bool] = []
+        self.guards: list[Any] = []
 
 
 _mode = _Mode()
@@ -339,8 +399,8 @@ def _remembered(array, primitive, tensors, params):
         return _without_history(array, primitive)
     node = _new(Traced)
     if type(rules) is not tuple:
-        rules = tuple(rules(i) for i in range(len(tensors)))
-    node._array, node.requires_grad, node.grad, node._hooks = array, True, None, None
+        rules = rules(array)
+    node._array, node._requires_grad, node.grad, node._hooks = array, True, None, None
     node._primitive, node._rules, node._inputs, node._params = primitive, rules, tensors, params
     node._made, node._watched = tick(), False
     return node
@@ -366,8 +426,8 @@ install(record)
 # once.
 
 
-class no_grad(ContextDecorator):
-    """A block, or a function, in which nothing is recorded on this thread."""
+class no_grad(Decorator):
+    """A block, or a function of any kind, in which nothing is recorded on this thread."""
 
     _to = False
 
@@ -459,6 +519,14 @@ class Walk(Arrivals):
                     share = unbroadcast(share, tensor._array.shape)
                 self.arrive(tensor, share)
 
+    def share_out_together(self, node, g, useful) -> None:
+        """`share_out` for a node whose rule is one function for all inputs."""
+        needed = [t.requires_grad and (useful is None or id(t) in useful) for t in node._inputs]
+        values = [t._array if self.on_arrays else t for t in (node, *node._inputs)]
+        for tensor, wanted, share in zip(node._inputs, needed, node._rules(needed, g, *values, **node._params)):
+            if wanted and share is not None:
+                self.arrive(tensor, unbroadcast(share, tensor._array.shape))
+
     def run(
         self, keep: Callable[[Tensor, Any], Any], retain_graph: bool, wanted: set | None = None,
         useful: set | None = None,
@@ -475,7 +543,7 @@ class Walk(Arrivals):
                 if node._watched or node._hooks or (wanted and id(node) in wanted):
                     g = keep(node, g)
                 try:
-                    self.share_out(node, g, useful)
+                    (self.share_out if type(node._rules) is tuple else self.share_out_together)(node, g, useful)
                 except Anomaly as error:
                     where = f"in the backward pass, at the rule of {node._primitive.name} for shape {node.shape}"
                     raise Anomaly(f"{where}: {error}") from error
@@ -550,11 +618,17 @@ def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, cr
     def keep(tensor, g):
         g = _as_gradient(tensor, g, owner)
         if tensor.is_leaf or tensor._watched:
-            tensor.grad = g if tensor.grad is None else tensor.grad + g
+            with _adding:
+                tensor.grad = g if tensor.grad is None else tensor.grad + g
         return g._array if walk.on_arrays else g
 
     walk.run(keep, create_graph if retain_graph is None else retain_graph)
 
+
+# Several threads may walk back to one leaf. Reading `.grad`, adding and writing it back must be one act, or the
+# gradient of one thread gets lost; hence the lock `_adding`.
+
+_adding = threading.RLock()
 
 # Before a gradient goes into `.grad` it must have memory of its own. The rule of `add` hands the same `g` to both
 # inputs, that of `reshape` a view, and the first `g` of all may be the caller's; two parameters whose gradients share
@@ -566,11 +640,22 @@ def _as_gradient(tensor: Tensor, g, owner: set[int]) -> Tensor:
     g = g.to(tensor.dtype) if isinstance(g, Tensor) else tt.from_numpy(np.asarray(g, tensor.dtype))
     for hook in tensor._hooks or ():
         answer = hook(g)
-        g = g if answer is None else answer.clone()
+        g = g if answer is None else _answer_of_hook(answer, g)
     if g._array.base is not None or id(g._array) in owner:
         g = g.clone()
     owner.add(id(g._array))
     return g
+
+
+def _answer_of_hook(answer, g: Tensor) -> Tensor:
+    if not isinstance(answer, Tensor):
+        raise TypeError(f"a hook returns a tensor to replace the gradient, or None, not {type(answer).__name__}")
+    if (answer.shape, answer.dtype) != (g.shape, g.dtype):
+        raise RuntimeError(
+            f"a hook got a gradient of shape {g.shape} and dtype {g.dtype} and returned one of shape {answer.shape} "
+            f"and dtype {answer.dtype}; both must stay as they are"
+        )
+    return answer.clone()
 
 
 # For a derivative of a derivative, `grad` with `create_graph=True` records the walk. What it hands back is then the
@@ -587,10 +672,10 @@ def grad(
     With `create_graph` the derivatives can be differentiated again. Raises RuntimeError for an input that plays no
     part, unless `allow_unused`, which gives None for it."""
     outputs, inputs = _listed(outputs), _listed(inputs)
-    seeds = [
-        _seed(o, g)
-        for o, g in zip(outputs, _listed(grad_outputs) if grad_outputs is not None else [None] * len(outputs))
-    ]
+    weights = [None] * len(outputs) if grad_outputs is None else _listed(grad_outputs)
+    if len(weights) != len(outputs):
+        raise RuntimeError(f"grad got {len(outputs)} outputs and {len(weights)} grad_outputs; give one for each output")
+    seeds = [_seed(o, g) for o, g in zip(outputs, weights)]
     walk, owner = Walk(outputs, seeds, create_graph), {id(s._array) for s in seeds}
     found: dict[int, Tensor] = {}
     wanted = {id(t) for t in inputs}
@@ -612,7 +697,13 @@ def grad(
 
 
 def _listed(tensors) -> list:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    listed = list(tensors) if isinstance(tensors, Iterable) else [tensors]
+    for tensor in listed:
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"one tensor or several are needed, not {type(tensor).__name__}")
+    return listed
 
 
 # `grad` for the first layer's weights need not compute the gradients of everything else: a look through the graph
@@ -624,8 +715,8 @@ def _on_the_way(outputs, inputs) -> set[int]:
     stack = [o for o in outputs if type(o) is Traced]
     while stack:
         node = stack.pop()
-        if node._rules is None:
-            _refuse_if_stale(node)
+        if node._rules is None or any(t._made > node._made for t in node._inputs if type(t) is Traced):
+            _refuse_if_stale(node)  # `y += x` has made an input anew
         if node._made not in nodes:
             nodes[node._made] = node
             stack.extend(t for t in node._inputs if type(t) is Traced)
@@ -765,23 +856,27 @@ class Anomaly(RuntimeError):
     """An operation made a nan out of inputs without one; raised under `detect_anomaly`."""
 
 
-@contextmanager
-def detect_anomaly() -> Iterator[None]:
-    """Within the block, the first operation that makes a nan out of inputs without nan raises RuntimeError, in a
-    forward or backward pass."""
+class detect_anomaly(Decorator):
+    """A block, or a function of any kind, in which the first operation that makes a nan out of inputs without nan
+    raises RuntimeError, in a forward or backward pass."""
 
-    def guard(next, primitive, tensors, params):
-        out = next(primitive, tensors, params)
-        if np.isnan(out._array).any() and not any(np.isnan(t._array).any() for t in tensors):
-            shapes = " and ".join(str(t.shape) for t in tensors)
-            raise Anomaly(
-                f"{primitive.name} of shape {shapes} made a nan out of inputs without one; largest inputs: "
-                f"{[float(np.abs(t._array).max(initial=0)) for t in tensors]}"
-            )
-        return out
+    def __enter__(self):
+        _mode.guards.append(interpreting(_guard))
+        _mode.guards[-1].__enter__()
 
-    with interpreting(guard):
-        yield
+    def __exit__(self, *exception):
+        _mode.guards.pop().__exit__(*exception)
+
+
+def _guard(next, primitive, tensors, params):
+    out = next(primitive, tensors, params)
+    if np.isnan(out._array).any() and not any(np.isnan(t._array).any() for t in tensors):
+        shapes = " and ".join(str(t.shape) for t in tensors)
+        raise Anomaly(
+            f"{primitive.name} of shape {shapes} made a nan out of inputs without one; largest inputs: "
+            f"{[float(np.abs(t._array).max(initial=0)) for t in tensors]}"
+        )
+    return out
 
 
 # ## A look at the record
@@ -892,9 +987,10 @@ def show_errors():
     x = Tensor([1.0, -4.0], requires_grad=True)
 
     def overwritten():
-        y = x * x
+        weight = Tensor([1.0, -4.0], requires_grad=True)
+        y = weight * weight
         with no_grad():
-            x[0] = 7.0
+            weight[0] = 7.0
         y.sum().backward()
 
     def twice():
@@ -1008,6 +1104,6 @@ def show_loop():
 
 __all__ = [
     "Anomaly", "NO_GRADIENT", "RULES", "Traced", "Value", "Walk", "backward", "check_gradients", "detect_anomaly",
-    "enable_grad", "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "no_grad", "record",
-    "rule", "softsign", "train_by_loop", "unbroadcast", "with_summed_dims",
+    "enable_grad", "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "kept", "no_grad",
+    "record", "rule", "softsign", "train_by_loop", "unbroadcast", "with_summed_dims",
 ]

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tt_autograd.checkpoints import save_checkpoint
+from tt_optim import ReduceLROnPlateau
 from tt_tensor import Tensor
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class History(dict):
 class Callback:
     """Told of what happens in a run; override what you need."""
 
+    def on_start(self, run: Run) -> None:
+        """Before the first epoch. Forget what an earlier run left; if this run resumes, `load_state_dict` follows."""
+
     def on_step(self, run: Run) -> None:
         """After each change of the weights."""
 
@@ -89,6 +93,12 @@ class Schedule(Callback):
     def __init__(self, scheduler, each: str = "epoch", monitor: str | None = None):
         if each not in ("epoch", "step"):
             raise ValueError(f'each is "epoch" or "step", not {each!r}')
+        watches = isinstance(scheduler, ReduceLROnPlateau)
+        if watches != (monitor is not None) or (watches and each == "step"):
+            raise ValueError(
+                'a ReduceLROnPlateau needs monitor=, the name of a number of the history, and each="epoch"; other '
+                f"schedulers take no monitor. This is a {type(scheduler).__name__}"
+            )
         self.scheduler, self.each, self.monitor = scheduler, each, monitor
 
     def on_step(self, run):
@@ -124,7 +134,13 @@ class Best(Callback):
         if mode not in ("min", "max"):
             raise ValueError(f'mode is "min" or "max", not {mode!r}')
         self.monitor, self.mode, self.min_delta = monitor, mode, min_delta
-        self.best, self.waited = (math.inf if mode == "min" else -math.inf), 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.best, self.waited = (math.inf if self.mode == "min" else -math.inf), 0
+
+    def on_start(self, run):
+        self._forget()
 
     def improved(self, run: Run) -> bool:
         """Note the latest value; is it better than the best by more than min_delta?"""
@@ -151,6 +167,10 @@ class EarlyStopping(Best):
         super().__init__(monitor, mode, min_delta)
         self.patience, self.restore_best = patience, restore_best
         self.weights: dict[str, Tensor] | None = None
+
+    def on_start(self, run):
+        super().on_start(run)
+        self.weights = None
 
     def on_epoch(self, run):
         if self.improved(run):

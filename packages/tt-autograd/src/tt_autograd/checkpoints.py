@@ -18,24 +18,54 @@ from tt_tensor import Tensor, from_numpy
 #
 # A checkpoint is a nested dictionary of tensors and plain values. The file format is safetensors, because loading it
 # runs no code (a pickle may do anything it likes) and other programs can read it. The arrays go into it as they are,
-# the rest as JSON.
+# the rest as JSON, in which `{"tensor": name}` says where an array belongs.
+#
+# What comes out must be what went in. So an array's name is its path with dots, unless another array has that name
+# already (`{"a.b": ...}` beside `{"a": {"b": ...}}`); keys are written like values, because JSON knows no tuples; and
+# what the file cannot hold is refused, with its path, before anything is written.
+
+_DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+_STORED = "BOOL I8 I16 I32 I64 U8 U16 U32 U64 F16 F32 F64".split()  # what safetensors calls them
 
 
 def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
     if isinstance(value, (Tensor, np.ndarray)):
-        arrays[path] = np.array(value, order="C")
-        return {"tensor": path}
+        return {"tensor": _entered(value, path, arrays)}
     if isinstance(value, dict):
-        return {
-            "dict": [[key, _flattened(v, f"{path}.{key}" if path else str(key), arrays)] for key, v in value.items()]
-        }
+        paths = {key: f"{path}.{key}" if path else str(key) for key in value}
+        return {"dict": [[_key(key, path), _flattened(v, paths[key], arrays)] for key, v in value.items()]}
     if isinstance(value, (list, tuple)):
         return {
             "tuple" if isinstance(value, tuple) else "list": [
                 _flattened(v, f"{path}.{i}", arrays) for i, v in enumerate(value)
             ]
         }
-    return value.item() if isinstance(value, np.generic) else value
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not (plain is None or isinstance(plain, (bool, int, float, str))):
+        raise TypeError(
+            f"a checkpoint holds tensors, numbers, text, lists, tuples and dictionaries; {path or 'the state'} is a "
+            f"{type(value).__name__}"
+        )
+    return plain
+
+
+def _key(key, path: str):
+    arrays: dict[str, np.ndarray] = {}
+    written = _flattened(key, f"the key {key!r} of {path or 'the state'}", arrays)
+    if arrays:
+        raise TypeError(f"a key of {path or 'the state'} holds a tensor; keys are numbers, text or tuples of them")
+    return written
+
+
+def _entered(value, path: str, arrays: dict[str, np.ndarray]) -> str:
+    array = np.array(value, order="C")
+    if array.dtype.name not in _DTYPES or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"a checkpoint cannot hold {path or 'the state'}: {type(value).__name__} of {array.dtype}")
+    name = path.encode("utf-8", "backslashreplace").decode()
+    while name in arrays or name == "__metadata__":  # the second is safetensors' own
+        name += "'"
+    arrays[name] = array.astype(np.dtype(array.dtype.type), copy=False)
+    return name
 
 
 def _restored(tree, arrays: dict[str, np.ndarray]):
@@ -45,7 +75,7 @@ def _restored(tree, arrays: dict[str, np.ndarray]):
     if kind == "tensor":
         return from_numpy(arrays[content])
     if kind == "dict":
-        return {key: _restored(v, arrays) for key, v in content}
+        return {_restored(key, arrays): _restored(v, arrays) for key, v in content}
     return (tuple if kind == "tuple" else list)(_restored(v, arrays) for v in content)
 
 
@@ -68,11 +98,19 @@ def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
 
 def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
     """Write a nested dictionary of tensors and plain values as a safetensors file, atomically: `path` holds the old
-    file or the new one, never a part."""
+    file or the new one, never a part. Arrays come back as tensors.
+
+    Raises TypeError for a value that the file cannot hold."""
     from safetensors.numpy import save
 
+    if not isinstance(path, (str, os.PathLike)) or isinstance(state, (str, os.PathLike)):
+        given = f"{type(path).__name__} and {type(state).__name__}"
+        raise TypeError(f"save_checkpoint(path, state) takes the path of a file first, then a state; it got {given}")
     arrays: dict[str, np.ndarray] = {}
-    info = json.dumps(_flattened(state, "", arrays))
+    try:
+        info = json.dumps(_flattened(state, "", arrays))
+    except RecursionError:
+        raise ValueError("the state is nested too deeply for a checkpoint, or contains itself") from None
     data = save(arrays, metadata={"info": info, "sha256": _digest(arrays, info)})
     path = Path(path)
     temporary = path.with_name(f".{path.name}.unfinished")
@@ -101,14 +139,23 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     checkpoint."""
     from safetensors import SafetensorError, safe_open
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load_checkpoint needs the path of a file, not {type(path).__name__}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            foreign = [f"{name} with {dtype}" for name, dtype in dtypes.items() if dtype not in _STORED]
+            arrays = {} if foreign else {name: file.get_tensor(name) for name in dtypes}
     except (SafetensorError, ValueError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{path} is damaged or is no safetensors file: {error}") from None
+    if foreign:
+        raise ValueError(
+            f"{path} is a safetensors file of another program: {len(foreign)} of its tensors have types that NumPy "
+            f"does not have (BF16 is bfloat16), such as {foreign[0]}; convert them to float32 first"
+        )
     if not {"info", "sha256"} <= set(metadata):
         raise ValueError(
             f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256"

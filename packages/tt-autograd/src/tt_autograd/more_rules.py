@@ -6,76 +6,69 @@
 from __future__ import annotations
 
 import math
-from operator import attrgetter, itemgetter
+from itertools import accumulate
 
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd.autograd import NO_GRADIENT, RULES, rule, with_summed_dims
+from tt_autograd.autograd import NO_GRADIENT, RULES, kept, rule, with_summed_dims
 from tt_tensor import as_rows
 
 # ## One operand
 #
 # Functions of one element. Where a slope does not exist at a point, PyTorch's convention is ours: 0 at the corner of
-# `abs` and `relu`, and a bound of `clip` that is met exactly still counts as inside.
+# `abs` and `relu`, and a bound of `clip` that is met exactly still counts as inside. Where an element takes no part,
+# its gradient is 0 by choice (`kept`, chapter 07) and not by multiplication.
 
 rule(tt.cast, lambda g, out, x, dtype: tt.cast(g, dtype=x.dtype))
 rule(tt.copied, lambda g, out, x: g)
 rule(tt.sqrt, lambda g, out, x: g * (0.5 / out))
-rule(tt.abs, lambda g, out, x: g * tt.sign(x))
+rule(tt.abs, lambda g, out, x: kept(x != 0, g * tt.sign(x)))
 rule(tt.sin, lambda g, out, x: g * tt.cos(x))
 rule(tt.cos, lambda g, out, x: -g * tt.sin(x))
 rule(tt.tanh, lambda g, out, x: g * (1 - out * out))
 rule(tt.erf, lambda g, out, x: g * (tt.exp(-x * x) * (2 / math.sqrt(math.pi))))
 
 for flat in (tt.sign, tt.floor, tt.ceil, tt.round):
-    rule(flat, lambda g, out, x: g * 0)
+    rule(flat, lambda g, out, x: kept(np.False_, g))
 
 
 def _clip(g, out, x, min=None, max=None):
     if min is not None:
-        g = g * (x >= min)
-    return g if max is None else g * (x <= max)
+        g = kept(x >= min, g)
+    return g if max is None else kept(x <= max, g)
 
 
 rule(tt.clip, _clip)
 
 # ## Two operands
 #
-# Where the two operands of `maximum` are equal, each takes half of the gradient: the halves add up to what came in.
+# Where the two operands of `maximum` are equal, each takes half of the gradient: the halves add up to what came in. A
+# `nan` is neither smaller nor larger, so both operands answer for it.
 
 
-def _chosen(x, y):
-    return (x > y) * 1.0 + (x == y) * 0.5
+def _winner(g, x, lost, y):
+    return kept(tt.logical_not(lost), tt.choose(x == y, g * 0.5, g))
 
 
-rule(tt.maximum, lambda g, out, x, y: g * _like(g, _chosen(x, y)), lambda g, out, x, y: g * _like(g, _chosen(y, x)))
-rule(tt.minimum, lambda g, out, x, y: g * _like(g, _chosen(y, x)), lambda g, out, x, y: g * _like(g, _chosen(x, y)))
+rule(tt.maximum, lambda g, out, x, y: _winner(g, x, x < y, y), lambda g, out, x, y: _winner(g, x, y < x, y))
+rule(tt.minimum, lambda g, out, x, y: _winner(g, x, x > y, y), lambda g, out, x, y: _winner(g, x, y > x, y))
 rule(
-    tt.choose,
-    None,
-    lambda g, out, mask, x, y: tt.choose(mask, g, g * 0),
-    lambda g, out, mask, x, y: tt.choose(mask, g * 0, g),
+    tt.choose, None, lambda g, out, mask, x, y: kept(mask, g), lambda g, out, mask, x, y: kept(tt.logical_not(mask), g)
 )
-rule(tt.floor_divide, lambda g, out, x, y: g * 0, lambda g, out, x, y: g * 0)
+rule(tt.floor_divide, *[lambda g, out, x, y: kept(np.False_, g)] * 2)
 rule(tt.remainder, lambda g, out, x, y: g, lambda g, out, x, y: -g * tt.floor_divide(x, y))
-
-# A truth value times 1.0 is `float64` in NumPy; a gradient keeps its own type.
-
-
-def _like(g, values):
-    return tt.cast(values, dtype=g.dtype)
-
 
 # ## Reductions
 #
 # If several elements share the maximum, they share its gradient, in equal parts; a row's gradient must not grow because
-# two of its elements happen to be equal.
+# two of its elements happen to be equal. If one of them is `nan`, so is the maximum, and the `nan` gets the gradient.
 
 
 def _extreme(g, out, x, dim=None, keepdim=False):
-    hit = _like(g, x == with_summed_dims(out, x, dim, keepdim))
-    return with_summed_dims(g, x, dim, keepdim) * (hit / tt.sum(hit, dim=dim, keepdim=True))
+    hit = (x == with_summed_dims(out, x, dim, keepdim)) | (x != x)
+    count = tt.cast(tt.sum(hit, dim=dim, keepdim=True), dtype=g.dtype)
+    return kept(hit, with_summed_dims(g, x, dim, keepdim) / count)
 
 
 rule(tt.amax, _extreme)
@@ -86,7 +79,7 @@ rule(tt.amin, _extreme)
 
 
 def _prod(g, out, x, dim=None, keepdim=False):
-    flat = x.reshape((math.prod(x.shape),)) if dim is None else x
+    flat = x.reshape((math.prod(x.shape),)) if dim is None or not x.ndim else x
     axis = 0 if dim is None else dim
     others = _product_before(flat, axis) * tt.flip(_product_before(tt.flip(flat, dim=axis), axis), dim=axis)
     return with_summed_dims(g, x, dim, keepdim) * others.reshape(x.shape)
@@ -97,7 +90,7 @@ def _product_before(x, dim):
     pieces = [tt.getitem(x, index=_along(x, dim, slice(i, i + 1))) for i in range(n)]
     products, running = [], None
     for piece in pieces:
-        products.append(piece * 0 + 1 if running is None else running)
+        products.append(np.ones(piece.shape, x.dtype) if running is None else running)
         running = piece if running is None else running * piece
     return tt.concat(*products, dim=dim) if products else x
 
@@ -115,19 +108,17 @@ rule(tt.cumsum, lambda g, out, x, dim: tt.flip(tt.cumsum(tt.flip(g, dim=dim), di
 
 # ## Joining, triangles, picking
 #
-# `concat` takes any number of tensors, so its row is made to measure: the share of the i-th is the i-th piece. Where it
-# begins is the sum of all sizes before it, for a thousand pieces half a million of them; so `map` adds them up, in C.
+# `concat` takes any number of tensors, so its row is one function for all of them: the gradient is cut into pieces
+# again. Each piece begins where the last one ended.
 
 
-def _piece(i):
-    def share(g, out, *tensors, dim=0):
-        start = sum(map(itemgetter(dim), map(attrgetter("shape"), tensors[:i])))
-        return tt.getitem(g, index=_along(out, dim, slice(start, start + tensors[i].shape[dim])))
-
-    return share
+def _pieces(needed, g, out, *tensors, dim=0):
+    ends = accumulate(t.shape[dim] for t in tensors)
+    pieces = (slice(end - t.shape[dim], end) for end, t in zip(ends, tensors))
+    return [tt.getitem(g, index=_along(out, dim, piece)) if n else None for n, piece in zip(needed, pieces)]
 
 
-rule(tt.concat, each=_piece)
+rule(tt.concat, together=_pieces)
 rule(tt.tril, lambda g, out, x, diagonal=0: tt.tril(g, diagonal=diagonal))
 rule(tt.triu, lambda g, out, x, diagonal=0: tt.triu(g, diagonal=diagonal))
 rule(tt.take_along, lambda g, out, x, index, dim: tt.scatter_add(g, index=index, dim=dim, shape=x.shape))
@@ -135,31 +126,20 @@ rule(tt.scatter_add, lambda g, out, values, index, dim, shape: tt.take_along(g, 
 
 # ## Activations
 #
-# The slopes of chapter 03. That of `gelu` is a primitive of its own, because a backward pass should not take twenty
-# trips through memory for one function.
+# The slopes of chapter 03. That of `gelu` is a primitive of its own.
 
-rule(tt.relu, lambda g, out, x: g * (x > 0))
+rule(tt.relu, lambda g, out, x: kept(out != 0, g))
 rule(tt.leaky_relu, lambda g, out, x, negative_slope=0.01: tt.choose(x > 0, g, g * negative_slope))
-rule(tt.elu, lambda g, out, x, alpha=1.0: g * tt.choose(x > 0, x * 0 + 1, tt.exp(tt.minimum(x, x * 0)) * alpha))
+rule(tt.elu, lambda g, out, x, alpha=1.0: tt.choose(x <= 0, g * (tt.exp(tt.minimum(x, 0.0)) * alpha), g))
 rule(tt.sigmoid, lambda g, out, x: g * (out * (1 - out)))
 rule(tt.softplus, lambda g, out, x, beta=1.0: g * tt.sigmoid(x * beta))
 rule(tt.softmax, lambda g, out, x, dim: out * (g - tt.sum(g * out, dim=dim, keepdim=True)))
 rule(tt.log_softmax, lambda g, out, x, dim: g - tt.exp(out) * tt.sum(g, dim=dim, keepdim=True))
-
-
-# Whoever has just made an array may multiply it in place; on tensors, which somebody may have recorded, nobody may.
-
-
-def _gelu(g, out, x, approximate="none"):
-    slope = tt.gelu_slope(x, approximate=approximate)
-    return np.multiply(slope, g, out=slope) if isinstance(slope, np.ndarray) else g * slope
-
-
-rule(tt.gelu, _gelu)
-
+rule(tt.gelu, lambda g, out, x, approximate="none": g * tt.gelu_slope(x, approximate=approximate))
 
 # And the gradient that chapter 05 found on paper, what the network believes minus what is true. (A truth value counts
-# as 1 when it is subtracted. On arrays there is no need for a table of truth that is nearly all zeros.)
+# as 1 when it is subtracted. On arrays there is no need for a table of truth that is nearly all zeros.) A row of no
+# importance gets exactly 0.
 
 
 def _surprise(g, out, x, labels, importance=None):
@@ -167,11 +147,20 @@ def _surprise(g, out, x, labels, importance=None):
     believed = tt.softmax(x, dim=1)
     if isinstance(believed, np.ndarray):
         believed[np.arange(len(labels)), labels] -= 1
-        return np.multiply(believed, g, out=believed)
-    return g * (believed - (labels.reshape(-1, 1) == np.arange(x.shape[1])))
+        share = np.multiply(believed, g, out=believed)
+    else:
+        share = g * (believed - (labels.reshape(-1, 1) == np.arange(x.shape[1])))
+    return share if importance is None else kept(importance.reshape((-1, 1)) != 0, share)
 
 
 rule(tt.surprise, _surprise)
+
+
+def _binary_surprise(g, out, p, t):
+    return g * (p - t) / tt.clip(p * (1 - p), min=1e-12)
+
+
+rule(tt.binary_surprise, _binary_surprise, lambda g, out, p, t: g * (tt.log(1 - p) - tt.log(p)))
 
 
 def _gelu_slope(g, out, x, approximate="none"):
@@ -204,7 +193,8 @@ rule(
 NO_GRADIENT.update(
     {
         tt.isnan, tt.isinf, tt.isfinite, tt.logical_not, tt.logical_and, tt.logical_or, tt.any, tt.all, tt.argmax,
-        tt.argmin, tt.argsort_ascending,
+        tt.argmin, tt.argsort_ascending, tt.largest_first, tt.bitwise_not, tt.bitwise_and, tt.bitwise_or,
+        tt.bitwise_xor,
     }
 )
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -34,7 +34,7 @@ from tt_data.workers import stop, worker_processes
 from tt_optim import Adam
 from tt_spatial import LeNet
 from tt_tensor import (
-    Dropout, Module, Sequential, Tensor, cross_entropy, from_numpy, generator, manual_seed, measure,
+    Dropout, Module, Sequential, Tensor, cross_entropy, drawing_from, from_numpy, generator, manual_seed, measure,
 )
 
 
@@ -69,7 +69,8 @@ def show_hurt():
 
 
 # That is for a network of five small layers; one that is any good on photographs takes many times as long. And the
-# processor is nearly idle: what takes the time is a hundred small calls for each image, none of which has enough to do.
+# processor's arithmetic units are nearly idle, because the time goes into thousands of small calls for each image, in
+# Python and NumPy, none of which has enough to do.
 
 # ## The smallest thing that could work
 #
@@ -155,15 +156,47 @@ def at_leaves(join: Callable[[list], Any], trees: Sequence) -> Any:
     """A tuple or dictionary like each of the trees, with `join` of the corresponding leaves in its places."""
     first = trees[0]
     if isinstance(first, dict):
+        _refuse_other_forms(trees, dict, lambda tree: first.keys() <= tree.keys(), f"the keys {list(first)}")
         return {key: at_leaves(join, [tree[key] for tree in trees]) for key in first}
     if isinstance(first, tuple):
-        branches = [at_leaves(join, branch) for branch in zip(*trees, strict=True)]
+        _refuse_other_forms(trees, tuple, lambda tree: len(tree) == len(first), f"{len(first)} parts")
+        branches = [at_leaves(join, branch) for branch in zip(*trees)]
         return type(first)(*branches) if hasattr(first, "_fields") else tuple(branches)
     return join(list(trees))
 
 
-# Arrays and tensors of one shape get a new dimension in front. Of Python's numbers, whole ones become `int64`, which is
-# what a class label has to be, and others `float32`. Texts stay what they are, in a list.
+def _refuse_other_forms(trees: Sequence, kind: type, fits: Callable[[Any], bool], form: str) -> None:
+    for number, tree in enumerate(trees):
+        if not isinstance(tree, kind) or not fits(tree):
+            raise ValueError(
+                f"the samples of a batch must have one form: the first is a {kind.__name__} with {form}, number "
+                f"{number} is {tree!r:.80}"
+            )
+
+
+# Arrays and tensors of one shape get a new dimension in front. Of Python's numbers, integers become `int64`, which is
+# what a class label has to be, and others `float32`. One float among integers makes the whole batch float, as it does
+# everywhere in this course. Texts stay what they are, in a list.
+
+
+def as_arrays(leaves: Sequence) -> list[np.ndarray]:
+    """Arrays, tensors and numbers as arrays of one dtype: Python's floats are float32, and where one is a float, all
+    are. Raises TypeError for what is none of these."""
+    arrays = [_as_array(leaf) for leaf in leaves]
+    dtypes = {array.dtype for array in arrays}
+    wide = np.result_type(*({dtype for dtype in dtypes if dtype.kind == "f"} or dtypes))
+    return [array.astype(wide, copy=False) for array in arrays]
+
+
+def _as_array(leaf) -> np.ndarray:
+    if isinstance(leaf, Tensor | np.ndarray | np.generic | int | float):
+        array = np.asarray(leaf, np.float32 if type(leaf) is float else None)
+        if array.dtype.kind in "biuf":
+            return array
+    raise TypeError(
+        f"collate stacks tensors, arrays and numbers of at most 64 bits, and cannot stack a {type(leaf).__name__} such "
+        f"as {leaf!r:.60}; give the loader a collate_fn that can"
+    )
 
 
 def collate(samples: Sequence) -> Any:
@@ -175,12 +208,9 @@ def collate(samples: Sequence) -> Any:
 
 
 def _stacked(leaves: list) -> Any:  # exercise
-    first = leaves[0]
-    if isinstance(first, str | bytes):
+    if all(isinstance(leaf, str | bytes) for leaf in leaves):
         return leaves
-    if not isinstance(first, Tensor | np.ndarray | np.generic | int | float):
-        raise TypeError(f"collate cannot stack a {type(first).__name__}; give the loader a collate_fn that can")
-    arrays = [np.asarray(leaf, np.float32 if isinstance(leaf, float) else None) for leaf in leaves]
+    arrays = as_arrays(leaves)
     if len(shapes := {array.shape for array in arrays}) > 1:
         raise ValueError(f"samples of different shapes do not stack: {sorted(shapes)}; pad them in a collate_fn")
     return from_numpy(np.stack(arrays))
@@ -189,7 +219,7 @@ def _stacked(leaves: list) -> Any:  # exercise
 def check_collate():
     images, labels, names = collate([(np.zeros((3, 8, 8)), 7, "a"), (np.ones((3, 8, 8)), 1, "b")])
     assert images.shape == (2, 3, 8, 8) and labels.tolist() == [7, 1] and names == ["a", "b"]
-    assert collate([{"x": 0.5}, {"x": 1.0}])["x"].dtype == np.float32
+    assert collate([{"x": 0.5}, {"x": 1}])["x"].dtype == np.float32
 
 
 # ## Data sets made of others
@@ -202,6 +232,8 @@ class TensorDataset(Dataset):
     """Tensors with the same number of rows; sample i is a tuple of their rows i."""
 
     def __init__(self, *tensors: Tensor):
+        if wrong := [type(tensor).__name__ for tensor in tensors if not isinstance(tensor, Tensor)]:
+            raise TypeError(f"TensorDataset takes tensors, not {', '.join(wrong)}: use from_numpy for an array")
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors need the same number of rows; there are {[len(t) for t in tensors]}")
         self.tensors = tensors
@@ -213,8 +245,22 @@ class TensorDataset(Dataset):
         return tuple(tensor[index] for tensor in self.tensors)
 
     def batch(self, indices):  # exercise
-        rows = np.asarray(indices)
+        rows = row_numbers(indices, len(self))
         return tuple(from_numpy(tensor.numpy()[rows]) for tensor in self.tensors)
+
+
+def row_numbers(indices: Sequence[int], count: int) -> np.ndarray:
+    """The indices of a batch as an array. Raises ValueError if there are none, TypeError for what is no integer, and
+    IndexError for an index that none of `count` samples has."""
+    rows = np.asarray(indices)
+    if not rows.size:
+        raise ValueError("there is nothing to collate: a batch has at least one sample")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise TypeError(f"the indices of a batch are a list of integers, not {indices!r:.80}")
+    if rows.min() < -count or rows.max() >= count:
+        wrong = rows[(rows < -count) | (rows >= count)][0]
+        raise IndexError(f"index {wrong} is out of range: there are {count} samples")
+    return rows
 
 
 # The same rows for all tensors: that is what keeps an image and its label together. And the fast way has to agree with
@@ -237,7 +283,7 @@ def batch_of(dataset, indices: Sequence[int]) -> Any:
 
 
 class Subset(Dataset):
-    """The samples of `dataset` at `indices`, in that order."""
+    """The samples of `dataset` at `indices`, in that order. A slice of it, or a list of indices, gives a batch."""
 
     def __init__(self, dataset, indices: Sequence[int]):
         self.dataset, self.indices = dataset, indices
@@ -246,10 +292,12 @@ class Subset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index):
+        if isinstance(index, slice | list):
+            return self.batch(range(len(self))[index] if isinstance(index, slice) else index)
         return self.dataset[self.indices[index]]
 
     def batch(self, indices):
-        return batch_of(self.dataset, [self.indices[index] for index in indices])
+        return batch_of(self.dataset, [self.indices[index] for index in row_numbers(indices, len(self)).tolist()])
 
 
 # Parts that do not overlap are what validation needs. The lengths may be counts, or shares that add up to 1; then what
@@ -261,31 +309,32 @@ def random_split(  # exercise
     dataset, lengths: Sequence[float], generator: np.random.Generator | None = None
 ) -> list[Subset]:
     """Subsets of the given lengths, or shares of the whole, that have no sample in common and together have all.
-    Raises ValueError for lengths that do not add up to that."""
+    Raises ValueError for lengths that are no counts, or do not add up to that."""
     total, sizes = len(dataset), list(lengths)
     if all(0 <= share <= 1 for share in sizes) and math.isclose(sum(sizes), 1):
         sizes = [math.floor(total * share) for share in sizes]
         for part in range(total - int(sum(sizes))):
             sizes[part % len(sizes)] += 1
-    if sum(sizes) != total or min(sizes, default=0) < 0:
-        raise ValueError(f"lengths {list(lengths)} add up to {sum(lengths)}, not to {total} samples or to 1")
+    if sum(sizes) != total or any(not size >= 0 or size % 1 for size in sizes):
+        raise ValueError(
+            f"lengths {list(lengths)} add up to {sum(lengths)}; they must be integers of 0 or more that add up to the "
+            f"{total} samples, or shares that add up to 1"
+        )
     order = iter(chance(generator).permutation(total).tolist())
     return [Subset(dataset, list(islice(order, int(size)))) for size in sizes]
 
 
-# Where chance comes in, one may give a generator of NumPy; else it is the one generator of chapter 01, so that one seed
-# fixes everything. There is one exception, and `chance` knows it: while a batch is being prepared, the batch has a
-# generator of its own. Why, we shall see when several batches are prepared at the same time.
-
-_own = threading.local()
+# Where chance comes in, you may give a generator of NumPy; otherwise it is the one generator of chapter 01, so that one
+# seed fixes everything. While a batch is being prepared, that is the batch's own. Why, we shall see when several
+# batches are prepared at the same time.
 
 
 def chance(given: np.random.Generator | None = None) -> np.random.Generator:
-    """The generator to draw from: `given`, or that of the batch which is being prepared, or that of chapter 01. Raises
-    TypeError for anything that is no generator."""
+    """The generator to draw from: `given`, or that of chapter 01. Raises TypeError for anything that is no
+    generator."""
     if given is not None and not isinstance(given, np.random.Generator):
         raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {given!r}")
-    return given or getattr(_own, "generator", None) or generator()
+    return given or generator()
 
 
 def check_random_split():
@@ -326,7 +375,16 @@ class SequentialSampler(Sampler):
 # made, it would be the same in every epoch, and the same samples would meet in the same batches for ever.
 #
 # With `replacement` each draw is made from all samples. Then some come twice in an epoch and some, about $1/e$ of them,
-# not at all.
+# not at all. There may be any number of draws, 10,000,000,000 for a training that only a clock ends, so they are made
+# in portions, when they are needed.
+
+DRAWS = 1 << 12  # numbers in a portion
+
+
+def one_by_one_from(order: np.ndarray) -> Iterator[int]:
+    """The numbers of an array as Python's integers, a portion at a time."""
+    for start in range(0, len(order), DRAWS):
+        yield from order[start : start + DRAWS].tolist()
 
 
 class RandomSampler(Sampler):
@@ -347,12 +405,12 @@ class RandomSampler(Sampler):
         return self.num_samples
 
     def __iter__(self):  # exercise
-        random, count = chance(self.generator), len(self.data_source)
-        if self.replacement:
-            yield from random.integers(count, size=self.num_samples).tolist()
-            return
-        for start in range(0, self.num_samples, count or 1):
-            yield from random.permutation(count)[: self.num_samples - start].tolist()
+        count = len(self.data_source)
+        each = DRAWS if self.replacement else count or 1
+        for start in range(0, self.num_samples, each):
+            random, left = chance(self.generator), min(each, self.num_samples - start)
+            order = random.integers(count, size=left) if self.replacement else random.permutation(count)[:left]
+            yield from one_by_one_from(order)
 
 
 def check_each_pass_has_another_order():
@@ -397,8 +455,9 @@ def check_the_last_batch():
 #
 # A batch is a *task*: its number, the numbers of its samples, and a seed. `load` carries it out, and depends on nothing
 # else. In particular it stays away from the generator of chapter 01, from which, at the same time, the network's
-# dropout may be drawing. The batch gets a generator of its own, made of the seed of the epoch and the batch's number.
-# So it does not matter who prepares it, or when.
+# dropout may be drawing. The batch gets a generator of its own, made of the seed of the epoch and the batch's number,
+# and `drawing_from` puts it into the place of the common one until the batch is done. So it does not matter which
+# thread prepares it, or when, and a data set may draw from `generator()` or call `tt.rand`.
 
 Task = tuple[int, list[int], int]
 
@@ -407,16 +466,29 @@ def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
     """The batch of a task (number, indices, seed): what `collate_fn` makes of the samples; without one, what the data
     set says. An error gets a note with the number of the batch."""
     number, indices, seed = task
-    _own.generator = np.random.default_rng([seed, number])
     try:
-        if collate_fn is None:
-            return batch_of(dataset, indices)
-        return collate_fn([sample_of(dataset, index) for index in indices])
+        with drawing_from(np.random.default_rng([seed, number])):
+            if collate_fn is None:
+                return batch_of(dataset, indices)
+            return collate_fn([sample_of(dataset, index) for index in indices])
     except Exception as error:
+        if isinstance(error, StopIteration):
+            error = _not_the_end(error)
         error.add_note(f"This was batch {number} of the data loader, with the samples {indices[:8]}...")
-        raise
-    finally:
-        _own.generator = None
+        raise error
+
+
+# One error needs care. To Python, `StopIteration` means that a loop is over. Let out of here, it would end the epoch
+# after half of the samples, without a word.
+
+
+def _not_the_end(error: StopIteration) -> RuntimeError:
+    other = RuntimeError(
+        "the data set or collate_fn raised StopIteration, which would end the epoch early: next() was called on an "
+        "iterator that had nothing left"
+    )
+    other.__cause__, other.__notes__ = error, [*getattr(error, "__notes__", ())]
+    return other
 
 
 # `fit` of chapter 08 interrupts and resumes a training in the middle of an epoch by setting the generator of chapter 01
@@ -446,8 +518,20 @@ class Resumable:
 # Now the three answers are put together. The arguments are PyTorch's, and most of them only choose a sampler.
 #
 # All chance of an epoch is drawn in the moment in which the epoch begins, in the thread that asks for it: first the
-# order, to its end, then the seed. From there on everything is determined. (A sampler that never ends is therefore of
-# no use here.)
+# order, then the seed. From there on everything is determined. A sampler is not read to its end for that, because it
+# may be as long as it likes; it is asked for the first group now, and for each of the others when it is needed. What it
+# draws later follows from the seed.
+
+
+def later(groups: Iterator, seed: int) -> Iterator:
+    """The groups that are left, one by one; meanwhile their sampler draws from a generator of its own."""
+    own = np.random.default_rng([seed])
+    while True:
+        with drawing_from(own):
+            group = list(islice(groups, 1))
+        if not group:
+            return
+        yield group[0]
 
 
 class DataLoader(Resumable):
@@ -458,7 +542,9 @@ class DataLoader(Resumable):
     list of samples to a batch. generator: without one, everything follows from `manual_seed`.
     num_workers: how many threads prepare prefetch_factor batches each ahead of time; with multiprocessing_context
     ("spawn", "fork", "forkserver") they are processes. timeout: seconds to wait for a batch, 0 for ever. The batches
-    are the same whatever the workers. Raises ValueError and TypeError for arguments that cannot be meant."""
+    are the same whatever the workers, if their chance comes from `generator()`, `chance()` or functions like `tt.rand`;
+    NumPy's old generator and Python's `random` are the program's, except in processes, where each batch seeds them.
+    Raises ValueError and TypeError for arguments that cannot be meant."""
 
     def __init__(
         self, dataset, batch_size: int = 1, shuffle: bool = False, sampler: Iterable[int] | None = None,
@@ -467,6 +553,9 @@ class DataLoader(Resumable):
         timeout: float = 0, multiprocessing_context=None,
     ):
         _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last)
+        if sampler is None and batch_sampler is None and not hasattr(dataset, "__len__"):
+            name = type(dataset).__name__
+            raise TypeError(f"{name} has no __len__, which says what samples there are: define it, or give a sampler")
         _refuse_impossible_workers(num_workers, prefetch_factor, timeout, multiprocessing_context)
         chance(generator)
         if sampler is None:
@@ -482,9 +571,11 @@ class DataLoader(Resumable):
 
     def __iter__(self) -> Iterator:  # exercise
         """One pass: `load` for each task, here or, with num_workers, by `prepared`."""
-        groups = list(self.batch_sampler)
+        groups = iter(self.batch_sampler)
+        first = list(islice(groups, 1))
         seed = int(chance(self.generator).integers(2**63))
-        tasks = [(number, list(group), seed) for number, group in enumerate(groups)]
+        numbered = enumerate(chain(first, later(groups, seed)))
+        tasks = ((number, list(group), seed) for number, group in numbered)
         work = partial(load, self.dataset, self.collate_fn)
         return prepared(self, work, tasks) if self.num_workers else map(work, tasks)
 
@@ -497,6 +588,8 @@ def _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_las
 
 
 def _refuse_impossible_workers(num_workers, prefetch_factor, timeout, context) -> None:
+    if any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in (num_workers, prefetch_factor)):
+        raise TypeError(f"num_workers and prefetch_factor are integers, not {num_workers!r} and {prefetch_factor!r}")
     if num_workers < 0 or prefetch_factor < 1 or timeout < 0:
         raise ValueError(
             f"num_workers and timeout are 0 or more and prefetch_factor at least 1; they are {num_workers}, {timeout} "
@@ -626,7 +719,7 @@ def _next(results: SimpleQueue, timeout: float | None) -> tuple[int, Any]:
 # takes to be rid of a process again, is told in the appendix `workers`.
 
 
-def prepared(loader: DataLoader, work: Callable[[Task], Any], tasks: list[Task]) -> Iterator[Any]:
+def prepared(loader: DataLoader, work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[Any]:
     """The batches of the tasks, in their order, prepared by the workers of a loader."""
     count, context = loader.num_workers, loader.multiprocessing_context
     functions = nullcontext([work] * count) if context is None else worker_processes(count, work, context)
@@ -679,11 +772,12 @@ class Images(Dataset):
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str] = (), transform: Callable | None = None
     ):
+        images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"images are bytes (N, C, H, W) with labels (N,), not {images.dtype} {images.shape} with {labels.shape}"
             )
-        self.images, self.labels = images, labels.astype(np.int64)
+        self.images, self.labels = images, class_numbers(labels)
         self.classes, self.transform = tuple(classes), transform or ToFloat()
 
     def __len__(self) -> int:
@@ -694,9 +788,19 @@ class Images(Dataset):
         return images[0], labels.item()
 
     def batch(self, indices, random: np.random.Generator | None = None):
-        chosen = np.asarray(indices)
+        chosen = row_numbers(indices, len(self))
         images = self.transform(self.images[chosen], chance(random))
         return from_numpy(np.asarray(images)), from_numpy(self.labels[chosen])
+
+
+def class_numbers(labels: np.ndarray) -> np.ndarray:
+    """Labels as int64. ValueError for those that are no integers: 1.7 is no class."""
+    if labels.dtype.kind in "biuf":
+        with np.errstate(invalid="ignore"):
+            numbers = labels.astype(np.int64)
+        if (numbers == labels).all():
+            return numbers
+    raise ValueError(f"labels are the numbers of classes, integers, not {labels[:5].tolist()}... of {labels.dtype}")
 
 
 # ## Transforms
@@ -799,13 +903,21 @@ class RandomCrop(Transform):
 
 
 def padded(images: np.ndarray, padding: int, fill: float = 0) -> np.ndarray:
-    """Images with a frame of `padding` pixels around them."""
+    """Images with a frame of `padding` pixels around them. ValueError for a `fill` that the images cannot hold."""
+    if images.dtype.kind in "iu" and not (fill % 1 == 0 and fill in _range_of(images.dtype)):
+        raise ValueError(f"a pixel of {images.dtype} cannot be {fill}; give an integer it holds, or ToFloat() before")
+    if padding < 0:
+        raise ValueError(f"padding is a number of pixels, 0 or more, not {padding}")
     if not padding:
         return images
     count, channels, height, width = images.shape
     framed = np.full((count, channels, height + 2 * padding, width + 2 * padding), fill, images.dtype)
     framed[:, :, padding:-padding, padding:-padding] = images
     return framed
+
+
+def _range_of(dtype) -> range:
+    return range(np.iinfo(dtype).min, int(np.iinfo(dtype).max) + 1)
 
 
 def refuse_too_small(images: np.ndarray, size: tuple[int, ...]) -> None:
@@ -1022,20 +1134,26 @@ def show_errors():
 # 3. Train LeNet on the digits with and without `RandomCrop(8, padding=1)`, and look at the two losses again that
 #    chapter 08 taught to read. What does moving the images do to each of them?
 #
-# For the first one, remember that the variance is the mean of the squares minus the square of the mean.
+# For the first one, remember that the variance is the mean of the squares minus the square of the mean. If all pixels
+# are nearly equal, these two are nearly equal as well, and their difference is rounding error, perhaps below zero. So
+# count all pixels from the first one of their channel, which changes no variance.
 
 
 def channel_statistics(loader: Iterable) -> tuple[np.ndarray, np.ndarray]:  # exercise
     """Mean (C,) and standard deviation (C,), in float64, over all pixels of the images (N, C, H, W) in batches of
     (images, labels)."""
-    count, total, squares = 0, np.zeros(1), np.zeros(1)
+    count, total, squares, first = 0, np.zeros(1), np.zeros(1), None
     for images, _ in loader:
         pixels = images.numpy().astype(np.float64)
+        first = pixels[:1, :, :1, :1].copy() if first is None else first
+        pixels -= first
         count += pixels.size // pixels.shape[1]
         total = total + pixels.sum(axis=(0, 2, 3))
         squares = squares + (pixels**2).sum(axis=(0, 2, 3))
+    if first is None:
+        raise ValueError("the loader has no batch, and nothing has no mean")
     mean = total / count
-    return mean, np.sqrt(squares / count - mean**2)
+    return mean + first.ravel(), np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def check_channel_statistics():
@@ -1105,6 +1223,6 @@ def show_text():
 __all__ = [
     "BatchSampler", "Compose", "Cutout", "DataLoader", "Dataset", "Images", "Late", "Normalize", "RandomCrop",
     "RandomHorizontalFlip", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "TensorDataset", "ToFloat",
-    "Transform", "at_leaves", "batch_of", "chance", "channel_statistics", "collate", "in_order", "load", "padded",
-    "random_split", "sample_of",
+    "Transform", "as_arrays", "at_leaves", "batch_of", "chance", "channel_statistics", "collate", "in_order", "padded",
+    "random_split", "row_numbers", "sample_of",
 ]

@@ -12,10 +12,18 @@ from typing import ClassVar
 import numpy as np
 
 from tt_autograd import digits
-from tt_data.dataloader import Dataset, Images
-from tt_data.downloads import Remote, obtain
+from tt_data.dataloader import Dataset, Images, row_numbers
+from tt_data.downloads import Remote, obtain, sha256_of
 from tt_data.formats import KINDS, read_cifar, read_idx, require, require_labels
 from tt_tensor import from_numpy
+
+
+def is_train(train: bool) -> bool:
+    """`train`, if it is a truth value: TypeError for "test", which Python takes for True."""
+    if not isinstance(train, bool | np.bool_):
+        raise TypeError(f"train is True or False, for the training images or those held out, not {train!r}")
+    return bool(train)
+
 
 # ## Digits
 #
@@ -27,7 +35,7 @@ class Digits(Images):
     """The 8 x 8 digits that come with the course: images (N, 1, 8, 8), 1,438 for training or 359 held out."""
 
     def __init__(self, train: bool = True, transform: Callable | None = None):
-        x, y = digits()[0 if train else 1]
+        x, y = digits()[0 if is_train(train) else 1]
         images = np.round(x.numpy() * 255).astype(np.uint8).reshape(-1, 1, 8, 8)
         super().__init__(images, y.numpy(), [str(i) for i in range(10)], transform)
 
@@ -36,7 +44,8 @@ class Digits(Images):
 #
 # Y. LeCun, C. Cortes and C. Burges published 60,000 digits to learn from and 10,000 to be examined on, of 28 by 28
 # pixels; H. Xiao, K. Rasul and R. Vollgraf in 2017 as many articles of clothing, in the same format and under the same
-# file names, for those to whom the digits had become too easy.
+# file names, for those to whom the digits had become too easy. Because the names are the same, a folder can hold the
+# wrong set without a sign of it. The labels betray it: `first` has the first ten of each set's.
 
 IDX_FILES = {True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
              False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000)}  # fmt: skip
@@ -48,6 +57,7 @@ class MNIST(Images):
     root: the folder with the files; None looks in $TT_DATA and in the cache, and with download fetches them there."""
 
     folder, names = "mnist", tuple("0123456789")
+    first: ClassVar = {True: [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], False: [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]}
     mirrors: tuple[str, ...] = (
         "https://ossci-datasets.s3.amazonaws.com/mnist",
         "https://storage.googleapis.com/cvdf-datasets/mnist",
@@ -64,18 +74,34 @@ class MNIST(Images):
         self, root: str | os.PathLike | None = None, train: bool = True, transform: Callable | None = None,
         download: bool = False,
     ):
-        *names, count = IDX_FILES[train]
+        *names, count = IDX_FILES[is_train(train)]
         files = [Remote(f"{name}.gz", self.sha256[name], self.mirrors) for name in names]
         pictures, classes = obtain(self.folder, [[file.name for file in files], names], files, root, download)
         images, labels = read_idx(pictures, (count, 28, 28)), read_idx(classes, (count,))
         require_labels(classes, labels, 10)
+        self._refuse_other_sets(train, pictures, classes, labels)
         super().__init__(images.reshape(count, 1, 28, 28), labels, self.names, transform)
+
+
+    def _refuse_other_sets(self, train, pictures, classes, labels) -> None:
+        """ValueError for files that are another set's, by the labels in them or by their checksums."""
+        for other in (MNIST, FashionMNIST):
+            if self.folder == other.folder:
+                continue
+            theirs = [classes] if labels[:10].tolist() == other.first[bool(train)] else []
+            theirs += [path for path in (pictures, classes) if sha256_of(path) in other.sha256.values()]
+            if theirs:
+                raise ValueError(
+                    f"{theirs[0]} belongs to {other.__name__}, not to {type(self).__name__}, whose files have the same "
+                    f"names: put them into a folder of their own, called {self.folder}"
+                )
 
 
 class FashionMNIST(MNIST):
     """Articles of clothing, in MNIST's form: images (N, 1, 28, 28), 60,000 for training or 10,000 to be examined on."""
 
     folder = "fashion-mnist"
+    first: ClassVar = {True: [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], False: [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]}
     names = (
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     )
@@ -119,6 +145,7 @@ class CIFAR10(Images):
         self, root: str | os.PathLike | None = None, train: bool = True, transform: Callable | None = None,
         download: bool = False,
     ):
+        is_train(train)
         forms = [[form] for name, (folder, *_) in KINDS.items() for form in (name, folder)]
         (place,) = obtain("cifar10", forms, [self.archive], root, download)
         super().__init__(*read_cifar(place, train), self.names, transform)
@@ -150,7 +177,7 @@ class Text(Dataset):
         return inputs[0], targets[0]
 
     def batch(self, indices, random=None):
-        chosen = self.windows[np.asarray(indices)].astype(np.int64)
+        chosen = self.windows[row_numbers(indices, len(self))].astype(np.int64)
         return from_numpy(chosen[:, :-1]), from_numpy(chosen[:, 1:])
 
 

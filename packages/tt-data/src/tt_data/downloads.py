@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 def places(name: str, root: str | os.PathLike | None = None) -> list[Path]:
     """The folders in which a data set is looked for, in this order."""
     given = root or os.environ.get("TT_DATA")
-    near = [Path(given) / name, Path(given)] if given else []
+    near = [Path(given).expanduser() / name, Path(given).expanduser()] if given else []
     return near if root else [*near, cache_folder() / name]
 
 
@@ -66,9 +66,11 @@ class Remote:
 def obtain(
     name: str, forms: Sequence[Sequence[str]], files: Sequence[Remote], root: str | os.PathLike | None, download: bool
 ) -> list[Path]:
-    """The paths of a form of a data set; if there is none and it may be downloaded, `files` are, into the cache. A
-    folder that was given is never written to. Raises FileNotFoundError that says what to do."""
-    if found := find(name, forms, root):
+    """The paths of a form of a data set; if there is none and it may be downloaded, `files` are, into the cache, and a
+    file there that is damaged is fetched again. A folder that was given is never written to. Raises FileNotFoundError
+    that says what to do."""
+    in_cache = [cache_folder() / name / file.name for file in files]
+    if (found := find(name, forms, root)) and not (download and found == in_cache):
         return found
     if root or not download:
         looked = ", ".join(map(str, places(name, root)))
@@ -90,10 +92,10 @@ def obtain(
 
 
 def fetch(file: Remote, folder: Path) -> Path:
-    """Download a file into a folder, unless it is there; goes on with an interrupted download, and tries one mirror
-    after the other. Raises OSError with what went wrong at each of them."""
+    """Download a file into a folder, unless it is there and whole; goes on with an interrupted download, and tries one
+    mirror after the other. Raises OSError with what went wrong at each of them."""
     target, part = folder / file.name, folder / f"{file.name}.part"
-    if target.exists():
+    if target.exists() and sha256_of(target) == file.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -154,13 +156,18 @@ def _write(response, part: Path, have: int) -> None:
         raise OSError(f"the connection ended after {size:,} of {total:,} bytes")
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _require_checksum(part: Path, sha256: str) -> None:
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(part)
     if found != sha256:
         size = part.stat().st_size
         part.unlink()
         raise OSError(f"expected a file with SHA-256 {sha256[:16]}..., found {found[:16]}... ({size:,} bytes)")
 
 
-__all__ = ["Remote", "cache_folder", "fetch", "find", "obtain", "places"]
+__all__ = ["Remote", "cache_folder", "fetch", "find", "obtain", "places", "sha256_of"]

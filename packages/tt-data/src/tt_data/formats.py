@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 
 
+AGAIN = "get the file again (if it lies in the cache, download=True does)"
+
+
 def require(place, what: str, expected, found) -> None:
     """ValueError that names the file, or the place in it, unless what was found is what was expected."""
     if found != expected:
-        raise ValueError(f"{place}: expected {what} {expected}, found {found}; get the file again")
+        raise ValueError(f"{place}: expected {what} {expected}, found {found}; {AGAIN}")
 
 
 def require_labels(place, labels: np.ndarray, classes: int) -> None:
@@ -63,9 +66,9 @@ def _unpacked(path: Path) -> bytes:
             content = file.read(LARGEST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         found = f"{path.stat().st_size:,} bytes that do not unpack ({error})"
-        raise ValueError(f"{path}: expected a whole gzip file, found {found}; get the file again") from error
+        raise ValueError(f"{path}: expected a whole gzip file, found {found}; {AGAIN}") from error
     if len(content) > LARGEST:
-        raise ValueError(f"{path}: expected at most {LARGEST:,} bytes, found more; get the file again")
+        raise ValueError(f"{path}: expected at most {LARGEST:,} bytes, found more; {AGAIN}")
     return content
 
 
@@ -147,7 +150,7 @@ def cifar_from_pickle(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         entries = _with_text_keys(BytesUnpickler(io.BytesIO(content), encoding="bytes").load())
     except Exception as error:  # a damaged pickle can fail in any way
         found = f"one that is refused ({error})"
-        raise ValueError(f"{place}: expected a pickle of images, found {found}; get the file again") from error
+        raise ValueError(f"{place}: expected a pickle of images, found {found}; {AGAIN}") from error
     missing = [name for name in ("data", "labels") if name not in entries]
     require(place, "data and labels, missing:", [], missing)
     data, labels = getattr(entries["data"], "content", None), entries["labels"]
@@ -218,8 +221,8 @@ def _in_archive(path: Path, folder: str, names: set[str]) -> Iterator[tuple[str,
                     return
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         found = f"{path.stat().st_size:,} bytes that do not unpack ({error})"
-        raise ValueError(f"{path}: expected a whole tar.gz archive, found {found}; get the file again") from error
-    raise ValueError(f"{path}: expected {', '.join(sorted(names))} in it, found no such file; get the archive again")
+        raise ValueError(f"{path}: expected a whole tar.gz archive, found {found}; {AGAIN}") from error
+    raise ValueError(f"{path}: expected {', '.join(sorted(names))} in it, found no such file; {AGAIN}")
 
 
 __all__ = ["BytesUnpickler", "cifar_from_pickle", "cifar_from_records", "read_cifar", "read_idx"]

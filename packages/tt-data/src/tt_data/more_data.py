@@ -11,7 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from tt_data.dataloader import Dataset, Sampler, Transform, at_leaves, batch_of, chance, padded, refuse_too_small
+from tt_data.dataloader import (
+    DRAWS, Dataset, Sampler, Transform, as_arrays, at_leaves, batch_of, chance, one_by_one_from, padded,
+    refuse_too_small, row_numbers,
+)
 from tt_tensor import from_numpy
 
 # ## Data sets end to end
@@ -22,7 +25,7 @@ from tt_tensor import from_numpy
 
 
 class ConcatDataset(Dataset):
-    """Several data sets, one after the other."""
+    """Several data sets, one after the other. A slice of it, or a list of indices, gives a batch."""
 
     def __init__(self, datasets: Iterable):
         self.datasets = list(datasets)
@@ -32,14 +35,14 @@ class ConcatDataset(Dataset):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def __getitem__(self, index):
+        if isinstance(index, slice | list):
+            return self.batch(range(len(self))[index] if isinstance(index, slice) else index)
         which, row = self._places([index])
         return self.datasets[which[0]][int(row[0])]
 
     def _places(self, indices):
-        found = np.asarray(indices)
+        found = row_numbers(indices, len(self))
         found = np.where(found < 0, found + len(self), found)
-        if ((found < 0) | (found >= len(self))).any():
-            raise IndexError(f"there are {len(self)} samples, and {list(indices)} names one that is not among them")
         which = np.searchsorted(self.ends, found, side="right")
         return which, found - np.append(0, self.ends)[which]
 
@@ -55,7 +58,7 @@ def _joined(order, leaves):
     if isinstance(leaves[0], list):
         together = [item for leaf in leaves for item in leaf]
         return [together[i] for i in order]
-    return from_numpy(np.concatenate([np.asarray(leaf) for leaf in leaves])[order])
+    return from_numpy(np.concatenate(as_arrays(leaves))[order])
 
 
 def check_concat():
@@ -80,8 +83,8 @@ class SubsetRandomSampler(Sampler):
         return len(self.indices)
 
     def __iter__(self):
-        order = chance(self.generator).permutation(len(self.indices)).tolist()
-        return (self.indices[i] for i in order)
+        order = chance(self.generator).permutation(len(self.indices))
+        return (self.indices[i] for i in one_by_one_from(order))
 
 
 class WeightedRandomSampler(Sampler):
@@ -105,7 +108,14 @@ class WeightedRandomSampler(Sampler):
 
     def __iter__(self):
         shares, count = self.weights / self.weights.sum(), len(self.weights)
-        return iter(chance(self.generator).choice(count, self.num_samples, self.replacement, shares).tolist())
+        if not self.replacement:
+            yield from one_by_one_from(chance(self.generator).choice(count, self.num_samples, False, shares))
+            return
+        ends = np.cumsum(shares)
+        ends /= ends[-1]
+        for start in range(0, self.num_samples, DRAWS):
+            drawn = chance(self.generator).random(min(DRAWS, self.num_samples - start))
+            yield from ends.searchsorted(drawn, side="right").tolist()
 
 
 def check_weights():

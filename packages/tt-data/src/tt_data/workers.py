@@ -7,6 +7,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import random
 import signal
 import threading
 import traceback
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+import numpy as np
 
 # ## In the worker
 #
@@ -28,10 +31,23 @@ def _live(connection: Connection, load: Callable) -> None:
     _prepare_for_the_end()
     while letter := connection.recv_bytes():
         try:
-            answer = pickle.dumps((load(pickle.loads(letter)), None), pickle.HIGHEST_PROTOCOL)
+            task = pickle.loads(letter)
+            _seed_the_rest(task)
+            answer = pickle.dumps((load(task), None), pickle.HIGHEST_PROTOCOL)
         except BaseException as error:
             answer = pickle.dumps((None, portable(error)), pickle.HIGHEST_PROTOCOL)
         connection.send_bytes(answer)
+
+
+# `load` gives each batch a generator of its own, but a data set may draw from NumPy's old generator or from Python's.
+# Processes begin with equal ones, and all of them would draw the same. So these two are seeded for each task.
+
+
+def _seed_the_rest(task: tuple) -> None:
+    number, _, seed = task
+    words = np.random.SeedSequence([seed, number]).generate_state(8)
+    np.random.seed(words[:4])  # noqa: NPY002  (a data set may use it)
+    random.seed(words[4:].tobytes())
 
 
 # An error is sent back with a note that holds the worker's traceback. Not every error can travel: one whose constructor
@@ -118,6 +134,9 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    from multiprocessing import resource_tracker  # not on Windows
+
+    resource_tracker.ensure_running()  # where it begins, it makes the process listen again: so it begins before
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

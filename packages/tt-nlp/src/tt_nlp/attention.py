@@ -171,7 +171,11 @@ def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
 #
 # One case is left: a row in which everything is forbidden. $\infty - \infty$ is nan, and a single such row of padding
 # would make everything nan that it touches. PyTorch's answer is that who may look at nothing sees zeros, and ours too:
-# such a row is let through the softmax unmasked, and multiplied with zero afterwards.
+# such a row goes through the softmax with all scores 0, and is replaced by zeros afterwards.
+#
+# Both times we *replace*, with `masked_fill`. After the addition a hidden score is $-\infty$ already, unless the key
+# holds an infinite number or nan, as padding may: then the sum is nan. And on the way back, what is replaced has the
+# gradient 0, whatever arrives.
 #
 # (PyTorch's layer, which we meet below, gives nan for such a row if it is asked for the weights, and zeros if it is
 # not. Zeros always seems wiser.)
@@ -187,14 +191,15 @@ def attention_weights(  # exercise
 
     A mask that broadcasts to (..., T, S) is True where a query may look, or numbers that are added to the scores.
     Where a query may look at nothing, its weights are 0. The scale is 1 / sqrt(D) unless given."""
-    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    wide = np.result_type(query.dtype, np.float32)  # the scores may be too large for float16
+    scores = (query.to(wide) * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.to(wide).mT
     if mask is None:
-        return tt.softmax(scores, dim=-1)
-    added = as_added(mask, scores.dtype)
-    hopeless = (added == -np.inf).all(-1, keepdim=True)
-    if not hopeless.any():
-        return tt.softmax(scores + added, dim=-1)
-    return tt.softmax(scores + added.masked_fill(hopeless, 0.0), dim=-1) * ~hopeless
+        return tt.softmax(scores, dim=-1).to(query.dtype)
+    added = as_added(mask, wide)
+    hidden = added == -np.inf
+    hopeless = hidden.all(-1, keepdim=True)
+    scores = (scores + added).masked_fill(hidden, -np.inf).masked_fill(hopeless, 0.0)
+    return tt.cast(tt.masked_fill(tt.softmax(scores, dim=-1), hopeless, 0.0), dtype=query.dtype)
 
 
 def as_added(mask: Tensor, dtype) -> Tensor:
@@ -241,11 +246,33 @@ def scaled_dot_product_attention(  # exercise
         return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
     if is_causal:
         mask = causal_mask(query.shape[-2], key.shape[-2])
-    return tt.dropout(attention_weights(query, key, mask, scale), dropout_p) @ value
+    return weighted(tt.dropout(attention_weights(query, key, mask, scale), dropout_p), value)
+
+
+# `weighted` is a matrix product with one difference: a weight of 0 takes nothing. In the product, 0 times an infinite
+# number is nan, and a single such value would spoil the results of all queries that may not even look at it. The usual
+# case costs no more than a look at the numbers; the other one is in the appendix.
+
+
+@primitive(cost=lambda out, weights, values: out.size * weights.shape[-1])
+def weighted(weights, values, /):
+    """weights (..., T, S) @ values (..., S, Dv), where a weight of 0 takes nothing even of infinity or nan; nor does it
+    have a gradient."""
+    return more_attention.product_for(values)(weights, values)
+
+
+rule(
+    weighted,
+    lambda g, out, weights, values: tt.choose(weights == 0, weights * 0, g @ values.mT),
+    lambda g, out, weights, values: weighted(weights.mT, g),
+)
 
 
 def _checked(query, key, value, mask, is_causal):
     """The mask, after a look at all of the arguments."""
+    if wrong := [type(x).__name__ for x in (query, key, value) if not isinstance(x, Tensor)]:
+        raise TypeError(f"attention takes tensors, not {', '.join(wrong)}: use from_numpy for an array")
+    mask = from_numpy(mask) if isinstance(mask, np.ndarray) else mask
     shapes = f"query {query.shape}, key {key.shape} and value {value.shape}"
     if min(query.ndim, key.ndim, value.ndim) < 2 or any(x.dtype.kind != "f" for x in (query, key, value)):
         raise ValueError(f"attention takes floats of shape (..., T, D), not {shapes} of dtype {query.dtype}")
@@ -375,14 +402,16 @@ def check_heads():
 # only one and nobody asks for weights; and `without_batch` calls the layer with a batch of one.
 
 
-class Projections(Module):
-    """The weights of MultiHeadAttention, and the queries, keys and values that they make."""
+class MultiHeadAttention(Module):
+    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
+    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
 
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
-        vdim: int | None = None,
+        vdim: int | None = None, batch_first: bool = True,
     ):
         super().__init__()
+        more_attention.refuse_options(embed_dim, num_heads, batch_first)
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide {embed_dim} numbers; embed_dim % num_heads must be 0")
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, tt.Dropout(dropout).p
@@ -417,17 +446,8 @@ class Projections(Module):
             for x, (weight, bias) in zip((query, key, value), more_attention.cut(self))
         ]
 
-    def extra_repr(self):
-        return f"{self.embed_dim} in {self.num_heads} heads"
-
-
-# The way through the layer: project, attend, merge the heads, project again. Of the three ways to attend, the first
-# also shows the weights, the second is for a text that asks itself, the third for one that asks another.
-
-
-class MultiHeadAttention(Projections):
-    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
-    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
+    # The way through the layer: project, attend, merge the heads, project again. Of the three ways to attend, the first
+    # also shows the weights, the second is for a text that asks itself, the third for one that asks another.
 
     def forward(  # exercise
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
@@ -449,7 +469,7 @@ class MultiHeadAttention(Projections):
         if need_weights:
             q, k, v = qkv
             weights = tt.dropout(attention_weights(q, k, mask), p)
-            found = weights @ v
+            found = weighted(weights, v)
             weights = weights.mean(1) if average_attn_weights else weights
         elif isinstance(qkv, Tensor):
             found = self_attention(qkv, mask, p, is_causal and mask is None)
@@ -457,6 +477,9 @@ class MultiHeadAttention(Projections):
             q, k, v = qkv
             found = scaled_dot_product_attention(q, k, v, mask, p, is_causal and mask is None)
         return self.out_proj(merge_heads(found)), weights
+
+    def extra_repr(self):
+        return f"{self.embed_dim} in {self.num_heads} heads"
 
 
 # Whoever asks for the weights gets them, and they have to be made for him, all $T \times S$ of them for every head. Who
@@ -627,16 +650,16 @@ def _powers(q, k, start, is_causal):
     sums, (..., n, 1)."""
     scores = k @ q.mT
     if is_causal:
-        scores[..., start:, :] += _hidden(q.shape[-2], q.dtype)
+        np.copyto(scores[..., start:, :], -np.inf, where=_hidden(q.shape[-2]))
     scores -= scores.max(axis=-2, keepdims=True)
     np.exp(scores, out=scores)
     return scores.mT, (1 / (np.ones(k.shape[-2], q.dtype) @ scores))[..., None]
 
 
 @cache
-def _hidden(n, dtype):
-    """What is added to the scores of n keys and n queries, keys down: -inf where a key comes after the query."""
-    return np.tril(np.full((n, n), -np.inf, dtype), -1)
+def _hidden(n):
+    """For n keys and n queries, keys down: True where a key comes after the query."""
+    return np.tri(n, n, -1, dtype=bool)
 
 
 def _cost(out, qkv, is_causal, scale):
@@ -648,14 +671,13 @@ def _cost(out, qkv, is_causal, scale):
 def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
     """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D). With is_causal
     nobody looks ahead."""
-    out, scale = np.empty_like(qkv[0]), qkv.dtype.type(scale)
+    out, wide, product = np.empty_like(qkv[0]), np.result_type(qkv.dtype, np.float32), more_attention.product_for(qkv)
+    scale = wide.type(scale)
     with tt.quiet():
         for part, rows, keys in _blocks(qkv, is_causal):
-            q, k, v = (x[part] for x in qkv)
+            q, k, v = (x[part].astype(wide, copy=False) for x in qkv)
             powers, inverse = _powers(q[..., rows, :] * scale, k[..., keys, :], rows.start, is_causal)
-            result = out[part][..., rows, :]
-            np.matmul(powers, v[..., keys, :], out=result)
-            result *= inverse
+            out[part][..., rows, :] = product(powers, v[..., keys, :]) * inverse
     return out
 
 
@@ -789,10 +811,10 @@ def show_plateau():
 # the second look is better than the first, is the subject of chapter 14, *Transformers*.
 
 __all__ = [
-    "MultiHeadAttention", "Projections", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
+    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
     "attention_cost", "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads",
-    "pairs_and_questions",
-    "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",
+    "pairs_and_questions", "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader",
+    "train_recall", "weighted", "window_mask",
 ]
 
 from tt_nlp import more_attention  # noqa: E402  (an appendix, which is built on this chapter and helps it out)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,7 +90,7 @@ def embedding(ids, weight, /, padding_idx=None):  # exercise
     """Row ids[...] of weight (V, C) for each id: (..., C). Row padding_idx, 0 to V - 1, gets no gradient. As
     torch.nn.functional.embedding.
 
-    Raises TypeError for ids that are not whole numbers and IndexError for an id that has no row."""
+    Raises TypeError for ids that are not integers and IndexError for an id that has no row."""
     _refuse_ids(ids, len(weight), padding_idx)
     return weight[ids]
 
@@ -116,13 +117,15 @@ def check_embedding():
 # In NumPy, `table[ids] += g` looks like that and is not: for ids `[3, 3]` it reads row 3 twice, adds, and writes twice,
 # so that the second result overwrites the first. `np.add.at` adds correctly, but number by number. It is quicker to
 # sort: then all places of one id lie in a row, and their sum is a product with ones, which is NumPy's fastest way to
-# add up rows (chapter 07). What occurs once needs no sum.
+# add up rows (chapter 07). What occurs once needs no sum. (A sum of `float16` is made in `float32`, and a sum of
+# thousands in `float64`, or its rounding errors add up as well.)
 
 
 @primitive(cost=lambda out, ids, g, **params: g.size)
 def add_rows(ids, g, /, rows):  # exercise
     """A table (rows, C) of zeros, to whose row ids[...] each vector g[...] has been added."""
-    ids, g = ids.reshape(-1), g.reshape(-1, g.shape[-1])
+    ids, g, dtype = ids.reshape(-1), g.reshape(-1, g.shape[-1]), g.dtype
+    g = g.astype(np.result_type(dtype, np.float32), copy=False)
     order = np.argsort(ids, kind="stable")
     ids, g, ones = ids[order], g[order], np.ones(len(ids), g.dtype)
     first = np.flatnonzero(np.diff(ids, prepend=-1))
@@ -130,21 +133,25 @@ def add_rows(ids, g, /, rows):  # exercise
     table, once = np.zeros((rows, g.shape[-1]), g.dtype), first[count == 1]
     table[ids[once]] = g[once]
     for start, stop in zip(first[count > 1].tolist(), (first + count)[count > 1].tolist()):
-        np.matmul(ones[start:stop], g[start:stop], out=table[ids[start]])
-    return table
+        if stop - start < 1024:
+            np.matmul(ones[start:stop], g[start:stop], out=table[ids[start]])
+        else:
+            table[ids[start]] = g[start:stop].sum(0, dtype=np.float64)
+    return table.astype(dtype, copy=False)
 
 
 # `embedding` takes rows out of a table, `add_rows` puts them back: each is the transpose of the other, so each stands
 # in the other's rule, and second derivatives work.
 #
 # Now for `padding_idx`. Sentences in a batch have different lengths, and the short ones are filled up with a token that
-# means nothing. Its row should stay what it is (zeros, as a rule), so nothing is added to it.
+# means nothing. Its row should stay what it is (zeros, as a rule), so nothing is added to it. Note that `choose` puts a
+# zero there. A product with 0 would not do, since 0 times infinity is nan.
 
 
 def _table_share(g, out, ids, weight, padding_idx=None):  # exercise
     """The share of the table in a look-up."""
     if padding_idx is not None:
-        g = g * (ids != padding_idx)[..., None]
+        g = tt.choose((ids == padding_idx)[..., None], np.zeros((), g.dtype), g)
     return add_rows(ids, g, rows=len(weight))
 
 
@@ -309,9 +316,11 @@ def show_tying():
 
 def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
     """The `count` rows of weight (V, C) with the greatest cosine to row `token`, itself left out: pairs of (row,
-    cosine), the nearest first. A row of zeros has the cosine 0 with all."""
-    rows = weight.numpy()
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
+    cosine), the nearest first. A row of zeros has the cosine 0 with all. IndexError for a token that has no row."""
+    _refuse_ids(np.asarray(token), len(weight))
+    rows = weight.numpy().astype(np.float64)
+    rows /= np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)  # or small squares vanish
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     cosines = rows @ rows[token]
     order = np.argsort(-cosines, kind="stable")
     return [(int(row), float(cosines[row])) for row in order if row != token][:count]
@@ -384,6 +393,8 @@ class LearnedPositions(Module):
 
     def forward(self, x):  # exercise
         """x plus the vector of its place."""
+        if x.ndim < 2 or x.shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"positions of {self.weight.shape[1]} numbers do not fit an input of shape {x.shape}")
         if x.shape[-2:-1] > (len(self.weight),):
             raise ValueError(f"{x.shape[-2]} tokens, but there are positions for {len(self.weight)} only")
         return x + self.weight[: x.shape[-2]]
@@ -400,6 +411,8 @@ def frequencies(dim: int, base: float = 10_000.0) -> np.ndarray:  # exercise
     """By which angle each of dim / 2 pairs turns from one place to the next: base ** (-2 i / dim)."""
     if dim < 2 or dim % 2:
         raise ValueError(f"positions turn pairs of numbers, so that dim has to be even; it is {dim}")
+    if not 0 < base < math.inf:
+        raise ValueError(f"base is a finite number above 0, not {base}")
     return base ** (-np.arange(0, dim, 2) / dim)
 
 
@@ -477,6 +490,8 @@ rule(turned_pairs, lambda g, out, x, angles, interleaved: turned_pairs(g, angles
 def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool = True) -> Tensor:  # exercise
     """x (..., T, D) with each pair turned by its place times its frequency. `positions` are the places, whole numbers
     (T,) or anything that broadcasts to (..., T); 0 to T - 1 by default."""
+    if x.ndim < 2 or x.dtype.kind != "f":
+        raise ValueError(f"rotary turns floats of shape (..., T, D), not {x.dtype} of shape {x.shape}")
     places = np.arange(x.shape[-2]) if positions is None else np.asarray(positions)
     if places.ndim == 0 or places.shape[-1] not in (1, x.shape[-2]):
         raise ValueError(f"{places.shape} positions for {x.shape[-2]} tokens: they are to be (..., {x.shape[-2]})")
@@ -493,7 +508,7 @@ class RotaryEmbedding(Module):
 
     def forward(self, x, offset: int = 0):
         """x, turned."""
-        if x.shape[-1] != self.dim:
+        if x.shape[-1:] != (self.dim,):
             raise ValueError(f"RotaryEmbedding of {self.dim} numbers does not fit an input of shape {x.shape}")
         return rotary(x, np.arange(offset, offset + x.shape[-2]), self.base, self.interleaved)
 
@@ -565,9 +580,11 @@ def show_errors():
 def embedding_bag(ids: Tensor, weight: Tensor, padding_idx: int) -> Tensor:  # exercise
     """The mean of the vectors of each row of ids (N, T) without those of padding_idx: (N, C); 0 for a row of padding
     only."""
-    there = (ids != padding_idx).to(weight.dtype)
-    total = (embedding(ids, weight, padding_idx=padding_idx) * there.unsqueeze(-1)).sum(1)
-    return total / there.sum(1, keepdim=True).clip(min=1)
+    there = ids != padding_idx
+    vectors = tt.where(there.unsqueeze(-1), embedding(ids, weight, padding_idx=padding_idx), 0.0)
+    count = there.sum(1, keepdim=True).clip(min=1)
+    wide = np.result_type(weight.dtype, np.float32)  # the sum may be too large for float16, where the mean is not
+    return (vectors.to(wide).sum(1) / count).to(weight.dtype)
 
 
 def check_embedding_bag():

@@ -26,11 +26,11 @@ def embedding(ids, weight, /, padding_idx=None):
 
 
 def add_rows(ids, g, /, rows):
-    table = np.zeros((rows, g.shape[-1]), g.dtype)
+    table = np.zeros((rows, g.shape[-1]), np.float64)  # a sum of many small numbers stops growing in a narrow one
     for place in np.ndindex(*ids.shape):
         for c in range(g.shape[-1]):
             table[ids[place], c] += g[(*place, c)]
-    return table
+    return table.astype(g.dtype)
 
 
 # ## Turning
@@ -54,6 +54,17 @@ def turned_pairs(x, /, angles, interleaved):
 #
 # For each query the scores of the keys that it may see, largest first taken away; their powers; and the values, each
 # times its power by the sum of all.
+
+
+def weighted(weights, values, /):
+    batch = np.broadcast_shapes(weights.shape[:-2], values.shape[:-2])
+    weights = np.broadcast_to(weights, (*batch, *weights.shape[-2:]))
+    values = np.broadcast_to(values, (*batch, *values.shape[-2:]))
+    out = np.zeros((*batch, weights.shape[-2], values.shape[-1]), np.result_type(weights, values))
+    for *place, t, c in np.ndindex(*out.shape):
+        row, column = weights[(*place, t)], values[(*place, slice(None), c)]
+        out[(*place, t, c)] = sum(w.item() * v.item() for w, v in zip(row, column) if w)
+    return out
 
 
 def attention_in_blocks(qkv, /, is_causal, scale):

@@ -16,6 +16,7 @@ import heapq
 import os
 import re
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import regex
 from tqdm import tqdm
 
@@ -92,10 +94,7 @@ class CharTokenizer(Saved):
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The characters of the numbers, one by one as they come."""
-        for number in ids:
-            if not 0 <= number < self.vocab_size:
-                raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {self.vocab_size - 1}")
-            yield self.alphabet[number]
+        return (entry(self.alphabet, number) for number in one_text(ids))
 
     def contents(self) -> dict[str, Any]:
         return {"alphabet": "".join(self.alphabet)}
@@ -104,6 +103,28 @@ class CharTokenizer(Saved):
 def check_characters():
     letters = CharTokenizer.train("banana")
     assert letters.encode("nab") == [2, 0, 1] and letters.decode([1, 0, 2]) == "ban" and letters.vocab_size == 3
+
+
+# Both ways back use two helpers, which the second tokenizer of this chapter needs as well.
+
+
+def one_text(ids: Iterable[int]) -> Iterable[int]:
+    """The ids of one text, as they come; `ids` may be a list, an array, a tensor. TypeError for anything else."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise TypeError(f"the ids of a text are a list of integers, such as [5, 2], not {ids!r:.60}")
+    return ids
+
+
+def entry(vocabulary: Sequence, number: int) -> Any:
+    """The entry with a number. IndexError for a number that none has, TypeError for what is no integer."""
+    try:
+        if 0 <= number < len(vocabulary):
+            return vocabulary[number]
+    except (TypeError, ValueError):
+        several = "; the ids are those of one text, so decode each of several" if np.ndim(number) else ""
+        raise TypeError(f"a token is an integer, not {number!r:.60}{several}") from None
+    raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {len(vocabulary) - 1}")
 
 
 # It runs. It disappoints twice.
@@ -388,8 +409,7 @@ class Corpus:
 # that occurs once can be forgotten, and that is most of them.
 #
 # (All lists share one row of `numbers`. In Python a number is an object, and those that are made in a row lie side by
-# side in memory, where the processor finds them sooner: with three rows of equal numbers the merges take a quarter
-# longer.)
+# side in memory, where the processor finds them sooner than in three rows of equal numbers.)
 #
 # (In `abab` the merge of the first `ab` forms a pair with the `a` behind it, which the merge of the second `ab` undoes.
 # It may be among those that are returned; its count is 0. And before the first place comes place $-1$. Python takes
@@ -536,8 +556,13 @@ class Vocabulary:
     ValueError for tokens that lack a single byte, or for something that is there twice."""
 
     def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = ()):
-        if isinstance(special_tokens, str):
-            raise TypeError(f"special_tokens is a list of texts, not the text {special_tokens!r}")
+        if isinstance(special_tokens, str | bytes | Mapping):
+            raise TypeError(
+                f"special_tokens is a list of texts, whose numbers follow those of the tokens, not {special_tokens!r}"
+            )
+        special_tokens = list(special_tokens)
+        for name in special_tokens:
+            refuse_surrogates(name)
         self.tokens = list(tokens)
         self.ranks = {token: number for number, token in enumerate(self.tokens)}
         self.special_tokens = {name: number for number, name in enumerate(special_tokens, start=len(self.tokens))}
@@ -556,16 +581,11 @@ class Vocabulary:
 
     def token_bytes(self, number: int) -> bytes:
         """The bytes of a token. IndexError for a number that no token has, TypeError for what is no whole number."""
-        if not 0 <= number < len(self._all):
-            raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {self.vocab_size - 1}")
-        try:
-            return self._all[number]
-        except TypeError:
-            raise TypeError(f"a token is a whole number, not {number!r}") from None
+        return entry(self._all, number)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the tokens, one after the other. `ids` may be a list, an array, a tensor."""
-        return b"".join(map(self.token_bytes, ids.tolist() if hasattr(ids, "tolist") else ids))
+        return b"".join(map(self.token_bytes, one_text(ids)))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:  # exercise
         """The text of the tokens. Bytes that are no UTF-8 become U+FFFD; with errors="strict" they are a
@@ -575,7 +595,7 @@ class Vocabulary:
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:  # exercise
         """The text of the tokens, piece by piece as they come; whole characters only, and no empty piece."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for number in ids:
+        for number in one_text(ids):
             if text := decoder.decode(self.token_bytes(number)):
                 yield text
         if rest := decoder.decode(b"", final=True):
@@ -639,8 +659,7 @@ class Encoder(Vocabulary):
         where "all" are all that are not allowed, are a ValueError; others are text. A ValueError, too: an allowed one
         that the tokenizer does not know."""
         refuse_surrogates(text)
-        if any(isinstance(names, str) and names != "all" for names in (allowed_special, disallowed_special)):
-            raise TypeError('special tokens are given as "all" or as a set of names, not as one text')
+        _refuse_special(allowed_special, disallowed_special)
         known = self.special_tokens.keys()
         allowed = set(known if allowed_special == "all" else allowed_special)
         refused = known - allowed if disallowed_special == "all" else set(disallowed_special)
@@ -664,6 +683,12 @@ class Encoder(Vocabulary):
         return [self.encode(text, **special) for text in texts]
 
 
+def _refuse_special(*arguments) -> None:
+    for names in arguments:
+        if names != "all" and (isinstance(names, str | bytes) or not isinstance(names, Iterable)):
+            raise TypeError(f'special tokens are given as "all" or as a set of names, () for none, not as {names!r}')
+
+
 def check_special_tokens_have_to_be_allowed():
     encoder = Encoder(BYTES, ["<|end|>"])
     assert encoder.encode("a<|end|>", allowed_special="all") == [97, 256]
@@ -677,10 +702,10 @@ Source = str | os.PathLike | Iterable[str | os.PathLike]
 
 def texts(source: Source) -> Iterator[str]:
     """The texts of a source; a file is read as UTF-8, as it is, when it is its turn. ValueError for one that is not."""
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike | bytes):
         source = [source]
     for item in source:
-        if isinstance(item, str):
+        if not isinstance(item, os.PathLike):
             yield item
             continue
         try:
@@ -696,11 +721,14 @@ class BPETokenizer(Encoder, BytePairFiles):
     @classmethod
     def train(
         cls, source: Source, vocab_size: int, special_tokens: Sequence[str] = (), pattern: str = "gpt2",
-        progress: bool | None = None,
+        progress: bool | None = None, strict: bool = False,
     ) -> BPETokenizer:
         """Learn `vocab_size` tokens, the bytes and the special ones included, from a text, a file (a Path) or an
-        iterable of them. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small
-        for the bytes, or too large for the text."""
+        iterable of them. A text that has fewer pairs gives fewer tokens, with a warning; with strict it is a
+        ValueError. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small for the
+        bytes."""
+        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer):
+            raise TypeError(f"vocab_size is an integer, not {vocab_size!r}")
         least = cls(BYTES, special_tokens, pattern).vocab_size  # which refuses what cannot be, before hours are spent
         wanted = vocab_size - least
         if wanted < 0:
@@ -712,13 +740,23 @@ class BPETokenizer(Encoder, BytePairFiles):
         words = count_words(found, pattern, special_tokens)
         if not words:
             raise ValueError("there is nothing to learn from: the text is empty")
+        if strict and (most := sum(len(word) - 1 for word in words)) < wanted:  # a merge makes a word shorter
+            raise ValueError(f"vocab_size is {vocab_size}, but {_too_little(source, f'at most {least + most}')}")
         tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
         if len(tokens) < 256 + wanted:
-            raise ValueError(
-                f"vocab_size is {vocab_size}, but with {least + len(tokens) - 256} no pair is left that occurs twice "
-                "in the text; take fewer, or more text"
-            )
+            message = f"vocab_size is {vocab_size}, but {_too_little(source, str(least + len(tokens) - 256))}"
+            if strict:
+                raise ValueError(message)
+            warnings.warn(message, stacklevel=2)
         return cls(tokens, special_tokens, pattern)
+
+
+def _too_little(source: Source, learned: str) -> str:
+    """What is wrong with a source that gives so many tokens."""
+    said = f"the text gives {learned}, since no other pair in it occurs twice; take fewer, or more text"
+    if isinstance(source, str) and len(source) < 1000 and "\0" not in source and os.path.exists(source):
+        return f"{said}. The text is the name of a file: give Path({source!r}) to learn from what is in it"
+    return said
 
 
 # The rest it has from `BytePairFiles`, in the appendix `tokenizer_files`: `save` and `load`, `from_gpt2` for the files
@@ -763,7 +801,7 @@ def show_tokens_in_colour():
 #
 # There are two ways to apply what was learned. We look for the earliest pair of a word, again and again. But one can
 # also go through the vocabulary: apply merge 256 wherever it is possible, then 257, then all others, as in the
-# training. That is slow, and so simple that it cannot be wrong. Both must come to the same tokens.
+# training. That is slow, but so simple that it is hard to get wrong. Both must find the same tokens.
 
 
 def encode_in_order(word: bytes, tokens: Sequence[bytes]) -> list[int]:
@@ -862,7 +900,7 @@ def show_errors():
     tokenizer = BPETokenizer.train(short_text(), 300, ["<|endoftext|>"])
     attempts = (
         lambda: BPETokenizer.train(short_text(), 200),
-        lambda: BPETokenizer.train(short_text(), 50_257),
+        lambda: BPETokenizer.train(short_text(), 50_257, strict=True),
         lambda: BPETokenizer.train("", 300),
         lambda: tokenizer.encode("The end.<|endoftext|>"),
         lambda: tokenizer.encode("The end.", allowed_special={"<|pad|>"}),
@@ -944,6 +982,6 @@ def show_meaning():
 
 __all__ = [
     "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "Encoder", "GONE", "PATTERNS", "Vocabulary",
-    "at_special", "bytes_per_token", "count_words", "encode_word", "learn", "learn_slowly", "merged", "pair_counts",
-    "pieces", "refuse_surrogates", "split", "texts", "truncated",
+    "at_special", "bytes_per_token", "count_words", "encode_word", "entry", "learn", "learn_slowly", "merged",
+    "one_text", "pair_counts", "pieces", "refuse_surrogates", "split", "texts", "truncated",
 ]

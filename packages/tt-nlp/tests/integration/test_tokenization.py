@@ -204,7 +204,7 @@ def test_performance_a_merge_visits_its_places_only():
     def ratio():
         many, few = ([tn.Corpus(corpus) for _ in range(3)] for corpus in (words, {b"xyxy": 5, b"ab": 1}))
         fresh = [iter(many), iter(few)]
-        least = [seconds(lambda: next(corpora).merge((ord("x"), ord("y")), 256)) for corpora in fresh]
+        least = [seconds(lambda corpora=corpora: next(corpora).merge((ord("x"), ord("y")), 256)) for corpora in fresh]
         return least[0] / (least[1] + 2e-5)
 
     expect(

@@ -17,33 +17,58 @@ from tt_optim.optimizers import SGD, Optimizer
 # Almost every schedule is a formula: a factor that depends on the number of steps taken, times the rate that the
 # optimizer started with. So a scheduler is a count and a method `factor(step)`. It sets the first rate when it is made,
 # and the next one whenever its `step()` is called, after the optimizer's.
+#
+# There is a choice to make. Set to the formula's value, the rate would forget whatever else has changed it: a second
+# scheduler, or your own hand. As in PyTorch, `step()` therefore *multiplies* the rate that it finds by the quotient of
+# two factors, this step's and the last one's. One scheduler alone gives its formula, two give the product of theirs.
 
 
 class LRScheduler:
-    """The base class: sets the lr of each group to its initial lr times `factor(last_epoch)`."""
+    """The base class: in each step the lr of each group is multiplied by `ratio(last_epoch)`, which makes it the
+    initial lr times `factor(last_epoch)` if nothing else changes it."""
 
     def __init__(self, optimizer: Optimizer):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"a scheduler needs an optimizer, not {type(optimizer).__name__}")
         self.optimizer, self.last_epoch = optimizer, 0
         self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        self._apply()
+        self._set(self.first_lrs(self.get_last_lr()))
 
     def factor(self, step: int) -> float:
         """What the initial lr is multiplied by after `step` steps."""
         raise NotImplementedError
 
+    def ratio(self, step: int) -> float:
+        """What the lr is multiplied by in step number `step`, from 1."""
+        return self.factor(step) / self.factor(step - 1)
+
     def step(self) -> None:
         """Count one step and set the lr that follows it."""
+        lrs = self.next_lrs(self.get_last_lr(), self.last_epoch + 1)
         self.last_epoch += 1
-        self._apply()
+        self._set(lrs)
 
     def lrs_at(self, step: int) -> list[float]:
-        """The lr of each group after `step` steps."""
+        """The lr of each group after `step` steps, if nothing but this scheduler changes it."""
         return [lr * self.factor(step) for lr in self.base_lrs]
 
-    def _apply(self) -> None:
-        for group, lr in zip(self.optimizer.param_groups, self.lrs_at(self.last_epoch)):
+    def first_lrs(self, lrs: list[float]) -> list[float]:
+        """The lr of each group at step 0, from that which it has."""
+        return [lr * self.factor(0) for lr in lrs]
+
+    def next_lrs(self, lrs: list[float], step: int) -> list[float]:
+        """The lr of each group after step number `step`, from that before it."""
+        if self.factor(step - 1) == 0:
+            return self.lrs_at(step)
+        return [lr * self.ratio(step) for lr in lrs]
+
+    def begin_again(self) -> None:
+        """Count from 0, at the initial lr."""
+        self.last_epoch = 0
+        self._set(self.lrs_at(0))
+
+    def _set(self, lrs: list[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, lrs):
             group["lr"] = lr
 
     def get_last_lr(self) -> list[float]:
@@ -51,15 +76,21 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to be saved to go on later: the count and the initial rates."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+        """What has to be saved to go on later: the count, and the initial and present rates."""
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs), "lrs": self.get_last_lr()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken. Raises ValueError, before anything is changed, if it does not fit."""
+        _require_keys(state, ["last_epoch", "base_lrs"])
         if len(state["base_lrs"]) != len(self.base_lrs):
             raise ValueError(f"the saved scheduler has {len(state['base_lrs'])} groups, this one {len(self.base_lrs)}")
         self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
-        self._apply()
+        self._set(state.get("lrs") or self.lrs_at(self.last_epoch))
+
+
+def _require_keys(state, names):
+    if not isinstance(state, dict) or not set(names) <= state.keys():
+        raise ValueError(f"this is not the state of such a scheduler: it must have {', '.join(names)}")
 
 
 # ## Staircases and slides
@@ -100,6 +131,10 @@ class ExponentialLR(LRScheduler):
         return self.gamma**step
 
 
+# A formula of your own need not be a product of ratios, so `LambdaLR` sets what it says, whatever the rate is, like
+# PyTorch's.
+
+
 class LambdaLR(LRScheduler):
     """lr times lr_lambda(step): any formula of your own, or a list with one for each group. The formula itself is not
     saved."""
@@ -113,8 +148,16 @@ class LambdaLR(LRScheduler):
     def lrs_at(self, step):
         return [lr * formula(step) for lr, formula in zip(self.base_lrs, self.lambdas)]
 
+    def first_lrs(self, lrs):
+        return self.lrs_at(0)
 
-# The cosine (Loshchilov and Hutter, 2016) starts flat, falls, and ends flat, at `eta_min` after `T_max` steps.
+    def next_lrs(self, lrs, step):
+        return self.lrs_at(step)
+
+
+# The cosine (Loshchilov and Hutter, 2016) starts flat, falls, and ends flat, at `eta_min` after `T_max` steps. What is
+# multiplied is the height above `eta_min`. After the lowest point, where that height is 0, the first step up starts
+# from the formula.
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -131,6 +174,16 @@ class CosineAnnealingLR(LRScheduler):
             self.eta_min + (lr - self.eta_min) * (1 + math.cos(math.pi * step / self.T_max)) / 2 for lr in self.base_lrs
         ]
 
+    def first_lrs(self, lrs):
+        return lrs
+
+    def next_lrs(self, lrs, step):
+        if (step - 1 - self.T_max) % (2 * self.T_max) == 0:
+            rise = (1 - math.cos(math.pi / self.T_max)) / 2
+            return [lr + (base - self.eta_min) * rise for lr, base in zip(lrs, self.base_lrs)]
+        now, before = (1 + math.cos(math.pi * s / self.T_max) for s in (step, step - 1))
+        return [self.eta_min + (lr - self.eta_min) * now / before for lr in lrs]
+
 
 # ## Warm-up
 #
@@ -146,6 +199,8 @@ class LinearLR(LRScheduler):
             raise ValueError(
                 f"start_factor must lie in (0, 1] and end_factor in [0, 1]; they are {start_factor} and {end_factor}"
             )
+        if total_iters < 1:
+            raise ValueError(f"total_iters must be at least 1, not {total_iters}")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer)
 
@@ -164,14 +219,57 @@ class SequentialLR(LRScheduler):
                 f"{len(schedulers)} schedulers need {len(schedulers) - 1} milestones between them, not "
                 f"{len(milestones)}"
             )
+        for scheduler in schedulers:
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(
+                    f"SequentialLR cannot contain {type(scheduler).__name__}, whose rate is not a function of the "
+                    "step alone; step it beside the others"
+                )
         if any(s.optimizer is not optimizer for s in schedulers):
             raise ValueError("all schedulers must belong to the same optimizer")
-        self.schedulers, self.milestones = schedulers, list(milestones)
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
         super().__init__(optimizer)
 
-    def lrs_at(self, step):
+    def _which(self, step: int) -> tuple[LRScheduler, int]:
         which = bisect.bisect_right(self.milestones, step)
-        return self.schedulers[which].lrs_at(step - (self.milestones[which - 1] if which else 0))
+        return self.schedulers[which], step - (self.milestones[which - 1] if which else 0)
+
+    def lrs_at(self, step):
+        scheduler, step = self._which(step)
+        return scheduler.lrs_at(step)
+
+    def first_lrs(self, lrs):
+        self._set(self.base_lrs)
+        self.schedulers[0].last_epoch = 0
+        return self.schedulers[0].first_lrs(self.base_lrs)
+
+    def begin_again(self):
+        self.last_epoch = 0
+        self.schedulers[0].begin_again()
+
+    def step(self):
+        scheduler, own_step = self._which(self.last_epoch + 1)
+        scheduler.step() if own_step else scheduler.begin_again()
+        self.last_epoch += 1
+
+    def state_dict(self):
+        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
+
+    def load_state_dict(self, state):
+        saved = state.get("schedulers", []) if isinstance(state, dict) else []
+        before = [s.state_dict() for s in self.schedulers]
+        if saved and len(saved) != len(before):
+            raise ValueError(f"the saved SequentialLR has {len(saved)} schedulers, this one {len(before)}")
+        try:
+            for scheduler, its_state in zip(self.schedulers, saved):
+                scheduler.load_state_dict(its_state)
+            super().load_state_dict(state)
+        except ValueError:
+            for scheduler, its_state in zip(self.schedulers, before):
+                scheduler.load_state_dict(its_state)
+            raise
+        if not saved:  # a file of an earlier version, in which the count of the whole said everything
+            scheduler, scheduler.last_epoch = self._which(self.last_epoch)
 
 
 # One cycle (Smith and Topin, 2017) is both in one: up to a large rate, down to a tiny one, and momentum the other way
@@ -198,6 +296,8 @@ class OneCycleLR(LRScheduler):
         self.lowest, self.final = max_lr / div_factor, max_lr / div_factor / final_div_factor
         self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
         super().__init__(optimizer)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = self.lowest
 
     def _between(self, start: float, end: float, share: float) -> float:
         return (
@@ -216,13 +316,19 @@ class OneCycleLR(LRScheduler):
     def lrs_at(self, step):
         return [self._cycle(step, self.lowest, self.max_lr, self.final)] * len(self.base_lrs)
 
-    def _apply(self):
-        super()._apply()
+    def _set(self, lrs):
+        super()._set(lrs)
         if self.momenta:
             high, low = self.momenta
             momentum = self._cycle(self.last_epoch, high, low, high)
             for group in self.optimizer.param_groups:
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
+
+    def first_lrs(self, lrs):
+        return self.lrs_at(0)
+
+    def next_lrs(self, lrs, step):
+        return self.lrs_at(step)
 
 
 # ## When nothing improves
@@ -283,7 +389,12 @@ class ReduceLROnPlateau:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken. Raises ValueError for the state of another kind of scheduler."""
+        _require_keys(state, ["best", "bad_steps", "cooling", "last_epoch", "lrs"])
+        if len(state["lrs"]) != len(self.optimizer.param_groups):
+            raise ValueError(
+                f"the saved scheduler has {len(state['lrs'])} groups, this one {len(self.optimizer.param_groups)}"
+            )
         for name in ("best", "bad_steps", "cooling", "last_epoch"):
             setattr(self, name, state[name])
         for group, lr in zip(self.optimizer.param_groups, state["lrs"]):

@@ -22,10 +22,12 @@ from tt_spatial.spatial import (
     _one_dtype,
     _pair,
     _places,
+    _refuse_groups,
     _refuse_if_too_small,
     _refuse_misfits,
     _taps,
     _tapped,
+    _wide,
     conv2d,
     max_pool2d,
     transposed_convolution,
@@ -45,49 +47,72 @@ MODES = {
 }
 
 
-def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """x with `padding` numbers more on each side, given as (left, right) of the last dimension, then of the one before
-    it, and so on; as torch.nn.functional.pad. mode: "constant" (value), "reflect", "replicate" or "circular".
+    it, and so on; as torch.nn.functional.pad. mode: "constant" (value, 0 unless given; in the dtype of x), "reflect",
+    "replicate" or "circular". Negative numbers cut off.
 
-    Negative numbers cut off (constant mode only). Raises ValueError for more than there is to repeat."""
+    Raises ValueError for an unknown mode, for more than there is to repeat, and for a value that x cannot hold."""
     whole = isinstance(padding, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in padding)
     if not whole or len(padding) % 2 or len(padding) > 2 * x.ndim:
         raise ValueError(f"pad needs a pair for each dimension, last one first; {padding} for shape {x.shape}")
+    if mode not in ("constant", *MODES):
+        raise ValueError(f"pad has the modes constant, {', '.join(MODES)}; not {mode!r}")
     pairs = [(0, 0)] * (x.ndim - len(padding) // 2) + list(zip(padding[::2], padding[1::2]))[::-1]
-    if mode == "constant":
-        return _constant(x, pairs, value)
+    if any(n + min(before, 0) + min(after, 0) < 0 for n, (before, after) in zip(x.shape, pairs)):
+        raise ValueError(f"pad would cut more from shape {x.shape} than there is: {pairs}")
+    if mode in ("constant", "circular"):  # the others look at what is cut off, too
+        x = x[tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, pairs))]
+        pairs = [(max(before, 0), max(after, 0)) for before, after in pairs]
+    if mode == "constant" or not any(map(any, pairs)):
+        return _constant(x, pairs, 0 if value is None else value)
+    if value:
+        raise ValueError(f'pad takes a value only with mode="constant"; {value} was given with mode={mode!r}')
     for dim, (before, after) in enumerate(pairs):
         if before or after:
-            x = _repeated(x, dim, before, after, known_mode(mode))
+            x = _repeated(x, dim, before, after, mode)
     return x
 
 
 def known_mode(mode: str) -> str:
-    """The mode, if there is such a padding mode. ValueError otherwise."""
+    """The mode, if there is such a padding mode of a convolution. ValueError otherwise."""
     if mode not in ("zeros", *MODES):
         raise ValueError(f"padding modes are zeros, {', '.join(MODES)}; not {mode!r}")
     return mode
 
 
+# The constant is chosen where nothing was placed. Adding it, times a mask, would not do: $0 \cdot \infty$ is nan.
+
+
 def _constant(x, pairs, value):
     shape = tuple(n + before + after for n, (before, after) in zip(x.shape, pairs))
-    if min(shape, default=0) < 0:
-        raise ValueError(f"pad would cut more from shape {x.shape} than there is: {pairs}")
-    kept = x[tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, pairs))]
-    inside = tuple(slice(max(b, 0), max(b, 0) + n) for n, (b, _) in zip(kept.shape, pairs))
-    padded = tt.place(kept, index=inside, shape=shape)
-    if not value:
+    inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs))
+    padded = tt.place(x, index=inside, shape=shape)
+    around = np.full(shape, _held(value, x.dtype))
+    if not around.any():
         return padded
-    around = np.ones(shape, padded.dtype)
-    around[inside] = 0
-    return padded + tt.from_numpy(around) * value
+    mask = np.zeros(shape, bool)
+    mask[inside] = True
+    return tt.where(tt.from_numpy(mask), padded, tt.from_numpy(around))
+
+
+def _held(value, dtype):
+    """The number in this dtype, as PyTorch converts it: cut to an integer, or whether it is not zero."""
+    try:
+        with np.errstate(over="ignore"):
+            held = dtype.type(int(value) if dtype.kind in "iu" else value)
+    except (OverflowError, ValueError, TypeError):
+        held = None
+    if held is None or (dtype.kind == "f" and np.isinf(held) and not math.isinf(value)):
+        raise ValueError(f"pad cannot put the value {value!r} into a tensor of {dtype}")
+    return held
 
 
 def _repeated(x, dim, before, after, mode):
     n = x.shape[dim]
     most = {"reflect": n - 1, "circular": n}.get(mode, math.inf)
-    if min(before, after) < 0 or max(before, after) > most or not n:
-        raise ValueError(f"{mode} padding of {n} numbers can add 0 to {most}; {before} and {after} were asked for")
+    if max(before, after) > most or not n:
+        raise ValueError(f"{mode} padding of {n} numbers can add up to {most}; {before} and {after} were asked for")
     index = MODES[mode](np.arange(-before, n + after), n)
     return x[(slice(None),) * dim + (index,)]
 
@@ -107,9 +132,12 @@ def padded_for(layer: Conv2d, x: Tensor) -> Tensor:
 class _Padding(Module):
     mode = "constant"
 
-    def __init__(self, padding, value: float = 0.0):
+    def __init__(self, padding, value: float | None = None):
         super().__init__()
-        self.padding, self.value = (padding,) * 4 if isinstance(padding, int) else tuple(padding), value
+        sides = (padding,) * 4 if isinstance(padding, (int, np.integer)) else padding
+        if not isinstance(sides, (tuple, list)) or len(sides) != 4:
+            raise ValueError(f"padding is one number or (left, right, top, bottom); it is {padding!r}")
+        self.padding, self.value = tuple(sides), value
 
     def forward(self, x):
         return pad(x, self.padding, self.mode, self.value)
@@ -154,7 +182,9 @@ def _row(x: Tensor, name: str) -> Tensor:
 
 def _one(value, name: str, least: int = 1) -> int:
     found = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
-    return _pair(found if isinstance(found, (int, np.integer)) else (found,), name, least)[0]
+    if isinstance(found, bool) or not isinstance(found, (int, np.integer)) or found < least:
+        raise ValueError(f"{name} is a whole number of at least {least}; it is {value!r}")
+    return int(found)
 
 
 def conv1d(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups: int = 1) -> Tensor:
@@ -243,8 +273,7 @@ class ConvTranspose2d(Module):
         bias: bool = True, dilation=1,
     ):
         super().__init__()
-        if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"{groups} groups do not divide {in_channels} input and {out_channels} output channels")
+        _refuse_groups(in_channels, out_channels, groups)
         self.options = (stride, padding, output_padding, groups, dilation)
         self.weight = Parameter(tt.zeros(in_channels, out_channels // groups, *_pair(kernel_size, "kernel_size")))
         self.bias = Parameter(tt.zeros(out_channels)) if bias else None
@@ -267,12 +296,12 @@ class ConvTranspose2d(Module):
 def avg_pool(x, /, size, stride, padding, count_include_pad):
     """The mean of each window of images (N, C, H, W)."""
     out = np.empty((len(x), *_places(x, size, stride, padding, (1, 1)), x.shape[1]), x.dtype)
-    share = _share_of_one(_channels_last(x).shape[1:3], size, stride, padding, count_include_pad, x.dtype)
+    count = _counted(x.shape[2:], size, stride, padding, count_include_pad)
     for part, (first, *others) in _tapped(x, size, stride, padding, (1, 1), 0):
-        np.copyto(out[part], first)
+        total = first.astype(np.float64)
         for tap in others:
-            out[part] += tap
-        out[part] *= share
+            total += tap
+        out[part] = total / count
     return _channels_first(out)
 
 
@@ -280,21 +309,22 @@ def avg_pool(x, /, size, stride, padding, count_include_pad):
 def avg_unpool(g, /, shape, size, stride, padding, count_include_pad):
     """What `avg_pool` hands back to images of `shape`: each window's share of g, added to all its pixels."""
     (top, left), (n, channels, height, width) = padding, shape
-    padded = np.zeros((n, height + 2 * top, width + 2 * left, channels), g.dtype)
-    shares = _channels_last(g) * _share_of_one((height, width), size, stride, padding, count_include_pad, g.dtype)
+    padded = np.zeros((n, height + 2 * top, width + 2 * left, channels))
+    shares = _channels_last(g) / _counted((height, width), size, stride, padding, count_include_pad)
     for tap in _taps(windows(padded, size, stride, (1, 1))):
         tap += shares
-    return _channels_first(padded[:, top : top + height, left : left + width])
+    return _channels_first(padded[:, top : top + height, left : left + width].astype(g.dtype))
 
 
-def _share_of_one(image, size, stride, padding, count_include_pad, dtype):
+def _counted(image, size, stride, padding, count_include_pad):
+    """By how much the sum of a window is divided: one number, or (rows, columns, 1), in float64."""
     if count_include_pad:
-        return dtype.type(1 / math.prod(size))
+        return float(math.prod(size))
     counted = []
     for n, k, s, p in zip(image, size, stride, padding):
         starts = np.arange(0, n + 2 * p - k + 1, s) - p
         counted.append(np.minimum(starts + k, n) - np.maximum(starts, 0))
-    return (1 / np.outer(*counted)[:, :, None]).astype(dtype)
+    return np.outer(*counted)[:, :, None].astype(np.float64)
 
 
 rule(avg_pool, lambda g, out, x, **where: avg_unpool(g, shape=tuple(x.shape), **where))
@@ -352,44 +382,83 @@ class MaxPool1d(Module):
 # ## Adaptive pooling
 #
 # Here the size of the *result* is given, and the windows follow: result $i$ of $m$ sees the pixels from $\lfloor i n /
-# m \rfloor$ up to $\lceil (i + 1) n / m \rceil$. Along one direction, taking these means is a matrix, and an image has
-# two directions: $A x B^T$. So the gradient is the product's.
+# m \rfloor$ up to $\lceil (i + 1) n / m \rceil$. A window is a band of rows crossed with a band of columns, so the mean
+# of the rows' means is its mean. (A product with matrices $A x B^T$ would do the same in one line, until a pixel is
+# infinite: then the zeros of the matrices spread nan over the whole row.)
 
 
 def _spans(n: int, m: int) -> list[tuple[int, int]]:
     return [(i * n // m, -((-(i + 1) * n) // m)) for i in range(m)]
 
 
-def _averaging(n: int, m: int, dtype) -> Tensor:
-    matrix = np.zeros((m, n), dtype)
-    for i, (start, stop) in enumerate(_spans(n, m)):
-        matrix[i, start:stop] = 1 / (stop - start)
-    return tt.from_numpy(matrix)
+@primitive(cost=lambda out, x, size: x.size)
+def spans_mean(x, /, size):
+    """The means of as many windows as `size` says: (..., H, W) -> (..., *size)."""
+    (height, width), (rows, columns) = x.shape[-2:], size
+    out, bands = np.empty((*x.shape[:-2], *size), x.dtype), np.empty((*x.shape[:-2], rows, width))
+    for i, (start, stop) in enumerate(_spans(height, rows)):
+        x[..., start:stop, :].mean(-2, dtype=np.float64, out=bands[..., i, :])
+    for j, (start, stop) in enumerate(_spans(width, columns)):
+        out[..., j] = bands[..., start:stop].mean(-1)
+    return out
+
+
+@primitive
+def spans_spread(g, /, shape):
+    """What `spans_mean` hands back to images of `shape`: each window's share of g, added to all its pixels."""
+    (height, width), (rows, columns) = shape[-2:], g.shape[-2:]
+    bands, out = np.zeros((*shape[:-2], rows, width)), np.zeros(shape)
+    for j, (start, stop) in enumerate(_spans(width, columns)):
+        bands[..., start:stop] += g[..., j : j + 1] / float(stop - start)
+    for i, (start, stop) in enumerate(_spans(height, rows)):
+        out[..., start:stop, :] += bands[..., i : i + 1, :] / (stop - start)
+    return out.astype(g.dtype)
+
+
+rule(spans_mean, lambda g, out, x, size: spans_spread(g, shape=tuple(x.shape)))
+rule(spans_spread, lambda h, out, g, shape: spans_mean(h, size=tuple(g.shape[-2:])))
 
 
 def _output_size(x, output_size):
-    if x.ndim < 2 or not x.numel():
-        raise ValueError(f"adaptive pooling takes images (..., H, W); this is of shape {x.shape}")
+    if x.ndim < 2 or 0 in x.shape[-2:]:
+        raise ValueError(f"adaptive pooling takes images (..., H, W) with H and W at least 1; this is {x.shape}")
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
-    return _pair(tuple(x.shape[i - 2] if n is None else n for i, n in enumerate(wanted)), "output_size")
+    wanted = tuple(x.shape[i - 2] if n is None else n for i, n in enumerate(wanted)) if len(wanted) == 2 else wanted
+    return _pair(wanted, "output_size")
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
     """Means over as many windows as asked for: (..., H, W) -> (..., *output_size); None keeps a size. As
     torch.nn.functional.adaptive_avg_pool2d."""
     (rows, columns), x = _output_size(x, output_size), _floating(x)
-    if (rows, columns) == (1, 1):
+    if (rows, columns) == (1, 1) and x.dtype != np.float16:
         return x.mean((-2, -1), keepdim=True)
-    return _averaging(x.shape[-2], rows, x.dtype) @ x @ _averaging(x.shape[-1], columns, x.dtype).T
+    return spans_mean(x, size=(rows, columns))
+
+
+# For the maximum we lay the windows side by side. Then they are those of an ordinary pooling, with its rule for ties.
+# Where windows are of unequal length, the shorter ones see their last pixel twice, which changes no maximum.
+
+
+def _side_by_side(x, m, dim):
+    n, before = x.shape[dim], (slice(None),) * dim
+    if n % m == 0:
+        return x, n // m
+    spans, parts = _spans(n, m), []
+    longest = max(stop - start for start, stop in spans)
+    for start, stop in spans:
+        parts += [x[(*before, slice(start, stop))], x[(*before, [stop - 1] * (longest - stop + start))]]
+    return tt.cat([part for part in parts if part.shape[dim]], dim=dim), longest
 
 
 def adaptive_max_pool2d(x: Tensor, output_size) -> Tensor:
     """The largest numbers of as many windows as asked for: (..., H, W) -> (..., *output_size). As
     torch.nn.functional.adaptive_max_pool2d."""
     rows, columns = _output_size(x, output_size)
-    bands = [tt.amax(x[..., a:b, :], dim=-2, keepdim=True) for a, b in _spans(x.shape[-2], rows)]
-    x = tt.cat(bands, dim=-2)
-    return tt.cat([tt.amax(x[..., a:b], dim=-1, keepdim=True) for a, b in _spans(x.shape[-1], columns)], dim=-1)
+    images = x if x.ndim == 4 else x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:])
+    images, down = _side_by_side(images, rows, 2)
+    images, across = _side_by_side(images, columns, 3)
+    return max_pool2d(images, (down, across)).reshape(*x.shape[:-2], rows, columns)
 
 
 class AdaptiveAvgPool2d(Module):
@@ -415,55 +484,119 @@ class AdaptiveMaxPool2d(AdaptiveAvgPool2d):
 
 # ## Larger images
 #
-# Upsampling is the same kind of thing with other matrices: a row of ones and zeros that picks the nearest pixel, or two
-# weights that mix the nearest two. Nearest needs no matrix, an index will do.
+# For each row of the result, upsampling picks the nearest row or mixes the nearest two, and then does the same for
+# columns. Either way it is an index. Row $i$ looks at place $i / f$ if a factor is given, and else at $i n / m$; the
+# latter also, in images, for a side that keeps or doubles its size, whatever the factor.
+# PyTorch computes that place in `float32`, and so do we: in `float64`, row 39 would come from row 29 if the factor is
+# 1.3.
 
 
 def interpolate(
-    x: Tensor, size=None, scale_factor=None, mode: str = "nearest", align_corners: bool = False
+    x: Tensor, size=None, scale_factor=None, mode: str = "nearest", align_corners: bool | None = None
 ) -> Tensor:
-    """Images (..., H, W) at another size: "nearest", or "bilinear" (with align_corners the corner pixels stay the
-    corners). As torch.nn.functional.interpolate, of which size and scale_factor are given one."""
+    """Images (N, C, H, W) at another size: "nearest" (also for series (N, C, L)), or "bilinear" (with align_corners
+    the corner pixels stay the corners). As torch.nn.functional.interpolate, with either size or scale_factor."""
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate needs either size or scale_factor")
     if mode not in ("nearest", "bilinear"):
         raise ValueError(f'modes are "nearest" and "bilinear", not {mode!r}')
     if mode == "nearest" and align_corners:
         raise ValueError('align_corners is for mode="bilinear"; "nearest" mixes no pixels')
-    factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * 2
-    if x.ndim < 2 or not x.numel() or len(factors) != 2:
-        raise ValueError(f"interpolate takes images (..., H, W) and a factor or two, not {x.shape} and {scale_factor}")
-    wanted = size if size is not None else tuple(int(n * f) for n, f in zip(x.shape[-2:], factors))
-    wanted = _pair(wanted, "size")
-    steps = [1 / f if f else n / m for n, m, f in zip(x.shape[-2:], wanted, factors)]
-    if mode == "nearest":
-        rows, columns = (
-            np.minimum((np.arange(m) * step).astype(int), n - 1) for n, m, step in zip(x.shape[-2:], wanted, steps)
+    if x.ndim not in ((3, 4) if mode == "nearest" else (4,)) or 0 in x.shape[1:]:
+        series = " or series (N, C, L)" if mode == "nearest" else ""
+        raise ValueError(f'interpolate, mode="{mode}", takes images (N, C, H, W){series}, not shape {x.shape}')
+    sides = x.shape[2:]
+    factors = _factors(scale_factor, x.shape)
+    wanted = size if size is not None else tuple(int(n * f) for n, f in zip(sides, factors))
+    wanted = _sides(wanted, len(sides))
+    x = x if mode == "nearest" else _floating(x)
+    x = x.clone()
+    for dim, (n, m, factor) in enumerate(zip(sides, wanted, factors), 2):
+        if mode == "nearest":
+            factor = None if x.ndim == 4 and m in (n, 2 * n) else factor
+            x = mix(x, dim=dim, low=_nearest(n, m, factor), weight=np.zeros(m, np.float32))
+        elif n != m:
+            low, weight = _between(n, m, factor, align_corners, x.dtype)
+            x = mix(x, dim=dim, low=low, weight=weight)
+    return x
+
+
+def _factors(scale_factor, shape):
+    sides = len(shape) - 2
+    factors = tuple(scale_factor) if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * sides
+    numbers = [isinstance(f, (int, float, np.number)) and 0 < f < math.inf for f in factors]
+    if scale_factor is not None and not (all(numbers) and len(factors) == sides):
+        raise ValueError(
+            f"scale_factor, for shape {shape}, is a positive number, or {sides} of them; it is {scale_factor!r}"
         )
-        return x[..., rows, :][..., columns]
-    x = _floating(x)
-    down, across = (
-        _mixing(n, m, step, align_corners, x.dtype) for n, m, step in zip(x.shape[-2:], wanted, steps)
-    )
-    return down @ x @ across.T
+    return factors
 
 
-def _mixing(n, m, step, align_corners, dtype) -> Tensor:
+def _sides(size, count):
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size,) * count
+    if len(sides) != count or not all(isinstance(m, (int, np.integer)) and m > 0 for m in sides):
+        raise ValueError(f"the size is an integer of at least 1, or one for each of {count} sides; it is {size!r}")
+    return sides
+
+
+def _step(n, m, factor, dtype):
+    return dtype(1 / factor) if factor else dtype(n) / dtype(m)
+
+
+def _nearest(n, m, factor):
+    """The index of the pixel for each of m results."""
+    places = np.arange(m, dtype=np.float32) * _step(n, m, factor, np.float32)
+    return np.minimum(places.astype(np.int64), n - 1)
+
+
+def _between(n, m, factor, align_corners, dtype):
+    """The index of the first of the two pixels that each of m results is between, and the weight of the second."""
+    wide = _wide(dtype).type
     if align_corners:
-        places = np.arange(m) * ((n - 1) / (m - 1) if m > 1 else 0)
+        places = np.arange(m, dtype=wide) * (wide(n - 1) / wide(m - 1) if m > 1 else wide(0))
     else:
-        places = np.maximum((np.arange(m) + 0.5) * step - 0.5, 0)
-    low = np.minimum(places.astype(int), n - 1)
-    matrix, high, part = np.zeros((m, n)), np.minimum(low + 1, n - 1), places - low
-    np.add.at(matrix, (np.arange(m), low), 1 - part)
-    np.add.at(matrix, (np.arange(m), high), part)
-    return tt.from_numpy(matrix.astype(dtype))
+        places = np.maximum((np.arange(m, dtype=wide) + wide(0.5)) * _step(n, m, factor, wide) - wide(0.5), 0)
+    low = np.minimum(places.astype(np.int64), n - 1)
+    return low, np.where(low < n - 1, np.clip(places - low, 0, 1), wide(0))
+
+
+# One primitive mixes along one dimension, and its transpose hands the shares back. A pixel of weight 0 takes no part,
+# even if it is infinite, and so receives a gradient of 0 even if that is infinite.
+
+
+@primitive(cost=lambda out, x, **how: 2 * out.size)
+def mix(x, /, dim, low, weight):
+    """Along `dim`, (1 - weight) * x[low] + weight * x[low + 1]."""
+    first = x[(slice(None),) * dim + (low,)]
+    if not weight.any():
+        return first
+    second = x[(slice(None),) * dim + (np.minimum(low + 1, x.shape[dim] - 1),)]
+    weight = weight.reshape(-1, *[1] * (x.ndim - 1 - dim))
+    mixed = first * (1 - weight)
+    mixed += np.multiply(second, weight, out=np.zeros_like(mixed), where=weight > 0)
+    return mixed.astype(x.dtype, copy=False)
+
+
+@primitive
+def unmix(g, /, n, dim, low, weight):
+    """What `mix` hands back to the n numbers that there were along `dim`."""
+    shares = np.moveaxis(g, dim, 0)
+    out = np.zeros((n, *shares.shape[1:]), _wide(g.dtype))
+    for place, part, share in zip(low, weight, shares):
+        out[place] += share * (1 - part)
+        if part > 0:
+            out[place + 1] += share * part
+    return np.moveaxis(out, 0, dim).astype(g.dtype)
+
+
+rule(mix, lambda g, out, x, dim, **how: unmix(g, n=x.shape[dim], dim=dim, **how))
+rule(unmix, lambda h, out, g, n, **how: mix(h, **how))
 
 
 class Upsample(Module):
     """interpolate as a module."""
 
-    def __init__(self, size=None, scale_factor=None, mode: str = "nearest", align_corners: bool = False):
+    def __init__(self, size=None, scale_factor=None, mode: str = "nearest", align_corners: bool | None = None):
         super().__init__()
         self.options = {"size": size, "scale_factor": scale_factor, "mode": mode, "align_corners": align_corners}
 
@@ -483,13 +616,15 @@ class Dropout2d(tt.Dropout):
     """Drops whole channels with probability p in training; as torch.nn.Dropout2d."""
 
     def forward(self, x):
-        kept = tt.dropout(tt.ones(*x.shape[:2], *[1] * (x.ndim - 2), dtype=x.dtype), self.p, self.training)
-        return x * kept if self.training and self.p else x
+        if not self.training or not self.p:
+            return x
+        kept = tt.dropout(tt.ones(*x.shape[:2], *[1] * (x.ndim - 2), dtype=x.dtype), self.p)
+        return tt.where(kept > 0, x, 0.0) * (1 / max(1 - self.p, 1e-12))
 
 
 __all__ = [
     "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "ConstantPad2d", "Conv1d", "ConvTranspose2d",
     "Dropout2d", "MaxPool1d", "ReflectionPad2d", "ReplicationPad2d", "Upsample", "ZeroPad2d",
     "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_unpool", "conv1d",
-    "conv_transpose2d", "interpolate", "max_pool1d", "pad",
+    "conv_transpose2d", "interpolate", "max_pool1d", "mix", "pad", "spans_mean", "spans_spread", "unmix",
 ]

@@ -11,43 +11,43 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import rule
-from tt_spatial.spatial import BatchNorm, _as_rows, _by_channel, _floating, _from_rows, _in_blocks
+from tt_spatial.spatial import BatchNorm, _as_rows, _by_channel, _floating, _from_rows, _in_blocks, _wide
 from tt_tensor import Module, Parameter, Tensor, as_rows, primitive
 
 # ## Batch normalization, backward
 #
-# The formula of the chapter needs two sums for each channel. Once they are there, the share of `x` is $a g + b x + c$
-# with three numbers a channel, and one pass over the numbers.
+# The formula of the chapter needs two sums for each channel. Once they are there, the share of `x` is $a g + b (x -
+# \mu) + c$ with three numbers a channel, and one pass over the numbers.
 
 
 def two_sums(g: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each channel of g and x (N, C, ...) the sum of g, and that of g * (x - mean)."""
+    """For each channel of g and x (N, C, ...) the sum of g, and that of g * (x - mean), in float64."""
     (g_rows, times), (x_rows, _) = _as_rows(g), _as_rows(x)
-    ones, long_mean = np.ones(len(g_rows), g.dtype), np.tile(mean, times)
-    of_g = of_product = np.zeros(g_rows.shape[1], g.dtype)
+    mean, of_g, of_product = np.tile(mean, times), np.zeros(g_rows.shape[1]), np.zeros(g_rows.shape[1])
     for g_block, x_block in _in_blocks(g_rows, x_rows):
-        product = x_block - long_mean
-        product *= g_block
-        of_g = of_g + ones[: len(g_block)] @ g_block
-        of_product = of_product + ones[: len(g_block)] @ product
+        long, product = g_block.astype(np.float64), x_block - mean
+        product *= long
+        of_g += long.sum(0)
+        of_product += product.sum(0)
     return _by_channel(of_g, times), _by_channel(of_product, times)
 
 
 def share_in_blocks(g, x, weight, mean, var, eps) -> np.ndarray:
     """The share of x in its normalization, `normal_share` of the chapter, on arrays whose moments are given."""
     (g_rows, times), (x_rows, _) = _as_rows(g), _as_rows(x)
-    slope, count = 1 / np.sqrt(var + eps), x.size // x.shape[1]
+    slope, count, wide = 1 / np.sqrt(var + eps), x.size // x.shape[1], _wide(x.dtype)
     of_g, of_product = two_sums(g, x, mean)
     a = weight * slope
     b = -a * slope * slope * of_product / count
-    c = -a * of_g / count - b * mean
-    a, b, c = (np.tile(v, times) for v in (a, b, c))
-    share = np.empty(g_rows.shape, g.dtype)
+    c = -a * of_g / count
+    a, b, c, mean = (np.tile(v, times).astype(wide) for v in (a, b, c, mean))
+    share = np.empty(g_rows.shape, wide)
     for g_block, x_block, result in _in_blocks(g_rows, x_rows, share):
-        np.multiply(x_block, b, out=result)
+        np.subtract(x_block, mean, out=result)
+        result *= b
         result += c
         result += g_block * a
-    return _from_rows(share, x.shape)
+    return _from_rows(share.astype(g.dtype, copy=False), x.shape)
 
 
 # The weight has met the normalized numbers, so its share is the sum of `g` times these.
@@ -56,11 +56,11 @@ def share_in_blocks(g, x, weight, mean, var, eps) -> np.ndarray:
 def weight_share(g, x, mean, var, eps):
     """The share of the weight, (C,), on arrays or on tensors."""
     if isinstance(g, np.ndarray):
-        return two_sums(g, x, mean)[1] / np.sqrt(var + eps)
-    dims = (0, *range(2, x.ndim))
+        return (two_sums(g, x, mean)[1] / np.sqrt(var + eps)).astype(g.dtype)
+    dims, dtype, g, x = (0, *range(2, x.ndim)), x.dtype, g.double(), x.double()
     centred = x - tt.mean(x, dims, keepdim=True)
     slope = (tt.mean(centred * centred, dims, keepdim=True) + eps) ** -0.5
-    return tt.sum(g * centred * slope, dim=dims)
+    return tt.sum(g * centred * slope, dim=dims).to(dtype)
 
 
 class BatchNorm1d(BatchNorm):
@@ -73,21 +73,28 @@ class BatchNorm1d(BatchNorm):
 #
 # Batch normalization ties the examples of a batch together. The others normalize each example for itself: over its last
 # dimensions (layer), or over groups of its channels. They behave alike in training and evaluation. What they have in
-# common is that rows are brought to mean 0 and variance 1. On arrays that is two products with a vector and two passes;
-# on tensors, when somebody wants the derivative of a derivative, it is the formula.
+# common is that rows are brought to mean 0 and variance 1.
+#
+# The moments are computed in `float64`, whatever comes in. The square of 300 is no longer a number in `float16`, and
+# neither is that of $10^{20}$ in `float32`; and a row of equal numbers must give exactly 0, so its mean must be exactly
+# that number. On arrays we work in place; on tensors, for the derivative of a derivative, it is the formula.
+
+
+def _float64(x):
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
 
 
 def _normal(x, eps):
-    """(x - mean) / sqrt(variance + eps) of the rows of x (..., n), and the factor, (..., 1)."""
+    """(x - mean) / sqrt(variance + eps) of the rows of x (..., n), and the factor, (..., 1), in float64."""
+    x = _float64(x)
     if not isinstance(x, np.ndarray):
         centred = x - tt.mean(x, -1, keepdim=True)
         slope = (tt.mean(centred * centred, -1, keepdim=True) + eps) ** -0.5
         return centred * slope, slope
-    n = x.shape[-1]
-    normal = x - (x @ np.full(n, 1 / n, x.dtype))[..., None]
-    slope = (1 / np.sqrt(np.vecdot(normal, normal) / n + eps))[..., None].astype(x.dtype, copy=False)
-    normal *= slope
-    return normal, slope
+    x -= x.mean(-1, keepdims=True)
+    slope = 1 / np.sqrt(np.vecdot(x, x) / x.shape[-1] + eps)[..., None]
+    x *= slope
+    return x, slope
 
 
 # What arrives for the normal numbers can neither move the mean of a row nor change its variance. So both parts that
@@ -95,26 +102,28 @@ def _normal(x, eps):
 
 
 def _rows_share(g, normal, slope):
+    g = _float64(g)
     if not isinstance(g, np.ndarray):
         return slope * (g - tt.mean(g, -1, keepdim=True) - normal * tt.mean(g * normal, -1, keepdim=True))
-    n = g.shape[-1]
-    share = normal * (np.vecdot(g, normal) / -n)[..., None]
-    share += g
-    share -= (g @ np.full(n, 1 / n, g.dtype))[..., None]
-    share *= slope
-    return share
+    normal *= (np.vecdot(g, normal) / -g.shape[-1])[..., None]
+    normal += g
+    normal -= g.mean(-1, keepdims=True)
+    normal *= slope
+    return normal
 
 
-# Many passes, so blocks: what is made of a few rows stays in the cache until it is done.
+# Many passes, so blocks: what is made of a few rows stays in the cache until it is done, and then becomes as narrow as
+# it was.
 
 
 def _by_rows(work, *arrays):
-    """work(*blocks) for blocks of rows of arrays that have one shape, put together in that shape. Tensors are worked on
-    as a whole."""
-    if not isinstance(arrays[0], np.ndarray):
-        return work(*arrays)
-    out = np.empty(arrays[0].shape, arrays[0].dtype)
-    for *blocks, result in _in_blocks(*map(as_rows, arrays), as_rows(out)):
+    """work(*blocks) for blocks of rows of arrays that have one shape, put together in the shape and dtype of the last.
+    Tensors are worked on as a whole."""
+    last = arrays[-1]
+    if not isinstance(last, np.ndarray):
+        return work(*arrays).to(last.dtype)
+    out = np.empty(last.shape, last.dtype)
+    for *blocks, result in _in_blocks(*map(as_rows, arrays), as_rows(out)) if last.size else ():
         result[...] = work(*blocks)
     return out
 
@@ -141,18 +150,22 @@ def normalize_scaled(x, weight, bias, /, eps):
         normal += bias
         return normal
 
-    return _by_rows(scaled, x.astype(np.result_type(x, weight, bias), copy=False))
+    return _by_rows(scaled, x)
+
+
+def _sum_of_rows(g):
+    return tt.sum(as_rows(g), dim=0)
 
 
 def _weight_share(g, x, eps):
     if not isinstance(g, np.ndarray):
-        return _sum_of_rows(g * _normal(x, eps)[0])
-    return sum(_sum_of_rows(g * _normal(x, eps)[0]) for g, x in _in_blocks(as_rows(g), as_rows(x)))
-
-
-def _sum_of_rows(g):
-    rows = as_rows(g)
-    return np.ones(len(rows), g.dtype) @ rows
+        return _sum_of_rows(g.double() * _normal(x, eps)[0])
+    total = np.zeros(x.shape[-1])
+    for g_block, x_block in _in_blocks(as_rows(g), as_rows(x)) if x.size else ():
+        normal, _ = _normal(x_block, eps)
+        normal *= g_block
+        total += normal.sum(0)
+    return total
 
 
 rule(
@@ -163,24 +176,45 @@ rule(
 )
 
 
+def refuse_wider(name: str, x: Tensor, *vectors: Tensor | None) -> None:
+    """TypeError for vectors that are wider than x, which would widen or be cut; beside float16 they may be float32."""
+    fitting = _wide(x.dtype) if x.dtype.kind == "f" else np.dtype(np.float32)
+    wider = {str(v.dtype) for v in vectors if v is not None and np.result_type(v.dtype, fitting) != fitting}
+    if wider:
+        raise TypeError(
+            f"{name}: an input of {x.dtype} with weights or running moments of {', '.join(sorted(wider))}; convert one "
+            "of them, for example with .float()"
+        )
+
+
+def _shape_of(normalized_shape) -> tuple[int, ...]:
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    if not shape or not all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape):
+        raise ValueError(f"normalized_shape is the sizes of the last dimensions, integers; it is {normalized_shape!r}")
+    return tuple(map(int, shape))
+
+
 def layer_norm(
     x: Tensor, normalized_shape, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """x normalized over its last dimensions, which are `normalized_shape`, then scaled and shifted. As
     torch.nn.functional.layer_norm."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = _shape_of(normalized_shape) if normalized_shape != () else ()
     if not shape or tuple(x.shape[-len(shape) :]) != shape:
         raise ValueError(f"layer_norm over {shape} does not fit an input of shape {x.shape}")
     if any(vector is not None and vector.shape != shape for vector in (weight, bias)):
-        raise ValueError(f"layer_norm over {shape}: weight and bias are to have that shape, too")
+        raise ValueError(f"layer_norm over {shape}: weight and bias must have that shape, too")
+    x = _floating(x)
+    refuse_wider("layer_norm", x, weight, bias)
     if len(shape) > 1:
-        n, flat = math.prod(shape), [None if vector is None else vector.reshape(-1) for vector in (weight, bias)]
-        return layer_norm(x.reshape(-1, n), n, flat[0], flat[1], eps).reshape(x.shape)
+        rows, n = math.prod(x.shape[: -len(shape)]), math.prod(shape)
+        flat = [None if vector is None else vector.reshape(n) for vector in (weight, bias)]
+        return layer_norm(x.reshape(rows, n), n, flat[0], flat[1], eps).reshape(x.shape)
     if weight is not None and bias is not None:
-        return normalize_scaled(_floating(x), weight, bias, eps=eps)
-    normal = normalize_rows(_floating(x), eps=eps)
-    normal = normal if weight is None else normal * weight
-    return normal if bias is None else normal + bias
+        return normalize_scaled(x, weight, bias, eps=eps)
+    normal = normalize_rows(x, eps=eps)
+    normal = normal if weight is None else (normal * weight).to(x.dtype)
+    return normal if bias is None else (normal + bias).to(x.dtype)
 
 
 class LayerNorm(Module):
@@ -188,7 +222,7 @@ class LayerNorm(Module):
 
     def __init__(self, normalized_shape, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape = _shape_of(normalized_shape)
         self.eps = eps
         self.weight = Parameter(tt.ones(*self.normalized_shape)) if elementwise_affine else None
         self.bias = Parameter(tt.zeros(*self.normalized_shape)) if elementwise_affine and bias else None
@@ -205,14 +239,24 @@ def group_norm(
 ) -> Tensor:
     """x (N, C, ...) normalized over each example's groups of C / num_groups channels, then scaled and shifted by
     channel. As torch.nn.functional.group_norm."""
-    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
+    if x.ndim < 2 or not _divides(num_groups, x.shape[1]):
         raise ValueError(f"group_norm: {num_groups} groups do not divide the channels of an input of shape {x.shape}")
-    if any(vector is not None and vector.shape != (x.shape[1],) for vector in (weight, bias)):
-        raise ValueError(f"group_norm: weight and bias are to be ({x.shape[1]},) for an input of shape {x.shape}")
-    normal = normalize_rows(_floating(x).reshape(x.shape[0] * num_groups, -1), eps=eps).reshape(x.shape)
-    by_channel = (1, x.shape[1]) + (1,) * (x.ndim - 2)
-    normal = normal if weight is None else normal * weight.reshape(by_channel)
-    return normal if bias is None else normal + bias.reshape(by_channel)
+    examples, channels = x.shape[:2]
+    if any(vector is not None and vector.shape != (channels,) for vector in (weight, bias)):
+        raise ValueError(f"group_norm: weight and bias must be ({channels},) for an input of shape {x.shape}")
+    if x.numel() == num_groups:
+        raise ValueError(f"group_norm: one value a group, in a batch of shape {x.shape}, has no variance")
+    x = _floating(x)
+    refuse_wider("group_norm", x, weight, bias)
+    rows = (examples * num_groups, math.prod(x.shape[1:]) // num_groups)
+    normal = normalize_rows(x.reshape(rows), eps=eps).reshape(x.shape)
+    by_channel = (1, channels) + (1,) * (x.ndim - 2)
+    normal = normal if weight is None else (normal * weight.reshape(by_channel)).to(x.dtype)
+    return normal if bias is None else (normal + bias.reshape(by_channel)).to(x.dtype)
+
+
+def _divides(num_groups, channels):
+    return isinstance(num_groups, (int, np.integer)) and num_groups > 0 and channels % num_groups == 0
 
 
 class GroupNorm(Module):
@@ -220,7 +264,7 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
+        if not isinstance(num_channels, (int, np.integer)) or not _divides(num_groups, num_channels):
             raise ValueError(f"{num_groups} groups do not divide {num_channels} channels")
         self.num_groups, self.eps = num_groups, eps
         self.weight = Parameter(tt.ones(num_channels)) if affine else None

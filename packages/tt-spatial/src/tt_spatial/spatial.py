@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 import tt_tensor as tt
 from tt_autograd import Batches, accuracy, check_gradients, digits, evaluate, fit, grad, no_grad, rule
 from tt_optim import Adam
-from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, generator, primitive, relu
+from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, generator, primitive, relu, slot
 
 
 def framed_digits(side: int = 16, down: int = 0, right: int = 0) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -210,8 +210,8 @@ def check_by_taps():
     assert np.allclose(by_taps(x, weight), seven_loops(x, weight))
 
 
-# Look at the line that makes `images`. For the product the channels have to stand last, `(N, H, W, C)`, so that the
-# numbers which belong to one pixel lie side by side in memory. PyTorch's order, `(N, C, H, W)`, is the one that we show
+# For the product the channels must come last, `(N, H, W, C)`, so that the numbers which belong to one pixel lie side by
+# side in memory. PyTorch's order, `(N, C, H, W)`, is the one that we show
 # to the outside, because everybody writes it so. But a shape and the order in memory are two things (chapter 02:
 # strides). So all that follows computes with channels last, and hands out the transposed view; elementwise operations
 # keep the order that they find, and the next convolution finds its pixels where it wants them.
@@ -238,7 +238,8 @@ def _channels_first(x):
 
 
 def windows(x: np.ndarray, size, stride, dilation) -> np.ndarray:  # exercise
-    """All windows of images x (N, H, W, C), as a view (N, rows, columns, kh, kw, C)."""
+    """All windows of images x (N, H, W, C), as a view (N, rows, columns, kh, kw, C), which may be written to if x may
+    (`writeable=`)."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(size, dilation))
     view = sliding_window_view(x, reach, axis=(1, 2), writeable=x.flags.writeable)
     view = view[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
@@ -265,19 +266,22 @@ def _parts(images: int, per_image: int) -> Iterator[slice]:
     return (slice(start, min(start + count, images)) for start in range(0, images, count))
 
 
-# The padding costs nothing extra. Its zeros are written once, and each block of images is copied into their middle; the
-# view of the windows is made once, too.
+# Padding costs one more copy of the images. We write its zeros once, then copy each block of images into their middle;
+# the view of the windows is made once, too.
 
 
 def _seen(x, size, stride, padding, dilation, fill, per_image) -> Iterator[tuple[slice, np.ndarray]]:
-    """For blocks of images (N, C, H, W), padded with `fill`: which images, and their windows."""
+    """For blocks of images (N, C, H, W), padded with `fill` (or the least number of their dtype, if that is larger):
+    which images, and their windows."""
     images, (top, left), parts = _channels_last(x), padding, list(_parts(len(x), per_image))
+    fill = max(fill, np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else fill
     if not (top or left):
         view = windows(images, size, stride, dilation)
         yield from ((part, view[part]) for part in parts)
         return
     _, height, width, channels = images.shape
-    padded = np.full((parts[0].stop, height + 2 * top, width + 2 * left, channels), fill, x.dtype)
+    most = parts[0].stop if parts else 0
+    padded = np.full((most, height + 2 * top, width + 2 * left, channels), fill, x.dtype)
     inside, view = padded[:, top : top + height, left : left + width], windows(padded, size, stride, dilation)
     for part in parts:
         count = part.stop - part.start
@@ -302,7 +306,7 @@ def _columns(x, size, stride, padding, dilation, groups) -> Iterator[tuple[slice
     for part, seen in _seen(x, size, stride, padding, dilation, 0, per_image):
         seen = seen.reshape(*seen.shape[:-1], groups, -1).transpose(5, 0, 1, 2, 3, 4, 6)  # groups first
         if memory is None:
-            memory = _memory(seen.shape, x.dtype)
+            memory = _memory(seen.shape, _wide(x.dtype))
         np.copyto(memory[:, : len(seen[0])], seen)
         yield part, memory[:, : len(seen[0])].reshape(groups, len(seen[0]) * places, -1)
 
@@ -312,6 +316,14 @@ def _memory(shape, dtype):
     if kw * channels >= 16:
         return np.empty(shape, dtype)
     return np.empty((groups, kh, kw, channels, *places), dtype).transpose(0, 4, 5, 6, 1, 2, 3)
+
+
+# A sum of a thousand products in `float16`, rounded after each, would keep no digit; and the sum stops at 2,048, where
+# adding 1 changes nothing. So half numbers are multiplied and added in `float32`, and only results are rounded.
+
+
+def _wide(dtype):
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def _places(x, size, stride, padding, dilation):
@@ -325,7 +337,7 @@ def _matrices(weight, groups):
     """Weights (O, C / groups, kh, kw) as matrices (groups, kh * kw * C / groups, O / groups)."""
     detectors, channels, kh, kw = weight.shape
     by_group = weight.reshape(groups, detectors // groups, channels, kh, kw).transpose(0, 3, 4, 2, 1)
-    return np.ascontiguousarray(by_group).reshape(groups, kh * kw * channels, detectors // groups)
+    return by_group.astype(_wide(weight.dtype), "C").reshape(groups, kh * kw * channels, detectors // groups)
 
 
 # And then the convolution is short. It is a primitive like `affine`, with the bias added while the numbers are still in
@@ -337,14 +349,14 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):  # exer
     """Images x (N, C, H, W) under detectors `weight` (O, C / groups, kh, kw), and a bias (O,) if given: (N, O, rows,
     columns). stride, padding and dilation are pairs."""
     size, detectors = weight.shape[2:], len(weight)
-    out = np.empty((len(x), *_places(x, size, stride, padding, dilation), detectors), x.dtype)
+    out = np.empty((len(x), *_places(x, size, stride, padding, dilation), detectors), _wide(x.dtype))
     matrices = _matrices(weight, groups)
     for part, columns in _columns(x, size, stride, padding, dilation, groups):
         rows = out[part].reshape(-1, detectors)
         np.matmul(columns, matrices, out=rows.reshape(len(rows), groups, -1).swapaxes(0, 1))
         if bias:
             rows += bias[0]
-    return _channels_first(out)
+    return _channels_first(out).astype(x.dtype, copy=False)
 
 
 # Three forms of the same sum. The slowest is the definition, and judges the other two. (With all options it stands in
@@ -393,12 +405,12 @@ def show_three_forms():
 @primitive(cost=lambda out, x, g, **where: g.size * out[0].size)
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exercise
     """The share of the weight, (O, C / groups, *size), from images x and the gradient g (N, O, rows, columns)."""
-    total: Any = 0
+    channels, detectors = x.shape[1] // groups, g.shape[1] // groups
+    total = np.zeros((groups, math.prod(size) * channels, detectors))  # float64: the blocks may be many
     for part, columns in _columns(x, size, stride, padding, dilation, groups):
-        total = total + columns.mT @ _by_group(g[part], groups)
-    kh, kw = size
-    by_group = total.reshape(groups, kh, kw, x.shape[1] // groups, -1).transpose(0, 4, 3, 1, 2)
-    return np.ascontiguousarray(by_group).reshape(g.shape[1], -1, kh, kw)
+        total += columns.mT @ _by_group(g[part], groups)
+    by_group = total.astype(x.dtype).reshape(groups, *size, channels, detectors).transpose(0, 4, 3, 1, 2)
+    return np.ascontiguousarray(by_group).reshape(g.shape[1], channels, *size)
 
 
 def _by_group(x, groups):
@@ -424,7 +436,8 @@ def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise
 
 # With a stride there are gaps between the places, and the turned convolution would mostly multiply zeros. Then it is
 # better to do literally what happens: each place hands its value times the detector out to the pixels of its window,
-# and where windows overlap, the shares *add up*.
+# and where windows overlap, the shares *add up*. We do that for infinite weights as well, because the zeros around $g$
+# would meet them, and $0 \cdot \infty$ is not a number.
 
 
 @primitive(cost=lambda out, g, weight, **where: g.size * weight[0].size)
@@ -433,7 +446,8 @@ def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups
     kh, kw)."""
     kernel = weight.shape[2:]
     around = tuple(d * (k - 1) - p for k, p, d in zip(kernel, padding, dilation))
-    if stride == (1, 1) and min(around) >= 0 and _places(g, kernel, stride, around, dilation) == tuple(size):
+    fits = stride == (1, 1) and min(around) >= 0 and _places(g, kernel, stride, around, dilation) == tuple(size)
+    if fits and np.isfinite(weight).all():
         where = {"stride": stride, "padding": around, "dilation": dilation, "groups": groups}
         return convolution.kernel(g, turned(weight, groups), **where)
     return _handed_out(g, weight, size, stride, padding, dilation, groups)
@@ -446,7 +460,7 @@ def _handed_out(g, weight, size, stride, padding, dilation, groups):
     for part in _parts(len(g), math.prod(g.shape[2:]) * math.prod(kernel) * channels):
         block = g[part]
         shares = (_by_group(block, groups) @ matrices).reshape(groups, len(block), *g.shape[2:], *kernel, -1)
-        padded = np.zeros((len(block), height + 2 * top, width + 2 * left, channels), g.dtype)
+        padded = np.zeros((len(block), height + 2 * top, width + 2 * left, channels), shares.dtype)
         seen = windows(padded, kernel, stride, dilation)[:, : g.shape[2], : g.shape[3]]
         seen = seen.reshape(*seen.shape[:-1], groups, -1)
         for i, j in np.ndindex(kernel):
@@ -466,10 +480,8 @@ def _size(array):
 
 
 def _channel_sums(g):
-    """The sums of g (N, C, ...) by channel, as a product with ones, on arrays or on tensors."""
-    rows = tt.reshape(tt.permute(g, dims=(0, *range(2, g.ndim), 1)), shape=(-1, g.shape[1]))
-    ones = np.ones(len(rows), g.dtype)
-    return tt.matmul(ones if isinstance(g, np.ndarray) else tt.from_numpy(ones), rows)
+    """The sums of g (N, C, ...) by channel, on arrays or on tensors."""
+    return tt.sum(g, dim=(0, *range(2, g.ndim)))
 
 
 rule(
@@ -510,8 +522,9 @@ def check_gradients_of_convolution():
 
 
 def _pair(value, name: str, least: int = 1) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, (int, np.integer)) else value
-    whole = isinstance(pair, (tuple, list)) and all(isinstance(v, (int, np.integer)) for v in pair)
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    pair = pair * 2 if len(pair) == 1 else pair
+    whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in pair)
     if not whole or len(pair) != 2 or min(pair) < least:
         raise ValueError(f"{name} is a whole number of at least {least}, or a pair (rows, columns); it is {value!r}")
     return int(pair[0]), int(pair[1])
@@ -520,8 +533,8 @@ def _pair(value, name: str, least: int = 1) -> tuple[int, int]:
 def _images(name: str, x: Tensor) -> Tensor:
     if x.ndim != 4:
         raise ValueError(f"{name} takes images (N, C, H, W); this is of shape {x.shape}. See reshape and unsqueeze")
-    if not x.numel():
-        raise ValueError(f"{name}: there is nothing in a batch of shape {x.shape}")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name}: there is nothing in images of shape {x.shape}; only the batch, N, may be empty")
     return x
 
 
@@ -559,24 +572,28 @@ def conv2d(  # exercise
     """Images x (N, C, H, W), or one (C, H, W), under detectors `weight` (O, C / groups, kh, kw), plus bias (O,): (N, O,
     rows, columns) with the sizes of `conv_size`. As torch.nn.functional.conv2d; padding may be "same" or "valid".
 
-    Raises ValueError for shapes that do not fit, and for a window larger than the padded image."""
+    An empty batch gives an empty result, operands of different dtypes the wider one (integers become floats). Raises
+    ValueError for shapes that do not fit, and for a window larger than the padded image."""
     if x.ndim == 3:
         return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     _images("conv2d", x)
     _refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
     stride, dilation, size = _pair(stride, "stride"), _pair(dilation, "dilation"), weight.shape[2:]
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         x, padding = _same(x, size, stride, dilation)
-    padding = _pair(0 if padding == "valid" else padding, "padding", least=0)
+    valid = isinstance(padding, str) and padding == "valid"
+    padding = _pair(0 if valid else padding, "padding", least=0)
     _refuse_if_too_small("conv2d", x, size, stride, padding, dilation)
     tensors = _one_dtype(x, weight, *([] if bias is None else [bias]))
     return convolution(*tensors, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def _refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups):
-    if len(weight_shape) != 4 or 0 in weight_shape or groups < 1 or weight_shape[0] % groups:
+    if len(weight_shape) != 4 or 0 in weight_shape:
+        raise ValueError(f"{name}: a weight of shape {weight_shape} is not (O, C / groups, kh, kw) with sizes above 0")
+    if not isinstance(groups, (int, np.integer)) or groups < 1 or weight_shape[0] % groups:
         raise ValueError(
-            f"{name}: {groups} groups do not divide a weight of shape {weight_shape}, which is to be (O, C / groups, "
+            f"{name}: {groups} groups do not divide a weight of shape {weight_shape}, which must be (O, C / groups, "
             "kh, kw)"
         )
     if channels != expected:
@@ -590,7 +607,20 @@ def _refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, group
 
 def _one_dtype(*tensors):
     wide = np.result_type(*([t.dtype for t in tensors if t.dtype.kind == "f"] or [t.dtype for t in tensors]))
+    if wide == np.bool_:
+        raise TypeError("a convolution multiplies numbers, and these are truth values; convert them with x.float()")
     return [t if t.dtype == wide else t.to(wide) for t in tensors]
+
+
+def _refuse_groups(in_channels, out_channels, groups):
+    counts = (in_channels, out_channels, groups)
+    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in counts):
+        raise ValueError(
+            f"channels and groups are integers of at least 1, not {in_channels} input channels, {out_channels} output "
+            f"channels and {groups} groups"
+        )
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(f"{groups} groups do not divide {in_channels} input and {out_channels} output channels")
 
 
 # A module holds weight and bias, as `Linear` does. The fan-in of a detector is the number of its weights, and the new
@@ -606,12 +636,12 @@ class Conv2d(Module):
         bias: bool = True, padding_mode: str = "zeros",
     ):
         super().__init__()
-        if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"{groups} groups do not divide {in_channels} input and {out_channels} output channels")
+        _refuse_groups(in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.stride, self.dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
-        self.padding: Any = padding if padding in ("same", "valid") else _pair(padding, "padding", least=0)
+        known = isinstance(padding, str) and padding in ("same", "valid")
+        self.padding: Any = padding if known else _pair(padding, "padding", least=0)
         self.padding_mode = more_spatial.known_mode(padding_mode)
         self.weight = Parameter(tt.zeros(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(tt.zeros(out_channels)) if bias else None
@@ -670,21 +700,47 @@ def max_pool(x, /, size, stride, padding, dilation):  # exercise
 
 
 # The gradient goes to the pixel that won, and to nobody else. If several are equally large, it goes to the first of
-# them; and if windows overlap, a pixel that has won in several of them hears from all.
+# them; and if windows overlap, a pixel that has won in several of them hears from all. The padding never wins, even if
+# all pixels are $-\infty$. A nan wins against every number, and the last nan of a window against the others: that is
+# PyTorch's convention.
+
+
+def _winners(x, largest, size, stride, padding, dilation) -> Iterator[tuple[slice, Iterator[np.ndarray]]]:
+    """For blocks of images: which images, and for each tap where it won, (n, rows, columns, C)."""
+    image = np.ones((1, 1, *x.shape[2:]), bool)
+    ((_, inside),) = _tapped(image, size, stride, padding, dilation, False)
+    for part, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
+        yield part, _won(taps, inside, _channels_last(largest[part]))
+
+
+def _won(taps, inside, best):
+    free, last = np.ones(best.shape, bool), None
+    if np.isnan(best).any():
+        last = np.max([np.where(np.isnan(tap), number, -1) for number, tap in enumerate(taps)], 0)
+    for number, (tap, there) in enumerate(zip(taps, inside)):
+        won = tap == best
+        won &= free
+        won &= there
+        free ^= won
+        yield won if last is None else won | (there & (last == number))
+
+
+# With the winners known, we choose with `where`. Multiplying $g$ by a mask of zeros and ones would do for numbers, but
+# not for an infinite gradient: $0 \cdot \infty$ is nan, and a single overflow would reach pixels that took no part.
 
 
 @primitive
 def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise
-    """For each window, g is added at the first place of x that holds the window's largest number: (N, C, H, W)."""
+    """For each window, g is added at the first place of x that holds the window's largest number: (N, C, H, W). All
+    other places get exactly 0, even if g is infinite."""
     out = np.empty(_channels_last(x).shape, g.dtype)
     (top, left), (height, width) = padding, x.shape[2:]
-    for part, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
-        shares = np.zeros((len(out[part]), height + 2 * top, width + 2 * left, x.shape[1]), g.dtype)
-        to_give, best = _channels_last(g[part]).copy(), _channels_last(largest[part])
-        for tap, share in zip(taps, _taps(windows(shares, size, stride, dilation))):
-            given = to_give * (tap == best)
+    for part, winners in _winners(x, largest, size, stride, padding, dilation):
+        to_give = _channels_last(g[part])
+        shares = np.zeros((len(to_give), height + 2 * top, width + 2 * left, x.shape[1]), _wide(g.dtype))
+        for won, share in zip(winners, _taps(windows(shares, size, stride, dilation))):
+            given = np.where(won, to_give, 0)
             share += given
-            to_give -= given
         out[part] = shares[:, top : top + height, left : left + width]
     return _channels_first(out)
 
@@ -698,13 +754,9 @@ def max_pick(h, x, largest, /, size, stride, padding, dilation):
     """From each window of h the number at the first place where x holds the window's largest one."""
     out = np.zeros(_channels_last(largest).shape, h.dtype)
     values = _tapped(h, size, stride, padding, dilation, 0)
-    for (part, taps), (_, of_h) in zip(_tapped(x, size, stride, padding, dilation, -np.inf), values):
-        best = _channels_last(largest[part])
-        free = np.ones(best.shape, bool)
-        for tap, value in zip(taps, of_h):
-            here = free & (tap == best)
-            out[part] += value * here
-            free &= ~here
+    for (part, winners), (_, of_h) in zip(_winners(x, largest, size, stride, padding, dilation), values):
+        for won, value in zip(winners, of_h):
+            np.copyto(out[part], value, where=won)
     return _channels_first(out)
 
 
@@ -734,7 +786,8 @@ def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1) -> Te
         raise ValueError(f"max_pool2d: padding {padding} is more than half of the window {size}")
     dilation = _pair(dilation, "dilation")
     _refuse_if_too_small("max_pool2d", _images("max_pool2d", x), size, stride, padding, dilation)
-    return max_pool(_floating(x), size=size, stride=stride, padding=padding, dilation=dilation)
+    x = x.float() if x.dtype.kind == "b" else x
+    return max_pool(x, size=size, stride=stride, padding=padding, dilation=dilation)
 
 
 class MaxPool2d(Module):
@@ -919,9 +972,10 @@ def show_filters():
 # trained, the layer keeps running averages of mean and variance, as *buffers* (chapter 04), and uses these.
 #
 # First the two moments, in two passes over the numbers. (Mean of squares minus square of the mean would need one pass,
-# and loses all digits when the mean is large.) Here the layout pays again: with channels last, an image batch is a
-# matrix with a column for each channel, and the sum of the rows is a product with ones. NumPy is quickest with long
-# rows, so a row is taken to be a whole row of pixels, with the channels repeating in it.
+# and loses all digits when the mean is large.) We add in `float64`, because a sum of ones in `float32` stops at
+# $2^{24}$, and because the mean of equal numbers should be that number. Here the layout pays again: with channels last,
+# an image batch is a matrix with a column for each channel. NumPy is quickest with long rows, so a row is taken to be a
+# whole row of pixels, with the channels repeating in it.
 
 
 def _as_rows(x):
@@ -941,16 +995,19 @@ def _by_channel(totals, times):
     return totals.reshape(times, -1).sum(0)
 
 
+@slot
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # exercise
-    """Mean and variance (divided by the number of values) of each channel of an array (N, C, ...)."""
+    """Mean and variance (divided by the number of values) of each channel of an array (N, C, ...), added up in float64,
+    however narrow x is."""
     rows, times = _as_rows(x)
-    count, ones = x.size // x.shape[1], np.ones(len(rows), x.dtype)
-    mean = _by_channel(ones @ rows, times) / count
-    long_mean, squares = np.tile(mean, times), np.zeros(rows.shape[1], x.dtype)
+    count, total, squares = x.size // x.shape[1], np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     for (block,) in _in_blocks(rows):
-        centred = block - long_mean
+        total += block.astype(np.float64).sum(0)
+    mean = _by_channel(total, times) / count
+    for (block,) in _in_blocks(rows):
+        centred = block - np.tile(mean, times)
         centred *= centred
-        squares += ones[: len(block)] @ centred
+        squares += centred.sum(0)
     return mean, _by_channel(squares, times) / count
 
 
@@ -960,21 +1017,22 @@ def check_channel_moments():
     assert np.allclose(mean, x.mean((0, 2, 3))) and np.allclose(var, x.var((0, 2, 3)))
 
 
-# With the moments given, normalizing is a factor and a shift for each channel.
+# With the moments given, normalizing is a shift and a factor for each channel. The mean is taken off first: the other
+# way round, two large numbers would have to cancel.
 
 
 @primitive(cost=lambda out, *inputs, **moments: 2 * out.size)
 def normalize_channels(x, weight, bias, /, mean, var, eps):
     """weight * (x - mean) / sqrt(var + eps) + bias, for each channel of x (N, C, ...), whose own moments are `mean` and
     `var`."""
-    rows, times = _as_rows(x)
-    factor = weight / np.sqrt(var + eps)
-    factor, shift = np.tile(factor, times), np.tile(bias - mean * factor, times)
-    out = np.empty(rows.shape, x.dtype)
+    (rows, times), wide = _as_rows(x), _wide(x.dtype)
+    mean, factor, bias = (np.tile(v, times).astype(wide) for v in (mean, weight / np.sqrt(var + eps), bias))
+    out = np.empty(rows.shape, wide)
     for block, result in _in_blocks(rows, out):
-        np.multiply(block, factor, out=result)
-        result += shift
-    return _from_rows(out, x.shape)
+        np.subtract(block, mean, out=result)
+        result *= factor
+        result += bias
+    return _from_rows(out.astype(x.dtype, copy=False), x.shape)
 
 
 def _from_rows(rows, shape):
@@ -1007,7 +1065,7 @@ def normal_share(g, x, weight, eps):  # exercise
 def _x_share(g, out, x, weight, bias, mean, var, eps):
     if isinstance(g, np.ndarray):
         return norms.share_in_blocks(g, x, weight, mean, var, eps)
-    return normal_share(g, x, weight, eps)
+    return normal_share(g.double(), x.double(), weight.double(), eps).to(x.dtype)
 
 
 rule(
@@ -1025,7 +1083,9 @@ def check_gradients_of_batch_norm():
 
 
 # The function decides which moments count, and keeps the averages. PyTorch's running variance is the unbiased one,
-# divided by $n - 1$, although the batch is normalized with the other; so ours is, too.
+# divided by $n - 1$, although the batch is normalized with the other; so ours is, too. In evaluation the moments are
+# constants, which do not depend on `x`, so there the rule above would give a wrong gradient: we compute with ordinary
+# operations instead.
 
 
 def batch_norm(  # exercise
@@ -1033,18 +1093,22 @@ def batch_norm(  # exercise
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor:
     """Normalize each channel of x (N, C, ...): in training by the batch's own moments, which also move the running ones
-    (new = (1 - momentum) * old + momentum * batch's), otherwise by the running ones.
+    (new = (1 - momentum) * old + momentum * batch's), otherwise by the running ones, which must be given then.
 
-    As torch.nn.functional.batch_norm. Raises ValueError if the sizes do not fit, or if a training batch has only one
-    value a channel."""
+    As torch.nn.functional.batch_norm: an empty batch moves nothing. Raises ValueError if the sizes do not fit, or if a
+    training batch has only one value a channel."""
     channels, x = _channels_of(x, running_mean, running_var, weight, bias), _floating(x)
     weight = tt.ones(channels, dtype=x.dtype) if weight is None else weight
     bias = tt.zeros(channels, dtype=x.dtype) if bias is None else bias
-    if not training and running_mean is not None and running_var is not None:
-        shape = (1, channels) + (1,) * (x.ndim - 2)
-        factor = weight * (running_var + eps) ** -0.5
-        return x * factor.reshape(shape) + (bias - running_mean * factor).reshape(shape)
-    count = x.numel() // channels
+    shape, count = (1, channels) + (1,) * (x.ndim - 2), x.numel() // max(channels, 1)
+    moments = [running is not None for running in (running_mean, running_var)]
+    if any(moments) != all(moments) or not (training or any(moments)):
+        raise ValueError("batch_norm needs a running mean and a running variance; in training both may be absent")
+    if running_mean is not None and running_var is not None and not training:
+        centred, factor = x.to(_wide(x.dtype)) - running_mean.reshape(shape), weight * (running_var + eps) ** -0.5
+        return (centred * factor.reshape(shape) + bias.reshape(shape)).to(x.dtype)
+    if not count:
+        return (x * weight.reshape(shape) + bias.reshape(shape)).to(x.dtype)
     if count < 2:
         raise ValueError(f"batch_norm cannot learn from one value a channel: a batch of shape {x.shape}")
     mean, var = channel_moments(x.numpy())
@@ -1056,8 +1120,9 @@ def batch_norm(  # exercise
 
 def _channels_of(x, *vectors) -> int:
     shapes = [tuple(vector.shape) for vector in vectors if vector is not None]
-    if x.ndim < 2 or not x.numel() or set(shapes) - {(x.shape[1],)}:
+    if x.ndim < 2 or set(shapes) - {(x.shape[1],)}:
         raise ValueError(f"batch_norm takes (N, C, ...) and vectors (C,), not shapes {x.shape} and {shapes}")
+    norms.refuse_wider("batch_norm", x, *vectors)
     return x.shape[1]
 
 
@@ -1089,8 +1154,9 @@ class BatchNorm(Module):
         if self.training and self.running_mean is not None:
             self.num_batches_tracked.copy_(self.num_batches_tracked.numpy() + 1)
             momentum = 1 / self.num_batches_tracked.item() if momentum is None else momentum
+        by_batch = self.training or self.running_mean is None
         return batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum or 0.0, self.eps
+            x, self.running_mean, self.running_var, self.weight, self.bias, by_batch, momentum or 0.0, self.eps
         )
 
     def extra_repr(self):
@@ -1112,8 +1178,9 @@ def check_batch_norm():
     assert np.allclose(layer(x[:1]).numpy(), layer(x)[:1].numpy(), atol=1e-5)
 
 
-# What is it good for? Here are eight layers of convolutions, drawn with weights that are twice as large as they should
-# be, and with the learning rate that suits small networks. Without normalization that is hopeless.
+# What is it good for? Here are eight layers of convolutions whose weights are half as large as they should be, so that
+# the numbers fade from layer to layer, and a learning rate that suits small networks. Without normalization the network
+# learns next to nothing.
 
 
 def deep_reader(normalized: bool) -> Module:
@@ -1175,7 +1242,7 @@ def show_errors():
     x = tt.zeros(2, 3, 8, 8)
     for attempt in (
         lambda: Conv2d(1, 4, 3)(x), lambda: Conv2d(3, 4, 9)(x), lambda: Conv2d(3, 4, 3)(x.flatten(1)),
-        lambda: Conv2d(3, 4, 3, groups=2), lambda: max_pool2d(x, 2, padding=2), lambda: Conv2d(3, 4, 3)(x[:0]),
+        lambda: Conv2d(3, 4, 3, groups=2), lambda: max_pool2d(x, 2, padding=2), lambda: Conv2d(3, 4, 3)(x[:, :, :0]),
         lambda: BatchNorm2d(3)(x[:1, :, :1, :1]),
     ):
         try:

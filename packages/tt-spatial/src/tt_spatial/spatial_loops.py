@@ -19,8 +19,10 @@ from tt_spatial.spatial import conv_size
 #
 # All sums of a convolution go over the same meetings: image $n$, detector $o$ and its place $(r, s)$, channel $c$ and
 # tap $(i, j)$. The pixel that is met has row $r \cdot \mathit{stride} + i \cdot \mathit{dilation} -
-# \mathit{padding}$. Where that is no row of the image there is padding, a zero, which adds nothing; so there is no
-# meeting.
+# \mathit{padding}$. Where that is no row of the image there is padding, a zero: it adds nothing to a sum, unless the
+# other number is infinite, and it receives no gradient.
+#
+# Sums of half numbers are kept in `float32`, all means in `float64`, and rounded at the end.
 
 
 def _pixel(place, tap, stride, padding, dilation):
@@ -35,14 +37,22 @@ def _inside(pixel, image):
 # $c$ is for channel number $c$ of the group.
 
 
-def _meetings(images, image, places, weights, stride, padding, dilation, groups) -> Iterator[tuple]:
-    """For images of this size under weights (O, C / groups, kh, kw): the indices of a result, a pixel and a weight."""
+def _meetings(images, places, weights, stride, padding, dilation, groups) -> Iterator[tuple]:
+    """For so many images under weights (O, C / groups, kh, kw): the indices of a result, a pixel (which may be outside
+    the image) and a weight."""
     detectors, channels, *size = weights
     for n, o, *place, c, i, j in np.ndindex(images, detectors, *places, channels, *size):
-        row, column = _pixel(place, (i, j), stride, padding, dilation)
-        if _inside((row, column), image):
-            first = o // (detectors // groups) * channels
-            yield (n, o, *place), (n, first + c, row, column), (o, c, i, j)
+        pixel = _pixel(place, (i, j), stride, padding, dilation)
+        first = o // (detectors // groups) * channels
+        yield (n, o, *place), (n, first + c, *pixel), (o, c, i, j)
+
+
+def _value(x, pixel):
+    return x[pixel] if _inside(pixel[2:], x.shape[2:]) else x.dtype.type(0)
+
+
+def _zeros(shape, like):
+    return np.zeros(shape, np.float32 if like.dtype == np.float16 else like.dtype)
 
 
 # ## Convolution, and its two transposes
@@ -53,26 +63,27 @@ def _meetings(images, image, places, weights, stride, padding, dilation, groups)
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
     places = tuple(map(conv_size, x.shape[2:], weight.shape[2:], stride, padding, dilation))
-    out = np.zeros((len(x), len(weight), *places), x.dtype)
-    for result, pixel, tap in _meetings(len(x), x.shape[2:], places, weight.shape, stride, padding, dilation, groups):
-        out[result] += x[pixel] * weight[tap]
+    out = _zeros((len(x), len(weight), *places), x)
+    for result, pixel, tap in _meetings(len(x), places, weight.shape, stride, padding, dilation, groups):
+        out[result] += out.dtype.type(_value(x, pixel)) * weight[tap]
     for n, o, row, column in np.ndindex(out.shape) if bias else ():
         out[n, o, row, column] += bias[0][o]
-    return out
+    return out.astype(x.dtype)
 
 
 def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups):
-    out, places = np.zeros((len(g), weight.shape[1] * groups, *size), g.dtype), g.shape[2:]
-    for result, pixel, tap in _meetings(len(g), size, places, weight.shape, stride, padding, dilation, groups):
-        out[pixel] += g[result] * weight[tap]
-    return out
+    out, places = _zeros((len(g), weight.shape[1] * groups, *size), g), g.shape[2:]
+    for result, pixel, tap in _meetings(len(g), places, weight.shape, stride, padding, dilation, groups):
+        if _inside(pixel[2:], size):
+            out[pixel] += out.dtype.type(g[result]) * weight[tap]
+    return out.astype(g.dtype)
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
-    out, places = np.zeros((g.shape[1], x.shape[1] // groups, *size), x.dtype), g.shape[2:]
-    for result, pixel, tap in _meetings(len(x), x.shape[2:], places, out.shape, stride, padding, dilation, groups):
-        out[tap] += x[pixel] * g[result]
-    return out
+    out, places = _zeros((g.shape[1], x.shape[1] // groups, *size), x), g.shape[2:]
+    for result, pixel, tap in _meetings(len(x), places, out.shape, stride, padding, dilation, groups):
+        out[tap] += out.dtype.type(_value(x, pixel)) * g[result]
+    return out.astype(x.dtype)
 
 
 # ## Pooling
@@ -89,13 +100,15 @@ def _windows(shape, places, size, stride, padding, dilation) -> Iterator[tuple]:
 
 
 def _largest_pixel(x, pixels):
-    """The first of the pixels that no other exceeds. nan counts as larger than everything."""
-    return max(pixels, key=lambda pixel: (math.isnan(x[pixel]), x[pixel]))
+    """The first of the pixels that no other exceeds. nan counts as larger than everything, and the last nan wins."""
+    nans = [pixel for pixel in pixels if math.isnan(x[pixel])]
+    return nans[-1] if nans else max(pixels, key=lambda pixel: x[pixel])
 
 
 def max_pool(x, /, size, stride, padding, dilation):
     places = tuple(map(conv_size, x.shape[2:], size, stride, padding, dilation))
-    out = np.full((*x.shape[:2], *places), -np.inf, x.dtype)
+    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    out = np.full((*x.shape[:2], *places), least, x.dtype)
     for result, pixels in _windows(x.shape, places, size, stride, padding, dilation):
         if pixels:
             out[result] = x[_largest_pixel(x, pixels)]
@@ -103,11 +116,11 @@ def max_pool(x, /, size, stride, padding, dilation):
 
 
 def max_unpool(g, x, largest, /, size, stride, padding, dilation):
-    out = np.zeros(x.shape, g.dtype)
+    out = _zeros(x.shape, g)
     for result, pixels in _windows(x.shape, g.shape[2:], size, stride, padding, dilation):
         if pixels:
             out[_largest_pixel(x, pixels)] += g[result]
-    return out
+    return out.astype(g.dtype)
 
 
 def max_pick(h, x, largest, /, size, stride, padding, dilation):
@@ -135,11 +148,63 @@ def avg_pool(x, /, size, stride, padding, count_include_pad):
 
 
 def avg_unpool(g, /, shape, size, stride, padding, count_include_pad):
-    out = np.zeros(shape, g.dtype)
+    out = np.zeros(shape, np.float64)
     for result, pixels in _windows(shape, g.shape[2:], size, stride, padding, (1, 1)):
         for pixel in pixels:
-            out[pixel] += g[result] / _count(pixels, size, count_include_pad)
+            out[pixel] += float(g[result]) / _count(pixels, size, count_include_pad)
+    return out.astype(g.dtype)
+
+
+# Adaptive windows have no size of their own: result $i$ of $m$ sees the pixels from $i n / m$, rounded down, up to $(i
+# + 1) n / m$, rounded up.
+
+
+def _adaptive_windows(shape, places) -> Iterator[tuple]:
+    spans = [[(i * n // m, math.ceil((i + 1) * n / m)) for i in range(m)] for n, m in zip(shape[-2:], places)]
+    for *image, i, j in np.ndindex(*shape[:-2], *places):
+        rows, columns = range(*spans[0][i]), range(*spans[1][j])
+        yield (*image, i, j), [(*image, row, column) for row in rows for column in columns]
+
+
+def spans_mean(x, /, size):
+    out = np.zeros((*x.shape[:-2], *size), x.dtype)
+    for result, pixels in _adaptive_windows(x.shape, size):
+        out[result] = sum(x[pixel].item() for pixel in pixels) / len(pixels)
     return out
+
+
+def spans_spread(g, /, shape):
+    out = np.zeros(shape, np.float64)
+    for result, pixels in _adaptive_windows(shape, g.shape[-2:]):
+        for pixel in pixels:
+            out[pixel] += float(g[result]) / len(pixels)
+    return out.astype(g.dtype)
+
+
+# Between two pixels along one dimension: a share of each.
+
+
+def _mixed(shape, dim, low, weight) -> Iterator[tuple]:
+    """The indices of results of this shape, and of a pixel that each sees, with its share."""
+    for result in np.ndindex(*shape):
+        i = result[dim]
+        for step, share in ((0, 1 - weight[i]), (1, weight[i])):
+            if share:
+                yield result, (*result[:dim], low[i] + step, *result[dim + 1 :]), share
+
+
+def mix(x, /, dim, low, weight):
+    out = _zeros((*x.shape[:dim], len(low), *x.shape[dim + 1 :]), x)
+    for result, pixel, share in _mixed(out.shape, dim, low, weight):
+        out[result] += x[pixel] * share
+    return out.astype(x.dtype)
+
+
+def unmix(g, /, n, dim, low, weight):
+    out = _zeros((*g.shape[:dim], n, *g.shape[dim + 1 :]), g)
+    for result, pixel, share in _mixed(g.shape, dim, low, weight):
+        out[pixel] += g[result] * share
+    return out.astype(g.dtype)
 
 
 # ## Normalization

@@ -16,7 +16,7 @@ import numpy as np
 
 from tt_tensor.more_ops import erf, tanh
 from tt_tensor.setup import measure
-from tt_tensor.tensor import Tensor, _floating, primitive, quiet, randn, tensor, zeros
+from tt_tensor.tensor import ADDED_IN, Tensor, _floating, primitive, quiet, randn, tensor, zeros
 
 
 def xor_points() -> tuple[Tensor, Tensor]:
@@ -224,8 +224,10 @@ def tanh_slope(x):
 @primitive
 def softplus(x, /, beta=1.0):
     """log(1 + exp(beta * x)) / beta, without overflow."""
-    scaled = _floating(x) * beta
-    return (np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))) / beta
+    x = _floating(x)
+    corner = np.maximum(x, 0) if beta > 0 else np.minimum(x, 0)
+    with quiet():  # where beta * x is infinite, the corner is far away
+        return corner + np.log1p(np.exp(-np.abs(x * beta))) / beta
 
 
 # `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) +
@@ -262,55 +264,30 @@ def gelu(x, /, approximate="none"):  # exercise
     """x times the normal distribution function, exactly or (approximate="tanh") as in GPT-2. Hendrycks and Gimpel,
     2016."""
     x = _floating(x)
-    if approximate == "none":
-        return _in_blocks(lambda x: x * _normal_below(x), x)
-    if approximate == "tanh":
-        return _in_blocks(_gated_by_tanh, x)
-    raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
+    return x * (_normal_below(x) if approximate == "none" else _tanh_below(x))
+
+
+# The two gates, $\Phi$ and its approximation. In `float16`, $1 + \operatorname{erf}$ and $1 + \tanh$ are 0 from $-4$
+# on, where the gate is not; so 16-bit numbers are computed in 32 bits. And the cube of a large number overflows. Both
+# gates are 0 or 1 to the last digit long before $\pm 40$, so we cut there.
+
+
+def _wide(x):
+    return x.astype(np.promote_types(x.dtype, np.float32), copy=False)
+
+
+def _normal_below(x):
+    return (0.5 * (1 + erf(_wide(x) / math.sqrt(2)))).astype(x.dtype)
 
 
 _GELU = math.sqrt(2 / math.pi)
 
 
-def _normal_below(x):
-    return 0.5 * (1 + erf(x * (1 / math.sqrt(2))))
-
-
-def _gelu_tanh(x):
-    u = x * x
-    u *= _GELU * 0.044715
-    u += _GELU
-    u *= x
-    return np.tanh(u)
-
-
-def _gated_by_tanh(x):
-    gate = _gelu_tanh(_near(x))
-    gate += 1
-    gate *= 0.5
-    gate *= x
-    return gate
-
-
-# Such a formula is a dozen operations, and each of them walks through the whole array and leaves a new one. For a
-# million numbers these are a dozen trips to memory. With 32,768 of them at a time everything stays in the processor's
-# cache. Only the order of the work changes, not a single result.
-
-
-def _in_blocks(function, x, size=1 << 15):
-    if x.size <= size or not x.flags.c_contiguous:
-        return function(x)
-    flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
-    for start in range(0, x.size, size):
-        out[start : start + size] = function(flat[start : start + size])
-    return out.reshape(x.shape)
-
-
-# Both gates are 0 or 1 to the last digit long before $\pm 40$, and the cube of a large number overflows: cut it there.
-
-
-def _near(x):
-    return np.clip(x, -40, 40)
+def _tanh_below(x):
+    z = np.clip(_wide(x), -40, 40)
+    return (0.5 * (1 + np.tanh(_GELU * (z + 0.044715 * z * z * z)))).astype(x.dtype)
 
 
 # The derivative of GELU is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with
@@ -324,29 +301,18 @@ def _near(x):
 @primitive
 def gelu_slope(x, /, approximate="none"):
     """The derivative of gelu."""
-    return _in_blocks(_gelu_slope if approximate == "none" else _gelu_tanh_slope, _floating(x))
+    x = _floating(x)
+    z = np.clip(_wide(x), -40, 40)
+    if approximate == "none":
+        slope = _normal_below(z) + z * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    else:
+        t = np.tanh(_GELU * (z + 0.044715 * z * z * z))
+        slope = 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * z * z)
+    return slope.astype(x.dtype)
 
 
-def _gelu_slope(x):
-    x = _near(x)
-    return _normal_below(x) + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-
-
-def _gelu_tanh_slope(x):
-    x = _near(x)
-    t, slope = _gelu_tanh(x), x * x
-    slope *= 3 * 0.044715 * _GELU
-    slope += _GELU
-    slope *= x
-    slope *= 1 - t * t
-    slope += t
-    slope += 1
-    slope *= 0.5
-    return slope
-
-
-# `x * x * x` and not `x**3`: a power of three goes through the general `pow`, which takes longer, and many times as
-# long where the numbers are negative.
+# We write `z * z * z` and not `z**3`: a power of three goes through the general `pow`, which takes longer, and many
+# times as long where the numbers are negative.
 
 
 def show_cube():
@@ -446,8 +412,8 @@ def softmax(x, /, dim):  # exercise
     """exp(x) / sum(exp(x)) along `dim`, without overflow."""
     x = _floating(x)
     with quiet():
-        e = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
-        e /= e.sum(axis=dim, keepdims=True)
+        e = np.asarray(np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf)))
+        e /= e.sum(axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype])
     return e
 
 
@@ -465,8 +431,8 @@ def log_softmax(x, /, dim):  # exercise
     """The logarithm of softmax along `dim`, exact also where softmax itself would round to 0."""
     x = _floating(x)
     with quiet():
-        shifted = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
-        shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+        shifted = np.asarray(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
+        shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype]))
     return shifted
 
 
@@ -523,10 +489,10 @@ def show_cost():
         print(f"{name:20s} {seconds * 1e3:7.2f} ms   {seconds / times['relu']:6.1f} times relu")
 
 
-# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. `tanh` is nearly as
-# quick, since NumPy has one compiled loop for it. The sigmoid is seven calls of NumPy, with an array after each. The
-# exact GELU pays for the polynomials of the error function, which run over the whole array many times. Chapter 15
-# returns to this.
+# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. `tanh` is the quickest of
+# those with an exponential, since NumPy has one compiled loop for it. The sigmoid is seven calls of NumPy, with an
+# array after each. The exact GELU pays for the polynomials of the error function, which run over the whole array many
+# times. Chapter 15 returns to this.
 
 # ## Errors you will meet
 

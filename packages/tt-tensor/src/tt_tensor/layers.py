@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -137,17 +138,28 @@ class Registry:
     def _drawer_for(self, name, value):
         if isinstance(value, Parameter) or (value is None and name in self._parameters):
             return self._parameters
-        if isinstance(value, Registry):
+        if isinstance(value, Registry) or (value is None and name in self._modules):
             return self._modules
         return self._buffers if name in self._buffers else self.__dict__
 
 
 # What was put into a drawer must be found again as an attribute. Python calls `__getattr__` only for what ordinary
 # lookup does not find, which is just right: what is in a drawer is not in the object's own dictionary.
+#
+# One kind of assignment has to be refused. `layer.weight = layer.weight * 0.5` gives the name of a parameter to the
+# result of an operation, which nothing lists, saves or improves; the layer would silently stop learning. So a name that
+# holds a parameter, a module or a buffer accepts only its own kind, or None.
 
 
 class Drawers(Registry):
-    """Finds and removes what is in the drawers under its name."""
+    """Refuses, finds and removes what is in the drawers under its name."""
+
+    def __setattr__(self, name: str, value) -> None:
+        if value is not None and not isinstance(value, Parameter):
+            for drawer, kind in (("_parameters", Parameter), ("_modules", Registry), ("_buffers", (Tensor, Registry))):
+                if name in self.__dict__.get(drawer, ()) and not isinstance(value, kind):
+                    raise TypeError(_other_kind(self, name, drawer, value))
+        super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         for drawer in ("_parameters", "_buffers", "_modules"):
@@ -163,8 +175,26 @@ class Drawers(Registry):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """Keep a tensor that is saved with the module, but not learned."""
+        """Keep a tensor that is saved with the module, but not learned. Raises TypeError for anything else, ValueError
+        for a name that is taken or has a dot."""
+        if not (tensor is None or isinstance(tensor, Tensor)):
+            raise TypeError(_other_kind(self, name, "_buffers", tensor))
+        if "." in name or (hasattr(self, name) and name not in self._buffers):
+            raise ValueError(
+                f"{type(self).__name__}.{name} cannot be a buffer: the name must have no dot, and be no attribute yet"
+            )
         self._buffers[name] = tensor
+
+
+def _other_kind(module, name, drawer, value):
+    wanted, advice = {
+        "_parameters": ("a Parameter", "to change its numbers, assign to .data or use copy_() under no_grad(); to "
+                        "replace it, wrap the new values in Parameter(...)"),
+        "_modules": ("a Module", "del it first if the name is to hold something else"),
+        "_buffers": ("a Tensor", "wrap the values in tensor(...)"),
+    }[drawer]
+    given = "Tensor" if isinstance(value, Tensor) else type(value).__name__
+    return f"{type(module).__name__}.{name} holds {wanted} or None, not {given}; {advice}"
 
 
 # The tree can be walked. One function yields all modules with their dotted names, and everything else is written with
@@ -236,7 +266,7 @@ class Tree(Drawers):
 class Behaving(Tree):
     """Calling, modes, and doing something to every part."""
 
-    def forward(self, *inputs, **options):
+    def forward(self, *inputs, **options) -> Any:
         """What the module computes. Every module defines its own."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
@@ -259,10 +289,11 @@ class Behaving(Tree):
             function(module)
         return self
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or (set_to_none=False) overwrite them with zeros."""
         for parameter in self.parameters():
-            parameter.grad = None
+            keep = parameter.grad is not None and not set_to_none
+            parameter.grad = parameter.grad.detach().zero_() if keep else None
 
     def to(self, dtype):
         """Convert all floating-point parameters and buffers to another dtype, in place; returns the module."""
@@ -337,6 +368,13 @@ class Module(Behaving):
         return f"{type(self).__name__}({inside})" + (f"  # {count:,} parameters" if count else "")
 
 
+# A message of Python's about a method should say `Module`, whichever layer of the class the method was written in.
+
+for _layer in Module.__mro__[:-1]:
+    for _method in filter(inspect.isfunction, vars(_layer).values()):
+        _method.__qualname__ = f"Module.{_method.__name__}"
+
+
 def _mismatches(own, state):
     missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
     return ([f"missing: {', '.join(missing)}"] if missing else []) + (
@@ -357,9 +395,8 @@ def _mismatches(own, state):
 
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
 def affine(x, weight, bias, /):  # exercise
-    """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,)."""
-    if x.dtype is not weight.dtype:
-        x, weight = _alike(x, weight)
+    """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,). Raises TypeError for different dtypes."""
+    x, weight, bias = _alike(x, weight, bias)
     out = as_rows(x) @ weight.T
     out += bias
     return out.reshape(*x.shape[:-1], len(weight))
@@ -568,10 +605,10 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exer
     """x with each element set to 0 with probability p and the others divided by 1 - p; x itself when not training."""
     if not 0 <= p <= 1:
         raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
-    if not training or p == 0:
+    if not training or p == 0 or not x.numel():
         return x
-    keep = generator().random(x.shape, dtype=np.float32) >= p
-    return x * from_numpy(np.asarray(keep / max(1 - p, 1e-12), x.dtype))
+    dropped = from_numpy(np.asarray(generator().random(x.shape, dtype=np.float32) < p))
+    return more_ops.masked_fill(x / (1 - p) if p < 1 else x, dropped, 0)
 
 
 # Three mistakes are popular enough to be listed. Taking $p$ as the probability to *keep*: with 0.1, nine tenths would

@@ -146,6 +146,17 @@ def logical_not(x, /):
     return _each(lambda v: not v, x, dtype=bool)
 
 
+def bitwise_not(x, /):
+    return _each(lambda v: not v if x.dtype.kind == "b" else ~v, *_bits(x))
+
+
+def _bits(*arrays):
+    floats = [a.dtype for a in arrays if a.dtype.kind == "f"]
+    if floats:
+        raise TypeError(f"~, &, | and ^ are for truth values and integers, not for {floats[0]}")
+    return arrays
+
+
 def cast(x, /, dtype):
     return _each(lambda v: v, x, dtype=dtype)
 
@@ -181,7 +192,9 @@ def div(x, y, /):
 
 
 def power(x, /, exponent):
-    stays = not isinstance(exponent, float) and exponent >= 0
+    stays = not isinstance(exponent, float)
+    if stays and exponent < 0 and x.dtype.kind != "f":
+        raise ValueError("integers have no negative powers")
     return _each(lambda v: _to_the(v, exponent), x, dtype=x.dtype if stays else _float(x))
 
 
@@ -198,10 +211,17 @@ def minimum(x, y, /):
 
 
 def floor_divide(x, y, /):
+    _refuse_zero(y)
     return _each(lambda v, w: v // w if w != 0 else _quotient(v, w), x, y)
 
 
+def _refuse_zero(y):
+    if y.dtype.kind in "iu" and 0 in y:
+        raise ValueError("integers cannot be divided by zero")
+
+
 def remainder(x, y, /):
+    _refuse_zero(y)
     return _each(lambda v, w: v % w if w != 0 else math.nan, x, y)
 
 
@@ -235,6 +255,18 @@ def logical_and(x, y, /):
 
 def logical_or(x, y, /):
     return _each(lambda v, w: bool(v) or bool(w), x, y, dtype=bool)
+
+
+def bitwise_and(x, y, /):
+    return _each(lambda v, w: v & w, *_bits(x, y))
+
+
+def bitwise_or(x, y, /):
+    return _each(lambda v, w: v | w, *_bits(x, y))
+
+
+def bitwise_xor(x, y, /):
+    return _each(lambda v, w: v ^ w, *_bits(x, y))
 
 
 def choose(mask, x, y, /):
@@ -431,6 +463,14 @@ def argsort_ascending(x, /, dim=-1):
     )
 
 
+def largest_first(x, /, k, dim):
+    order = _line_by_line(
+        lambda values: sorted(range(len(values)), key=lambda i: (not math.isnan(values[i]), -values[i])),
+        x, dim, np.int64
+    )
+    return order[(slice(None),) * (dim % builtins.max(x.ndim, 1)) + (slice(k),)] if x.ndim else order
+
+
 def _log_softmax(values):
     top = builtins.max(values, default=0)
     total = _log(builtins.sum(_exp(v - top) for v in values))
@@ -443,6 +483,10 @@ def softmax(x, /, dim):
 
 def log_softmax(x, /, dim):
     return _line_by_line(_log_softmax, x, dim, _float(x))
+
+
+def binary_surprise(p, t, /):
+    return _each(lambda q, u: -(u * builtins.max(_log(q), -100.0) + (1 - u) * builtins.max(_log(1 - q), -100.0)), p, t)
 
 
 def surprise(x, /, labels, importance=None):

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,9 @@ from tt_tensor.layers import Linear, Module, Sequential, Tanh
 from tt_tensor.more_ops import abs, clip, gather, one_hot, where
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
-    Tensor, _floating, float32, from_numpy, full, log, mean, primitive, randn, sum, tensor, zeros,
+    ADDED_IN, Tensor, _floating, elementwise, float16, float32, float64, from_numpy, full, log, mean, primitive,
+    quiet, randn,
+    sum, tensor, zeros,
 )
 
 
@@ -132,10 +135,14 @@ def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
 # The formula does not need the question about shapes. The people who use it do.
 
 
+def _difference(x: Tensor, target: Tensor) -> Tensor:
+    return (x if x.dtype.kind == "f" or target.dtype.kind == "f" else x.to(float32)) - target
+
+
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
     """Mean squared error, (x - target)**2 averaged over all elements. Raises ValueError for different shapes."""
     _same_shape("mse_loss", x, target)
-    difference = x - target
+    difference = _difference(x, target)
     return _reduced(difference * difference, reduction)
 
 
@@ -146,7 +153,7 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # e
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Mean absolute error."""
     _same_shape("l1_loss", x, target)
-    return _reduced(abs(x - target), reduction)
+    return _reduced(abs(_difference(x, target)), reduction)
 
 
 # The square punishes one wild example as much as a thousand good ones; the absolute value has a corner at zero. Huber's
@@ -158,7 +165,7 @@ def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float 
     _same_shape("huber_loss", x, target)
     if delta <= 0:
         raise ValueError(f"huber_loss: delta must be positive, not {delta}")
-    size = abs(x - target)
+    size = abs(_difference(x, target))
     near = clip(size, max=delta)
     return _reduced(near * (size - 0.5 * near), reduction)
 
@@ -228,8 +235,13 @@ def nll_loss(  # exercise
     at = min(1, log_probabilities.ndim - 1)
     picked = gather(log_probabilities, at, np.expand_dims(labels, at)).squeeze(at)
     importance = _importance(log_probabilities, labels, counted, weight, at)
-    losses = -picked * from_numpy(importance)
-    return sum(losses) / float(importance.sum()) if reduction == "mean" else _reduced(losses, reduction)
+    losses = -where(from_numpy(np.asarray(counted)), picked, 0.0) * from_numpy(importance)
+    return _over(losses, importance) if reduction == "mean" else _reduced(losses, reduction)
+
+
+def _over(losses: Tensor, importance: np.ndarray) -> Tensor:
+    wide = losses.to(float32) if losses.dtype == float16 else losses
+    return (sum(wide) / float(importance.sum(dtype=np.float64))).to(losses.dtype)
 
 
 # What an example counts is its class's weight, or nothing at all.
@@ -262,10 +274,14 @@ def surprise(x, /, labels, importance=None):
     """-log_softmax of each row of x (N, C), only at the class numbers labels (N,); with importance (N,), the weighted
     mean of that. nan where nothing counts."""
     x = _floating(x)
-    shifted = x - x.max(axis=1, keepdims=True)
-    picked = shifted[np.arange(len(labels)), labels]
-    losses = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - picked
-    return losses if importance is None else (losses * importance).sum() / (importance.sum() or np.nan)
+    with quiet():
+        shifted = x - x.max(axis=1, keepdims=True, initial=-np.inf)
+        picked = shifted[np.arange(len(labels)), labels]
+        losses = np.log(np.exp(shifted, out=shifted).sum(axis=1, dtype=ADDED_IN[x.dtype])) - picked
+        if importance is None:
+            return losses.astype(x.dtype)
+        losses = np.where(importance == 0, 0, losses * importance)
+        return (losses.sum() / (importance.sum(dtype=np.float64) or np.nan)).astype(x.dtype)
 
 
 # It knows rows only. Where labels come for each pixel, or without a batch, the logits are brought into that form.
@@ -273,7 +289,7 @@ def surprise(x, /, labels, importance=None):
 
 def _rows(x: Tensor, at: int) -> Tensor:
     others = [d for d in range(x.ndim) if d != at]
-    return x if x.ndim == 2 else x.permute(*others, at).reshape(-1, x.shape[at])
+    return x if x.ndim == 2 else x.permute(*others, at).reshape(math.prod(x.shape[d] for d in others), x.shape[at])
 
 
 # The targets of `cross_entropy` may also be probabilities (floats, in the shape of the logits). And `label_smoothing`
@@ -303,7 +319,7 @@ def cross_entropy(  # exercise
         hard = surprise(_rows(x, at), labels=labels.reshape(-1), importance=importance.reshape(-1))
     else:
         losses = surprise(_rows(x, at), labels=labels.reshape(-1)).reshape(labels.shape)
-        hard = _reduced(losses * from_numpy(importance), reduction)
+        hard = _reduced(where(from_numpy(np.asarray(counted)), losses, 0.0) * from_numpy(importance), reduction)
     if label_smoothing == 0:
         return hard
     uniform = _uniform_surprise(log_softmax(x, dim=at), labels, counted, weight, reduction, at)
@@ -324,14 +340,9 @@ def _column(values, at, ndim):
 def _uniform_surprise(log_p, labels, counted, weight, reduction, at):
     classes = log_p.shape[at]
     per_class = np.ones(classes, log_p.dtype) if weight is None else _class_weights(weight, classes)
-    losses = (
-        -sum(log_p * _column(per_class, at, log_p.ndim), dim=at)
-        / classes
-        * from_numpy(np.asarray(counted.astype(log_p.dtype)))
-    )
-    return (
-        sum(losses) / float((per_class[labels] * counted).sum()) if reduction == "mean" else _reduced(losses, reduction)
-    )
+    losses = -sum(log_p * _column(per_class, at, log_p.ndim), dim=at) / classes
+    losses = where(from_numpy(np.asarray(counted)), losses, 0.0)
+    return _over(losses, per_class[labels] * counted) if reduction == "mean" else _reduced(losses, reduction)
 
 
 # Probabilities as targets are the general case, of which class numbers are a special one with all the weight in one
@@ -344,19 +355,30 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
     if weight is not None:
         wanted = wanted * _column(_class_weights(weight, classes), at, log_p.ndim)
     losses = -sum(wanted * log_p, dim=at)
-    return sum(losses) / max(losses.numel(), 1) if reduction == "mean" else _reduced(losses, reduction)
+    return sum(losses) / (losses.numel() if classes else 0) if reduction == "mean" else _reduced(losses, reduction)
 
 
 # ## Yes or no
 #
 # For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that
 # is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we.
-# (Where $p$ is 0 its logarithm is never taken: the slope there would be 0 times infinity.) Better is not to form $p$ at
-# all: with $p = \sigma(x)$ the formula simplifies to $\operatorname{softplus}(x) - t\,x$.
+# Its slope is $(p - t) / (p (1 - p))$, and a primitive of its own lets chapter 07 say so: the slope of a logarithm that
+# has been cut off would be 0 just where the answer is wrong. Better is not to form $p$ at all. With $p = \sigma(x)$
+# both logarithms are known: $-\ln\sigma(x) = \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) =
+# \operatorname{softplus}(x)$.
 #
-# The derivation is worth doing once: $-t \ln \sigma(x) - (1 - t) \ln(1 - \sigma(x))$ with $-\ln\sigma(x) =
-# \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) = \operatorname{softplus}(x)$, and $\operatorname{softplus}(-x)
-# = \operatorname{softplus}(x) - x$.
+# The sum of the two, weighted by $t$ and $1 - t$, can be shortened, because $\operatorname{softplus}(-x) =
+# \operatorname{softplus}(x) - x$: it is $\operatorname{softplus}(x) - t\,x$. We leave it long. Where the network is
+# right and sure of it, $t = 1$ and $x = 14$, the short form subtracts 14 from a number that begins with 14, and of the
+# loss, $8 \cdot 10^{-7}$, `float32` keeps not one digit.
+
+
+@elementwise
+def binary_surprise(p, t, /):
+    """-t log(p) - (1 - t) log(1 - p), element by element, with logarithms cut off at -100."""
+    p, t = _floating(p), _floating(t)
+    with quiet():
+        return -(t * np.maximum(np.log(p), -100) + (1 - t) * np.maximum(np.log1p(-p), -100))
 
 
 def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
@@ -368,13 +390,10 @@ def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None
             f"binary_cross_entropy: probabilities lie between 0 and 1, these between {p.numpy().min():.4g} and "
             f"{p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits"
         )
-    losses = -(target * _log_at_least_minus_100(p) + (1 - target) * _log_at_least_minus_100(1 - p))
+    if target.numel() and not (0 <= target.numpy().min() and target.numpy().max() <= 1):
+        raise ValueError("binary_cross_entropy: targets are probabilities too, and lie between 0 and 1")
+    losses = binary_surprise(p, target)
     return _reduced(losses if weight is None else losses * weight, reduction)
-
-
-def _log_at_least_minus_100(p):
-    possible = p > 0
-    return where(possible, clip(log(where(possible, p, 1.0)), min=-100.0), -100.0)
 
 
 def binary_cross_entropy_with_logits(  # exercise
@@ -383,10 +402,8 @@ def binary_cross_entropy_with_logits(  # exercise
     """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part
     of the positive examples. Raises ValueError for different shapes."""
     _same_shape("binary_cross_entropy_with_logits", x, target)
-    if pos_weight is None:
-        losses = softplus(x) - target * x
-    else:
-        losses = (1 - target) * x + (1 + (pos_weight - 1) * target) * softplus(-x)
+    positive = target if pos_weight is None else pos_weight * target
+    losses = positive * softplus(-x) + (1 - target) * softplus(x)
     return _reduced(losses if weight is None else losses * weight, reduction)
 
 
@@ -402,7 +419,7 @@ def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", l
     if log_target:
         losses = target.exp() * (target - log_probabilities)
     else:
-        losses = target * log(where(target > 0, target, 1.0)) - target * log_probabilities
+        losses = target * log(where(target == 0, 1.0, target)) - target * log_probabilities
     return sum(losses) / log_probabilities.shape[0] if reduction == "batchmean" else _reduced(losses, reduction)
 
 
@@ -533,8 +550,19 @@ def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np
     return gradient.reshape(x.shape)
 
 
-# It knows nothing about the function, so it cannot be wrong about it. From here to the end of the book it is the
-# referee for everything that claims to be a gradient.
+# It knows nothing about the formulas that we derive, so it cannot share our mistakes. From here to the end of the book
+# it is the referee for everything that claims to be a gradient. It makes mistakes of its own, though, because it sees
+# the function at two points only, in numbers of limited precision.
+
+
+def show_corner():
+    corner, large = Tensor([0.0], dtype=float64), Tensor([1e6], dtype=float64)
+    print("relu at 0, with slopes of 0 and 1 on its two sides:", *slope(lambda: relu(corner).sum(), corner))
+    print("x**3 at a million, where 3 x**2 is 3e+12:", *slope(lambda: (large**3).sum(), large))
+
+
+# At a corner it gives the mean of both sides, which is right for neither. And when two large numbers agree in nearly
+# all of their digits, few are left for their difference. So we ask it about moderate numbers, away from corners.
 #
 # The most useful gradient of all can be found on paper. For one row of logits $z$ with softmax $p$ and label $t$, the
 # loss is $\ln \sum_j e^{z_j} - z_t$, and so
@@ -710,10 +738,10 @@ def check_relative_error():
 
 # ## A road not taken
 #
-# In PyTorch `cross_entropy` is `log_softmax` and `nll_loss`, as it is here, each a compiled kernel with a hand-written
-# derivative; and `mse_loss` on shapes that broadcast gives a warning and a number. We raise an error: among those who
-# meet that warning there must be somebody who meant it, but we have not met them. JAX itself has no losses; its
-# libraries write them as we do, as formulas over `log_softmax`.
+# In PyTorch `cross_entropy` is `log_softmax` and `nll_loss`, each a compiled kernel with a hand-written derivative.
+# Ours is a single primitive, `surprise`, wherever the target is a class. PyTorch's `mse_loss` answers shapes that
+# broadcast with a warning and a number. We raise an error: perhaps a program once meant it, but we have not met one.
+# JAX itself has no losses; its libraries write them as formulas over `log_softmax`.
 
 # ## What hurts next
 #
@@ -750,7 +778,8 @@ def show_forgotten_line():
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss",
-    "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_surprise", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
     "loss_case", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error",
     "slope", "smooth_l1_loss", "sum_of_parameters", "surprise", "xor_network",

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import tt_tensor as tt  # looked up when a method is called, by which time the package is complete
 
@@ -48,15 +49,34 @@ class LongTail:
 # NumPy says `axis` and `keepdims`. PyTorch takes both pairs of names, and so do these methods.
 
 
-def numpy_names(method):
-    """A reduction that also answers to axis= and keepdims=."""
+def numpy_names(options):
+    """Options with NumPy's names axis and keepdims turned into PyTorch's dim and keepdim."""
+    for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+        if theirs in options:
+            if ours in options:
+                raise TypeError(f"{theirs} and {ours} are two names of one thing; give one of them")
+            options = {ours if name == theirs else name: value for name, value in options.items()}
+    return options
 
-    @functools.wraps(method)
-    def reduction(self, *args, **options):
-        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
-            if theirs in options:
-                options[ours] = options.pop(theirs)
-        return method(self, *args, **options)
+
+# For variance and deviation, PyTorch has two spellings of Bessel's correction. `unbiased=False` is the older one, and
+# it may come first: in `x.var(False)`, `False` is not a dimension.
+
+
+def torch_names(function):
+    """A reduction that also answers to axis= and keepdims=, and to unbiased= if it has a correction."""
+    corrected = "correction" in inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def reduction(x, *args, **options):
+        options = numpy_names(options)
+        if corrected and args and isinstance(args[0], bool):
+            options, args = {"unbiased": args[0], **options}, args[1:]
+        if corrected and "unbiased" in options:
+            if "correction" in options or len(args) > 1:
+                raise TypeError("unbiased and correction say the same thing; give one of them")
+            options["correction"] = int(options.pop("unbiased"))
+        return function(x, *args, **options)
 
     return reduction
 
@@ -66,34 +86,35 @@ class Reducing:
 
     __slots__ = ()
 
-    @numpy_names
+    @torch_names
     def sum(self, dim=None, keepdim=False): return tt.sum(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def mean(self, dim=None, keepdim=False): return tt.mean(self, dim, keepdim)
-    @numpy_names
+    @torch_names
     def var(self, dim=None, correction=1, keepdim=False): return tt.var(self, dim, correction, keepdim)
-    @numpy_names
+    @torch_names
     def std(self, dim=None, correction=1, keepdim=False): return tt.std(self, dim, correction, keepdim)
-    @numpy_names
+    @torch_names
     def prod(self, dim=None, keepdim=False): return tt.prod(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def max(self, dim=None, keepdim=False): return tt.max(self, dim, keepdim)
-    @numpy_names
+    @torch_names
     def min(self, dim=None, keepdim=False): return tt.min(self, dim, keepdim)
-    @numpy_names
+    @torch_names
     def amax(self, dim=None, keepdim=False): return tt.amax(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def amin(self, dim=None, keepdim=False): return tt.amin(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def argmax(self, dim=None, keepdim=False): return tt.argmax(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def argmin(self, dim=None, keepdim=False): return tt.argmin(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def any(self, dim=None, keepdim=False): return tt.any(self, dim=dim, keepdim=keepdim)
-    @numpy_names
+    @torch_names
     def all(self, dim=None, keepdim=False): return tt.all(self, dim=dim, keepdim=keepdim)
+    @torch_names
     def cumsum(self, dim): return tt.cumsum(self, dim=dim)
-    @numpy_names
+    @torch_names
     def logsumexp(self, dim, keepdim=False): return tt.logsumexp(self, dim, keepdim)
     def gather(self, dim, index): return tt.gather(self, dim, index)
     def split(self, size, dim=0): return tt.split(self, size, dim)

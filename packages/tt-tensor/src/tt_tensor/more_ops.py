@@ -6,25 +6,35 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+import re
 from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tt_tensor.methods import torch_names
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
+    ADDED_IN,
     Tensor,
-    _alike,
     _all_tensors,
+    _as_dtype,
     _axes,
+    _converted,
     _dim,
     _floating,
-    _unpacked,
+    _no_truths,
+    _number,
+    _sizes,
+    _widest,
     bool_,
+    common_dtype,
     elementwise,
     exp,
+    float16,
     float32,
     float64,
     from_numpy,
@@ -32,9 +42,13 @@ from tt_tensor.tensor import (
     int64,
     log,
     ones,
+    place,
     primitive,
     quiet,
+    rand,
+    randn,
     sum,
+    tensor,
     zeros,
 )
 
@@ -72,7 +86,7 @@ def abs(x, /):
 @primitive
 def sign(x, /):
     """-1, 0 or 1, the sign of each element."""
-    return np.sign(x)
+    return np.sign(x) if x.dtype.kind != "b" else x.copy()
 
 
 @primitive
@@ -98,19 +112,19 @@ def tanh(x, /):
 @primitive
 def floor(x, /):
     """The largest integer not above each element, in the dtype of x."""
-    return np.floor(x) if x.dtype.kind == "f" else x
+    return np.floor(x) if x.dtype.kind == "f" else x.copy()
 
 
 @primitive
 def ceil(x, /):
     """The smallest integer not below each element, in the dtype of x."""
-    return np.ceil(x) if x.dtype.kind == "f" else x
+    return np.ceil(x) if x.dtype.kind == "f" else x.copy()
 
 
 @primitive
 def round(x, /):
     """Each element rounded to the nearest integer, halves to the even one, in the dtype of x."""
-    return np.round(x)
+    return np.round(x) if x.dtype.kind == "f" else x.copy()
 
 
 @primitive
@@ -138,13 +152,28 @@ def logical_not(x, /):
 
 
 @primitive
+def bitwise_not(x, /):
+    """Each bit of integers turned round, `not` for truth values. Raises TypeError for floats."""
+    return np.invert(_bits(x))
+
+
+def _bits(x):
+    if x.dtype.kind == "f":
+        raise TypeError(f"~, &, | and ^ are for truth values and integers, not for {x.dtype}; compare first")
+    return x
+
+
+@primitive
 def clip(x, /, min=None, max=None):
     """Each element, or the bound if it lies outside."""
     if min is None and max is None:
         raise ValueError("clip needs min, max or both")
+    min, max = (bound.item() if isinstance(bound, np.generic) else bound for bound in (min, max))
     if isinstance(min, float) or isinstance(max, float):
         x = _floating(x)
-    return np.clip(x, min, max)
+    elif x.dtype.kind == "b":
+        x = x.astype(int64)
+    return np.clip(x, *(None if bound is None else _number(bound, x.dtype)._array for bound in (min, max)))
 
 
 # The error function $\operatorname{erf}(x) = \frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt$ is not in NumPy, and chapter 03
@@ -224,16 +253,22 @@ def minimum(x, y, /):
 
 @elementwise
 def floor_divide(x, y, /):
-    """The quotient, rounded down."""
+    """The quotient, rounded down. Raises ValueError where integers are divided by zero."""
     with quiet():
-        return np.floor_divide(x, y)
+        return np.floor_divide(*_no_truths(x, _not_zero(y)))
 
 
 @elementwise
 def remainder(x, y, /):
-    """What `floor_divide` leaves over; it has the sign of y."""
+    """What `floor_divide` leaves over; it has the sign of y. Raises ValueError where integers are divided by zero."""
     with quiet():
-        return np.remainder(x, y)
+        return np.remainder(*_no_truths(x, _not_zero(y)))
+
+
+def _not_zero(y):
+    if y.dtype.kind in "iu" and not np.all(y):
+        raise ValueError("integers cannot be divided by zero; floats give inf or nan")
+    return y
 
 
 @elementwise
@@ -248,8 +283,26 @@ def logical_or(x, y, /):
     return np.logical_or(x, y)
 
 
-# `where` chooses between two operands, which must have one dtype; `masked_fill` is the common case in which one of them
-# is a number.
+@elementwise
+def bitwise_and(x, y, /):
+    """`and` of truth values, or of the bits of integers. Raises TypeError for floats."""
+    return np.bitwise_and(_bits(x), _bits(y))
+
+
+@elementwise
+def bitwise_or(x, y, /):
+    """`or` of truth values, or of the bits of integers. Raises TypeError for floats."""
+    return np.bitwise_or(_bits(x), _bits(y))
+
+
+@elementwise
+def bitwise_xor(x, y, /):
+    """`either or` of truth values, or of the bits of integers. Raises TypeError for floats."""
+    return np.bitwise_xor(_bits(x), _bits(y))
+
+
+# `where` chooses between two operands, which are brought to one dtype as by `+`; `masked_fill` is the common case in
+# which one of them is a number, and it keeps the dtype of the tensor.
 
 
 @primitive
@@ -260,16 +313,22 @@ def choose(mask, x, y, /):
 
 def where(mask, x, y) -> Any:
     """x where the mask is true, y elsewhere; the three broadcast."""
-    x, y = _all_tensors((x, y)) if isinstance(x, Tensor) or isinstance(y, Tensor) else (Tensor(x), Tensor(y))
-    common = (
-        np.result_type(x.dtype, y.dtype) if x.dtype.kind == y.dtype.kind else (x if x.dtype.kind == "f" else y).dtype
-    )
-    return choose(mask if isinstance(mask, Tensor) else Tensor(mask, bool_), x.to(common), y.to(common))
+    both = _all_tensors((x, y)) if isinstance(x, Tensor) or isinstance(y, Tensor) else (tensor(x), tensor(y))
+    common = common_dtype(*both)
+    x, y = (_number(v, common) if isinstance(v, (int, float)) else t.to(common) for v, t in zip((x, y), both))
+    return choose(_mask(mask), x, y)
 
 
-def masked_fill(x: Tensor, mask, value: float) -> Tensor:
-    """x, with `value` where the mask is true."""
-    return where(mask, value, x)
+def _mask(mask):
+    mask = mask if isinstance(mask, Tensor) else tensor(mask)
+    if mask.dtype != bool_:
+        raise TypeError(f"a mask holds truth values, not {mask.dtype}; compare, as in ids == 0, or use .bool()")
+    return mask
+
+
+def masked_fill(x: Tensor, mask, value: float | Tensor) -> Tensor:
+    """x, with `value`, as a number of x's dtype, where the mask is true."""
+    return choose(_mask(mask), value.to(x.dtype) if isinstance(value, Tensor) else full((), value, x.dtype), x)
 
 
 # ## Reductions
@@ -317,32 +376,38 @@ def all(x, /, dim=None, keepdim=False):
 @primitive(cost=lambda out, x, **params: x.size)
 def prod(x, /, dim=None, keepdim=False):
     """The product of the elements, over all or over `dim`."""
-    return np.multiply.reduce(
-        x, axis=None if dim is None else _dim(dim, x.ndim), keepdims=keepdim,
-        dtype=int64 if x.dtype.kind in "iub" else None,
-    )
+    with quiet():
+        product = np.multiply.reduce(
+            x, axis=None if dim is None else _dim(dim, x.ndim), keepdims=keepdim, dtype=ADDED_IN.get(x.dtype, int64)
+        )
+        return product.astype(x.dtype, copy=False) if x.dtype.kind == "f" else product
 
 
 @primitive
 def cumsum(x, /, dim):
     """Running sums along `dim`."""
-    return np.cumsum(x, axis=_dim(dim, x.ndim), dtype=int64 if x.dtype.kind in "iub" else None).reshape(x.shape)
+    with quiet():
+        sums = np.cumsum(x, axis=_dim(dim, x.ndim), dtype=ADDED_IN.get(x.dtype, int64)).reshape(x.shape)
+        return sums.astype(x.dtype, copy=False) if x.dtype.kind == "f" else sums
 
 
 @primitive
 def flip(x, /, dim):
-    """The elements along `dim` in reverse order; a view."""
-    return np.flip(x, dim) if x.ndim else x
+    """The elements along `dim`, a number or several, in reverse order."""
+    dims = _axes(dim, x.ndim)
+    return np.flip(x, dims).copy() if x.ndim else x.copy()
 
 
 Extreme = namedtuple("Extreme", ["values", "indices"])
 
 
+@torch_names
 def max(x, dim=None, keepdim=False) -> Any:
     """The largest element; with `dim` the pair (values, indices). `max(x, y)` is `maximum`."""
     return _extreme(x, dim, keepdim, amax, argmax, maximum)
 
 
+@torch_names
 def min(x, dim=None, keepdim=False) -> Any:
     """The smallest element; with `dim` the pair (values, indices). `min(x, y)` is `minimum`."""
     return _extreme(x, dim, keepdim, amin, argmin, minimum)
@@ -360,8 +425,13 @@ def _extreme(x, dim, keepdim, value, position, of_two):
     return Extreme(values, indices) if keepdim else Extreme(values.squeeze(dim), indices.squeeze(dim))
 
 
+@torch_names
 def logsumexp(x, dim, keepdim=False):
     """log(sum(exp(x))) over `dim`, without overflow."""
+    if x.dtype == float16:
+        return logsumexp(x.to(float32), dim, keepdim).to(float16)
+    if 0 in x.shape:
+        return log(sum(exp(x), dim=dim, keepdim=keepdim))
     top = amax(x.detach(), dim=dim, keepdim=True)
     top = where(isfinite(top), top, 0.0)
     out = log(sum(exp(x - top), dim=dim, keepdim=keepdim))
@@ -374,9 +444,11 @@ def logsumexp(x, dim, keepdim=False):
 @primitive
 def concat(*tensors, dim=0):
     """Tensors joined along an existing dimension."""
-    return np.concatenate(_alike(*tensors), axis=dim)
+    dtype = _widest([t.dtype for t in tensors])
+    return np.concatenate([t.astype(dtype, copy=False) for t in tensors], axis=_dim(dim, tensors[0].ndim))
 
 
+@torch_names
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     """Tensors joined along an existing dimension; all their other sizes must be equal."""
     if len(tensors) == 0:
@@ -384,6 +456,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     return concat(*tensors, dim=dim)
 
 
+@torch_names
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     """Tensors of one shape joined along a new dimension."""
     shapes = sorted({t.shape for t in tensors})
@@ -392,6 +465,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     return cat([t.unsqueeze(dim) for t in tensors], dim)
 
 
+@torch_names
 def split(x: Tensor, size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """x cut along `dim` into pieces of `size` (the last may be smaller), or into pieces of the given sizes."""
     dim, length = _dim(dim, x.ndim), x.size(dim)
@@ -406,11 +480,13 @@ def split(x: Tensor, size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, .
     return tuple(x[(*before, slice(int(end) - n, int(end)))] for end, n in zip(ends, size))
 
 
+@torch_names
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """x cut along `dim` into `chunks` pieces of equal size, except perhaps the last."""
     if chunks <= 0:
         raise ValueError(f"chunk needs a positive number of chunks, not {chunks}")
-    return split(x, -(-x.size(dim) // chunks) or 1, dim)
+    length = x.size(dim)
+    return split(x, -(-length // chunks) if length else [0] * chunks, dim)
 
 
 # ## Triangles, picking and counting
@@ -446,11 +522,9 @@ def take_along(x, /, index, dim):
 @primitive
 def scatter_add(values, /, index, dim, shape):
     """Zeros of `shape` with `values` added at the positions `index` along `dim`."""
-    out = np.zeros(shape, values.dtype)
     places = [np.arange(n).reshape([-1 if i == d else 1 for i in range(index.ndim)]) for d, n in enumerate(index.shape)]
     places[dim] = index
-    np.add.at(out, tuple(places), values)
-    return out
+    return place.kernel(values, tuple(places), shape)
 
 
 def gather(x: Tensor, dim: int, index) -> Tensor:
@@ -480,7 +554,9 @@ def one_hot(index, num_classes: int = -1, dtype=int64) -> Tensor:
     labels = index._array if isinstance(index, Tensor) else np.asarray(index)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"one_hot needs integers, not {labels.dtype}")
-    classes = int(labels.max(initial=-1)) + 1 if num_classes == -1 else num_classes
+    if num_classes <= 0 and not labels.size:
+        raise ValueError("one_hot: without labels, num_classes has to say how many classes there are")
+    classes = int(labels.max()) + 1 if num_classes == -1 else num_classes
     if labels.size and not (0 <= labels.min() and labels.max() < classes):
         raise ValueError(f"one_hot: labels run from {labels.min()} to {labels.max()}, but there are {classes} classes")
     return from_numpy((labels[..., None] == np.arange(classes)).astype(dtype))
@@ -497,6 +573,7 @@ def argsort_ascending(x, /, dim=-1):
     return np.argsort(x, axis=dim, kind="stable").reshape(x.shape)
 
 
+@torch_names
 def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
     """The positions that sort x along `dim`; equal elements keep their order."""
     dim = _dim(dim, x.ndim)
@@ -505,19 +582,67 @@ def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
     return x.size(dim) - 1 - flip(argsort_ascending(flip(x, dim=dim), dim=dim), dim=dim)
 
 
+@torch_names
 def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Extreme:
     """x sorted along `dim`, and the positions that the elements came from."""
     indices = argsort(x, dim, descending)
     return Extreme(gather(x, dim, indices), indices)
 
 
+@torch_names
 def topk(x: Tensor, k: int, dim: int = -1) -> Extreme:
     """The k largest elements along `dim`, in descending order, and their positions."""
-    if not 0 <= k <= x.size(dim):
-        raise ValueError(f"topk: k = {k}, but dimension {dim} has size {x.size(dim)}")
-    indices = argsort(x, dim, descending=True)
-    first = indices[(slice(None),) * _dim(dim, x.ndim) + (slice(k),)]
-    return Extreme(gather(x, dim, first), first)
+    dim = _dim(dim, x.ndim)
+    if not 0 <= k <= (x.shape[dim] if x.shape else 1):
+        raise ValueError(f"topk: k = {k}, but dimension {dim} of a tensor of shape {x.shape} is not that long")
+    positions = largest_first(x, k=k, dim=dim)
+    return Extreme(gather(x, dim, positions), positions)
+
+
+# To find fifty logits out of fifty thousand there is no need to sort them all. `partition` finds the k-th largest value
+# in one go; what is larger is chosen, and of what equals it the first few. Only the chosen are sorted. A long row is
+# first cut into 4k blocks: the k-th largest of their maxima is a bound that few more than k elements reach.
+
+
+@primitive(cost=lambda out, x, **params: x.size)
+def largest_first(x, /, k, dim):
+    """The positions of the k largest elements along `dim`, the largest first; equal elements keep their order."""
+    if not x.ndim:
+        return np.zeros((), int64)
+    rows = np.moveaxis(x, dim, -1)
+    size = rows.shape[-1]
+    if 0 < k < size:
+        chosen = (np.flatnonzero(_k_largest(rows, k)) % size).reshape(*rows.shape[:-1], k)
+    else:
+        chosen = np.broadcast_to(np.arange(k), (*rows.shape[:-1], k))
+    values = np.take_along_axis(rows, chosen, -1)
+    order = k - 1 - np.argsort(values[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+    return np.moveaxis(np.take_along_axis(chosen, order, -1), -1, dim)
+
+
+def _kth_largest(rows, k):
+    width = rows.shape[-1] // (4 * k)
+    tops = rows[..., : 4 * k * width].reshape(*rows.shape[:-1], -1, 4 * k).max(-2) if width > 15 else np.full(1, np.nan)
+    if np.isnan(tops).any() or rows.size == 0:
+        return np.partition(rows, -k, axis=-1)[..., -k]
+    few = rows >= np.partition(tops, -k, axis=-1)[..., -k, None]
+    counts = np.count_nonzero(few, axis=-1)
+    if counts.sum() > 16 * k * counts.size:  # many equal elements
+        return np.partition(rows, -k, axis=-1)[..., -k]
+    places = np.flatnonzero(few)
+    values = rows.reshape(-1)[places]
+    order = np.lexsort((values, places // rows.shape[-1]))
+    return values[order[np.cumsum(counts) - k]].reshape(counts.shape)
+
+
+def _k_largest(rows, k):
+    least = _kth_largest(rows, k)[..., None]  # nan counts as the largest of all
+    chosen = ~(rows < least) if not np.isnan(least).any() else ~((rows < least) | ~np.isnan(rows) & np.isnan(least))
+    if np.count_nonzero(chosen) == rows[..., 0].size * k:
+        return chosen
+    equal = chosen & ((rows == least) | np.isnan(least))
+    surplus = chosen.sum(axis=-1, keepdims=True) - k
+    return chosen & ~(equal & (np.cumsum(equal, axis=-1) > equal.sum(axis=-1, keepdims=True) - surplus))
 
 
 # ## More ways to begin
@@ -525,27 +650,32 @@ def topk(x: Tensor, k: int, dim: int = -1) -> Extreme:
 
 def empty(*size, dtype=float32, requires_grad=False) -> Tensor:
     """A tensor of `size` whose numbers are whatever was in the memory; to be overwritten."""
-    return from_numpy(np.empty(_unpacked(size), dtype)).requires_grad_(requires_grad)
+    return from_numpy(np.empty(_sizes(size), _as_dtype(dtype))).requires_grad_(requires_grad)
 
 
 def linspace(start: float, end: float, steps: int, dtype=float32) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
-    return from_numpy(np.linspace(start, end, steps, dtype=dtype))
+    ends = [_number(end, _as_dtype(dtype)).item() for end in (start, end)]
+    with quiet():
+        return from_numpy(_converted(np.linspace(*ends, *_sizes((steps,))), dtype))
 
 
 def eye(n: int, m: int | None = None, dtype=float32) -> Tensor:
     """The n x m matrix (n x n by default) with ones on its diagonal."""
-    return from_numpy(np.eye(n, m, dtype=dtype))
+    return from_numpy(np.eye(*_sizes((n, n if m is None else m)), dtype=_as_dtype(dtype)))
 
 
 def randint(low: int, high: int, size: Sequence[int], dtype=int64) -> Tensor:
     """Random integers from `low` up to but without `high`."""
-    return from_numpy(generator().integers(low, high, tuple(size), dtype=dtype))
+    if high - low < 1:
+        raise ValueError(f"randint: there is no integer from {low} up to but without {high}")
+    values = generator().integers(low, high, _sizes((tuple(size),)))
+    return from_numpy(np.asarray(values).astype(_as_dtype(dtype or int64)))
 
 
 def randperm(n: int) -> Tensor:
     """The integers 0 to n - 1 in random order."""
-    return from_numpy(generator().permutation(n).astype(int64))
+    return from_numpy(generator().permutation(*_sizes((n,))).astype(int64))
 
 
 def zeros_like(x: Tensor, dtype=None) -> Tensor:
@@ -563,14 +693,14 @@ def full_like(x: Tensor, fill_value: float, dtype=None) -> Tensor:
     return full(x.shape, fill_value, dtype=dtype or x.dtype)
 
 
-def rand_like(x: Tensor) -> Tensor:
-    """Uniform random numbers in the shape and dtype of x."""
-    return Tensor(np.asarray(generator().random(x.shape)), x.dtype)
+def rand_like(x: Tensor, dtype=None) -> Tensor:
+    """Uniform random numbers from [0, 1) in the shape and dtype of x."""
+    return rand(x.shape, dtype=dtype or x.dtype)
 
 
-def randn_like(x: Tensor) -> Tensor:
+def randn_like(x: Tensor, dtype=None) -> Tensor:
     """Normal random numbers in the shape and dtype of x."""
-    return Tensor(np.asarray(generator().standard_normal(x.shape)), x.dtype)
+    return randn(x.shape, dtype=dtype or x.dtype)
 
 
 # ## Words for the methods
@@ -600,10 +730,76 @@ def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
 
 clamp = clip
 
+# ## What NumPy says
+#
+# The errors of indexing and of a few kernels are NumPy's, and speak of arrays and axes. Here they are in our words, and
+# an index as you would write it.
+
+_SAID = {
+    r"index (-?\d+) is out of bounds for axis (\d+) with size (\d+)":
+        r"index \1 is out of range: dimension \2 has size \3",
+    r"boolean index did not match.* along axis (\d+); size of axis is (\d+) but size of corresponding .* (\d+)":
+        r"the mask does not fit: dimension \1 has size \2, and \3 in the mask",
+    r"too many indices for array.*-dimensional, but (\d+) were indexed": r"\1 indices are more than it has dimensions",
+    r"shape mismatch: indexing arrays could not be broadcast together with": "the index tensors do not broadcast:",
+    r"(?:shape mismatch: value|could not broadcast input) array (?:of|from) shape (.*?) ?"
+    r"(?:could not be broadcast to indexing result of|into) shape (.*)":
+        r"values of shape \1 do not fit into the chosen part of shape \2",
+    r"NumPy boolean array indexing assignment .*": "the values are not as many as the mask chooses",
+    r"cannot reshape array of size (\d+) into shape .*": r"\1 numbers do not fill that shape",
+    r"Python integer (\S+) out of bounds for (\w+)": r"\1 is not a number that \2 can hold",
+    r"axes don't match array|repeated axis in transpose": "each dimension must be named once",
+    r"zero-size array to reduction operation.*|attempt to get arg.* of an empty sequence":
+        "an empty tensor has no largest or smallest element",
+    r"all the input array.* must (?:have|match).*": "only the sizes along the dimension `dim` may differ",
+}
+
+
+def in_our_words(error: Exception) -> str:
+    """An error of NumPy's as a sentence about tensors."""
+    said = str(error)
+    for pattern, ours in _SAID.items():
+        said = re.sub(pattern, ours, said)
+    return said
+
+
+def refuse_outside(index, shape: tuple[int, ...]) -> None:
+    """IndexError for an array with a position out of range, which NumPy 2.0 overlooks where nothing is picked."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if not builtins.any(isinstance(part, np.ndarray) for part in parts):
+        return
+    dim = 0
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype != bool_ and part.size:
+            wrong = part[(part < -shape[dim]) | (part >= shape[dim])]
+            if wrong.size:
+                raise IndexError(f"index {wrong[0]} is out of range: dimension {dim} has size {shape[dim]}")
+        dim += len(shape) - builtins.sum(map(dims_used, parts)) if part is ... else dims_used(part)
+
+
+def dims_used(part) -> int:
+    """How many dimensions a part of an index takes: a mask all of its own, a number, a slice or positions one."""
+    if isinstance(part, bool) or (isinstance(part, np.ndarray) and part.dtype == bool_):
+        return np.ndim(part)
+    return int(part is not None and part is not ...)
+
+
+def as_written(value) -> str:
+    """An argument as Python: arrays as lists, slices with a colon."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(as_written, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, slice):
+        parts = ["" if part is None else str(part) for part in (value.start, value.stop, value.step)]
+        return ":".join(parts[: 3 if parts[2] else 2])
+    return "..." if value is ... else repr(value.tolist() if isinstance(value, np.ndarray) else value)
+
+
 __all__ = [
-    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "cast", "cat",
+    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat",
     "ceil", "choose", "chunk", "clamp", "clip", "concat", "copied", "cos", "cumsum", "empty", "erf", "eye", "flatten",
-    "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "linspace", "logical_and",
+    "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace",
+    "logical_and",
     "logical_not", "logical_or", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot",
     "ones_like", "prod", "rand_like", "randint", "randn_like", "randperm", "remainder", "round", "scatter_add",
     "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril",

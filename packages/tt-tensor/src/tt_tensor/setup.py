@@ -14,10 +14,13 @@ import ctypes
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -319,6 +322,7 @@ def show_environment():
 # one generator for the whole course, and `manual_seed` puts it into a state given by a number.
 
 _generator = np.random.default_rng(0)
+_lent = threading.local()
 
 
 # Why one generator for everything? Because then one number repeats everything. A generator for the weights and another
@@ -327,7 +331,23 @@ _generator = np.random.default_rng(0)
 
 def generator() -> np.random.Generator:
     """The random generator that everything in this course draws from."""
-    return _generator
+    return getattr(_lent, "generator", None) or _generator
+
+
+# There is one exception. In chapter 10 several threads prepare data while the program trains, and each piece of their
+# work needs random numbers of its own. For that time, and only in its own thread, another generator takes the place of
+# the common one.
+
+
+@contextmanager
+def drawing_from(own: np.random.Generator) -> Iterator[None]:
+    """Inside the block, and in this thread only, `generator()` is `own`."""
+    before = getattr(_lent, "generator", None)
+    _lent.generator = own
+    try:
+        yield
+    finally:
+        _lent.generator = before
 
 
 # `manual_seed` changes the state *inside* the one generator and does not replace it. Whoever has taken hold of the
@@ -338,7 +358,7 @@ def manual_seed(seed: int) -> None:  # exercise
     """Put the generator into the state given by an integer of 0 or more; what follows is the same each time."""
     if seed < 0:
         raise ValueError(f"a seed is an integer of 0 or more, not {seed}")
-    _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+    generator().bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
 # The state itself can be taken out and put back, which will let an interrupted training go on as if nothing had
@@ -347,12 +367,12 @@ def manual_seed(seed: int) -> None:  # exercise
 
 def get_rng_state() -> dict[str, Any]:
     """The state of the generator, a dictionary of plain values."""
-    return dict(_generator.bit_generator.state)
+    return dict(generator().bit_generator.state)
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
     """Put the generator into a state that `get_rng_state` returned."""
-    _generator.bit_generator.state = state
+    generator().bit_generator.state = state
 
 
 # The same seed, the same numbers; and the test leaves chance as it found it, as a test should.
@@ -492,28 +512,52 @@ def show_fresh_memory():
     print(f"20 million ones into fresh memory: {fresh * 1e3:.1f} ms, into what was there: {again * 1e3:.1f} ms")
 
 
-# Whoever frees an array and asks for another one should get the same pages again. Whether he does is up to the C
-# library, which may also give them back to the system. The one of most Linux systems (glibc) returns what lies at the
-# end of its memory as soon as that is more than some megabytes, and arrays above a certain size at once. A step of
-# training asks for tens or hundreds of megabytes, frees them, and asks again a moment later. So when this file is
-# imported we ask glibc to keep what it has: memory that was in use once stays with the program until it ends. (Take the
-# call away, and a step of the small GPT among the benchmarks takes 15 to 25 percent longer. Other C libraries have
-# other rules, and do not know the question.)
+# A program that frees an array and allocates another should get the same pages back. Whether it does is up to the C
+# library, which may return them to the operating system. The one of most Linux systems, glibc, has two thresholds for
+# that. It returns an array above the *mmap threshold* as soon as it is freed, and the end of its heap as soon as more
+# than the *trim threshold* is free there. By itself it sets them to a few megabytes. A training step allocates tens or
+# hundreds of megabytes, frees them, and allocates them again a moment later.
+#
+# `tune_malloc` raises both thresholds, so that pages that were in use once stay with the program until it ends. The
+# setting holds for the whole process, which may have other plans for its memory. So importing this file changes
+# nothing. The examples and benchmarks of this course call `tune_malloc` when they start, and so may you.
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 2 GB of freed memory, in arrays of up to 32 MB each, instead of returning it to the
-    system."""
+def tune_malloc() -> str | None:
+    """Let the malloc of glibc keep up to 2 GB of freed memory, in arrays of up to 32 MB each, for the next allocations
+    of this process. None if that is so from now on; elsewhere nothing changes, and the reason is returned."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # no glibc
-        return
-    trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(mmap_threshold, 2**25)
+    except (AttributeError, OSError, TypeError):
+        return f"the C library here is not glibc ({platform.system()}); it follows rules of its own"
+    m_trim_threshold, m_mmap_threshold = -1, -3  # their numbers in malloc.h
+    if not (mallopt(m_trim_threshold, 2**31 - 1) and mallopt(m_mmap_threshold, 2**25)):
+        return "the C library here has refused the thresholds"
+    return None
 
 
-keep_freed_memory()
+# How much does it save? This process should stay as it is, so we start two others. Both time a step that fills a
+# hundred arrays of 1.6 MB and frees them again. Only the second one calls `tune_malloc` first.
+
+STEPS = """
+import sys, numpy as np, tt_tensor
+
+def step():
+    arrays = [np.ones(400_000, np.float32) for _ in range(100)]
+
+malloc = tt_tensor.tune_malloc() or "tuned" if sys.argv[1] == "tune" else "as it is"
+print(f"malloc {malloc}: {tt_tensor.median_time(step) * 1e3:.0f} ms a step")
+"""
+
+
+def show_freed_memory():
+    for how in ("leave", "tune"):
+        run = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
+        print(run.stdout, end="")
+
+
+# This step does nothing but fill memory, and so gains the most. The more a step computes for each number that it
+# writes, the smaller the share of its time that `tune_malloc` can save.
 
 # There is a useful way to think about all this, the *roofline* (Williams, Waterman and Patterson, 2009). Count, for an
 # operation, how many FLOP it does for each byte that it moves; call that its intensity. If the intensity is small, the
@@ -613,7 +657,7 @@ def show_plain_python():
 # need arrays that carry shape and operations. Chapter 02, *Tensor*.
 
 __all__ = [
-    "Measurement", "Problem", "bandwidth", "check_environment", "generator", "get_rng_state", "manual_seed",
-    "matmul_gflops", "measure", "median_time", "peak_gflops", "seeded", "set_rng_state", "speedup", "system_info",
-    "time_once",
+    "Measurement", "Problem", "bandwidth", "check_environment", "drawing_from", "generator", "get_rng_state",
+    "manual_seed", "matmul_gflops", "measure", "median_time", "peak_gflops", "seeded", "set_rng_state", "speedup",
+    "system_info", "time_once", "tune_malloc",
 ]

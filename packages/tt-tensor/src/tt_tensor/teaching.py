@@ -106,7 +106,9 @@ def plain(value: Any) -> Any:
         return (tuple if isinstance(value, tuple) else list)(map(plain, value))
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return np.array(value) if hasattr(value, "__array__") and not isinstance(value, type) else value
+    if not hasattr(value, "__array__") or isinstance(value, type):
+        return value
+    return np.array(value.detach() if hasattr(value, "detach") else value)
 
 
 def complaint(

@@ -21,13 +21,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, index
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from tt_tensor.methods import LongTail, Reducing
+from tt_tensor.methods import LongTail, Reducing, numpy_names, torch_names
 from tt_tensor.setup import generator, measure
 
 
@@ -125,32 +125,75 @@ def as_array(data, dtype=None) -> np.ndarray:  # exercise
     """
     if isinstance(data, Storage):
         data = data._array
-    if dtype is None and not isinstance(data, (np.ndarray, np.generic)):
-        dtype = _dtype_of_list(data)
+    if dtype is None:
+        dtype = _dtype_of(data)
     try:
-        array = np.array(data)
+        array = np.array(_without_tensors(data))
     except (ValueError, TypeError) as error:
         raise type(error)(
             "cannot make a tensor of this data: rows must have equal lengths and hold numbers"
         ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds real numbers; this data has NumPy dtype {array.dtype}")
-    return array if dtype is None else array.astype(dtype, copy=False)
+    return _converted(array, dtype)
 
 
-# A list may hold tensors or arrays (`Tensor([x.mean(), y.mean()])`); then the wish of whoever made the first of them
-# counts.
+# A list may hold tensors or arrays (`Tensor([x.mean(), y.mean()])`). Then the result takes the widest of their dtypes,
+# and Python's numbers among them fit in: a `2.5` beside integers makes all of them floats.
 
 
-def _dtype_of_list(data):
-    first = _first(data)
-    return first.dtype if isinstance(first, (np.ndarray, np.generic, Storage)) else float32
+def _dtype_of(data, plain=float32):
+    if isinstance(data, (np.ndarray, np.generic)):
+        return np.dtype(data.dtype.type)
+    kinds = _kinds(data)
+    if not any(isinstance(kind, np.dtype) for kind in kinds):
+        return plain
+    dtypes = [_OF_PYTHON.get(kind, kind) for kind in kinds if isinstance(kind, np.dtype) or kind in _OF_PYTHON]
+    return _widest(dtypes)
 
 
-def _first(data):
-    while isinstance(data, (list, tuple)) and data:
-        data = data[0]
-    return data
+def _widest(dtypes):
+    return np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
+
+
+def _kinds(data):
+    if isinstance(data, (list, tuple)):
+        kinds = set(map(type, data))
+        return kinds if kinds <= _OF_PYTHON.keys() else set().union(*map(_kinds, data))
+    return {data.dtype if isinstance(data, (np.ndarray, np.generic, Storage)) else type(data)}
+
+
+def _without_tensors(data):
+    if isinstance(data, (list, tuple)) and not set(map(type, data)) <= _OF_PYTHON.keys():
+        return [_without_tensors(d) for d in data]
+    return data._array if isinstance(data, Storage) else data
+
+
+_OF_PYTHON = {float: float32, int: int64, bool: bool_}
+
+
+# A number that the dtype cannot hold is refused here, instead of becoming another number.
+
+
+def _converted(array, dtype):
+    dtype = _as_dtype(dtype)
+    if dtype.kind in "iu" and array.dtype.kind in "fiu" and array.size and array.dtype != dtype:
+        low, high, limits = array.min(), array.max(), np.iinfo(dtype)
+        if not (limits.min <= low and high <= limits.max):
+            raise ValueError(f"numbers from {low} to {high} do not fit into {dtype} ({limits.min} to {limits.max})")
+    return array.astype(dtype, copy=False)
+
+
+def _as_dtype(dtype):
+    if dtype is None:
+        return float32
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{dtype!r} is not a dtype; choose one such as float32, float64, int64 or bool_") from None
+    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+        raise TypeError(f"a tensor holds real numbers of at most 64 bits, not {dtype}")
+    return np.dtype(dtype.type)  # the one object that stands for it, in native byte order
 
 
 # The object itself has four fields, and names them in `__slots__`: without a dictionary per object it takes a third
@@ -164,15 +207,18 @@ def _first(data):
 class Storage:
     """An array of numbers, and the room for what later chapters hang on it."""
 
-    __slots__ = ("_array", "requires_grad", "grad", "_hooks", "__weakref__")
+    __slots__ = ("_array", "_requires_grad", "grad", "_hooks", "__weakref__")
     _array: np.ndarray
-    requires_grad: bool
+    _requires_grad: bool
     grad: Tensor | None
 
     shape = property(lambda self: self._array.shape, doc="The size of each dimension, a tuple of int.")
     ndim = property(lambda self: self._array.ndim, doc="The number of dimensions.")
     dtype = property(lambda self: self._array.dtype, doc="The type of the numbers, a NumPy dtype.")
     nbytes = property(lambda self: self._array.nbytes, doc="The bytes of memory that the numbers take.")
+    requires_grad = property(
+        attrgetter("_requires_grad"), lambda self, value: self.requires_grad_(value), doc="Is a gradient asked for?"
+    )
 
     def __len__(self) -> int:
         if not self.shape:
@@ -240,7 +286,33 @@ def show_strides():
 # Which arguments are tensors and which are not? The kernel's signature says it. What stands before the `/` is a tensor;
 # what comes after is a parameter: `def sum(x, /, dim=None, keepdim=False)`.
 
+SLOTS: dict[str, Slot] = {}
 PRIMITIVES: dict[str, Primitive] = {}
+
+
+# A function whose kernel can be exchanged is a *slot*. A primitive is a slot with a door in front. (Chapters 06 and 09
+# have slots without a door: functions on arrays that no tensor passes through.)
+
+
+class Slot:
+    """A function on arrays with a name, whose kernel can be exchanged."""
+
+    def __init__(self, kernel: Callable):
+        self.name, self.kernel, self.default = kernel.__name__, kernel, kernel
+        self.signature = inspect.signature(kernel)
+        self.__name__, self.__doc__, self.__module__ = kernel.__name__, kernel.__doc__, kernel.__module__
+        SLOTS[self.name] = self
+
+    def __call__(self, *args, **params) -> Any:
+        return self.kernel(*args, **params)
+
+    def __repr__(self) -> str:
+        return f"<slot {self.name}>"
+
+
+def slot(kernel: Callable) -> Any:
+    """Turn a function on arrays into one whose kernel `use_kernels` can exchange."""
+    return Slot(kernel)
 
 
 # There is a second use for that little `/`. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the
@@ -248,16 +320,17 @@ PRIMITIVES: dict[str, Primitive] = {}
 # plainer `sum(x, dim=1)`, and the kernels need not know.
 
 
-class Primitive:
+class Primitive(Slot):
     """An operation on tensors: a name, a kernel on arrays that can be exchanged, and an estimate of its cost."""
 
     def __init__(self, kernel: Callable, cost: Callable | None = None):
-        self.name, self.kernel, self.cost = kernel.__name__, kernel, cost
-        self.signature = inspect.signature(kernel)
-        self.__name__, self.__doc__, self.__module__ = kernel.__name__, kernel.__doc__, kernel.__module__
+        super().__init__(kernel)
+        self.cost = cost
         PRIMITIVES[self.name] = self
 
     def __call__(self, *tensors, **params) -> Any:
+        if "axis" in params or "keepdims" in params:
+            params = numpy_names(params)
         for tensor in tensors:
             if not isinstance(tensor, Storage):
                 return _call_with_others(self, tensors, params)
@@ -307,9 +380,22 @@ _new = object.__new__
 
 def _wrap(array) -> Tensor:
     out = _new(Tensor)
-    out._array = array if type(array) is ndarray else np.asarray(array)
-    out.requires_grad, out.grad, out._hooks = False, None, None
+    out._array = array if type(array) is ndarray else _as_result(array)
+    out._requires_grad, out.grad, out._hooks = False, None, None
     return out
+
+
+# A sum over everything comes back as one of NumPy's numbers, and becomes an array again. `None` does not: a kernel
+# that forgot its `return` should hear of it at once.
+
+
+def _as_result(value):
+    array = np.asarray(value)
+    if value is None:
+        raise TypeError("it returned None: is a `return` missing?")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"it returned {array.dtype} instead of an array of numbers")
+    return array
 
 
 # Anybody can stand in the door. `interpreting(fn)` puts `fn` in front of the others on this thread, for the length of a
@@ -430,22 +516,58 @@ class Elementwise(Primitive):
         except AttributeError:
             if isinstance(x, (np.ndarray, np.generic)) and not isinstance(y, Storage):
                 return self.kernel(x, y)
-            return self(*_all_tensors((x, y)))
+            x, y = (x, y) if self.name != "div" else (_real(x), _real(y))
+            return self(*_all_tensors((_factor(x, y), _factor(y, x)) if self.name in ("mul", "div") else (x, y)))
         if not same:
-            x, y = _one_dtype(x, y)
+            if self.name in ("mul", "div") and _leaves_half(x, y):
+                return self(x.to(float32), y.to(float32)).to(float16)
+            whole = self.name == "div" and "f" not in (x.dtype.kind, y.dtype.kind)
+            x, y = (x.float(), y.float()) if whole else _one_dtype(x, y)
         return (_here.top or _installed[-1])(self, (x, y), _NO_PARAMS)
 
 
-# What about two kinds of floats? There NumPy's own rule, the wider one wins, is PyTorch's as well. And truth values may
-# be multiplied with anything; that is what masks are for.
+# (An integer that is divided, or divides, becomes a float first: beside `uint8`, -1 would be 255.)
+
+
+def _real(value):
+    return float(value) if isinstance(value, (int, np.integer)) else value
+
+
+# (And a factor may be too large for `float16`, which ends at 65,504, where the product is not: losses are multiplied by
+# 65,536 before a backward pass in `float16`, so that small gradients do not become 0. Such products and quotients are
+# computed in `float32`.)
+
+
+def _factor(value, other):
+    large = isinstance(value, (int, float, np.number)) and 65504 < abs(float(value)) < np.inf
+    return _wrap(np.array(value, float32)) if large and getattr(other, "dtype", None) == float16 else value
+
+
+def _leaves_half(x: Tensor, y: Tensor) -> bool:
+    large = [not t.ndim and 65504 < abs(t.item()) < np.inf for t in (x, y)]
+    return any(large) and common_dtype(x, y) == float16
+
+
+# What about two kinds of floats? There NumPy's own rule, the wider one wins, is PyTorch's as well, with one exception:
+# a tensor without dimensions, such as a mean, gives way like a Python number. Otherwise one statistic in `float64`
+# would turn a whole network into `float64`. And truth values may be multiplied with anything; that is what masks are
+# for.
 
 
 def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.dtype.kind in "iu" and y.dtype.kind == "f":
-        return x.to(y.dtype), y
-    if y.dtype.kind in "iu" and x.dtype.kind == "f":
-        return x, y.to(x.dtype)
-    return x, y
+    dtype = common_dtype(x, y)
+    return x.to(dtype), y.to(dtype)
+
+
+_RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
+
+
+def common_dtype(*tensors) -> np.dtype:
+    """The dtype in which tensors meet: floats before integers before truth values; within a kind the widest of the
+    tensors that have dimensions, or of all if none has."""
+    kind = max(_RANK[t.dtype.kind] for t in tensors)
+    alike = [t for t in tensors if _RANK[t.dtype.kind] == kind]
+    return np.result_type(*(t.dtype for t in [t for t in alike if t.ndim] or alike))
 
 
 # What is left for the slow path of the door: something is not a tensor. Extra positional arguments take the names that
@@ -454,7 +576,7 @@ def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _call_with_others(primitive, args, params):
-    if all(isinstance(a, (np.ndarray, np.generic)) for a in args):
+    if args and all(isinstance(a, (np.ndarray, np.generic)) for a in args):
         return primitive.kernel(*args, **params)
     tensors, params = _names_given(primitive, args, params)
     if not any(isinstance(t, Storage) for t in tensors) and isinstance(tensors[0], (np.ndarray, np.generic)):
@@ -467,7 +589,10 @@ def _call_with_others(primitive, args, params):
 
 
 def _names_given(primitive, args, params):
-    primitive.signature.bind(*args, **params)  # a TypeError for too many arguments or unknown names
+    try:
+        primitive.signature.bind(*args, **params)
+    except TypeError as error:
+        raise TypeError(f"{primitive.name}{primitive.signature}: {error}") from None
     kinds = primitive.signature.parameters.items()
     if any(p.kind is p.VAR_POSITIONAL for _, p in kinds):
         return args, params
@@ -486,15 +611,16 @@ def _all_tensors(values: tuple) -> tuple:
 
 
 def _as_tensor(value, like=None) -> Tensor:
+    value = value.item() if isinstance(value, np.generic) else value
     if like is None or not isinstance(value, (bool, int, float)):
-        return Tensor(value)
+        return _wrap(as_array(value))
     dtype = like.dtype
     if isinstance(value, float) and dtype.kind != "f":
         dtype = float32
     elif dtype == bool_ and not isinstance(value, bool):
         dtype = int64
-    return _wrap(np.array(value, dtype))
-
+    with quiet():
+        return _wrap(np.array(value).astype(dtype))
 
 
 # ## Arithmetic
@@ -543,10 +669,16 @@ def div(x, y, /):  # exercise
 @primitive
 def power(x, /, exponent):
     """x to the power of a number."""
-    if exponent < 0 or isinstance(exponent, float):
-        x = _floating(x)
+    if isinstance(exponent, bool) and x.dtype.kind == "b":
+        return x | (not exponent)
+    if isinstance(exponent, float):
+        x, exponent = _floating(x), float(exponent)  # a number of NumPy's would widen x
     elif x.dtype.kind == "b":
         x = x.astype(int64)
+    if x.dtype.kind != "f":
+        exponent = _number(exponent, x.dtype)._array
+        if exponent < 0:
+            raise ValueError(f"integers have no power of {exponent}; use .float() first")
     with quiet():
         return x**exponent
 
@@ -555,7 +687,13 @@ def power(x, /, exponent):
 def power_of(x, y, /):
     """x to the power of y, element by element, with broadcasting."""
     with quiet():
-        return np.power(x, y)
+        return np.power(*_no_truths(x, y))
+
+
+def _no_truths(*arrays):
+    if all(a.dtype.kind == "b" for a in arrays):
+        raise TypeError("truth values have no powers, quotients or remainders; use .int() or .float() first")
+    return arrays
 
 
 # The public `pow` looks at what it was given and chooses. Both kinds of power go through the door under their own
@@ -564,6 +702,7 @@ def power_of(x, y, /):
 
 def pow(x, exponent) -> Any:
     """x to the power of a number or of a tensor."""
+    exponent = exponent.item() if isinstance(exponent, np.number) else exponent
     return power(x, exponent=exponent) if isinstance(exponent, (int, float)) else power_of(x, exponent)
 
 
@@ -571,12 +710,25 @@ def pow(x, exponent) -> Any:
 # be of no use as a mask.
 
 
+# Integers of two kinds are compared as they are. NumPy does that exactly, and 300 is then greater than every `uint8`.
+
+
+class Comparison(Elementwise):
+    """A primitive of two operands whose results are truth values."""
+
+    def __call__(self, x, y) -> Any:
+        whole = [_wrap(np.asarray(v)) if isinstance(v, (int, np.integer)) else v for v in (x, y)]
+        if all(isinstance(v, Storage) and v.dtype.kind != "f" for v in whole):
+            return (_here.top or _installed[-1])(self, tuple(whole), _NO_PARAMS)
+        return super().__call__(x, y)
+
+
 def _comparison(name: str, ufunc: np.ufunc) -> Any:
     def kernel(x, y, /):
         return ufunc(x, y)
 
     kernel.__name__, kernel.__doc__ = name, f"{ufunc.__name__.replace('_', ' ')}, element by element; a tensor of bool."
-    return Elementwise(kernel)
+    return Comparison(kernel)
 
 
 eq, ne = _comparison("eq", np.equal), _comparison("ne", np.not_equal)
@@ -619,9 +771,9 @@ class Arithmetic(Storage):
     def __abs__(self): return more_ops.abs(self)
 
 
-# Comparisons, and the three signs that NumPy and PyTorch use for *not*, *and* and *or* of truth values. Python insists
-# on one point: a class that says what equality means must say again how it is hashed. Tensors are hashed by who they
-# are, not by what they hold, since what they hold may change.
+# Comparisons, and the signs that NumPy and PyTorch use for *not*, *and*, *or* and *exclusive or* of truth values and of
+# the bits of integers. Python insists on one point: a class that defines equality must also define how it is hashed.
+# Tensors are hashed by who they are, not by what they hold, since what they hold may change.
 
 
 class Comparing(Storage):
@@ -630,11 +782,13 @@ class Comparing(Storage):
     __slots__ = ()
     __hash__ = object.__hash__
 
-    def __invert__(self): return more_ops.logical_not(self)
-    def __and__(self, other): return more_ops.logical_and(self, other)
-    def __rand__(self, other): return more_ops.logical_and(other, self)
-    def __or__(self, other): return more_ops.logical_or(self, other)
-    def __ror__(self, other): return more_ops.logical_or(other, self)
+    def __invert__(self): return more_ops.bitwise_not(self)
+    def __and__(self, other): return more_ops.bitwise_and(self, other)
+    def __rand__(self, other): return more_ops.bitwise_and(other, self)
+    def __or__(self, other): return more_ops.bitwise_or(self, other)
+    def __ror__(self, other): return more_ops.bitwise_or(other, self)
+    def __xor__(self, other): return more_ops.bitwise_xor(self, other)
+    def __rxor__(self, other): return more_ops.bitwise_xor(other, self)
     def __lt__(self, other): return lt(self, other)
     def __le__(self, other): return le(self, other)
     def __gt__(self, other): return gt(self, other)
@@ -714,9 +868,9 @@ def check_broadcast_shape():
 
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
 def matmul(x, y, /):  # exercise
-    """The matrix product x @ y of vectors, matrices or stacks of them: (..., m, k) @ (..., k, n) -> (..., m, n)."""
-    if x.dtype is not y.dtype:
-        x, y = _alike(x, y)
+    """The matrix product x @ y of vectors, matrices or stacks of them: (..., m, k) @ (..., k, n) -> (..., m, n). Raises
+    TypeError for operands of different dtypes."""
+    x, y = _alike(x, y)
     if x.ndim > 2 and y.ndim == 2:
         return (as_rows(x) @ y).reshape(*x.shape[:-1], y.shape[1])
     return x @ y
@@ -727,12 +881,16 @@ def as_rows(x):
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-# NumPy would answer in 64 bits where integers meet 32-bit floats; here they become those floats first, as with `+`.
+# With `+`, operands of two dtypes meet in one of them. In a product that would be dangerous: a batch in `float64`,
+# which is what NumPy makes of nearly everything, would double the work of a whole network, and nothing would say so. So
+# we refuse, as PyTorch does, and name the remedy.
 
 
 def _alike(*arrays):
-    floats = [a.dtype for a in arrays if a.dtype.kind == "f"]
-    return [a.astype(np.result_type(*floats)) if floats and a.dtype.kind != "f" else a for a in arrays]
+    if len({a.dtype for a in arrays}) > 1:
+        listed = " and ".join(str(a.dtype) for a in arrays)
+        raise TypeError(f"the operands have dtypes {listed}; give them one, for example by x.float() or x.to(w.dtype)")
+    return arrays
 
 
 # ## The same numbers in another shape
@@ -761,8 +919,12 @@ def permute(x, /, dims):
 @primitive
 def expand(x, /, shape):
     """A view in which dimensions of size 1 are repeated to `shape`; -1 keeps a size."""
-    sizes = (1,) * (len(shape) - x.ndim) + x.shape
-    return np.broadcast_to(x, tuple(n if want == -1 else want for want, n in zip(shape, sizes)))
+    new = len(shape) - x.ndim
+    if -1 in shape[: max(new, 0)]:
+        raise ValueError("a dimension that is new has no size that -1 could keep")
+    sizes = tuple(n if want == -1 else want for want, n in zip(shape, (1,) * new + x.shape))
+    out = np.broadcast_to(x, sizes)  # which cannot be written to
+    return x.reshape(sizes) if out.size == x.size else out
 
 
 class Reshaping(Storage):
@@ -772,17 +934,22 @@ class Reshaping(Storage):
 
     def reshape(self, *shape):
         """The same numbers in another shape; one size may be -1."""
-        return reshape(self, shape=_unpacked(shape))
+        return reshape(self, shape=_sizes(shape, least=-1))
 
     def view(self, *shape):
-        """`reshape` under another name. (PyTorch's refuses where it would have to copy; this one copies.)"""
-        return reshape(self, shape=_unpacked(shape))
+        """`reshape` that never loses a write: a result that had to be copied cannot be written to."""
+        result = self.reshape(*shape)
+        if self.numel() and not np.may_share_memory(result._array, self._array):
+            result._array.flags.writeable = False
+        return result
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1):
         """The dimensions from `start_dim` to `end_dim` joined into one."""
-        if not self.shape:
-            return reshape(self, shape=(1,))
         start, end = _dim(start_dim, self.ndim), _dim(end_dim, self.ndim)
+        if start > end:
+            raise ValueError(f"flatten joins dimensions from start_dim to end_dim; {start_dim} comes after {end_dim}")
+        if start == end and self.ndim:
+            return self
         return reshape(
             self, shape=(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
         )
@@ -815,14 +982,14 @@ class Reordering(Storage):
 
     def transpose(self, dim0: int = -2, dim1: int = -1):  # exercise
         """Two dimensions swapped, the last two unless said otherwise."""
-        order = list(range(self.ndim))
+        order = list(range(self.ndim)) or [0]
         dim0, dim1 = _dim(dim0, self.ndim), _dim(dim1, self.ndim)
         order[dim0], order[dim1] = dim1, dim0
-        return permute(self, dims=tuple(order))
+        return permute(self, dims=tuple(order[: self.ndim]))
 
     def expand(self, *shape):
         """A view in which dimensions of size 1 are repeated; -1 keeps a size."""
-        return expand(self, shape=_unpacked(shape))
+        return expand(self, shape=_sizes(shape, least=-1))
 
     def stride(self) -> tuple[int, ...]:
         """How many elements to walk in memory for a step along each dimension."""
@@ -839,7 +1006,7 @@ class Reordering(Storage):
     T = property(
         lambda self: self.transpose() if self.ndim == 2 else _matrix_only(self), doc="The transpose of a matrix."
     )
-    mT = property(lambda self: self.transpose(-2, -1), doc="The last two dimensions swapped.")
+    mT = property(lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped.")
 
 
 def check_reshape_is_no_transpose():
@@ -856,15 +1023,25 @@ def _unpacked(sizes: tuple) -> tuple:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
 
 
+def _sizes(sizes: tuple, least: int = 0) -> tuple[int, ...]:
+    sizes = _unpacked(sizes)
+    for n in sizes:
+        if isinstance(n, (bool, float)) or not hasattr(n, "__index__"):
+            raise TypeError(f"sizes are integers; these are {sizes}")
+        if n < least:
+            raise ValueError(f"a size of {n} is not possible: the sizes are {sizes}")
+    return tuple(map(index, sizes))
+
+
 def _dim(dim: int, ndim: int) -> int:
     count = max(ndim, 1)  # a single number is treated as if it had one dimension, as in PyTorch
-    if not isinstance(dim, (int, np.integer)):
+    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
         raise TypeError(f"a dimension is an integer, not {dim!r}")
     if not -count <= dim < count:
         raise IndexError(
             f"dimension {dim} does not exist: the tensor has {ndim} dimensions, so {-count} to {count - 1} are possible"
         )
-    return dim % count
+    return int(dim % count)
 
 
 def _matrix_only(x: Storage):
@@ -881,26 +1058,37 @@ def _matrix_only(x: Storage):
 # what it came from: `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre something else or
 # fail. `sum` is a primitive; mean, variance and standard deviation follow from it.
 #
-# What is summed, and in what type? Integers and truth values are added as 64-bit integers, so that counting the `True`s
-# in a mask cannot overflow. Floats stay what they are. Where they lie side by side in memory, NumPy adds them pairwise,
-# in a tree, rather than one after the other; the error then grows with the logarithm of their number instead of the
-# number itself.
+# What is summed, and in what type? A running sum needs more digits than the numbers that go into it. In `float16`,
+# which has eleven bits, 2048 + 1 is 2048 again, so that the sum of ten thousand ones would stop there; `float32` stops
+# at $2^{24}$. So we add one width up, `float16` in `float32` and `float32` in `float64`, and round once, at the end.
+# Integers and truth values are added as 64-bit integers, so that counting the `True`s in a mask cannot overflow.
+
+ADDED_IN: dict[Any, Any] = {float16: float32, float32: float64, float64: float64}
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def sum(x, /, dim=None, keepdim=False):  # exercise
-    """The sum over all elements, or over one dimension or several (`dim`), which stay with size 1 if `keepdim`."""
-    return np.add.reduce(x, axis=_axes(dim, x.ndim), keepdims=keepdim, dtype=int64 if x.dtype.kind in "iub" else None)
+    """The sum over all elements, or over one dimension or several (`dim`), which stay with size 1 if `keepdim`. Floats
+    are added one width up (`ADDED_IN`) and come back in their own dtype, everything else as int64."""
+    total = np.add.reduce(x, axis=_axes(dim, x.ndim), keepdims=keepdim, dtype=ADDED_IN.get(x.dtype, int64))
+    return total.astype(x.dtype, copy=False) if x.dtype.kind == "f" else total
 
 
 def _axes(dim, ndim):
-    if dim is None:
-        return None
-    return _dim(dim, ndim) if isinstance(dim, int) else tuple(_dim(d, ndim) for d in dim)
+    if isinstance(dim, (tuple, list)):
+        return tuple(_dim(d, ndim) for d in dim) or None  # no dimension stands for all of them, as in PyTorch
+    return None if dim is None else _dim(dim, ndim)
 
 
+# A mean of `float16` is computed in `float32` altogether: the sum of 70,000 ones is more than `float16` can hold, while
+# their mean is 1.
+
+
+@torch_names
 def mean(x, dim=None, keepdim=False):
     """The mean over all elements or over `dim`. Integers are averaged as float32."""
+    if x.dtype == float16:
+        return mean(x.to(float32), dim, keepdim).to(float16)
     total = sum(x, dim=dim, keepdim=keepdim)
     return total / (_size_of(x) / max(_size_of(total), 1))
 
@@ -908,18 +1096,35 @@ def mean(x, dim=None, keepdim=False):
 # The variance has two conventions. Divided by $n$, it describes the numbers that are there. Divided by $n - 1$, it
 # estimates that of the population they were drawn from (Bessel's correction). PyTorch's default is the second, NumPy's
 # the first, and more than one reimplementation of batch normalisation has failed on that difference.
+#
+# The mean is subtracted twice, and the second time is not idle. A mean has been rounded, and at 16 million, where
+# `float32` has whole numbers only, it may be off by a half. What was rounded away is the mean of the differences.
 
 
+@torch_names
 def var(x, dim=None, correction: float = 1, keepdim=False):
     """The variance; as in PyTorch divided by n - 1 (`correction=0` for the variance of the data themselves)."""
+    if x.dtype == float16:
+        return var(x.to(float32), dim, correction, keepdim).to(float16)
     centred = x - mean(x, dim, keepdim=True)
+    centred = centred - mean(centred, dim, keepdim=True)
     total = sum(centred * centred, dim=dim, keepdim=keepdim)
     return total / max(_size_of(x) / max(_size_of(total), 1) - correction, 0.0)
 
 
+# The standard deviation is a root, and a root is infinitely steep at zero. Where nothing varies, no element can make it
+# vary less, so we take the slope there to be 0: the root is taken of the others only.
+
+
+@torch_names
 def std(x, dim=None, correction: float = 1, keepdim=False):
-    """The standard deviation, the square root of `var`."""
-    return power(var(x, dim, correction, keepdim), exponent=0.5)
+    """The standard deviation, the square root of `var`; its slope is 0 where nothing varies."""
+    if x.dtype == float16:
+        return std(x.to(float32), dim, correction, keepdim).to(float16)
+    variance = var(x, dim, correction, keepdim)
+    constant = variance == 0
+    root = power(more_ops.where(constant, 1.0, variance), exponent=0.5)
+    return more_ops.where(constant, 0.0, root)
 
 
 def _size_of(x):
@@ -930,20 +1135,22 @@ def _size_of(x):
 
 # ## Picking elements
 #
-# NumPy's indexing is the best there is, so we take all of it: numbers, slices, `...`, `None`, lists of positions,
-# masks. `place` is its opposite: a tensor of zeros with the given numbers put where the index points, *added* where it
-# points twice. Nobody needs it yet; the chapter on gradients will.
+# NumPy's indexing is the best there is, so we take nearly all of it: numbers, slices, `...`, `None`, lists of
+# positions, masks. `place` is its opposite: a tensor of zeros with the given numbers put where the index points,
+# *added* where it points twice. We do not need it yet; the chapter on gradients will.
 
 
 @primitive
 def getitem(x, /, index):
-    """The elements that `index` selects, as NumPy selects them; a view for slices."""
-    return x[index]
+    """The elements that `index` selects, as NumPy selects them; a view for numbers and slices."""
+    picked = x[index]
+    if not picked.size:
+        more_ops.refuse_outside(index, x.shape)
+    return picked if type(picked) is ndarray else x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
 
 
 # Adding is essential. If `x[[0, 0]]` has picked the first element twice, then whatever flows back to it flows back
-# twice, and assigning would keep one of the two. `np.add.at` adds one after the other where plain `out[index] +=
-# values` would not.
+# twice, and assigning would keep one of the two. So would plain `out[index] += values`.
 
 
 @primitive
@@ -952,13 +1159,29 @@ def place(values, /, index, shape):
     out = np.zeros(shape, values.dtype)
     if _is_basic(index):
         out[index] = values
-    else:
-        np.add.at(out, index, values)
+        return out
+    if isinstance(index, ndarray) and index.dtype.kind in "iu":  # whole rows
+        return _add_rows(out, index.reshape(-1), values.reshape(index.size, *out.shape[1:]))
+    positions = np.arange(out.size).reshape(shape)[index]
+    _add_rows(out.reshape(-1), positions.reshape(-1), values.reshape(-1))
     return out
 
 
-# Slices and single numbers never point at an element twice. For them a plain assignment is right, and many times
-# faster.
+# Slices and single numbers never point at an element twice. For them a plain assignment is right, and fastest.
+# Otherwise we sort: rows for the same position then follow one another, and `reduceat` adds up each such run at once.
+# (`np.add.at` does it one by one, which takes several times as long.)
+
+
+def _add_rows(out, positions, rows):
+    if positions.size == 0:
+        return out
+    positions = positions % len(out)  # -1 is the last
+    order = np.argsort(positions, kind="stable")
+    positions = positions[order]
+    starts = np.flatnonzero(np.diff(positions, prepend=-1))
+    wide = ADDED_IN.get(rows.dtype, rows.dtype)
+    out[positions[starts]] = np.add.reduceat(rows[order], starts, axis=0, dtype=wide)
+    return out
 
 
 def _is_basic(index):
@@ -968,20 +1191,53 @@ def _is_basic(index):
     )
 
 
-# Tensors may be used as indices as well; here they become plain arrays. Floating-point numbers are refused. They are no
-# positions, even if they happen to be whole.
+# Tensors may be used as indices as well; here they become plain arrays, and a tensor without dimensions a plain number.
+# Floating-point numbers are refused. They are no positions, even if they happen to be whole. And `uint8`, in which
+# older programs keep their masks, is a mask, as in PyTorch.
 
 
-def _plain_index(index):
-    if isinstance(index, tuple):
-        return tuple(_plain_index(i) for i in index)
-    if isinstance(index, (Storage, list, np.ndarray)):
-        index = np.array(index._array if isinstance(index, Storage) else index)  # a copy, which nobody else can change
-        if index.dtype.kind == "f" and index.size:
-            raise IndexError(
-                f"a tensor of {index.dtype} cannot be an index: use integers (`.long()`) or a mask of bool"
-            )
-    return index.astype(np.intp) if isinstance(index, np.ndarray) and index.dtype.kind != "b" else index
+def _plain_part(part):
+    if isinstance(part, np.integer):
+        return int(part)
+    if not isinstance(part, (Storage, list, ndarray)):
+        return part
+    array = np.array(part._array if isinstance(part, Storage) else part)  # a copy, which no caller can change
+    if array.dtype.kind == "f" and (array.size or not isinstance(part, list)):
+        raise IndexError(
+            f"a tensor of {array.dtype} cannot be an index: use integers (`.long()`) or a mask of bool"
+        )
+    if array.dtype in (bool_, uint8):
+        return array.astype(bool_)
+    return array.astype(np.intp) if array.ndim else int(array)
+
+
+# In one point we leave NumPy. What is `h[0, :, ids]`? For NumPy, the 0 is a list of positions like `ids`, and since a
+# slice stands between the two, the picked dimension moves to the front: the result is transposed, and if the sizes are
+# equal, nothing will tell. PyTorch takes `h[0]` first and then `[:, ids]`, which is what you meant. So we take an
+# index with both numbers and arrays in two steps: numbers and slices, then arrays.
+
+
+def _plain_index(index, ndim):
+    """The index as one for NumPy, and what is left to be picked from that (None where it is all)."""
+    if type(index) in (int, slice):
+        return index, None
+    parts = [_plain_part(part) for part in (index if isinstance(index, tuple) else (index,))]
+    arrays = [isinstance(part, (ndarray, bool)) for part in parts]
+    dots = [i for i, part in enumerate(parts) if part is ...]
+    if any(arrays) and len(dots) == 1 and builtins.sum(map(more_ops.dims_used, parts)) == ndim:
+        del parts[dots[0]], arrays[dots[0]]  # they stand for nothing, and NumPy would see them between two arrays
+    if not any(arrays) or not any(type(part) is int for part in parts):
+        return (tuple(parts) if isinstance(index, tuple) else parts[0]), None
+    first: list[Any] = []
+    then: list[Any] = []
+    for part, is_array in zip(parts, arrays):
+        if is_array:
+            first += [slice(None)] * (np.ndim(part) if np.asarray(part).dtype == bool_ else 1)
+            then += [part]
+        else:
+            first += [part]
+            then += [] if type(part) is int else [...] if part is ... else [slice(None)]
+    return tuple(first), tuple(then)
 
 
 # ## Writing, and the clock
@@ -1029,9 +1285,8 @@ def _written(array: np.ndarray) -> None:
 # The one restriction is written in terms of this chapter alone: if the result of `x + 1` came back as something that
 # wants gradients, somebody is keeping a record of the computation, and then numbers must not change under it.
 #
-# What of a tensor that *is* the result of a recorded computation? `y += 1` then makes a new tensor and binds the name
-# `y` to it, which is what `+=` means for Python's own numbers. The values come out as expected, nobody's record is
-# damaged, and only somebody who holds the old `y` under another name sees a difference.
+# What of a tensor that *is* the result of a recorded computation? Chapter 07, which knows what the record looks like,
+# can let `y += 1` change it, and remember that it did.
 
 
 class Writing(Storage):
@@ -1041,50 +1296,109 @@ class Writing(Storage):
 
     def writable(self) -> np.ndarray:
         """The array itself, to be changed in place. Calling this counts as a write."""
+        if not self._array.flags.writeable:
+            raise RuntimeError(
+                f"the memory of this tensor of shape {self.shape} cannot be written to: its elements share memory, as "
+                "after expand(), view() has had to copy it, or NumPy forbids it. Use a clone()"
+            )
         _written(self._array)
         return self._array
 
     def copy_(self, source):
         """Overwrite the numbers with those of `source`, broadcast and converted."""
-        values = source._array if isinstance(source, Storage) else as_array(source)
+        values = source if isinstance(source, Storage) else _wrap(as_array(source))
         if broadcast_shape(self.shape, values.shape) != self.shape:
             raise ValueError(f"values of shape {values.shape} do not fit into a tensor of shape {self.shape}")
-        np.copyto(self.writable(), values, casting="unsafe")
+        _refuse_if_recorded(self.shape, values)
+        with quiet():
+            np.copyto(self.writable(), values._array, casting="unsafe")
         return self
 
-    def fill_(self, value: float):
-        """Overwrite every element with one number."""
-        return self.copy_(np.asarray(value))
+    def fill_(self, value: float | Storage):
+        """Overwrite every element with one number. Raises ValueError for a number that the dtype cannot hold."""
+        return self.copy_(value if isinstance(value, Storage) else _number(value, self.dtype))
 
     def zero_(self):
         """Overwrite every element with 0."""
-        return self.copy_(np.asarray(0))
+        return self.fill_(0)
 
     def __iadd__(self, other): return self._in_place(self + other)
     def __isub__(self, other): return self._in_place(self - other)
     def __imul__(self, other): return self._in_place(self * other)
     def __itruediv__(self, other): return self._in_place(self / other)
+    def __ifloordiv__(self, other): return self._in_place(self // other)
+    def __imod__(self, other): return self._in_place(self % other)
+    def __ipow__(self, other): return self._in_place(self**other)
+    def __iand__(self, other): return self._in_place(self & other)
+    def __ior__(self, other): return self._in_place(self | other)
+    def __ixor__(self, other): return self._in_place(self ^ other)
 
     def _in_place(self, result):
-        if not result.requires_grad:
-            return self.copy_(result)
-        if self.is_leaf and self.requires_grad:
-            raise RuntimeError(
-                f"a tensor of shape {self.shape} that requires a gradient cannot be changed in place while "
-                "operations are recorded; do it under no_grad()"
+        if _RANK[result.dtype.kind] > _RANK[self.dtype.kind]:
+            raise TypeError(
+                f"a tensor of {self.dtype} cannot hold the result, which is {result.dtype}: write x = x + y instead of "
+                "x += y, or convert it first, by .float()"
             )
-        return result
+        _refuse_if_recorded(self.shape, result)
+        return self.copy_(result)
 
     def __setitem__(self, index, value) -> None:
-        if (self[index] + value).requires_grad:
-            raise RuntimeError(
-                "assigning into a tensor while operations are recorded would falsify gradients; use where(), or "
-                "no_grad()"
-            )
+        if isinstance(value, (list, tuple)):
+            value = _wrap(as_array(value))
+        _refuse_if_recorded(self.shape, self, value)
+        first, then = _plain_index(index, self.ndim)
+        target, values = self.writable(), value._array if isinstance(value, Storage) else value
         try:
-            self.writable()[_plain_index(index)] = value._array if isinstance(value, Storage) else value
-        except ValueError as error:
-            raise ValueError(f"cannot assign to a part of a tensor of shape {self.shape}: {error}") from None
+            if then is not None:
+                target, first = target[first], then
+            more_ops.refuse_outside(first, target.shape)
+            if isinstance(values, ndarray) and values.dtype != target.dtype:
+                values = _cast(values, target.dtype)
+            if isinstance(values, ndarray) and _is_basic(first):
+                target, first = getitem.default(target, first), ...  # so that (1,) fits into one element
+            if isinstance(values, ndarray) and not values.size:  # where NumPy is not strict
+                chosen = target[first].shape
+                if broadcast_shape(chosen, values.shape) != chosen:
+                    raise ValueError(f"values of shape {values.shape} do not fit into shape {chosen}")
+            target[first] = values
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            kind = IndexError if isinstance(error, IndexError) else ValueError
+            said = more_ops.in_our_words(error)
+            raise kind(f"cannot assign to a part of a tensor of shape {self.shape}: {said}") from None
+
+
+def _cast(array, dtype):
+    with quiet():
+        return array.astype(dtype)
+
+
+def _number(value, dtype):
+    try:
+        with quiet():
+            return _wrap(np.array(int(value) if isinstance(value, float) and dtype.kind in "iu" else value, dtype))
+    except (OverflowError, ValueError, TypeError):
+        raise ValueError(f"{value!r} is not a number that {dtype} can hold") from None
+
+
+# How does this chapter know whether operations are recorded? It tries one. We send a number that requires a gradient
+# through the interpreters that are installed in the door, and look whether the result requires one, too. We try only if
+# one of the tensors at hand requires a gradient.
+
+
+def _refuse_if_recorded(shape, *tensors):
+    if any(getattr(t, "requires_grad", False) for t in tensors) and recording():
+        raise RuntimeError(
+            f"a tensor of shape {shape} cannot be changed in place while operations on it are recorded: the change "
+            "would falsify gradients or be lost to them. Make a new tensor (x = x + y, where(), cat()), or change it "
+            "under no_grad()"
+        )
+
+
+def recording() -> bool:
+    """Is a record kept at the moment of operations on tensors that require gradients?"""
+    probe = _wrap(np.zeros(()))
+    probe.requires_grad = True
+    return _installed[-1](neg, (probe,), {}).requires_grad
 
 
 # ## Out of the world of tensors
@@ -1112,9 +1426,10 @@ class Converting(Storage):
         """The values as nested lists of Python numbers."""
         return self._array.tolist()
 
-    def to(self, dtype):
-        """The same numbers as another dtype; the tensor itself if it has that dtype already."""
-        return self if self.dtype == np.dtype(dtype) else more_ops.cast(self, dtype=np.dtype(dtype))
+    def to(self, dtype=None):
+        """The same numbers as another dtype; the tensor itself if it has that dtype already, or for None."""
+        dtype = self.dtype if dtype is None else _as_dtype(dtype)
+        return self if self._array.dtype == dtype else more_ops.cast(self, dtype=dtype)
 
     def __bool__(self):
         if self._array.size != 1:
@@ -1122,7 +1437,14 @@ class Converting(Storage):
         return self._array.item() != 0
 
     def __array__(self, dtype=None, copy=None):
+        if self.requires_grad and recording():
+            raise RuntimeError("NumPy would compute with this tensor unrecorded; use x.detach(), or tt's functions")
         return np.array(self.numpy(), dtype=dtype) if copy or dtype else self.numpy()
+
+    def __format__(self, spec):
+        if spec and self._array.size != 1:
+            raise TypeError(f"{spec!r} formats one number, and this tensor has shape {self.shape}; format its elements")
+        return format(self.item(), spec) if spec else str(self)
 
     def __float__(self): return float(self.item())
     def __int__(self): return int(self.item())
@@ -1155,10 +1477,10 @@ class Gradients(Storage):
         """Ask for a gradient of this tensor. Raises RuntimeError for a dtype that has none."""
         if requires_grad and self._array.dtype.kind != "f":
             raise RuntimeError(f"only floating-point tensors can require gradients, not {self.dtype}; use .float()")
-        self.requires_grad = requires_grad
+        self._requires_grad = bool(requires_grad)
         return self
 
-    def backward(self, gradient=None, retain_graph=False, create_graph=False):
+    def backward(self, gradient=None, retain_graph=False, create_graph=False) -> None:
         """Needs a history, which this tensor does not have."""
         raise RuntimeError(
             "this tensor has no history to go back through: no input required a gradient, or it was computed "
@@ -1171,10 +1493,11 @@ class Gradients(Storage):
         the gradient.
 
         Returns a function that takes the hook off again."""
-        self._hooks = [*(self._hooks or ()), hook]
+        registered = partial(hook)  # an object of its own, because the same hook may be registered twice
+        self._hooks = [*(self._hooks or ()), registered]
 
         def remove():
-            self._hooks = [h for h in self._hooks if h is not hook]
+            self._hooks = [h for h in self._hooks if h is not registered]
 
         return remove
 
@@ -1197,9 +1520,10 @@ class Gradients(Storage):
 
     @data.setter
     def data(self, values) -> None:
-        if (shape := np.shape(values)) != self.shape:
-            raise ValueError(f"values of shape {shape} cannot replace those of a tensor of shape {self.shape}")
-        Writing.copy_(self, values)
+        values = values.detach() if isinstance(values, Storage) else _wrap(as_array(values))
+        if values.shape != self.shape:
+            raise ValueError(f"values of shape {values.shape} cannot replace those of a tensor of shape {self.shape}")
+        self.detach().copy_(values)
 
 
 # ## The tensor
@@ -1221,15 +1545,21 @@ class Tensor(Arithmetic, Comparing, Reshaping, Reordering, Reducing, LongTail, W
     __slots__ = ()
 
     def __init__(self, data, dtype=None, requires_grad=False):
+        if type(data) is int:
+            raise TypeError(f"Tensor({data}) is {data} numbers in PyTorch: write zeros({data}), or tensor({data})")
         self._array = as_array(data, dtype)
-        self.requires_grad, self.grad, self._hooks = False, None, None
+        self._requires_grad, self.grad, self._hooks = False, None, None
         self.requires_grad_(requires_grad)
 
     def __getitem__(self, index):
-        return getitem(self, index=_plain_index(index))
+        first, then = _plain_index(index, self.ndim)
+        picked = getitem(self, index=first)
+        return picked if then is None else getitem(picked, index=then)
 
     def __iter__(self):
-        return (self[i] for i in range(len(self)))
+        if self.requires_grad or listening():
+            return (getitem(self, index=i) for i in range(len(self)))
+        return map(_wrap, [self._array[i, ...] for i in range(len(self))])  # the same: nothing is recorded or metered
 
     def __repr__(self):
         usual = self.dtype in (float32, int64, bool_)
@@ -1241,6 +1571,14 @@ class Tensor(Arithmetic, Comparing, Reshaping, Reordering, Reducing, LongTail, W
         return "requires_grad=True"
 
 
+# Errors should speak of the class that people use, and not of the layer that a method comes from.
+
+for layer in Tensor.__mro__[1:-1]:
+    for name, method in vars(layer).items():
+        if inspect.isfunction(method):
+            method.__qualname__ = f"Tensor.{name}"
+
+
 # `Tensor([1, 2])` is `float32`, as `torch.Tensor([1, 2])` is. For labels we want integers to stay integers; PyTorch's
 # lower-case `tensor` looks at the data, and so does ours. `from_numpy` is the one that does not copy.
 
@@ -1248,9 +1586,10 @@ class Tensor(Arithmetic, Comparing, Reshaping, Reordering, Reducing, LongTail, W
 def tensor(data, dtype=None, requires_grad=False) -> Tensor:
     """A tensor whose dtype follows the data: float32 for floats, int64 for integers, bool for truth values."""
     if dtype is None and not isinstance(data, (np.ndarray, np.generic, Storage)):
-        kind = np.asarray(data).dtype.kind if not isinstance(_first(data), Storage) else "f"
-        dtype = {"f": float32, "i": int64, "b": bool_}.get(kind)
-    return Tensor(data, dtype, requires_grad)
+        kinds = _kinds(data)
+        plain = float32 if float in kinds else int64 if int in kinds else bool_ if bool in kinds else float32
+        dtype = _dtype_of(data, plain)
+    return _wrap(as_array(data, dtype)).requires_grad_(requires_grad)
 
 
 # Which of the three to use? `Tensor` for numbers in a program, `tensor` for labels and masks, `from_numpy` for large
@@ -1259,7 +1598,7 @@ def tensor(data, dtype=None, requires_grad=False) -> Tensor:
 
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the memory of `array`, which is not copied: later changes of one are seen by the other."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.dtype.isnative:
         raise TypeError(
             f"from_numpy needs a NumPy array of numbers, not {getattr(array, 'dtype', type(array).__name__)}"
         )
@@ -1277,36 +1616,69 @@ def check_copies():
 # of it.
 
 
-def full(size, fill_value, dtype=float32, requires_grad=False) -> Tensor:
-    """A tensor of shape `size` filled with one number."""
-    return _wrap(np.full(size, fill_value, dtype)).requires_grad_(requires_grad)
+def full(size, fill_value, dtype=None, requires_grad=False) -> Tensor:
+    """A tensor of shape `size` filled with one number, in the dtype that `tensor(fill_value)` has if none is given."""
+    fill_value = fill_value.item() if isinstance(fill_value, np.generic) else fill_value
+    value = tensor(fill_value) if dtype is None else _number(fill_value, _as_dtype(dtype))
+    shape = _sizes(size if isinstance(size, (tuple, list)) else (size,))
+    return _wrap(np.full(shape, value._array)).requires_grad_(requires_grad)
 
 
 def zeros(*size, dtype=float32, requires_grad=False) -> Tensor:
     """A tensor of zeros: zeros(2, 3)."""
-    return full(_unpacked(size), 0, dtype, requires_grad)
+    return full(_unpacked(size), 0, dtype or float32, requires_grad)
 
 
 def ones(*size, dtype=float32, requires_grad=False) -> Tensor:
     """A tensor of ones: ones(2, 3)."""
-    return full(_unpacked(size), 1, dtype, requires_grad)
+    return full(_unpacked(size), 1, dtype or float32, requires_grad)
 
 
-def arange(start, end=None, step=1, dtype=None) -> Tensor:
-    """start, start + step, ... up to but without `end`; int64 for integers, float32 otherwise."""
+# `arange` counts in `float64` and rounds at the end. Adding the step again and again in `float32` would drift, and stop
+# altogether where a step is smaller than the distance between two numbers.
+
+
+def arange(start, end=None, step=1, dtype=None, requires_grad=False) -> Tensor:
+    """start, start + step, ... up to but without `end`; int64 for integers, float32 otherwise. Raises ValueError for a
+    step of 0 or one that leads away from `end`."""
     start, end = (0, start) if end is None else (start, end)
+    start, end, step = (v.item() if isinstance(v, Storage) else v for v in (start, end, step))
+    if dtype is not None and _as_dtype(dtype).kind in "iu":
+        start, end, step = int(start), int(end), int(step)
     whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
-    return _wrap(np.arange(start, end, step, dtype=dtype or (int64 if whole else float32)))
+    if not step * (end - start) >= 0 or step == 0 or not math.isfinite(end - start):
+        raise ValueError(f"no number of steps of {step} leads from {start} to {end}")
+    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
+    values = start + np.arange(count) * step
+    return _wrap(_converted(values, dtype or (int64 if whole else float32))).requires_grad_(requires_grad)
+
+
+# NumPy draws `float32` and `float64`. For `float16` we draw one of the 2,048 numbers k / 2048: rounding a longer
+# fraction could give 1, which does not belong to the interval.
 
 
 def rand(*size, dtype=float32, requires_grad=False) -> Tensor:
     """Uniform random numbers from [0, 1)."""
-    return _wrap(generator().random(_unpacked(size), dtype=dtype)).requires_grad_(requires_grad)
+    size, dtype = _sizes(size), _drawn("rand", dtype)
+    if dtype == float16:
+        values = (generator().integers(0, 2048, size) / 2048).astype(float16)
+    else:
+        values = generator().random(size, dtype=dtype)
+    return _wrap(np.asarray(values)).requires_grad_(requires_grad)
 
 
 def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
     """Random numbers from the normal distribution with mean 0 and variance 1."""
-    return _wrap(generator().standard_normal(_unpacked(size), dtype=dtype)).requires_grad_(requires_grad)
+    dtype = _drawn("randn", dtype)
+    values = generator().standard_normal(_sizes(size), dtype=float32 if dtype == float16 else dtype)
+    return _wrap(np.asarray(values, dtype)).requires_grad_(requires_grad)
+
+
+def _drawn(name, dtype):
+    dtype = _as_dtype(dtype)
+    if dtype.kind != "f":
+        raise TypeError(f"{name} draws floating-point numbers, not {dtype}; for integers there is randint")
+    return dtype
 
 
 # ## A first client of the door: the meter
@@ -1396,38 +1768,84 @@ def show_door():
 # do, they must agree with the definition.
 #
 # The signature has to be equal, down to the names. A kernel that takes `axis` where the primitive says `dim` would work
-# for a while, and fail at the first call that passes the parameter by name.
+# for a while, and fail at the first call that passes the parameter by name. What kind of callable it is does not
+# matter: a function of this module or of another, a `partial`, a compiled one.
+#
+# Slots belong to the whole process. Two threads that exchanged kernels at the same time would compute with each
+# other's, so the second one is refused.
+#
+# As with interpreters, there is a second way: what `use_kernels` puts into the slots is gone at the end of the block,
+# what `install_kernels` puts there stays. Chapter 15 installs faster kernels for a whole program with it.
 
 
 @contextmanager
 def use_kernels(module) -> Iterator[None]:
-    """Within the block, primitives run the kernels of the same names in `module`.
+    """Within the block, primitives run the kernels of the same names in `module`, in every thread.
 
-    Raises ValueError for a function that names no primitive or has another signature than the primitive's own
-    kernel."""
-    functions = {
-        n: f
-        for n, f in vars(module).items()
-        if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
-    }
-    for name, function in functions.items():
-        _check_fits(name, function, module.__name__)
-    before = {name: PRIMITIVES[name].kernel for name in functions}
+    Raises ValueError for a callable that does not fit: a function of the module that has no slot's name, or one with
+    another signature than the slot's own kernel; RuntimeError if another thread uses kernels."""
+    kernels = _kernels_of(module)
+    with _exchanging:
+        if _sets and _sets[-1][0] != threading.get_ident():
+            raise RuntimeError(f"another thread uses the kernels of {_sets[-1][1]}; they are the same for all threads")
+        used = (threading.get_ident(), module.__name__, kernels)
+        _sets.append(used)
+        _exchange(kernels)
     try:
-        for name, function in functions.items():
-            PRIMITIVES[name].kernel = function
         yield
     finally:
-        for name, kernel in before.items():
-            PRIMITIVES[name].kernel = kernel
+        with _exchanging:
+            _sets.remove(used)
+            _exchange(kernels)
+
+
+_sets: list[tuple[int, str, dict]] = []  # (thread, name, kernels) of each set in use
+_exchanging = threading.Lock()
+
+
+def _exchange(kernels):
+    for name in kernels:
+        place = SLOTS[name]
+        place.kernel = next((used[name] for *_, used in reversed(_sets) if name in used), place.default)
+
+
+def install_kernels(kernels: dict[str, Callable]) -> dict[str, Callable]:
+    """From now on, in every thread, the slots of these names run these kernels wherever `use_kernels` has no say.
+    Returns the kernels that were there, with which a second call undoes the first.
+
+    Raises ValueError, before anything is changed, for a name without a slot and for another signature."""
+    for name, kernel in kernels.items():
+        _check_fits(name, kernel, "install_kernels")
+    with _exchanging:
+        before = {name: SLOTS[name].default for name in kernels}
+        for name, kernel in kernels.items():
+            SLOTS[name].default = kernel
+        _exchange(kernels)
+    return before
+
+
+def _kernels_of(module) -> dict[str, Callable]:
+    kernels = {}
+    for name, value in vars(module).items():
+        own = inspect.isfunction(value) and value.__module__ == module.__name__
+        if name[0] != "_" and callable(value) and not isinstance(value, Slot) and (name in SLOTS or own):
+            _check_fits(name, value, module.__name__)
+            kernels[name] = value
+    if not kernels:
+        raise ValueError(f"{module.__name__} has no kernels: no callable in it has the name of a slot")
+    return kernels
 
 
 def _check_fits(name, function, source):
-    if name not in PRIMITIVES:
+    if name not in SLOTS:
         raise ValueError(
             f"{source}.{name} is no kernel: there is no primitive of that name. Start helpers with an underscore"
         )
-    ours, theirs = str(PRIMITIVES[name].signature), str(inspect.signature(function))
+    ours = str(SLOTS[name].signature)
+    try:
+        theirs = str(inspect.signature(function))
+    except ValueError:
+        theirs = "(unknown)"
     if ours != theirs:
         raise ValueError(f"{source}.{name}{theirs} does not fit: the primitive's kernel is {name}{ours}")
 
@@ -1464,21 +1882,24 @@ def check_kernels_agree():
 
 
 def _explained(error, primitive, tensors, params):
-    shapes = " and ".join(str(t.shape) for t in tensors)
-    given = "".join(f", {k}={v!r}" for k, v in params.items())
+    name, shapes = _CALLED.get(primitive.name, primitive.name), " and ".join(str(t.shape) for t in tensors)
+    given = "".join(f", {k}={more_ops.as_written(v)}" for k, v in params.items())
     if isinstance(error, np.exceptions.AxisError):
-        return IndexError(f"{primitive.name}: there is no dimension {error.axis} in a tensor of shape {shapes}")
-    if isinstance(primitive, Elementwise):
+        return IndexError(f"{name}: there is no dimension {error.axis} in a tensor of shape {shapes}")
+    if isinstance(primitive, Elementwise) or name == "where":
         try:
             broadcast_shape(*(t.shape for t in tensors))
         except ValueError as reason:
-            return ValueError(f"{primitive.name}: {reason}")
-    if primitive.name == "matmul":
+            return ValueError(f"{name}: {reason}")
+    if primitive.name == "matmul" and isinstance(error, ValueError):
         return ValueError(
             f"matmul: shapes {shapes} do not fit: the last size of the first must equal the last but one of the second"
         )
     kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(error, k))
-    return kind(f"{primitive.name} of shape {shapes}{given}: {error}")
+    return kind(f"{name} of shape {shapes}{given}: {more_ops.in_our_words(error)}")
+
+
+_CALLED = {"choose": "where", "concat": "cat", "take_along": "gather", "largest_first": "topk"}
 
 
 def show_errors():
@@ -1567,12 +1988,13 @@ def show_collapse():
 # Something has to stand between them that is not linear. That is chapter 03, *Activations*.
 
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "as_rows", "bool_",
-    "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16", "float32", "float64",
-    "from_numpy", "full", "ge", "getitem", "gt", "install", "int32", "int64", "interpreting", "last_write", "le",
-    "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer",
-    "pairwise_distances", "permute", "place", "pow", "power", "power_of", "primitive", "quiet", "rand", "randn",
-    "reshape", "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "arange", "as_array",
+    "as_rows", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16",
+    "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "install_kernels", "int32", "int64",
+    "interpreting", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg",
+    "ones", "operations_of", "outer", "pairwise_distances", "permute", "place", "pow", "power", "power_of",
+    "primitive", "quiet", "rand", "randn", "reshape", "slot", "std", "sub", "sum", "tensor", "tick", "uint8",
+    "use_kernels", "var", "zeros",
 ]
 
 from tt_tensor import more_ops  # noqa: E402  (the appendix is built on this chapter, and its words are methods here)

@@ -179,6 +179,11 @@ def whole(draw: Draw, shape: Shape) -> np.ndarray:
     return np.asarray(draw.random.integers(-2, 3, shape), np.float64)
 
 
+def bits(draw: Draw, shape: Shape) -> np.ndarray:
+    """Integers from -9 to 9."""
+    return np.asarray(draw.random.integers(-9, 10, shape))
+
+
 def truths(draw: Draw, shape: Shape) -> np.ndarray:
     """True and False."""
     return np.asarray(draw.random.random(shape) < 0.5)
@@ -447,9 +452,8 @@ def _ours_positional(function):
 
 
 def _in_torch(torch, index):
-    if isinstance(index, tuple):  # beside lists, NumPy counts an integer as one more list; torch does not
-        lists = any(isinstance(i, (list, np.ndarray)) for i in index)
-        return tuple(_in_torch(torch, [i] if lists and isinstance(i, int) else i) for i in index)
+    if isinstance(index, tuple):
+        return tuple(_in_torch(torch, i) for i in index)
     index = np.asarray(index) if isinstance(index, list) else index
     if not isinstance(index, np.ndarray):
         return index
@@ -458,7 +462,7 @@ def _in_torch(torch, index):
 
 def _place_in_torch(torch):
     def place(values, index, shape):
-        positions = torch.arange(int(np.prod(shape))).reshape(shape)[_in_torch(torch, index)]
+        positions = torch.from_numpy(np.arange(int(np.prod(shape))).reshape(shape)[index].copy())
         return (
             torch.zeros(int(np.prod(shape)), dtype=values.dtype)
             .index_add(0, positions.reshape(-1), values.reshape(-1))
@@ -558,6 +562,13 @@ ARITHMETIC = [
         _elementwise(name, whole, differentiable=())
         for name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or")
     ),
+    *(
+        Op(
+            f"bitwise_{name}", getattr(tt, f"bitwise_{name}"), f"bitwise_{name}", binary(bits), (),
+            _refuses((lambda name=name: getattr(tt, f"bitwise_{name}")(_x(2), _x(2)), TypeError, "float32")),
+        )
+        for name in ("and", "or", "xor")
+    ),
     Op("2 - x", lambda x: 2 - x, lambda torch: lambda x: 2 - x, unary()),
     Op("2.5 / x", lambda x: 2.5 / x, lambda torch: lambda x: 2.5 / x, unary(positive)),
     Op("2 ** x", lambda x: 2**x, lambda torch: lambda x: 2**x, unary()),
@@ -590,6 +601,10 @@ ELEMENTWISE = [
     *(_of_one(name, positive) for name in ("log", "sqrt")),
     *(_of_one(name, apart) for name in ("abs", "sign", "floor", "ceil", "round")),
     *(_of_one(name, whole, differentiable=()) for name in ("isnan", "isinf", "isfinite", "logical_not")),
+    Op(
+        "bitwise_not", tt.bitwise_not, "bitwise_not", unary(bits), (),
+        _refuses((lambda: ~_x(2), TypeError, "bitwise_not", "float32")),
+    ),
     Op(
         "clip", tt.clip, "clip", unary(apart, {"min": -0.5, "max": 0.5}, {"min": 0.0}, {"max": 1.0}),
         misuses=_refuses((lambda: tt.clip(_x(2)), ValueError, "clip", "min", "max")),

@@ -65,7 +65,7 @@ def test_compatibility_with_every_shape_and_dtype(name):
         for shape in ((), (0,), (2, 3, 4)):
             expect(
                 f"shape and dtype of {name} of a {np.dtype(dtype)} tensor of shape {shape}",
-                lambda: (function(tt.zeros(*shape).to(dtype)).shape, str(function(tt.zeros(*shape).to(dtype)).dtype)),
+                lambda x=tt.zeros(*shape).to(dtype): (function(x).shape, str(function(x).dtype)),
                 (shape, str(np.dtype(dtype))),
                 "A bend works element by element: shape and dtype stay.",
                 see=WITNESS,
@@ -77,7 +77,7 @@ def test_compatibility_of_softmax_with_every_axis():
     for dim in (0, 1, 2, -1):
         expect(
             f"softmax of a (2, 3, 4) tensor along {dim}",
-            lambda: tt.softmax(tt.Tensor(X), dim=dim),
+            lambda dim=dim: tt.softmax(tt.Tensor(X), dim=dim),
             e / e.sum(axis=dim, keepdims=True),
             (e / e.sum(), "The sum runs over everything; it runs along `dim` alone."),
             (e / e.sum(axis=-1, keepdims=True), "It went along the last dimension, whatever `dim` is."),
@@ -149,7 +149,7 @@ def test_integration_two_layers_with_a_bend_compute_xor():
     x, _ = tt.xor_points()
     for name, bend in (("relu", tt.relu), ("sigmoid, of ten times the input", lambda h: tt.sigmoid(h * 10))):
 
-        def answer():
+        def answer(bend=bend, name=name):
             hidden = bend(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0, 1] if name == "relu" else [0.5, 1.5]))
             return hidden @ tt.Tensor([[1], [-2 if name == "relu" else -1]])
 
@@ -248,6 +248,7 @@ def peak_bytes(call):
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "gelu", "softmax", "log_softmax"])
 def test_performance_grows_with_the_numbers(name):
     options = {"dim": 1} if "softmax" in name else {}
+    arrays = 20 if name == "gelu" else 12  # the course's erf takes 10 of them by itself
     few, many = tt.Tensor(np.zeros((100, 100))), tt.Tensor(np.zeros((3200, 100)))
 
     def call(x):
@@ -256,7 +257,7 @@ def test_performance_grows_with_the_numbers(name):
     expect(
         f"memory of {name} of 320,000 numbers by their own size",
         lambda: peak_bytes(call(many)) / (320_000 * 8),
-        measured_between(0, 12),
+        measured_between(0, arrays),
         "A handful of arrays of the size of the input are enough.",
         see=COST,
     )

@@ -62,7 +62,7 @@ def test_imports_give_modules_that_can_be_made_and_shown():
     for name, make in made.items():
         expect(
             f"repr({name}) begins with",
-            lambda: repr(make()).partition("(")[0],
+            lambda make=make: repr(make()).partition("(")[0],
             name.partition("(")[0],
             "To be made, a module assigns its parts to itself; to be shown, it lists its parameters.",
             see=MODULE,
@@ -89,7 +89,7 @@ def test_compatibility_of_layers_with_every_bend(bend):
         x = tt.zeros(5, 2, 3).to(np.dtype(dtype))
         expect(
             f"shape and dtype of Linear, {bend}, Linear of a (5, 2, 3) tensor in {dtype}",
-            lambda: ((y := network.to(np.dtype(dtype))(x)).shape, str(y.dtype)),
+            lambda network=network, dtype=dtype, x=x: ((y := network.to(np.dtype(dtype))(x)).shape, str(y.dtype)),
             ((5, 2, 2), dtype),
             "Only the last dimension changes, and the dtype not at all.",
             see=LINEAR,
@@ -287,14 +287,14 @@ def test_performance_grows_with_the_batch():
     for name, call in (("Linear(64, 64)", layer), ("dropout", tt.dropout)):
         expect(
             f"memory of {name} of 4,000 rows by the size of its result",
-            lambda: peak_bytes(lambda: call(many)) / (4000 * 64 * 4),
+            lambda call=call: peak_bytes(lambda: call(many)) / (4000 * 64 * 4),
             measured_between(0, 12),
             "A few arrays of the size of the result are enough.",
             see=COST,
         )
         expect(
             f"time of {name} of 4,000 rows by that of 125",
-            lambda: seconds(lambda: call(many)) / seconds(lambda: call(few)),
+            lambda call=call: seconds(lambda: call(many)) / seconds(lambda: call(few)),
             measured_between(0, 250),  # pairs of rows would be 1024
             "32 times the rows may take about 32 times as long.",
             see=COST,

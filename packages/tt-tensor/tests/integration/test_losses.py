@@ -78,7 +78,7 @@ def test_compatibility_of_every_loss_with_a_network(name):
         network = with_fixed_weights(tt.Sequential(tt.Linear(3, 4), tt.Tanh(), tt.Linear(4, 3))).to(np.dtype(dtype))
         x, target = tt.Tensor(X).to(np.dtype(dtype)), tt.Tensor(TARGET).to(np.dtype(dtype))
 
-        def shape_and_dtype():
+        def shape_and_dtype(network=network, x=x, target=target):
             loss = LOSSES[name](network(x), target, tt.tensor(LABELS))
             return loss.shape, str(loss.dtype)
 
@@ -170,19 +170,19 @@ def test_compatibility_of_a_gradient_by_hand_with_a_layer():
     ):
         expect(
             f"g.T @ x, for the gradient g of {name} by hand: the gradient of the layer's weight",
-            lambda: by_hand().T @ x,
+            lambda by_hand=by_hand: by_hand().T @ x,
             of_output.T @ X,
             see="What hurts next",
         )
         expect(
             f"slope of {name} with respect to the layer's weight",
-            lambda: tt.slope(loss, layer.weight),
+            lambda loss=loss: tt.slope(loss, layer.weight),
             of_output.T @ X,
             see=REFEREE,
         )
         expect(
             f"do slope and gradient by hand of {name} agree, by relative_error?",
-            lambda: tt.relative_error(tt.slope(loss, layer.bias), by_hand().sum(0).numpy()),
+            lambda loss=loss, by_hand=by_hand: tt.relative_error(tt.slope(loss, layer.bias), by_hand().sum(0).numpy()),
             between(0, 1e-6),
             see=REFEREE,
         )
@@ -199,7 +199,7 @@ def test_compatibility_of_the_referee_with_two_layers():
     for name, gradient in wanted.items():
         expect(
             f"slope of the cross-entropy of Linear, Tanh, Linear with respect to {name}",
-            lambda: tt.slope(lambda: tt.cross_entropy(network(tt.Tensor(X)), tt.tensor(LABELS)), parameters[name]),
+            lambda p=parameters[name]: tt.slope(lambda: tt.cross_entropy(network(tt.Tensor(X)), tt.tensor(LABELS)), p),
             gradient,
             see=REFEREE,
         )
@@ -296,14 +296,14 @@ def test_performance_cross_entropy_grows_with_the_rows_and_not_with_their_square
         loss = getattr(tt, name)
         expect(
             f"memory of {name} of 3,200 rows by that of 400 rows",
-            lambda: peak_bytes(lambda: loss(*many)) / peak_bytes(lambda: loss(*few)),
+            lambda loss=loss: peak_bytes(lambda: loss(*many)) / peak_bytes(lambda: loss(*few)),
             measured_between(0, 16),
             (lambda ratio: ratio > 16, pairs),
             see=CROSS_ENTROPY,
         )
         expect(
             f"time of {name} of 3,200 rows by that of 400 rows",
-            lambda: seconds(lambda: loss(*many)) / seconds(lambda: loss(*few)),
+            lambda loss=loss: seconds(lambda: loss(*many)) / seconds(lambda: loss(*few)),
             measured_between(0, 30),
             (lambda ratio: ratio > 30, pairs),
             see=CROSS_ENTROPY,

@@ -40,7 +40,7 @@ def test_imports_give_a_tensor_of_whatever_holds_numbers():
         ("a tensor", tt.ones(2), [1, 1]),
         ("a list of tensors", [tt.ones(2), tt.zeros(2)], [[1, 1], [0, 0]]),
     ):
-        expect(f"Tensor({name})", lambda: tt.Tensor(data), wanted, see=STORAGE)
+        expect(f"Tensor({name})", lambda data=data: tt.Tensor(data), wanted, see=STORAGE)
     expect("repr(Tensor([1, 2.5]))", lambda: repr(tt.Tensor([1, 2.5])), "tensor([1. , 2.5])", see="The tensor")
     expect("zeros(2, 3), its shape", lambda: tt.zeros(2, 3).shape, (2, 3), see="The tensor")
     expect("randn(2, 0), its shape", lambda: tt.randn(2, 0).shape, (2, 0), see="The tensor")
@@ -88,7 +88,7 @@ def test_compatibility_of_dtypes_through_a_chain_of_operations():
         x = tt.full((3, 3), 2.0, dtype)
         expect(
             f"the dtype of ((1 - x) @ x / 3).reshape(9).sum(), for x of {dtype}",
-            lambda: ((1 - x) @ x / 3).reshape(9).sum().dtype,
+            lambda x=x: ((1 - x) @ x / 3).reshape(9).sum().dtype,
             dtype,
             "An operation on the way has changed the dtype: a float stays what it is.",
             see="Two operands, one type",
@@ -262,7 +262,7 @@ def test_performance_operations_work_on_whole_arrays():
     for name, (ours, numpys) in pairs.items():
         expect(
             f"time of {name} by that of NumPy's, for 50,000 numbers",
-            lambda: ratio(ours, numpys),
+            lambda ours=ours, numpys=numpys: ratio(ours, numpys),
             measured_between(0.01, 100),
             (lambda times: times > 100, "There is a loop in Python: leave it to NumPy, which works on whole arrays."),
             see=COST,
@@ -275,7 +275,7 @@ def test_performance_views_take_no_time_however_large():
     for name, view in (("x.transpose()", lambda x: x.transpose()), ("x.reshape(-1)", lambda x: x.reshape(-1))):
         expect(
             f"time of {name} for 1,000,000 numbers by that for 100",
-            lambda: ratio(lambda: [view(large) for _ in range(20)], lambda: [view(small) for _ in range(20)]),
+            lambda view=view: ratio(lambda: [view(large) for _ in range(20)], lambda: [view(small) for _ in range(20)]),
             measured_between(0.1, 10),
             (lambda times: times > 10, copied),
             see=VIEWS,
@@ -297,7 +297,7 @@ def test_performance_memory_is_that_of_the_results():
     for name, call in (("x + x", lambda: x + x), ("x * x", lambda: x * x), ("x @ x", lambda: x @ x)):
         expect(
             f"memory of {name} by that of x, at most, for x of shape (200, 200)",
-            lambda: peak(call) / x.nbytes,
+            lambda call=call: peak(call) / x.nbytes,
             measured_between(0, 4),
             (lambda times: times > 100, "That is a table of all products before they are summed."),
             "Memory for the result, and little beside it.",

@@ -18,11 +18,16 @@ NO_GRADIENT = {tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge}
 # ## The table
 
 
-def rule(primitive, *shares, each=None):
+def rule(primitive, *shares, together=None):
     """Enter the derivatives of a primitive of yours into the table: for each input (g, out, *inputs, **params)."""
     if primitive in RULES or primitive.native:
         raise ValueError(f"{primitive.name} has a rule already")
-    RULES[primitive] = each or shares
+    RULES[primitive] = (lambda array: together) if together else shares
+
+
+def kept(mask, g):
+    """g where the mask is true, and exactly 0 elsewhere."""
+    return torch.where(mask, g, torch.zeros((), dtype=g.dtype))
 
 
 class _ByRule(torch.autograd.Function):
@@ -39,12 +44,15 @@ class _ByRule(torch.autograd.Function):
     def backward(ctx, g):
         out, *tensors = (x.as_subclass(Tensor) for x in ctx.saved_tensors)
         rules, g = RULES[ctx.primitive], g.as_subclass(Tensor)
-        rules = rules if isinstance(rules, tuple) else [rules(i) for i in range(len(tensors))]
-        shares = [
-            _plain(unbroadcast(share(g, out, *tensors, **ctx.params), x.shape)) if share and needed else None
-            for share, x, needed in zip(rules, tensors, ctx.needs_input_grad[3:])
-        ]
-        return None, None, None, *shares
+        needed = ctx.needs_input_grad[3:]
+        if isinstance(rules, tuple):
+            shares = [
+                share(g, out, *tensors, **ctx.params) if share and wanted else None
+                for share, wanted in zip(rules, needed)
+            ]
+        else:
+            shares = rules(out)(needed, g, out, *tensors, **ctx.params)
+        return None, None, None, *(s if s is None else _plain(unbroadcast(s, x.shape)) for s, x in zip(shares, tensors))
 
 
 def record(next, primitive, tensors, params):
@@ -221,6 +229,6 @@ def train_by_loop(steps=1000):
 
 __all__ = [
     "Anomaly", "NO_GRADIENT", "RULES", "Traced", "Value", "Walk", "backward", "check_gradients", "detect_anomaly",
-    "enable_grad", "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "no_grad", "record",
-    "rule", "softsign", "train_by_loop", "unbroadcast", "with_summed_dims",
+    "enable_grad", "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "kept", "no_grad",
+    "record", "rule", "softsign", "train_by_loop", "unbroadcast", "with_summed_dims",
 ]

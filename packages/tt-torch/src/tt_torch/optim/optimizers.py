@@ -105,10 +105,36 @@ def walk(make, start=(-1.2, 1.0), steps=200):
     return np.array(path)
 
 
-def adam_by_formula(p, g, m, v, t, lr=1e-3):
-    """One step of Adam as the paper writes it; new arrays for p, m and v."""
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-    return p - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
+def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
+    """Change p and its velocity in place, given the gradient g."""
+    if decay:
+        g = g + decay * p
+    if momentum:
+        velocity *= momentum
+        velocity += kept * g
+        g = g + momentum * velocity if nesterov else velocity
+    p -= lr * g
+
+
+def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
+    """Change p and the averages m and v in place in step t, from 1, given the gradient g. By torch.optim."""
+    weight = torch.nn.Parameter(torch.from_numpy(p))
+    weight.grad = torch.from_numpy(np.ascontiguousarray(g))
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizer = kind([weight], lr=lr, betas=betas, eps=eps, weight_decay=decay)
+    averages = {"exp_avg": torch.from_numpy(m), "exp_avg_sq": torch.from_numpy(v)}
+    optimizer.state[weight] = {"step": torch.tensor(float(t - 1)), **averages}
+    optimizer.step()
+
+
+def adam_from_all_gradients(gradients, lr=1e-3):
+    """How far the last of len(gradients) steps of Adam moves a weight, by torch.optim.Adam."""
+    weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+    optimizer = torch.optim.Adam([weight], lr=lr)
+    for g in gradients:
+        before, weight.grad = weight.item(), torch.tensor(g, dtype=torch.float64)
+        optimizer.step()
+    return weight.item() - before
 
 
 def xor_gradients_by_hand(network, x, wanted):
@@ -139,7 +165,7 @@ def train_xor_by_hand(make, steps=500):
 
 
 __all__ = [
-    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_by_formula", "average_weights",
-    "clip_grad_norm_", "clip_grad_value_", "gradient_norm", "rosenbrock", "rosenbrock_gradient", "train_xor_by_hand",
-    "valley", "walk", "xor_case", "xor_gradients_by_hand",
+    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_from_all_gradients", "adam_update",
+    "average_weights", "clip_grad_norm_", "clip_grad_value_", "gradient_norm", "rosenbrock", "rosenbrock_gradient",
+    "sgd_update", "train_xor_by_hand", "valley", "walk", "xor_case", "xor_gradients_by_hand",
 ]

@@ -51,6 +51,11 @@ def _alike(weight, x):
     return weight if weight is None else weight.to(x.dtype)
 
 
+@native
+def binary_surprise(p, t, /):
+    return functional.binary_cross_entropy(p, t, reduction="none")
+
+
 @native(cost=_over_rows)
 def surprise(x, /, labels, importance=None):
     losses = functional.cross_entropy(x, torch.tensor(labels), reduction="none")
@@ -189,6 +194,7 @@ def relative_error(a, b):
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss",
     "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "binary_surprise",
     "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
     "loss_case", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error",
     "slope", "smooth_l1_loss", "sum_of_parameters", "surprise", "xor_network",

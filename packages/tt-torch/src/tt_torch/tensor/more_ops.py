@@ -16,12 +16,16 @@ tanh, erf, floor, ceil, round = map(unary, (torch.tanh, torch.erf, torch.floor, 
 isnan, isinf, isfinite, logical_not = map(unary, (torch.isnan, torch.isinf, torch.isfinite, torch.logical_not))
 maximum, minimum, floor_divide = map(binary, (torch.maximum, torch.minimum, torch.floor_divide))
 remainder, logical_and, logical_or = map(binary, (torch.remainder, torch.logical_and, torch.logical_or))
+bitwise_not = unary(torch.bitwise_not)
+bitwise_and, bitwise_or, bitwise_xor = map(binary, (torch.bitwise_and, torch.bitwise_or, torch.bitwise_xor))
 copied = unary(lambda x: x.clone(memory_format=torch.contiguous_format), "copied")
 
-for _sign, _operation in {"floordiv": floor_divide, "mod": remainder, "and": logical_and, "or": logical_or}.items():
+for _sign, _operation in {
+    "floordiv": floor_divide, "mod": remainder, "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor,
+}.items():
     setattr(Tensor, f"__{_sign}__", _operation)
     setattr(Tensor, f"__r{_sign}__", _reflected(_operation))
-Tensor.__abs__, Tensor.__invert__ = abs, logical_not
+Tensor.__abs__, Tensor.__invert__ = abs, bitwise_not
 
 
 @native
@@ -216,6 +220,11 @@ def sort(x, dim=-1, descending=False):
 
 
 @refusing
+@native
+def largest_first(x, /, k, dim):
+    return torch.topk(x, k, dim)[1]
+
+
 def topk(x, k, dim=-1):
     """The k largest elements along `dim`, in descending order, and their positions."""
     return Extreme(map(ours, torch.topk(x, k, dim)))
@@ -297,11 +306,11 @@ def transpose(x, dim0=-2, dim1=-1):
 
 
 __all__ = [
-    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "cast", "cat",
-    "ceil", "choose", "chunk", "clamp", "clip", "concat", "copied", "cos", "cumsum", "empty", "erf", "eye", "flatten",
-    "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "linspace", "logical_and",
-    "logical_not", "logical_or", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot",
-    "ones_like", "prod", "rand_like", "randint", "randn_like", "randperm", "remainder", "round", "scatter_add",
-    "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril",
-    "triu", "unsqueeze", "where", "zeros_like",
+    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat", "ceil", "choose", "chunk", "clamp", "clip", "concat",
+    "copied", "cos", "cumsum", "empty", "erf", "eye", "flatten", "flip", "floor", "floor_divide", "full_like",
+    "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace", "logical_and", "logical_not", "logical_or",
+    "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot", "ones_like", "prod", "rand_like",
+    "randint", "randn_like", "randperm", "remainder", "round", "scatter_add", "sign", "sin", "sort", "split", "sqrt",
+    "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril", "triu", "unsqueeze", "where", "zeros_like",
 ]

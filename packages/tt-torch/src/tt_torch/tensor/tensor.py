@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import functools
 import inspect
 import itertools
 import math
@@ -185,6 +184,11 @@ class Tensor(torch.Tensor):
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype=dtype) if copy or dtype else self.numpy()
 
+    def __deepcopy__(self, memo):
+        if isinstance(self, torch.nn.Parameter):
+            return torch.nn.Parameter.__deepcopy__(self, memo)
+        return memo.setdefault(id(self), ours(self.detach().clone()))
+
     item, __bool__ = refusing(torch.Tensor.item), refusing(torch.Tensor.__bool__)
 
     def __float__(self):
@@ -241,18 +245,39 @@ def _as_tensor(value, like=None) -> Tensor:
 # The course's, word for word, but that a kernel of PyTorch gets tensors, and keeps the record by itself. A kernel from
 # elsewhere gets arrays, as chapter 02 promises.
 
+SLOTS: dict[str, Slot] = {}
 PRIMITIVES: dict[str, Primitive] = {}
 
 
-class Primitive:
+class Slot:
+    """A function on arrays with a name, whose kernel can be exchanged."""
+
+    def __init__(self, kernel):
+        self.name, self.kernel = kernel.__name__, kernel
+        self.signature = inspect.signature(kernel)
+        self.__name__, self.__doc__, self.__module__ = kernel.__name__, kernel.__doc__, kernel.__module__
+        SLOTS[self.name] = self
+
+    def __call__(self, *args, **params):
+        return self.kernel(*args, **params)
+
+    def __repr__(self):
+        return f"<slot {self.name}>"
+
+
+def slot(kernel):
+    """Turn a function on arrays into one whose kernel `use_kernels` can exchange."""
+    return Slot(kernel)
+
+
+class Primitive(Slot):
     """An operation on tensors: a name, a kernel that can be exchanged, and an estimate of its cost."""
 
     native = None  # the kernel of PyTorch, if it has one
 
     def __init__(self, kernel, cost=None):
-        self.name, self.kernel, self.cost = kernel.__name__, kernel, cost
-        self.signature = inspect.signature(kernel)
-        self.__name__, self.__doc__, self.__module__ = kernel.__name__, kernel.__doc__, kernel.__module__
+        super().__init__(kernel)
+        self.cost = cost
         PRIMITIVES[self.name] = self
 
     def __get__(self, tensor, cls=None):
@@ -410,9 +435,12 @@ def matmul(x, y, /):
 
 
 def one_dtype(*operands):
-    """Operands in one dtype, which PyTorch's products ask for and its sums see to by themselves."""
-    common = functools.reduce(torch.promote_types, (torch.Tensor.dtype.__get__(operand) for operand in operands))
-    return [torch.Tensor.to(operand, common) for operand in operands]
+    """The operands. Raises TypeError for different dtypes, as the course does."""
+    dtypes = [torch.Tensor.dtype.__get__(operand) for operand in operands]
+    if len(set(dtypes)) > 1:
+        listed = " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"matmul: the operands have dtypes {listed}; give them one, for example by x.float()")
+    return operands
 
 
 @native
@@ -613,17 +641,23 @@ def use_kernels(module):
         for name, f in vars(module).items()
         if inspect.isfunction(f) and f.__module__ == module.__name__ and name[0] != "_"
     }
-    for name, kernel in kernels.items():
-        if name not in PRIMITIVES or str(PRIMITIVES[name].signature) != str(inspect.signature(kernel)):
-            raise ValueError(f"{module.__name__}.{name}{inspect.signature(kernel)} fits no primitive")
-    before = {name: PRIMITIVES[name].kernel for name in kernels}
+    before = install_kernels(kernels)
     try:
-        for name, kernel in kernels.items():
-            PRIMITIVES[name].kernel = kernel
         yield
     finally:
         for name, kernel in before.items():
-            PRIMITIVES[name].kernel = kernel
+            SLOTS[name].kernel = kernel
+
+
+def install_kernels(kernels):
+    """From now on, the slots of these names run these kernels. Returns the kernels that were there."""
+    for name, kernel in kernels.items():
+        if name not in SLOTS or str(SLOTS[name].signature) != str(inspect.signature(kernel)):
+            raise ValueError(f"{name}{inspect.signature(kernel)} fits no primitive")
+    before = {name: SLOTS[name].kernel for name in kernels}
+    for name, kernel in kernels.items():
+        SLOTS[name].kernel = kernel
+    return before
 
 
 # ## Exercises
@@ -648,10 +682,11 @@ def operations_of(function, *args):
 
 
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "Tensor", "add", "arange", "as_array", "as_rows", "bool_",
-    "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16", "float32", "float64",
-    "from_numpy", "full", "ge", "getitem", "gt", "install", "int32", "int64", "interpreting", "last_write", "le",
-    "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer",
-    "pairwise_distances", "permute", "place", "pow", "power", "power_of", "primitive", "quiet", "rand", "randn",
-    "reshape", "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "arange", "as_array",
+    "as_rows", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16",
+    "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "install_kernels", "int32", "int64",
+    "interpreting", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg",
+    "ones", "operations_of", "outer", "pairwise_distances", "permute", "place", "pow", "power", "power_of",
+    "primitive", "quiet", "rand", "randn", "reshape", "slot", "std", "sub", "sum", "tensor", "tick", "uint8",
+    "use_kernels", "var", "zeros",
 ]

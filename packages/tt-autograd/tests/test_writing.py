@@ -1,0 +1,95 @@
+"""Writing in place beside a record: the right result or an error, never a number that only looks right."""
+
+import numpy as np
+import pytest
+
+import tt_autograd as ta
+import tt_tensor as tt
+from tt_tensor import Tensor
+
+
+@pytest.mark.parametrize("sign", ["+=", "-=", "*=", "/=", "**="])
+def test_a_result_changed_in_place_is_changed_under_every_name(sign):
+    x, w = Tensor([2.0, 3.0], requires_grad=True), Tensor([4.0, 5.0], requires_grad=True)
+    y = x * 3
+    other, plain = y, (x * 3)
+    names = {"other": other, "w": w}
+    exec(f"other {sign} w", names)
+    right = eval(f"plain {sign[:-1]} w", {"plain": plain, "w": w})
+    assert y.tolist() == other.tolist() == right.tolist()
+    for ours, theirs in zip(ta.grad(y.sum(), [x, w]), ta.grad(right.sum(), [x, w])):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_a_result_may_be_changed_by_itself():
+    x = Tensor([2.0, 3.0], requires_grad=True)
+    y = x * 1
+    y *= y
+    y += 1
+    y.sum().backward()
+    assert y.tolist() == [5, 10] and x.grad.tolist() == [4, 6]
+
+
+def test_records_of_numbers_that_are_gone_are_refused():
+    x = Tensor([2.0, 3.0], requires_grad=True)
+    y = x * 3
+    square = y * y
+    y += 1
+    with pytest.raises(RuntimeError, match="changed in place"):
+        square.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x, w: tt.zeros(2).copy_(w * 2), lambda x, w: tt.zeros(2).__iadd__(w),
+        lambda x, w: tt.zeros(2, 2)[0].__iadd__(w),
+        lambda x, w: tt.zeros(2).__setitem__(0, w[0]), lambda x, w: x.detach().__itruediv__(w),
+        lambda x, w: w.__imul__(2),
+        lambda x, w: exec("w[1] *= 3", {"w": w}), lambda x, w: (w * 2)[0].__iadd__(1),
+        lambda x, w: w.reshape(2, 1).__iadd__(1),
+        lambda x, w: tt.zeros(2).fill_(w.sum()), lambda x, w: np.concatenate([w, w]),
+        lambda x, w: np.add(x.numpy(), w * 1),
+        lambda x, w: tt.zeros(()).__iadd__(w.sum()), lambda x, w: (w.sum() * 1).__iadd__(w),
+    ],
+)
+def test_what_the_record_would_not_see_is_refused(write):
+    x, w = Tensor([1.0, 2.0], requires_grad=True), Tensor([3.0, 4.0], requires_grad=True)
+    with pytest.raises((RuntimeError, TypeError)):
+        write(x, w)
+    assert x.tolist() == [1, 2] and w.tolist() == [3, 4]
+
+
+def test_what_is_not_recorded_may_be_written():
+    w = Tensor([3.0, 4.0], requires_grad=True)
+    with ta.no_grad():
+        w *= 2
+        tt.zeros(2).copy_(w)
+        w[0] = w[1]
+        assert np.concatenate([w, w]).tolist() == [8, 8, 8, 8]
+    assert tt.tensor([w.sum(), w.sum()]).tolist() == [16, 16]  # numbers, as in PyTorch
+
+
+def test_the_slope_of_a_wrong_certainty_is_steep():
+    p, t = Tensor([0.0, 1.0], requires_grad=True), Tensor([1.0, 0.0])
+    tt.binary_cross_entropy(p, t, reduction="sum").backward()
+    assert p.grad.numpy() == pytest.approx([-1e12, 1e12])
+
+
+def test_grad_refuses_a_path_through_what_a_write_has_made_anew():
+    x = tt.tensor([1.5, 4.0], requires_grad=True)
+    y = x * 2
+    root = tt.sqrt(y)
+    y += 1
+    for ask in (lambda: ta.grad(root.sum(), x), lambda: ta.grad(root.sum(), x, allow_unused=True)):
+        with pytest.raises(RuntimeError, match="sqrt: its input 0, of shape .2,., was changed in place"):
+            ask()
+    with pytest.raises(RuntimeError, match="sqrt: its input 0"):
+        root.sum().backward()
+    assert ta.grad(y.sum(), x)[0].tolist() == [2, 2]
+
+
+def test_the_gradient_of_a_factor_that_float16_cannot_hold():
+    x = tt.tensor([0.5, 1e-3], dtype=tt.float16, requires_grad=True)
+    (x * 65536.0).backward(tt.tensor([2**-16, 2**-14], dtype=tt.float16))
+    assert x.grad.dtype == tt.float16 and x.grad.tolist() == [1, 4]
