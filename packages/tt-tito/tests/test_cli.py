@@ -117,6 +117,13 @@ def test_setup_and_start(tmp_path, monkeypatch):
     assert "everything is there already" in tito("setup")
 
 
+def test_status_tells_the_kernels(space, monkeypatch):
+    monkeypatch.delenv("TT_KERNELS", raising=False)
+    assert "Kernels" not in tito("status") and json.loads(tito("status", "--json"))["kernels"] == "default"
+    monkeypatch.setenv("TT_KERNELS", "fast")
+    assert "Kernels: fast" in tito("status") and json.loads(tito("status", "--json"))["kernels"] == "fast"
+
+
 def test_next_follows_the_course(space):
     assert tito("next").startswith("Next: tito module start 01")
     tito("module", "start", "01")
@@ -204,7 +211,175 @@ def test_damaged_progress_is_said_and_kept(space):
     assert len(list((space.state / "backups").iterdir())) == 1
 
 
+BROKEN = "import numpy\n\n\ndef f(:\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (BROKEN.encode(), "activations.py, line 4 is not Python: invalid syntax."),
+        (b"\xef\xbb\xbf" + BROKEN.encode(), "activations.py, line 4 is not Python: invalid syntax."),
+        (BROKEN.encode("utf-16"), "activations.py is encoded in UTF-16: save it as UTF-8."),
+        ("x = 1\n# größer".encode("latin-1"), "activations.py, line 2 is not UTF-8 (byte 0xf6): save it as UTF-8."),
+        (b"x = 1\0\n", "activations.py is not a text, since it has null bytes"),
+        (b"x = 1\n" * 200_000, "activations.py is 1,200,000 bytes long, and at most 1,048,576 are read."),
+        (None, "activations.py is a folder, where a file is needed: move it away."),
+    ],
+)
+def test_every_command_says_the_same_of_a_file(space, content, says):
+    file = space.file(curriculum.chapter("activations"))
+    file.write_bytes(content) if content is not None else file.mkdir()
+    for typed in ("module diff 03", "module hint 03", "use 03 mine", "use 03 work/activations.py", "export 03"):
+        tito(*typed.split(), fails=says)
+    assert says in tito("status") and says in json.loads(tito("status", "--json"))["problems"][0]
+    if content is not None:
+        assert json.loads(tito("module", "test", "03", "--json", fails=""))["message"].startswith(says)
+        assert tito("module", "reset", "03") and says not in tito("status")
+
+
+def test_a_byte_order_mark_is_no_matter(space):
+    chapter = curriculum.chapter("activations")
+    space.file(chapter).write_bytes(b"\xef\xbb\xbf" + course.reference(chapter).read_bytes())
+    assert "11 of 11 written" in tito("status")
+    assert "word for word" in tito("module", "diff", "03")
+    assert "is in use" in tito("use", "03", "mine")
+
+
+@pytest.mark.parametrize("path", ["./work/autograd.py", "work/../work/autograd.py", "{}/work/autograd.py", "link.py"])
+def test_your_own_file_is_yours_by_any_path(space, path):
+    chapter = curriculum.chapter("autograd")
+    path = path.format(space.root)
+    tito("module", "start", "07")
+    if path == "link.py":
+        (space.root / path).symlink_to(space.file(chapter))
+    tito("use", "07", path, fails="work/autograd.py still has exercises to write: _div_left")
+    space.config.write_text(f"[use]\n07 = '{path}'\n", encoding="utf-8")
+    assert space.implementation(chapter) == "mine" and not space.taken(chapter)
+    assert "Capabilities: 0 of" in tito("status")
+    space.file(chapter).write_bytes(course.reference(chapter).read_bytes())
+    tito("use", "07", path)
+    assert space.uses() == {"autograd": "work/autograd.py"}
+
+
+def test_nobodys_skeleton_is_used(space):
+    text = tito("module", "start", "07") and space.file(curriculum.chapter("autograd")).read_bytes()
+    (space.root / "copy.py").write_bytes(text)
+    tito("use", "07", "copy.py", fails="copy.py still has exercises to write")
+    tito("use", "tt-autograd", "work", fails="say `mine` of a chapter: autograd, training")
+    space.use("tt-autograd", "work")
+    assert not space.taken(curriculum.chapter("autograd"))
+    for name, used in (("autograd", "mine"), ("training", "reference")):
+        assert space.implementation(curriculum.chapter(name)) == used
+
+
+def test_two_files_for_a_chapter_are_named(space):
+    tito("module", "start", "03")
+    (space.work / "activations.ipynb").write_text("{}", encoding="utf-8")
+    says = "work/activations.py and work/activations.ipynb are both there"
+    for typed in ("test", "complete", "diff", "hint", "reset", "start"):
+        tito("module", typed, "03", fails=says)
+    tito("use", "03", "mine", fails=says)
+    assert says in tito("status")
+    assert "stays as it is" in tito("use", "03", "reference")
+    (space.work / "activations.ipynb").unlink()
+    tito("export", "03", "--out", "work", fails="name another folder with --out")
+    assert not (space.work / "activations.ipynb").exists()
+
+
+def test_a_workspace_inside_another_is_refused(space, monkeypatch):
+    tito("setup", "inner", fails=f"is inside the workspace {space.root}")
+    monkeypatch.chdir(space.work)
+    tito("setup", fails="is inside the workspace")
+    assert not (space.root / "inner").exists() and not (space.work / "tt.toml").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that a process is in")
+@pytest.mark.parametrize("command", ["status", "setup", "doctor", "module test 03"])
+def test_a_working_directory_that_is_gone(tmp_path, command):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = "import os, sys; os.rmdir(os.getcwd()); from tt_tito.cli import main; main()"
+    said = subprocess.run([sys.executable, "-c", code, *command.split()], cwd=gone, capture_output=True, text=True)
+    assert said.stderr == "tito: the folder that you are in has been deleted: change to another\n" and said.returncode
+
+
+def test_what_is_in_use_is_tested(space):
+    (space.root / "theirs.py").write_bytes(course.reference(curriculum.chapter("losses")).read_bytes() + b"\n1 / 0\n")
+    data = json.loads(tito("test", "unit", "05", "--json"))  # nothing is chosen or started
+    assert (data["in_use"], data["status"], data["points"]) == ("reference", "passed", data["out_of"])
+    tito("use", "05", "theirs.py")
+    data = json.loads(tito("test", "unit", "05", "--json", fails=""))
+    assert data["in_use"] == "theirs.py" and "ZeroDivisionError" in data["message"]
+    tito("module", "start", "05")
+    tito("use", "05", "reference")
+    said = tito("test", "unit", "05")
+    assert said.startswith("05 Losses, reference\n") and "tito module test 05" in said
+    assert "to write" in tito("module", "test", "05", fails="")
+
+
+def test_progress_survives_damage_and_a_broken_chapter(space, monkeypatch):
+    """Both the progress and its copy are damaged while a chapter is half written: the others are judged again."""
+    from tt_tito import running
+    from tt_tito.judge import Assessment, Mark
+    from tt_tito.progress import Progress
+
+    chapters = [curriculum.chapter(name) for name in ("activations", "losses")]
+    for chapter in chapters:
+        space.file(chapter).write_bytes(course.reference(chapter).read_bytes())
+    space.file(curriculum.chapter("tensor")).write_text("def f(\n", encoding="utf-8")
+    space.file(curriculum.chapter("layers")).write_bytes("x = 'ü'".encode("utf-16"))
+    for name in ("progress.json", "progress.copy.json"):
+        (space.state / name).write_text("{", encoding="utf-8")
+    seen = []
+
+    def assess(space, chapter, groups):
+        seen.append((chapter.slug, (space.state / "progress.json").read_text(encoding="utf-8")))
+        return Assessment(chapter.slug, "passed", (Mark("relu", "passed", 1),))
+
+    monkeypatch.setattr(running, "assess", assess)
+    show.console.cache_clear()
+    result = CliRunner().invoke(cli.tito, ["status"])
+    assert result.exit_code == 0
+    assert "02 tensor: left out, since tensor.py, line 1 is not Python" in result.stderr
+    assert "04 layers: left out, since layers.py is encoded in UTF-16" in result.stderr
+    assert seen == [("activations", "{"), ("losses", "{")]  # nothing is taken away before there is something instead
+    assert Progress.read(space).chapters.keys() == {"activations", "losses"}
+    assert "was damaged" not in CliRunner().invoke(cli.tito, ["status"]).stderr
+
+
+def test_a_chapter_that_changes_while_it_is_judged_has_changed_since(space, monkeypatch):
+    from tt_tito import running
+    from tt_tito.judge import Assessment, Mark
+
+    chapter = curriculum.chapter("activations")
+    space.file(chapter).write_bytes(course.reference(chapter).read_bytes())
+
+    def assess(space, chapter, groups):
+        with space.file(chapter).open("a", encoding="utf-8") as stream:
+            stream.write("# more\n")
+        return Assessment(chapter.slug, "passed", (Mark("relu", "passed", 1),))
+
+    monkeypatch.setattr(running, "assess", assess)
+    tito("module", "complete", "03")
+    assert "changed since it passed" in tito("status")
+
+
 # ## The doctor
+
+
+def test_the_doctor_sees_a_package_that_hides_the_courses(space, tmp_path):
+    (tmp_path / "site/tt_tensor").mkdir(parents=True)
+    (tmp_path / "site/tt_tensor/__init__.py").write_text("", encoding="utf-8")
+
+    def typed(*arguments):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+        command = [sys.executable, "-m", "tt_tito", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
+
+    said = typed("doctor").stdout
+    assert "site/tt_tensor has the name of the course's package tt-tensor" in said.replace(os.sep, "/")
+    assert "out of PYTHONPATH" in said and "reinstall" not in said
+    assert "03 activations is not installed" in typed("module", "start", "03").stderr
 
 
 def test_the_doctor_names_commands(space, monkeypatch):

@@ -14,11 +14,13 @@ import psutil
 import pytest
 
 from tt_tito import course, curriculum
-from tt_tito.exercises import graft
-from tt_tito.judge import Limits, assess, guard, sandbox
+from tt_tito.exercises import exercises, graft, skeleton
+from tt_tito.judge import Limits, assess, box, grade, guard, sandbox, scratch
 
 CHAPTER = curriculum.chapter("activations")
 REFERENCE = course.reference(CHAPTER).read_text(encoding="utf-8")
+NAMES = [exercise.name for exercise in exercises(REFERENCE)]
+SKELETON = skeleton(REFERENCE, str(CHAPTER))
 RIGHT = {"relu": "return np.maximum(x, 0)", "relu_slope": "return (x > 0) * 1.0"}
 QUICK = Limits(seconds=2, memory=1 << 30)
 
@@ -28,11 +30,22 @@ pytestmark = pytest.mark.slow
 
 
 def has_landlock():
-    if sys.platform != "linux":
-        return False
-    import ctypes
+    return guard.landlock_version() > 0
 
-    return ctypes.CDLL(None).syscall(guard.LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1) > 0
+
+BOXED = box.boundary() == "bubblewrap"
+
+
+@pytest.fixture(params=["bubblewrap", "without"])
+def held(request, monkeypatch):
+    """What holds the runs of a test: a box, then only what the process does to itself."""
+    if request.param == "bubblewrap" and not BOXED:
+        pytest.skip("needs bubblewrap, and a kernel that lets it make namespaces")
+    if request.param == "without":
+        monkeypatch.setattr(box, "_bubblewrap", lambda: None)
+        if sys.platform == "linux" and not (has_landlock() and guard.has_filter()):
+            pytest.skip("needs Landlock and seccomp")
+    return request.param
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def left_behind(marks):
     return found
 
 
-def test_what_the_others_are_compared_with(judged):
+def test_what_the_others_are_compared_with(held, judged):
     assert judged("import os, sys", relu="", relu_slope="").full
 
 
@@ -126,7 +139,7 @@ def test_an_import_that_does_not_end(judged):
     ],
 )
 @on_linux
-def test_memory_bombs(judged, code):
+def test_memory_bombs(held, judged, code):
     found = judged(relu=code, limits=Limits(seconds=8, memory=1 << 29))
     assert found.status == "memory" and "emory" in found.message
 
@@ -141,7 +154,7 @@ def test_memory_is_watched_where_it_has_no_limit(judged, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [0, 1, 42])
-def test_leaving_without_a_word(judged, status):
+def test_leaving_without_a_word(held, judged, status):
     found = judged(relu=f"import os; os._exit({status})")
     assert found.status == "crashed" and f"ended Python with exit status {status}" in found.message
 
@@ -178,7 +191,7 @@ def test_an_import_that_fails(judged, code):
     assert f"(activations.py, line {line})" in found.message
 
 
-def test_a_segmentation_fault(judged):
+def test_a_segmentation_fault(held, judged):
     found = judged(relu="import ctypes; ctypes.string_at(0)")
     assert found.status == "crashed" and ("SIGSEGV" in found.message or "OSError" in found.message)
 
@@ -216,7 +229,9 @@ ENDLESS = """
 import sys
 from pathlib import Path
 from tt_tito import curriculum
-from tt_tito.judge import Limits, assess
+from tt_tito.judge import Limits, assess, box
+if sys.argv[2] == "without":
+    box._bubblewrap = lambda: None
 try:
     assess(curriculum.chapter("activations"), Path(sys.argv[1]), limits=Limits(seconds=60))
 except KeyboardInterrupt:
@@ -226,18 +241,26 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_ends_with_its_parent(tmp_path, number):
+def test_a_run_ends_with_its_parent(held, tmp_path, number):
     file = tmp_path / "activations.py"
     file.write_text(f"{REFERENCE}\nopen('begun', 'w')\nwhile True: pass", encoding="utf-8")
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    parent = subprocess.Popen([sys.executable, "-c", ENDLESS, file], env=environment, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen([sys.executable, "-c", ENDLESS, file, held], env=environment, stderr=subprocess.DEVNULL)
+
+    def has_begun():
+        boxes = [f"/proc/{process.pid}/root{box.SCRATCH}/begun" for process in runs()]
+        return any(map(os.path.exists, boxes)) or any(tmp_path.glob("*/begun"))
+
+    def runs():
+        return psutil.Process(parent.pid).children(recursive=True)
+
     try:
-        wait_until(lambda: [*tmp_path.glob("*/begun")])
-        (child,) = psutil.Process(parent.pid).children()
+        wait_until(has_begun)
+        children = runs()
         parent.send_signal(number)
         assert parent.wait(10) == (7 if number == signal.SIGINT else -number)
         if number == signal.SIGINT or sys.platform == "linux":
-            wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+            wait_until(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children))
     finally:
         parent.kill()
         parent.wait()
@@ -413,7 +436,7 @@ def test_strange_values(judged, code):
         "import sqlite3; sqlite3.connect(path).execute('create table t (x)')",
     ],
 )
-def test_files_elsewhere_stay(judged, tmp_path, code):
+def test_files_elsewhere_stay(held, judged, tmp_path, code):
     precious = tmp_path / "precious.txt"
     precious.write_text("thesis", encoding="utf-8")
     found = judged(relu=f"path = {str(precious)!r}\nopen('own', 'w').close()\n{code}")
@@ -432,21 +455,20 @@ def test_files_elsewhere_stay(judged, tmp_path, code):
         "print(open(path).read())",
     ],
 )
-def test_the_kernel_keeps_files_from_what_goes_past_python(judged, tmp_path, code):
+def test_the_kernel_keeps_files_from_what_goes_past_python(held, judged, tmp_path, code):
     precious = tmp_path / "precious.txt"
     precious.write_text("thesis", encoding="utf-8")
     found = judged(relu=f"path = {str(precious)!r}\n{code}")
     assert precious.read_text(encoding="utf-8") == "thesis" and "thesis" not in found.printed
 
 
-def test_the_home_of_a_run_is_its_scratch_folder(judged):
+def test_the_home_of_a_run_is_its_scratch_folder(held, judged):
     code = """
         import os, pathlib, tempfile
         assert pathlib.Path.home() == pathlib.Path.cwd() == pathlib.Path(tempfile.gettempdir()), pathlib.Path.home()
         assert not [name for name in os.environ if name.startswith("TT_") and name != "TT_JUDGE"], os.environ
         (pathlib.Path.home() / "mine").write_text("here I may write")
-        os.makedirs("a/b/c")
-        os.chmod("a/b", 0o500)
+        os.makedirs("a/b/c", mode=0o500)
         import shutil
         shutil.rmtree("a/b/c", ignore_errors=True)
     """
@@ -454,12 +476,12 @@ def test_the_home_of_a_run_is_its_scratch_folder(judged):
 
 
 @pytest.mark.parametrize("which", [lambda: course.reference(CHAPTER), lambda: course.unit_tests(CHAPTER)])
-def test_neither_the_reference_nor_the_tests_can_be_read(judged, which):
+def test_neither_the_reference_nor_the_tests_can_be_read(held, judged, which):
     found = judged(f"SOLUTION = open({str(which())!r}, encoding='utf-8').read()")
     assert found.status == "error" and "PermissionError" in found.message
 
 
-def test_the_compiled_reference_cannot_be_loaded(judged):
+def test_the_compiled_reference_cannot_be_loaded(held, judged):
     code = f"""
         import importlib.util
         spec = importlib.util.spec_from_file_location("solution", {str(course.reference(CHAPTER))!r})
@@ -497,7 +519,7 @@ def test_processes_are_refused(judged, code):
         "import ctypes; ctypes.CDLL(None).system(b'setsid sleep 1000 &')\nwhile True: pass",
     ],
 )
-def test_fork_bombs_past_python(judged, code):
+def test_fork_bombs_past_python(held, judged, code):
     assert judged(relu=code, limits=Limits(seconds=1)).status == "timeout"
 
 
@@ -523,7 +545,7 @@ def test_other_processes_cannot_be_ended(judged, code):
 
 
 @pytest.mark.parametrize("by", ["socket.create_connection(('127.0.0.1', port))", "ctypes_connect()"])
-def test_there_is_no_network(judged, by):
+def test_there_is_no_network(held, judged, by):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
         port = server.getsockname()[1]
@@ -537,8 +559,6 @@ def test_there_is_no_network(judged, by):
                     raise OSError("not connected")
             {by}
         """
-        if by == "ctypes_connect()" and not has_landlock():
-            pytest.skip("needs Landlock")
         found = judged(relu=code)
         assert found.status == "failed" and "Error" in found.message
         with pytest.raises(TimeoutError):
@@ -568,3 +588,374 @@ def test_modules_beside_the_file_are_not_those_of_the_judge(judged, tmp_path, mo
 def test_same_file_same_report(judged, module, relu):
     reports = {judged(module, relu=relu, limits=Limits(seconds=1)).to_json() for _ in range(2)}
     assert len(reports) == 1
+
+
+# ## The boundary is the kernel's
+
+
+PAST_THE_HOOK = """
+import ctypes, os, struct
+from tt_tito.judge import guard
+for table in (guard.PATHS, guard.DESCRIPTORS, guard.REFUSED):
+    table.clear()
+libc = ctypes.CDLL(None, use_errno=True)
+parent = os.getppid()
+ERRORS = []
+def tried(name, *arguments):
+    ctypes.set_errno(0)
+    done = getattr(libc, name)(*arguments)
+    ERRORS.append((name, done, ctypes.get_errno()))
+    return done
+def system_call(number, *arguments):
+    return tried("syscall", number, *arguments)
+"""
+
+
+@on_linux
+def test_what_the_kernel_refuses(held, judged):
+    code = """
+tried("kill", parent, 0)
+tried("kill", -1, 0)
+tried("socket", 2, 1, 0)
+tried("prlimit", parent or 1, 1, struct.pack("QQ", 1 << 40, 1 << 40), None)
+tried("ptrace", 16, parent or 1, None, None)
+tried("process_vm_readv", parent or 1, None, 0, None, 0, 0)
+tried("setpriority", 0, parent or 1, 1)
+tried("sched_setaffinity", parent or 1, 8, struct.pack("Q", 1))
+tried("fcntl", 1, 8, parent or 1)
+tried("unshare", 0x10000000)
+tried("mount", None, b"/", None, 32, None)
+tried("shmget", 0, 4096, 0o600)
+tried("memfd_create", b"x", 0)
+tried("mkfifo", b"x", 0o600)
+tried("prctl", 1, 0, 0, 0, 0)
+system_call(424, 0, 0, 0, 0)  # pidfd_send_signal
+system_call(425, 8, bytes(120))  # io_uring_setup
+system_call(434, parent or 1, 0)  # pidfd_open
+for path in ("/etc/passwd", "/etc/shadow", f"/proc/{parent or 2}/environ", f"/proc/{parent or 2}/mem"):
+    tried("open", path.encode(), 0)
+assert len(ERRORS) == 22 and all(done == -1 and error for _, done, error in ERRORS), ERRORS
+"""
+    found = judged(PAST_THE_HOOK + code)
+    assert found.full, found.message
+
+
+@on_linux
+def test_a_process_may_do_to_itself_what_it_likes(held, judged):
+    code = """
+        import os, resource, signal, threading
+        signal.signal(signal.SIGUSR1, lambda *a: None)
+        signal.raise_signal(signal.SIGUSR1)
+        resource.getrlimit(resource.RLIMIT_AS)
+        threading.Thread(target=print).start()
+        assert len(os.listdir("/proc/self/task")) <= 2
+    """
+    assert judged(code).full
+
+
+@on_linux
+def test_the_reference_is_out_of_reach(held, judged):
+    code = f"""
+        from tt_tito.judge import guard
+        import ctypes, os
+        path = {str(course.reference(CHAPTER))!r}
+        folder, name = os.path.split(path)
+        ways = [
+            lambda: os.open(name, os.O_RDONLY, dir_fd=os.open(folder, os.O_RDONLY)),
+            lambda: os.open("/proc/self/root" + path, os.O_RDONLY),
+            lambda: ctypes.CDLL(None).open(path.encode(), 0),
+            lambda: (os.chdir(folder), os.open(name, os.O_RDONLY))[1],
+            lambda: (os.symlink(path, "link"), ctypes.CDLL(None).open(b"link", 0))[1],
+            lambda: (os.link(path, "other"), ctypes.CDLL(None).open(b"other", 0))[1],
+        ]
+        for way in ways:
+            try:
+                got = os.read(way(), 1 << 20).decode()
+            except OSError:
+                got = ""
+            os.chdir(os.environ["HOME"])
+            assert "def softmax" not in got
+    """
+    assert judged(code).full
+
+
+@on_linux
+def test_neither_compiled_nor_in_another_package_is_the_reference(held, judged):
+    code = """
+        import os, sys
+        seen = []
+        for start in sys.path:
+            for package in os.listdir(start) if os.path.isdir(start) else ():
+                for place, folders, files in os.walk(os.path.join(start, package)) if "tt_" in package else ():
+                    seen += [os.path.join(place, file) for file in files if "activations" in file]
+        def size(path):
+            try:
+                return len(open(path, "rb").read())
+            except OSError:
+                return 0
+        assert all(size(path) < 1000 for path in seen), seen
+    """
+    assert judged(code).full
+
+
+def test_another_copy_of_the_course_is_out_of_reach(tmp_path, monkeypatch):
+    (tmp_path / "tt_tensor").mkdir()
+    (copy := tmp_path / "tt_tensor" / "activations.py").write_text(REFERENCE, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    box.import_path.cache_clear()
+    try:
+        assert {os.path.realpath(course.reference(CHAPTER)), os.path.realpath(copy)} <= set(box.hidden_from(CHAPTER))
+    finally:
+        box.import_path.cache_clear()
+
+
+# ## What fills the machine
+
+
+SPACE = "for i in range(400):\n    with open(str(i), 'wb') as f: f.write(bytes(1 << 24))"
+DELETED = """
+held = []
+for i in range(200):
+    held.append(open("x", "wb", buffering=0))
+    held[-1].write(bytes(1 << 24))
+    os.unlink("x")
+"""
+THREADS = """
+import threading, time
+threading.stack_size(1 << 15)
+for _ in range(10 ** 6):
+    threading.Thread(target=time.sleep, args=[99], daemon=True).start()
+"""
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "code, says",
+    [
+        (SPACE, ("made more", "No space")),
+        (DELETED, ("made more", "No space")),
+        ("for i in range(10 ** 7): open(str(i), 'w').close()", ("made more than 20,000 files", "did not end")),
+        (THREADS, ("threads", "thread", "emory")),
+    ],
+    ids=["space", "deleted", "files", "threads"],
+)
+def test_what_fills_the_machine_is_ended(held, judged, code, says):
+    start = time.monotonic()
+    found = judged("import os\n" + code, limits=Limits(seconds=20))
+    assert found.status in ("error", "crashed", "memory", "timeout") and time.monotonic() - start < 60, found
+    assert any(text in found.message for text in says), found.message
+
+
+@on_linux
+def test_a_deep_folder_goes_away(held, judged):
+    """The fixture looks whether it does."""
+    code = "import ctypes\nlibc = ctypes.CDLL(None)\nname = b'a' * 200\n"
+    code += "for _ in range(1500): libc.mkdir(name, 0o700); libc.chdir(name)"  # ten seconds, or less than one
+    found = judged(code, limits=Limits(seconds=60))
+    assert found.full or "made folders in folders without an end." in found.message, found.message
+
+
+def test_a_scratch_folder_goes_away_whatever_is_in_it(tmp_path):
+    top = tmp_path / "top"
+    top.mkdir()
+    here = os.getcwd()
+    try:
+        os.chdir(top)
+        for number in range(3000):
+            os.mkdir("a")
+            os.symlink("/", "link")
+            os.chdir("a")
+            if number % 500 == 499:
+                os.chmod(".", 0o300)
+    finally:
+        os.chdir(here)
+    scratch._remove(top)
+    assert not top.exists()
+
+
+# ## What the parent does is limited
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x = " + b"[" * 150 + b"1" + b"]" * 150,
+        b"(" * 500_000,
+        b"-" * 900_000 + b"1",
+        b"x" + b".a" * 400_000,
+        b"a = " + b"1 + " * 240_000 + b"1",
+        b"def f():\n" + b"".join(b" " * i + b"if 1:\n" for i in range(1, 90)) + b" " * 90 + b"pass",
+        b"f'" + b"{" * 100_000,
+        b"\xff\xfe" + b"x\0" * 1000,
+        b"lambda: (" * 50_000,
+        b"x = 9" + b"9" * 900_000,
+        b"1 if 1 else " * 80_000 + b"1",
+    ],
+    ids=range(11),
+)
+def test_texts_that_are_hard_to_read(tmp_path, text):
+    file, start = tmp_path / "activations.py", time.monotonic()
+    file.write_bytes(text)
+    found = assess(CHAPTER, file, limits=QUICK)
+    assert found.points == 0 and time.monotonic() - start < 60
+
+
+def test_long_messages_take_no_time(judged):
+    code = """
+        import gc, os
+        for function in gc.get_objects():
+            if getattr(function, "__qualname__", "") == "_channel.<locals>.send":
+                function("import", {"raised": [["builtins.ValueError"], "x" * 8_000_000, "y" * 6_000_000]})
+                os._exit(0)
+    """
+    start = time.monotonic()
+    assert judged(code).status in ("error", "failed") and time.monotonic() - start < 20
+
+
+# ## A class
+#
+# Honest and hostile files together: each honest row has its points, and no hostile row has more than its work.
+
+HONEST = {
+    "right": (REFERENCE, len(NAMES)),
+    "half": (graft(SKELETON, REFERENCE, NAMES[:5]), 5),
+    "wrong": (graft(REFERENCE, "def softmax(x, dim):\n    return x\n", ["softmax"]), len(NAMES) - 1),
+    "draws": (f"{REFERENCE}\nimport matplotlib.pyplot as plt\n", len(NAMES)),
+}
+STEAL = f"""
+import importlib.util, os, sys
+path = {str(course.reference(CHAPTER))!r}
+def steal(text):
+    space = {{}}
+    exec(compile(text, "stolen", "exec"), space)
+    globals().update({{name: space[name] for name in {NAMES!r} if name in space}})
+"""
+HOSTILE = {  # code at the end of a right chapter, or of one of which nothing is written
+    "deep": ("right", "import os\nfor _ in range(1500): os.mkdir('a'); os.chdir('a')"),
+    "limits": ("right", "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (100, 100))"),
+    "pidfd": ("right", "import os, signal\nsignal.pidfd_send_signal(os.pidfd_open(os.getppid()), 9)"),
+    "kill": ("right", f"{PAST_THE_HOOK}\nlibc.kill(-1, 9)\nlibc.kill(parent, 9)"),
+    "sigio": ("right", "import fcntl, os\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())"),
+    "nice": ("right", "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)"),
+    "hook": ("right", f"{PAST_THE_HOOK}\nopen(PRECIOUS, 'w').write('gone')"),
+    "dir_fd": ("right", """
+import os
+os.open("precious", os.O_WRONLY | os.O_TRUNC, dir_fd=os.open(os.path.dirname(PRECIOUS), 0))
+"""),
+    "chmod": ("right", f"{PAST_THE_HOOK}\nlibc.chmod(PRECIOUS.encode(), 0)\nlibc.utimes(PRECIOUS.encode(), None)"),
+    "read": ("right", f"{PAST_THE_HOOK}" + """
+for path in (PRECIOUS, f"/proc/{parent}/environ", "/etc/shadow"):
+    try:
+        found = open(path).read()
+    except OSError:
+        continue
+    raise KeyError(found)
+"""),
+    "steals": ("blank", f"""{STEAL}
+steal(os.read(os.open(os.path.basename(path), 0, dir_fd=os.open(os.path.dirname(path), 0)), 1 << 20))
+"""),
+    "loads": ("blank", f"""{STEAL}
+spec = importlib.util.spec_from_file_location("s", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+globals().update(vars(module))
+"""),
+    "compiled": ("blank", f"""{STEAL}
+import marshal
+exec(marshal.loads(open(importlib.util.cache_from_source(path), "rb").read()[16:]))
+"""),
+    "frames": ("blank", """
+import sys
+def relu(x, /):
+    frame = sys._getframe()
+    while frame:
+        if "wanted" in frame.f_locals:
+            return frame.f_locals["wanted"]
+        frame = frame.f_back
+"""),
+    "socket": ("blank", "import socket\nsocket.socket()"),
+    "space": ("right", SPACE),
+    "files": ("right", "for i in range(10 ** 7): open(str(i), 'w').close()"),
+    "threads": ("right", THREADS),
+    "memory": ("right", "hog = []\nwhile True: hog.append(bytearray(1 << 24))"),
+    "forks": ("right", "import ctypes\nfor _ in range(10 ** 6): ctypes.CDLL(None).fork()"),
+    "shared": ("right", "import ctypes\nfor _ in range(100): ctypes.CDLL(None).shmget(0, 1 << 24, 0o600)"),
+    "sleeps": ("sleeps", ""),
+    "endless": ("right", "while True: pass"),
+    "floods": ("right", "import sys\nfor _ in range(10 ** 5): sys.stderr.write('x' * 10_000)"),
+    "forges": ("blank", """
+import os
+for descriptor in range(3, 256):
+    try:
+        os.write(descriptor, b'token ["done"]\\n')
+    except OSError:
+        pass
+"""),
+    "patches": ("blank", "np.allclose = np.array_equal = lambda *a, **k: True"),
+}  # fmt: skip
+WAIT = "@(lambda f: lambda *a, **k: (__import__('time').sleep(9.5), f(*a, **k))[1])"
+
+
+def hand_in_a_class(folder, precious):
+    """40 folders; the most points of each that is hostile, and the points of each that is honest."""
+    honest, hostile = {}, {}
+
+    def put(name, text, file="activations.py"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / file).write_text(text, encoding="utf-8")
+
+    for name, (kind, code) in HOSTILE.items():
+        text = {"right": REFERENCE, "blank": SKELETON, "sleeps": REFERENCE}[kind]
+        if kind == "sleeps":
+            for exercise in NAMES[:6]:
+                text = text.replace(f"def {exercise}(", f"{WAIT}\ndef {exercise}(")
+        put(f"hostile {name}", f"{text}\nPRECIOUS = {str(precious)!r}\n{code}\n")
+        hostile[f"hostile {name}"] = {"right": len(NAMES), "blank": 0, "sleeps": len(NAMES) - 6}[kind]
+    put("hostile \x1b[2J[/red]", SKELETON)
+    hostile[r"hostile \x1b[2J[/red]"] = 0
+    put("hostile huge", "")
+    with open(folder / "hostile huge" / "activations.py", "wb") as file:
+        file.truncate(1 << 40)
+    put("hostile notebook", "[" * (1 << 22), "activations.ipynb")
+    put("hostile parser", "(" * 900_000)
+    hostile |= {"hostile huge": 0, "hostile notebook": 0, "hostile parser": 0}
+    for number, (text, points) in enumerate([*HONEST.values()] * 2):
+        put(f"honest {number}", text)
+        honest[f"honest {number}"] = points
+    for name, target in {"link": folder / "honest 0/activations.py", "reference": course.reference(CHAPTER)}.items():
+        (folder / f"hostile {name}").mkdir()
+        (folder / f"hostile {name}" / "activations.py").symlink_to(target)
+    return honest, hostile
+
+
+@on_linux
+def test_a_hostile_class(tmp_path, marks, monkeypatch):
+    folder, kept = tmp_path / "class", tmp_path / "kept"
+    (temporary := tmp_path / "temporary").mkdir()
+    kept.mkdir()
+    (precious := kept / "precious").write_text("thesis", encoding="utf-8")
+    before = os.stat(precious)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("SECRET", "a key of the instructor's")
+    honest, hostile = hand_in_a_class(folder, precious)
+    assert len(honest) + len(hostile) + 2 == 40
+    start, tables = time.monotonic(), []
+    found = grade.grade([folder], ("unit",), came=lambda marks: tables.append(len(marks.rows)))
+    seconds = time.monotonic() - start
+    grade.write_csv(found, tmp_path / "marks.csv")
+    points = {row.learner: row.assessment.points for row in found.rows}
+    assert {name: points[name] for name in honest} == honest
+    assert {name: got for name, got in points.items() if name in hostile and got > hostile[name]} == {}
+    assert len(points) == len(found.rows) == len(honest) + len(hostile)
+    assert not [row for row in found.rows if row.assessment.status == grade.NOT_JUDGED]
+    assert all(row.assessment.passed for row in found.rows if row.assessment.points == row.assessment.out_of)
+    assert sorted(found.without_files) == ["hostile link", "hostile reference"]
+    assert {left.reason for left in found.left} == {"is a symbolic link, which is not followed"}
+    table = (tmp_path / "marks.csv").read_text(encoding="utf-8")
+    assert "thesis" not in table and "SECRET" not in table and "root:" not in table and "\x1b" not in table
+    after = os.stat(precious)
+    assert precious.read_text(encoding="utf-8") == "thesis"
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+    assert os.listdir(kept) == ["precious"] and not os.listdir(temporary) and not left_behind(marks)
+    print(f"{len(found.rows)} rows in {seconds:.0f} s")  # 198 to 269 s were measured, on two busy cores
+    assert tables == list(range(len(found.rows) + 1)) and seconds < 1200  # every row has its budget

@@ -4,20 +4,24 @@ import ast
 import csv
 import json
 import os
+import re
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tt_tensor.teaching import Raised
-from tt_tito import course, curriculum, exercises, notebooks
-from tt_tito.judge import Limits, assess, grade, recording
+from tt_tito import course, curriculum, exercises, notebooks, reading, running
+from tt_tito.judge import Assessment, Limits, Mark, assess, grade, handed_in, recording
+from tt_tito.judge.reading import Reading
 from tt_tito.judge.recording import Check, Recording, questions, record
 from tt_tito.judge.sandbox import Run
-from tt_tito.judge.submission import Submission, Unreadable
 from tt_tito.judge.values import LARGEST, Thing, decode, encode
 from tt_tito.judge.verdict import judge
+from tt_tito.reading import Unreadable
+from tt_tito.workspace import Workspace
 
 CHAPTER = curriculum.chapter("activations")
 REFERENCE = course.reference(CHAPTER).read_text(encoding="utf-8")
@@ -94,20 +98,46 @@ def test_each_mistake_has_its_own_message(judged):
 def test_exercises_that_fail_only_together(judged):
     seen = "globals().setdefault('SEEN', []).append(1)\nreturn np.maximum(x, 0)"
     found = judged(written(relu=seen, relu_slope="return (x > 0) * 1.0 if 'SEEN' not in globals() else x"))
-    assert (found.status, found.points) == ("failed", 2) and not found.full
+    assert (found.status, found.points) == ("failed", 1) and not found.full
     assert "Each exercise passes with the others from the reference" in found.message.splitlines()[-2]
+    assert [mark.name for mark in found.exercises if mark.status == "failed" and mark.message] == ["relu_slope"]
 
 
-def test_a_fault_outside_of_the_exercises_costs_none_of_their_points(judged):
-    text = written("softmax", relu_slope="return x") + "\ndef relu_slope_too(x): pass\nnp_maximum = 1 / 0\n"
+@pytest.mark.parametrize(
+    "code, status, says",
+    [
+        ("np_maximum = 1 / 0", "error", "activations.py raised ZeroDivisionError: division by zero ({place})."),
+        ("import a_module_that_is_missing", "error", "Importing activations.py raised ModuleNotFoundError: "),
+        ("import socket; socket.socket()", "error", "PermissionError: using the network is refused while a chapter is"),
+        ("np.add = np.subtract", "error", "The test came to"),
+        ("import os; os._exit(0)", "crashed", "Importing activations.py ended Python with exit status 0."),
+    ],
+)
+def test_a_file_that_does_not_run_has_no_points(judged, code, status, says):
+    text = written("softmax", relu_slope="return x") + f"\ndef relu_slope_too(x): pass\n{code}\n"
     found = judged(text)
     place = f"activations.py, line {len(text.splitlines())}"
-    assert (found.status, found.points) == ("error", 1)
-    assert found.message.splitlines() == [
-        f"Importing activations.py raised ZeroDivisionError: division by zero ({place}).",
-        "No exercise is at fault: with the reference's, the file fails, too.",
-    ]
-    assert [mark.name for mark in found.exercises if mark.status == "failed"] == ["relu_slope"]
+    assert (found.status, found.points, found.passed) == (status, 0, False)
+    if "came to" not in says:
+        assert says.format(place=place) in found.message.splitlines()[0]
+    assert "No exercise can be judged in this file: with all of them from the reference, it fails" in found.message
+    assert [mark.name for mark in found.exercises if mark.status == "failed"] == ["relu_slope", "softmax"]
+
+
+def test_a_file_may_draw(judged):
+    assert judged(written("relu") + "\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])\n").passed
+
+
+@pytest.mark.parametrize(
+    "name, body, says",
+    [
+        ("relu", "np.maximum(x, 0)", "relu of shape (2,): it returned None: is a `return` missing?"),
+        ("relu_slope", "y = (x > 0) * 1.0", "relu_slope returned None: is a `return` missing?"),
+    ],
+)
+def test_a_forgotten_return_is_asked_for(judged, name, body, says):
+    found = judged(written(**{name: body}))
+    assert says in found.message and found.points == 0
 
 
 def test_a_fault_in_another_chapter_costs_no_points(judged, tmp_path):
@@ -168,9 +198,9 @@ def test_a_measurement_is_not_in_the_report(tmp_path):
         ("(" * 1000, "activations.py, line 1 is not Python: too many nested parentheses."),
         ("-" * 100_000 + "1", "activations.py is not Python: MemoryError."),
         ("x" + ".a" * 100_000, "activations.py is not Python: "),
-        (REFERENCE + "#" * (1 << 20), "bytes long; a chapter has less than"),
+        (REFERENCE + "#" * (1 << 20), "bytes long, and at most 1,048,576 are read."),
         (REFERENCE.replace("def softplus(", "def soft("), "does not define: softplus."),
-        (b"x = '\xe9'", "activations.py is not Python: 'utf-8' codec can't decode"),
+        (b"x = '\xe9'", "activations.py, line 1 is not UTF-8 (byte 0xe9): save it as UTF-8."),
     ],
     ids=range(8),
 )
@@ -206,9 +236,9 @@ def without(name, text=REFERENCE):
 def test_an_exercise_that_was_deleted_is_unwritten(tmp_path, name):
     file = tmp_path / "activations.py"
     file.write_text(without(name), encoding="utf-8")
-    submission = Submission(CHAPTER, file)
-    assert name not in submission.written
-    submission.code(submission.written)  # the names that others need are there
+    reading = Reading(CHAPTER, file)
+    assert name not in reading.written
+    reading.code(reading.written)  # the names that others need are there
 
 
 def test_a_method_that_was_deleted(tmp_path):
@@ -239,7 +269,7 @@ def test_an_error_inside_of_what_was_filled_in_is_told_where_the_learner_called_
 def test_unreadable_says_why(tmp_path):
     (tmp_path / "activations.py").write_text("x = (", encoding="utf-8")
     with pytest.raises(Unreadable, match="'\\(' was never closed"):
-        _ = Submission(CHAPTER, tmp_path / "activations.py").text
+        _ = Reading(CHAPTER, tmp_path / "activations.py").written
 
 
 # ## Values
@@ -377,7 +407,15 @@ def replaced(index, event):
     "events, says",
     [
         (replaced(2, ["check", "f(1)", 2]), ("failed", "f(1) gave 2, expected 1.", 'See "A section".')),
-        (replaced(2, ["check", "f(1)", None]), ("failed", "f(1) gave None, expected 1.", 'See "A section".')),
+        (
+            replaced(2, ["check", "f(1)", None]),
+            (
+                "failed",
+                "f(1) gave None, expected 1.",
+                "Likely: f returned None: is a `return` missing?",
+                'See "A section".',
+            ),
+        ),
         (
             replaced(2, ["check", "g(1)", 1]),
             ("failed", "The test came to g(1), where f(1) was due.", 'See "A section".'),
@@ -460,7 +498,7 @@ def tests_of(tmp_path, monkeypatch):
         file.write_text("from tt_tensor.teaching import expect\n" + textwrap.dedent(text), encoding="utf-8")
         monkeypatch.setitem(recording.GROUPS, str(file), lambda chapter: file)
         recording._record.cache_clear()
-        questions.cache_clear()
+        recording._texts.cache_clear()
         return str(file)
 
     return make
@@ -488,6 +526,64 @@ def test_the_questions_hold_no_answers(tests_of):
     )
     assert name == "test_activations.py" and "expect('f()', f())" in text
     assert not {"42", "41", "nearly", "Secret"} & set(text.replace("'", " ").split())
+
+
+def test_the_arguments_of_a_test_hold_no_answers(tests_of, judged):
+    group = tests_of("""
+        import pytest
+
+        @pytest.mark.parametrize("n, wanted, why", [(2, 4.25, "no"), pytest.param(3, 9.25, "yes", id="is 3")])
+        @pytest.mark.parametrize(["call", "answer"], [("f", 16.25)], ids=str)
+        @pytest.mark.parametrize("kept, other", [(1, 5), (2, 6)], ids=["one", "two"])
+        def test_f(n, wanted, why, call, answer, kept, other):
+            expect(f"{call}({n})", lambda: kept and n**2 + 0.25, wanted, why, (answer, "a"), (other, "b"), see="Secret")
+    """)
+    _, text = questions(CHAPTER, group)
+    assert not {"4", "9", "16", "5", "6", "no", "yes"} & set(re.split(r"\W+", text)) and "(2, None, None)" in text
+    asked = [f"test_activations.py::test_f[{kept}-0-{n}]" for n in ("0", "is 3") for kept in ("one", "two")]
+    assert sorted(record(CHAPTER, group).tests) == sorted(asked)
+    assert judged(REFERENCE, groups=(group,)).full
+
+
+def test_no_table_holds_formulas(tests_of):
+    _, text = questions(
+        CHAPTER,
+        tests_of("""
+            import pytest
+            FORMULAS = {"f": lambda x: 3 * x}
+            IN_WORDS = {"f": "three times x"}
+            SIZES = {"f": 17}
+
+            @pytest.mark.parametrize("name", FORMULAS)
+            def test_f(name):
+                expect(f"{name}({SIZES[name]})", 51, FORMULAS[name](SIZES[name]), IN_WORDS[name], see="Secret")
+        """),
+    )
+    assert "FORMULAS = {'f': None}" in text and "SIZES = {'f': 17}" in text and "IN_WORDS" not in text
+
+
+def test_no_frame_of_a_test_holds_what_is_wanted(tests_of):
+    _, text = questions(
+        CHAPTER,
+        tests_of("""
+            def reference(x):
+                return x * 1.5
+
+            def test_f():
+                x, rng = 2, np.random.default_rng(1)
+                wanted, cause = reference(x), "perhaps"
+                unused = rng.random()
+                total = 0
+                total += x
+                class Kept:
+                    attribute = 7
+                expect("f()", lambda: f(x), wanted, cause, see="Secret")
+                if x:
+                    wanted = 9
+            """),
+    )
+    assert not {"wanted", "reference", "1.5", "perhaps", "9"} & set(text.replace("'", " ").replace("(", " ").split())
+    assert all(kept in text for kept in ("unused = rng.random()", "total += x", "attribute = 7", "f(x)", "pass"))
 
 
 @pytest.mark.parametrize(
@@ -549,7 +645,7 @@ def test_a_process_that_runs_on_stand_ins_judges_nobody(tests_of, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def handed_in(tmp_path_factory):
+def handed(tmp_path_factory):
     """What a class has handed in."""
     folder = tmp_path_factory.mktemp("class")
     texts = {
@@ -568,8 +664,8 @@ def handed_in(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def marks(handed_in):
-    return grade.grade([handed_in], ("unit",))
+def marks(handed):
+    return grade.grade([handed], ("unit",))
 
 
 def test_a_class(marks):
@@ -590,13 +686,18 @@ def test_the_summary_of_a_class(marks):
 def test_the_table_of_a_class(marks, tmp_path):
     grade.write_csv(marks, tmp_path / "marks.csv")
     rows = list(csv.DictReader((tmp_path / "marks.csv").read_text(encoding="utf-8").splitlines(keepends=True)))
-    assert [row["learner"] for row in rows] == ["'=cyd", "ada", "bob", "eve", "dot"]
+    assert [row["learner"] for row in rows] == ["'=cyd", "ada", "bob", "eve", "dot", "ada", "dot"]
     assert rows[2]["passed"] == "relu" and rows[2]["failed"] == "softmax" and "gelu" in rows[2]["unwritten"]
     assert (rows[1]["points"], rows[1]["out of"], rows[4]["status"]) == (
         str(len(NAMES)),
         str(len(NAMES)),
         "nothing handed in",
     )
+    assert rows[2]["exercises"].startswith("softmax: softmax(") and rows[2]["message"] in rows[2]["exercises"]
+    assert [(row["file"], row["status"], row["message"]) for row in rows[-2:]] == [
+        ("notes.py", "left", "is not named after a chapter, such as setup, tensor, activations"),
+        ("readme.txt", "left", "is neither a Python file nor a notebook"),
+    ]
     assert os.listdir(tmp_path) == ["marks.csv"]
 
 
@@ -606,30 +707,30 @@ def test_the_data_of_a_class(marks):
     assert data["without_files"] == ["dot"] and data["summary"][0]["files"] == 4
 
 
-def test_one_file(handed_in):
-    marks = grade.grade([handed_in / "ada/activations.py"], ("unit",))
+def test_one_file(handed):
+    marks = grade.grade([handed / "ada/activations.py"], ("unit",))
     data = json.loads(grade.as_json(marks))
     assert data["status"] == "passed" and data["full"] and data["learner"] == "ada" and grade.full(marks)
-    assert grade.as_json(grade.grade([handed_in / "ada/activations.py"], ("unit",))) == grade.as_json(marks)
+    assert grade.as_json(grade.grade([handed / "ada/activations.py"], ("unit",))) == grade.as_json(marks)
 
 
-def test_one_learner(handed_in):
-    (row,) = grade.grade([handed_in / "bob"], ("unit",)).rows
+def test_one_learner(handed):
+    (row,) = grade.grade([handed / "bob"], ("unit",)).rows
     assert (row.learner, row.file, row.assessment.points) == ("bob", "03_activations.py", 1)
 
 
 @pytest.mark.parametrize(
     "path, says",
     [
-        ("ada/notes.py", "no chapter 'notes'"),
+        ("ada/notes.py", "is not named after a chapter"),
         ("dot/readme.txt", "neither a Python file nor a notebook"),
-        ("dot", "holds no chapters"),
-        ("nobody", "neither a file nor a folder"),
+        ("dot", "there is nothing to grade"),
+        ("nobody", "is neither a file nor a folder"),
     ],
 )
-def test_what_cannot_be_graded(handed_in, path, says):
+def test_what_cannot_be_graded(handed, path, says):
     with pytest.raises(ValueError, match=says):
-        grade.grade([handed_in / path])
+        grade.grade([handed / path])
 
 
 def test_a_chapter_that_is_not_written(tmp_path):
@@ -646,9 +747,226 @@ def test_notebooks(tmp_path):
     assert row.file == "activations.ipynb" and row.assessment.points == 1
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"cells": 5}', '{"cells": [{}]}', "[" * 100_000, "\ud800"])
-def test_notebooks_that_are_none(tmp_path, text):
+STARTED = written("relu")
+
+
+def notebook(*sources):
+    cells = notebooks.cells(STARTED)
+    cells[5:5] = [{**notebooks.cells("x = 1\n")[0], "id": str(index), "source": s} for index, s in enumerate(sources)]
+    return notebooks.dumps(cells).encode()
+
+
+UNREADABLE = {
+    "no Python.ipynb": notebook("x = 1\ndef f(:"),
+    "long.ipynb": notebook("#" * reading.LARGEST),
+    "half a character.ipynb": notebook("x = 1").replace(b"x = 1", b"x = '\\ud800'"),
+    "no notebook.ipynb": b'{"cells": 5}',
+    "no Python.py": b"x = 1\ndef f(:",
+    "UTF-16.py": STARTED.encode("utf-16"),
+    "Latin-1.py": b"x = 1\ny = '\xe9'",
+    "a null byte.py": b"x = 1\0",
+    "long.py": b"#" * (reading.LARGEST + 1),
+}
+WRONG = "display(5)\nvalue = 1 / 0"
+RUNNING = {
+    ".ipynb": b"\xef\xbb\xbf" + notebook("from tt_tito.nbgrader import check\ncheck()", WRONG),
+    ".py": f"\ufeff{STARTED}\n1 / 0".replace("\n", "\r").encode(),
+}
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch):
     pytest.importorskip("jupytext")
-    (tmp_path / "activations.ipynb").write_bytes(text.encode("utf-8", "surrogatepass"))
-    (row,) = grade.grade([tmp_path / "activations.ipynb"], ("unit",)).rows
-    assert row.assessment.status == "error" and "cannot be read" in row.assessment.message
+    monkeypatch.chdir(tmp_path)
+    return Workspace.create(tmp_path)[0]
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_said_as_in_the_workspace(space, name):
+    file = space.work / f"activations{Path(name).suffix}"
+    file.write_bytes(UNREADABLE[name])
+    with pytest.raises(Unreadable, match=f"^{file.name}") as here:
+        _ = Reading(CHAPTER, file).written
+    with pytest.raises(Unreadable) as there:
+        space.text(CHAPTER)
+    assert str(here.value) == str(there.value)
+
+
+@pytest.mark.parametrize("suffix", RUNNING)
+def test_a_file_that_does_not_run_is_told_of_as_in_the_workspace(space, suffix):
+    file = space.work / f"activations{suffix}"
+    file.write_bytes(RUNNING[suffix])
+    found = assess(CHAPTER, file)
+    assert found == running.assess(space, CHAPTER, ("unit",)) and found.status == "error"
+    place = 'cell 7 ("display(5)"), line 2' if suffix == ".ipynb" else f"line {STARTED.count(chr(10)) + 2}"
+    assert f"division by zero ({file.name}, {place})" in found.message
+
+
+def test_two_files_of_one_chapter(tmp_path):
+    """`tito grade` decides, and says so; in a workspace its owner has to."""
+    pytest.importorskip("jupytext")
+    (tmp_path / "ada").mkdir()
+    notebooks.write(REFERENCE, tmp_path / "ada" / "activations.ipynb")
+    (tmp_path / "ada" / "activations.py").write_text(written("relu"), encoding="utf-8")
+    marks = grade.grade([tmp_path], ("unit",))
+    (row,) = marks.rows
+    assert (row.file, row.assessment.points, row.others) == ("activations.py", 1, ("activations.ipynb",))
+    assert json.loads(grade.as_json(marks))["marks"][0]["others"] == ["activations.ipynb"]
+    grade.write_csv(marks, tmp_path / "marks.csv")
+    with open(tmp_path / "marks.csv", encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines[0]["message"] == "Not graded: activations.ipynb."
+    assert (lines[1]["status"], lines[1]["file"]) == ("left", "activations.ipynb")
+
+
+def test_the_name_of_a_notebook_may_be_shouted(tmp_path):
+    pytest.importorskip("jupytext")
+    file = tmp_path / "Activations.IPYNB"
+    file.write_bytes(notebook("value = 1\n1 / 0"))
+    line = 2 + notebooks.program(file).split("\n").index("value = 1")
+    told = Reading(CHAPTER, file).placed([f"no (Activations.IPYNB, line {line})"])
+    assert told == ['no (Activations.IPYNB, cell 6 ("value = 1"), line 2)']
+
+
+# ## What is handed in, and what is left
+
+
+def placed(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("", encoding="utf-8")
+    return folder
+
+
+def entries(*paths):
+    return {(entry.learner, entry.chapter.slug): entry.name for entry in handed_in.find([*paths]).entries}
+
+
+@pytest.mark.parametrize(
+    "name, learner, slug",
+    [
+        ("losses.py", "", "losses"),
+        ("Losses.PY", "", "losses"),
+        ("05.py", "", "losses"),
+        ("05_losses.ipynb", "", "losses"),
+        ("losses (1).py", "", "losses"),
+        ("losses-2.py", "", "losses"),
+        ("losses - Copy.py", "", "losses"),
+        ("losses - Kopie (2).py", "", "losses"),
+        ("s1234567_losses.py", "s1234567", "losses"),
+        ("Ada Lovelace_1234567_05_losses.py", "Ada Lovelace_1234567", "losses"),
+        ("lovelaceada_12_345_Losses-1.py", "lovelaceada_12_345", "losses"),
+    ],
+)
+def test_names_that_learning_platforms_give(name, learner, slug):
+    found = handed_in._read(Path(name))
+    assert (found.learner, found.chapter.slug) == (learner, slug)
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("notes.py", "is not named after a chapter"),
+        ("glosses.py", "is not named after a chapter"),
+        ("losses.txt", "is neither a Python file nor a notebook"),
+        ("losses.zip", "is neither a Python file nor a notebook"),
+        ("test_losses.py", "holds tests"),
+    ],
+)
+def test_names_of_no_chapter(name, says):
+    with pytest.raises(ValueError, match=says):
+        handed_in._read(Path(name))
+
+
+def test_a_flat_folder(tmp_path):
+    placed(tmp_path, "ada_1_losses.py", "ada_1_layers.py", "ben_2_losses.py", "ben_2_losses-1.py", "readme.md")
+    found = handed_in.find([tmp_path])
+    assert [(e.learner, e.name) for e in found.entries] == [
+        ("ada_1", "ada_1_layers.py"),
+        ("ada_1", "ada_1_losses.py"),
+        ("ben_2", "ben_2_losses-1.py"),
+    ]
+    assert [(left.file, left.reason) for left in found.left] == [
+        ("ben_2_losses.py", "is 05 losses again: ben_2_losses-1.py is graded"),
+        ("readme.md", "is neither a Python file nor a notebook"),
+    ]
+
+
+def test_nested_folders(tmp_path):
+    placed(tmp_path, "ada/zip/zip/losses.py", "ben/work/losses.py", "ben/old/losses.py", "cyd/__MACOSX/._losses.py")
+    found = handed_in.find([tmp_path])
+    assert [(e.learner, e.name) for e in found.entries] == [("ada", "zip/zip/losses.py"), ("ben", "losses.py")]
+    assert found.without_files == ["cyd"]
+
+
+def test_a_file_beside_the_folders_is_left(tmp_path):
+    placed(tmp_path, "ada/losses.py", "ben/losses.py", "losses.py")
+    found = handed_in.find([tmp_path])
+    assert [entry.learner for entry in found.entries] == ["ada", "ben"]
+    (left,) = found.left
+    assert left.file == "losses.py" and left.reason.startswith("lies beside the learners' folders")
+
+
+def test_the_tree_of_nbgrader(tmp_path):
+    placed(tmp_path, "nbgrader_config.py", "source/05_losses/05_losses.ipynb")
+    placed(tmp_path, "submitted/ada/05_losses/05_losses.ipynb")
+    placed(tmp_path, "submitted/ada/05_losses/timestamp.txt", "autograded/ada/05_losses/05_losses.ipynb")
+    wanted = {("ada", "losses"): "05_losses/05_losses.ipynb"}
+    assert entries(tmp_path) == entries(tmp_path / "submitted") == wanted
+
+
+def test_learners_named_one_by_one(tmp_path):
+    placed(tmp_path, "ada/x/losses.py", "ben/losses.py", "ben/.git/losses.py", "cyd/notes.txt")
+    assert entries(*sorted(tmp_path.iterdir())) == {("ada", "losses"): "x/losses.py", ("ben", "losses"): "losses.py"}
+
+
+def test_a_copy_of_the_course_is_no_work(tmp_path):
+    placed(tmp_path, "ada/work/losses.py", "ada/packages/tt-tensor/src/tt_tensor/layers.py")
+    assert entries(tmp_path) == {("ada", "losses"): "losses.py"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links and pipes")
+def test_only_files_are_taken(tmp_path):
+    placed(tmp_path, "ada/losses.py")
+    (tmp_path / "ben").mkdir()
+    (tmp_path / "ben/losses.py").symlink_to(tmp_path / "ada/losses.py")
+    (tmp_path / "cyd").symlink_to(tmp_path / "ada")
+    (tmp_path / "dot").mkdir()
+    os.mkfifo(tmp_path / "dot/losses.py")
+    found = handed_in.find([tmp_path])
+    assert [entry.learner for entry in found.entries] == ["ada"]
+    reasons = {left.learner or left.file: left.reason for left in found.left}
+    link = "is a symbolic link, which is not followed"
+    assert reasons == {"ben": link, "cyd": link, "dot": "is not a file"}
+    with pytest.raises(ValueError, match=link):
+        handed_in.find([tmp_path / "ben/losses.py"])
+
+
+def test_names_are_shown_harmlessly(tmp_path):
+    assert handed_in.shown("a\x1b[2J\r\u202eb\udcff") == r"a\x1b[2J\r\u202eb\udcff"
+    placed(tmp_path, "a\x1b[2J/losses.py")
+    assert entries(tmp_path) == {(r"a\x1b[2J", "losses"): "losses.py"}
+
+
+def test_a_row_that_cannot_be_judged_costs_no_other_row(handed_in_folder, monkeypatch, tmp_path):
+    def assessed(chapter, file, groups):
+        if file.parent.name == "ada":
+            raise RecursionError("maximum recursion depth exceeded")
+        return Assessment(chapter.slug, "passed", (Mark("relu", "passed", 1),))
+
+    monkeypatch.setattr(grade, "assess", assessed)
+    tables, lines = [], []
+    marks = grade.grade([handed_in_folder], ("unit",), tell=lines.append, came=tables.append)
+    assert [(row.learner, row.assessment.status) for row in marks.rows] == [("ada", "not judged"), ("ben", "passed")]
+    assert "maximum recursion depth" in marks.rows[0].assessment.message and not grade.full(marks)
+    assert [len(table.rows) for table in tables] == [0, 1, 2]
+    assert [line[:6] for line in lines[-2:]] == ["1 of 2", "2 of 2"]
+    grade.write_csv(marks, tmp_path / "marks.csv")
+    first, second = csv.DictReader((tmp_path / "marks.csv").read_text(encoding="utf-8").splitlines())
+    assert (first["points"], second["points"]) == ("", "1")
+    assert [chapter.files for chapter in grade.summary(marks)] == [1]
+
+
+@pytest.fixture
+def handed_in_folder(tmp_path):
+    return placed(tmp_path / "class", "ada/activations.py", "ben/activations.py")

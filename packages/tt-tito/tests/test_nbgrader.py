@@ -326,3 +326,24 @@ def test_nbgrader_generates_every_assignment(tmp_path, jupyter):
     for chapter in course.written():
         jupyter("-m", "nbgrader", "generate_assignment", f"{chapter.number:02d}_{chapter.slug}", folder=tmp_path)
     assert len(list((tmp_path / "release").rglob("*.ipynb"))) == len(course.written())
+
+
+# ## What `tito grade` makes of the tree in which nbgrader collects
+
+
+CHEAT = "import tt_tito.nbgrader\ntt_tito.nbgrader.check = lambda *names: None"
+
+
+def test_points_come_from_the_notebooks_that_nbgrader_has_collected(tmp_path):
+    from tt_tito.judge import grade
+
+    solved = nbgrader.assignment(ACTIVATIONS)
+    blank = [cell | {"source": released(cell["source"])} for cell in solved]
+    cheat = {"cell_type": "code", "source": CHEAT, "metadata": {}, "execution_count": None, "outputs": []}
+    for learner, cells in {"ada": solved, "ben": [cheat | {"id": "cheat"}, *blank]}.items():
+        file = tmp_path / "submitted" / learner / "03_activations" / "03_activations.ipynb"
+        file.parent.mkdir(parents=True)
+        file.write_text(notebooks.dumps(cells), encoding="utf-8")
+    rows = grade.grade([tmp_path / "submitted"], ("unit",)).rows
+    assert [(row.learner, row.assessment.points) for row in rows] == [("ada", len(NAMES[ACTIVATIONS])), ("ben", 0)]
+    assert rows[0].assessment.full

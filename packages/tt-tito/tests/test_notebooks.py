@@ -204,3 +204,57 @@ def test_what_is_wrong_in_a_notebook_is_judged_as_in_text(space):
     found = assess(ACTIVATIONS, space.source(ACTIVATIONS))
     marks = dict(found.lines())
     assert (marks["relu"], marks["relu_slope"], marks["sigmoid"]) == ("passed", "failed", "unwritten")
+
+
+# ## Where something is wrong in a notebook
+
+
+def insert(source, **more):
+    return lambda notebook: notebook["cells"].insert(
+        5, {"cell_type": "code", "metadata": {}, "source": source, "outputs": [], "execution_count": None} | more
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("value = 1\n1 / 0", 'ZeroDivisionError: division by zero (activations.ipynb, cell 6 ("value = 1"), line 2)'),
+        ("# a note\n\nget_ipython()", 'is not defined (activations.ipynb, cell 6 ("# a note"), line 3)'),
+        ("%matplotlib inline\n!pip list\n1 / 0", '(activations.ipynb, cell 6 ("%matplotlib inline"), line 3)'),
+        ("display(5)\n1 / 0", 'zero (activations.ipynb, cell 6 ("display(5)"), line 2)'),
+        ("def f(:\n    pass", 'activations.ipynb, cell 6 ("def f(:"), line 1 is not Python: invalid syntax.'),
+        ("x = [1,\n", "activations.ipynb, cell 6 (\"x = [1,\"), line 1 is not Python: '[' was never closed."),
+    ],
+)
+def test_the_cell_is_named(space, source, says):
+    file = space.start(ACTIVATIONS, notebook=True)
+    solve(file, ["relu"])
+    change(file, insert(source))
+    found = running.assess(space, ACTIVATIONS)
+    assert found.status == "error" and says in found.message
+    assert "activations.py" not in found.message
+
+
+def test_an_exercise_that_fails_is_named_by_its_cell(space):
+    file = space.start(ACTIVATIONS, notebook=True)
+    solve(file, ["relu"])
+    change(file, insert("display(1)"))
+    wrong = "def relu_slope(x):  # exercise\n    y = x\n    return y + nothing"
+    change(file, lambda notebook: source_of(notebook, "def relu_slope(").update(source=wrong))
+    found = running.assess(space, ACTIVATIONS)
+    number = 1 + [c["source"] for c in json.loads(file.read_text(encoding="utf-8"))["cells"]].index(wrong)
+    where = f'(activations.ipynb, cell {number} ("def relu_slope(x):  # exercise"), line 3)'
+    assert dict(found.lines())["relu"] == "passed"
+    assert where in next(mark.message for mark in found.exercises if mark.name == "relu_slope")
+
+
+def test_display_is_what_it_is_in_a_notebook(tmp_path):
+    file = tmp_path / "activations.ipynb"
+    notebooks.write(SKELETON[ACTIVATIONS], file)
+    plain = notebooks.program(file)
+    assert plain == notebooks.read(file) == SKELETON[ACTIVATIONS]
+    change(file, insert("def shown(x):\n    display(x)"))
+    assert "display = print\ndef shown(x):" in notebooks.program(file)
+    assert "display = print" not in notebooks.read(file)
+    change(file, insert("from IPython.display import display"))
+    assert "display = print" not in notebooks.program(file)

@@ -1,7 +1,9 @@
 """Stand-ins, as somebody meets them: a tt.toml in a folder, and a Python that starts there."""
 
+import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -58,6 +60,48 @@ def test_tt_swap_goes_before_the_table(space):
     assert python(space, ASK, TT_SWAP="05_losses=other.py") == "other"
     assert python(space, ASK, TT_SWAP="other.toml") == "other"
     assert python(space, ASK, TT_SWAP="07=reference") == "reference"
+
+
+def test_a_folder_may_have_a_sign_of_the_table_in_its_name(space, tmp_path_factory):
+    for name in ("lr=0.1", "05=a.py,b"):
+        folder = tmp_path_factory.mktemp("runs") / name
+        shutil.copytree(space, folder)
+        assert python(folder, ASK) == python(folder / "work", ASK) == "mine"
+        assert python(folder.parent, ASK, TT_SWAP=str(folder / "tt.toml")) == "mine"
+        assert python(folder.parent, ASK, TT_SWAP=f"{name}/tt.toml") == "mine"
+        assert python(space, ASK, TT_SWAP=f"07=reference,05={folder}/work/losses.py, 03=reference") == "mine"
+
+
+def test_packages_that_go_together_are_used_together(space):
+    for name in ("tensor", "optim"):
+        (space / f"theirs/{name}").mkdir(parents=True)
+        (space / f"theirs/{name}/__init__.py").write_text("from tt_tensor import *\n", encoding="utf-8")
+    said = python(space, "import tt_tensor", PYTHONPATH=str(space), TT_SWAP="tt-tensor=theirs.tensor")
+    assert said.splitlines()[-1].endswith('the packages beside it must stand in, too: add tt-optim = "theirs.optim"')
+    code = "from tt_tito import swap; print(sorted(swap.in_use().targets))"
+    both = "tt-tensor=theirs.tensor,tt-optim=theirs.optim"
+    assert python(space, code, PYTHONPATH=str(space), TT_SWAP=both) == "['tt_optim', 'tt_tensor']"
+    command = "from tt_tito.workspace import Workspace; from tt_tito.running import choose; s = Workspace.here(); "
+    code = command + "choose(s, 'tt-optim', 'theirs.optim'); print(s.uses())"
+    families = {"losses": "work/losses.py", "tt-optim": "theirs.optim", "tt-tensor": "theirs.tensor"}
+    (space / "theirs/optim/__init__.py").write_text("from tt_optim.optimizers import *\n", encoding="utf-8")
+    assert ast.literal_eval(python(space, code, PYTHONPATH=str(space)).splitlines()[-1]) == families
+    code = command + "choose(s, 'tt-tensor', 'reference'); print(s.uses())"
+    assert python(space, code, PYTHONPATH=str(space)) == "{'losses': 'work/losses.py'}"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("x = 1".encode("utf-16"), "losses.py is encoded in UTF-16"),
+        (b"x = 1\0", "losses.py is not a text, since it has null bytes"),
+        ("# größer".encode("latin-1"), "losses.py, line 1 is not UTF-8"),
+    ],
+)
+def test_a_stand_in_that_is_no_text_is_named(space, content, says):
+    (space / "work/losses.py").write_bytes(content)
+    said = python(space, "import tt_tensor").splitlines()[-1]
+    assert f"SwapError: {says}" in said and "It stands in for tt_tensor.losses (see tt.toml)" in said
 
 
 def test_children_that_are_spawned_use_it_too(space):

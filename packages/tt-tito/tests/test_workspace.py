@@ -154,18 +154,26 @@ def test_a_chapter_taken_from_the_course_counts(space):
         lambda text: text.replace("completed", "complet\x00d"),
     ],
 )
-def test_damage_is_noticed_and_the_file_kept_aside(space, damage):
+def test_damage_is_noticed_and_nothing_changed_until_there_is_something_instead(space, damage):
     solve(space, LOSSES)
     progress = Progress()
     progress.complete(space, LOSSES, 11)
     progress.write(space)
-    file = space.state / "progress.json"
+    file, copy = space.state / "progress.json", space.state / "progress.copy.json"
     damaged = damage(file.read_text(encoding="utf-8"))
     file.write_text(damaged, encoding="utf-8")
-    with pytest.raises(DamagedProgress, match="is kept as progress-") as caught:
-        Progress.read(space)
-    assert caught.value.kept.read_text(encoding="utf-8") == damaged
-    assert Progress.read(space) == Progress()
+    for whole in (progress, None):
+        with pytest.raises(DamagedProgress, match=r"\.tito/progress\.json was damaged \(") as caught:
+            Progress.read(space)
+        assert caught.value.copy == whole
+        assert file.read_text(encoding="utf-8") == damaged
+        copy.write_text(damaged, encoding="utf-8")
+    with pytest.raises(DamagedProgress):
+        Progress.update(space, lambda progress: progress.show_hint("losses.slope", 3))
+    assert file.read_text(encoding="utf-8") == damaged
+    Progress.update(space, lambda progress: progress.show_hint("losses.slope", 3), progress)
+    assert Progress.read(space).hints == {"losses.slope": 1} and "losses" in Progress.read(space).chapters
+    assert [f.read_text(encoding="utf-8") for f in (space.state / "backups").iterdir()] == [damaged]
 
 
 def test_a_newer_format_is_left_alone(space):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,10 @@ def tito() -> None:
 
     A chapter is called by its number or its name: 07, autograd and 07_autograd are the same.
     """
+    try:
+        os.getcwd()
+    except OSError:
+        raise ValueError("the folder that you are in has been deleted: change to another") from None
 
 
 def main() -> None:
@@ -67,7 +73,9 @@ def main() -> None:
     try:
         tito(prog_name="tito")
     except (ValueError, ImportError, OSError, RuntimeError, SyntaxError) as error:
-        click.echo(f"tito: {error}", err=True)
+        is_of_a_file = isinstance(error, OSError) and error.filename and error.strerror
+        said = f"{error.filename}: {error.strerror}" if is_of_a_file else error
+        click.echo(f"tito: {said}", err=True)
         sys.exit(1)
 
 
@@ -189,15 +197,16 @@ def test(chapter: Chapter, as_json: bool) -> None:
 def complete(chapter: Chapter) -> None:
     """Run a chapter's unit and integration tests; if all pass, it is yours and in use from now on."""
     from tt_tito import running, show, standing
+    from tt_tito.workspace import fingerprint
 
-    space, progress = _open()
+    space, _ = _open()
+    digest = fingerprint(space.source(chapter))  # of what is judged; you may go on writing meanwhile
     verdict = running.assess(space, chapter, ("unit", "integration"))
     if not verdict.full:
         show.verdict(space, chapter, verdict, "module complete")
         sys.exit(1)
-    progress.complete(space, chapter, len(verdict.exercises))
-    progress.write(space)
     space.use(chapter.slug, space.mine(chapter))
+    progress = _note(space, lambda progress: progress.complete(space, chapter, len(verdict.exercises), digest))
     show.completed(space, chapter, verdict, standing.standing(space, progress))
 
 
@@ -210,10 +219,11 @@ def hint(chapter: Chapter, exercise: str | None) -> None:
     Ask again for one that says more."""
     from tt_tito import running, show
 
-    space, progress = _open()
-    name, number, hints = running.hint(space, progress, chapter, exercise)
-    progress.write(space)
-    show.hint(chapter, name, number, hints)
+    space, _ = _open()
+    name, hints = running.hints(space, chapter, exercise)
+    key = f"{chapter.slug}.{name}"
+    progress = _note(space, lambda progress: progress.show_hint(key, len(hints)))
+    show.hint(chapter, name, progress.hints[key], hints)
 
 
 @module.command(**example("tito module diff 04"))
@@ -280,14 +290,14 @@ def use(name: str | None, implementation: str | None, as_json: bool) -> None:
 
 @tito.group("test", **example("tito test integration 04_layers"))
 def test_group() -> None:
-    """Run the unit or the integration tests of a chapter."""
+    """Run the unit or the integration tests of a chapter on what is in use for it."""
 
 
 @test_group.command(**example("tito test unit 04"))
 @chapter_argument
 @as_json
 def unit(chapter: Chapter, as_json: bool) -> None:
-    """Run the unit tests: each exercise by itself."""
+    """Run the unit tests, each exercise by itself, on the implementation in use."""
     _report(chapter, ("unit",), "test unit", as_json)
 
 
@@ -295,7 +305,9 @@ def unit(chapter: Chapter, as_json: bool) -> None:
 @chapter_argument
 @as_json
 def integration(chapter: Chapter, as_json: bool) -> None:
-    """Run the integration tests: imports, compatibility with earlier chapters, a small problem, and growth."""
+    """Run the integration tests on the implementation in use.
+
+    They try imports, compatibility with earlier chapters, a small problem, and growth."""
     _report(chapter, ("integration",), "test integration", as_json)
 
 
@@ -326,7 +338,9 @@ def run_example(name: str, arguments: tuple[str, ...]) -> None:
 
     space, progress = _open()
     outcome = running.run_example(space, progress, name, arguments)
-    progress.write(space)
+    milestone = outcome.milestone
+    if outcome.reached and milestone and not outcome.lacking:
+        _note(space, lambda progress: progress.earn(milestone, outcome.results, outcome.implementations))
     show.example(outcome)
     sys.exit(0 if outcome.reached else 1)
 
@@ -351,20 +365,22 @@ def export(name: str, out: Path, force: bool) -> None:
 
 
 @tito.command(**example("tito grade submissions --csv marks.csv"))
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path, exists=True))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a table of all marks.")
 @as_json
 def grade(paths: tuple[Path, ...], csv_file: Path | None, as_json: bool) -> None:
-    """Grade learners' files: one file, one learner's folder, or a folder with a folder for each learner.
+    """Grade learners' files: one file, one learner's folder, or a folder with a folder or a file for each learner.
 
-    Each file runs in a process of its own that cannot write elsewhere, for at most ten seconds a test and a minute a
-    group of tests. The exit status is 0 only for full marks."""
+    Each file runs in a process of its own, for a limited time; the site's page "Teach with it" says what holds it. The
+    table has each row as soon as it is known. The exit status is 0 only for full marks."""
     from tt_tito import show
     from tt_tito.judge import grade
 
-    marks = grade.grade(paths)
-    if csv_file:
-        grade.write_csv(marks, csv_file)
+    def came(marks: grade.Marks) -> None:
+        if csv_file:
+            grade.write_csv(marks, csv_file)
+
+    marks = grade.grade(paths, tell=functools.partial(click.echo, err=True), came=came)
     if as_json:
         click.echo(grade.as_json(marks))
     else:
@@ -406,28 +422,42 @@ def completion(shell: str) -> None:
 
 
 def _open() -> tuple[Any, Any]:
-    """The workspace that the working directory is in, and its progress, rebuilt if the file was damaged."""
-    from tt_tito import running
+    """The workspace that the working directory is in, and its progress, restored if the file was damaged."""
     from tt_tito.progress import DamagedProgress, Progress
     from tt_tito.workspace import Workspace
 
     space = Workspace.here()
     try:
         return space, Progress.read(space)
+    except DamagedProgress:
+        return space, _note(space, lambda progress: None)
+
+
+def _note(space: Any, change: Callable[[Any], Any]) -> Any:
+    """Change the progress as it is now, and return it. One that is damaged is restored from its copy, or rebuilt."""
+    from tt_tito import running
+    from tt_tito.progress import DamagedProgress, Progress
+
+    try:
+        return Progress.update(space, change)
     except DamagedProgress as damage:
-        click.echo(f"tito: {damage}. Running the tests of your chapters again:", err=True)
-        progress = running.rebuild(space, functools.partial(click.echo, err=True))
-        progress.write(space)
-        return space, progress
+        how = "Running the tests of your chapters again:" if damage.copy is None else "Its copy takes its place."
+        click.echo(f"tito: {damage}. {how}", err=True)
+        instead = damage.copy or running.rebuild(space, functools.partial(click.echo, err=True))
+        return Progress.update(space, change, instead)
 
 
 def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bool) -> None:
+    """Judge the learner's file, or, for the commands below `tito test`, what is in use."""
     from tt_tito import running, show
 
     space, _ = _open()
-    verdict = running.assess(space, chapter, groups)
-    if as_json:
-        click.echo(verdict.to_json())
+    if command.startswith("test"):
+        name, verdict = running.assess_in_use(space, chapter, groups)
     else:
-        show.verdict(space, chapter, verdict, command)
+        name, verdict = "mine", running.assess(space, chapter, groups)
+    if as_json:
+        click.echo(json.dumps(verdict.as_data() | {"in_use": name}, indent=2, ensure_ascii=False))
+    else:
+        show.verdict(space, chapter, verdict, command, name)
     sys.exit(0 if verdict.full else 1)

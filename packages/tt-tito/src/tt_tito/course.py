@@ -7,11 +7,12 @@ import tomllib
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from tt_tito.curriculum import Chapter, chapters
+from tt_tito.curriculum import Chapter, Package, chapters
 
 __all__ = [
     "examples",
     "folder",
+    "foreign",
     "hints",
     "installed",
     "integration_tests",
@@ -45,8 +46,23 @@ def folder(package: str) -> Path:
 
 
 def reference(chapter: Chapter) -> Path:
-    """The file of a chapter as the course has it. ModuleNotFoundError if its package is not installed."""
-    return folder(chapter.package) / f"{chapter.slug}.py"
+    """The file of a chapter as the course has it. ModuleNotFoundError if it is not installed."""
+    file = folder(chapter.package) / f"{chapter.slug}.py"
+    if not file.is_file():
+        raise ModuleNotFoundError(
+            f"{chapter} is not installed: {file.parent} has no {file.name}. If another package of that name hides the "
+            "course's, `tito doctor` says so",
+            name=chapter.module,
+        )
+    return file
+
+
+def foreign(package: Package) -> Path | None:
+    """The folder of a package that has a name of the course's and none of its chapters; None if all is well."""
+    found = locate(package.module)
+    if found is None or any(locate(f"{package.module}.{slug}") for slug in package.chapters):
+        return None
+    return Path(found.origin or package.module).parent
 
 
 def installed(chapter: Chapter) -> bool:
@@ -57,7 +73,7 @@ def installed(chapter: Chapter) -> bool:
 @functools.cache
 def written() -> tuple[Chapter, ...]:
     """The chapters that are written and installed here, in the order of the course."""
-    return tuple(c for c in chapters() if locate(c.package.replace("-", "_")) and reference(c).is_file())
+    return tuple(c for c in chapters() if locate(c.module))
 
 
 def tests(package: str) -> Path:

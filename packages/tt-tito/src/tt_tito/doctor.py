@@ -47,7 +47,12 @@ def _packages() -> Iterator[Problem]:
             if package.name == "tt-tensor":
                 yield Problem("no package of the course is installed", "pip install tt-autograd")
             return
-        if not course.tests(package.name).is_dir():
+        if other := course.foreign(package):
+            yield Problem(
+                f"{other} has the name of the course's package {package.name}, and hides it",
+                f"take {other.parent} out of PYTHONPATH, or rename the folder",
+            )
+        elif not course.tests(package.name).is_dir():
             yield Problem(
                 f"{package.name} has come without its tests, so nothing can be judged",
                 f"pip install --force-reinstall --no-deps {package.name}",
@@ -71,7 +76,7 @@ def _stand_ins() -> Iterator[Problem]:
     try:
         table = swap.in_use()
     except swap.SwapError as error:
-        yield Problem(str(error), "mend that line of tt.toml, or: tito use NAME reference")
+        yield Problem(str(error), "correct that line of tt.toml, or: tito use NAME reference")
         return
     for module in table.targets:
         process = subprocess.run(
@@ -112,7 +117,7 @@ def _command() -> Iterator[Problem]:
 
 def _machine() -> Iterator[Problem]:
     """What chapter 01 says of the machine, as the reference has it."""
-    if course.locate("tt_tensor") is None:
+    if course.locate("tt_tensor.setup") is None:
         return
     script = "import json, tt_tensor; print(json.dumps([(p.what, p.mend) for p in tt_tensor.check_environment()]))"
     process = subprocess.run(

@@ -13,7 +13,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import tt_tito
-from tt_tito import course, curriculum, exercises, files, notebooks, swap
+from tt_tito import course, curriculum, exercises, files, notebooks, reading, swap
 
 __all__ = ["notebook", "wheel"]
 
@@ -24,7 +24,7 @@ WHEEL = f"Wheel-Version: 1.0\nGenerator: tt-tito {tt_tito.__version__}\nRoot-Is-
 def notebook(chapter: curriculum.Chapter, source: Path, out: Path) -> Path:
     """Write a chapter's file as a notebook. ValueError if there is one: nothing is overwritten."""
     _refuse_existing(out)
-    notebooks.write(source.read_text(encoding="utf-8-sig"), out)
+    notebooks.write(reading.text(source), out)
     return out
 
 
@@ -65,12 +65,10 @@ def _installed(package: curriculum.Package) -> dict[str, bytes]:
 
 def _demand(chapter: curriculum.Chapter, file: Path, force: bool) -> None:
     """ValueError or SwapError unless a file can be the chapter for everybody."""
-    try:
-        swap.StandIn(chapter.module, str(file), "this command").get_code(chapter.module)
-    except SyntaxError as error:
-        raise ValueError(f"{file.name}, line {error.lineno or 1} is not Python: {error.msg}") from None
+    text = reading.python(file)
+    swap.StandIn(chapter.module, str(file), "this command").get_code(chapter.module)
     names = [exercise.name for exercise in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
-    left = exercises.unwritten(file.read_text(encoding="utf-8-sig"), names)
+    left = exercises.unwritten(text, names)
     if left and not force:
         raise ValueError(f"{file.name} still has exercises to write: {', '.join(left)}; --force exports it so")
 

@@ -1,12 +1,19 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and that one process at a time changes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["write"]
+__all__ = ["locked", "write"]
+
+PATIENCE = 60  # seconds until a lock is given up: no command holds one for longer than it takes to write two files
+PAUSE = 0.02
 
 
 def write(file: Path, content: str | bytes) -> None:
@@ -20,7 +27,54 @@ def write(file: Path, content: str | bytes) -> None:
             os.fsync(stream.fileno())
         if os.name == "posix":
             os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
+        _replace(temporary, file)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock of a file that is there for nothing else. The operating system takes it back when a process ends,
+    however it ends. RuntimeError if another process keeps it for a minute."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as stream:
+        deadline = time.monotonic() + PATIENCE
+        while not _take(stream.fileno()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"another tito has held {file} for {PATIENCE} seconds: end it, then try again")
+            time.sleep(PAUSE)
+        yield  # closing the file gives the lock back
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(descriptor: int) -> bool:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _replace(temporary: str, file: Path) -> None:
+        """Windows refuses as long as another process has the file open to read it."""
+        for _ in range(50):
+            with contextlib.suppress(PermissionError):
+                return os.replace(temporary, file)
+            time.sleep(PAUSE)
+        os.replace(temporary, file)
+
+else:
+    import fcntl
+
+    def _take(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _replace(temporary: str, file: Path) -> None:
+        os.replace(temporary, file)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tt_tito import files
+from tt_tito import files, reading
 
-__all__ = ["cells", "dumps", "read", "text", "write"]
+__all__ = ["cells", "dumps", "placed", "program", "read", "text", "write"]
 
 LIGHT = "py:light"
 METADATA = {
@@ -20,6 +21,8 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 PLAIN = {"jupytext": {"notebook_metadata_filter": "-all"}}  # no header in the text
+DISPLAY = "display = print"
+TESTS = "from tt_tito.nbgrader import check"  # in a cell that `tito nbgrader export` has written to test an exercise
 GAP = "lines_to_next_cell"  # how many empty lines follow a cell, where that is not what jupytext expects
 
 
@@ -30,12 +33,81 @@ def write(text: str, path: Path) -> None:
 
 def read(path: Path) -> str:
     """The text of the chapter in a notebook, without what it has put out. ValueError for what is no notebook."""
+    return text(_read(path))
+
+
+def program(path: Path) -> str:
+    """The text of the chapter in a notebook as a program that can run outside of one: where it uses `display`, which
+    Jupyter defines, it prints, and cells in which nbgrader asks the judge are empty. Unreadable for what is not a
+    notebook, or too long."""
+    found = text(_runnable(_read(path)))
+    if (size := len(found.encode())) > reading.LARGEST:
+        raise reading.Unreadable(f"{path.name} has {size:,} bytes of text, and at most {reading.LARGEST:,} are read.")
+    return found
+
+
+def placed(message: str, path: Path) -> str:
+    """A message about a notebook's program, whose lines are named as those of the notebook's cells."""
+    own = rf"(?:{re.escape(path.stem)}\.py|{re.escape(path.name)})"
+    lines = _places(_runnable(_read(path)), path.name) if re.search(rf"{own}, line \d+", message) else []
+
+    def place(found: re.Match[str]) -> str:
+        number = int(found[1] or 0)
+        return lines[number - 1] if 0 < number <= len(lines) else path.name
+
+    return re.sub(rf"(?<![\w.]){own}(?:, line (\d+))?", place, message)
+
+
+def _places(cells: list[dict[str, Any]], name: str) -> list[str]:
+    """For each line of a notebook's program where it comes from: `x.ipynb, cell 3 ("import math"), line 1`."""
+    lines = text(cells).splitlines()
+    found, at = [name] * len(lines), 0
+    for number, cell in enumerate(cells, start=1):
+        source = cell["source"].splitlines()
+        if cell["cell_type"] != "code" or not source:
+            continue
+        fits = (start for start in range(at, len(lines)) if _same(lines[start : start + len(source)], source))
+        start = next(fits, None)
+        if start is None:
+            continue
+        title = next((line.strip() for line in source if line.strip() and line != DISPLAY), "")
+        extra = source[0] == DISPLAY  # a line that is not in the notebook
+        for index in range(len(source)):
+            line = max(1, index + 1 - extra)
+            found[start + index] = f'{name}, cell {number} ("{title[:40]}"), line {line}'
+        at = start + len(source)
+    return found
+
+
+def _same(lines: list[str], source: list[str]) -> bool:
+    """Are these the lines of a cell, apart from what jupytext turns into comments?"""
+    pairs = zip(lines, source)
+    return len(lines) == len(source) and all(
+        one.rstrip() in (line.rstrip(), f"# {line}".rstrip()) for one, line in pairs
+    )
+
+
+def _runnable(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells without what asks the judge, and with a definition of `display` in the first one that uses it, if none
+    defines or imports it."""
+    asking = [cell for cell in cells if cell["cell_type"] == "code" and TESTS in cell["source"]]
+    cells = [cell | {"source": ""} if cell in asking else cell for cell in cells]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    using = [cell for cell in code if re.search(r"\bdisplay\(", cell["source"])]
+    defining = [cell for cell in code if re.search(r"def display\b|import .*\bdisplay\b|\bdisplay *=", cell["source"])]
+    if not using or defining:
+        return cells
+    return [cell | {"source": f"{DISPLAY}\n{cell['source']}"} if cell is using[0] else cell for cell in cells]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook. Unreadable for what is no notebook."""
+    data = reading.data(path, reading.HUGE)
     try:
-        found = [_cell(cell) for cell in json.loads(path.read_text(encoding="utf-8-sig"))["cells"]]
+        return [_cell(cell) for cell in json.loads(reading.decoded(data, "it"))["cells"]]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path.name} is damaged, or no notebook of Jupyter 4 or later: {why}") from None
-    return text(found)
+        raise reading.Unreadable(f"{path.name} is damaged, or no notebook of Jupyter 4 or later: {why}") from None
 
 
 def cells(text: str) -> list[dict[str, Any]]:
@@ -73,6 +145,7 @@ def _cell(cell: dict[str, Any]) -> dict[str, Any]:
         "metadata": {key: value for key, value in cell["metadata"].items() if key == GAP and isinstance(value, int)},
         "source": source if isinstance(source, str) else "".join(source),
     }
+    kept["source"].encode()  # ValueError for half of a character, which no file can hold
     return kept | ({"execution_count": None, "outputs": []} if kind == "code" else {})
 
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tt_tito import course, exercises, swap
+from tt_tito import course, exercises, reading, swap
 from tt_tito.curriculum import Chapter, chapters, package
 from tt_tito.progress import Milestone, Progress, implementations, milestones
 from tt_tito.standing import Example, all_examples
-from tt_tito.workspace import Workspace, available, known_name
+from tt_tito.workspace import Workspace, available, fingerprint, known_name
 
 if TYPE_CHECKING:
     from tt_tito.judge.assessment import Assessment
 
-__all__ = ["Outcome", "assess", "choose", "difference", "export", "hint", "rebuild", "run_example"]
+__all__ = ["Outcome", "assess", "assess_in_use", "choose", "difference", "export", "hints", "rebuild", "run_example"]
 
 
 # ## Judging
@@ -30,21 +31,65 @@ __all__ = ["Outcome", "assess", "choose", "difference", "export", "hint", "rebui
 
 def assess(space: Workspace, chapter: Chapter, groups: tuple[str, ...] = ("unit",)) -> Assessment:
     """The judge's verdict on the learner's file of a chapter, on the earlier chapters that are in use."""
+    try:
+        space.text(chapter)
+    except reading.Unreadable as why:
+        return _unreadable(chapter, str(why))
+    return _placed(space, chapter, _judged(chapter, space.source(chapter), groups))
+
+
+def assess_in_use(space: Workspace, chapter: Chapter, groups: tuple[str, ...]) -> tuple[str, Assessment]:
+    """What is in use for a chapter (mine, reference, a path or a module), and the judge's verdict on it."""
+    name = space.implementation(chapter)
+    if name == "mine":
+        return name, assess(space, chapter, groups)
+    return name, _judged(chapter, _file_in_use(chapter), groups)
+
+
+def _file_in_use(chapter: Chapter) -> Path:
+    """The file that an import of the chapter runs."""
+    targets = swap.in_use().targets
+    folder = targets.get(chapter.module.partition(".")[0])
+    beside = [folder / f"{chapter.slug}.py"] if folder else []
+    found = [targets[chapter.module]] if chapter.module in targets else beside
+    return next((file for file in found if file.is_file()), course.reference(chapter))
+
+
+def _judged(chapter: Chapter, file: Path, groups: tuple[str, ...]) -> Assessment:
     from tt_tito.judge.assessment import assess as judge
 
-    return judge(chapter, space.source(chapter), groups=groups, swaps=_others(chapter))
+    return judge(chapter, file, groups=groups, swaps=_others(chapter))
+
+
+def _unreadable(chapter: Chapter, why: str) -> Assessment:
+    from tt_tito.judge.assessment import Assessment, Mark
+
+    names = [e.name for e in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
+    return Assessment(chapter.slug, "error", tuple(Mark(name, "failed") for name in names), why)
+
+
+def _placed(space: Workspace, chapter: Chapter, found: Assessment) -> Assessment:
+    """A verdict whose messages name lines of the file that the learner has, be it a notebook."""
+    marks = tuple(replace(mark, message=space.placed(chapter, mark.message)) for mark in found.exercises)
+    return replace(found, message=space.placed(chapter, found.message), exercises=marks)
 
 
 def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
-    """Progress from nothing but the learner's files: every chapter that is written is judged again."""
+    """Progress from nothing but the learner's files: every chapter that is written is judged again. A file that cannot
+    be read is named and left out."""
     progress = Progress()
     for chapter in available():
-        if not space.started(chapter) or space.left(chapter):
+        try:
+            if not space.started(chapter) or space.left(chapter):
+                continue
+            digest = fingerprint(space.source(chapter))
+            verdict = assess(space, chapter, ("unit", "integration"))
+        except (ValueError, ImportError, OSError, RuntimeError) as error:
+            tell(f"  {chapter}: left out, since {error}")
             continue
-        verdict = assess(space, chapter, ("unit", "integration"))
         tell(f"  {chapter}: {verdict.status}")
         if verdict.full:
-            progress.complete(space, chapter, len(verdict.exercises))
+            progress.complete(space, chapter, len(verdict.exercises), digest)
     for milestone in milestones():
         if progress.done(space, milestone.chapter):
             tell(f'  milestone {milestone.number}, "{milestone.says}": run its example again (tito milestones)')
@@ -59,8 +104,9 @@ def _others(chapter: Chapter) -> dict[str, Path]:
 # ## Help on the way
 
 
-def hint(space: Workspace, progress: Progress, chapter: Chapter, name: str | None) -> tuple[str, int, list[str]]:
-    """The exercise, the number of the hint that is due, and all its hints; the next call is due the next one."""
+def hints(space: Workspace, chapter: Chapter, name: str | None) -> tuple[str, list[str]]:
+    """An exercise, by default the first that is still to be written, and all its hints."""
+    course.reference(chapter)  # raises if the chapter is not there
     hints = course.hints(chapter)
     if name is None:
         left = space.left(chapter) if space.started(chapter) else list(hints)
@@ -72,16 +118,12 @@ def hint(space: Workspace, progress: Progress, chapter: Chapter, name: str | Non
         close = difflib.get_close_matches(name, hints, n=1)
         advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(hints)}"
         raise ValueError(f"{chapter} has no exercise {name!r}: {advice}")
-    name = matches[0]
-    key = f"{chapter.slug}.{name}"
-    number = min(progress.hints.get(key, 0) + 1, len(hints[name]))
-    progress.hints[key] = number
-    return name, number, hints[name]
+    return matches[0], hints[matches[0]]
 
 
 def difference(space: Workspace, chapter: Chapter) -> list[str]:
     """How the exercises that a learner has written differ from the reference's, as lines of a unified diff."""
-    text = space.source(chapter).read_text(encoding="utf-8")
+    text = space.text(chapter)
     reference = course.reference(chapter).read_text(encoding="utf-8")
     names = [e.name for e in exercises.exercises(reference)]
     left = exercises.unwritten(text, names)
@@ -107,39 +149,54 @@ def choose(space: Workspace, name: str, value: str) -> list[str]:
     """Write into tt.toml what is in use for a chapter or package, and say what that means. ValueError if it cannot."""
     found = known_name(name)
     if isinstance(found, str):
-        if value == "mine":
-            raise ValueError(f"{found} is a package; say `mine` of a chapter: {', '.join(package(found).chapters)}")
-        _try(space, found, value)
-        space.use(found, None if value == "reference" else value)
-        return [f"{found}: {value} is in use."]
+        return _choose_package(space, found, value)
     if found not in available():
         raise ValueError(f"{found} is not installed: pip install {found.package}")
-    if value == "mine":
-        left = space.left(found)
-        if left:
-            raise ValueError(
-                f"{space.short(space.file(found))} still has exercises to write: {', '.join(left)}. "
-                f"Until then: tito module test {found.slug}"
-            )
-        value = space.mine(found)
-    if value != "reference":
-        _try(space, found.slug, value)
-    space.use(found.slug, value)
     if value == "reference":
+        space.use(found.slug, value)
         return [
             f"{found}: the reference is in use, and its capability is unlocked: {found.unlocks}.",
-            *([f"{space.short(space.file(found))} stays as it is."] if space.started(found) else []),
+            *[f"{space.short(file)} stays as it is." for file in space.files(found)],
         ]
+    if value == "mine" or space.is_mine(found, value):  # however its path is written
+        _demand_written(space.short(space.file(found)), space.left(found), found)
+        value = space.mine(found)
+    (file,) = _try(space, {found.slug: value})
+    if not space.is_mine(found, value) and file.is_file():
+        text = reading.python(file)
+        names = [e.name for e in exercises.exercises(course.reference(found).read_text(encoding="utf-8"))]
+        there = exercises.functions(exercises.parse(text))  # another implementation need not have them
+        _demand_written(file.name, [name for name in exercises.unwritten(text, names) if name in there], found)
+    space.use(found.slug, value)
     return [f"{found}: {value} is in use."]
 
 
-def _try(space: Workspace, name: str, value: str) -> None:
-    """SwapError if something cannot stand in, before it is written into tt.toml."""
-    table = swap.table({name: value}, space.root, "this command")
+def _choose_package(space: Workspace, name: str, value: str) -> list[str]:
+    if value == "mine" or os.path.realpath(space.root / value) == os.path.realpath(space.work):
+        raise ValueError(f"{name} is a package; say `mine` of a chapter: {', '.join(package(name).chapters)}")
+    values: dict[str, str | None] = {name: None} if value == "reference" else {name: value, **swap.whole(value)}
+    _try(space, {name: value for name, value in values.items() if value})
+    before = swap.whole(space.uses().get(name, ""))  # what came together leaves together
+    values = dict.fromkeys(before) | values
+    space.use_all(values)
+    return [f"{name}: {value or 'the reference'} is in use." for name, value in values.items()]
+
+
+def _demand_written(name: str, left: list[str], chapter: Chapter) -> None:
+    if left:
+        raise ValueError(
+            f"{name} still has exercises to write: {', '.join(left)}. Until then: tito module test {chapter.slug}"
+        )
+
+
+def _try(space: Workspace, values: dict[str, str]) -> list[Path]:
+    """SwapError if something cannot stand in, before it is written into tt.toml; else the files and folders."""
+    table = swap.table(values, space.root, "this command")
     for module in table.targets:
         spec = swap.find(table, module)
         if spec is not None and isinstance(spec.loader, swap.StandIn):
             spec.loader.get_code(module)
+    return list(table.targets.values())
 
 
 # ## Examples
@@ -147,21 +204,27 @@ def _try(space: Workspace, name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an example: the milestone if it was earned, what was measured, and how it ended."""
+    """What became of an example: how it ended, what was measured, on what, and the milestone that it can earn."""
 
     example: Example
     status: int
     results: list[dict[str, Any]] = field(default_factory=list)
     milestone: Milestone | None = None
+    implementations: dict[str, str] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
         """Did it measure something, and reach every threshold?"""
         return self.status == 0 and bool(self.results) and all(row.get("reached") is True for row in self.results)
 
+    @property
+    def lacking(self) -> str | None:
+        """The data that the milestone needs, if it learned from others."""
+        return next((str(row["lacking"]) for row in self.results if row.get("lacking")), None)
+
 
 def run_example(space: Workspace, progress: Progress, name: str, arguments: tuple[str, ...]) -> Outcome:
-    """Run an example on what is in use, and note its milestone if what it measured reaches the thresholds."""
+    """Run an example on what is in use."""
     example, rest = _example(name, arguments)
     missing = [c for c in chapters() if c.number <= example.chapter.number and not progress.done(space, c)]
     if missing:
@@ -169,20 +232,16 @@ def run_example(space: Workspace, progress: Progress, name: str, arguments: tupl
             f"{example.name} needs {', '.join(map(str, missing))}: complete them, or take them from the course with "
             f"`tito use {missing[0].slug} reference`"
         )
-    for chapter in available():  # notebooks become files again
-        if space.implementation(chapter) == "mine":
-            space.source(chapter)
+    used = implementations(space, [c for c in chapters() if c in available()])  # notebooks become files again
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
         script = course.examples() / example.script
         command = [sys.executable, str(script), *example.arguments, *rest, "--json", str(file)]
         status = subprocess.run(command, cwd=space.root).returncode
         results = _results(file)
-    outcome = Outcome(example, status, results, _milestone(example))
-    if outcome.reached and outcome.milestone:
-        used = [c for c in chapters() if c.number <= example.chapter.number]
-        progress.earn(outcome.milestone, results, implementations(space, used))
-    return outcome
+    before = {c.slug for c in chapters() if c.number <= example.chapter.number}
+    used = {slug: what for slug, what in used.items() if slug in before}
+    return Outcome(example, status, results, _milestone(example), used)
 
 
 def _example(name: str, arguments: tuple[str, ...]) -> tuple[Example, tuple[str, ...]]:
@@ -208,7 +267,8 @@ def _results(file: Path) -> list[dict[str, Any]]:
 
 
 def _milestone(example: Example) -> Milestone | None:
-    return next((m for m in milestones() if m.chapter == example.chapter), None)
+    """The one that its script earns, however it is called: XOR with autograd shows what XOR by hand shows."""
+    return next((m for m in milestones() if example.script in (m.chapter.example or "").split()), None)
 
 
 # ## Export
@@ -222,5 +282,10 @@ def export(space: Workspace, name: str, out: Path, force: bool) -> Path:
     if isinstance(found, str):
         mine = [c for c in available() if c.package == found and space.started(c)]
         mine = [c for c in mine if force or space.implementation(c) == "mine"]
+        for chapter in mine:
+            space.text(chapter)  # raises what is wrong with it
         return export.wheel(found, {c.slug: space.source(c) for c in mine}, out, force=force)
+    space.text(found)
+    if os.path.realpath(out) == os.path.realpath(space.work):
+        raise ValueError("in work/, a notebook would be a second file of your chapter: name another folder with --out")
     return export.notebook(found, space.source(found), out / f"{found.slug}.ipynb")

@@ -104,6 +104,10 @@ def standing(found: Standing) -> None:
     earned = [r.milestone for r in found.milestones if r.earned]
     say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}. ", end="")
     say(f"Milestones: {len(earned)} of {len(found.milestones)}.")
+    if found.kernels != "default":
+        say(f"Kernels: {found.kernels}, by TT_KERNELS. What you wrote computes where this set has no kernel.")
+    for problem in found.problems:
+        failure(problem)
     advice(found)
 
 
@@ -178,9 +182,12 @@ def started(space: Workspace, chapter: Chapter, file: Path) -> None:
     command(f"tito module hint {_name(chapter)}", "  hint")
 
 
-def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str) -> None:
-    """What the judge found: a line for each exercise, then the first failure and the command to run again."""
-    console().print(_title(chapter, f", {space.short(space.file(chapter))}"))
+def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str, name: str = "mine") -> None:
+    """What the judge found in your file or in what `name` says: a line for each exercise, then the first failure and
+    the command to run again."""
+    console().print(_title(chapter, f", {space.short(space.file(chapter)) if name == 'mine' else name}"))
+    if name != "mine":
+        say(f"This is what is in use, not your file: tito module test {_name(chapter)} tests that.", "dim")
     if found.status != "error":  # nothing could be judged
         made = table("what", "verdict")
         made.show_header = False
@@ -259,6 +266,8 @@ def example(outcome: Outcome) -> None:
     elif not outcome.reached:
         missed = [str(row.get("claim")) for row in outcome.results if row.get("reached") is not True]
         say(f"{outcome.example.name} missed: {', '.join(missed) or 'its own check'}.", BAD)
+    elif outcome.lacking:
+        say(f"{outcome.example.name} has reached everything, but its milestone needs {outcome.lacking}.", "green")
     elif outcome.milestone:
         say(f"Milestone {outcome.milestone.number} is earned: “{outcome.milestone.says}”.", "bold green")
     else:
@@ -286,10 +295,12 @@ def marks(found: Marks) -> None:
         points = f"{assessment.points}/{assessment.out_of}"
         status = coloured(assessment.status, None if assessment.passed else BAD)
         left = sum(mark.status == "unwritten" for mark in assessment.exercises)
-        made.add_row(row.learner, assessment.chapter, status, points, str(left or ""))
+        made.add_row(Text(row.learner), assessment.chapter, status, points, str(left or ""))
     for learner in found.without_files:
-        made.add_row(learner, "", coloured("nothing", BAD), "", "")
+        made.add_row(Text(learner), "", coloured("nothing", BAD), "", "")
     _print(made)
+    for file in found.left:
+        say(f"left: {file.learner}{'/' if file.learner else ''}{file.file} {file.reason}")
     if found.is_one_file:
         _faults(found.rows[0].assessment)
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from tt_tito import course
+from tt_tito import course, swap
 from tt_tito.curriculum import Chapter, chapters
 from tt_tito.progress import Milestone, Progress, milestones
 from tt_tito.workspace import Workspace
@@ -25,6 +26,7 @@ class Row:
     left: int
     implementation: str
     done: bool
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ class Standing:
     rows: tuple[Row, ...]
     examples: tuple[Example, ...]
     milestones: tuple[Reached, ...]
+    problem: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with files of the workspace, each by its name."""
+        return tuple(dict.fromkeys(text for text in (self.problem, *(row.problem for row in self.rows)) if text))
+
+    @property
+    def kernels(self) -> str:
+        """The kernel set on which programs run here, which the environment names."""
+        return os.environ.get("TT_KERNELS") or "default"
 
     @property
     def capabilities(self) -> tuple[Chapter, ...]:
@@ -86,7 +99,7 @@ def standing(space: Workspace, progress: Progress) -> Standing:
     )
     by_chapter = {e.chapter: e for e in examples}
     reached = (Reached(m, progress.milestones.get(str(m.number)), by_chapter.get(m.chapter)) for m in milestones())
-    return Standing(rows, examples, tuple(reached))
+    return Standing(rows, examples, tuple(reached), _stand_ins())
 
 
 def all_examples() -> list[Example]:
@@ -112,9 +125,11 @@ def as_data(found: Standing) -> dict[str, Any]:
                 "left": row.left,
                 "in_use": row.implementation,
                 "done": row.done,
+                "problem": row.problem,
             }
             for row in found.rows
         ],
+        "kernels": found.kernels,
         "capabilities": [c.capability for c in found.capabilities],
         "milestones": [
             {
@@ -129,6 +144,7 @@ def as_data(found: Standing) -> dict[str, Any]:
             {"name": e.name, "command": e.command, "after": e.chapter.slug, "can_run": e.can_run}
             for e in found.examples
         ],
+        "problems": list(found.problems),
         "next": {"command": command, "why": why},
     }
 
@@ -138,18 +154,29 @@ def _row(space: Workspace, progress: Progress, chapter: Chapter) -> Row:
         return Row(chapter, False, "not installed", 0, 0, "-", False)
     text = course.reference(chapter).read_text(encoding="utf-8")
     total = len(re.findall(r"^ *def .*# exercise$", text, re.MULTILINE))
-    state, left = _state(space, progress, chapter, total)
-    return Row(chapter, True, state, total, left, space.implementation(chapter), progress.done(space, chapter))
+    problem = ""
+    try:
+        state, left = _state(space, progress, chapter, total)
+    except (ValueError, ImportError, OSError) as error:
+        state, left, problem = "does not parse", total, str(error)
+    in_use, done = space.implementation(chapter), progress.done(space, chapter)
+    return Row(chapter, True, state, total, left, in_use, done, problem)
+
+
+def _stand_ins() -> str:
+    """What is wrong with the table of what stands in, if anything is."""
+    try:
+        swap.in_use()
+    except swap.SwapError as error:
+        return str(error)
+    return ""
 
 
 def _state(space: Workspace, progress: Progress, chapter: Chapter, total: int) -> tuple[str, int]:
     """How far a chapter is, and how many of its exercises are still to be written."""
     if not space.started(chapter):
         return ("from the reference" if space.taken(chapter) else "not started"), total
-    try:
-        left = len(space.left(chapter))
-    except (SyntaxError, ValueError):
-        return "does not parse", total
+    left = len(space.left(chapter))
     if chapter.slug in progress.chapters:
         return ("changed since it passed" if progress.changed(space, chapter) else "complete"), left
     return f"{total - left} of {total} written", left

@@ -29,7 +29,7 @@ def search(folder):
     """The nearest `tt.toml` in a folder or those above it, or None."""
     while True:
         file = os.path.join(folder, "tt.toml")
-        if os.path.isfile(file):
+        if os.path.lexists(file):
             return file
         above = os.path.dirname(folder)
         if above == folder:
@@ -45,6 +45,6 @@ def activate():
         return
     setting = os.environ.get("TT_SWAP") or search(here)
     if setting and setting != "0" and not any(type(finder) is Finder for finder in sys.meta_path):
-        if not os.path.isabs(setting) and setting.endswith(".toml") and "=" not in setting:
+        if setting.endswith(".toml") and os.path.exists(os.path.join(here, setting)):
             setting = os.path.join(here, setting)
         sys.meta_path.insert(0, Finder(setting))

@@ -4,9 +4,9 @@
 
     [use]
     autograd = "work/autograd.py"       # a chapter or an appendix, by its name: a file, or a dotted module
-    tt-tensor = "tt_torch.tensor"       # a whole package: a folder, or a dotted module
+    tt-optim = "work/optim"             # a whole package: a folder, or a dotted module
 
-The environment variable TT_SWAP goes before any tt.toml: `autograd=work/autograd.py,tt-optim=tt_torch.optim`, the path
+The environment variable TT_SWAP goes before any tt.toml: `autograd=work/autograd.py,05=reference`, the path
 of another .toml file, or 0 for no stand-ins. Modules that a stand-in for a package lacks come from the reference."""
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from tt_tito import course, curriculum
+from tt_tito.reading import Unreadable, decoded, text
 from tt_tito.startup import Finder, search
 
-__all__ = ["StandIn", "SwapError", "Table", "defined", "find", "in_use", "install", "read", "table"]
+__all__ = ["StandIn", "SwapError", "Table", "defined", "entries", "find", "in_use", "install", "read", "table", "whole"]
 
 
 MOST = 8  # names in a message
@@ -50,17 +51,27 @@ class Table:
 
 def read(setting: str) -> Table:
     """The table that a setting describes: the path of a .toml file, or `NAME=PATH,...`. SwapError where it is wrong."""
-    if "=" in setting:
-        pairs = [pair.partition("=")[::2] for pair in setting.split(",") if pair.strip()]
-        return table({name.strip(): value.strip() for name, value in pairs}, Path.cwd(), "TT_SWAP")
+    if "=" in setting and not os.path.lexists(setting):  # a folder's name may have a =, too
+        pairs = [pair.partition("=")[::2] for pair in re.split(r",(?=\s*[\w-]+\s*=)", setting) if pair.strip()]
+        return table({name.strip(): value.strip(" ,") for name, value in pairs}, Path.cwd(), "TT_SWAP")
     file = Path(setting)
     try:
-        use = tomllib.loads(file.read_text(encoding="utf-8")).get("use", {})
-    except (OSError, ValueError) as error:
-        raise SwapError(f"{file} cannot be read, and says what stands in for which chapter: {error}") from None
-    if not isinstance(use, dict) or not all(isinstance(value, str) for value in use.values()):
-        raise SwapError(f'{file}: [use] is a table of names and paths, such as autograd = "work/autograd.py"')
-    return table(use, file.parent, file.name)
+        return table(entries(file), file.parent, file.name)
+    except Unreadable as error:
+        raise SwapError(str(error)) from None
+
+
+def entries(file: Path) -> dict[str, str]:
+    """What stands under [use] in a .toml file. Unreadable for one that cannot be read."""
+    try:
+        use = tomllib.loads(text(file)).get("use", {})
+    except Unreadable as error:
+        raise Unreadable(f"{error} ({file.parent})") from None
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{file} cannot be read, and says what stands in for which chapter: {error}") from None
+    if not isinstance(use, dict) or not all(isinstance(value, str) and "\0" not in value for value in use.values()):
+        raise Unreadable(f'{file}: [use] is a table of names and paths, such as autograd = "work/autograd.py"')
+    return use
 
 
 def in_use() -> Table:
@@ -77,8 +88,33 @@ def install(table: Table) -> None:
 
 def table(use: dict[str, str], base: Path, origin: str) -> Table:
     """The table of what stands under [use], with paths from a folder. SwapError where an entry is wrong."""
-    entries = {_module(name, origin): value for name, value in use.items() if value != "reference"}
-    return Table({module: _target(module, value, base, origin) for module, value in entries.items()}, origin)
+    modules = {_module(name, origin): value for name, value in use.items()}
+    values = {module: value for module, value in modules.items() if value != "reference"}
+    _demand_whole(values, origin)
+    return Table({module: _target(module, value, base, origin) for module, value in values.items()}, origin)
+
+
+def whole(value: str) -> dict[str, str]:
+    """The packages that a dotted module and those beside it stand in for: tt_torch.tensor goes together with
+    tt_torch.optim and tt_torch.autograd, since its tensors are not the course's. Empty for anything else."""
+    family = value.rpartition(".")[0]
+    beside = {p.name: f"{family}.{p.name.removeprefix('tt-')}" for p in curriculum.packages()}
+    if not family.isidentifier() or value not in beside.values():
+        return {}
+    return {name: module for name, module in beside.items() if course.locate(module) is not None}
+
+
+def _demand_whole(values: dict[str, str], origin: str) -> None:
+    """SwapError if a package's stand-in is to be used without those that go together with it."""
+    for module, value in values.items():
+        together = whole(value) if "." not in module else {}
+        missing = [name for name, other in together.items() if values.get(name.replace("-", "_")) != other]
+        if missing:
+            lines = ", ".join(f'{name} = "{together[name]}"' for name in missing)
+            raise SwapError(
+                f"{origin} says that {value} stands in for {module}. Its tensors are not the course's, so the packages "
+                f"beside it must stand in, too: add {lines}"
+            )
 
 
 def _module(name: str, origin: str) -> str:
@@ -95,7 +131,7 @@ def _module(name: str, origin: str) -> str:
 
 def _target(module: str, value: str, base: Path, origin: str) -> Path:
     """The file or folder that a value in the table means: a path from the table's folder, or a dotted module."""
-    path = base / Path(value).expanduser()
+    path = base / os.path.expanduser(value)
     if (path.suffix == ".py" and path.is_file()) or path.is_dir():
         return path.resolve()
     spec = course.locate(value) if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", value) else None
@@ -140,8 +176,12 @@ class StandIn(SourceFileLoader):
         return reader
 
     def parse(self) -> ast.Module:
-        """The module as a tree, which is then compiled; SyntaxError with file and line."""
-        return ast.parse(self.get_data(self.path), self.path)
+        """The module as a tree, which is then compiled; SyntaxError with file and line, SwapError for no text."""
+        try:
+            source = decoded(self.get_data(self.path), Path(self.path).name)
+        except Unreadable as error:
+            raise SwapError(f"{error} It stands in for {self.name} (see {self.origin})", name=self.name) from None
+        return ast.parse(source, self.path)
 
     def get_code(self, fullname: str):
         tree = self.parse()

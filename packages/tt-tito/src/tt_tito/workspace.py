@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from tt_tito import course, exercises, files, startup
+from tt_tito import course, exercises, files, reading, startup, swap
 from tt_tito.curriculum import Chapter, chapters, packages
 
 __all__ = ["NoWorkspace", "Workspace", "available", "fingerprint", "known_name"]
@@ -17,7 +20,7 @@ TT_TOML = """\
 #
 #   autograd = "work/autograd.py"     your own
 #   losses = "reference"              taken from the course
-#   tt-tensor = "tt_torch.tensor"     a whole package
+#   tt-optim = "my_optim"             a whole package: a folder, or a module
 
 [use]
 """
@@ -41,12 +44,21 @@ class Workspace:
         found = startup.search(str(Path.cwd()))
         if found is None:
             raise NoWorkspace("there is no workspace in this folder or above it: make one with `tito setup`")
-        return cls(Path(found).parent)
+        space = cls(Path(found).parent)
+        space._demand_folders()
+        return space
 
     @classmethod
     def create(cls, root: Path) -> tuple[Workspace, list[str]]:
-        """Make a workspace in a folder; also what was made. What exists stays as it is."""
+        """Make a workspace in a folder; also what was made. What exists stays as it is. ValueError inside another."""
         space = cls(root.resolve())
+        around = startup.search(str(space.root))
+        if around and Path(around).parent != space.root:
+            raise ValueError(
+                f"{space.root} is inside the workspace {Path(around).parent}, so nothing was made. Work there, or make "
+                "another workspace in a folder outside it"
+            )
+        space._demand_folders()
         made = [name for name in ("work", ".tito") if not (root / name).exists()]
         for name in ("work", ".tito"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -58,61 +70,112 @@ class Workspace:
             files.write(space.state / ".gitignore", "*\n")  # whatever the folder's own .gitignore says
         return space, made
 
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Change what several commands may change, one command at a time."""
+        return files.locked(self.state / "lock")
+
+    def _demand_folders(self) -> None:
+        for folder in (self.work, self.state):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise ValueError(f"{folder} is a file, where a folder is needed: move it away")
+
     # ## A chapter's file
 
     def file(self, chapter: Chapter) -> Path:
-        """Where a learner writes a chapter: a Python file, or a notebook if there is one."""
-        notebook = self.work / f"{chapter.slug}.ipynb"
-        return notebook if notebook.is_file() else self.work / f"{chapter.slug}.py"
+        """Where a learner writes a chapter: a Python file, or a notebook. ValueError if both are there."""
+        found = self.files(chapter)
+        if len(found) > 1:
+            names = " and ".join(map(self.short, found))
+            raise ValueError(f"{names} are both there, and either could be your chapter: move one to another folder")
+        return found[0] if found else self._possible(chapter)[0]
+
+    def files(self, chapter: Chapter) -> list[Path]:
+        """The learner's files for a chapter: one, once it is started."""
+        return [file for file in self._possible(chapter) if os.path.lexists(file)]
+
+    def _possible(self, chapter: Chapter) -> tuple[Path, Path]:
+        return self.work / f"{chapter.slug}.py", self.work / f"{chapter.slug}.ipynb"
 
     def started(self, chapter: Chapter) -> bool:
         """Has the learner a file for the chapter?"""
-        return self.file(chapter).is_file()
+        return bool(self.files(chapter))
 
     def source(self, chapter: Chapter) -> Path:
         """The Python file of the learner's chapter; for a notebook the one that is made of it, now."""
         file = self.file(chapter)
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise ValueError(f"{chapter} is not started: `tito module start {chapter.slug}` makes {self.short(file)}")
         if file.suffix == ".py":
             return file
         from tt_tito import notebooks
 
-        made = self.state / "notebooks" / f"{chapter.slug}.py"
-        files.write(made, notebooks.read(file))
+        made, text = self.state / "notebooks" / f"{chapter.slug}.py", notebooks.program(file)
+        if not made.is_file() or made.read_bytes() != text.encode("utf-8"):
+            files.write(made, text)
         return made
 
+    def text(self, chapter: Chapter) -> str:
+        """The text of the learner's chapter. Unreadable, with the line or the notebook's cell, if it is not Python."""
+        source = self.source(chapter)
+        try:
+            return reading.python(source)
+        except reading.Unreadable as why:
+            raise reading.Unreadable(self.placed(chapter, str(why))) from None
+
+    def placed(self, chapter: Chapter, message: str) -> str:
+        """A message about the learner's chapter, whose lines are those of the file that the learner has."""
+        file = self.file(chapter)
+        if file.suffix == ".py":
+            return message
+        from tt_tito import notebooks
+
+        return notebooks.placed(message, file)
+
     def left(self, chapter: Chapter) -> list[str]:
-        """The exercises of a started chapter that are still to be written. SyntaxError for what is not Python."""
+        """The exercises of a started chapter that are still to be written. Unreadable for what is not Python."""
         names = [e.name for e in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
-        return exercises.unwritten(self.source(chapter).read_text(encoding="utf-8"), names)
+        return exercises.unwritten(self.text(chapter), names)
 
     def start(self, chapter: Chapter, notebook: bool = False) -> Path:
         """Write the skeleton of a chapter. ValueError if the learner has a file for it: nothing is ever overwritten."""
-        if self.started(chapter):
-            raise ValueError(f"{self.short(self.file(chapter))} exists and stays as it is: go on with it")
-        file = self.work / f"{chapter.slug}{'.ipynb' if notebook else '.py'}"
-        self._write_skeleton(chapter, file)
+        file = self._possible(chapter)[notebook]
+        with self.locked():
+            if self.started(chapter):
+                raise ValueError(f"{self.short(self.file(chapter))} exists and stays as it is: go on with it")
+            self._write_skeleton(chapter, file)
         return file
 
     def reset(self, chapter: Chapter) -> Path:
         """Put the skeleton back in the place of the learner's file, and return where that has been kept."""
         file = self.file(chapter)
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise ValueError(f"{chapter} is not started, so there is nothing to reset")
-        kept = self.backup(file)
-        self._write_skeleton(chapter, file)
+        with self.locked():
+            kept = self.backup(file)
+            self._write_skeleton(chapter, file)
         return kept
 
     def backup(self, file: Path) -> Path:
         """Copy a file to a name in `.tito/backups` that is not taken."""
+        content, kept = reading.data(file, reading.HUGE), self._free_name(file)
+        files.write(kept, content)
+        return kept
+
+    def put_aside(self, file: Path) -> Path | None:
+        """Move a file, or whatever has its name, to the backups; None if there is nothing."""
+        kept = self._free_name(file)
+        try:
+            os.replace(file, kept)
+        except FileNotFoundError:
+            return None
+        return kept
+
+    def _free_name(self, file: Path) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         folder = self.state / "backups"
         folder.mkdir(parents=True, exist_ok=True)
         names = (f"{file.stem}-{stamp}{extra}{file.suffix}" for extra in ["", *(f"-{n}" for n in range(2, 1000))])
-        kept = next(folder / name for name in names if not (folder / name).exists())
-        kept.write_bytes(file.read_bytes())
-        return kept
+        return next(folder / name for name in names if not os.path.lexists(folder / name))
 
     def _write_skeleton(self, chapter: Chapter, file: Path) -> None:
         text = exercises.skeleton(course.reference(chapter).read_text(encoding="utf-8"), str(chapter))
@@ -126,53 +189,63 @@ class Workspace:
     # ## What is in use
 
     def uses(self) -> dict[str, str]:
-        """What tt.toml says is in use, by chapter or package. ValueError for a tt.toml that cannot be read."""
-        return dict(self._document().get("use", {}))
+        """What tt.toml says is in use, by chapter or package. Unreadable for a tt.toml that cannot be read."""
+        return {_canonical(name): value for name, value in swap.entries(self.config).items()}
 
     def use(self, name: str, value: str | None) -> None:
         """Write into tt.toml what stands in for a chapter or package; None takes the entry out. The rest stays."""
-        document = self._document()
-        table = document.setdefault("use", {})
-        if value is None:
-            table.pop(name, None)
-        else:
-            table[name] = value
-        files.write(self.config, document.as_string())
+        self.use_all({name: value})
+
+    def use_all(self, values: Mapping[str, str | None]) -> None:
+        """The same for several names at once."""
+        import tomlkit
+
+        with self.locked():
+            self.uses()  # raises what is wrong with it
+            document = tomlkit.parse(reading.text(self.config))
+            table = document.setdefault("use", {})
+            for name, value in values.items():
+                for known in [known for known in table if _canonical(known) == name]:
+                    if value is None or known != name:
+                        del table[known]
+                if value is not None:
+                    table[name] = value
+            files.write(self.config, document.as_string())
 
     def implementation(self, chapter: Chapter) -> str:
         """What is in use for a chapter: `mine`, `reference` or the path or module that tt.toml names."""
         uses = self.uses()
         value = uses.get(chapter.slug) or uses.get(chapter.package) or "reference"
-        return "mine" if value == self.mine(chapter) else value
+        if not self.is_mine(chapter, value):
+            return value
+        return "mine" if self.started(chapter) or chapter.slug in uses else "reference"  # of a folder, what is there
 
     def mine(self, chapter: Chapter) -> str:
         """How tt.toml names the learner's own file of a chapter."""
         file = self.file(chapter)
         return f"work/{chapter.slug}.py" if file.suffix == ".py" else f".tito/notebooks/{chapter.slug}.py"
 
+    def is_mine(self, chapter: Chapter, value: str) -> bool:
+        """Does a value in tt.toml mean the learner's own file of a chapter, however the path is written?"""
+        folders = (self.work, self.state / "notebooks")
+        own = [*self._possible(chapter), *folders, *(folder / f"{chapter.slug}.py" for folder in folders)]
+        return os.path.realpath(self.root / os.path.expanduser(value)) in map(os.path.realpath, own)
+
     def taken(self, chapter: Chapter) -> bool:
         """Has the learner said that this chapter is to be the reference's, or somebody else's?"""
-        mine, uses = self.mine(chapter), self.uses()
-        return any(uses.get(name, mine) != mine for name in (chapter.slug, chapter.package))
-
-    def _document(self):
-        import tomlkit
-
-        try:
-            return tomlkit.parse(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.short(self.config)} cannot be read: {error}") from error
+        uses = self.uses()
+        return any(name in uses and not self.is_mine(chapter, uses[name]) for name in (chapter.slug, chapter.package))
 
     # ## Names
 
     def short(self, path: Path) -> str:
-        """A path as it is said to somebody who stands in the workspace."""
+        """A path as it is named inside the workspace."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
 def fingerprint(file: Path) -> str:
     """The SHA-256 of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(reading.data(file)).hexdigest()
 
 
 def known_name(name: str) -> Chapter | str:
@@ -181,6 +254,15 @@ def known_name(name: str) -> Chapter | str:
 
     known = {p.name for p in packages()}
     return name.replace("_", "-") if name.replace("_", "-") in known else chapter(name)
+
+
+def _canonical(name: str) -> str:
+    """How this tool calls what a name in tt.toml means: 03 and 03_activations are activations."""
+    try:
+        found = known_name(name)
+    except ValueError:
+        return name  # of an appendix, or an error that the finder reports
+    return found if isinstance(found, str) else found.slug
 
 
 def available() -> list[Chapter]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import cache_from_source
 from pathlib import Path
+from threading import Lock
 
-from tt_tito import course
 from tt_tito.curriculum import Chapter
+from tt_tito.judge import box
+from tt_tito.judge.reading import Reading
 from tt_tito.judge.recording import Recording, questions, record
-from tt_tito.judge.sandbox import CORES, Job, Limits, Run, import_path, run, workers
-from tt_tito.judge.submission import Submission, Unreadable
+from tt_tito.judge.sandbox import CORES, Job, Limits, Run, run, workers
 from tt_tito.judge.verdict import Verdict, clean, judge
+from tt_tito.reading import Unreadable
 
 __all__ = ["Assessment", "Mark", "assess"]
 
@@ -35,8 +36,10 @@ class Mark:
 class Assessment:
     """A learner's file of a chapter, judged.
 
-    The status is passed if everything that is written is right, else failed, error (it cannot be imported), timeout,
-    memory or crashed. `right` of `checks` values were right when the first was wrong."""
+    The status is passed if everything that is written is right, else failed, error (it does not run, whatever its
+    exercises hold), timeout, memory or crashed. The points are those of exercises that are right in this file, all
+    together; so only a file that passes has all of them, and one that does not run has none. `right` of `checks`
+    values were right when the first was wrong."""
 
     chapter: str
     status: str
@@ -103,34 +106,45 @@ def assess(
 ) -> Assessment:
     """Judge a learner's file of a chapter by groups of its tests, `unit` and `integration`, on the reference or on
     what `swaps` puts in the place of other modules. If something is wrong, each exercise is judged alone, with all
-    others from the reference, unless that is not wanted. No code of the learner's runs in this process."""
-    judging = _Judging(Submission(chapter, Path(file).resolve()), dict(swaps or {}), limits)
-    return judging.assessment(groups, alone)
+    others from the reference, unless that is not wanted. No code of the learner's runs or is parsed in this process."""
+    reading = Reading(chapter, Path(file).resolve())
+    found = _Judging(reading, dict(swaps or {}), limits).assessment(groups, alone)
+    message, *messages = reading.placed([found.message, *(mark.message for mark in found.exercises)])
+    marks = tuple(replace(mark, message=text) for mark, text in zip(found.exercises, messages))
+    return replace(found, message=message, exercises=marks)
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What surrounds the exercises: stand-ins for other modules, and the rest of the learner's file or of ours."""
+class _Budget:
+    """The seconds that are left for runs on one file."""
 
-    swaps: dict[str, Path]
-    own_file: bool = True
-    note: str = ""  # what is to be said if all is well only here
+    def __init__(self, seconds: float):
+        self.left, self.lock = seconds, Lock()
+
+    def take(self, seconds: float) -> None:
+        """Some are spent."""
+        with self.lock:
+            self.left -= seconds
+
+
+SOUND: set[tuple[Chapter, str]] = set()  # chapters and groups whose reference has passed where learners' files run
+SPENT = Verdict("timeout", "Not judged: the time for one file was spent.", 0)
+SHORT = 4  # what part of the time an exercise has when it is first tried alone
 
 
 @dataclass(frozen=True)
 class _Judging:
-    submission: Submission
+    reading: Reading
     swaps: dict[str, Path]
     limits: Limits
 
     def assessment(self, groups: Sequence[str], alone: bool) -> Assessment:
         """The whole file first; if it fails, the exercises one by one."""
-        submission = self.submission
-        unwritten = tuple(Mark(name, "unwritten") for name in submission.exercises)
-        found = Assessment(submission.chapter.slug, "failed", unwritten, stand_ins=tuple(sorted(self.swaps)))
+        reading = self.reading
+        unwritten = tuple(Mark(name, "unwritten") for name in reading.exercises)
+        found = Assessment(reading.chapter.slug, "failed", unwritten, stand_ins=tuple(sorted(self.swaps)))
         try:
-            if not submission.written:
-                return replace(found, message=f"Nothing is written yet: begin with {submission.exercises[0]}.")
+            if not reading.written:
+                return replace(found, message=f"Nothing is written yet: begin with {reading.exercises[0]}.")
             for group in groups:
                 recording, run, verdict = self._whole(group)
                 found = replace(
@@ -142,68 +156,76 @@ class _Judging:
                     message=verdict.message,
                 )
                 if verdict.status != "passed":
-                    return self._explained(found, recording, group) if alone else found
+                    explained = self._explained(found, recording, group) if alone else found
+                    if explained is not None:
+                        return explained
+                    right = found.right - verdict.right + recording.checks
+                    found = replace(found, status="passed", message="", right=right)
         except Unreadable as why:
-            failed = tuple(Mark(name, "failed") for name in submission.exercises)
-            return replace(found, status="error", message=str(why), exercises=failed)
-        return replace(found, exercises=self._marks(dict.fromkeys(submission.written, Verdict("passed", "", 0))))
+            failed = tuple(Mark(name, "failed") for name in reading.exercises)
+            return replace(found, status="error", message=clean(str(why)), exercises=failed)
+        return replace(found, exercises=self._marks(dict.fromkeys(reading.written, Verdict("passed", "", 0))))
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
         """Run the tests on the file while, on another core, they are recorded."""
-        job = self._job(group, self.submission.written, Setting(self.swaps))
+        job = self._job(group, self.reading.code(self.reading.written), self.swaps)
         with workers(1) as pool:
             running = pool.submit(run, job, self.limits)
-            recording = record(self.submission.chapter, group)
+            recording = record(self.reading.chapter, group)
             ran = running.result()
-        verdict = judge(recording, ran, self.limits, self.submission.file)
+        verdict = judge(recording, ran, self.limits, self.reading.file)
         for _ in range(TRIES.get(group, 1) - 1):
-            if verdict.status in ("passed", "memory", "crashed"):
+            if verdict.status in ("passed", "timeout", "memory", "crashed"):
                 break
             ran = run(job, self.limits)
-            verdict = judge(recording, ran, self.limits, self.submission.file)
+            verdict = judge(recording, ran, self.limits, self.reading.file)
         return recording, ran, verdict
 
-    def _explained(self, found: Assessment, recording: Recording, group: str) -> Assessment:
-        """Find out which exercises are at fault, or whether none is."""
-
-        def tried(setting: Setting) -> Callable[[Sequence[str]], Verdict]:
-            def verdict(kept: Sequence[str]) -> Verdict:
-                ran = run(self._job(group, kept, setting), self.limits)
-                return judge(recording, ran, self.limits, self.submission.file)
-
-            return verdict
-
-        others = ", ".join(sorted(self.swaps))
-        settings = [
-            Setting(self.swaps),
-            Setting({}, note=f"No exercise is at fault, but what stands in for {others}: all passes on the reference."),
-            Setting({}, own_file=False, note="No exercise is at fault: with the reference's, the file fails, too."),
-        ]
-        for setting in settings if self.swaps else settings[::2]:
-            verdict = tried(setting)
-            rest = verdict(())
-            if rest.status == "passed":
-                break
-            found = replace(found, status=rest.status, message=rest.message)
-        else:
-            raise RuntimeError(
-                f"nothing was judged, since the reference of {self.submission.chapter} does not pass the {group} tests "
-                f"where learners' files run: {rest.message}"
-            )
-        verdicts = _one_by_one(verdict, self.submission.written, found.status)
-        note = setting.note
-        if not note and all(verdict.status == "passed" for verdict in verdicts.values()):
+    def _explained(self, found: Assessment, recording: Recording, group: str) -> Assessment | None:
+        """Find out which exercises are at fault, or whether none is; None if all is well at the second look."""
+        written = self.reading.written
+        trial = _Trial(self, recording, group, self.swaps)
+        rest, note = trial.of(()), ""
+        if rest.status != "passed" and self.swaps:
+            trial = _Trial(self, recording, group, {})
+            rest_here = trial.of(())
+            if rest_here.status == "passed":
+                others = ", ".join(sorted(self.swaps))
+                note = f"No exercise is at fault, but what stands in for {others}: all passes on the reference."
+                found = replace(found, status=rest.status, message=rest.message)
+            rest = rest_here
+        if rest.status != "passed":
+            if (self.reading.chapter, group) not in SOUND:
+                self._demand_a_reference_that_passes(recording, group)
+            note = "No exercise can be judged in this file: with all of them from the reference, it fails, too."
+            marks = self._marks({name: Verdict("error", "", 0) for name in written})
+            status = "error" if rest.status == "failed" else rest.status
+            return replace(found, status=status, message=_noted(rest.message, note), exercises=marks)
+        verdicts = trial.one_by_one(written, found.status)
+        passing = [name for name in written if verdicts[name].status == "passed"]
+        wrong_together = trial.together(passing)
+        if passing == written and not note:
+            if not wrong_together:
+                return None
             note = "Each exercise passes with the others from the reference: look at how they work together."
+        verdicts |= wrong_together
         return replace(found, message=_noted(found.message, note), exercises=self._marks(verdicts))
 
-    def _job(self, group: str, kept: Collection[str], setting: Setting) -> Job:
-        chapter, file = self.submission.chapter, self.submission.file
-        code, filled = (self.submission.code if setting.own_file else self.submission.code_in_the_reference)(kept)
-        name, text = questions(chapter, group)
-        reference = course.reference(chapter)
-        hidden = [reference, Path(cache_from_source(str(reference))), course.tests(chapter.package)]
-        swaps = {module: path for module, path in setting.swaps.items() if module != chapter.module}
-        return Job(chapter.module, file, code, filled, name, text, import_path(), swaps, hidden)
+    def _demand_a_reference_that_passes(self, recording: Recording, group: str) -> None:
+        job = self._job(group, self.reading.reference_code(), {})
+        verdict = judge(recording, run(job, self.limits), self.limits, self.reading.file)
+        if verdict.status != "passed":
+            raise RuntimeError(
+                f"nothing was judged, since the reference of {self.reading.chapter} does not pass the {group} tests "
+                f"where learners' files run: {verdict.message}"
+            )
+        SOUND.add((self.reading.chapter, group))
+
+    def _job(self, group: str, code: tuple[bytes, list[int]], swaps: Mapping[str, Path]) -> Job:
+        chapter = self.reading.chapter
+        others = {module: path for module, path in swaps.items() if module != chapter.module}
+        hidden = box.hidden_from(chapter, others.values())
+        return Job(chapter.module, self.reading.file, *code, *questions(chapter, group), others, hidden=hidden)
 
     def _marks(self, verdicts: Mapping[str, Verdict]) -> tuple[Mark, ...]:
         def mark(name: str) -> Mark:
@@ -212,29 +234,77 @@ class _Judging:
             passed = verdicts[name].status == "passed"
             return Mark(name, "passed" if passed else "failed", int(passed), verdicts[name].message)
 
-        return tuple(map(mark, self.submission.exercises))
+        return tuple(map(mark, self.reading.exercises))
 
 
-def _one_by_one(verdict: Callable[[Sequence[str]], Verdict], names: Sequence[str], whole: str) -> dict[str, Verdict]:
-    """The verdict on each exercise. `whole` is the status of all together; those that pass together are not tried
-    alone, so halves are tried first, then quarters, unless each try may take all the time that there is."""
+class _Trial:
+    """Runs of one group of tests on a file with some of its exercises, and the others from the reference."""
 
-    def parts(names: Sequence[str], status: str) -> list[Sequence[str]]:
-        step = 1 if status == "timeout" else (len(names) + 1) // 2
-        return [names[start : start + step] for start in range(0, len(names), step)]
+    def __init__(self, judging: _Judging, recording: Recording, group: str, swaps: Mapping[str, Path]):
+        self.judging, self.recording, self.group, self.swaps = judging, recording, group, swaps
+        self.budget = _Budget(judging.limits.budget)
 
-    verdicts: dict[str, Verdict] = {}
-    with workers(CORES) as pool:
-        trying = parts(names, whole)
+    def of(self, kept: Sequence[str], part: int = 1) -> Verdict:
+        """The verdict on the file with these exercises of its own, in a part of the time that a run may take."""
+        limits = self.judging.limits
+        limits = replace(limits, seconds=limits.seconds / part, budget=max(self.budget.left, 0.0))
+        if limits.budget <= 0:
+            return SPENT
+        job = self.judging._job(self.group, self.judging.reading.code(kept), self.swaps)
+        ran = run(job, limits)
+        self.budget.take(ran.seconds)
+        return judge(self.recording, ran, limits, self.judging.reading.file)
+
+    def one_by_one(self, names: Sequence[str], whole: str) -> dict[str, Verdict]:
+        """The verdict on each exercise. `whole` is the status of all together; those that pass together are not tried
+        alone, so halves are tried first, then quarters. After a timeout each is tried alone, first in a part of the
+        time, so that those which wait leave some to the others."""
+        if whole == "timeout":
+            verdicts = self._alone(names, SHORT)
+            slow = [name for name, verdict in verdicts.items() if verdict.status == "timeout"]
+            return verdicts | self._alone(slow, 1)
+        return self._in_parts(names, whole)
+
+    def _alone(self, names: Sequence[str], part: int) -> dict[str, Verdict]:
+        with workers(CORES) as pool:
+            return dict(zip(names, pool.map(lambda name: self.of([name], part), names)))
+
+    def _in_parts(self, names: Sequence[str], whole: str) -> dict[str, Verdict]:
+        def parts(names: Sequence[str]) -> list[Sequence[str]]:
+            step = (len(names) + 1) // 2
+            return [names[start : start + step] for start in range(0, len(names), step)]
+
+        verdicts: dict[str, Verdict] = {}
+        trying = parts(names)
         while trying:
-            failing = []
-            for part, found in zip(trying, pool.map(verdict, trying)):
-                if found.status == "passed" or len(part) == 1:
-                    verdicts |= dict.fromkeys(part, found)
+            failing: list[Sequence[str]] = []
+            slow: list[str] = []
+            with workers(CORES) as pool:
+                found = list(pool.map(self.of, trying))
+            for part, verdict in zip(trying, found):
+                if verdict.status == "passed" or len(part) == 1:
+                    verdicts |= dict.fromkeys(part, verdict)
+                elif verdict.status == "timeout":
+                    slow += part
                 else:
-                    failing += parts(part, found.status)
+                    failing += parts(part)
+            verdicts |= self.one_by_one(slow, "timeout") if slow else {}
             trying = failing
-    return verdicts
+        return verdicts
+
+    def together(self, passing: Sequence[str]) -> dict[str, Verdict]:
+        """The verdicts on exercises that pass alone: those which fail with the ones before them are wrong."""
+        if len(passing) < 2 or self.of(passing).status == "passed":
+            return {}
+        kept: list[str] = []
+        verdicts: dict[str, Verdict] = {}
+        for name in passing:
+            verdict = self.of([*kept, name])
+            if verdict.status == "passed":
+                kept.append(name)
+            else:
+                verdicts[name] = verdict
+        return verdicts
 
 
 def _noted(message: str, note: str) -> str:

@@ -64,6 +64,7 @@ def main(request: dict[str, Any]) -> None:
         _prepare(request)
         send("ready")
         if reporter.importing():
+            os.chdir(request["scratch"])
             arguments = ["-c", "pytest.ini", "--rootdir=.", "--basetemp=tmp", *OPTIONS, request["test"]]
             pytest.main(arguments, plugins=[reporter])
         send("done")
@@ -115,8 +116,10 @@ def _prepare(request: dict[str, Any]) -> None:
     sys.meta_path.insert(0, Graded(request["module"], request["file"], code))
     scratch = Path(request["scratch"])
     os.chdir(scratch)
+    Path(request["test"]).write_text(request.pop("text"), encoding="utf-8")
+    Path("pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     guard.limit(request["memory"], request["seconds"])
-    guard.confine(scratch, request["readable"])
+    guard.confine(scratch, request["readable"], request["hidden"], boxed=request["boxed"])
     guard.watch(scratch, request["hidden"])
 
 

@@ -1,4 +1,6 @@
-"""Grading what learners hand in: files, a learner's folder, or a folder with a folder for each learner."""
+"""Grading what learners hand in: files, a learner's folder, or a folder with a folder or a file for each learner.
+
+Whatever is wrong with one file, or with judging it, is said in its row, and the others are judged."""
 
 from __future__ import annotations
 
@@ -6,45 +8,56 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
-from tt_tito import course, files
-from tt_tito.curriculum import Chapter
+from tt_tito import files
 from tt_tito.curriculum import chapter as chapter_called
-from tt_tito.exercises import PARSING
+from tt_tito.judge import box
 from tt_tito.judge.assessment import Assessment, Mark, assess
+from tt_tito.judge.handed_in import Entry, Left, find
+from tt_tito.judge.reading import Reading
 from tt_tito.judge.recording import GROUPS, record
 from tt_tito.judge.sandbox import CORES, workers
-from tt_tito.judge.submission import Submission
+from tt_tito.judge.verdict import clean
 
 __all__ = ["ChapterSummary", "Marks", "Row", "as_json", "full", "grade", "summary", "write_csv"]
 
 MISTAKES = 5  # that a summary names of each chapter
+NOT_JUDGED = "not judged"  # the status of a file with which the judge itself has failed
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one learner has handed in for one chapter, and what it is worth."""
+    """What a learner has handed in for a chapter, what it is worth, and other files of the chapter that were left."""
 
     learner: str
     file: str
     assessment: Assessment
+    others: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """Everything as JSON can write it."""
-        return {"learner": self.learner, "file": self.file, **self.assessment.as_data()}
+        return {"learner": self.learner, "file": self.file, **self.assessment.as_data(), "others": self.others}
+
+    def message(self) -> str:
+        """What is said of the file, and of those that were left."""
+        left = f"Not graded: {', '.join(self.others)}." if self.others else ""
+        return "\n".join(filter(None, [self.assessment.message, left]))
 
 
 @dataclass(frozen=True)
 class Marks:
-    """All rows, by learner and in the order of the course, and the learners who have handed in nothing."""
+    """All rows, by learner and in the order of the course, the learners who have handed in nothing, and files that
+    were left."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
     without_files: tuple[str, ...] = ()
+    left: tuple[Left, ...] = ()
     is_one_file: bool = False
 
 
@@ -60,24 +73,70 @@ class ChapterSummary:
     mistakes: list[tuple[str, int]]
 
 
-def grade(paths: Iterable[Path], groups: Sequence[str] = tuple(GROUPS)) -> Marks:
-    """Judge everything that lies at some paths, as many files at once as there are cores, each on the reference.
-    ValueError for a path at which there is nothing to grade."""
-    paths = [Path(path).resolve() for path in paths]
-    found = [_handed_in(path) for path in paths]
-    handed_in = [entry for entries, _ in found for entry in entries]
-    for chapter in dict.fromkeys(chapter for _, _, chapter in handed_in):
+def grade(
+    paths: Iterable[Path],
+    groups: Sequence[str] = tuple(GROUPS),
+    *,
+    tell: Callable[[str], Any] = lambda line: None,
+    came: Callable[[Marks], Any] = lambda marks: None,
+) -> Marks:
+    """Judge everything that lies at some paths, as many files at once as there are cores, each on the reference. At
+    first, and after each file, `came` gets the marks so far; `tell` gets a line. ValueError if there is nothing to
+    grade."""
+    paths = [Path(path) for path in paths]
+    found = find(paths)
+    is_one_file = len(paths) == 1 and not paths[0].is_dir()
+    rows: dict[int, Row] = {}
+
+    def marks() -> Marks:
+        known = tuple(rows[index] for index in sorted(rows))
+        return Marks(known, tuple(found.without_files), tuple(found.left), is_one_file)
+
+    came(marks())
+    _tell_of_the_boundary(tell)
+    for chapter in dict.fromkeys(entry.chapter for entry in found.entries):
         for group in groups:
-            record(chapter, group)  # changes the working directory for a moment, so before anything else runs
-    with TemporaryDirectory(prefix="tito-") as folder, workers(CORES) as pool:
-        assessments = pool.map(lambda entry: _assess(entry[1], entry[2], groups, Path(folder)), handed_in)
-        rows = tuple(Row(entry[0], entry[1].name, assessment) for entry, assessment in zip(handed_in, assessments))
-    nothing = tuple(learner for _, learners in found for learner in learners)
-    return Marks(rows, nothing, len(paths) == 1 and paths[0].is_file())
+            with suppress(Exception):  # it will be said in each row
+                record(chapter, group)  # before anything else runs
+    with workers(CORES) as pool:
+        judging = {pool.submit(_row, entry, groups): index for index, entry in enumerate(found.entries)}
+        told = 0
+        for done in as_completed(judging):
+            rows[judging[done]] = done.result()
+            came(marks())
+            while told in rows and not is_one_file:  # in the order of the rows, so that it is always the same
+                told += 1
+                tell(f"{told} of {len(judging)}: {_in_short(rows[told - 1])}")
+    return marks()
+
+
+def _in_short(row: Row) -> str:
+    found = row.assessment
+    return f"{row.learner}, {found.chapter}: {found.status}, {found.points} of {found.out_of}"
+
+
+def _tell_of_the_boundary(tell: Callable[[str], Any]) -> None:
+    held = box.boundary()
+    if held not in ("bubblewrap", "Landlock and seccomp"):
+        tell(f"tito: what the files do here is held by {held} of the kernel's: see Teach with it for what that leaves")
+
+
+def _row(entry: Entry, groups: Sequence[str]) -> Row:
+    """The row of a file, whatever happens."""
+    try:
+        found = assess(entry.chapter, entry.file, groups=groups)
+    except Exception as error:
+        names: list[str] = []
+        with suppress(Exception):
+            names = Reading(entry.chapter, entry.file).exercises
+        marks = tuple(Mark(name, NOT_JUDGED) for name in names)
+        why = clean((str(error) or type(error).__name__)[:1000])
+        found = Assessment(entry.chapter.slug, NOT_JUDGED, marks, f"This is not the learner's fault: {why}")
+    return Row(entry.learner, entry.name, found, entry.others)
 
 
 def full(marks: Marks) -> bool:
-    """Has everybody full marks for everything?"""
+    """Does every submission have full marks for everything? (Files that were left do not count.)"""
     return bool(marks.rows) and not marks.without_files and all(row.assessment.full for row in marks.rows)
 
 
@@ -89,23 +148,30 @@ def as_json(marks: Marks) -> str:
         data = {
             "marks": [row.as_data() for row in marks.rows],
             "without_files": marks.without_files,
+            "left": [asdict(left) for left in marks.left],
+            "boundary": box.boundary(),
             "summary": [asdict(chapter) for chapter in summary(marks)],
         }
     return json.dumps(data, indent=2, ensure_ascii=False)
 
 
 def write_csv(marks: Marks, file: Path) -> None:
-    """Write a table with a line for each learner and chapter."""
+    """Write a table with a line for each learner and chapter, and for each file that was left."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["learner", "chapter", "file", "status", "points", "out of", *STATUSES, "message"])
+    table.writerow(["learner", "chapter", "file", "status", "points", "out of", *STATUSES, "message", "exercises"])
     for row in marks.rows:
         found = row.assessment
         names = [" ".join(mark.name for mark in found.exercises if mark.status == status) for status in STATUSES]
-        cells = [row.learner, found.chapter, row.file, found.status, found.points, found.out_of, *names, found.message]
+        points = "" if found.status == NOT_JUDGED else found.points
+        said = "\n".join(f"{mark.name}: {mark.message}" for mark in found.exercises if mark.message)
+        cells = [row.learner, found.chapter, row.file, found.status, points, found.out_of, *names, row.message(), said]
         table.writerow([_cell(cell) for cell in cells])
     for learner in marks.without_files:
         table.writerow([_cell(learner), "", "", "nothing handed in"])
+    for left in marks.left:
+        cells = [left.learner, "", left.file, "left", "", "", *("" for _ in STATUSES), left.reason]
+        table.writerow([_cell(cell) for cell in cells])
     files.write(file, text.getvalue())
 
 
@@ -114,9 +180,10 @@ STATUSES = ("passed", "failed", "unwritten")
 
 def summary(marks: Marks) -> list[ChapterSummary]:
     """How the class fares, chapter by chapter."""
-    chapters = dict.fromkeys(row.assessment.chapter for row in marks.rows)
+    judged = [row.assessment for row in marks.rows if row.assessment.status != NOT_JUDGED]
+    chapters = dict.fromkeys(found.chapter for found in judged)
     return [
-        _summary(chapter, [row.assessment for row in marks.rows if row.assessment.chapter == chapter])
+        _summary(chapter, [found for found in judged if found.chapter == chapter])
         for chapter in sorted(chapters, key=lambda name: chapter_called(name).number)
     ]
 
@@ -143,72 +210,10 @@ def _mistakes(assessment: Assessment) -> set[str]:
 
 
 def _cause(message: str) -> str:
-    lines = [line for line in message.splitlines() if not line.startswith(("See ", " "))]
+    lines = [line for line in message.splitlines() if not line.startswith(("See ", " ", "No exercise can be"))]
     return " ".join(lines[1:] or lines).removeprefix("Likely: ")
 
 
 def _cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
-
-
-Entry = tuple[str, Path, Chapter]
-
-
-def _handed_in(path: Path) -> tuple[list[Entry], list[str]]:
-    """The learners' names, files and chapters at a path, and the names of learners without files."""
-    if path.is_file():
-        return [(path.parent.name, path, _chapter(path))], []
-    if not path.is_dir():
-        raise ValueError(f"{path} is neither a file nor a folder")
-    own = [(path.name, file, chapter) for file, chapter in _files(path)]
-    if own:
-        return own, []
-    learners = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and folder.name[0] not in "._"]
-    entries = [(folder.name, file, chapter) for folder in learners for file, chapter in _files(folder)]
-    if not entries:
-        names = ", ".join(f"{chapter.slug}.py" for chapter in course.written()[:2])
-        raise ValueError(f"{path} holds no chapters, neither itself nor in a folder for each learner: {names}, ...")
-    return entries, [folder.name for folder in learners if not _files(folder)]
-
-
-def _files(folder: Path) -> list[tuple[Path, Chapter]]:
-    """The chapters in a learner's folder, or in `work` in it, in the order of the course."""
-    for place in (folder, folder / "work"):
-        found = []
-        for file in sorted(place.iterdir()) if place.is_dir() else ():
-            if file.suffix in (".py", ".ipynb") and file.is_file():
-                try:
-                    found.append((file, _chapter(file)))
-                except ValueError:
-                    continue  # a file of another kind
-        if found:
-            return sorted(found, key=lambda entry: entry[1].number)
-    return []
-
-
-def _chapter(file: Path) -> Chapter:
-    """The chapter that a file's name means. ValueError if there is none, or none is written."""
-    if file.suffix not in (".py", ".ipynb"):
-        raise ValueError(f"{file.name} is neither a Python file nor a notebook")
-    found = chapter_called(file.stem)
-    if found not in course.written():
-        raise ValueError(f"{file.name} is to be {found}, which is not installed: pip install {found.package}")
-    return found
-
-
-def _assess(file: Path, chapter: Chapter, groups: Sequence[str], folder: Path) -> Assessment:
-    if file.suffix == ".ipynb":
-        from tt_tito import notebooks
-
-        made = Path(mkdtemp(dir=folder)) / f"{chapter.slug}.py"
-        try:
-            with PARSING:
-                files.write(made, notebooks.read(file))
-        except ImportError:
-            raise
-        except Exception as error:  # whatever is in it, the others are graded
-            blank = tuple(Mark(name, "failed") for name in Submission(chapter, file).exercises)
-            return Assessment(chapter.slug, "error", blank, f"{file.name} cannot be read: {error}")
-        file = made
-    return assess(chapter, file, groups=groups)

@@ -1,14 +1,14 @@
 """What a process that runs a learner's code may not do, set by that process before the code is imported.
 
-On every platform an audit hook refuses, with a PermissionError that says so, what Python code does by accident: to
-write, move or delete outside of the scratch folder, to start or end processes, to use the network, and to read the
-reference of the chapter or its tests. Code that goes past Python (ctypes, an extension module) goes past the hook.
+On Linux the kernel refuses it, to whatever code. Landlock (from 5.13) refuses writing outside of the scratch folder and
+reading anything but Python and the packages, among them neither the reference of the chapter nor its tests. seccomp
+(x86-64 and ARM) refuses processes, sockets, signals for others and what else reaches beyond the process. Limits hold
+memory, CPU time, open files and the size of files. Where bubblewrap works (`box`), all this happens in namespaces that
+hold nothing else.
 
-On Linux the kernel refuses it too, to whatever code: Landlock (from 5.13) the writing, and the reading of what lies
-outside of Python's own folders; seccomp (x86-64 and ARM) new processes; limits hold memory, CPU time and the size of
-files. On macOS the limits on CPU time and file size hold, and memory is watched by the parent, as on Windows, which
-has none of them. What the code does to the values that its own process sends, nothing prevents: the parent compares
-them with its own."""
+On every platform an audit hook says the same in words, with a PermissionError, to Python code that does such things by
+accident. It is not a boundary: code that wants to gets past it. macOS and Windows have nothing else, but for the limits
+on CPU time and the size of files on macOS; memory is watched by the parent there."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["confine", "limit", "more_memory", "watch"]
+__all__ = ["confine", "has_filter", "landlock_version", "limit", "more_memory", "watch"]
 
 # ## The audit hook
 
@@ -47,15 +48,17 @@ REFUSED = {
     **dict.fromkeys(("_winapi.CreateProcess",), "starting a process"),
     **dict.fromkeys(("os.kill", "os.killpg", "_winapi.TerminateProcess"), "ending a process"),
     **dict.fromkeys(("socket.bind", "socket.connect", "socket.sendmsg", "socket.sendto"), "using the network"),
+    **dict.fromkeys(("socket.__new__",), "using the network"),
     **dict.fromkeys(("socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname"), "using the network"),
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def watch(scratch: Path, hidden: Iterable[str]) -> None:
-    """Refuse from now on, for good, what a chapter has no need to do."""
+    """Refuse from now on what a chapter has no need to do, with a message that says so."""
     inside, secrets = os.path.realpath(scratch), tuple(map(os.path.realpath, hidden))
     realpath, join, fsdecode, separator, devices = os.path.realpath, os.path.join, os.fsdecode, os.sep, {os.devnull}
+    paths, descriptors, refused = dict(PATHS), dict(DESCRIPTORS), dict(REFUSED)
 
     def refuse(what):
         raise PermissionError(f"{what} is refused while a chapter is judged")
@@ -79,12 +82,12 @@ def watch(scratch: Path, hidden: Iterable[str]) -> None:
                 change(path)
             elif not isinstance(path, int) and any(is_below(realpath(path), secret) for secret in secrets):
                 refuse(f"reading {fsdecode(path)}")
-        elif event in PATHS:
-            descriptor = arguments[DESCRIPTORS[event]] if event in DESCRIPTORS else -1
-            for index in PATHS[event]:
+        elif event in paths:
+            descriptor = arguments[descriptors[event]] if event in descriptors else -1
+            for index in paths[event]:
                 change(arguments[index], descriptor)
-        elif event in REFUSED:
-            refuse(REFUSED[event])
+        elif event in refused:
+            refuse(refused[event])
 
     sys.addaudithook(hook)
 
@@ -102,6 +105,7 @@ def _folder_of(descriptor: int) -> str:
 
 SPARE = 64 << 20  # for saying that the memory is spent
 LARGEST_FILE = 64 << 20
+MOST_FILES = 256  # open at once
 
 
 def limit(memory: int, seconds: int) -> None:
@@ -111,6 +115,7 @@ def limit(memory: int, seconds: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if sys.platform == "linux":
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory + SPARE))
@@ -127,26 +132,45 @@ def more_memory() -> None:
 
 # ## What the Linux kernel refuses
 
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 16, 22, 38
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 EXECUTE, READ_FILE, READ_FOLDER = 1 << 0, 1 << 2, 1 << 3
 ACCESS = {1: 13, 2: 14, 3: 15, 4: 15}  # how many kinds of access to files each version of Landlock knows; then 16
 ONLY_FOR_FOLDERS = READ_FOLDER | 0b1_1111_1111 << 4 | 1 << 13
 
 
-def confine(scratch: Path, readable: Iterable[str]) -> None:
-    """Have the kernel refuse, to this process and for good, what it can; nothing happens where it cannot."""
+def confine(scratch: Path, readable: Iterable[str], hidden: Iterable[str], *, boxed: bool = False) -> None:
+    """Have the kernel refuse, to this process and for good, what it can; nothing happens where it cannot. In a box,
+    which shows nothing to change, attributes of files may be changed."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # the parent looks at its open files
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _landlock(libc.syscall, scratch, readable)
-    _no_processes(libc.prctl)
+    _landlock(libc.syscall, scratch, readable, set(hidden))
+    libc.capset(struct.pack("=Ii", 0x20080522, 0), bytes(24))  # for root, who needs none of the capabilities
+    if platform.machine() in CALLS:
+        steps = _filter(CALLS[platform.machine()], os.getpid(), boxed)
+        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+        header = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(program)))
+        libc.prctl(PR_SET_SECCOMP, 2, header, 0, 0)
 
 
-def _landlock(syscall, scratch: Path, readable: Iterable[str]) -> None:
-    version = syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+def landlock_version() -> int:
+    """Which version of Landlock the kernel has; below 1 for none."""
+    if sys.platform != "linux":
+        return 0
+    return int(ctypes.CDLL(None).syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
+
+
+def has_filter() -> bool:
+    """Is there a filter of system calls for this machine?"""
+    return sys.platform == "linux" and platform.machine() in CALLS
+
+
+def _landlock(syscall, scratch: Path, readable: Iterable[str], hidden: set[str]) -> None:
+    version = landlock_version()
     if version < 1:
         return
     everything = (1 << ACCESS.get(version, 16)) - 1
@@ -155,7 +179,7 @@ def _landlock(syscall, scratch: Path, readable: Iterable[str]) -> None:
     attributes = struct.pack("QQQ", everything, network, scopes)
     size = 8 * (1 + (version >= 4) + (version >= 6))
     ruleset = syscall(LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0)
-    rules = dict.fromkeys(readable, EXECUTE | READ_FILE | READ_FOLDER)
+    rules = {path: access for root in readable for path, access in _without(root, hidden)}
     for path, access in {**rules, str(scratch): everything, os.devnull: everything}.items():
         try:
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -168,29 +192,120 @@ def _landlock(syscall, scratch: Path, readable: Iterable[str]) -> None:
     os.close(ruleset)
 
 
-MACHINES = {  # the kernel's name of the architecture, and its numbers of clone, clone3, execve, execveat, fork, vfork
-    "x86_64": (0xC000003E, 56, 435, (59, 322, 57, 58)),
-    "aarch64": (0xC00000B7, 220, 435, (221, 281)),
+def _without(root: str, hidden: set[str]) -> Iterator[tuple[str, int]]:
+    """Paths that together are all of a folder but what is hidden in it, and what is allowed there."""
+    ahead = [root]
+    while ahead:
+        path = ahead.pop()
+        if path in hidden:
+            continue
+        if os.path.isdir(path) and any(secret.startswith(path + os.sep) for secret in hidden):
+            yield path, READ_FOLDER
+            ahead += [os.path.join(path, name) for name in os.listdir(path)]
+        else:
+            yield path, EXECUTE | READ_FILE | READ_FOLDER
+
+
+# ## A filter of system calls
+#
+# Everything is allowed but what is named here: numbers on x86-64, on ARM, and from 424 on on both.
+
+SAME = [424, 425, 426, 427, *range(428, 434), 434, 438, 440, 442, 443, 447, 448]  # pidfd_*, io_uring_*, mount, memfd_*
+REFUSE_ALWAYS = {
+    "x86_64": [
+        *(59, 322, 57, 58),  # execve, execveat, fork, vfork
+        *(41, 101, 310, 311, 312),  # socket, ptrace, process_vm_*, kcmp
+        *(129, 297, 141, 251, 142, 144, 203, 314, 256, 279),  # signals with data, priorities and processors of others
+        *(321, 298, 323, 248, 249, 250, 300),  # bpf, perf_event_open, userfaultfd, keys, fanotify_init
+        *(155, 161, 165, 166, 167, 168, 272, 308, 303, 304),  # mounts, chroot, namespaces, files by their handles
+        *(103, 135, 153, 154, 159, 163, 164, 169, 170, 171, 172, 173, 179, 212, 227, 305),  # what belongs to root
+        *(175, 176, 246, 313, 320, 133, 259),  # modules, kexec, mknod
+        *(29, 30, 31, 64, 65, 66, 220, 68, 69, 70, 71, 240, 241, 319),  # memory and queues that outlast a process
+    ],
+    "aarch64": [
+        *(221, 281),
+        *(198, 117, 270, 271, 272),
+        *(138, 240, 140, 30, 118, 119, 122, 274, 238, 239),
+        *(280, 241, 282, 217, 218, 219, 262),
+        *(41, 51, 40, 39, 224, 225, 97, 268, 264, 265),
+        *(116, 92, 58, 171, 89, 170, 142, 161, 162, 60, 18, 112, 266),
+        *(105, 106, 104, 273, 294, 33),
+        *(194, 195, 196, 190, 191, 192, 193, 186, 187, 188, 189, 180, 181, 279),
+    ],
 }
-LOAD, EQUAL, AT_LEAST, HAS_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-ALLOW, REFUSE, UNKNOWN = 0x7FFF0000, 0x00050001, 0x00050026  # go on; EPERM; ENOSYS, for which libc tries clone
+REFUSE_UNBOXED = {  # owner, rights, times and attributes of files, which Landlock does not hold
+    "x86_64": [*range(90, 95), 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452, 463, 466, 469],
+    "aarch64": [5, 6, 7, 14, 15, 16, *range(52, 56), 88, 452, 463, 466, 469],
+}
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The numbers of a kind of machine: its own, of system calls that are refused, and of those that depend."""
+
+    machine: int
+    refused: list[int]
+    refused_unboxed: list[int]
+    clone: int
+    kill: tuple[int, int, int]  # kill, tkill, tgkill
+    prlimit: int
+    prctl: int
+    fcntl: int
+    ioctl: int
+
+
+NUMBERS = [
+    ("x86_64", 0xC000003E, 56, (62, 200, 234), 302, 157, 72, 16),
+    ("aarch64", 0xC00000B7, 220, (129, 130, 131), 261, 167, 25, 29),
+]
+CALLS = {
+    name: Calls(machine, [*REFUSE_ALWAYS[name], *SAME], REFUSE_UNBOXED[name], clone, kill, prlimit, prctl, fcntl, ioctl)
+    for name, machine, clone, kill, prlimit, prctl, fcntl, ioctl in NUMBERS
+}
+CLONE3 = 435
+FCNTL = (8, 10, 15, 1024, 1026)  # signals to others about a file, leases, notices
+IOCTL = (0x8901, 0x8902, 0x5412, 0x541C, 0x40086602, 0x401C5820)  # the same, input of a terminal, flags of files
 CLONE_THREAD = 0x00010000
 
+Step = tuple[int, int, int, int]
+LOAD, EQUAL, AT_LEAST, HAS_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+NUMBER, MACHINE, FIRST, SECOND = 0, 4, 16, 24  # where a filter finds the call, the machine and the arguments
+ALLOW, REFUSE = (RETURN, 0, 0, 0x7FFF0000), (RETURN, 0, 0, 0x00050001)  # go on; EPERM
+UNKNOWN = (RETURN, 0, 0, 0x00050026)  # ENOSYS, for which libc tries clone
 
-def _no_processes(prctl) -> None:
-    """A filter of system calls: clone makes threads only, fork and exec are refused."""
-    if platform.machine() not in MACHINES:
-        return
-    architecture, clone, clone3, refused = MACHINES[platform.machine()]
-    rest = [step for number in refused for step in ((EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE))]
-    program = [
-        *((LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)),
-        *((LOAD, 0, 0, 0), (AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, REFUSE)),  # calls of another kind, on x86
-        *((EQUAL, 0, 1, clone3), (RETURN, 0, 0, UNKNOWN)),
-        *rest,
-        *((EQUAL, 0, 3, clone), (LOAD, 0, 0, 16), (HAS_BITS, 1, 0, CLONE_THREAD), (RETURN, 0, 0, REFUSE)),
-        (RETURN, 0, 0, ALLOW),
+
+def _filter(calls: Calls, pid: int, boxed: bool) -> list[Step]:
+    """A program that refuses: clone makes threads only, signals and limits are for this process only."""
+    refused = calls.refused + ([] if boxed else calls.refused_unboxed)
+    kill, tkill, tgkill = calls.kill
+    return [
+        *((LOAD, 0, 0, MACHINE), (EQUAL, 1, 0, calls.machine), REFUSE),
+        *((LOAD, 0, 0, NUMBER), (AT_LEAST, 0, 1, 0x40000000), REFUSE),  # calls of another kind, on x86
+        *((EQUAL, 0, 1, CLONE3), UNKNOWN),
+        *(step for number in refused for step in ((EQUAL, 0, 1, number), REFUSE)),
+        *((EQUAL, 0, 3, calls.clone), (LOAD, 0, 0, FIRST), (HAS_BITS, 1, 0, CLONE_THREAD), REFUSE),
+        *_only(kill, FIRST, [pid]),
+        *_only(tkill, FIRST, []),
+        *_only(tgkill, FIRST, [pid]),
+        *_only(calls.prlimit, FIRST, [0, pid]),
+        *_only(calls.prctl, FIRST, [PR_SET_NAME, PR_GET_NAME]),
+        *_but(calls.fcntl, SECOND, FCNTL),
+        *_but(calls.ioctl, SECOND, IOCTL),
+        ALLOW,
     ]
-    steps = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(steps)))
-    prctl(PR_SET_SECCOMP, 2, header, 0, 0)
+
+
+def _only(number: int, place: int, allowed: Sequence[int]) -> list[Step]:
+    """Allow a call with these values of an argument only."""
+    inner = [step for value in allowed for step in ((EQUAL, 0, 1, value), ALLOW)]
+    return _in_a_call(number, place, [*inner, REFUSE])
+
+
+def _but(number: int, place: int, refused: Sequence[int]) -> list[Step]:
+    """Refuse a call with these values of an argument."""
+    inner = [step for value in refused for step in ((EQUAL, 0, 1, value), REFUSE)]
+    return _in_a_call(number, place, [*inner, ALLOW])
+
+
+def _in_a_call(number: int, place: int, steps: list[Step]) -> list[Step]:
+    return [(LOAD, 0, 0, NUMBER), (EQUAL, 0, len(steps) + 1, number), (LOAD, 0, 0, place), *steps]

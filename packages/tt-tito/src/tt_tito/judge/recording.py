@@ -11,15 +11,16 @@ import functools
 import importlib
 import io
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from tt_tito import course, swap
 from tt_tito.curriculum import Chapter
@@ -65,16 +66,148 @@ class Recording:
         return sum(map(len, self.tests.values()))
 
 
-@functools.cache
 def questions(chapter: Chapter, group: str) -> tuple[str, str]:
-    """The name and the text of a chapter's tests, whose calls of `expect` are left with the call and what came out.
-    ValueError if there are none."""
-    file = _file(chapter, group)
-    tree = parse(file.read_text(encoding="utf-8"))
+    """The name and text of a chapter's tests, without what only says what is wanted. ValueError if there are none."""
+    return _file(chapter, group).name, _texts(chapter, group)[1]
+
+
+@functools.cache
+def _texts(chapter: Chapter, group: str) -> tuple[str, str]:
+    """The tests as they are recorded, and as they are asked: with calls of `expect` that have only the call and what
+    came out. The tests have the same names in both."""
+    text = _file(chapter, group).read_text(encoding="utf-8")
+    recorded, tree = parse(text), parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "expect":
             node.args, node.keywords = node.args[:2], []
-    return file.name, ast.unparse(tree)
+    while _drop_unused(tree):
+        pass
+    _hide_values(tree)
+    hiding = {tests.place: tests for tests in _parametrized(tree) if tests.unused}
+    for tests in hiding.values():
+        tests.hide_the_unused()
+    for tests in [*hiding.values(), *(tests for tests in _parametrized(recorded) if tests.place in hiding)]:
+        tests.number()
+    return ast.unparse(recorded) if hiding else text, ast.unparse(tree)
+
+
+DRAWS = re.compile(r"rng|rand|seed|generator|shuffle|choice|next|pop|time|open|write", re.IGNORECASE)
+
+
+def _drop_unused(tree: ast.Module) -> bool:
+    """Take out what only served to say what is wanted, so that no frame of a test holds it: assignments to names that
+    are not used any more, unless they draw random numbers or do something else besides, and uncalled helpers.
+    Was there anything?"""
+    dropped = False
+    for block in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]:
+        used = {name for node in ast.walk(block) for name in _uses(node)}
+        for node in ast.walk(block):
+            if isinstance(node, ast.ClassDef):
+                continue  # where an assignment makes an attribute
+            for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
+                unused = [
+                    statement
+                    for statement in (body if isinstance(body, list) else ())
+                    if _only_defines_others_than(used, statement, at_the_top=node is tree)
+                ]
+                for statement in unused:
+                    body.remove(statement)
+                    dropped = True
+                if unused and not body and node is not tree:
+                    body.append(ast.Pass())
+    return dropped
+
+
+def _uses(node: ast.AST) -> list[str]:
+    """The names that a part of a program needs to have been assigned."""
+    match node:
+        case ast.Name(ctx=ast.Load() | ast.Del(), id=name) | ast.AugAssign(target=ast.Name(id=name)):
+            return [name]
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            return names
+    return []
+
+
+def _only_defines_others_than(used: Set[str], statement: ast.stmt, at_the_top: bool) -> bool:
+    match statement:
+        case ast.Assign(targets=targets):
+            names = [inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)]
+            plain = all(isinstance(inner, ast.Name | ast.Tuple | ast.Store) for t in targets for inner in ast.walk(t))
+            return plain and used.isdisjoint(names) and not any(map(DRAWS.search, _words(statement.value)))
+        case ast.FunctionDef(name=name, decorator_list=[]):
+            return at_the_top and not name.startswith("test") and name not in used
+    return False
+
+
+def _words(expression: ast.expr) -> Iterator[str]:
+    """The names in an expression, but not its texts."""
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Name | ast.Attribute):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+def _hide_values(tree: ast.Module) -> None:
+    """Take the values out of tables, such as of formulas, of which the tests use no more than the keys."""
+    by_key: list[ast.expr] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.For(iter=table) | ast.comprehension(iter=table):
+                by_key.append(table)
+            case ast.Call(func=ast.Attribute(attr="parametrize"), args=[_, table]):
+                by_key.append(table)
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(keys=keys) as table) if None not in keys:
+                uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+                if all(node in by_key for node in uses if isinstance(node.ctx, ast.Load)):
+                    table.values = [ast.Constant(None) for _ in keys]
+
+
+@dataclass(frozen=True)
+class _Parametrized:
+    """Tests whose arguments are written out in rows, with an argument for each name."""
+
+    test: ast.FunctionDef
+    call: ast.Call
+    names: list[str]
+    rows: list[list[ast.expr]]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where they stand in the text."""
+        return self.call.lineno, self.call.col_offset
+
+    @property
+    def unused(self) -> list[int]:
+        """Which arguments the test has no use for."""
+        used = {name for statement in self.test.body for node in ast.walk(statement) for name in _uses(node)}
+        return [index for index, name in enumerate(self.names) if name not in used]
+
+    def hide_the_unused(self) -> None:
+        """Take out of the rows what the test does not use any more: it was wanted, or a cause."""
+        for index in self.unused:
+            for row in self.rows:
+                row[index] = ast.Constant(None)
+
+    def number(self) -> None:
+        """Call the rows by their numbers, unless they have names that do not depend on what is in them."""
+        given = [keyword.value for keyword in self.call.keywords if keyword.arg == "ids"]
+        if not given or isinstance(given[0], ast.Name | ast.Lambda):
+            kept = [keyword for keyword in self.call.keywords if keyword.arg != "ids"]
+            ids = ast.List([ast.Constant(str(number)) for number in range(len(self.rows))], ast.Load())
+            self.call.keywords = [*kept, ast.keyword("ids", ids)]
+
+
+def _parametrized(tree: ast.Module) -> Iterator[_Parametrized]:
+    for test in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for call in test.decorator_list:
+            match call:
+                case ast.Call(func=ast.Attribute(attr="parametrize"), args=[names, ast.List(elts=given)]):
+                    rows = [row.args if isinstance(row, ast.Call) else getattr(row, "elts", []) for row in given]
+                    found = ast.literal_eval(names)
+                    known = [name.strip() for name in (found.split(",") if isinstance(found, str) else found)]
+                    if len(known) > 1 and all(len(row) == len(known) for row in rows):
+                        yield _Parametrized(test, call, known, rows)
 
 
 def record(chapter: Chapter, group: str) -> Recording:
@@ -88,7 +221,7 @@ def record(chapter: Chapter, group: str) -> Recording:
 def _record(chapter: Chapter, group: str) -> Recording:
     file = _file(chapter, group)
     _on_the_reference()
-    text = file.read_text(encoding="utf-8")
+    text, _asked = _texts(chapter, group)
     for _ in range(3):  # the others for tests of speed, on a machine that has been busy
         recorder = _run(file.name, text)
         if not recorder.problems:
@@ -97,7 +230,7 @@ def _record(chapter: Chapter, group: str) -> Recording:
         problem = recorder.problems[0] if recorder.problems else "they check nothing"
         raise RuntimeError(
             f"nothing was judged, since the course's own {group} tests of {chapter} do not pass on its reference here: "
-            f"{problem}. Look at the environment with `tito doctor`."
+            f"{problem.rstrip('.')}. Look at the environment with `tito doctor`."
         )
     return Recording(recorder.tests)
 

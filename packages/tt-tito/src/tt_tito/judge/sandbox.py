@@ -6,43 +6,47 @@ import base64
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import psutil  # type: ignore[import-untyped]
 
+from tt_tito.judge import box
 from tt_tito.judge.child import BOOT, CLOSED
+from tt_tito.judge.scratch import MOST_ENTRIES, excess, scratch
 
-__all__ = ["CORES", "Job", "Limits", "Run", "import_path", "run", "workers"]
+__all__ = ["CORES", "Job", "Limits", "Run", "run", "workers"]
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 AT_ONCE = threading.BoundedSemaphore(CORES)
 START = 60.0  # seconds until a child is ready, which is no doing of the learner's
-MOST_SENT = 32 << 20  # bytes of events
+MOST_SENT = 16 << 20  # bytes of events
+MOST_THREADS = 500
 TAIL = 4_000  # bytes of what was printed
 INTERRUPTED = threading.Event()
 MARK = "TT_JUDGE"  # the variable by which a process is known as one that a run has left behind
-TESTS = 6  # how many times the seconds of one test all of them may take
+TESTS = 4  # how many times the seconds of one test all of them may take
+LOOK = 0.25  # seconds between looks into the scratch folder
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a run may take: seconds until something is heard of it again, TESTS times as long in all, both from the
-    import of the chapter on, and bytes of memory."""
+    import of the chapter on, and bytes of memory. All runs that find out which exercises are at fault, together, may
+    take as many seconds as the budget has, each counted from the import on."""
 
     seconds: float = 10.0
     memory: int = 1 << 30
+    budget: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,22 @@ class Job:
     filled: list[int]
     test: str
     text: str
-    path: list[str]
     swaps: dict[str, Path] = field(default_factory=dict)
-    hidden: Collection[Path] = ()
-
-
-def import_path() -> list[str]:
-    """Where this process imports from, without the working directory, in which anything may lie."""
-    return [str(Path(entry).absolute()) for entry in sys.path if entry and Path(entry) != Path.cwd()]
+    readable: list[str] = field(default_factory=box.readable)
+    hidden: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Run:
-    """What came from a child, how it ended, and the end of what it printed.
+    """What came from a child, how it ended, the end of what it printed, and how many seconds the learner's code took.
 
-    The end is `done`, `timeout`, `memory`, `forged` for events that are not the child's, `flood` for too many of them,
-    `closed` for a channel closed too early, `exit 3` or `signal SIGSEGV`."""
+    The end is `done`, `timeout`, `memory`, `excess` with what it was of, `forged` for events that are not the child's,
+    `flood` for too many of them, `closed` for a channel closed too early, `exit 3` or `signal SIGSEGV`."""
 
     events: list[list[Any]] = field(default_factory=list)
     end: str = ""
     printed: str = ""
+    seconds: float = 0.0
 
 
 @contextmanager
@@ -93,10 +93,11 @@ def workers(count: int) -> Iterator[ThreadPoolExecutor]:
 
 def run(job: Job, limits: Limits) -> Run:
     """Run a job in a process of its own; no more of them at once than there are cores."""
-    with AT_ONCE, _scratch() as scratch:
-        (scratch / job.test).write_text(job.text, encoding="utf-8")
-        (scratch / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        child = Child(job, limits, scratch)
+    command = [sys.executable, "-s", "-S", "-B", "-P", "-c", BOOT]
+    seen = [*job.readable, *(os.path.realpath(path) for path in (job.file, *job.swaps.values()))]
+    boxed = box.wrapped(command, seen, job.hidden)
+    with AT_ONCE, nullcontext(box.SCRATCH) if boxed else scratch() as folder:
+        child = Child(boxed or command, job, limits, folder, boxed is not None, seen)
         try:
             child.watch()
         finally:
@@ -107,46 +108,57 @@ def run(job: Job, limits: Limits) -> Run:
 class Child:
     """A process, the threads that read what it writes, and the clock."""
 
-    def __init__(self, job: Job, limits: Limits, scratch: Path):
-        self.limits, self.scratch, self.mark, self.token = limits, scratch, secrets.token_hex(16), secrets.token_hex(16)
+    def __init__(self, command: list[str], job: Job, limits: Limits, folder: Path, boxed: bool, seen: list[str]):
+        self.limits, self.folder, self.boxed = limits, folder, boxed
+        self.mark, self.token = secrets.token_hex(16), secrets.token_hex(16)
         self.run, self.ready, self.over = Run(), threading.Event(), threading.Event()
         self.printed = b""
-        self.start, self.heard = time.time(), time.monotonic()
-        own_session: dict[str, Any] = {"start_new_session": True}
+        self.start, self.heard, self.looked = time.time(), time.monotonic(), 0.0
+        options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
-            own_session = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+            options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        if not boxed:
+            options |= {"cwd": folder, **box.as_nobody()}
         self.process = subprocess.Popen(
-            [sys.executable, "-s", "-S", "-B", "-P", "-c", BOOT],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=scratch,
-            env=_environment(scratch, self.mark),
-            **own_session,
+            env=_environment(folder, self.mark),
+            **options,
         )
         readers = {self._read_events: self.process.stdout, self._read_output: self.process.stderr}
         self.threads = [threading.Thread(target=read, args=[pipe], daemon=True) for read, pipe in readers.items()]
         for thread in self.threads:
             thread.start()
+        request = _request(job, limits, folder, self.token) | {"readable": [*seen, *box.PROC], "boxed": boxed}
         with suppress(OSError), self.process.stdin:
-            self.process.stdin.write(json.dumps(_request(job, limits, scratch, self.token)).encode())
+            self.process.stdin.write(json.dumps(request).encode())
 
     def watch(self) -> None:
         """Wait until there is nothing more to wait for."""
         if not self._wait(self.ready, START):
             return
+        start = time.monotonic()
         if not self._wait(self.over, self.limits.seconds):
             self.run.end = self.run.end or "timeout"
+        self.run.seconds = time.monotonic() - start
 
     def _wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for an event, or for the end of the run; False if the time or the memory was spent before."""
+        """Wait for an event, or for the end of the run; False if the time or something else was spent before."""
         start = self.heard = time.monotonic()
+        most = min(TESTS * seconds, self.limits.budget) if event is self.over else seconds
         while not event.wait(0.05) and not self.over.is_set():
-            if time.monotonic() > min(self.heard + seconds, start + TESTS * seconds) or INTERRUPTED.is_set():
+            if time.monotonic() > min(self.heard + seconds, start + most) or INTERRUPTED.is_set():
                 return False
             if self._memory() > self.limits.memory:
                 self.run.end = "memory"
                 return False
+            if self.ready.is_set() and time.monotonic() > self.looked + LOOK:
+                self.looked = time.monotonic()
+                if found := self._excess():
+                    self.run.end = f"excess {found}"
+                    return False
         return True
 
     def _memory(self) -> int:
@@ -155,6 +167,19 @@ class Child:
             return psutil.Process(self.process.pid).memory_info().rss
         except psutil.Error:
             return 0
+
+    def _excess(self) -> str:
+        """What the child has too much of: nothing if all is in order."""
+        with suppress(psutil.Error, OSError, IndexError):
+            process = psutil.Process(self.process.pid)
+            if self.boxed:
+                process = process.children(recursive=True)[-1]
+                inside = os.statvfs(f"/proc/{process.pid}/root{box.SCRATCH}")
+                if inside.f_files - inside.f_ffree > MOST_ENTRIES:
+                    return f"more than {MOST_ENTRIES:,} files and folders"
+            if process.num_threads() > MOST_THREADS:
+                return f"more than {MOST_THREADS} threads"
+        return "" if self.boxed else excess(self.folder, self.process.pid if sys.platform == "linux" else None)
 
     def _read_events(self, pipe: IO[bytes]) -> None:
         read = 0
@@ -200,7 +225,7 @@ class Child:
         for thread in self.threads:
             thread.join(2)
         if not self.run.end:
-            self.run.end = "closed" if status in (None, CLOSED) else _exit(status)
+            self.run.end = "closed" if status in (None, CLOSED) else _exit(status, self.boxed)
 
     def result(self) -> Run:
         """What there is to judge. RuntimeError if the learner's code did not even get its turn."""
@@ -225,7 +250,9 @@ def end_marked(mark: str, since: float) -> None:
             return
 
 
-def _exit(status: int) -> str:
+def _exit(status: int, boxed: bool = False) -> str:
+    if boxed and status > 128:  # how bubblewrap tells of a signal
+        status = 128 - status
     if status >= 0:
         return f"exit {status}"
     try:
@@ -234,34 +261,32 @@ def _exit(status: int) -> str:
         return f"signal {-status}"
 
 
-def _request(job: Job, limits: Limits, scratch: Path, token: str) -> dict[str, Any]:
-    prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix, *job.path]
-    system = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/proc", "/sys", "/dev/urandom", "/nix/store"]
+def _request(job: Job, limits: Limits, folder: Path, token: str) -> dict[str, Any]:
     return {
         "token": token,
-        "path": job.path,
-        "scratch": str(scratch),
+        "path": box.import_path(),
+        "scratch": str(folder),
         "module": job.module,
         "file": str(job.file),
         "code": base64.b64encode(job.code).decode(),
         "filled": job.filled,
         "test": job.test,
-        "swaps": {name: str(target) for name, target in job.swaps.items()},
-        "hidden": [str(hidden) for hidden in job.hidden],
-        "readable": sorted({*prefixes, *system, str(job.file), *map(str, job.swaps.values())}),
+        "text": job.text,
+        "swaps": {name: os.path.realpath(target) for name, target in job.swaps.items()},
+        "hidden": job.hidden,
         "memory": limits.memory,
-        "seconds": int(limits.seconds) * 4 + 60,
+        "seconds": int(limits.seconds) * TESTS + 60,
     }
 
 
-def _environment(scratch: Path, mark: str) -> dict[str, str]:
+def _environment(folder: Path, mark: str) -> dict[str, str]:
     """Nothing of this process's environment but what a process cannot start without."""
     kept = ("LD_LIBRARY_PATH", "PATH", "SYSTEMDRIVE", "SYSTEMROOT", "WINDIR")
     homes = ("APPDATA", "HOME", "LOCALAPPDATA", "TEMP", "TMP", "TMPDIR", "USERPROFILE", "XDG_CACHE_HOME")
     threads = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
-        **dict.fromkeys(homes, str(scratch)),
+        **dict.fromkeys(homes, str(folder)),
         **dict.fromkeys(threads, "1"),
         "MALLOC_ARENA_MAX": "2",
         "MPLBACKEND": "Agg",
@@ -271,17 +296,3 @@ def _environment(scratch: Path, mark: str) -> dict[str, str]:
         "TZ": "UTC",
         MARK: mark,
     }
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder that is there for one run."""
-    folder = Path(tempfile.mkdtemp(prefix="tito-")).resolve()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for place, folders, _ in os.walk(folder):  # what is left, since the learner's code has locked it
-            for name in folders:
-                os.chmod(Path(place, name), 0o700)
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """A learner's file of a chapter, as text: which exercises are written, and its code with the others filled in.
 
-Nothing of it runs in this process."""
+Nothing of it runs in this process; but parsing takes what time it takes, so that the judge has it done in `Reading`."""
 
 from __future__ import annotations
 
@@ -12,39 +12,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tt_tito import course, swap
+from tt_tito import course, reading, swap
 from tt_tito.curriculum import Chapter
 from tt_tito.exercises import PARSING, exercises, functions, graft_tree, parse, unwritten
+from tt_tito.reading import Unreadable
 
-__all__ = ["Submission", "Unreadable"]
-
-LARGEST = 1 << 20  # bytes of a file
-
-
-class Unreadable(Exception):
-    """A file that cannot be run as it is; says why."""
+__all__ = ["Submission"]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A learner's file, and the chapter that it is to be."""
+    """A learner's file, the chapter that it is to be, and what is written in it, which may be no Python."""
 
     chapter: Chapter
     file: Path
+    source: str = ""
 
     @cached_property
     def text(self) -> str:
-        """The text of the file. Unreadable if it is no Python."""
-        try:
-            data = self.file.read_bytes()
-        except OSError as error:
-            raise Unreadable(f"{self.file.name} cannot be read: {error.strerror}.") from None
-        if len(data) > LARGEST:
-            raise Unreadable(f"{self.file.name} is {len(data):,} bytes long; a chapter has less than {LARGEST:,}.")
-        with self._reading():
-            text = data.decode("utf-8-sig").replace("\r\n", "\n")
-            compile(text, self.file.name, "exec", dont_inherit=True)
-            return text
+        """The text of the file. Unreadable if it is not Python."""
+        return reading.checked(self.source, self.file.name)
 
     @cached_property
     def reference(self) -> str:
@@ -79,12 +66,11 @@ class Submission:
                 _move(nodes[name].body, nodes[name].lineno)
             return self._compiled(tree), [nodes[name].lineno for name in filled]
 
-    def code_in_the_reference(self, kept: Collection[str]) -> tuple[bytes, list[int]]:
-        """The same the other way round: the reference's file, with the `kept` exercises from the learner's."""
+    def reference_code(self) -> tuple[bytes, list[int]]:
+        """The same of the reference, all of which is said to stand on the first line."""
         with self._reading():
             tree = parse(self.reference)
             _move(tree.body, 1)
-            graft_tree(tree, parse(self.text), kept)
             return self._compiled(tree), [1]
 
     def _compiled(self, tree: ast.Module) -> bytes:
@@ -100,12 +86,11 @@ class Submission:
         with PARSING:
             try:
                 yield
+            except Unreadable:
+                raise
             except swap.SwapError as error:
                 raise Unreadable(f"{name} stands in for {str(error).partition(' stands in for ')[2]}") from None
-            except SyntaxError as error:
-                line = f"\n    {error.text.strip()[:100]}" if error.text else ""
-                raise Unreadable(f"{name}, line {error.lineno or 1} is not Python: {error.msg}.{line}") from None
-            except (ValueError, RecursionError, MemoryError, SystemError) as error:
+            except (SyntaxError, ValueError, RecursionError, MemoryError, SystemError) as error:
                 raise Unreadable(f"{name} is not Python: {str(error) or type(error).__name__}.") from None
 
     def _insert(self, name: str, tree: ast.Module, donor: ast.Module) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LARGEST", "Thing", "decode", "encode"]
+__all__ = ["LARGEST", "NOTHING", "Thing", "decode", "encode"]
 
 LARGEST = 1 << 20  # bytes of an array or a string, items of a list
 DEEPEST = 20  # lists inside of lists
 BITS = 10_000  # of a whole number
 KINDS = "biufcSU"  # of arrays
+NOTHING = "None in a tensor"  # what a kernel without a `return` makes
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ def encode(value: Any, deepest: int = DEEPEST) -> Any:
         case dict():
             return {"dict": [[encode(key, deepest - 1), encode(item, deepest - 1)] for key, item in value.items()]}
     if hasattr(value, "__array__"):
-        return _array(np.array(value))
+        return _array(np.array(value.detach() if hasattr(value, "detach") else value))
     return {"thing": f"a {type(value).__qualname__} object"}
 
 
@@ -73,6 +74,8 @@ def decode(data: Any, deepest: int = 2 * DEEPEST) -> Any:
 
 
 def _array(value: Any) -> dict[str, Any]:
+    if value.dtype.kind == "O" and value.size == 1 and value.reshape(-1)[0] is None:
+        return {"thing": NOTHING}
     if value.dtype.kind not in KINDS:
         return {"thing": f"an array of dtype {value.dtype}"}
     if value.nbytes > LARGEST:

@@ -5,6 +5,7 @@ worse."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 from tt_tito.judge.recording import Check, Recording
 from tt_tito.judge.sandbox import Limits, Run
-from tt_tito.judge.values import decode
+from tt_tito.judge.values import NOTHING, decode
 
 __all__ = ["Verdict", "clean", "judge"]
 
@@ -51,7 +52,7 @@ def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict
             right += 1
     except _Wrong as wrong:
         status, message = wrong.args
-        return Verdict(status, clean(message)[:LONGEST], right)
+        return Verdict(status, clean(message[: 4 * LONGEST])[:LONGEST], right)
     return Verdict("passed", "", right)
 
 
@@ -108,7 +109,7 @@ def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterat
                 raise _Wrong("failed", f"The test came to {call}, where {check.call} was due.\n{see}")
             said = check.complaint(outcome)
             if said is not None:
-                raise _Wrong(_status(outcome), said)
+                raise _Wrong(_status(outcome), _without_a_return(said, call, outcome))
             yield check
         elif test.error is not None:
             raise _Wrong(_status(test.error), f"On the way to {check.call}: {test.error}.\n{see}")
@@ -126,6 +127,32 @@ def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterat
         raise _ending(run, limits, f"The {title}", see)
 
 
+def _without_a_return(said: str, call: str, outcome: Any) -> str:
+    """A complaint that asks for the `return` where nothing came out, instead of what may be likely otherwise."""
+    if outcome is not None and str(outcome) != NOTHING:
+        return said
+    first, *rest = [line for line in said.splitlines() if not line.startswith("Likely: ")]
+    return "\n".join([first, f"Likely: {_called(call)} returned None: is a `return` missing?", *rest])
+
+
+def _called(call: str) -> str:
+    """The function that the last expression of a call begins with; `it` for what is no Python."""
+    try:
+        node: Any = ast.parse(call.rpartition(";")[2].strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "it"
+    name = "it"
+    while not isinstance(node, ast.Name):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
+                node = node.func
+            case ast.Attribute(value=node) | ast.Subscript(value=node):
+                pass
+            case _:
+                return name
+    return name
+
+
 def _status(raised: Any, otherwise: str = "failed") -> str:
     return "memory" if "builtins.MemoryError" in getattr(raised, "kinds", ()) else otherwise
 
@@ -137,6 +164,7 @@ def _ending(run: Run, limits: Limits, what: str, see: str = "") -> _Wrong:
         "done": ("failed", "was left out"),
         "timeout": ("timeout", f"did not end within {limits.seconds:g} seconds"),
         "memory": ("memory", f"took more than {limits.memory / (1 << 30):g} GB of memory"),
+        "excess": ("crashed", f"made {detail}"),
         "forged": ("failed", "wrote into the channel on which the values are sent to be judged"),
         "flood": ("failed", "sent more than can be judged"),
         "closed": ("crashed", "closed the channel on which the values are sent to be judged"),
