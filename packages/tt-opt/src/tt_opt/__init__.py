@@ -1,0 +1,13 @@
+"""Chapter 15: kernel sets."""
+
+from tt_opt.acceleration import *
+from tt_opt.acceleration import __all__ as _acceleration
+from tt_opt.acceleration import use_environment
+from tt_opt.threads import get_num_threads as get_num_threads
+from tt_opt.threads import set_num_threads as set_num_threads
+
+# The contract: what other packages may use.
+__all__ = [*_acceleration, "get_num_threads", "set_num_threads"]
+
+# `TT_KERNELS=fast python program.py` runs a program that knows nothing of kernel sets on one of them.
+use_environment()

@@ -1,0 +1,757 @@
+# # Acceleration
+#
+# At the end of this chapter the programs of all earlier chapters run several times as fast, without a change to a
+# single line of them, and on two cores they keep up with PyTorch.
+
+# ## The hurt
+#
+# Chapter 01 measured what this machine can do: so many billions of floating-point operations a second (GFLOP/s) in a
+# large matrix product. Chapter 14 ended with a GPT that takes its time. How much of the machine does it use? We count
+# the multiply-adds of a training step with the meter of chapter 02, twice that many operations, and divide by the time.
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_autograd import RULES, is_grad_enabled
+from tt_nlp import next_token_loss, small_gpt
+from tt_opt.threads import in_pieces, one_blas_thread, scratch
+from tt_optim import AdamW
+from tt_tensor import PRIMITIVES, SLOTS, Slot, install_kernels, interpreting, loops
+
+
+def gpt_step() -> Callable[[], None]:
+    """A function that takes one training step of a small GPT: forward, backward, update."""
+    tt.manual_seed(0)
+    model = small_gpt(65, layers=4, width=128, length=64)
+    ids, optimizer = tt.from_numpy(tt.generator().integers(0, 65, (12, 65))), AdamW(model.parameters())
+
+    def step():
+        loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def show_hurt():
+    step = gpt_step()
+    with tt.meter() as meter:
+        step()
+    seconds, operations = tt.measure(step).seconds, 2 * meter.multiply_adds["matmul"]
+    peak = tt.matmul_gflops(1024)
+    print(f"a step takes {seconds * 1e3:.0f} ms and has {operations / 1e9:.2f} G operations in matrix products")
+    rate = operations / seconds / 1e9
+    print(f"that is {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} of a large product")
+
+
+# Most of the machine waits. For what?
+
+# ## The smallest thing that could work
+#
+# Before we make anything faster, we need to know what is slow. Everything passes through the door of chapter 02, so a
+# stopwatch in the door sees it all. An interpreter that times each primitive takes six lines.
+
+
+def time_by_primitive(function: Callable[[], Any]) -> Counter:  # exercise
+    """Seconds that function() spends in each primitive, by name. What is recorded is computed as always."""
+    seconds: Any = Counter()
+
+    def stopwatch(next, primitive, tensors, params):
+        start = time.perf_counter()
+        out = next(primitive, tensors, params)
+        seconds[primitive.name] += time.perf_counter() - start
+        return out
+
+    with interpreting(stopwatch):
+        function()
+    return seconds
+
+
+def check_time_by_primitive():
+    seconds = time_by_primitive(lambda: tt.exp(tt.ones(1000, 1000) * 2))
+    assert set(seconds) == {"exp", "mul"} and seconds["exp"] > 0
+
+
+# With a stopwatch in the door, the backward pass runs through the door as well, so its primitives appear beside those
+# of the forward pass.
+
+
+def show_profile():
+    step = gpt_step()
+    step()
+    seconds = time_by_primitive(step)
+    print("share of the time in primitives")
+    for name, spent in seconds.most_common(8):
+        print(f"{name:20s} {spent / seconds.total():6.1%}")
+
+
+# The matrix products, which do practically all of the arithmetic, are only a part of it. Functions that do next to no
+# arithmetic take as long: activations, normalizations, sums, copies. So we cannot simply wish for a faster processor.
+# We must find out what those functions do with their time.
+
+# ## The idea: bytes
+#
+# A processor does two things, it computes and it moves numbers between memory and itself. Each has a limit, and an
+# operation takes at least as long as the slower one. If it performs $f$ operations and moves $b$ bytes, then
+#
+# $$ t \ge \max\left(\frac{f}{\text{peak}}, \frac{b}{\text{bandwidth}}\right). $$
+#
+# Divide by $t$, and the rate $f / t$ is at most the smaller of the peak and of the *arithmetic intensity* $f / b$ times
+# the bandwidth. This is the *roofline model* (Williams et al., 2009).
+
+
+def roofline(intensity: float, peak: float, bandwidth: float) -> float:  # exercise
+    """The highest rate, in operations a second, at this many operations a byte: `peak` in operations and `bandwidth` in
+    bytes a second."""
+    return min(peak, intensity * bandwidth)
+
+
+def check_roofline():
+    assert roofline(0.25, 200e9, 10e9) == 2.5e9 and roofline(1000.0, 200e9, 10e9) == 200e9
+
+
+# The figure draws the roof of this machine and puts four operations under it.
+
+
+def show_roofline():
+    import matplotlib.pyplot as plt
+
+    peak, bandwidth = tt.matmul_gflops(1024) * 1e9, tt.bandwidth(1 << 26) * 1e9
+    x, a, b = (tt.randn(*shape) for shape in ((1024, 1024), (1024, 1024), (64, 64)))
+    work = {
+        "x + x": (lambda: x + x, x.numel(), 12 * x.numel()),
+        "exp(x)": (lambda: tt.exp(x), 10 * x.numel(), 8 * x.numel()),  # a polynomial of about that length
+        "64 x 64 product": (lambda: b @ b, 2 * 64**3, 12 * 64**2),
+        "1024 x 1024 product": (lambda: x @ a, 2 * 1024**3, 12 * 1024**2),
+    }
+    figure, axis = plt.subplots(figsize=(7, 4))
+    intensities = np.geomspace(0.03, 1000)
+    axis.loglog(intensities, [roofline(i, peak, bandwidth) / 1e9 for i in intensities], color="C0")
+    for name, (function, operations, moved) in work.items():
+        rate = operations / tt.measure(function).seconds / 1e9
+        axis.plot(operations / moved, rate, "o", color="C1")
+        axis.annotate(name, (operations / moved, rate), textcoords="offset points", xytext=(6, -12), fontsize=9)
+    axis.set(xlabel="operations a byte", ylabel="GFLOP/s")
+    figure.tight_layout()
+    return figure
+
+
+# A matrix product reuses each number hundreds of times, so it sits under the flat part of the roof. An addition uses
+# each number once. It sits under the slope, far below the peak, and no faster arithmetic would help it. What helps is
+# to move fewer bytes. That gives us a plan with three parts: fewer trips through memory, less to compute twice, and
+# more than one core.
+
+# ## Fewer trips
+#
+# GELU is the activation of our GPT. Written as a formula it is a dozen operations, and each of them reads a whole array
+# from memory and writes a new one.
+
+
+def gelu_by_formula(x: np.ndarray) -> np.ndarray:
+    """gelu in its tanh form: one array after the other."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+# Two changes save trips. First, NumPy's functions take an argument `out`, an array into which they write; with it, an
+# operation overwrites an array that we no longer need, instead of asking the system for a new one. Second, we can take
+# a *block* of the array that fits into the processor's cache and finish it before we start on the next one. Then all
+# but the first and the last trip go to the cache, which is many times as fast as memory.
+
+BLOCK = 1 << 15  # numbers in a block: 128 KB of float32, and a few such blocks fit into the cache of a core
+C0, C1 = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
+
+
+def in_blocks(work: Callable[..., None], *arrays: np.ndarray, size: int = BLOCK) -> None:  # exercise
+    """Call work(*parts) for parts of one-dimensional arrays of equal length, `size` numbers at a time."""
+    for start in range(0, len(arrays[0]), size):
+        work(*(array[start : start + size] for array in arrays))
+
+
+def check_in_blocks():
+    x, seen = np.arange(10.0), []
+    in_blocks(lambda part: seen.append(part.tolist()), x, size=4)
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+# The work on one block, operation by operation. `scratch` is memory of this thread that is used again for every block.
+# We save more than trips: `tanh` saturates long before 40, so clipping there changes nothing and keeps cubes from
+# overflowing.
+
+
+def gelu_block(x: np.ndarray, out: np.ndarray) -> None:  # exercise
+    """out = gelu(x) in its tanh form for a block of numbers, without a new array."""
+    u, t = scratch("u", x.shape, x.dtype), scratch("t", x.shape, x.dtype)
+    np.clip(x, -40, 40, out=u)
+    np.multiply(u, u, out=t)
+    t *= C1
+    t += C0
+    t *= u
+    np.tanh(t, out=t)
+    t += 1
+    t *= 0.5
+    np.multiply(x, t, out=out)
+
+
+def check_gelu_block():
+    x = np.linspace(-6, 6, 100_001)
+    out = np.empty_like(x)
+    in_blocks(gelu_block, x, out)
+    assert np.allclose(out, gelu_by_formula(x), atol=1e-12)
+
+
+# The order of the work has changed, and the results have not. How much time does it save?
+
+
+def show_blocks():
+    x = tt.generator().standard_normal(1 << 21, np.float32)
+    out = np.empty_like(x)
+    forms: dict[str, Callable] = {
+        "formula": lambda: gelu_by_formula(x), "in place": lambda: gelu_block(x, out),
+        "in place, in blocks": lambda: in_blocks(gelu_block, x, out), "a copy": lambda: np.copyto(out, x),
+    }
+    for name, form in forms.items():
+        print(f"{name:20s} {tt.measure(form).seconds * 1e3:7.2f} ms for {x.size:,d} numbers")
+
+
+# How much that saves depends on the machine, on the size of its caches, and on what else it is doing. On a quiet
+# machine with two cores we measured 8.9, 3.5 and 3.8 ms for the first three lines: not making new arrays was most of
+# the gain, and blocks added nothing, since arrays of 8 MB fit into its last cache. A copy reads and writes every number
+# once. No way to compute GELU can be faster than that, and the last line shows how far we still are from it.
+
+# ## Nothing twice
+#
+# In the backward pass the rule of chapter 07 computes the slope of GELU from its input, so it needs `tanh` again. The
+# forward pass had it in hand. If the kernel computes the slope at once, while everything is in the cache, then the rule
+# is a single product.
+
+
+def gelu_and_slope_block(x: np.ndarray, out: np.ndarray, slope: np.ndarray) -> None:  # exercise
+    """out = gelu(x) in its tanh form and slope = its derivative, for a block of numbers, without a new array."""
+    u, s, t = (scratch(name, x.shape, x.dtype) for name in ("u", "s", "t"))
+    np.clip(x, -40, 40, out=u)
+    np.multiply(u, u, out=s)
+    np.multiply(s, C1, out=t)
+    t += C0
+    t *= u
+    np.tanh(t, out=t)
+    t += 1
+    t *= 0.5
+    np.multiply(x, t, out=out)
+    s *= 6 * C1
+    s += 2 * C0
+    s *= u
+    s *= t
+    np.subtract(1, t, out=slope)
+    slope *= s
+    slope += t
+
+
+# With $h = \frac12(1 + \tanh v)$ the function is $x h$, and $h' = 2 h (1 - h) v'$ where $v' = C_0 + 3 C_1 x^2$. So the
+# slope is $h + x \cdot h (1 - h) (2 C_0 + 6 C_1 x^2)$. The check compares it with differences.
+
+
+def check_gelu_and_slope():
+    x = np.linspace(-6, 6, 1001)
+    out, slope = np.empty_like(x), np.empty_like(x)
+    gelu_and_slope_block(x, out, slope)
+    assert np.allclose(slope, (gelu_by_formula(x + 1e-6) - gelu_by_formula(x - 1e-6)) / 2e-6, atol=1e-8)
+
+
+# Now a question of design. A kernel has no place to leave the slope: it takes arrays and returns an array, and the rule
+# is called much later, by chapter 07, which knows nothing of our slope. We may not edit chapter 07. But it asks its
+# table at every new node, immediately after the kernel has run, and a row of the table may be a function. So the kernel
+# leaves the way back in a place of its own thread, and the row picks it up.
+#
+# A row must not pick up what belongs to another result. So what is left is marked with the result, by a weak reference,
+# which does not keep the result alive. If nobody picks it up, it goes when the result goes.
+
+
+class _Left(threading.local):
+    out: Any = None
+    back: Any = None
+
+
+_left = _Left()
+
+
+def leave(out: np.ndarray, back: Callable) -> None:
+    """Leave the way back of a result for the recorder: back(needed, g) -> the gradients of the inputs."""
+    _left.out, _left.back = weakref.ref(out, _forget), back
+
+
+def _forget(reference):
+    if _left.out is reference:
+        _left.out = _left.back = None
+
+
+def picked_up(out: np.ndarray) -> Callable | None:  # exercise
+    """What was left for this result, and for no other; None if there is nothing. It can be picked up once."""
+    if _left.out is None or _left.out() is not out:
+        return None
+    back, _left.out, _left.back = _left.back, None, None
+    return back
+
+
+def check_picked_up():
+    ours, other = np.ones(3), np.ones(3)
+    leave(ours, len)
+    assert picked_up(other) is None and picked_up(ours) is len and picked_up(ours) is None
+    leave(ours, len)
+    del ours
+    assert _left.back is None
+
+
+# A kernel that does this is called a *twin* of the chapter's kernel. It may decline, by returning None: for a dtype
+# that it does not know, for options that are rare, for arrays so small that the chapter's kernel is as fast. Then the
+# chapter's kernel runs, and its rule. So a twin handles one case well instead of all cases.
+
+TWINS: dict[str, Callable] = {}
+
+
+def twin(slot: Any) -> Callable:
+    """Decorator: enter a function as the twin of a slot: fn(blocks, keep, *arrays, **params) -> None, which leaves the
+    call to the slot's own kernel, or (result, back).
+
+    `blocks` is the module of the kernel set in use, `keep` tells whether the result may be recorded, and
+    back(needed, g) -> gradients of the inputs is None where the usual rule will do."""
+
+    def enter(fn):
+        TWINS[slot.name] = fn
+        return fn
+
+    return enter
+
+
+def _kernel(slot, usual, fn, blocks):
+    def kernel(*arrays, **params):
+        keep = is_grad_enabled()
+        found = fn(blocks, keep, *arrays, **params)
+        if found is None:
+            return usual(*arrays, **params)
+        out, back = found
+        if keep and back:
+            leave(out, back)
+        return out
+
+    vars(kernel)["__signature__"] = slot.signature
+    return kernel
+
+
+# On the way back, three things may be the case. If nothing was left, the usual rules apply. If there is something and
+# the gradient is an array, `back` computes the gradients of all inputs that need one. And if the gradient is a tensor,
+# then somebody wants a second derivative, or listens at the door. An array that was kept has no history, so the usual
+# rules apply again.
+
+
+def by_table(rules, needed, g, out, *inputs, **params) -> list:  # exercise
+    """The gradients of the inputs that need one, None for the others, by the rules of chapter 07: a function for each
+    input (or None), or one function for all, which is told what is needed."""
+    if not isinstance(rules, tuple):
+        return rules(needed, g, out, *inputs, **params)
+    return [rule(g, out, *inputs, **params) if n and rule else None for n, rule in zip(needed, rules)]
+
+
+def _row(usual):
+    def row(array):
+        rules, back = usual if isinstance(usual, tuple) else usual(array), picked_up(array)
+        if back is None:
+            return rules
+
+        def gradients(needed, g, out, *inputs, **params):
+            found = back(needed, g) if isinstance(g, np.ndarray) else None
+            return found or by_table(rules, needed, g, out, *inputs, **params)
+
+        return gradients
+
+    return row
+
+
+# Here is the twin of `gelu`, whole. It serves contiguous arrays of `float32`. `blocks.gelu` is the work on a range of
+# numbers; which function that is depends on the kernel set.
+
+
+@twin(tt.gelu)
+def gelu(blocks, keep, x, approximate="none"):
+    row: Any = in_memory_order(x) if approximate == "tanh" and x.dtype == np.float32 else None
+    if row is None:
+        return None
+    (out, o), s = empty_like(x), np.empty(x.size if keep else 0, np.float32)
+
+    def work(start, stop):
+        blocks.gelu(row[start:stop], o[start:stop], s[start:stop] if keep else None)
+
+    in_pieces(work, x.size, 8 * x.size)
+
+    def back(needed, g):
+        (dx, d), g = empty_like(x), in_order_of(g, x)
+        in_pieces(lambda start, stop: np.multiply(g[start:stop], s[start:stop], out=d[start:stop]), x.size, x.size)
+        return (dx,)
+
+    return out, back
+
+
+# Elementwise work does not care about the order of the numbers, so a transposed array is as good as any other as long
+# as its memory has no gaps. These three helpers see to that.
+
+
+def in_memory_order(x: np.ndarray) -> np.ndarray | None:
+    """x as one row in the order of its memory, without a copy; None if there are gaps in it."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1)
+    moved = x.transpose(sorted(range(x.ndim), key=lambda d: -x.strides[d]))
+    return moved.reshape(-1) if moved.flags.c_contiguous else None
+
+
+def empty_like(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """New memory in the shape and order of x, and the same memory as one row."""
+    out = np.empty_like(x)
+    return out, in_memory_order(out)
+
+
+def in_order_of(x: np.ndarray, like: np.ndarray) -> Any:
+    """x as one row, in the order in which `like` lies in memory."""
+    if x.strides != like.strides:
+        moved = np.empty_like(like)
+        np.copyto(moved, x)
+        x = moved
+    return in_memory_order(x)
+
+
+# ## More than one core
+#
+# NumPy lets go of Python's lock while it computes, so two threads can work on two halves of an array. The function
+# `in_pieces(work, rows, effort)` above does that: it cuts the rows into as many ranges as there are threads, and calls
+# `work(start, stop)` for each of them. The appendix *Threads* has it in full. What matters here is when it pays.
+
+
+def show_threads():
+    from tt_opt import fast
+
+    print(f"{'numbers':>10s} {'one thread':>12s} {'threads':>12s}   us for gelu")
+    for size in (1_000, 30_000, 300_000, 3_000_000):
+        x = tt.generator().standard_normal(size, np.float32)
+        out = np.empty_like(x)
+
+        def work(start, stop):
+            fast.gelu(x[start:stop], out[start:stop], None)
+
+        alone, together = (tt.measure(in_pieces, work, size, 1, least).seconds for least in (2, 0))
+        print(f"{size:10,d} {alone * 1e6:12.1f} {together * 1e6:12.1f}")
+
+
+# Handing a piece to another thread and waiting for it costs some 10 to 100 microseconds, more if the thread has to be
+# woken first. Below that, a second thread does harm. So each kernel states its effort, and `in_pieces` stays on one
+# thread if it is not worth it.
+#
+# How much can threads bring to a whole step? If a share $s$ of the time becomes $k$ times as fast and the rest stays as
+# it is, then the whole becomes $1 / (1 - s + s / k)$ times as fast. This is *Amdahl's law* (1967). It holds for
+# every trick in this chapter: make half of a program infinitely fast, and you have doubled its speed.
+
+
+def amdahl(share: float, factor: float) -> float:  # exercise
+    """How many times as fast a program becomes if a share of its time, from 0 to 1, becomes `factor` times as fast."""
+    return 1 / (1 - share + share / factor)
+
+
+def check_amdahl():
+    assert amdahl(0.5, 2.0) == 4 / 3 and amdahl(0.5, 1e12) < 2 and amdahl(1.0, 2.0) == 2
+
+
+# The products already had threads: BLAS, the library that NumPy calls for them, brings its own. Idle threads of BLAS do
+# not sleep, they *spin*: they ask again and again whether there is work, since asking is faster than waking up. On a
+# machine with two cores they spin on the core that our other thread needs. So while a kernel set is in use, BLAS gets
+# one thread, and products go to our threads by rows, like everything else.
+
+# ## Kernel sets
+#
+# The other twins are in the appendix *Twins*, in the same form: products, ReLU, layer normalization, cross-entropy,
+# attention, convolution, pooling, batch normalization, and the updates of SGD and Adam. The modules `fast` and
+# `compiled` have the work on a range of rows. What is left is the switch.
+
+SETS = {"fast": "tt_opt.fast", "compiled": "tt_opt.compiled"}
+
+
+def best_set() -> str:
+    """The fastest kernel set that this installation has: "compiled" where Numba is installed, else "fast"."""
+    return "compiled" if importlib.util.find_spec("numba") else "fast"
+
+
+def kernel_set() -> str:
+    """The name of the kernel set in use."""
+    return _use.name
+
+
+class accelerate:
+    """Use a kernel set from here on: "fast", "compiled", "default" or "loops"; without a name, the best that is
+    installed. `with accelerate(...)` goes back to the one before at the end of the block.
+
+    Slots are the same for all threads. Raises ValueError for an unknown name, and RuntimeError while another thread is
+    inside such a block. Where Numba is missing, "compiled" is "fast", with a warning."""
+
+    def __init__(self, name: str | None = None):
+        self.name, self.before = _known(name or best_set()), _use.name
+        _use.switch(self.name)
+
+    def __enter__(self):
+        _use.blocks.append(threading.get_ident())
+        return self
+
+    def __exit__(self, *exception):
+        _use.blocks.pop()
+        _use.switch(self.before)
+
+
+def _known(name):
+    if name not in ("default", "loops", *SETS):
+        raise ValueError(f'there is no kernel set {name!r}: choose "compiled", "fast", "default" or "loops"')
+    if name == "compiled" and best_set() == "fast":
+        advice = 'Numba is not installed, so the kernels are those of the set "fast": pip install tt-opt[compiled]'
+        warnings.warn(advice, RuntimeWarning, stacklevel=3)
+        return "fast"
+    return name
+
+
+# A program that knows nothing of kernel sets can be run on one of them, by an environment variable.
+
+
+def use_environment() -> None:
+    """Use the kernel set that the environment variable TT_KERNELS names, if it is set."""
+    if name := os.environ.get("TT_KERNELS"):
+        try:
+            accelerate(name)
+        except ValueError as error:
+            raise ValueError(f"TT_KERNELS={name}: {error}") from None
+
+
+# Switching puts kernels into slots and rows into the table of rules, and remembers how to undo each of these. The new
+# set is loaded before the old one is taken out, so a set that cannot be loaded changes nothing.
+
+
+class _Use:
+    def __init__(self):
+        self.name, self.undo, self.lock, self.blocks = "default", ExitStack(), threading.RLock(), []
+
+    def switch(self, name):
+        with self.lock:
+            if self.blocks and self.blocks[-1] != threading.get_ident():
+                raise RuntimeError("another thread is inside a block of accelerate(); kernels are the same for all")
+            if name != self.name:
+                put = {"default": lambda undo: None, "loops": _put_loops}.get(name) or _putting_twins(name)
+                self.undo.close()
+                put(self.undo)
+                self.name = name
+
+
+_use = _Use()
+
+
+def _putting_twins(name):
+    blocks = importlib.import_module(SETS[name])
+    importlib.import_module("tt_opt.twins")
+
+    def put(undo):
+        undo.callback(one_blas_thread().restore_original_limits)
+        kernels = {n: _kernel(SLOTS[n], SLOTS[n].default, fn, blocks) for n, fn in TWINS.items()}
+        undo.callback(install_kernels, install_kernels(kernels))
+        for primitive in (PRIMITIVES[n] for n in TWINS if n in PRIMITIVES):
+            undo.callback(RULES.__setitem__, primitive, RULES[primitive])
+            RULES[primitive] = _row(RULES[primitive])
+
+    return put
+
+
+# The definitions of chapters 02, 09 and 13 are a kernel set as well, the slowest one.
+
+
+def _put_loops(undo):
+    from tt_nlp import nlp_loops
+    from tt_spatial import spatial_loops
+
+    sets = [vars(module).items() for module in (loops, spatial_loops, nlp_loops)]
+    kernels = {name: f for items in sets for name, f in items if name in SLOTS and not isinstance(f, Slot)}
+    undo.callback(install_kernels, install_kernels(kernels))
+
+
+# Values and gradients must be those of the chapters' kernels, up to the rounding of `float32`.
+
+
+def check_a_set_computes_the_same():
+    def gradients():
+        tt.manual_seed(0)
+        model = small_gpt(65, layers=1)
+        ids = tt.from_numpy(tt.generator().integers(0, 65, (2, 33)))
+        next_token_loss(model(ids[:, :-1]), ids[:, 1:]).backward()
+        return [p.grad.numpy() for p in model.parameters()]
+
+    expected = gradients()
+    with accelerate("fast"):
+        assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(gradients(), expected))
+
+
+# ## Compile the definition
+#
+# With NumPy alone we have come as far as NumPy goes. Each of its functions is one trip over a block, even if the block
+# is in the cache. To make the trip only once, we would have to write the loop ourselves, number by number. We did that
+# in chapter 02: the kernel set `loops` has every operation as the loop that defines it, and it is a thousand times too
+# slow. But what is slow about it? The loop is exactly the code that we want the processor to run. The interpreter,
+# which looks up every name and makes an object of every number, is what takes the time.
+#
+# Numba is a library that translates such a function into machine code when it is first called. Here is layer
+# normalization as its definition, three loops over a row.
+
+
+def norm_by_definition(x, weight, bias, out):  # exercise
+    """out = (x - mean) / sqrt(variance + 1e-5) * weight + bias for each row of x, number by number."""
+    rows, width = x.shape
+    for i in range(rows):
+        total, squares = 0.0, 0.0
+        for j in range(width):
+            total += x[i, j]
+        mean = total / width
+        for j in range(width):
+            squares += (x[i, j] - mean) ** 2
+        slope = 1 / math.sqrt(squares / width + 1e-5)
+        for j in range(width):
+            out[i, j] = (x[i, j] - mean) * slope * weight[j] + bias[j]
+
+
+def check_norm_by_definition():
+    x, weight, bias = np.random.default_rng(0).normal(size=(5, 7)), np.full(7, 2.0), np.ones(7)
+    out = np.empty_like(x)
+    norm_by_definition(x, weight, bias, out)
+    normal = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    assert np.allclose(out, 2 * normal + 1)
+
+
+# The same text, interpreted and compiled, beside the kernel of chapter 09:
+
+
+def show_compiled():
+    import numba
+    from tt_spatial import normalize_scaled
+
+    x, weight = tt.generator().standard_normal((768, 128), np.float32), np.ones(128, np.float32)
+    out, compiled = np.empty_like(x), numba.njit(norm_by_definition, fastmath={"reassoc", "contract", "arcp", "nsz"})
+    forms: dict[str, Callable] = {
+        "interpreted": lambda: norm_by_definition(x, weight, weight, out),
+        "NumPy": lambda: normalize_scaled.kernel(x, weight, weight, eps=1e-5),
+        "compiled": lambda: compiled(x, weight, weight, out),
+    }  # fmt: skip
+    for name, form in forms.items():
+        print(f"{name:12s} {tt.measure(form).seconds * 1e6:10.0f} us")
+
+
+# The loops of chapter 02 were not slow, their interpreter was. Compiled, the definition passes NumPy: it makes one trip
+# where NumPy makes ten, and it needs no blocks and no scratch memory.
+#
+# The option `fastmath` permits the compiler to add up a sum in another order, which it needs in order to use the
+# processor's wide registers. We permit that and no more: NumPy's answers for infinity and nan must stay what they are.
+#
+# The module `compiled` contains the work of all twins in this form. What we could not take from the definitions is the
+# exponential: Numba calls the C library for it, number by number, so we write it as a power of 2 times a polynomial.
+
+# ## What it brings
+
+
+def show_sets():
+    sets = ["default", "fast", *(["compiled"] if best_set() == "compiled" else [])]
+    seconds = {}
+    for name in sets:
+        with accelerate(name):
+            step = gpt_step()
+            step()  # compiles what is not in the cache yet
+            seconds[name] = tt.measure(step, span=1.0).seconds
+    for name in sets:
+        factor = seconds["default"] / seconds[name]
+        print(f"{name:10s} {seconds[name] * 1e3:7.1f} ms a step, {factor:.2f} times as fast as the default")
+
+
+# The *Benchmarks* page has all workloads beside PyTorch.
+#
+# ## What is not worth it
+#
+# A profile also says where to stop. After the twins, the matrix products take most of the time of a GPT, and BLAS
+# computes those near the peak. A twin for `sigmoid` would be easy, and no program of ours would notice. The same holds
+# for RMSprop, for strided convolutions and for `float64`: they are used where speed is not the point. Each twin is code
+# that must agree with its chapter in every corner, infinities included. So a twin has to earn its place in a profile.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    for attempt in (lambda: accelerate("turbo"), lambda: install_kernels({"gelu": lambda x: x})):
+        try:
+            attempt()
+        except ValueError as error:
+            print(f"ValueError: {error}")
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. Take `time_by_primitive` to your own LeNet. Which primitive would you accelerate first, and what does `amdahl`
+#    promise for it?
+# 2. `utilization`: the share of the peak that a function reaches. Measure it for matrix products of 16 to 2048 rows.
+#    Where does the roof begin?
+# 3. Write a twin for `tt.sigmoid` that keeps its slope, and enter it with `twin`. How much does it bring to a network
+#    that uses it?
+
+
+def utilization(function: Callable[[], Any], operations: float, peak: float) -> float:  # exercise
+    """The share of the peak, in operations a second, that function() reaches if it performs so many operations."""
+    return operations / tt.measure(function).seconds / peak
+
+
+def check_utilization():
+    assert 0 < utilization(lambda: time.sleep(0.001), 1e6, 1e12) < 0.001 + 1e-12
+
+
+# ## A road not taken
+#
+# We chose by hand which operations to accelerate. PyTorch's `torch.compile` and JAX's `jit` look at a whole program
+# instead, join neighbouring operations and generate one kernel for them, so that a product, its bias and the activation
+# make a single trip. tinygrad does nothing else: its operations are lazy, and nothing runs until it has been joined.
+# The price is a compiler that has to be trusted, seconds of waiting before the first step, and errors that point into
+# generated code. Our twins are the middle way, a few kernels that are known by name.
+
+# ## What hurts next
+#
+# Training a GPT is now several times as fast. Let it write.
+
+
+def show_generation():
+    from tt_nlp import stream
+
+    with accelerate("fast"):
+        model = small_gpt(65, layers=4, width=128, length=512)
+        for length in (16, 64, 256):
+            prompt = tt.generator().integers(0, 65, length).tolist()
+            seconds = tt.measure(lambda: [token for token, _ in zip(stream(model, prompt, 4), range(4))]).seconds / 4
+            print(f"after {length:3d} tokens the next one takes {seconds * 1e3:6.1f} ms")
+
+
+# The longer the text, the longer each new token takes, because the model reads the whole text again for every single
+# one. Faster kernels do not change that: the work itself is wasted. Chapter 16, *Caching*.
+
+__all__ = [
+    "TWINS", "accelerate", "amdahl", "best_set", "by_table", "gelu_and_slope_block", "gelu_block", "gelu_by_formula",
+    "in_blocks", "kernel_set", "leave", "norm_by_definition", "picked_up", "roofline", "time_by_primitive", "twin",
+    "use_environment", "utilization",
+]

@@ -1,0 +1,573 @@
+# # Compiled
+#
+# An appendix of chapter 15: the work of the twins on a range of rows, as plain loops that Numba compiles. There are no
+# blocks and no scratch memory here, since every number is finished before the next one begins. The functions have the
+# names and arguments of those in `fast`.
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import numba as nb
+import numpy as np
+from llvmlite import binding as llvm
+from threadpoolctl import threadpool_info
+
+from tt_opt import fast
+
+# `nogil` lets other threads run meanwhile, and `cache` keeps the machine code on disk, so that only the first program
+# that runs on this set waits for the compiler. Of the liberties that `fastmath` stands for we take those that leave
+# infinity and nan alone.
+
+F, D = np.float32, np.float64
+FREE = {"reassoc", "contract", "arcp", "nsz"}  # sums in any order; but inf and nan stay what they are
+jit: Any = nb.njit(nogil=True, fastmath=FREE, cache=True, error_model="numpy")
+inline: Any = nb.njit(nogil=True, fastmath=FREE, inline="always", error_model="numpy")
+DIRECT = True  # images of few channels are convolved without columns
+C0, C1 = F(math.sqrt(2 / math.pi)), F(math.sqrt(2 / math.pi) * 0.044715)
+
+
+# ## The exponential
+#
+# Numba would call the C library for each exponential, one number at a time. A few products do as well, and the compiler
+# makes them in 8 or 16 lanes at once. Write $e^x = 2^n e^r$ with an integer $n$ and $|r| \le \frac12 \ln 2$. The factor
+# $2^n$ is made by putting $n$ into the exponent bits of a float, and $e^r$ is a polynomial of degree 7 with the
+# coefficients of the Cephes library. Its error is about that of rounding to `float32`.
+
+
+@inline
+def _exp(x):
+    """e**x for x <= 0: a power of 2, which is the exponent of a float, times a polynomial for the rest."""
+    near = F(-87) if x < F(-87) else x
+    n = np.floor(near * F(1.44269504) + F(0.5))
+    r = near - n * F(0.693359375) - n * F(-2.12194440e-4)
+    p = F(1.9875691500e-4) * r + F(1.3981999507e-3)
+    p = p * r + F(8.3334519073e-3)
+    p = p * r + F(4.1665795894e-2)
+    p = p * r + F(1.6666665459e-1)
+    p = p * r + F(5.0000001201e-1)
+    p = p * r * r + r + F(1)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(F)
+    return F(0) if x < F(-87) else p * power
+
+
+# ## Element by element
+#
+# GELU in its tanh form is $x$ times a sigmoid: $\frac12 (1 + \tanh v) = 1 / (1 + e^{-2v})$.
+
+
+@inline
+def _gate(u):
+    """(1 + tanh(C0 * u + C1 * u**3)) / 2, which is the sigmoid of twice that."""
+    v = F(2) * u * (C0 + C1 * u * u)
+    e = _exp(-abs(v))
+    return (F(1) if v >= F(0) else e) / (F(1) + e)
+
+
+@inline
+def _near(x):
+    return F(-40) if x < F(-40) else (F(40) if x > F(40) else x)
+
+
+@jit
+def _gelu(x, out):
+    for i in range(x.size):
+        out[i] = x[i] * _gate(_near(x[i]))
+
+
+@jit
+def _gelu_and_slope(x, out, slope):
+    for i in range(x.size):
+        u = _near(x[i])
+        h = _gate(u)
+        out[i] = x[i] * h
+        slope[i] = h + u * h * (F(1) - h) * (F(2) * C0 + F(6) * C1 * u * u)
+
+
+def gelu(x, out, slope):
+    if slope is None:
+        _gelu(x, out)
+    else:
+        _gelu_and_slope(x, out, slope)
+
+
+@jit
+def relu(x, out):
+    for i in range(x.size):
+        out[i] = F(0) if x[i] < F(0) else x[i]
+
+
+@jit
+def relu_back(g, out, dx):
+    for i in range(g.size):
+        dx[i] = g[i] if out[i] != F(0) else F(0)
+
+
+# ## Rows
+#
+# The definition of layer normalization from the chapter, with sums in `float64`. What the way back needs is written on
+# the same trip.
+
+
+@jit
+def norm(x, w, b, eps, normal, slope, out):
+    rows, width = x.shape
+    for i in range(rows):
+        total, squares = D(0), D(0)
+        for j in range(width):
+            total += D(x[i, j])
+        mean = total / width
+        for j in range(width):
+            t = D(x[i, j]) - mean
+            squares += t * t
+        r = 1 / math.sqrt(squares / width + eps)
+        slope[i] = r
+        for j in range(width):
+            t = F((D(x[i, j]) - mean) * r)
+            normal[i, j] = t
+            out[i, j] = t * w[j] + b[j]
+
+
+@jit
+def _norm_back(g, w, normal, slope, dx, dw, db):
+    rows, width = g.shape
+    for i in range(rows):
+        upper, along = F(0), F(0)
+        for j in range(width):
+            t = g[i, j] * w[j]
+            upper += t
+            along += t * normal[i, j]
+            db[j] += D(g[i, j])
+            dw[j] += D(g[i, j] * normal[i, j])
+        upper, along = upper / F(width), along / F(width)
+        for j in range(width):
+            dx[i, j] = (g[i, j] * w[j] - upper - normal[i, j] * along) * slope[i]
+
+
+def norm_back(g, w, normal, slope, dx):
+    dw, db = np.zeros(g.shape[1], D), np.zeros(g.shape[1], D)
+    _norm_back(g, w, normal, slope, dx, dw, db)
+    return dw, db
+
+
+@jit
+def surprise(x, labels, weights, gradient):
+    rows, width = x.shape
+    loss = D(0)
+    for i in range(rows):
+        top = x[i, 0]
+        for j in range(width):
+            top = x[i, j] if x[i, j] > top else top
+        total = F(0)
+        for j in range(width):
+            e = _exp(x[i, j] - top)
+            gradient[i, j] = e
+            total += e
+        if weights[i] == F(0):
+            for j in range(width):
+                gradient[i, j] = F(0)
+            continue
+        loss += weights[i] * (math.log(D(total)) - D(x[i, labels[i]] - top))
+        share = weights[i] / total
+        for j in range(width):
+            gradient[i, j] *= share
+        gradient[i, labels[i]] -= weights[i]
+    return loss
+
+
+@jit
+def add_rows(ids, g, table):
+    for i in range(ids.size):
+        for j in range(g.shape[1]):
+            table[ids[i], j] += g[i, j]
+    return table
+
+
+# ## Attention
+#
+# Softmax over the keys, with the keys down: three trips over a block that is in the cache. The number of hidden keys
+# shifts by one from query to query, so the loops begin where the mask ends.
+
+
+@jit
+def softmax_down(p, first):
+    batch, heads, keys, queries = p.shape
+    top, total = np.empty(queries, F), np.empty(queries, F)
+    for i in range(batch):
+        for j in range(heads):
+            top[:] = F(-np.inf)
+            total[:] = F(0)
+            for k in range(keys):
+                for q in range(max(k - first, 0), queries):
+                    top[q] = p[i, j, k, q] if p[i, j, k, q] > top[q] else top[q]
+            for k in range(keys):
+                start = max(k - first, 0)
+                for q in range(min(start, queries)):
+                    p[i, j, k, q] = F(0)
+                for q in range(start, queries):
+                    e = _exp(p[i, j, k, q] - top[q])
+                    p[i, j, k, q] = e
+                    total[q] += e
+            for q in range(queries):
+                total[q] = F(1) / total[q]
+            for k in range(keys):
+                for q in range(queries):
+                    p[i, j, k, q] *= total[q]
+
+
+@jit
+def softmax_down_back(p, dp):
+    batch, heads, keys, queries = p.shape
+    total = np.empty(queries, F)
+    for i in range(batch):
+        for j in range(heads):
+            total[:] = F(0)
+            for k in range(keys):
+                for q in range(queries):
+                    total[q] += p[i, j, k, q] * dp[i, j, k, q]
+            for k in range(keys):
+                for q in range(queries):
+                    dp[i, j, k, q] = p[i, j, k, q] * (dp[i, j, k, q] - total[q])
+
+
+# ## Images with many channels
+#
+# The columns of chapter 09 hold every number of an image nine times for a filter of 3 by 3. Here a row of pixels is
+# spread out for the three taps *across* only. The three taps *down* are products with the same memory, begun one row
+# further down each time, and BLAS adds each product to the result. NumPy has no function for "multiply and add", so we
+# call the one in its BLAS directly, `cblas_sgemm`.
+
+
+def _gemm_of_blas():
+    """cblas_sgemm of NumPy's own OpenBLAS, as a function that compiled code can call; None if it is not found."""
+    for library in threadpool_info():
+        if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
+            blas = ctypes.CDLL(library["filepath"])
+            for name in ("scipy_cblas_sgemm64_", "cblas_sgemm64_"):
+                if hasattr(blas, name):
+                    address = ctypes.cast(getattr(blas, name), ctypes.c_void_p).value
+                    llvm.add_symbol("tt_sgemm", address)
+                    return True
+    return False
+
+
+HAS_GEMM = _gemm_of_blas()
+_T = nb.types
+_matrix, _sizes = (_T.uintp, _T.int64), (_T.int64, _T.int64, _T.int64)
+_signature = _T.void(_T.int32, _T.int32, _T.int32, *_sizes, _T.float32, *_matrix, *_matrix, _T.float32, *_matrix)
+_gemm: Any = _T.ExternalFunction("tt_sgemm", _signature)
+ROWS, PLAIN, TURNED = 101, 111, 112  # what cblas calls row-major order, a matrix and its transpose
+
+
+@jit
+def _spread(x, pad_h, pad_w, kw, out):
+    H, W, C = x.shape
+    lines, places, _ = out.shape
+    for y in range(lines):
+        line = y - pad_h
+        if line < 0 or line >= H:
+            out[y] = F(0)
+        else:
+            for s in range(places):
+                for b in range(kw):
+                    z = s + b - pad_w
+                    if z < 0 or z >= W:
+                        for c in range(C):
+                            out[y, s, b * C + c] = F(0)
+                    else:
+                        for c in range(C):
+                            out[y, s, b * C + c] = x[line, z, c]
+
+
+@jit
+def _conv(x, w, bias, pad_h, pad_w, kh, kw, out):
+    n, _, _, C = x.shape
+    _, oh, ow, O = out.shape
+    k = kw * C
+    spread = np.empty((oh + kh - 1, ow, k), F)
+    for i in range(n):
+        _spread(x[i], pad_h, pad_w, kw, spread)
+        o = out[i]
+        for r in range(oh):
+            for s in range(ow):
+                for c in range(O):
+                    o[r, s, c] = bias[c]
+        for a in range(kh):
+            _gemm(ROWS, PLAIN, PLAIN, oh * ow, O, k, F(1), spread.ctypes.data + a * ow * k * 4, k,
+                  w.ctypes.data + a * k * O * 4, O, F(1), o.ctypes.data, O)  # fmt: skip
+
+
+def conv(x, w, bias, padding, size, out):
+    _conv(x, w, np.zeros(w.shape[1], F) if bias is None else bias, *padding, *size, out)
+
+
+@jit
+def _conv_weight(x, g, pad_h, pad_w, kh, kw, dw, db):
+    n, _, _, C = x.shape
+    _, oh, ow, O = g.shape
+    k = kw * C
+    spread, part, sums = np.empty((oh + kh - 1, ow, k), F), np.zeros((kh * k, O), F), np.empty(O, F)
+    for i in range(n):
+        _spread(x[i], pad_h, pad_w, kw, spread)
+        gi = g[i]
+        for a in range(kh):
+            _gemm(ROWS, TURNED, PLAIN, k, O, oh * ow, F(1), spread.ctypes.data + a * ow * k * 4, k, gi.ctypes.data, O,
+                  F(1), part.ctypes.data + a * k * O * 4, O)  # fmt: skip
+        for r in range(oh):
+            sums[:] = F(0)
+            for s in range(ow):
+                for c in range(O):
+                    sums[c] += gi[r, s, c]
+            for c in range(O):
+                db[c] += D(sums[c])
+        if i % 8 == 7 or i == n - 1:  # float64 after a few images, so that no sum in float32 grows long
+            for r in range(kh * k):
+                for c in range(O):
+                    dw[r, c] += D(part[r, c])
+                    part[r, c] = F(0)
+
+
+def conv_weight(x, g, padding, size):
+    dw, db = np.zeros((size[0] * size[1] * x.shape[3], g.shape[3]), D), np.zeros(g.shape[3], D)
+    _conv_weight(x, g, *padding, *size, dw, db)
+    return dw, db
+
+
+if not HAS_GEMM:  # a NumPy with another BLAS: columns and a product
+    conv, conv_weight = fast.conv, fast.conv_weight
+
+
+# ## Images with few channels
+#
+# For the first layers of LeNet a matrix product is too large a tool. The seven loops of chapter 09 are better,
+# compiled. Two changes make them quick: a padded image is one long row, in which a window that runs over the edge
+# computes something that nobody reads, so that the innermost loop is long; and the taps of a row of the filter are
+# written side by side.
+
+
+@jit
+def _padded(x, pad_h, pad_w, out):
+    C, H, W = x.shape
+    width = W + 2 * pad_w
+    out[:] = F(0)
+    for c in range(C):
+        for r in range(H):
+            at = (r + pad_h) * width + pad_w
+            for s in range(W):
+                out[c, at + s] = x[c, r, s]
+
+
+@jit
+def _direct_conv(x, w, bias, pad_h, pad_w, out):
+    n, C, H, W = x.shape
+    O, _, kh, kw = w.shape
+    _, _, oh, ow = out.shape
+    width = W + 2 * pad_w
+    long = oh * width
+    flat, line = np.empty((C, (H + 2 * pad_h) * width + kw), F), np.empty(long, F)
+    for i in range(n):
+        _padded(x[i], pad_h, pad_w, flat)
+        for o in range(O):
+            line[:] = bias[o]
+            for c in range(C):
+                for a in range(kh):
+                    src = flat[c, a * width :]
+                    w0, w1, w2 = w[o, c, a, 0], w[o, c, a, 1], w[o, c, a, 2]
+                    if kw == 5:
+                        w3, w4 = w[o, c, a, 3], w[o, c, a, 4]
+                        for p in range(long - 4):
+                            line[p] += (
+                                w0 * src[p] + w1 * src[p + 1] + w2 * src[p + 2] + w3 * src[p + 3] + w4 * src[p + 4]
+                            )
+                    else:
+                        for p in range(long - 2):
+                            line[p] += w0 * src[p] + w1 * src[p + 1] + w2 * src[p + 2]
+            for r in range(oh):
+                for s in range(ow):
+                    out[i, o, r, s] = line[r * width + s]
+
+
+def direct_conv(x, w, bias, padding, out):
+    _direct_conv(x, w, bias, *padding, out)
+
+
+@jit
+def _direct_weight(x, g, pad_h, pad_w, dw, db):
+    n, C, H, W = x.shape
+    O, _, kh, kw = dw.shape
+    _, _, oh, ow = g.shape
+    width = W + 2 * pad_w
+    flat, line = np.empty((C, (H + 2 * pad_h) * width + kw), F), np.zeros(oh * width, F)
+    long = oh * width - kw + 1
+    for i in range(n):
+        _padded(x[i], pad_h, pad_w, flat)
+        for o in range(O):
+            total = F(0)
+            for r in range(oh):
+                for s in range(ow):
+                    v = g[i, o, r, s]
+                    line[r * width + s] = v
+                    total += v
+            db[o] += D(total)
+            for c in range(C):
+                for a in range(kh):
+                    src = flat[c, a * width :]
+                    t0, t1, t2, t3, t4 = F(0), F(0), F(0), F(0), F(0)
+                    if kw == 5:
+                        for p in range(long):
+                            v = line[p]
+                            t0 += v * src[p]
+                            t1 += v * src[p + 1]
+                            t2 += v * src[p + 2]
+                            t3 += v * src[p + 3]
+                            t4 += v * src[p + 4]
+                        dw[o, c, a, 3] += D(t3)
+                        dw[o, c, a, 4] += D(t4)
+                    else:
+                        for p in range(long):
+                            v = line[p]
+                            t0 += v * src[p]
+                            t1 += v * src[p + 1]
+                            t2 += v * src[p + 2]
+                    dw[o, c, a, 0] += D(t0)
+                    dw[o, c, a, 1] += D(t1)
+                    dw[o, c, a, 2] += D(t2)
+
+
+def direct_weight(x, g, padding, size):
+    dw, db = np.zeros((g.shape[1], x.shape[1], *size), D), np.zeros(g.shape[1], D)
+    _direct_weight(x, g, *padding, dw, db)
+    return dw, db
+
+
+# ## Pooling
+#
+# The position of the largest number, 0 to 3. The first of equal numbers wins, and a nan wins against every number.
+
+
+def pool_memory(shape, keep):
+    return (np.empty(shape, np.uint8),)
+
+
+@jit
+def _pool(x, out, kept):
+    n, h, w, channels = out.shape
+    for i in range(n):
+        for r in range(h):
+            for s in range(w):
+                for c in range(channels):
+                    best, at = x[i, 2 * r, 2 * s, c], np.uint8(0)
+                    for number, t in ((1, x[i, 2 * r, 2 * s + 1, c]), (2, x[i, 2 * r + 1, 2 * s, c]),
+                                      (3, x[i, 2 * r + 1, 2 * s + 1, c])):  # fmt: skip
+                        at = np.uint8(number) if t > best or t != t else at
+                        best = t if t > best or t != t else best
+                    out[i, r, s, c] = best
+                    kept[i, r, s, c] = at
+
+
+def pool(x, out, kept):
+    _pool(x, out, kept[0])
+
+
+@jit
+def _pool_back(g, kept, dx):
+    n, h, w, channels = g.shape
+    for i in range(n):
+        for r in range(h):
+            for s in range(w):
+                for c in range(channels):
+                    v, at = g[i, r, s, c], kept[i, r, s, c]
+                    dx[i, 2 * r, 2 * s, c] = v if at == 0 else F(0)
+                    dx[i, 2 * r, 2 * s + 1, c] = v if at == 1 else F(0)
+                    dx[i, 2 * r + 1, 2 * s, c] = v if at == 2 else F(0)
+                    dx[i, 2 * r + 1, 2 * s + 1, c] = v if at == 3 else F(0)
+
+
+def pool_back(g, kept, dx):
+    _pool_back(g, kept[0], dx)
+
+
+# ## Channels
+#
+# Sums of columns in `float64`, and the shifts and scales that follow from them.
+
+
+@jit
+def _sums(x, total):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total[j] += D(x[i, j])
+
+
+def sums(x):
+    total = np.zeros(x.shape[1], D)
+    _sums(x, total)
+    return total
+
+
+@jit
+def _squares(x, mean, total):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            t = D(x[i, j]) - mean[j]
+            total[j] += t * t
+
+
+def squares(x, mean):
+    total = np.zeros(x.shape[1], D)
+    _squares(x, mean, total)
+    return total
+
+
+@jit
+def shift_scale(x, center, factor, bias, out):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = (x[i, j] - center[j]) * factor[j] + bias[j]
+
+
+@jit
+def _two_sums(g, x, mean, of_g, of_product):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            of_g[j] += D(g[i, j])
+            of_product[j] += D(g[i, j]) * (D(x[i, j]) - mean[j])
+
+
+def two_sums(g, x, mean):
+    of_g, of_product = np.zeros(x.shape[1], D), np.zeros(x.shape[1], D)
+    _two_sums(g, x, mean, of_g, of_product)
+    return of_g, of_product
+
+
+@jit
+def mix(g, x, center, a, b, c, dx):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            dx[i, j] = a[j] * g[i, j] + b[j] * (x[i, j] - center[j]) + c[j]
+
+
+# ## Optimizers
+#
+# One trip, number by number. The compiler makes 8 or 16 of them at once.
+
+
+@jit
+def adam(p, g, m, v, beta1, beta2, new1, new2, lr, correction1, correction2, eps, shrink, added):
+    for i in range(p.size):
+        gradient = g[i] if added == F(0) else g[i] + added * p[i]
+        m[i] = m[i] * beta1 + gradient * new1
+        v[i] = v[i] * beta2 + gradient * gradient * new2
+        p[i] = p[i] * shrink - lr * (m[i] * correction1) / (math.sqrt(v[i] * correction2) + eps)
+
+
+@jit
+def sgd(p, g, velocity, lr, momentum, kept, decay, nesterov):
+    for i in range(p.size):
+        step = g[i] if decay == F(0) else g[i] + decay * p[i]
+        if momentum != F(0):
+            velocity[i] = velocity[i] * momentum + step * kept
+            step = step + momentum * velocity[i] if nesterov else velocity[i]
+        p[i] -= lr * step
