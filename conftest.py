@@ -1,6 +1,7 @@
 """Collects the experiments `check_*` of every chapter as tests."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,11 +11,16 @@ packages = {path.name for path in Path(__file__).parent.glob("packages/*/src/tt_
 pytest.register_assert_rewrite(*packages - {"tt_tito"})  # which has no chapters, and is imported when Python starts
 sys.meta_path.sort(key=lambda finder: type(finder).__module__ != "tt_tito.startup")  # stand-ins go before rewriting
 
+if os.environ.get("TT_KERNELS"):  # the chapters on another kernel set: TT_KERNELS=compiled pytest packages
+    importlib.import_module("tt_opt")
+
 
 class Chapter(pytest.File):
     """A chapter, imported by its name: never a second time from its path, which would define its classes twice."""
 
     def collect(self):
+        if self.path.stem == "compiled":  # an extra of tt-opt
+            pytest.importorskip("numba", reason="the compiled kernel set needs Numba: pip install 'tt-opt[compiled]'")
         module = importlib.import_module(f"{self.path.parent.name}.{self.path.stem}")
         public = getattr(module, "__all__", ())  # `check_gradients` is a function to use, not an experiment
         for name, experiment in vars(module).items():

@@ -39,6 +39,8 @@ AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX"}
 # The module in contenders/, the package that it needs, and its environment. Ratios are to the first.
 CONTENDERS = {
     "PyTorch eager, 2 threads": ("torch_eager", "torch", {}),
+    "TinyTorch, compiled": ("tinytorch", "numba", {"TT_KERNELS": "compiled"}),
+    "TinyTorch, fast": ("tinytorch", "tt_opt", {"TT_KERNELS": "fast"}),
     "TinyTorch": ("tinytorch", "tt_nlp", {}),
     "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_nlp", AVX512),
     "NumPy by hand": ("numpy_by_hand", "numpy", {}),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +82,14 @@ def side_by_side(pictures: Mapping[str, list[str]], width: int) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """A claim and what became of it."""
+    """A claim and what became of it. `lacking` names the data that a milestone needs, if others were learned from."""
 
     what: str
     measured: str
     needed: str
     passed: bool
     seconds: float
+    lacking: str | None = None
 
 
 def report(results: Sequence[Result], script: str, file: Path | None = None) -> int:
@@ -101,6 +104,8 @@ def report(results: Sequence[Result], script: str, file: Path | None = None) -> 
         print(line, "", paint("yes", "32") if result.passed else paint("NO", "1;31"))
     missed = sum(not result.passed for result in results)
     print(f"\n{missed} of {len(results)} missed." if missed else "\nAll reached.")
+    for lacking in filter(None, (result.lacking for result in results)):
+        print(f"This earns no milestone, which needs {lacking}.")
     if file:
         save(results, script, file)
     return 1 if missed else 0
@@ -114,14 +119,36 @@ def save(results: Sequence[Result], script: str, file: Path) -> None:
     """Write the table as JSON."""
     rows = [
         {"claim": result.what, "measured": result.measured, "threshold": result.needed, "reached": bool(result.passed),
-         "seconds": round(result.seconds, 3)} for result in results
+         "seconds": round(result.seconds, 3), "lacking": result.lacking} for result in results
     ]
     example = Path(script).resolve().relative_to(Path(__file__).resolve().parent).as_posix()
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    unfinished.write_text(
-        json.dumps({"schema": 1, "example": example, "results": rows}, indent=2) + "\n", encoding="utf-8"
-    )
+    table = {"schema": 1, "example": example, "results": rows}
+    unfinished.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(file)
+
+
+# Chapter 15 has faster kernels for everything. They are a package of their own, which need not be installed.
+
+
+def kernel_set(name: str) -> str:
+    """The name given to the option --kernels. A package that is missing is noticed before everything else."""
+    if name != "default" and importlib.util.find_spec("tt_opt") is None:
+        raise argparse.ArgumentTypeError(f"the kernels {name!r} are in tt-opt, which is missing: pip install tt-opt")
+    if name not in ("default", "fast", "compiled"):
+        raise argparse.ArgumentTypeError(f"there is no kernel set {name!r}: choose default, fast or compiled")
+    return name
+
+
+KERNELS = {
+    "type": kernel_set, "default": "default", "metavar": "SET",
+    "help": "the kernels that compute: default (those of the chapters), fast or compiled (those of chapter 15)",
+}  # fmt: skip
+
+
+def on_kernels(name: str) -> AbstractContextManager:
+    """A context in which a kernel set computes."""
+    return nullcontext() if name == "default" else importlib.import_module("tt_opt").accelerate(name)
 
 
 def json_file(path: str) -> Path:

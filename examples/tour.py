@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from mnist import FILES, load, mnist_folder
 from perceptron_1957 import rosenblatt_perceptron
-from terminal import Result, heading, json_file, paint, picture, report, side_by_side
+from terminal import KERNELS, Result, heading, json_file, on_kernels, paint, picture, report, side_by_side
 from xor_1969 import minsky_xor_problem
 
 from tt_autograd import Batches, Schedule, accuracy, digits, evaluate, fit
@@ -37,6 +37,7 @@ from tt_tensor import (
     manual_seed,
     matmul_gflops,
     system_info,
+    tune_malloc,
 )
 
 # Each stage prints what it does and returns its rows of the table.
@@ -243,6 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=12, help="passes over the 8 x 8 digits (default 12)")
     parser.add_argument("--mnist", action=argparse.BooleanOptionalAction,
                         help="learn the 28 x 28 digits of MNIST too, or do not ask; they are looked for in TT_DATA")
+    parser.add_argument("--kernels", **KERNELS)
     parser.add_argument("--json", type=json_file, metavar="FILE", help="write the table to this file, too")
     options = parser.parse_args(arguments)
 
@@ -251,16 +253,18 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         parser.error(str(error))
     start = time.perf_counter()
-    results = [
-        *machine_stage(), *perceptron_stage(options.seed), *xor_stage(options.seed),
-        *digits_stage(options.seed, options.epochs), *lenet_stage(options.seed, options.epochs),
-        *gpt_stage(options.seed, 900 if options.epochs else 0),
-        *(mnist_stage(options.seed, folder) if folder else []),
-    ]
+    with on_kernels(options.kernels):
+        results = [
+            *machine_stage(), *perceptron_stage(options.seed), *xor_stage(options.seed),
+            *digits_stage(options.seed, options.epochs), *lenet_stage(options.seed, options.epochs),
+            *gpt_stage(options.seed, 900 if options.epochs else 0),
+            *(mnist_stage(options.seed, folder) if folder else []),
+        ]
     status = report(results, __file__, options.json)
     print(f"{time.perf_counter() - start:.1f} s in all")
     return status
 
 
 if __name__ == "__main__":
+    tune_malloc()  # every step frees what the next one asks for
     sys.exit(main())

@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +52,18 @@ def examples(monkeypatch):
 
 @pytest.fixture(scope="module", params=CLAIMS, ids=" ".join)
 def finished(request, tmp_path_factory):
-    """An example that was run from some other folder, and the seconds it took."""
-    start = time.perf_counter()
-    return run(*request.param, cwd=tmp_path_factory.mktemp("elsewhere")), time.perf_counter() - start
+    """An example that was run from some other folder, and the seconds that it computed (0 where no system counts)."""
+    before = os.times()
+    done = run(*request.param, cwd=tmp_path_factory.mktemp("elsewhere"))
+    after = os.times()
+    return done, sum(after[2:4]) - sum(before[2:4])
 
 
 def test_an_example_reaches_what_it_claims(finished):
     done, seconds = finished
     assert (done.returncode, done.stderr) == (0, "")
     assert "All reached." in done.stdout and " NO\n" not in done.stdout
-    assert seconds < 60
+    assert seconds < 60  # of a processor, whatever else runs
 
 
 def test_in_a_pipe_there_are_80_columns_of_plain_text(finished):
@@ -333,10 +334,19 @@ def program(examples, tmp_path, monkeypatch):
 def test_without_the_data_there_is_no_milestone(tried):
     script, done, _, rows = tried
     wanted = {LENET: "MNIST", CNN: "CIFAR-10"}[script]
-    assert done.returncode == 1 and (rows[0]["claim"], rows[0]["reached"]) == (f"learned from {wanted}", False)
-    assert rows[0]["measured"] == "no, 8 x 8 digits"
+    assert (rows[0]["claim"], rows[0]["lacking"]) == ("learned from 8 x 8 digits", wanted)
+    assert [row["lacking"] for row in rows[1:]] == [None] * (len(rows) - 1)
     said = " ".join(done.stdout.split())
     assert f"{wanted} is not here" in said and "earns no milestone" in said and "--data" in said and "TT_DATA" in said
+    assert said.endswith(f"This earns no milestone, which needs {wanted}.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", IMAGES)
+def test_without_the_data_the_thresholds_can_be_reached(script, tmp_path):
+    done = run(script, cwd=tmp_path, **{name: str(tmp_path / "empty") for name in CACHES})
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "All reached." in done.stdout and " NO\n" not in done.stdout
 
 
 def test_the_small_digits_are_learned_all_the_same(tried):
@@ -383,6 +393,22 @@ def the_same(first, second, name):
     one["history"].pop("seconds"), two["history"].pop("seconds")
     equal = [np.array_equal(one["model"][key].numpy(), two["model"][key].numpy()) for key in one["model"]]
     return all(equal) and len(equal) >= 4 and one["history"] == two["history"] and one["steps"] == two["steps"] == 8
+
+
+def test_an_example_runs_on_other_kernels(tmp_path):
+    import tt_opt  # noqa: F401  (which has them)
+
+    losses = []
+    for kernels in ("default", "fast"):
+        done = run(LENET, "--epochs", "1", "--limit", "200", "--kernels", kernels, "--out", kernels, cwd=tmp_path)
+        assert done.stderr == "" and json.loads((tmp_path / kernels / "options.json").read_text())["kernels"] == kernels
+        losses.append(load_checkpoint(tmp_path / kernels / "lenet.safetensors")["history"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    again = ("--epochs", "1", "--limit", "200", "--out", "default", "--resume")
+    done = run(LENET, *again, "--kernels", "fast", cwd=tmp_path)
+    assert done.returncode == 2 and "kernels default (now fast)" in done.stderr
+    done = run(LENET, "--kernels", "quick", cwd=tmp_path)
+    assert done.returncode == 2 and "choose default, fast or compiled" in done.stderr
 
 
 @pytest.mark.parametrize("script, name", TRAININGS)
@@ -526,7 +552,9 @@ def test_a_result_on_less_than_all_images_is_no_milestone(examples):
     assert passed("MNIST", 60_000, 3) == [True, True]
     assert passed("MNIST", 59_999, 3) == [False, True]
     assert passed("MNIST", 60_000, 4) == [True, False]
-    assert passed("8 x 8 digits", 60_000, 3) == [False]
+    assert passed("8 x 8 digits", 10, 30) == [True], "nothing is asked of them, and"
+    assert [row.lacking for row in budget("MNIST", "8 x 8 digits", 10, 60_000, 30, most=3)] == ["MNIST"]
+    assert [row.lacking for row in budget("MNIST", "MNIST", 10, 60_000, 3, most=3)] == [None, None]
 
 
 def test_a_moved_digit_loses_what_leaves_the_frame(examples):

@@ -72,7 +72,7 @@ def test_a_starter_fails(chapter, name, tmp_path):
 @pytest.mark.slow
 @each_chapter
 def test_the_reference_passes(chapter):
-    found = assess(chapter, course.reference(chapter), groups=("unit", "integration"))
+    found = assess(chapter, course.reference(chapter))
     assert found.full, found.message
 
 
@@ -99,8 +99,7 @@ SHARED = {
     "record": ["out = next(primitive, tensors, params)"],
     "dropout": ["if not 0 <= p <= 1:", "raise ValueError("],  # the class Dropout refuses the same
     "binary_cross_entropy_with_logits": ["return _reduced("],  # as binary_cross_entropy does
-    "RMSprop.update": ["if decay:", "np.divide(g, scratch, out=scratch)", "p -= np.multiply("],  # given in Adagrad
-    "Adam.update": ["if decay:"],
+    "time_by_primitive": ["start = time.perf_counter()"],
     "convolution": ["return _channels_first(out)"],  # every kernel on images ends like this
     "max_pool": ["return _channels_first(out)"],
     "max_unpool": ["return _channels_first(out)"],
@@ -150,13 +149,13 @@ def test_a_skeleton_can_be_imported(chapter, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", SETS)
+@pytest.mark.parametrize("which", ("one", "three"))  # a learner hands the second in, in test_session
 @each_chapter
 def test_a_solution_passes(chapter, which, tmp_path):
     names = NAMES[chapter.slug]
     file = tmp_path / f"{chapter.slug}.py"
     file.write_text(exercises.graft(SKELETON[chapter.slug], solution(chapter, which), names), encoding="utf-8")
-    found = assess(chapter, file, groups=("unit", "integration"))
+    found = assess(chapter, file, groups=("unit", "integration") if which == "one" else ("unit",))
     assert found.full, found.message
 
 
@@ -175,7 +174,7 @@ def test_solutions_are_independent(chapter):
 
 
 @pytest.mark.slow
-@each_chapter
+@pytest.mark.parametrize("chapter", CHAPTERS[::3], ids=lambda chapter: chapter.slug)  # the bank of mistakes has more
 def test_a_wrong_answer_is_told_why(chapter, tmp_path):
     wrong = solution(chapter, "wrong")
     words = re.match(r"# says: (.+)", wrong)[1].strip()

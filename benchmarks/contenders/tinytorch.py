@@ -1,4 +1,6 @@
-"""Ours, as the chapters use it."""
+"""Ours, on the kernel set that TT_KERNELS names, or as the chapters use it."""
+
+import os
 
 import workloads as w
 
@@ -8,6 +10,11 @@ import tt_nlp as tn
 import tt_spatial as ts
 import tt_tensor as tt
 from tt_optim import Adam, AdamW
+
+if os.environ.get("TT_KERNELS"):
+    import tt_opt  # noqa: F401  (which switches it on)
+
+tt.tune_malloc()  # as the examples do; the other contenders bring allocators of their own, or run as they are
 
 
 def _model(layers):

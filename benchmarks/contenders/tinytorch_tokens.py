@@ -3,6 +3,9 @@
 import tokens as t
 
 from tt_nlp import BPETokenizer
+from tt_tensor import tune_malloc
+
+tune_malloc()
 
 
 def _again(size):

@@ -33,7 +33,7 @@ from tt_data import (
 )
 from tt_optim import SGD
 from tt_spatial import BatchNorm2d, Conv2d, MaxPool2d
-from tt_tensor import Flatten, Linear, Module, ReLU, Sequential, manual_seed
+from tt_tensor import Flatten, Linear, Module, ReLU, Sequential, manual_seed, tune_malloc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path; what it imports lies one folder up
 
@@ -54,14 +54,14 @@ from images import (
 )
 from terminal import Result, heading, report
 
-NEEDED, ALL_IMAGES = 0.75, 50_000
 EPOCHS = {"CIFAR-10": 10, "8 x 8 digits": 10}
+NEEDED, ALL_IMAGES = {"CIFAR-10": 0.75, "8 x 8 digits": 0.95}, 50_000
 
 # ## The photographs
 #
 # CIFAR-10, if it is here, or if it may be downloaded. If not, the 8 x 8 digits of chapter 08: the program is the same
-# and the network too, only that its images have one colour and a sixteenth of the pixels. But whoever reads digits has
-# not seen a frog, and the table says so.
+# and the network too, only that its images have one colour and a sixteenth of the pixels. But a network that reads
+# digits has not seen a frog. So the digits have a threshold of their own, and earn no milestone.
 
 
 def find_photographs(folder: Path | None, limit: int | None, download: bool) -> tuple[str, Images, Images]:
@@ -152,14 +152,16 @@ def inexact_rows(folder: Path | None) -> list[int]:
     return next(([int(row) for row in file.read_text("utf-8").split()] for file in files if file.is_file()), [])
 
 
-def results(logits: np.ndarray, labels: np.ndarray, inexact: list[int], seconds: float) -> list[Result]:
+def results(
+    logits: np.ndarray, labels: np.ndarray, inexact: list[int], seconds: float, least: float = NEEDED["CIFAR-10"]
+) -> list[Result]:
     """The rows for the unseen images: all of them, and the exact ones if some are not."""
     exact = np.setdiff1d(np.arange(len(labels)), inexact)
     parts = [(f"{len(labels):,} unseen", slice(None), seconds)]
     if len(exact) < len(labels):
         parts.append((f"{len(exact):,} exact of them", exact, 0.0))
     rights = [(what, share_right(logits[rows], labels[rows]), seconds) for what, rows, seconds in parts]
-    return [Result(what, f"{right:.2%}", f">= {NEEDED:.1%}", right >= NEEDED, time) for what, right, time in rights]
+    return [Result(what, f"{right:.2%}", f">= {least:.1%}", right >= least, time) for what, right, time in rights]
 
 
 # ## All of it
@@ -176,7 +178,8 @@ def program(name: str, training: Images, unseen: Images, options: argparse.Names
     rows = budget("CIFAR-10", name, len(training), ALL_IMAGES, options.epochs, EPOCHS["CIFAR-10"])
     inexact = inexact_rows(options.data) if name == "CIFAR-10" else []
     seconds = sum(histories["CNN"].get("seconds", []))
-    return report([*rows, *results(logits, labels, inexact, seconds)], __file__, options.json)
+    rows += results(logits, labels, inexact, seconds, NEEDED[name])
+    return report(rows, __file__, options.json)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -202,4 +205,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    tune_malloc()  # every step frees what the next one asks for
     sys.exit(main())

@@ -26,20 +26,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path; what it imports lies one folder up
 
 from images import at_least, interruptible, parameter_count, positive, prepare
-from terminal import Result, heading, json_file, paint, report
+from terminal import KERNELS, Result, heading, json_file, on_kernels, paint, report
 
 from tt_autograd import Callback, History, Schedule, evaluate, fit, load_checkpoint
 from tt_data import DataLoader, RandomSampler, short_text, tiny_shakespeare
 from tt_nlp import GPT, BPETokenizer, CharTokenizer, GPTConfig, Windows, next_token_loss, save_gpt2, stream
 from tt_optim import OneCycleLR
-from tt_tensor import manual_seed
+from tt_tensor import manual_seed, tune_malloc
 
-NEEDED, MINUTES = 1.65, 30
 SHAKESPEARE, STORY = "tiny-shakespeare", "the first chapter of Moby-Dick"
+NEEDED, MINUTES = {SHAKESPEARE: 1.65, STORY: 2.6}, 30
 STEPS = {SHAKESPEARE: 7_000, STORY: 300}
 SETTINGS = (
     "steps", "every", "batch_size", "lr", "seed", "limit", "tokens", "vocabulary", "layers", "heads", "width",
-    "context", "dropout",
+    "context", "dropout", "kernels",
 )  # fmt: skip
 SAVE_EVERY = 200
 TOKENIZERS: dict[str, Any] = {"characters": CharTokenizer, "bpe": BPETokenizer}
@@ -47,7 +47,8 @@ TOKENIZERS: dict[str, Any] = {"characters": CharTokenizer, "bpe": BPETokenizer}
 # ## The text
 #
 # A megabyte of Shakespeare, if it is here or may be downloaded. If not, the twelve kilobytes of *Moby-Dick* that come
-# with chapter 10. The program is the same, but nobody learns English from twelve kilobytes, and the table says so.
+# with chapter 10. The program is the same, but twelve kilobytes are too few to learn English from. So they have a
+# threshold of their own, and earn no milestone.
 
 
 def find_text(folder: Path | None, limit: int | None, download: bool) -> tuple[str, str]:
@@ -175,13 +176,14 @@ def nats_per_character(model: GPT, tokenizer: Any, text: str) -> float:
 
 def results(name: str, learned: int, nats: float, characters: int, seconds: float) -> list[Result]:
     """The rows of the table."""
-    all_of_it = 1_115_394 * 9 // 10
-    whole = name == SHAKESPEARE and learned == all_of_it
-    measured = f"{learned:,}" if name == SHAKESPEARE else "none, but Moby-Dick"
+    all_of_it, most = 1_115_394 * 9 // 10, NEEDED[name]
+    learned_from = Result("characters of Moby-Dick", f"{learned:,}", "-", True, 0.0, lacking=SHAKESPEARE)
+    if name == SHAKESPEARE:
+        learned_from = Result(f"characters of {name}", f"{learned:,}", f"{all_of_it:,}", learned == all_of_it, 0.0)
     return [
-        Result(f"characters of {SHAKESPEARE}", measured, f"{all_of_it:,}", whole, 0.0),
+        learned_from,
         Result("minutes of training", f"{seconds / 60:.1f}", f"<= {MINUTES}", seconds <= 60 * MINUTES, seconds),
-        Result(f"nats on {characters:,} unseen", f"{nats:.3f} a character", f"<= {NEEDED}", nats <= NEEDED, 0.0),
+        Result(f"nats on {characters:,} unseen", f"{nats:.3f} a character", f"<= {most}", nats <= most, 0.0),
     ]
 
 
@@ -287,6 +289,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--chat", action="store_true", help="do not train: continue what is typed, with the network in --out")
     add("--temperature", type=positive, default=0.8, help="of what --chat writes (default 0.8)")
     add("--top-k", type=at_least(1), metavar="K", help="let --chat choose from the K likeliest tokens only")
+    add("--kernels", **KERNELS)
     add("--length", type=at_least(1), default=400, metavar="N", help="tokens that --chat writes at most (default 400)")
     add("--json", type=json_file, metavar="FILE", help="write the table to this file, too")
     return parser
@@ -299,7 +302,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.chat:
-            return chat(*saved_model(options), options)
+            with on_kernels(options.kernels):
+                return chat(*saved_model(options), options)
         GPTConfig(256, options.context, options.layers, options.heads, options.width, options.dropout)
         name, text = find_text(options.data, options.limit, options.download)
         options.steps = STEPS[name] if options.steps is None else options.steps
@@ -318,4 +322,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    tune_malloc()  # every step frees what the next one asks for
     sys.exit(main())

@@ -23,7 +23,7 @@ import numpy as np
 from tt_autograd import Batches, History
 from tt_optim import AdamW
 from tt_spatial import LeNet, framed_digits
-from tt_tensor import Flatten, Linear, Module, ReLU, Sequential, Tensor, from_numpy, manual_seed
+from tt_tensor import Flatten, Linear, Module, ReLU, Sequential, Tensor, from_numpy, manual_seed, tune_malloc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path; what it imports lies one folder up
 
@@ -44,8 +44,8 @@ from images import (
 from mnist import FILES, load, mnist_folder
 from terminal import Result, heading, report
 
-NEEDED, ALL_IMAGES = 0.989, 60_000
 EPOCHS = {"MNIST": 3, "8 x 8 digits": 30}
+NEEDED, ALL_IMAGES = {"MNIST": 0.989, "8 x 8 digits": 0.95}, 60_000
 CLASSES = [str(digit) for digit in range(10)]
 FILE_NAMES = ", ".join(name for *pair, _ in FILES.values() for name in pair)
 Images = tuple[Tensor, Tensor]
@@ -53,7 +53,8 @@ Images = tuple[Tensor, Tensor]
 # ## The digits
 #
 # MNIST, if its files are here. If not, the 8 x 8 digits of chapter 08 in a frame of 16 by 16, as in chapter 09. The
-# program is the same, and LeNet a little smaller; but whoever reads them has not read MNIST, and the table says so.
+# program is the same, and LeNet a little smaller, but a network that reads them has not read MNIST. So they have a
+# threshold of their own, and earn no milestone.
 
 
 def mnist(folder: Path) -> tuple[Images, Images]:
@@ -131,17 +132,20 @@ def print_moved(right: dict[str, list[float]]) -> None:
 
 # ## Judging it
 #
-# LeNet has to reach 98.9 % of the unseen digits as they are, and to beat the dense network where they are moved. What
-# the dense network reaches on digits that stay where they were is no failure, and the table only mentions it.
+# LeNet must reach 98.9 % of the unseen digits of MNIST as they are, and beat the dense network where they are moved. Of
+# the 8 x 8 digits it must reach 95 %: there are only 1,438 to learn from. What the dense network reaches on digits that
+# stay where they were is not a failure, and the table only mentions it.
 
 
-def results(right: dict[str, list[float]], histories: dict[str, History], unseen: int) -> list[Result]:
+def results(
+    right: dict[str, list[float]], histories: dict[str, History], unseen: int, least: float = NEEDED["MNIST"]
+) -> list[Result]:
     """The rows for both networks, from their shares of right answers for each of the moves."""
     lenet, dense = right["LeNet"], right["MLP"]
     seconds = {name: sum(history.get("seconds", [])) for name, history in histories.items()}
-    what, needed = f"LeNet, {unseen:,} unseen", f">= {NEEDED:.1%}"
+    what, needed = f"LeNet, {unseen:,} unseen", f">= {least:.1%}"
     rows = [
-        Result(what, f"{lenet[0]:.2%}", needed, lenet[0] >= NEEDED, seconds["LeNet"]),
+        Result(what, f"{lenet[0]:.2%}", needed, lenet[0] >= least, seconds["LeNet"]),
         Result("MLP of equal size", f"{dense[0]:.2%}", "-", True, seconds["MLP"]),
     ]
     for pixels in (1, 2):
@@ -167,7 +171,8 @@ def program(name: str, training: Images, unseen: Images, options: argparse.Names
     print_mixed_up(confusion_table(logits, labels), CLASSES)
     draw(histories, unseen[0].numpy(), logits, labels, CLASSES, options.out)
     rows = budget("MNIST", name, len(training[0]), ALL_IMAGES, options.epochs, EPOCHS["MNIST"])
-    return report([*rows, *results(right, histories, len(unseen[0]))], __file__, options.json)
+    rows += results(right, histories, len(unseen[0]), NEEDED[name])
+    return report(rows, __file__, options.json)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -191,4 +196,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    tune_malloc()  # every step frees what the next one asks for
     sys.exit(main())

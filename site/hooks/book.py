@@ -92,7 +92,7 @@ def _navigation() -> list:
         pages = [f"chapters/{entry.slug}.md" for entry in entries if entry.package in phase.packages]
         if pages:
             nav.append({f"{phase.number} {phase.title}": pages})
-    nav.append({"In practice": ["learn.md", "teach.md", "swapping.md", "command.md"]})
+    nav.append({"In practice": ["learn.md", "teach.md", "swapping.md", "differences.md", "command.md"]})
     nav.append({"Measured": ["trainings.md", "benchmarks.md"]})
     packages: dict[str, list] = {}
     for module, _ in documented_modules():

@@ -25,7 +25,7 @@ def gelu(x, /, approximate="none"):
     x = _floating(x)
     if approximate not in ("none", "tanh"):
         raise ValueError('approximate may be "none" or "tanh"; it is ' + repr(approximate))
-    share = _normal_below(x) if approximate == "none" else (1 + _gelu_tanh(_near(x))) / 2
+    share = _normal_below(x) if approximate == "none" else _tanh_below(x)
     return np.multiply(share, x)
 
 

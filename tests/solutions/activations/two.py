@@ -25,8 +25,8 @@ def sigmoid_slope(x):
 
 def gelu(x, /, approximate="none"):
     known = {
-        "none": lambda z: z * _normal_below(z),
-        "tanh": lambda z: z * sigmoid.kernel(2 * math.sqrt(2 / math.pi) * (_near(z) + 0.044715 * _near(z) ** 3)),
+        "none": lambda z: 0.5 * z * (1 + erf(z / math.sqrt(2))),
+        "tanh": lambda z: z * sigmoid.kernel(2 * math.sqrt(2 / math.pi) * (z + 0.044715 * np.clip(z, -40, 40) ** 3)),
     }
     if approximate not in known:
         raise ValueError(f"approximate={approximate!r} is not one of {list(known)}")

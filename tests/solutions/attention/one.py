@@ -52,7 +52,7 @@ def merge_heads(x):
     return tt.cat([x[..., h, :, :] for h in range(x.shape[-3])], -1)
 
 
-class Projections:
+class MultiHeadAttention:
     def projected(self, query, key, value):
         parts = [
             split_heads(linear(x, *pair), self.num_heads)
@@ -60,8 +60,6 @@ class Projections:
         ]
         return tt.stack(parts) if query is key is value else parts
 
-
-class MultiHeadAttention:
     def forward(
         self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
         is_causal=False,

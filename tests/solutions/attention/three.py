@@ -57,7 +57,7 @@ def merge_heads(x):
     return flat.reshape(*x.shape[:-3], x.shape[-2], x.shape[-3] * x.shape[-1])
 
 
-class Projections:
+class MultiHeadAttention:
     def projected(self, query, key, value):
         weights = more_attention.cut(self)
         parts = []
@@ -68,8 +68,6 @@ class Projections:
             return tt.stack(parts, 0)
         return parts
 
-
-class MultiHeadAttention:
     def forward(
         self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
         is_causal=False,

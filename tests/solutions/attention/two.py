@@ -53,7 +53,7 @@ def merge_heads(x):
     return x.permute(*order).reshape(*front, length, heads * size)
 
 
-class Projections:
+class MultiHeadAttention:
     def projected(self, query, key, value):
         same = query is key and key is value and self.kdim == self.embed_dim == self.vdim
         if not same:
@@ -66,8 +66,6 @@ class Projections:
         out = linear(query, self.in_proj_weight, self.in_proj_bias)
         return out.reshape(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
 
-
-class MultiHeadAttention:
     def forward(
         self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
         is_causal=False,

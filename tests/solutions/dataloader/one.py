@@ -16,10 +16,12 @@ def _stacked(leaves):
             arrays.append(np.float32(leaf))
         else:
             raise TypeError(f"no batch can be made of {type(leaf)}")
+    kinds = [array.dtype for array in arrays]
+    wide = np.result_type(*([kind for kind in kinds if np.issubdtype(kind, np.floating)] or kinds))
     for array in arrays[1:]:
         if array.shape != arrays[0].shape:
             raise ValueError(f"{array.shape} does not fit {arrays[0].shape}")
-    return from_numpy(np.concatenate([array[None] for array in arrays]))
+    return from_numpy(np.concatenate([array[None] for array in arrays]).astype(wide))
 
 
 class TensorDataset:
@@ -47,12 +49,13 @@ def random_split(dataset, lengths, generator=None):
 class RandomSampler:
     def __iter__(self):
         generator, n = chance(self.generator), len(self.data_source)
-        if self.replacement:
-            return iter([int(i) for i in generator.integers(0, n, self.num_samples)])
-        drawn = []
-        while len(drawn) < self.num_samples:
-            drawn += [int(i) for i in generator.permutation(n)]
-        return iter(drawn[: self.num_samples])
+        done = 0
+        while done < self.num_samples:
+            drawn = generator.integers(0, n, 100) if self.replacement else generator.permutation(n)
+            for i in drawn[: self.num_samples - done]:
+                yield int(i)
+            done += len(drawn)
+            generator = chance(self.generator)
 
 
 class BatchSampler:
@@ -69,32 +72,40 @@ class BatchSampler:
 
 class DataLoader:
     def __iter__(self):
+        groups = iter(self.batch_sampler)
+        first = next(groups, None)
         seed = int(chance(self.generator).integers(1 << 40))
-        tasks = [(i, [*group], seed) for i, group in enumerate(self.batch_sampler)]
+
+        def tasks():
+            if first is not None:
+                yield 0, [*first], seed
+            for i, group in enumerate(later(groups, seed), start=1):
+                yield i, [*group], seed
 
         def work(task):
             return load(self.dataset, self.collate_fn, task)
 
         def here():
-            for task in tasks:
+            for task in tasks():
                 yield work(task)
 
-        return here() if self.num_workers == 0 else prepared(self, work, tasks)
+        return here() if self.num_workers == 0 else prepared(self, work, tasks())
 
 
 def in_order(submit, arrived, tasks, ahead):
-    tasks = list(tasks)
-    for task in tasks[:ahead]:
+    tasks, kept = iter(tasks), {}
+    waiting = list(islice(tasks, ahead))
+    for task in waiting:
         submit(task)
-    kept = {}
-    for place, task in enumerate(tasks):
-        while task[0] not in kept:
+    while waiting:
+        due = waiting.pop(0)[0]
+        while due not in kept:
             number, result = arrived()
             kept[number] = result
-        result = kept.pop(task[0])
-        if place + ahead < len(tasks):
-            submit(tasks[place + ahead])
-        yield result
+        for task in islice(tasks, 1):
+            submit(task)
+            waiting.append(task)
+        yield kept.pop(due)
 
 
 class Normalize:
@@ -128,12 +139,13 @@ class RandomHorizontalFlip:
 def channel_statistics(loader):
     sums = {}
     for x, _ in loader:
-        x = x.numpy().astype(float).swapaxes(0, 1)
+        x = x.numpy().astype(np.longdouble).swapaxes(0, 1)
         for channel, pixels in enumerate(x.reshape(len(x), -1)):
             n, s, q = sums.get(channel, (0, 0.0, 0.0))
             sums[channel] = n + pixels.size, s + pixels.sum(), q + pixels @ pixels
     mean = np.array([s / n for n, s, _ in sums.values()])
-    return mean, np.array([q / n for n, _, q in sums.values()] - mean * mean) ** 0.5
+    variance = np.maximum(np.array([q / n for n, _, q in sums.values()]) - mean * mean, 0)
+    return mean.astype(float), np.sqrt(variance).astype(float)
 
 
 class Cutout:

@@ -4,14 +4,14 @@
 def _stacked(leaves):
     from numbers import Number
 
-    if isinstance(leaves[0], str) or isinstance(leaves[0], bytes):
+    if {type(leaf) for leaf in leaves} <= {str, bytes}:
         return [*leaves]
-    if not (hasattr(leaves[0], "__array__") or isinstance(leaves[0], Number)):
-        raise TypeError(f"cannot stack {leaves[0]!r}")
+    for leaf in leaves:
+        if not (hasattr(leaf, "__array__") or isinstance(leaf, Number)):
+            raise TypeError(f"cannot stack {leaf!r}")
     if len({np.shape(leaf) for leaf in leaves}) != 1:
         raise ValueError("cannot stack the shapes " + ", ".join(str(np.shape(leaf)) for leaf in leaves))
-    table = np.array([np.array(leaf) for leaf in leaves])
-    return from_numpy(table.astype(np.float32) if isinstance(leaves[0], float) else table)
+    return from_numpy(np.array(as_arrays(leaves)))
 
 
 class TensorDataset:
@@ -26,7 +26,7 @@ def random_split(dataset, lengths, generator=None):
         counts = [math.floor(share * total) for share in counts]
         extra = total - sum(counts)
         counts = [count + extra // len(counts) + (i < extra % len(counts)) for i, count in enumerate(counts)]
-    if sum(counts) != total:
+    if sum(counts) != total or any(count != round(count) for count in counts):
         raise ValueError(f"{sum(counts)} of {total} samples are dealt out")
     order = np.argsort(chance(generator).random(total))
     parts, start = [], 0
@@ -64,9 +64,13 @@ class BatchSampler:
 
 class DataLoader:
     def __iter__(self):
-        groups = [list(group) for group in self.batch_sampler]
+        from itertools import count, repeat
+
+        groups = iter(self.batch_sampler)
+        first = [list(group) for group in islice(groups, 1)]
         seeds = chance(self.generator).integers(0, 2**32, size=2).tolist()
-        tasks = list(zip(range(len(groups)), groups, [seeds[0] * 2**31 + seeds[1]] * len(groups)))
+        seed = seeds[0] * 2**31 + seeds[1]
+        tasks = zip(count(), chain(first, map(list, later(groups, seed))), repeat(seed))
         work = lambda task: load(self.dataset, self.collate_fn, task)
         return iter(prepared(self, work, tasks)) if self.num_workers > 0 else iter(map(work, tasks))
 

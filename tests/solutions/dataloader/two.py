@@ -2,19 +2,22 @@
 
 
 def _stacked(leaves):
-    match leaves[0]:
-        case str() | bytes():
-            return leaves
-        case float():
-            return Tensor(leaves)
-        case int() | Tensor() | np.ndarray() | np.generic():
-            arrays = [np.asarray(leaf) for leaf in leaves]
-        case other:
-            raise TypeError(f"what is a batch of {type(other).__name__}?")
+    if all(type(leaf) in (str, bytes) for leaf in leaves):
+        return leaves
+    arrays = []
+    for leaf in leaves:
+        match leaf:
+            case np.ndarray() | np.generic() | Tensor() | int():
+                arrays.append(np.asarray(leaf))
+            case float():
+                arrays.append(Tensor(leaf).numpy())
+            case other:
+                raise TypeError(f"what is a batch of {type(other).__name__}?")
+    floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
     shapes = [array.shape for array in arrays]
     if shapes.count(shapes[0]) != len(shapes):
         raise ValueError(f"shapes differ: {shapes}")
-    out = np.empty((len(arrays), *shapes[0]), arrays[0].dtype)
+    out = np.empty((len(arrays), *shapes[0]), max(floats or [array.dtype for array in arrays]))
     for row, array in enumerate(arrays):
         out[row] = array
     return from_numpy(out)
@@ -43,24 +46,23 @@ def random_split(dataset, lengths, generator=None):
 
 class RandomSampler:
     def __iter__(self):
-        random = chance(self.generator)
         numbers = list(range(len(self.data_source)))
         left = self.num_samples
         if self.replacement:
             for _ in range(left):
-                yield int(random.integers(len(numbers)))
+                yield int(chance(self.generator).integers(len(numbers)))
             return
         while left > 0:
-            random.shuffle(numbers)
+            chance(self.generator).shuffle(numbers)
             yield from numbers[:left]
             left -= len(numbers)
 
 
 class BatchSampler:
     def __iter__(self):
-        numbers = list(self.sampler)
-        for start in range(0, len(numbers), self.batch_size):
-            group = numbers[start : start + self.batch_size]
+        numbers = iter(self.sampler)
+        for first in numbers:
+            group = [first, *islice(numbers, self.batch_size - 1)]
             if self.drop_last and len(group) < self.batch_size:
                 break
             yield group
@@ -68,11 +70,10 @@ class BatchSampler:
 
 class DataLoader:
     def __iter__(self):
-        tasks = []
-        for group in self.batch_sampler:
-            tasks.append((len(tasks), list(group), None))
+        groups = iter(self.batch_sampler)
+        begun = [*islice(groups, 1)]
         seed = int.from_bytes(chance(self.generator).bytes(6), "little")
-        tasks = [(number, group, seed) for number, group, _ in tasks]
+        tasks = ((number, list(group), seed) for number, group in enumerate(chain(begun, later(groups, seed))))
         do = partial(load, self.dataset, self.collate_fn)
         if self.num_workers:
             return prepared(self, do, tasks)

@@ -52,9 +52,8 @@ class Module:
 
 
 def affine(x, weight, bias, /):
-    kind = np.promote_types(x.dtype, weight.dtype)
-    out = np.einsum("...i,oi->...o", x.astype(kind, copy=False), weight.astype(kind, copy=False))
-    return out + bias.astype(kind, copy=False)
+    _alike(x, weight, bias)
+    return np.einsum("...i,oi->...o", x, weight) + bias
 
 
 class Linear:

@@ -48,8 +48,7 @@ class Module:
 
 
 def affine(x, weight, bias, /):
-    if x.dtype != weight.dtype:
-        x, weight = _alike(x, weight)
+    x, weight, bias = _alike(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, weight.shape[1])
     product = np.dot(rows, weight.T) + bias
     return product.reshape(*x.shape[:-1], weight.shape[0])

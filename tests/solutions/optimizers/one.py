@@ -2,11 +2,14 @@
 
 
 class Optimizer:
-    def zero_grad(self):
+    def zero_grad(self, set_to_none=True):
         from itertools import chain
 
         for parameter in chain.from_iterable(group["params"] for group in self.param_groups):
-            parameter.grad = None
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
 
     def step(self):
         for group in self.param_groups:
@@ -19,22 +22,21 @@ class Optimizer:
                 remembered["step"] += 1
                 gradient, numbers = _gradient_of(parameter), parameter.writable()
                 memories = [remembered[name] for name in self.memory]
-                self.update(
-                    numbers, gradient, *memories, np.empty_like(numbers), **self.constants(group, remembered["step"])
-                )
+                wide = numbers.astype(_wide(numbers.dtype))
+                self.update(wide, gradient.astype(wide.dtype), *memories, **self.constants(group, remembered["step"]))
+                numbers[...] = wide
 
 
-class SGD:
-    def update(self, p, g, velocity, scratch, lr, momentum, kept, decay, nesterov):
-        g = g + decay * p
-        if momentum > 0:
-            velocity[...] = momentum * velocity + kept * g
-            g = g + momentum * velocity if nesterov else velocity
-        p[...] = p - lr * g
+def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
+    g = g + decay * p if decay else g
+    if momentum > 0:
+        velocity[...] = momentum * velocity + kept * g
+        g = g + momentum * velocity if nesterov else velocity
+    p[...] = p - lr * g
 
 
 class RMSprop:
-    def update(self, p, g, average, velocity, mean, scratch, lr, alpha, eps, decay, momentum, centered):
+    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):
         g = g + decay * p
         average[...] = alpha * average + (1 - alpha) * g**2
         spread = average
@@ -48,30 +50,23 @@ class RMSprop:
         p[...] = p - lr * quotient
 
 
-def adam_by_formula(p, g, m, v, t, lr=1e-3):
-    m = m + 0.1 * (g - m)
-    v = v + 0.001 * (g * g - v)
-    corrected, usual = m / (1 - 0.9**t), np.sqrt(v / (1 - 0.999**t))
-    return p - lr * corrected / (usual + 1e-8), m, v
+def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
+    if decoupled:
+        p[...] = p - lr * decay * p
+    else:
+        g = g + decay * p
+    m[...] = m + (1 - betas[0]) * (g - m)
+    v[...] = betas[1] * v + (1 - betas[1]) * g**2
+    corrected, usual = m / (1 - betas[0] ** t), np.sqrt(v / (1 - betas[1] ** t))
+    p[...] = p - lr * corrected / (usual + eps)
 
 
-class Adam:
-    def update(self, p, g, grad_sum, square_sum, scratch, t, lr, betas, eps, decay):
-        # The two memories hold averages, as in the paper.
-        if self.decoupled:
-            p[...] = p - lr * decay * p
-        else:
-            g = g + decay * p
-        grad_sum[...] = betas[0] * grad_sum + (1 - betas[0]) * g
-        square_sum[...] = betas[1] * square_sum + (1 - betas[1]) * g * g
-        m, v = grad_sum / (1 - betas[0] ** t), square_sum / (1 - betas[1] ** t)
-        p[...] = p - lr * m / (np.sqrt(v) + eps)
-
-
-def clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False):
+def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm is {max_norm}, and must not be negative")
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     gradients = [p.grad.writable() for p in parameters if p.grad is not None]
-    length = float(np.linalg.norm(np.concatenate([g.reshape(-1) for g in gradients]))) if gradients else 0.0
+    length = float(np.linalg.norm(np.concatenate([g.reshape(-1) for g in gradients]), norm_type)) if gradients else 0.0
     if error_if_nonfinite and not np.isfinite(length):
         raise RuntimeError(f"the length of all gradients is {length}")
     if length > max_norm:
@@ -94,7 +89,7 @@ def xor_gradients_by_hand(network, x, wanted):
 
 
 class Lion:
-    def update(self, p, g, momentum, scratch, lr, betas, decay):
+    def update(self, p, g, momentum, lr, betas, decay):
         direction = np.sign(betas[0] * momentum + (1 - betas[0]) * g)
         momentum[...] = betas[1] * momentum + (1 - betas[1]) * g
         p[...] = p - lr * (decay * p + direction)

@@ -2,10 +2,12 @@
 
 
 class Optimizer:
-    def zero_grad(self):
+    def zero_grad(self, set_to_none=True):
         waiting = [parameter for group in self.param_groups for parameter in group["params"]]
         while waiting:
-            waiting.pop().grad = None
+            parameter = waiting.pop()
+            if parameter.grad is not None:
+                parameter.grad = None if set_to_none else Tensor(np.zeros(parameter.shape, parameter.dtype))
 
     def step(self):
         jobs = []
@@ -13,30 +15,31 @@ class Optimizer:
             for parameter in (p for p in group["params"] if p.grad is not None):
                 remembered = self.state[parameter] if parameter in self.state else self._remember(parameter)
                 remembered.update(step=remembered["step"] + 1)
-                arrays = [parameter.writable(), _gradient_of(parameter)]
-                arrays.extend(remembered[name] for name in self.memory)
-                jobs.append((arrays, self.constants(group, remembered["step"])))
-        _run(self.update, jobs, 0)
+                jobs.append((parameter, remembered, self.constants(group, remembered["step"])))
+        for parameter, remembered, constants in jobs:
+            p = _as_wide(parameter.writable())
+            memories = (remembered[name] for name in self.memory)
+            self.update(p, _as_wide(_gradient_of(parameter)), *memories, **constants)
+            _write_back(parameter, p)
 
 
-class SGD:
-    def update(self, p, g, velocity, scratch, lr, momentum, kept, decay, nesterov):
-        def combined(*terms):
-            total = np.zeros_like(p)
-            for factor, array in terms:
-                if factor:
-                    total += factor * array
-            return total
+def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
+    def combined(*terms):
+        total = np.zeros_like(p)
+        for factor, array in terms:
+            if factor:
+                total += factor * array
+        return total
 
-        step = [(1, g), (decay, p)]
-        if momentum:
-            velocity[...] = combined((momentum, velocity), (kept, g), (kept * decay, p))
-            step = [*step, (momentum, velocity)] if nesterov else [(1, velocity)]
-        p -= lr * combined(*step)
+    step = [(1, g), (decay, p)]
+    if momentum:
+        velocity[...] = combined((momentum, velocity), (kept, g), (kept * decay, p))
+        step = [*step, (momentum, velocity)] if nesterov else [(1, velocity)]
+    p -= lr * combined(*step)
 
 
 class RMSprop:
-    def update(self, p, g, average, velocity, mean, scratch, lr, alpha, eps, decay, momentum, centered):
+    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):
         whole = np.add(g, p * decay)
         average[...] = np.average([average, whole**2], axis=0, weights=[alpha, 1 - alpha])
         variance = average
@@ -50,28 +53,26 @@ class RMSprop:
         p[...] -= lr * step
 
 
-def adam_by_formula(p, g, m, v, t, lr=1e-3):
-    m, v = np.average([m, g], axis=0, weights=[9, 1]), np.average([v, g**2], axis=0, weights=[999, 1])
-    r = (1 - 0.999**t) ** 0.5
-    return p - lr * r / (1 - 0.9**t) * m / (v**0.5 + 1e-8 * r), m, v
+def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
+    # The memories hold corrected averages: a new gradient weighs 1 at first, and 1 - beta in the long run.
+    if decoupled:
+        p -= lr * decay * p
+        decay = 0
+    g = g + decay * p
+    new1, new2 = ((1 - beta) / (1 - beta**t) for beta in betas)
+    m += new1 * (g - m)
+    v += new2 * (g**2 - v)
+    p -= lr * m / (v**0.5 + eps)
 
 
-class Adam:
-    def update(self, p, g, grad_sum, square_sum, scratch, t, lr, betas, eps, decay):
-        # The memories hold corrected averages: a new gradient weighs 1 at first, and 1 - beta in the long run.
-        if self.decoupled:
-            p -= lr * decay * p
-            decay = 0
-        g = g + decay * p
-        new1, new2 = ((1 - beta) / (1 - beta**t) for beta in betas)
-        grad_sum += new1 * (g - grad_sum)
-        square_sum += new2 * (g**2 - square_sum)
-        p -= lr * grad_sum / (square_sum**0.5 + eps)
-
-
-def clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False):
+def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm is {max_norm}, and must not be negative")
     gradients = [p.grad for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
-    length = sum(float((g.double() ** 2).sum()) for g in gradients) ** 0.5
+    if norm_type == math.inf:
+        length = max((float(g.abs().max()) for g in gradients), default=0.0)
+    else:
+        length = sum(float((g.double().abs() ** norm_type).sum()) for g in gradients) ** (1 / norm_type)
     if error_if_nonfinite and not length < math.inf:
         raise RuntimeError(f"not finite: {length}")
     while gradients:
@@ -102,10 +103,10 @@ def xor_gradients_by_hand(network, x, wanted):
 
 
 class Lion:
-    def update(self, p, g, momentum, scratch, lr, betas, decay):
+    def update(self, p, g, momentum, lr, betas, decay):
         blend = momentum * betas[0] + g * (1 - betas[0])
-        np.abs(blend, out=scratch)
-        direction = np.divide(blend, scratch, out=np.zeros_like(blend), where=scratch > 0)
+        size = np.abs(blend)
+        direction = np.divide(blend, size, out=np.zeros_like(blend), where=size > 0)
         p[...] = (1 - lr * decay) * p - lr * direction
         momentum -= (1 - betas[1]) * (momentum - g)
 

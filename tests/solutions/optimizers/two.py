@@ -1,12 +1,12 @@
-"""Chapter 06 in place: pieces of its own, sums that are corrected when they are used, one example at a time."""
+"""Chapter 06 in place: sums that are corrected when they are used, one example at a time."""
 
 
 class Optimizer:
-    def zero_grad(self):
-        [setattr(parameter, "grad", None) for group in self.param_groups for parameter in group["params"]]
+    def zero_grad(self, set_to_none=True):
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            parameter.grad = None if set_to_none or parameter.grad is None else Tensor(np.zeros_like(parameter.numpy()))
 
     def step(self):
-        piece = 50_000
         for group in self.param_groups:
             for parameter in filter(lambda p: p.grad is not None, group["params"]):
                 try:
@@ -14,88 +14,72 @@ class Optimizer:
                 except KeyError:
                     remembered = self._remember(parameter)
                 remembered["step"] += 1
+                arrays = [parameter.writable(), _gradient_of(parameter)]
+                wide, gradient = (array.astype(np.result_type(array, np.float32), copy=False) for array in arrays)
                 constants = self.constants(group, remembered["step"])
-                arrays = [parameter.writable(), _gradient_of(parameter), *map(remembered.get, self.memory)]
-                if not all(array.flags.c_contiguous for array in arrays):
-                    self.update(*arrays, np.zeros_like(arrays[0]), **constants)
-                    continue
-                flat = [array.reshape(-1) for array in arrays]
-                scratch = np.empty(min(piece, flat[0].size), flat[0].dtype)
-                for start in range(0, flat[0].size, piece):
-                    parts = [array[start : start + piece] for array in flat]
-                    self.update(*parts, scratch[: parts[0].size], **constants)
+                self.update(wide, gradient, *map(remembered.get, self.memory), **constants)
+                if wide is not arrays[0]:
+                    arrays[0][...] = wide
 
 
-class SGD:
-    def update(self, p, g, velocity, scratch, lr, momentum, kept, decay, nesterov):
-        np.copyto(scratch, g)
-        scratch += decay * p
-        if momentum:
-            velocity *= momentum
-            velocity += kept * scratch
-            if nesterov:
-                scratch += momentum * velocity
-            else:
-                np.copyto(scratch, velocity)
-        scratch *= -lr
-        p += scratch
+def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
+    step = g.copy()
+    if decay:
+        step += decay * p
+    if momentum:
+        velocity *= momentum
+        velocity += kept * step
+        if nesterov:
+            step += momentum * velocity
+        else:
+            step = velocity.copy()
+    step *= -lr
+    p += step
 
 
 class RMSprop:
-    def update(self, p, g, average, velocity, mean, scratch, lr, alpha, eps, decay, momentum, centered):
-        np.multiply(p, decay, out=scratch)
-        scratch += g
-        average += (1 - alpha) * (scratch * scratch - average)
+    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):
+        whole = g + decay * p
+        average += (1 - alpha) * (whole * whole - average)
         divisor = average.copy()
         if centered:
-            mean += (1 - alpha) * (scratch - mean)
+            mean += (1 - alpha) * (whole - mean)
             divisor -= np.square(mean)
         np.sqrt(divisor, out=divisor)
         divisor += eps
-        scratch /= divisor
+        whole /= divisor
         if momentum:
             velocity *= momentum
-            velocity += scratch
+            velocity += whole
             p -= lr * velocity
         else:
-            p -= lr * scratch
+            p -= lr * whole
 
 
-def adam_by_formula(p, g, m, v, t, lr=1e-3):
-    new_m, new_v = m.copy(), v.copy()
-    new_m *= 0.9
-    new_m += 0.1 * g
-    new_v *= 0.999
-    new_v += 0.001 * np.square(g)
-    return p - lr / (1 - 0.9**t) * new_m / (np.sqrt(new_v) / np.sqrt(1 - 0.999**t) + 1e-8), new_m, new_v
+def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
+    # The two memories hold plain sums; the averages are taken when they are used, by the weights that went into them.
+    whole = g.copy()
+    if decay and not decoupled:
+        whole += decay * p
+    m *= betas[0]
+    m += whole
+    v *= betas[1]
+    v += whole * whole
+    total1, total2 = (sum(beta**i for i in range(t)) for beta in betas)
+    if decoupled:
+        p *= 1 - lr * decay
+    p -= lr / total1 * m / (np.sqrt(v / total2) + eps)
 
 
-class Adam:
-    def update(self, p, g, grad_sum, square_sum, scratch, t, lr, betas, eps, decay):
-        # Of both sums the averages are taken when they are used: by the weights that went into them.
-        np.copyto(scratch, g)
-        if decay and not self.decoupled:
-            scratch += decay * p
-        grad_sum *= betas[0]
-        grad_sum += scratch
-        square_sum *= betas[1]
-        scratch *= scratch
-        square_sum += scratch
-        total1, total2 = (sum(beta**i for i in range(t)) for beta in betas)
-        np.divide(square_sum, total2, out=scratch)
-        np.sqrt(scratch, out=scratch)
-        scratch += eps
-        np.divide(grad_sum, scratch, out=scratch)
-        if self.decoupled:
-            p *= 1 - lr * decay
-        p -= lr / total1 * scratch
-
-
-def clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False):
+def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm is {max_norm}, and must not be negative")
     if isinstance(parameters, Tensor):
         parameters = [parameters]
     held = [p for p in parameters if p.grad is not None]
     length = gradient_norm(held)
+    if norm_type != 2:
+        length = float(np.linalg.norm([n for p in held for n in np.ravel(p.grad.numpy())], norm_type))
     if error_if_nonfinite and (length == math.inf or length != length):
         raise RuntimeError(f"a gradient is not finite, their common length is {length}")
     share = min(1.0, max_norm / length) if length else 1.0
@@ -121,12 +105,12 @@ def xor_gradients_by_hand(network, x, wanted):
 
 
 class Lion:
-    def update(self, p, g, momentum, scratch, lr, betas, decay):
-        np.multiply(momentum, betas[0], out=scratch)
-        scratch += (1 - betas[0]) * g
+    def update(self, p, g, momentum, lr, betas, decay):
+        blend = momentum * betas[0]
+        blend += (1 - betas[0]) * g
         p *= 1 - lr * decay
-        p -= lr * (scratch > 0)
-        p += lr * (scratch < 0)
+        p -= lr * (blend > 0)
+        p += lr * (blend < 0)
         momentum *= betas[1]
         momentum += (1 - betas[1]) * g
 

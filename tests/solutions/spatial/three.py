@@ -122,8 +122,8 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):
         down = slice(i * dilation[0], i * dilation[0] + (rows - 1) * stride[0] + 1, stride[0])
         across = slice(j * dilation[1], j * dilation[1] + (columns - 1) * stride[1] + 1, stride[1])
         wins = wide[:, :, down, across] == largest
-        out[:, :, down, across] += left_over * wins
-        left_over = left_over * ~wins
+        out[:, :, down, across] += np.where(wins, left_over, 0)
+        left_over = np.where(wins, 0, left_over)
     return out[:, :, top : top + height, left : left + width]
 
 

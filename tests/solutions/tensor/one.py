@@ -4,7 +4,7 @@
 def as_array(data, dtype=None):
     source = data.numpy() if isinstance(data, Storage) else data
     if dtype is None:
-        dtype = source.dtype if isinstance(source, (np.ndarray, np.generic)) else _dtype_of_list(source)
+        dtype = source.dtype if isinstance(source, (np.ndarray, np.generic)) else _dtype_of(source)
     try:
         values = np.asarray(source)
     except ValueError:
@@ -66,10 +66,8 @@ def broadcast_shape(*shapes):
 
 
 def matmul(x, y, /):
-    dtypes = [x.dtype, y.dtype]
-    floats = [dtype for dtype in dtypes if np.issubdtype(dtype, np.floating)]
-    if len(floats) == 1:
-        x, y = x.astype(floats[0], copy=False), y.astype(floats[0], copy=False)
+    if x.dtype != y.dtype:
+        raise TypeError(f"{x.dtype} and {y.dtype} are two dtypes; convert one, by x.float() for example")
     return np.matmul(x, y)
 
 
@@ -85,10 +83,11 @@ class Reordering:
 
 
 def sum(x, /, dim=None, keepdim=False):
-    wide = x if x.dtype.kind == "f" else x.astype(int64)
+    wide = x.astype(ADDED_IN[x.dtype] if x.dtype.kind == "f" else int64)
     if dim is not None:
         dim = tuple(_dim(d, x.ndim) for d in ([dim] if isinstance(dim, int) else dim))
-    return np.sum(wide, axis=dim, keepdims=keepdim)
+    total = np.sum(wide, axis=dim, keepdims=keepdim)
+    return total.astype(x.dtype) if x.dtype.kind == "f" else total
 
 
 class Meter:

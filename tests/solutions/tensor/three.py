@@ -8,7 +8,7 @@ def as_array(data, dtype=None):
         case np.ndarray() | np.generic():
             wanted = data.dtype
         case _:
-            wanted = _dtype_of_list(data)
+            wanted = _dtype_of(data)
     try:
         array = np.copy(data, order="K")
     except (ValueError, TypeError) as error:
@@ -70,10 +70,7 @@ def broadcast_shape(*shapes):
 
 
 def matmul(x, y, /):
-    floats = [a.dtype for a in (x, y) if a.dtype.kind == "f"]
-    if len(floats) == 1:
-        (dtype,) = floats
-        x, y = np.asarray(x, dtype), np.asarray(y, dtype)
+    _alike(x, y)
     if x.ndim < 1 or y.ndim < 1 or x.shape[-1] != y.shape[max(y.ndim - 2, 0)]:
         raise ValueError(f"{x.shape} and {y.shape} differ in the size that is summed over")
     if x.ndim > 2 or y.ndim > 2:
@@ -101,9 +98,10 @@ def sum(x, /, dim=None, keepdim=False):
     dims = tuple(range(x.ndim)) if dim is None else np.atleast_1d(np.array(dim, int)).tolist()
     dims = {_dim(d, x.ndim) for d in dims} if x.ndim else set()
     kept = [d for d in range(x.ndim) if d not in dims]
-    wide = x if x.dtype.kind == "f" else x.astype(int64)
+    wide = x.astype(float64 if x.dtype.kind == "f" else int64)
     ordered = wide.transpose(*kept, *sorted(dims))  # what disappears comes last
     total = ordered.reshape(*ordered.shape[: len(kept)], math.prod(ordered.shape[len(kept) :])).sum(axis=-1)
+    total = total.astype(x.dtype) if x.dtype.kind == "f" else total
     return total.reshape([1 if d in dims else n for d, n in enumerate(x.shape)]) if keepdim else total
 
 

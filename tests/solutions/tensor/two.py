@@ -29,7 +29,7 @@ def as_array(data, dtype=None):
             dtype = array.dtype if isinstance(data, (np.ndarray, np.generic, Storage)) else float32
         return array.astype(dtype, copy=False)
     shape = shape_of(data)
-    return np.array(list(walk(data))).astype(_dtype_of_list(data) if dtype is None else dtype).reshape(shape)
+    return np.array(list(walk(data))).astype(_dtype_of(data) if dtype is None else dtype).reshape(shape)
 
 
 def evaluate(primitive, tensors, params):
@@ -127,10 +127,11 @@ class Reordering:
 
 def sum(x, /, dim=None, keepdim=False):
     dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
-    total = np.array(x, int64 if x.dtype.kind in "iub" else x.dtype)
+    total = np.array(x, int64 if x.dtype.kind in "iub" else float64)
     dims = sorted((_dim(d, x.ndim) for d in dims), reverse=True)
     for d in dims:  # from the last, so that the numbers of the others stay
         total = np.add.reduce(total, axis=d)
+    total = total.astype(x.dtype) if x.dtype.kind == "f" else total
     if keepdim:
         total = np.reshape(total, [1 if d in dims else size for d, size in enumerate(x.shape)])
     return total

@@ -5,7 +5,7 @@ def as_array(data, dtype=None):
     if isinstance(data, Storage):
         data = data._array
     if dtype is None and not isinstance(data, (np.ndarray, np.generic)):
-        dtype = _dtype_of_list(data)
+        dtype = _dtype_of(data)
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:

@@ -24,7 +24,7 @@ class Averages:
 
 
 def evaluate(model, loss_fn, data, metrics=()):
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     averages = Averages()
     with no_grad():
         try:
@@ -34,7 +34,8 @@ def evaluate(model, loss_fn, data, metrics=()):
                 numbers = {"loss": float(loss_fn(out, y))} | {m.__name__: float(m(out, y)) for m in metrics}
                 averages.add(numbers, len(y))
         finally:
-            model.train() if was_training else model.eval()
+            for module, training in modes.items():
+                module.training = training
     if averages.count == 0:
         raise ValueError("no batch came out of the data, so there is no mean")
     return averages.means()
@@ -51,17 +52,15 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
             raise RuntimeError(f"the loss is {numbers['loss']}: try a lower learning rate")
         averages.add(numbers, len(targets))
         loss.backward(from_numpy(np.asarray(len(targets) / total, loss.dtype)))
+    _check_gradients(model)
     if clip_norm:
         clip_grad_norm_(list(model.parameters()), clip_norm)
     optimizer.step()
 
 
 def confusion(model, x, y, classes):
-    before = model.training
-    model.eval()
-    with no_grad():
+    with evaluating(model), no_grad():
         answers = model(x).numpy().argmax(axis=1)
-    model.train(before)
     return from_numpy(np.bincount(y.numpy() * classes + answers, minlength=classes**2).reshape(classes, classes))
 
 

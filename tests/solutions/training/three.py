@@ -20,7 +20,8 @@ class Averages:
 
 def evaluate(model, loss_fn, data, metrics=()):
     averages = Averages()
-    before = model.training
+    parts = list(model.modules())
+    before = [part.training for part in parts]
     try:
         for inputs, targets in data:
             model.eval()
@@ -29,7 +30,8 @@ def evaluate(model, loss_fn, data, metrics=()):
                 loss = loss_fn(outputs, targets)
             averages.add(_measured(loss, outputs, targets, metrics), targets.shape[0])
     finally:
-        model.train(before)
+        for part, training in zip(parts, before):
+            part.training = training
     try:
         return averages.means() or {}["loss"]
     except (ZeroDivisionError, KeyError):
@@ -47,6 +49,7 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
             raise RuntimeError(f"a loss of {values['loss']} teaches nothing; the learning rate may be too large")
         averages.add(values, len(targets))
         (share * loss).backward()
+    require_finite(((name, p.grad) for name, p in model.named_parameters()), "no step was made")
     if clip_norm is None:
         optimizer.step()
         return
@@ -55,13 +58,10 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
 
 
 def confusion(model, x, y, classes):
-    mode = model.training
-    model.eval()
     table = [[0] * classes for _ in range(classes)]
-    with no_grad():
+    with evaluating(model), no_grad():
         for truth, said in zip(y.tolist(), model(x).argmax(dim=1).tolist()):
             table[truth][said] += 1
-    model.train(mode)
     return from_numpy(np.array(table))
 
 

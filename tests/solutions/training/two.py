@@ -18,7 +18,7 @@ class Averages:
 
 
 def evaluate(model, loss_fn, data, metrics=()):
-    mode, averages = model.training, Averages()
+    averages = Averages()
 
     @no_grad()
     def measure_all():
@@ -26,11 +26,8 @@ def evaluate(model, loss_fn, data, metrics=()):
             outputs = model(inputs)
             averages.add(_measured(loss_fn(outputs, targets), outputs, targets, metrics), len(targets))
 
-    try:
-        model.eval()
+    with evaluating(model):
         measure_all()
-    finally:
-        model.train(mode)
     if not averages.totals:
         raise ValueError("evaluate needs data with at least one batch")
     return averages.means()
@@ -49,18 +46,17 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
     if not np.isfinite(whole.item()):
         raise RuntimeError(f"the loss of this step is {whole.item()}: lower the learning rate or clip the gradients")
     whole.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not math.isfinite(np.abs(parameter.grad.numpy()).sum()):
+            raise RuntimeError(f"the gradient of {name} is not finite")
     if clip_norm is not None:
         clip_grad_norm_(model.parameters(), max_norm=clip_norm)
     optimizer.step()
 
 
 def confusion(model, x, y, classes):
-    mode = model.training
-    try:
-        with no_grad():
-            answers = model.eval()(x).argmax(dim=1)
-    finally:
-        model.train(mode)
+    with evaluating(model), no_grad():
+        answers = model(x).argmax(dim=1)
     truth, said = np.eye(classes, dtype=np.int64)[y.numpy()], np.eye(classes, dtype=np.int64)[answers.numpy()]
     return from_numpy(truth.T @ said)
 
