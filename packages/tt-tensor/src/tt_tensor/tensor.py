@@ -1004,7 +1004,7 @@ class Reordering(Storage):
         return self if self.is_contiguous() else more_ops.copied(self)
 
     T = property(
-        lambda self: self.transpose() if self.ndim == 2 else _matrix_only(self), doc="The transpose of a matrix."
+        lambda self: self.permute(*reversed(_dims_of_a_matrix(self))), doc="The transpose of a matrix."
     )
     mT = property(lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped.")
 
@@ -1044,9 +1044,9 @@ def _dim(dim: int, ndim: int) -> int:
     return int(dim % count)
 
 
-def _matrix_only(x: Storage):
-    if x.ndim < 2:
-        return x
+def _dims_of_a_matrix(x: Storage) -> range:
+    if x.ndim <= 2:
+        return range(x.ndim)
     raise ValueError(
         f".T is for matrices; this tensor has shape {x.shape}. Use .mT to swap the last two dimensions, or permute()."
     )

@@ -135,7 +135,7 @@ class Tensor(torch.Tensor):
     def T(self):
         if self.ndim > 2:
             raise ValueError(f".T is for matrices, not for shape {tuple(self.shape)}; use .mT or permute()")
-        return self.transpose() if self.ndim == 2 else self
+        return permute(self, dims=tuple(reversed(range(self.ndim))))
 
     def __getitem__(self, index):
         return getitem(self, index=index)
