@@ -100,11 +100,10 @@ SHARED = {
     "dropout": ["if not 0 <= p <= 1:", "raise ValueError("],  # the class Dropout refuses the same
     "binary_cross_entropy_with_logits": ["return _reduced("],  # as binary_cross_entropy does
     "time_by_primitive": ["start = time.perf_counter()"],
-    "convolution": ["return _channels_first(out)"],  # every kernel on images ends like this
-    "max_pool": ["return _channels_first(out)"],
-    "max_unpool": ["return _channels_first(out)"],
+    "convolution": ["return channels_first(out)"],  # every kernel on images ends like this
+    "max_pool": ["return channels_first(out)"],
+    "max_unpool": ["return channels_first(out)"],
     "turned": ["detectors, channels, kh, kw = weight.shape"],  # the names of a shape
-    "channel_moments": ["rows, times = _as_rows(x)"],  # so does every function of the section
 }
 LONG = 24  # characters from which a statement is more than an idiom
 

@@ -163,23 +163,3 @@ def test_weights_turned_twice_are_what_they_were(groups):
     assert turned.shape == (2 * groups, 6 // groups, 3, 2)
     assert turned[1, 0, 0, 0] == weight[0, 1, -1, -1] and turned[-1, -1, -1, -1] == weight[-1, -1, 0, 0]
     assert np.array_equal(ts.turned(turned, groups), weight)
-
-
-# Blocks: what is computed image by image, in blocks or at once is the same.
-
-
-@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 2, "padding": (0, 1)}, {"groups": 2}], ids=str)
-def test_blocks_do_not_show(options, monkeypatch):
-    random = np.random.default_rng(0)
-    x, weight = random.normal(size=(7, 4, 6, 5)), random.normal(size=(4, 4 // options.get("groups", 1), 3, 3))
-
-    def computed():
-        images, kernel = tt.Tensor(x, requires_grad=True), tt.Tensor(weight, requires_grad=True)
-        y = ts.max_pool2d(ts.conv2d(images, kernel, **options), 2, 1, 1)
-        return [y.detach(), *grad((y * y).sum(), [images, kernel])]
-
-    at_once = computed()
-    for block in (1, 1000, 3000):
-        monkeypatch.setattr("tt_spatial.spatial.BLOCK", block)
-        for one, other in zip(computed(), at_once, strict=True):
-            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-12, atol=1e-12)

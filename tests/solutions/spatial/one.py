@@ -42,10 +42,9 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
     out = np.zeros((len(x), rows, columns, len(weight)), x.dtype)
     matrices = _matrices(weight, groups)
     each = len(weight) // groups
-    for part, seen in _columns(x, weight.shape[2:], stride, padding, dilation, groups):
+    for n, seen in enumerate(_columns(x, weight.shape[2:], stride, padding, dilation, groups)):
         for g in range(groups):
-            product = seen[g] @ matrices[g]
-            out[part, :, :, g * each : (g + 1) * each] = product.reshape(-1, rows, columns, each)
+            out[n, :, :, g * each : (g + 1) * each] = (seen[g] @ matrices[g]).reshape(rows, columns, each)
     if bias:
         out += bias[0]
     return out.transpose(0, 3, 1, 2)
@@ -55,8 +54,8 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
     detectors, channels = g.shape[1], x.shape[1] // groups
     each = detectors // groups
     share = np.zeros((detectors, channels, *size), g.dtype)
-    for part, seen in _columns(x, size, stride, padding, dilation, groups):
-        rows = g[part].transpose(0, 2, 3, 1).reshape(-1, detectors)
+    for n, seen in enumerate(_columns(x, size, stride, padding, dilation, groups)):
+        rows = g[n].transpose(1, 2, 0).reshape(-1, detectors)
         for i in range(groups):
             product = rows[:, i * each : (i + 1) * each].T @ seen[i]
             share[i * each : (i + 1) * each] += product.reshape(each, *size, channels).transpose(0, 3, 1, 2)
@@ -76,22 +75,22 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     single = x.ndim == 3
     if single:
         x = x.unsqueeze(0)
-    x = _images("conv2d", x)
-    _refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
-    size, stride, dilation = weight.shape[2:], _pair(stride, "stride"), _pair(dilation, "dilation")
+    x = images("conv2d", x)
+    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
+    size, stride, dilation = weight.shape[2:], pair(stride, "stride"), pair(dilation, "dilation")
     if padding == "valid":
         padding = (0, 0)
     elif padding == "same":
-        x, padding = _same(x, size, stride, dilation)
+        x, padding = same_padding(x, size, stride, dilation)
     else:
-        padding = _pair(padding, "padding", 0)
-    _refuse_if_too_small("conv2d", x, size, stride, padding, dilation)
+        padding = pair(padding, "padding", 0)
+    refuse_too_small("conv2d", x, size, padding, dilation)
     where = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if bias is None:
-        x, weight = _one_dtype(x, weight)
+        x, weight = one_dtype(x, weight)
         out = convolution(x, weight, **where)
     else:
-        x, weight, bias = _one_dtype(x, weight, bias)
+        x, weight, bias = one_dtype(x, weight, bias)
         out = convolution(x, weight, bias, **where)
     return out.squeeze(0) if single else out
 
@@ -107,25 +106,22 @@ class Conv2d:
 def max_pool(x, /, size, stride, padding, dilation):
     rows, columns = _places(x, size, stride, padding, dilation)
     out = np.full((len(x), rows, columns, x.shape[1]), -np.inf, x.dtype)
-    for part, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
-        for tap in taps:
-            out[part] = np.where(tap > out[part], tap, out[part])
+    for tap in _taps(x, size, stride, padding, dilation, -np.inf):
+        out = np.where(tap > out, tap, out)
     return out.transpose(0, 3, 1, 2)
 
 
 def max_unpool(g, x, largest, /, size, stride, padding, dilation):
     (top, left), (height, width) = padding, x.shape[2:]
-    out = np.zeros((len(x), height, width, x.shape[1]), g.dtype)
-    for part, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
-        best, give = largest[part].transpose(0, 2, 3, 1), g[part].transpose(0, 2, 3, 1)
-        whole = np.zeros((len(best), height + 2 * top, width + 2 * left, x.shape[1]), g.dtype)
-        given = np.zeros(best.shape, bool)
-        for tap, place in zip(taps, _taps(windows(whole, size, stride, dilation))):
-            wins = (tap == best) & ~given
-            place += np.where(wins, give, 0)
-            given |= wins
-        out[part] = whole[:, top : top + height, left : left + width]
-    return out.transpose(0, 3, 1, 2)
+    best, give = largest.transpose(0, 2, 3, 1), g.transpose(0, 2, 3, 1)
+    whole = np.zeros((len(x), height + 2 * top, width + 2 * left, x.shape[1]), g.dtype)
+    given = np.zeros(best.shape, bool)
+    places = _taps_of(windows(whole, size, stride, dilation))
+    for tap, place in zip(_taps(x, size, stride, padding, dilation, -np.inf), places):
+        wins = (tap == best) & ~given
+        place += np.where(wins, give, 0)
+        given |= wins
+    return whole[:, top : top + height, left : left + width].transpose(0, 3, 1, 2)
 
 
 class LeNet:
@@ -151,18 +147,13 @@ def channel_moments(x):
     return mean.astype(x.dtype), (centred**2).mean(axis=dims).astype(x.dtype)
 
 
-def normal_share(g, x, weight, eps):
-    dims = (0, *range(2, x.ndim))
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    mean = tt.mean(x, dims, keepdim=True)
-    sigma = (tt.mean((x - mean) ** 2, dims, keepdim=True) + eps) ** 0.5
-    normal, h = (x - mean) / sigma, weight.reshape(shape) * g
-    h = h - tt.mean(h, dims, keepdim=True) - tt.mean(h * normal, dims, keepdim=True) * normal
-    return h / sigma
+def normal_share(h, normal, slope, dims):
+    left = h - tt.mean(h, dims, keepdim=True)
+    return (left - normal * tt.mean(left * normal, dims, keepdim=True)) * slope
 
 
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    channels = _channels_of(x, running_mean, weight)
+    channels = channels_of(x, running_mean, weight)
     if weight is None:
         weight = tt.ones(channels, dtype=x.dtype)
     if bias is None:

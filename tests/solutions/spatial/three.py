@@ -60,12 +60,10 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
-    total = None
-    for part, seen in _columns(x, size, stride, padding, dilation, groups):
-        share = np.einsum("gpk,gpo->gok", seen, _by_group(g[part], groups), optimize=True)
-        total = share if total is None else total + share
-    channels = x.shape[1] // groups
-    return total.reshape(g.shape[1], *size, channels).transpose(0, 3, 1, 2).copy()
+    seen = np.stack(list(_columns(x, size, stride, padding, dilation, groups)))
+    shares = np.stack([_by_group(image, groups) for image in g.transpose(0, 2, 3, 1)])
+    total = np.einsum("ngpk,ngpo->gok", seen, shares, optimize=True)
+    return total.reshape(g.shape[1], *size, x.shape[1] // groups).transpose(0, 3, 1, 2).copy()
 
 
 def turned(weight, groups):
@@ -79,17 +77,17 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         image = x.reshape(1, *x.shape)
         out = conv2d(image, weight, bias, stride, padding, dilation, groups)
         return out.reshape(*out.shape[1:])
-    _images("conv2d", x)
+    images("conv2d", x)
     channels = weight.shape[1] * groups
-    _refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], channels, groups)
-    where = {"stride": _pair(stride, "stride"), "dilation": _pair(dilation, "dilation")}
+    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], channels, groups)
+    where = {"stride": pair(stride, "stride"), "dilation": pair(dilation, "dilation")}
     size = weight.shape[2], weight.shape[3]
     if padding == "same":
-        x, where["padding"] = _same(x, size, where["stride"], where["dilation"])
+        x, where["padding"] = same_padding(x, size, where["stride"], where["dilation"])
     else:
-        where["padding"] = (0, 0) if padding == "valid" else _pair(padding, "padding", least=0)
-    _refuse_if_too_small("conv2d", x, size, where["stride"], where["padding"], where["dilation"])
-    inputs = _one_dtype(x, weight) if bias is None else _one_dtype(x, weight, bias)
+        where["padding"] = (0, 0) if padding == "valid" else pair(padding, "padding", least=0)
+    refuse_too_small("conv2d", x, size, where["padding"], where["dilation"])
+    inputs = one_dtype(x, weight) if bias is None else one_dtype(x, weight, bias)
     return convolution(*inputs, **where, groups=groups)
 
 
@@ -103,13 +101,8 @@ class Conv2d:
 
 
 def max_pool(x, /, size, stride, padding, dilation):
-    parts = []
-    for _, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
-        best = taps[0].copy()
-        for tap in taps[1:]:
-            best = np.fmax(best, tap)
-        parts.append(best)
-    return np.concatenate(parts).transpose(0, 3, 1, 2)
+    best = np.fmax.reduce(_taps(x, size, stride, padding, dilation, -np.inf))
+    return best.transpose(0, 3, 1, 2)
 
 
 def max_unpool(g, x, largest, /, size, stride, padding, dilation):
@@ -150,18 +143,14 @@ def channel_moments(x):
     return np.array(means, x.dtype), np.array(variances, x.dtype)
 
 
-def normal_share(g, x, weight, eps):
-    dims, count = (0, *range(2, x.ndim)), x.numel() // x.shape[1]
-    centred = x - tt.sum(x, dims, keepdim=True) / count
-    slope = 1 / (tt.sum(centred * centred, dims, keepdim=True) / count + eps) ** 0.5
-    normal = centred * slope
-    h = weight.reshape(-1, *[1] * (x.ndim - 2)) * g
+def normal_share(h, normal, slope, dims):
+    count = tt.sum(h * 0 + 1, dims, keepdim=True)
     common = tt.sum(h, dims, keepdim=True) + normal * tt.sum(h * normal, dims, keepdim=True)
     return slope * (h - common / count)
 
 
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    channels = _channels_of(x, running_mean, weight)
+    channels = channels_of(x, running_mean, weight)
     ones, zeros = tt.ones(channels, dtype=x.dtype), tt.zeros(channels, dtype=x.dtype)
     weight, bias = ones if weight is None else weight, zeros if bias is None else bias
     along = tuple(channels if d == 1 else 1 for d in range(x.ndim))

@@ -89,19 +89,19 @@ def turned(weight, groups):
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if x.ndim == 3:
         return conv2d(x[None], weight, bias, stride, padding, dilation, groups)[0]
-    _images("conv2d", x)
+    images("conv2d", x)
     expected = weight.shape[1] * groups if weight.ndim == 4 else -1
-    _refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], expected, groups)
-    stride, dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
+    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], expected, groups)
+    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
     size = tuple(weight.shape[2:])
     if padding == "same":
-        x, padding = _same(x, size, stride, dilation)
+        x, padding = same_padding(x, size, stride, dilation)
     elif padding == "valid":
         padding = 0
-    padding = _pair(padding, "padding", least=0)
-    _refuse_if_too_small("conv2d", x, size, stride, padding, dilation)
+    padding = pair(padding, "padding", least=0)
+    refuse_too_small("conv2d", x, size, padding, dilation)
     tensors = [t for t in (x, weight, bias) if t is not None]
-    return convolution(*_one_dtype(*tensors), groups=groups, dilation=dilation, padding=padding, stride=stride)
+    return convolution(*one_dtype(*tensors), groups=groups, dilation=dilation, padding=padding, stride=stride)
 
 
 class Conv2d:
@@ -154,20 +154,16 @@ def channel_moments(x):
     return mean, ((columns - mean[:, None]) ** 2).mean(axis=1)
 
 
-def normal_share(g, x, weight, eps):
-    dims = [d for d in range(x.ndim) if d != 1]
-
+def normal_share(h, normal, slope, dims):
     def mean(t):
-        return t.mean(dims, keepdim=True)
+        return tt.mean(t, dims, keepdim=True)
 
-    centred = x - mean(x)
-    variance = mean(centred**2) + eps
-    h = g * weight.reshape(1, x.shape[1], *[1] * (x.ndim - 2))
-    return (h - mean(h) - centred * mean(h * centred) / variance) / variance**0.5
+    shift, stretch = mean(h), mean(h * normal)
+    return h * slope - shift * slope - normal * stretch * slope
 
 
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    channels = _channels_of(x, running_mean, weight)
+    channels = channels_of(x, running_mean, weight)
     scale = weight if weight is not None else tt.from_numpy(np.ones(channels, x.dtype))
     shift = bias if bias is not None else tt.from_numpy(np.zeros(channels, x.dtype))
     fixed = not training and running_mean is not None

@@ -13,26 +13,19 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import rule
-from tt_spatial.spatial import (
-    Conv2d,
-    _channels_first,
-    _channels_last,
-    _floating,
-    _images,
-    _one_dtype,
-    _pair,
-    _places,
-    _refuse_groups,
-    _refuse_if_too_small,
-    _refuse_misfits,
-    _taps,
-    _tapped,
-    _wide,
-    conv2d,
-    max_pool2d,
-    transposed_convolution,
-    windows,
+from tt_spatial.common import (
+    channels_first,
+    channels_last,
+    floating,
+    images,
+    one_dtype,
+    pair,
+    refuse_groups,
+    refuse_misfits,
+    refuse_too_small,
+    wide,
 )
+from tt_spatial.spatial import Conv2d, conv2d, max_pool2d, padded, transposed_convolution, windows
 from tt_tensor import Module, Parameter, Tensor, generator, primitive
 
 # ## Padding
@@ -242,12 +235,12 @@ def conv_transpose2d(
     if x.ndim == 3:
         whole = conv_transpose2d(x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation)
         return whole.squeeze(0)
-    _images("conv_transpose2d", x)
+    images("conv_transpose2d", x)
     if weight.ndim == 4 and bias is not None and bias.shape != (weight.shape[1] * groups,):
         raise ValueError(f"conv_transpose2d: a bias of shape {bias.shape} for {weight.shape[1] * groups} channels")
-    _refuse_misfits("conv_transpose2d", x.shape, weight.shape, None, x.shape[1], weight.shape[0], groups)
-    stride, dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
-    padding, more = _pair(padding, "padding", 0), _pair(output_padding, "output_padding", 0)
+    refuse_misfits("conv_transpose2d", x.shape, weight.shape, None, x.shape[1], weight.shape[0], groups)
+    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
+    padding, more = pair(padding, "padding", 0), pair(output_padding, "output_padding", 0)
     if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation)):
         raise ValueError(f"output_padding {more} must be smaller than stride {stride} or dilation {dilation}")
     size = tuple(
@@ -258,7 +251,7 @@ def conv_transpose2d(
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of an output of {size}")
     if any(m >= s for m, s in zip(more, stride)):  # then a convolution finds more places in the result than x has
         x = pad(x, (0, more[1] // stride[1], 0, more[0] // stride[0]))
-    x, weight = _one_dtype(x, weight)
+    x, weight = one_dtype(x, weight)
     out = transposed_convolution(
         x, weight, size=size, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
@@ -273,9 +266,9 @@ class ConvTranspose2d(Module):
         bias: bool = True, dilation=1,
     ):
         super().__init__()
-        _refuse_groups(in_channels, out_channels, groups)
+        refuse_groups(in_channels, out_channels, groups)
         self.options = (stride, padding, output_padding, groups, dilation)
-        self.weight = Parameter(tt.zeros(in_channels, out_channels // groups, *_pair(kernel_size, "kernel_size")))
+        self.weight = Parameter(tt.zeros(in_channels, out_channels // groups, *pair(kernel_size, "kernel_size")))
         self.bias = Parameter(tt.zeros(out_channels)) if bias else None
         bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
         for parameter in self.parameters():
@@ -295,25 +288,20 @@ class ConvTranspose2d(Module):
 @primitive(cost=lambda out, x, size, **where: out.size * math.prod(size))
 def avg_pool(x, /, size, stride, padding, count_include_pad):
     """The mean of each window of images (N, C, H, W)."""
-    out = np.empty((len(x), *_places(x, size, stride, padding, (1, 1)), x.shape[1]), x.dtype)
-    count = _counted(x.shape[2:], size, stride, padding, count_include_pad)
-    for part, (first, *others) in _tapped(x, size, stride, padding, (1, 1), 0):
-        total = first.astype(np.float64)
-        for tap in others:
-            total += tap
-        out[part] = total / count
-    return _channels_first(out)
+    totals = windows(padded(x, padding), size, stride, (1, 1)).sum((3, 4), dtype=np.float64)
+    return channels_first((totals / _counted(x.shape[2:], size, stride, padding, count_include_pad)).astype(x.dtype))
 
 
 @primitive
 def avg_unpool(g, /, shape, size, stride, padding, count_include_pad):
     """What `avg_pool` hands back to images of `shape`: each window's share of g, added to all its pixels."""
     (top, left), (n, channels, height, width) = padding, shape
-    padded = np.zeros((n, height + 2 * top, width + 2 * left, channels))
-    shares = _channels_last(g) / _counted((height, width), size, stride, padding, count_include_pad)
-    for tap in _taps(windows(padded, size, stride, (1, 1))):
-        tap += shares
-    return _channels_first(padded[:, top : top + height, left : left + width].astype(g.dtype))
+    out = np.zeros((n, height + 2 * top, width + 2 * left, channels))
+    seen = windows(out, size, stride, (1, 1))
+    shares = channels_last(g) / _counted((height, width), size, stride, padding, count_include_pad)
+    for i, j in np.ndindex(size):
+        seen[:, :, :, i, j] += shares
+    return channels_first(out[:, top : top + height, left : left + width].astype(g.dtype))
 
 
 def _counted(image, size, stride, padding, count_include_pad):
@@ -335,12 +323,12 @@ def avg_pool2d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad
     """The mean of each window of images (N, C, H, W) or one (C, H, W). As torch.nn.functional.avg_pool2d."""
     if x.ndim == 3:
         return avg_pool2d(x.unsqueeze(0), kernel_size, stride, padding, count_include_pad).squeeze(0)
-    size = _pair(kernel_size, "kernel_size")
-    stride, padding = size if stride is None else _pair(stride, "stride"), _pair(padding, "padding", 0)
+    size = pair(kernel_size, "kernel_size")
+    stride, padding = size if stride is None else pair(stride, "stride"), pair(padding, "padding", 0)
     if any(2 * p > k for p, k in zip(padding, size)):
         raise ValueError(f"avg_pool2d: padding {padding} is more than half of the window {size}")
-    _refuse_if_too_small("avg_pool2d", _images("avg_pool2d", x), size, stride, padding, (1, 1))
-    return avg_pool(_floating(x), size=size, stride=stride, padding=padding, count_include_pad=count_include_pad)
+    refuse_too_small("avg_pool2d", images("avg_pool2d", x), size, padding, (1, 1))
+    return avg_pool(floating(x), size=size, stride=stride, padding=padding, count_include_pad=count_include_pad)
 
 
 def avg_pool1d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad: bool = True) -> Tensor:
@@ -424,13 +412,13 @@ def _output_size(x, output_size):
         raise ValueError(f"adaptive pooling takes images (..., H, W) with H and W at least 1; this is {x.shape}")
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
     wanted = tuple(x.shape[i - 2] if n is None else n for i, n in enumerate(wanted)) if len(wanted) == 2 else wanted
-    return _pair(wanted, "output_size")
+    return pair(wanted, "output_size")
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
     """Means over as many windows as asked for: (..., H, W) -> (..., *output_size); None keeps a size. As
     torch.nn.functional.adaptive_avg_pool2d."""
-    (rows, columns), x = _output_size(x, output_size), _floating(x)
+    (rows, columns), x = _output_size(x, output_size), floating(x)
     if (rows, columns) == (1, 1) and x.dtype != np.float16:
         return x.mean((-2, -1), keepdim=True)
     return spans_mean(x, size=(rows, columns))
@@ -509,7 +497,7 @@ def interpolate(
     factors = _factors(scale_factor, x.shape)
     wanted = size if size is not None else tuple(int(n * f) for n, f in zip(sides, factors))
     wanted = _sides(wanted, len(sides))
-    x = x if mode == "nearest" else _floating(x)
+    x = x if mode == "nearest" else floating(x)
     x = x.clone()
     for dim, (n, m, factor) in enumerate(zip(sides, wanted, factors), 2):
         if mode == "nearest":
@@ -551,13 +539,13 @@ def _nearest(n, m, factor):
 
 def _between(n, m, factor, align_corners, dtype):
     """The index of the first of the two pixels that each of m results is between, and the weight of the second."""
-    wide = _wide(dtype).type
+    kind = wide(dtype).type
     if align_corners:
-        places = np.arange(m, dtype=wide) * (wide(n - 1) / wide(m - 1) if m > 1 else wide(0))
+        places = np.arange(m, dtype=kind) * (kind(n - 1) / kind(m - 1) if m > 1 else kind(0))
     else:
-        places = np.maximum((np.arange(m, dtype=wide) + wide(0.5)) * _step(n, m, factor, wide) - wide(0.5), 0)
+        places = np.maximum((np.arange(m, dtype=kind) + kind(0.5)) * _step(n, m, factor, kind) - kind(0.5), 0)
     low = np.minimum(places.astype(np.int64), n - 1)
-    return low, np.where(low < n - 1, np.clip(places - low, 0, 1), wide(0))
+    return low, np.where(low < n - 1, np.clip(places - low, 0, 1), kind(0))
 
 
 # One primitive mixes along one dimension, and its transpose hands the shares back. A pixel of weight 0 takes no part,
@@ -581,7 +569,7 @@ def mix(x, /, dim, low, weight):
 def unmix(g, /, n, dim, low, weight):
     """What `mix` hands back to the n numbers that there were along `dim`."""
     shares = np.moveaxis(g, dim, 0)
-    out = np.zeros((n, *shares.shape[1:]), _wide(g.dtype))
+    out = np.zeros((n, *shares.shape[1:]), wide(g.dtype))
     for place, part, share in zip(low, weight, shares):
         out[place] += share * (1 - part)
         if part > 0:

@@ -21,6 +21,21 @@ from numpy.lib.stride_tricks import sliding_window_view
 import tt_tensor as tt
 from tt_autograd import Batches, accuracy, check_gradients, digits, evaluate, fit, grad, no_grad, rule
 from tt_optim import Adam
+from tt_spatial.common import (
+    channels_first,
+    channels_last,
+    channels_of,
+    floating,
+    images,
+    narrowed,
+    one_dtype,
+    pair,
+    refuse_groups,
+    refuse_misfits,
+    refuse_too_small,
+    same_padding,
+    wide,
+)
 from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, generator, primitive, relu, slot
 
 
@@ -112,10 +127,10 @@ def show_edges():
     figure, axes = plt.subplots(3, 4, figsize=(6, 4.6))
     rows = (("digit", x.numpy()[:4, 0], "gray_r"), ("bright below", maps[:, 0], "RdBu_r"),
             ("bright on the right", maps[:, 1], "RdBu_r"))  # fmt: skip
-    for axes_of_row, (name, images, colours) in zip(axes, rows):
+    for axes_of_row, (name, maps_of_row, colours) in zip(axes, rows):
         axes_of_row[0].set_title(name, fontsize=9, loc="left")
         lowest, highest = (0, 1) if name == "digit" else (-3, 3)
-        for axis, image in zip(axes_of_row, images):
+        for axis, image in zip(axes_of_row, maps_of_row):
             axis.imshow(image, cmap=colours, vmin=lowest, vmax=highest)
             axis.axis("off")
     figure.tight_layout()
@@ -217,14 +232,6 @@ def check_by_taps():
 # keep the order that they find, and the next convolution finds its pixels where it wants them.
 
 
-def _channels_last(x):
-    return x.transpose(0, 2, 3, 1)
-
-
-def _channels_first(x):
-    return x.transpose(0, 3, 1, 2)
-
-
 # ## From nine products to one
 #
 # Nine products read the image nine times and add to the result nine times, and a product over three channels is too
@@ -253,110 +260,63 @@ def check_windows():
     assert np.array_equal(view[1, 1, 2, 1, 0], x[1, 1 + 3, 2 * 2 + 0])
 
 
-# How many bytes is that? For a batch of 128 images of 32 by 32 with 32 channels, the columns of a 3 by 3 kernel have 38
-# million numbers, 151 MB, for an image batch of 17. They do not fit into any cache, and writing them and reading them
-# again would cost more than the product. But nobody needs all of them at once. So we go through the batch in blocks of
-# a few images, whose columns fit into the cache of a core, in the same piece of memory each time.
-
-BLOCK = 1 << 19  # numbers in a block of columns: 2 MB in float32
+# Padding puts zeros around the images first. Pooling, below, needs another number there, so the number is an argument.
 
 
-def _parts(images: int, per_image: int) -> Iterator[slice]:
-    count = max(1, BLOCK // max(per_image, 1))
-    return (slice(start, min(start + count, images)) for start in range(0, images, count))
+def padded(x: np.ndarray, padding, fill: float = 0) -> np.ndarray:
+    """Images x (N, C, H, W) with their channels last and `fill` around them: (N, H + 2 * top, W + 2 * left, C)."""
+    (top, left), images = padding, channels_last(x)
+    return np.pad(images, ((0, 0), (top, top), (left, left), (0, 0)), constant_values=fill)
 
 
-# Padding costs one more copy of the images. We write its zeros once, then copy each block of images into their middle;
-# the view of the windows is made once, too.
-
-
-def _seen(x, size, stride, padding, dilation, fill, per_image) -> Iterator[tuple[slice, np.ndarray]]:
-    """For blocks of images (N, C, H, W), padded with `fill` (or the least number of their dtype, if that is larger):
-    which images, and their windows."""
-    images, (top, left), parts = _channels_last(x), padding, list(_parts(len(x), per_image))
-    fill = max(fill, np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else fill
-    if not (top or left):
-        view = windows(images, size, stride, dilation)
-        yield from ((part, view[part]) for part in parts)
-        return
-    _, height, width, channels = images.shape
-    most = parts[0].stop if parts else 0
-    padded = np.full((most, height + 2 * top, width + 2 * left, channels), fill, x.dtype)
-    inside, view = padded[:, top : top + height, left : left + width], windows(padded, size, stride, dilation)
-    for part in parts:
-        count = part.stop - part.start
-        inside[:count] = images[part]
-        yield part, view[:count]
-
-
-# One more option belongs here, *groups*. With $g$ groups, the channels are cut into $g$ parts that have nothing to do
-# with each other, each with detectors of its own: $g$ products of smaller matrices. NumPy's `matmul` does a stack of
-# products in one call, so groups are one more dimension in front.
+# Copying the windows into one array is the price of a single product. For a batch of 128 images of 32 by 32 with 32
+# channels, the columns of a 3 by 3 kernel are 38 million numbers, 151 MB, for an image batch of 17: more than any cache
+# holds, so the copy would cost more than the product. The columns of one image are 1.2 MB. So we take the images one by
+# one.
 #
-# And one detail, for speed. NumPy copies run by run, and a run of the windows is $kw \cdot C$ numbers, since these lie
-# side by side. For an image with one channel that is too short, and it is several times quicker to write the memory in
-# the other direction, tap by tap, in long runs of places. The view that is handed out is the same.
+# One more option belongs here, *groups*. With $g$ groups, the channels are cut into $g$ parts that have nothing to do
+# with each other, each with detectors of its own: $g$ products of smaller matrices. NumPy's `matmul` computes a stack
+# of products in one call, so groups are one more dimension in front.
+#
+# A sum of a thousand products in `float16`, rounded after each, would keep no digit: it stops at 2,048, where adding 1
+# changes nothing. So we multiply and add half-precision numbers in `float32`, and round only the result.
 
 
-def _columns(x, size, stride, padding, dilation, groups) -> Iterator[tuple[slice, np.ndarray]]:
-    """For blocks of images, what the windows see: pairs of (which images, (groups, places, kh * kw * C / groups)). The
-    memory is the same each time."""
-    places, memory = math.prod(_places(x, size, stride, padding, dilation)), None
-    per_image = places * math.prod(size) * x.shape[1]
-    for part, seen in _seen(x, size, stride, padding, dilation, 0, per_image):
-        seen = seen.reshape(*seen.shape[:-1], groups, -1).transpose(5, 0, 1, 2, 3, 4, 6)  # groups first
-        if memory is None:
-            memory = _memory(seen.shape, _wide(x.dtype))
-        np.copyto(memory[:, : len(seen[0])], seen)
-        yield part, memory[:, : len(seen[0])].reshape(groups, len(seen[0]) * places, -1)
+def _columns(x, size, stride, padding, dilation, groups) -> Iterator[np.ndarray]:
+    """For each image what its windows see: (groups, places, kh * kw * C / groups)."""
+    channels, view = x.shape[1] // groups, windows(padded(x, padding), size, stride, dilation)
+    for seen in view.reshape(*view.shape[:-1], groups, channels).transpose(0, 5, 1, 2, 3, 4, 6):
+        yield seen.astype(wide(x.dtype), "C").reshape(groups, -1, math.prod(size) * channels)
 
 
-def _memory(shape, dtype):
-    groups, *places, kh, kw, channels = shape
-    if kw * channels >= 16:
-        return np.empty(shape, dtype)
-    return np.empty((groups, kh, kw, channels, *places), dtype).transpose(0, 4, 5, 6, 1, 2, 3)
-
-
-# A sum of a thousand products in `float16`, rounded after each, would keep no digit; and the sum stops at 2,048, where
-# adding 1 changes nothing. So half numbers are multiplied and added in `float32`, and only results are rounded.
-
-
-def _wide(dtype):
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
-
-
-def _places(x, size, stride, padding, dilation):
-    return tuple(map(conv_size, x.shape[2:], size, stride, padding, dilation))
-
-
-# The weights have to be laid out in the same order, window first and channels last.
+# The weights must be laid out in the same order, window first and channels last.
 
 
 def _matrices(weight, groups):
     """Weights (O, C / groups, kh, kw) as matrices (groups, kh * kw * C / groups, O / groups)."""
     detectors, channels, kh, kw = weight.shape
     by_group = weight.reshape(groups, detectors // groups, channels, kh, kw).transpose(0, 3, 4, 2, 1)
-    return by_group.astype(_wide(weight.dtype), "C").reshape(groups, kh * kw * channels, detectors // groups)
+    return by_group.astype(wide(weight.dtype), "C").reshape(groups, kh * kw * channels, detectors // groups)
 
 
-# And then the convolution is short. It is a primitive like `affine`, with the bias added while the numbers are still in
-# the cache. A place costs as many multiply-adds as a detector has weights.
+# Now the convolution is short. It is a primitive like `affine`. A place costs as many multiply-adds as a detector has
+# weights.
 
 
 @primitive(cost=lambda out, x, weight, *bias, **where: out.size * weight[0].size)
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):  # exercise
     """Images x (N, C, H, W) under detectors `weight` (O, C / groups, kh, kw), and a bias (O,) if given: (N, O, rows,
     columns). stride, padding and dilation are pairs."""
-    size, detectors = weight.shape[2:], len(weight)
-    out = np.empty((len(x), *_places(x, size, stride, padding, dilation), detectors), _wide(x.dtype))
-    matrices = _matrices(weight, groups)
-    for part, columns in _columns(x, size, stride, padding, dilation, groups):
-        rows = out[part].reshape(-1, detectors)
-        np.matmul(columns, matrices, out=rows.reshape(len(rows), groups, -1).swapaxes(0, 1))
-        if bias:
-            rows += bias[0]
-    return _channels_first(out).astype(x.dtype, copy=False)
+    size, matrices = weight.shape[2:], _matrices(weight, groups)
+    out = np.empty((len(x), *_places(x, size, stride, padding, dilation), len(weight)), matrices.dtype)
+    for result, columns in zip(out, _columns(x, size, stride, padding, dilation, groups)):
+        result[...] = (columns @ matrices).swapaxes(0, 1).reshape(result.shape)
+    out = out + bias[0] if bias else out
+    return channels_first(out).astype(x.dtype, copy=False)
+
+
+def _places(x, size, stride, padding, dilation):
+    return tuple(map(conv_size, x.shape[2:], size, stride, padding, dilation))
 
 
 # Three forms of the same sum. The slowest is the definition, and judges the other two. (With all options it stands in
@@ -397,24 +357,25 @@ def show_three_forms():
 # $$ \bar w[o, c, i, j] = \sum_{n, r, s} g[n, o, r, s] \; x[n, c, r + i, s + j] , $$
 #
 # and that is a convolution of the images with $g$ in the place of the detectors: very large detectors, which fit at
-# only $kh \cdot kw$ places. In terms of columns it is one product per block again, columns transposed times $g$. The
-# columns are made anew rather than kept from the forward pass: copying is cheap, and memory is what training runs out
-# of.
+# only $kh \cdot kw$ places. In terms of columns it is one product for each image again, columns transposed times
+# $g$. We build the columns anew rather than keep them from the forward pass: copying is cheap, and memory is what
+# training runs out of.
 
 
 @primitive(cost=lambda out, x, g, **where: g.size * out[0].size)
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exercise
     """The share of the weight, (O, C / groups, *size), from images x and the gradient g (N, O, rows, columns)."""
     channels, detectors = x.shape[1] // groups, g.shape[1] // groups
-    total = np.zeros((groups, math.prod(size) * channels, detectors))  # float64: the blocks may be many
-    for part, columns in _columns(x, size, stride, padding, dilation, groups):
-        total += columns.mT @ _by_group(g[part], groups)
+    total = np.zeros((groups, math.prod(size) * channels, detectors))  # float64: the images may be many
+    for columns, gradient in zip(_columns(x, size, stride, padding, dilation, groups), channels_last(g)):
+        total += columns.mT @ _by_group(gradient, groups)
     by_group = total.astype(x.dtype).reshape(groups, *size, channels, detectors).transpose(0, 4, 3, 1, 2)
     return np.ascontiguousarray(by_group).reshape(g.shape[1], channels, *size)
 
 
-def _by_group(x, groups):
-    return _channels_last(x).reshape(-1, groups, x.shape[1] // groups).swapaxes(0, 1)
+def _by_group(image, groups):
+    """An image (rows, columns, C) as matrices (groups, places, C / groups)."""
+    return image.reshape(-1, groups, image.shape[-1] // groups).swapaxes(0, 1)
 
 
 # A pixel, on the other side, has been in many windows, once under each tap, and hears from all of them:
@@ -454,22 +415,19 @@ def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups
 
 
 def _handed_out(g, weight, size, stride, padding, dilation, groups):
-    (top, left), (height, width), channels = padding, size, weight.shape[1] * groups
-    out = np.empty((len(g), height, width, channels), g.dtype)
-    matrices, kernel = _matrices(weight, groups).mT, weight.shape[2:]
-    for part in _parts(len(g), math.prod(g.shape[2:]) * math.prod(kernel) * channels):
-        block = g[part]
-        shares = (_by_group(block, groups) @ matrices).reshape(groups, len(block), *g.shape[2:], *kernel, -1)
-        padded = np.zeros((len(block), height + 2 * top, width + 2 * left, channels), shares.dtype)
-        seen = windows(padded, kernel, stride, dilation)[:, : g.shape[2], : g.shape[3]]
-        seen = seen.reshape(*seen.shape[:-1], groups, -1)
+    (top, left), (height, width), kernel, channels = padding, size, weight.shape[2:], weight.shape[1]
+    matrices, (rows, columns) = _matrices(weight, groups).mT, g.shape[2:]
+    out = np.zeros((len(g), height + 2 * top, width + 2 * left, groups * channels), matrices.dtype)
+    seen = windows(out, kernel, stride, dilation)[:, :rows, :columns]
+    seen = seen.reshape(*seen.shape[:-1], groups, channels)
+    for image, gradient in zip(seen, channels_last(g)):
+        shares = (_by_group(gradient, groups) @ matrices).reshape(groups, rows, columns, *kernel, channels)
         for i, j in np.ndindex(kernel):
-            seen[:, :, :, i, j] += shares[..., i, j, :].transpose(1, 2, 3, 0, 4)
-        out[part] = padded[:, top : top + height, left : left + width]
-    return _channels_first(out)
+            image[:, :, i, j] += shares[:, :, :, i, j].transpose(1, 2, 0, 3)
+    return channels_first(out[:, top : top + height, left : left + width].astype(g.dtype))
 
 
-# (The view `seen` is written to, tap by tap: within one tap no pixel occurs twice.)
+# (The view of the windows is written to, tap by tap: within one tap no pixel occurs twice.)
 #
 # Now the three form a closed family. Each is linear in both of its inputs, and the derivatives of each are the other
 # two. So the table of chapter 07 gets three rows, and derivatives of any order exist.
@@ -517,53 +475,9 @@ def check_gradients_of_convolution():
 
 # ## The layer
 #
-# What a user calls looks at the arguments first. Everything may be one number or a pair (rows, columns), and what does
-# not fit is refused in words.
-
-
-def _pair(value, name: str, least: int = 1) -> tuple[int, int]:
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    pair = pair * 2 if len(pair) == 1 else pair
-    whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in pair)
-    if not whole or len(pair) != 2 or min(pair) < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, or a pair (rows, columns); it is {value!r}")
-    return int(pair[0]), int(pair[1])
-
-
-def _images(name: str, x: Tensor) -> Tensor:
-    if x.ndim != 4:
-        raise ValueError(f"{name} takes images (N, C, H, W); this is of shape {x.shape}. See reshape and unsqueeze")
-    if 0 in x.shape[1:]:
-        raise ValueError(f"{name}: there is nothing in images of shape {x.shape}; only the batch, N, may be empty")
-    return x
-
-
-def _floating(x: Tensor) -> Tensor:
-    return x if x.dtype.kind == "f" else x.float()
-
-
-def _refuse_if_too_small(name, x, size, stride, padding, dilation):
-    if min(_places(x, size, stride, padding, dilation)) < 1:
-        reach = " x ".join(str(d * (k - 1) + 1) for k, d in zip(size, dilation))
-        padded = " x ".join(str(n + 2 * p) for n, p in zip(x.shape[2:], padding))
-        raise ValueError(
-            f"{name}: a window that reaches over {reach} pixels does not fit into images of {padded} (padding "
-            "included); take a smaller kernel or more padding"
-        )
-
-
-# `padding="same"` asks for as many zeros as keep the size. For an even kernel that is an odd number, and the one that
-# is left over goes to the right and below, as in PyTorch.
-
-
-def _same(x: Tensor, size, stride, dilation) -> tuple[Tensor, tuple[int, int]]:
-    if stride != (1, 1):
-        raise ValueError(f'padding="same" keeps the size only for a stride of 1; the stride is {stride}')
-    height, width = (d * (k - 1) for k, d in zip(size, dilation))
-    if height % 2 or width % 2:
-        more = (*x.shape[:2], x.shape[2] + height % 2, x.shape[3] + width % 2)
-        x = tt.place(x, index=tuple(slice(n) for n in x.shape), shape=more)
-    return x, (height // 2, width // 2)
+# The function that you call checks its arguments first. Each option may be one number or a pair (rows, columns), and
+# `padding="same"` asks for as many zeros as keep the size. The checks are in the module `common`, where the
+# appendices find them, too.
 
 
 def conv2d(  # exercise
@@ -576,51 +490,16 @@ def conv2d(  # exercise
     ValueError for shapes that do not fit, and for a window larger than the padded image."""
     if x.ndim == 3:
         return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    _images("conv2d", x)
-    _refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
-    stride, dilation, size = _pair(stride, "stride"), _pair(dilation, "dilation"), weight.shape[2:]
+    images("conv2d", x)
+    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
+    stride, dilation, size = pair(stride, "stride"), pair(dilation, "dilation"), weight.shape[2:]
     if isinstance(padding, str) and padding == "same":
-        x, padding = _same(x, size, stride, dilation)
+        x, padding = same_padding(x, size, stride, dilation)
     valid = isinstance(padding, str) and padding == "valid"
-    padding = _pair(0 if valid else padding, "padding", least=0)
-    _refuse_if_too_small("conv2d", x, size, stride, padding, dilation)
-    tensors = _one_dtype(x, weight, *([] if bias is None else [bias]))
+    padding = pair(0 if valid else padding, "padding", least=0)
+    refuse_too_small("conv2d", x, size, padding, dilation)
+    tensors = one_dtype(x, weight, *([] if bias is None else [bias]))
     return convolution(*tensors, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups):
-    if len(weight_shape) != 4 or 0 in weight_shape:
-        raise ValueError(f"{name}: a weight of shape {weight_shape} is not (O, C / groups, kh, kw) with sizes above 0")
-    if not isinstance(groups, (int, np.integer)) or groups < 1 or weight_shape[0] % groups:
-        raise ValueError(
-            f"{name}: {groups} groups do not divide a weight of shape {weight_shape}, which must be (O, C / groups, "
-            "kh, kw)"
-        )
-    if channels != expected:
-        raise ValueError(
-            f"{name}: an input of shape {x_shape} has {channels} channels, a weight of shape {weight_shape} with "
-            f"{groups} groups expects {expected}"
-        )
-    if bias is not None and bias.shape != (weight_shape[0],):
-        raise ValueError(f"{name}: a bias of shape {bias.shape} for {weight_shape[0]} detectors; it is to be (O,)")
-
-
-def _one_dtype(*tensors):
-    wide = np.result_type(*([t.dtype for t in tensors if t.dtype.kind == "f"] or [t.dtype for t in tensors]))
-    if wide == np.bool_:
-        raise TypeError("a convolution multiplies numbers, and these are truth values; convert them with x.float()")
-    return [t if t.dtype == wide else t.to(wide) for t in tensors]
-
-
-def _refuse_groups(in_channels, out_channels, groups):
-    counts = (in_channels, out_channels, groups)
-    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in counts):
-        raise ValueError(
-            f"channels and groups are integers of at least 1, not {in_channels} input channels, {out_channels} output "
-            f"channels and {groups} groups"
-        )
-    if in_channels % groups or out_channels % groups:
-        raise ValueError(f"{groups} groups do not divide {in_channels} input and {out_channels} output channels")
 
 
 # A module holds weight and bias, as `Linear` does. The fan-in of a detector is the number of its weights, and the new
@@ -636,12 +515,12 @@ class Conv2d(Module):
         bias: bool = True, padding_mode: str = "zeros",
     ):
         super().__init__()
-        _refuse_groups(in_channels, out_channels, groups)
+        refuse_groups(in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = _pair(kernel_size, "kernel_size")
-        self.stride, self.dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.stride, self.dilation = pair(stride, "stride"), pair(dilation, "dilation")
         known = isinstance(padding, str) and padding in ("same", "valid")
-        self.padding: Any = padding if known else _pair(padding, "padding", least=0)
+        self.padding: Any = padding if known else pair(padding, "padding", least=0)
         self.padding_mode = more_spatial.known_mode(padding_mode)
         self.weight = Parameter(tt.zeros(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(tt.zeros(out_channels)) if bias else None
@@ -678,25 +557,24 @@ class Conv2d(Module):
 # the image must not win, even if all pixels are negative, so the padding is $-\infty$ here, and not zero.
 
 
-def _tapped(x, size, stride, padding, dilation, fill) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    """For blocks of images, padded with `fill`: which images, and a view (n, rows, columns, C) for each tap."""
-    for part, seen in _seen(x, size, stride, padding, dilation, fill, 2 * math.prod(x.shape[1:])):
-        yield part, _taps(seen)
+def _taps(x, size, stride, padding, dilation, fill):
+    """A view (N, rows, columns, C) for each tap of the windows of x, padded with `fill` (or the least number of its
+    dtype, if that is larger)."""
+    fill = max(fill, np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else fill
+    return _taps_of(windows(padded(x, padding, fill), size, stride, dilation))
 
 
-def _taps(seen):
+def _taps_of(seen):
     return [seen[:, :, :, i, j] for i, j in np.ndindex(seen.shape[3:5])]
 
 
 @primitive(cost=lambda out, x, size, **where: out.size * math.prod(size))
 def max_pool(x, /, size, stride, padding, dilation):  # exercise
     """The largest number of each window of images x (N, C, H, W): (N, C, rows, columns)."""
-    out = np.empty((len(x), *_places(x, size, stride, padding, dilation), x.shape[1]), x.dtype)
-    for part, (first, *others) in _tapped(x, size, stride, padding, dilation, -np.inf):
-        np.copyto(out[part], first)
-        for tap in others:
-            np.maximum(out[part], tap, out=out[part])
-    return _channels_first(out)
+    out, *others = _taps(x, size, stride, padding, dilation, -np.inf)
+    for tap in others:
+        out = np.maximum(out, tap)
+    return np.ascontiguousarray(out).transpose(0, 3, 1, 2)
 
 
 # The gradient goes to the pixel that won, and to nobody else. If several are equally large, it goes to the first of
@@ -705,24 +583,15 @@ def max_pool(x, /, size, stride, padding, dilation):  # exercise
 # PyTorch's convention.
 
 
-def _winners(x, largest, size, stride, padding, dilation) -> Iterator[tuple[slice, Iterator[np.ndarray]]]:
-    """For blocks of images: which images, and for each tap where it won, (n, rows, columns, C)."""
-    image = np.ones((1, 1, *x.shape[2:]), bool)
-    ((_, inside),) = _tapped(image, size, stride, padding, dilation, False)
-    for part, taps in _tapped(x, size, stride, padding, dilation, -np.inf):
-        yield part, _won(taps, inside, _channels_last(largest[part]))
-
-
-def _won(taps, inside, best):
-    free, last = np.ones(best.shape, bool), None
-    if np.isnan(best).any():
-        last = np.max([np.where(np.isnan(tap), number, -1) for number, tap in enumerate(taps)], 0)
-    for number, (tap, there) in enumerate(zip(taps, inside)):
-        won = tap == best
-        won &= free
-        won &= there
-        free ^= won
-        yield won if last is None else won | (there & (last == number))
+def _winner(x, largest, size, stride, padding, dilation):
+    """The number of the tap that won each window, (N, rows, columns, C); -1 where there is only padding."""
+    best, where = channels_last(largest), (size, stride, padding, dilation)
+    inside = _taps(np.ones((1, 1, *x.shape[2:]), bool), *where, False)
+    winner = np.full(best.shape, -1, np.int16)
+    for number, (tap, there) in enumerate(zip(_taps(x, *where, -np.inf), inside)):
+        first = (tap == best) & (winner < 0)
+        winner = np.where(there & (first | np.isnan(tap)), number, winner)
+    return winner
 
 
 # With the winners known, we choose with `where`. Multiplying $g$ by a mask of zeros and ones would do for numbers, but
@@ -733,16 +602,13 @@ def _won(taps, inside, best):
 def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise
     """For each window, g is added at the first place of x that holds the window's largest number: (N, C, H, W). All
     other places get exactly 0, even if g is infinite."""
-    out = np.empty(_channels_last(x).shape, g.dtype)
-    (top, left), (height, width) = padding, x.shape[2:]
-    for part, winners in _winners(x, largest, size, stride, padding, dilation):
-        to_give = _channels_last(g[part])
-        shares = np.zeros((len(to_give), height + 2 * top, width + 2 * left, x.shape[1]), _wide(g.dtype))
-        for won, share in zip(winners, _taps(windows(shares, size, stride, dilation))):
-            given = np.where(won, to_give, 0)
-            share += given
-        out[part] = shares[:, top : top + height, left : left + width]
-    return _channels_first(out)
+    (top, left), (n, channels, height, width) = padding, x.shape
+    winner, to_give = _winner(x, largest, size, stride, padding, dilation), channels_last(g)
+    shares = np.zeros((n, height + 2 * top, width + 2 * left, channels), wide(g.dtype))
+    for number, share in enumerate(_taps_of(windows(shares, size, stride, dilation))):
+        given = np.where(winner == number, to_give, 0)
+        share += given
+    return channels_first(shares[:, top : top + height, left : left + width].astype(g.dtype))
 
 
 # `max_unpool` is linear in `g`, so for second derivatives it needs a rule, too. Its transpose picks up what it puts
@@ -752,12 +618,11 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise
 @primitive
 def max_pick(h, x, largest, /, size, stride, padding, dilation):
     """From each window of h the number at the first place where x holds the window's largest one."""
-    out = np.zeros(_channels_last(largest).shape, h.dtype)
-    values = _tapped(h, size, stride, padding, dilation, 0)
-    for (part, winners), (_, of_h) in zip(_winners(x, largest, size, stride, padding, dilation), values):
-        for won, value in zip(winners, of_h):
-            np.copyto(out[part], value, where=won)
-    return _channels_first(out)
+    where = (size, stride, padding, dilation)
+    winner, out = _winner(x, largest, *where), np.zeros(channels_last(largest).shape, h.dtype)
+    for number, value in enumerate(_taps(h, *where, 0)):
+        out = np.where(winner == number, value, out)
+    return channels_first(out)
 
 
 rule(max_pool, lambda g, out, x, **where: max_unpool(g, x, out, **where))
@@ -780,12 +645,12 @@ def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1) -> Te
     stride is the kernel's size unless given."""
     if x.ndim == 3:
         return max_pool2d(x.unsqueeze(0), kernel_size, stride, padding, dilation).squeeze(0)
-    size = _pair(kernel_size, "kernel_size")
-    stride, padding = size if stride is None else _pair(stride, "stride"), _pair(padding, "padding", least=0)
+    size = pair(kernel_size, "kernel_size")
+    stride, padding = size if stride is None else pair(stride, "stride"), pair(padding, "padding", least=0)
     if any(2 * p > k for p, k in zip(padding, size)):
         raise ValueError(f"max_pool2d: padding {padding} is more than half of the window {size}")
-    dilation = _pair(dilation, "dilation")
-    _refuse_if_too_small("max_pool2d", _images("max_pool2d", x), size, stride, padding, dilation)
+    dilation = pair(dilation, "dilation")
+    refuse_too_small("max_pool2d", images("max_pool2d", x), size, padding, dilation)
     x = x.float() if x.dtype.kind == "b" else x
     return max_pool(x, size=size, stride=stride, padding=padding, dilation=dilation)
 
@@ -971,44 +836,30 @@ def show_filters():
 # In evaluation there may be only one image, and an answer must not depend on what else is in the batch. So while it is
 # trained, the layer keeps running averages of mean and variance, as *buffers* (chapter 04), and uses these.
 #
-# First the two moments, in two passes over the numbers. (Mean of squares minus square of the mean would need one pass,
-# and loses all digits when the mean is large.) We add in `float64`, because a sum of ones in `float32` stops at
-# $2^{24}$, and because the mean of equal numbers should be that number. Here the layout pays again: with channels last,
-# an image batch is a matrix with a column for each channel. NumPy is quickest with long rows, so a row is taken to be a
-# whole row of pixels, with the channels repeating in it.
+# First the two moments, in two passes over the numbers. (The mean of the squares minus the square of the mean needs one
+# pass, and loses all digits when the mean is large.) We compute in `float64`, because a sum of ones in `float32` stops
+# at $2^{24}$, because the square of $10^{20}$ is not a number there, and because the mean of equal numbers should be
+# exactly that number. The moments are a *slot* of a kernel set and not a primitive: no gradient passes through them,
+# since the rule below already contains their part.
 
 
-def _as_rows(x):
-    """x (N, C, ...) as a matrix whose rows go through all channels several times, and how many times."""
-    last = x.transpose(0, *range(2, x.ndim), 1)
-    times = last.shape[-2] if x.ndim > 2 else 1
-    return last.reshape(-1, times * x.shape[1]), times
-
-
-def _in_blocks(*matrices):
-    step = max(1, (1 << 16) // matrices[0].shape[1])
-    for start in range(0, len(matrices[0]), step):
-        yield tuple(matrix[start : start + step] for matrix in matrices)
-
-
-def _by_channel(totals, times):
-    return totals.reshape(times, -1).sum(0)
+def _dims(x):
+    return (0, *range(2, x.ndim))
 
 
 @slot
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # exercise
-    """Mean and variance (divided by the number of values) of each channel of an array (N, C, ...), added up in float64,
-    however narrow x is."""
-    rows, times = _as_rows(x)
-    count, total, squares = x.size // x.shape[1], np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
-    for (block,) in _in_blocks(rows):
-        total += block.astype(np.float64).sum(0)
-    mean = _by_channel(total, times) / count
-    for (block,) in _in_blocks(rows):
-        centred = block - np.tile(mean, times)
-        centred *= centred
-        squares += centred.sum(0)
-    return mean, _by_channel(squares, times) / count
+    """Mean and variance (divided by the number of values) of each channel of an array (N, C, ...), in float64, however
+    narrow x is."""
+    mean = x.mean(_dims(x), dtype=np.float64)
+    centred = x - _by_channel(mean, x)
+    centred *= centred
+    return mean, centred.mean(_dims(x))
+
+
+def _by_channel(vector, x):
+    """A vector (C,) in a shape that meets the channels of x (N, C, ...)."""
+    return vector.reshape((1, -1) + (1,) * (x.ndim - 2))
 
 
 def check_channel_moments():
@@ -1017,7 +868,7 @@ def check_channel_moments():
     assert np.allclose(mean, x.mean((0, 2, 3))) and np.allclose(var, x.var((0, 2, 3)))
 
 
-# With the moments given, normalizing is a shift and a factor for each channel. The mean is taken off first: the other
+# With the moments given, normalizing is a shift and a factor for each channel. The mean is subtracted first: the other
 # way round, two large numbers would have to cancel.
 
 
@@ -1025,55 +876,52 @@ def check_channel_moments():
 def normalize_channels(x, weight, bias, /, mean, var, eps):
     """weight * (x - mean) / sqrt(var + eps) + bias, for each channel of x (N, C, ...), whose own moments are `mean` and
     `var`."""
-    (rows, times), wide = _as_rows(x), _wide(x.dtype)
-    mean, factor, bias = (np.tile(v, times).astype(wide) for v in (mean, weight / np.sqrt(var + eps), bias))
-    out = np.empty(rows.shape, wide)
-    for block, result in _in_blocks(rows, out):
-        np.subtract(block, mean, out=result)
-        result *= factor
-        result += bias
-    return _from_rows(out.astype(x.dtype, copy=False), x.shape)
+    vectors = (mean, weight / np.sqrt(var + eps), bias)
+    mean, factor, bias = (_by_channel(vector, x).astype(wide(x.dtype)) for vector in vectors)
+    return ((x - mean) * factor + bias).astype(x.dtype, copy=False)
 
 
-def _from_rows(rows, shape):
-    return rows.reshape(shape[0], *shape[2:], shape[1]).transpose(0, len(shape) - 1, *range(1, len(shape) - 1))
-
-
-# Its gradient is not just $\gamma / \sigma$, because the moments are made of `x` as well: who lifts one number lifts
-# the mean a little, and so lowers all the others. With $\hat x$ for the normalized numbers and $h = \gamma g$, what is
-# left of $h$ after that is
+# Its gradient is not just $\gamma / \sigma$, because the moments depend on `x` as well: if one number rises, the mean
+# rises a little, and all the others are lowered. With $\hat x$ for the normalized numbers and $h = \gamma g$, what
+# is left of $h$ after that is
 #
 # $$ \bar x = \frac{1}{\sigma} \left( h - \operatorname{mean}(h) - \hat x \operatorname{mean}(h \hat x) \right) . $$
 #
-# Read it as geometry: of the gradient only that part survives which neither shifts nor scales, because shifting and
-# scaling are undone by the layer. In this form, with operators that work on tensors, it is the rule of the table.
+# Read it as geometry: only that part of the gradient survives which neither shifts nor scales, because the layer undoes
+# shifting and scaling. The formula is written with operators that work on arrays and on tensors, so it serves an
+# ordinary backward pass and the derivative of a derivative alike.
 
 
-def normal_share(g, x, weight, eps):  # exercise
-    """The share of x in its normalization over all dimensions but the second, by the formula."""
-    dims = (0, *range(2, x.ndim))
-    centred = x - tt.mean(x, dims, keepdim=True)
-    slope = (tt.mean(centred * centred, dims, keepdim=True) + eps) ** -0.5
-    normal, h = centred * slope, g * weight.reshape((1, -1) + (1,) * (x.ndim - 2))
+def normal_share(h, normal, slope, dims):  # exercise
+    """The gradient of x by the formula, where h arrived for the normalized numbers `normal` = slope * (x - mean) over
+    the dimensions `dims`. On arrays or on tensors."""
     return slope * (h - tt.mean(h, dims, keepdim=True) - normal * tt.mean(h * normal, dims, keepdim=True))
 
 
-# (In an ordinary backward pass the same is done on arrays and in blocks, as above. That stands in the appendix `norms`,
-# with the layers that normalize each example for itself.)
+def normalized(x, dims, eps):
+    """x with mean 0 and variance 1 over the dimensions `dims`, and the factor that scaled it; on arrays or tensors."""
+    centred = x - tt.mean(x, dims, keepdim=True)
+    slope = (tt.mean(centred * centred, dims, keepdim=True) + eps) ** -0.5
+    return centred * slope, slope
 
 
-def _x_share(g, out, x, weight, bias, mean, var, eps):
-    if isinstance(g, np.ndarray):
-        return norms.share_in_blocks(g, x, weight, mean, var, eps)
-    return normal_share(g.double(), x.double(), weight.double(), eps).to(x.dtype)
+# The weight met the normalized numbers, so its gradient is the sum of `g` times these; the bias receives the sum of
+# `g`. All three have the normalized numbers in common, so the table's row is one function for all inputs. An ordinary
+# pass computes them from the moments that are there. Only for the derivative of a derivative must the moments depend on
+# x, as tensors.
 
 
-rule(
-    normalize_channels,
-    _x_share,
-    lambda g, out, x, weight, bias, **moments: norms.weight_share(g, x, **moments),
-    lambda g, out, *inputs, **moments: _channel_sums(g),
-)
+def _normalization_shares(needed, g, out, x, weight, bias, mean, var, eps):
+    if isinstance(x, np.ndarray):
+        mean, slope = (_by_channel(v, x).astype(wide(x.dtype)) for v in (mean, 1 / np.sqrt(var + eps)))
+        normal, g = (x - mean) * slope, g.astype(mean.dtype, copy=False)
+    else:
+        (normal, slope), g = normalized(x.double(), _dims(x), eps), g.double()
+    of_x = normal_share(g * _by_channel(weight, x), normal, slope, _dims(x))
+    return narrowed(of_x, x), narrowed(_channel_sums(g * normal), weight), _channel_sums(g)
+
+
+rule(normalize_channels, together=_normalization_shares)
 
 
 def check_gradients_of_batch_norm():
@@ -1097,7 +945,7 @@ def batch_norm(  # exercise
 
     As torch.nn.functional.batch_norm: an empty batch moves nothing. Raises ValueError if the sizes do not fit, or if a
     training batch has only one value a channel."""
-    channels, x = _channels_of(x, running_mean, running_var, weight, bias), _floating(x)
+    channels, x = channels_of(x, running_mean, running_var, weight, bias), floating(x)
     weight = tt.ones(channels, dtype=x.dtype) if weight is None else weight
     bias = tt.zeros(channels, dtype=x.dtype) if bias is None else bias
     shape, count = (1, channels) + (1,) * (x.ndim - 2), x.numel() // max(channels, 1)
@@ -1105,7 +953,7 @@ def batch_norm(  # exercise
     if any(moments) != all(moments) or not (training or any(moments)):
         raise ValueError("batch_norm needs a running mean and a running variance; in training both may be absent")
     if running_mean is not None and running_var is not None and not training:
-        centred, factor = x.to(_wide(x.dtype)) - running_mean.reshape(shape), weight * (running_var + eps) ** -0.5
+        centred, factor = x.to(wide(x.dtype)) - running_mean.reshape(shape), weight * (running_var + eps) ** -0.5
         return (centred * factor.reshape(shape) + bias.reshape(shape)).to(x.dtype)
     if not count:
         return (x * weight.reshape(shape) + bias.reshape(shape)).to(x.dtype)
@@ -1116,14 +964,6 @@ def batch_norm(  # exercise
         running_mean.copy_((1 - momentum) * running_mean.numpy() + momentum * mean)
         running_var.copy_((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
     return normalize_channels(x, weight, bias, mean=mean, var=var, eps=eps)
-
-
-def _channels_of(x, *vectors) -> int:
-    shapes = [tuple(vector.shape) for vector in vectors if vector is not None]
-    if x.ndim < 2 or set(shapes) - {(x.shape[1],)}:
-        raise ValueError(f"batch_norm takes (N, C, ...) and vectors (C,), not shapes {x.shape} and {shapes}")
-    norms.refuse_wider("batch_norm", x, *vectors)
-    return x.shape[1]
 
 
 # The module is what remembers. Its state has PyTorch's names, the count of batches included.
@@ -1278,7 +1118,7 @@ def check_conv_weights():
 #
 # There are other ways to compute a convolution. PyTorch's libraries choose among several by the shapes at hand:
 # Winograd's algorithm needs fewer multiplications for kernels of 3 by 3, the Fourier transform for large ones, and the
-# most common way is ours with the columns never written down: the loop over the blocks goes on into the registers of
+# most common way is ours with the columns never written down: the loop over the images goes on into the registers of
 # the processor. JAX has one primitive with a long list of dimension numbers, from which all of our three follow;
 # tinygrad has none, it reshapes and multiplies and leaves it to its compiler to see a convolution. For us the columns
 # are worth their bytes, since they turn everything into the one operation that NumPy does as fast as anybody.
@@ -1305,8 +1145,8 @@ def show_one_by_one():
 __all__ = [
     "BatchNorm", "BatchNorm2d", "Conv2d", "LeNet", "MaxPool2d", "batch_norm", "by_taps", "channel_moments", "conv2d",
     "conv_size", "conv_weights", "convolution", "framed_digits", "max_pick", "max_pool", "max_pool2d", "max_unpool",
-    "normal_share", "normalize_channels", "receptive_field", "seven_loops", "transposed_convolution", "turned",
-    "weight_convolution", "windows",
+    "normal_share", "normalize_channels", "normalized", "padded", "receptive_field", "seven_loops",
+    "transposed_convolution", "turned", "weight_convolution", "windows",
 ]
 
-from tt_spatial import more_spatial, norms  # noqa: E402  (appendices, which are built on this chapter and help it out)
+from tt_spatial import more_spatial  # noqa: E402  (an appendix, which is built on this chapter and pads for it)

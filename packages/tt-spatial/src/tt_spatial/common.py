@@ -1,0 +1,141 @@
+"""What chapter 09 and its appendices share: layouts, dtypes, and the checks of arguments, with their messages."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_tensor import Tensor
+
+
+def channels_last(x):
+    """Images (N, C, H, W) as (N, H, W, C); a view."""
+    return x.transpose(0, 2, 3, 1)
+
+
+def channels_first(x):
+    """Images (N, H, W, C) as (N, C, H, W); a view."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def wide(dtype):
+    """The dtype in which numbers of this dtype are multiplied and added: float32 instead of float16."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def in_float64(x):
+    """An array or a tensor in float64."""
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
+
+
+def narrowed(x, like):
+    """An array or a tensor in the dtype of another."""
+    return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
+
+
+def floating(x: Tensor) -> Tensor:
+    """x, or x in float32 if it holds integers or truth values."""
+    return x if x.dtype.kind == "f" else x.float()
+
+
+def one_dtype(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in the widest of their floating dtypes (or of their dtypes, if none is floating). TypeError for truth
+    values."""
+    widest = np.result_type(*([t.dtype for t in tensors if t.dtype.kind == "f"] or [t.dtype for t in tensors]))
+    if widest == np.bool_:
+        raise TypeError("a convolution multiplies numbers, and these are truth values; convert them with x.float()")
+    return [t if t.dtype == widest else t.to(widest) for t in tensors]
+
+
+def pair(value, name: str, least: int = 1) -> tuple[int, int]:
+    """A number or a pair as a pair (rows, columns). ValueError for anything else, and for less than `least`."""
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    both = both * 2 if len(both) == 1 else both
+    whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in both)
+    if not whole or len(both) != 2 or min(both) < least:
+        raise ValueError(f"{name} is a whole number of at least {least}, or a pair (rows, columns); it is {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def images(name: str, x: Tensor) -> Tensor:
+    """x, if it is images (N, C, H, W) with something in them; ValueError otherwise."""
+    if x.ndim != 4:
+        raise ValueError(f"{name} takes images (N, C, H, W); this is of shape {x.shape}. See reshape and unsqueeze")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name}: there is nothing in images of shape {x.shape}; only the batch, N, may be empty")
+    return x
+
+
+def refuse_too_small(name: str, x: Tensor, size, padding, dilation) -> None:
+    """ValueError for padded images into which the window does not fit."""
+    reach = [d * (k - 1) + 1 for k, d in zip(size, dilation)]
+    padded = [n + 2 * p for n, p in zip(x.shape[2:], padding)]
+    if any(r > n for r, n in zip(reach, padded)):
+        raise ValueError(
+            f"{name}: a window that reaches over {reach[0]} x {reach[1]} pixels does not fit into images of "
+            f"{padded[0]} x {padded[1]} (padding included); take a smaller kernel or more padding"
+        )
+
+
+def same_padding(x: Tensor, size, stride, dilation) -> tuple[Tensor, tuple[int, int]]:
+    """padding="same": x, and the padding that keeps its size. For an even kernel that is an odd number of zeros; the
+    one that is left over goes to the right and below, as in PyTorch, so x comes back with it.
+
+    Raises ValueError for a stride other than 1."""
+    if stride != (1, 1):
+        raise ValueError(f'padding="same" keeps the size only for a stride of 1; the stride is {stride}')
+    height, width = (d * (k - 1) for k, d in zip(size, dilation))
+    if height % 2 or width % 2:
+        more = (*x.shape[:2], x.shape[2] + height % 2, x.shape[3] + width % 2)
+        x = tt.place(x, index=tuple(slice(n) for n in x.shape), shape=more)
+    return x, (height // 2, width // 2)
+
+
+def refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups) -> None:
+    """ValueError for weights, groups, channels and a bias of a convolution that do not fit together."""
+    if len(weight_shape) != 4 or 0 in weight_shape:
+        raise ValueError(f"{name}: a weight of shape {weight_shape} is not (O, C / groups, kh, kw) with sizes above 0")
+    if not isinstance(groups, (int, np.integer)) or groups < 1 or weight_shape[0] % groups:
+        raise ValueError(
+            f"{name}: {groups} groups do not divide a weight of shape {weight_shape}, which must be (O, C / groups, "
+            "kh, kw)"
+        )
+    if channels != expected:
+        raise ValueError(
+            f"{name}: an input of shape {x_shape} has {channels} channels, a weight of shape {weight_shape} with "
+            f"{groups} groups expects {expected}"
+        )
+    if bias is not None and bias.shape != (weight_shape[0],):
+        raise ValueError(f"{name}: a bias of shape {bias.shape} for {weight_shape[0]} detectors; it must be (O,)")
+
+
+def refuse_groups(in_channels, out_channels, groups) -> None:
+    """ValueError for numbers of channels that are not positive integers, or that the groups do not divide."""
+    counts = (in_channels, out_channels, groups)
+    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in counts):
+        raise ValueError(
+            f"channels and groups are integers of at least 1, not {in_channels} input channels, {out_channels} output "
+            f"channels and {groups} groups"
+        )
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(f"{groups} groups do not divide {in_channels} input and {out_channels} output channels")
+
+
+def channels_of(x: Tensor, *vectors: Tensor | None) -> int:
+    """The number of channels of x (N, C, ...), which the vectors of a batch normalization must have, too."""
+    shapes = [tuple(vector.shape) for vector in vectors if vector is not None]
+    if x.ndim < 2 or set(shapes) - {(x.shape[1],)}:
+        raise ValueError(f"batch_norm takes (N, C, ...) and vectors (C,), not shapes {x.shape} and {shapes}")
+    refuse_wider("batch_norm", x, *vectors)
+    return x.shape[1]
+
+
+def refuse_wider(name: str, x: Tensor, *vectors: Tensor | None) -> None:
+    """TypeError for vectors that are wider than x, which would widen or be cut; beside float16 they may be float32."""
+    fitting = wide(x.dtype) if x.dtype.kind == "f" else np.dtype(np.float32)
+    wider = {str(v.dtype) for v in vectors if v is not None and np.result_type(v.dtype, fitting) != fitting}
+    if wider:
+        raise TypeError(
+            f"{name}: an input of {x.dtype} with weights or running moments of {', '.join(sorted(wider))}; convert one "
+            "of them, for example with .float()"
+        )
