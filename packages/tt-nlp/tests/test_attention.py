@@ -190,7 +190,7 @@ def test_attention_refuses():
     ):
         expect(
             f"scaled_dot_product_attention with {said}", lambda call=call: call().shape, ValueError,
-            "`_checked` looks at them.", see=WEIGHTS,
+            "`checked_mask` looks at them.", see=WEIGHTS,
         )  # fmt: skip
 
 
@@ -404,10 +404,10 @@ def test_attention_in_blocks():
         )
     large = numbers(3, 40, 3, 70, 4)
     expect(
-        "attention_in_blocks(qkv (3, 40, 3, 70, 4)), which takes several parts, one number of each text",
+        "attention_in_blocks(qkv (3, 40, 3, 70, 4)), one number of each text",
         lambda: tn.attention_in_blocks(large, is_causal=True, scale=0.5)[:, 1, 66, 2],
         (weights_of(large[0], large[1], forbidden(triangle(70)), 0.5) @ large[2])[:, 1, 66, 2],
-        "Each part of the batch is written to its own place of the result.",
+        "All texts and heads are taken at once: only the queries are in blocks.",
         see=BLOCKS,
     )
 
@@ -425,16 +425,17 @@ def test_gradients():
         qkv, g = numbers(3, 2, 5, 4), numbers(2, 5, 4)[:, ::-1]
         added = forbidden(triangle(5)) if causal else 0.0
         right = share_by_definition(g, qkv, added, 0.7)
+        tensors = [tt.Tensor(x) for x in (g, weights_of(qkv[0], qkv[1], added, 0.7), *qkv)]
         expect(
-            f"attention_share(g (2, 5, 4), qkv (3, 2, 5, 4), is_causal={causal}, scale=0.7)",
-            lambda g=g, qkv=qkv, causal=causal: tn.attention_share(tt.Tensor(g), tt.Tensor(qkv), causal, 0.7),
+            f"attention_share(g (2, 5, 4), weights{' of a causal mask' * causal}, q, k, v, 0.7)",
+            lambda tensors=tensors: np.stack([t.numpy() for t in tn.attention_share(*tensors, 0.7)]),
             right,
             (np.concatenate([right[:2] * 0.7, right[2:]]),
              "The scale comes once into the shares of queries and keys."),
             (right * np.array([1 / 0.7, 1 / 0.7, 1])[:, None, None, None], "The scale is missing."),
             (lambda out, right=right: out.shape == right.shape and np.allclose(out[2], right[2]),
              "The values' share is right, the others are not: look at the derivative of softmax."),
-            "The formulas of the text, stacked in the order queries, keys, values.",
+            "The formulas of the text, in the order queries, keys, values.",
             see=BLOCKS,
         )  # fmt: skip
 

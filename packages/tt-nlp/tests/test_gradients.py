@@ -176,9 +176,8 @@ def test_blocks_do_not_show(is_causal, heads_inside, monkeypatch):
         return out.detach().numpy(), grad((out * g).sum(), qkv)[0].numpy()
 
     at_once = computed()
-    for queries, block in ((7, 1 << 17), (64, 1), (8, 500), (1, 2000), (30, 1000)):
+    for queries in (1, 7, 8, 30):
         monkeypatch.setattr("tt_nlp.attention.QUERIES", queries)
-        monkeypatch.setattr("tt_nlp.attention.BLOCK", block)
         for one, other in zip(computed(), at_once, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)
 

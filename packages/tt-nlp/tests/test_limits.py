@@ -380,7 +380,7 @@ def peak_of(call):
 
 
 def test_a_training_step_holds_no_square():
-    length, layer = 1024, tn.MultiHeadAttention(16, 4)
+    length, layer = 2048, tn.MultiHeadAttention(16, 4)
     x = tt.zeros(1, length, 16)
 
     def step():
@@ -388,15 +388,6 @@ def test_a_training_step_holds_no_square():
 
     square = 4 * 4 * length**2
     assert peak_of(step) < square / 3
-
-
-def test_a_large_batch_is_taken_in_parts():
-    qkv = tt.zeros(3, 64, 4, 128, 2, requires_grad=True)
-
-    def step():
-        tn.self_attention(qkv).sum().backward()
-
-    assert peak_of(step) < 4 * 64 * 4 * 128**2 / 3
 
 
 def test_an_embedding_step_holds_two_tables_at_most():

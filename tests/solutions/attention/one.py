@@ -32,7 +32,7 @@ def attention_weights(query, key, mask=None, scale=None):
 def scaled_dot_product_attention(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
 ):
-    mask = _checked(query, key, value, attn_mask, is_causal)
+    mask = checked_mask(query, key, value, attn_mask, is_causal)
     if is_causal:
         mask = causal_mask(query.shape[-2], key.shape[-2])
     weights = attention_weights(query, key, mask, scale)
@@ -98,13 +98,10 @@ def attention_in_blocks(qkv, /, is_causal, scale):
     return out
 
 
-def attention_share(g, qkv, is_causal, scale):
-    q, k, v = (qkv[i] for i in range(3))
-    mask = causal_mask(len(q) if q.ndim == 2 else q.shape[-2]) if is_causal else None
-    p = attention_weights(q, k, mask, scale)
-    upstream = g @ v.mT
-    s = p * upstream - p * (p * upstream).sum(dim=-1, keepdim=True)
-    return tt.stack([s @ k * scale, s.mT @ q * scale, p.mT @ g])
+def attention_share(g, weights, q, k, v, scale):
+    upstream = tt.choose(weights == 0, weights * 0, g @ v.mT)
+    s = weights * upstream - weights * tt.sum(weights * upstream, -1, keepdim=True)
+    return weighted(s * scale, k), weighted(s.mT * scale, q), weighted(weights.mT, g)
 
 
 def window_mask(length, window):

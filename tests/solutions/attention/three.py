@@ -37,7 +37,7 @@ def attention_weights(query, key, mask=None, scale=None):
 def scaled_dot_product_attention(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
 ):
-    mask = _checked(query, key, value, attn_mask, is_causal)
+    mask = checked_mask(query, key, value, attn_mask, is_causal)
     T, S = query.shape[-2], key.shape[-2]
     mask = causal_mask(T, S) if is_causal else mask
     weights = attention_weights(query, key, mask, scale=scale)
@@ -118,13 +118,10 @@ def attention_in_blocks(qkv, /, is_causal, scale):
     return out.reshape(*batch, length, size)
 
 
-def attention_share(g, qkv, is_causal, scale):
-    q, k, v = qkv[0] * scale, qkv[1], qkv[2]
-    mask = causal_mask(q.shape[-2]) if is_causal else None
-    weights = attention_weights(q, k, mask, 1.0)
-    found = weights @ v
-    scores = weights * (g @ v.mT - (g * found).sum(-1, keepdim=True))
-    return tt.stack([(scores @ k) * scale, scores.mT @ q, weights.mT @ g])
+def attention_share(g, weights, q, k, v, scale):
+    found, nothing = weighted(weights, v), weights * 0
+    scores = tt.choose(weights == 0, nothing, weights * (g @ v.mT - tt.sum(g * found, -1, keepdim=True)))
+    return weighted(scores, k) * scale, weighted(scores.mT, q * scale), weighted(weights.mT, g)
 
 
 def window_mask(length, window):

@@ -29,7 +29,7 @@ def attention_weights(query, key, mask=None, scale=None):
 def scaled_dot_product_attention(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
 ):
-    attn_mask = _checked(query, key, value, attn_mask, is_causal)
+    attn_mask = checked_mask(query, key, value, attn_mask, is_causal)
     plain = attn_mask is None and dropout_p == 0 and query.shape == key.shape and key.shape == value.shape
     if plain:
         qkv = tt.cat([x.unsqueeze(0) for x in (query, key, value)], 0)
@@ -106,13 +106,10 @@ def attention_in_blocks(qkv, /, is_causal, scale):
     return out
 
 
-def attention_share(g, qkv, is_causal, scale):
-    q, k, v = qkv[0], qkv[1], qkv[2]
-    weights = attention_weights(q, k, window_mask(q.shape[-2], q.shape[-2]) if is_causal else None, scale)
-    inner = g @ v.mT * weights
-    scores = (inner - weights * inner.sum(-1, keepdim=True)) * scale
-    shares = [scores @ k, scores.mT @ q, weights.mT @ g]
-    return tt.cat([share.unsqueeze(0) for share in shares], 0)
+def attention_share(g, weights, q, k, v, scale):
+    inner = weights * tt.choose(weights == 0, weights * 0, g @ v.mT)
+    scores = (inner - weights * tt.sum(inner, -1, keepdim=True)) * scale
+    return [weighted(scores, k), weighted(scores.mT, q), weighted(weights.mT, g)]
 
 
 def window_mask(length, window):

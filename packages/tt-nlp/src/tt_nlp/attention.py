@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cache
 
 import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import Batches, accuracy, check_gradients, evaluate, fit, no_grad, rule
 from tt_data import short_text
+from tt_nlp.common import checked_mask, product, refuse_unstacked
 from tt_nlp.embeddings import Embedding, LearnedPositions
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import Adam
@@ -241,7 +241,7 @@ def scaled_dot_product_attention(  # exercise
 
     attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if causal_mask(T, S) were
     given; not both. Raises ValueError for shapes that do not fit."""
-    mask = _checked(query, key, value, attn_mask, is_causal)
+    mask = checked_mask(query, key, value, attn_mask, is_causal)
     if mask is None and not dropout_p and query.shape == key.shape == value.shape:
         return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
     if is_causal:
@@ -251,14 +251,15 @@ def scaled_dot_product_attention(  # exercise
 
 # `weighted` is a matrix product with one difference: a weight of 0 takes nothing. In the product, 0 times an infinite
 # number is nan, and a single such value would spoil the results of all queries that may not even look at it. The usual
-# case costs no more than a look at the numbers; the other one is in the appendix.
+# case costs no more than a look at the numbers. (`product`, and the checks of the arguments, are in the module
+# `common`.)
 
 
 @primitive(cost=lambda out, weights, values: out.size * weights.shape[-1])
 def weighted(weights, values, /):
     """weights (..., T, S) @ values (..., S, Dv), where a weight of 0 takes nothing even of infinity or nan; nor does it
     have a gradient."""
-    return more_attention.product_for(values)(weights, values)
+    return product(weights, values)
 
 
 rule(
@@ -266,29 +267,6 @@ rule(
     lambda g, out, weights, values: tt.choose(weights == 0, weights * 0, g @ values.mT),
     lambda g, out, weights, values: weighted(weights.mT, g),
 )
-
-
-def _checked(query, key, value, mask, is_causal):
-    """The mask, after a look at all of the arguments."""
-    if wrong := [type(x).__name__ for x in (query, key, value) if not isinstance(x, Tensor)]:
-        raise TypeError(f"attention takes tensors, not {', '.join(wrong)}: use from_numpy for an array")
-    mask = from_numpy(mask) if isinstance(mask, np.ndarray) else mask
-    shapes = f"query {query.shape}, key {key.shape} and value {value.shape}"
-    if min(query.ndim, key.ndim, value.ndim) < 2 or any(x.dtype.kind != "f" for x in (query, key, value)):
-        raise ValueError(f"attention takes floats of shape (..., T, D), not {shapes} of dtype {query.dtype}")
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"{shapes} do not fit: query and key need the same D, key and value the same length")
-    if is_causal and mask is not None:
-        raise ValueError("is_causal is a mask already; leave it out, and give attn_mask & causal_mask(T, S)")
-    batch = tt.broadcast_shape(*(x.shape[:-2] for x in (query, key, value)))
-    scores = (*batch, query.shape[-2], key.shape[-2])
-    if mask is not None and (mask.dtype.kind not in "bf" or not _broadcasts(mask.shape, scores)):
-        raise ValueError(f"a mask of shape {mask.shape}, {mask.dtype}, must be bool or float and broadcast to {scores}")
-    return mask
-
-
-def _broadcasts(shape, to) -> bool:
-    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1]))
 
 
 # Now the loops are the witness.
@@ -606,60 +584,26 @@ def show_cost():
 # With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly
 # half of the work is never done; only in the block on the diagonal something has to be masked.
 #
-# Queries, keys and values come stacked in one tensor $(3, \dots, T, D)$. They do so for the sake of the gradient: a
-# rule answers for one input at a time, and the three shares need the same weights.
+# Queries, keys and values come stacked in one tensor $(3, \dots, T, D)$: the three gradients need the same weights, and
+# so they are computed together.
 
 QUERIES = 64  # in a block
-BLOCK = 1 << 17  # scores in a block: 512 KB in float32
 
 
-# How the work is cut: the batch and the heads into parts whose scores fit into the cache of a core, and the queries
-# into blocks, the last one first (in the backward pass that one sees all keys, and begins their sums).
+def _blocks(length: int, is_causal: bool) -> Iterator[tuple[slice, slice]]:
+    """Blocks of queries, and the keys that they see."""
+    for start in range(0, length, QUERIES):
+        stop = min(start + QUERIES, length)
+        yield slice(start, stop), slice(0, stop if is_causal else length)
 
 
-def _parts(batch: tuple[int, ...], each: int) -> Iterator[tuple]:
-    """Indices that cut a batch of this shape into parts. Each item of the batch has `each` scores, a part about
-    BLOCK."""
-    if len(batch) > 1 and math.prod(batch[1:]) * each > BLOCK:
-        for i in range(batch[0]):
-            yield from ((i, *rest) for rest in _parts(batch[1:], each))
-    elif batch:
-        step = max(1, BLOCK // max(math.prod(batch[1:]) * each, 1))
-        yield from ((slice(start, start + step),) for start in range(0, batch[0], step))
-    else:
-        yield ()
-
-
-def _blocks(qkv: np.ndarray, is_causal: bool) -> Iterator[tuple[tuple, slice, slice]]:
-    """For queries, keys and values (3, ..., T, D): parts of the batch, and in each of them blocks of queries and the
-    keys that they see."""
-    length = qkv.shape[-2]
-    for part in _parts(qkv.shape[1:-2], min(QUERIES, length) * length):
-        for start in reversed(range(0, length, QUERIES)):
-            stop = min(start + QUERIES, length)
-            yield part, slice(start, stop), slice(0, stop if is_causal else length)
-
-
-# What softmax divides by is applied to the result, which is smaller than the weights. And the scores are kept with the
-# keys down and the queries across: then the largest score of a query is the maximum of a column, which NumPy finds by
-# comparing whole rows with each other, several times faster than along a row; and the sums are a product with ones.
-
-
-def _powers(q, k, start, is_causal):
-    """e to the scores (..., n, keys) of n scaled queries that begin at `start`, without overflow; and one by their
-    sums, (..., n, 1)."""
-    scores = k @ q.mT
+def _block_weights(q, k, rows, is_causal, scale):
+    """The weights (..., n, S) of the n queries of a block that begins at `rows.start`, on arrays."""
+    scores = (q * scale) @ k.swapaxes(-2, -1)
     if is_causal:
-        np.copyto(scores[..., start:, :], -np.inf, where=_hidden(q.shape[-2]))
-    scores -= scores.max(axis=-2, keepdims=True)
-    np.exp(scores, out=scores)
-    return scores.mT, (1 / (np.ones(k.shape[-2], q.dtype) @ scores))[..., None]
-
-
-@cache
-def _hidden(n):
-    """For n keys and n queries, keys down: True where a key comes after the query."""
-    return np.tri(n, n, -1, dtype=bool)
+        seen = np.arange(scores.shape[-1]) <= np.arange(rows.start, rows.stop)[:, None]
+        scores = np.where(seen, scores, -np.inf)
+    return tt.softmax.kernel(scores, dim=-1)
 
 
 def _cost(out, qkv, is_causal, scale):
@@ -671,13 +615,11 @@ def _cost(out, qkv, is_causal, scale):
 def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
     """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D). With is_causal
     nobody looks ahead."""
-    out, wide, product = np.empty_like(qkv[0]), np.result_type(qkv.dtype, np.float32), more_attention.product_for(qkv)
-    scale = wide.type(scale)
+    out, (q, k, v) = np.empty_like(qkv[0]), qkv.astype(np.result_type(qkv.dtype, np.float32), copy=False)
     with tt.quiet():
-        for part, rows, keys in _blocks(qkv, is_causal):
-            q, k, v = (x[part].astype(wide, copy=False) for x in qkv)
-            powers, inverse = _powers(q[..., rows, :] * scale, k[..., keys, :], rows.start, is_causal)
-            out[part][..., rows, :] = product(powers, v[..., keys, :]) * inverse
+        for rows, keys in _blocks(q.shape[-2], is_causal):
+            weights = _block_weights(q[..., rows, :], k[..., keys, :], rows, is_causal, scale)
+            out[..., rows, :] = product(weights, v[..., keys, :])
     return out
 
 
@@ -687,8 +629,7 @@ def self_attention(
 ) -> Tensor:
     """scaled_dot_product_attention of queries, keys and values that are stacked in one tensor (3, ..., T, D); in blocks
     unless there is a mask or dropout."""
-    if qkv.ndim < 3 or len(qkv) != 3 or qkv.dtype.kind != "f":
-        raise ValueError(f"queries, keys and values are to be floats (3, ..., T, D), not {qkv.shape} of {qkv.dtype}")
+    refuse_unstacked(qkv)
     if attn_mask is None and not dropout_p:
         return attention_in_blocks(qkv, is_causal=is_causal, scale=qkv.shape[-1] ** -0.5 if scale is None else scale)
     return scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask, dropout_p, is_causal, scale)
@@ -705,30 +646,45 @@ def check_blocks():
         assert np.allclose(found.numpy(), (weights @ qkv[2]).numpy(), atol=1e-5)
 
 
-# The gradient, on paper. With weights $P$, result $O = P V$, and $G$ what arrives for $O$:
+# The gradient, on paper. With weights $P$, result $O = P V$, and $G$ the gradient of $O$:
 #
 # $$ \bar V = P^T G, \qquad \bar P = G V^T, \qquad
 #    \bar S = P \circ (\bar P - \operatorname{rowsum}(\bar P \circ P)), \qquad
 #    \bar Q = c \, \bar S K, \quad \bar K = c \, \bar S^T Q . $$
 #
-# The third is the derivative of softmax, from chapter 03; $c$ is the scale. Written with operations on tensors it can
-# be differentiated again. (In an ordinary backward pass the same is done on arrays and in blocks; that stands in the
-# appendix.)
+# The third is the derivative of softmax, from chapter 03; $c$ is the scale. A key that is hidden from a query has the
+# weight 0, and then nothing may come of it, even if what it meets is infinite or nan: `choose` and `weighted` see to
+# that. The operators work on arrays and on tensors.
 
 
-def attention_share(g, qkv, is_causal, scale):  # exercise
-    """The share of the stacked queries, keys and values (3, ..., T, D) in `attention_in_blocks`, by the formula."""
-    q, k, v = qkv[0], qkv[1], qkv[2]
-    weights = attention_weights(q, k, causal_mask(q.shape[-2]) if is_causal else None, scale)
-    of_weights = g @ v.mT
-    of_scores = weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True)) * scale
-    return tt.stack([of_scores @ k, of_scores.mT @ q, weights.mT @ g])
+def attention_share(g, weights, q, k, v, scale):  # exercise
+    """The gradients of queries, keys and values, by the formula, where g arrived for softmax(scale * q @ k.mT) @ v and
+    the softmax is `weights`. On arrays or on tensors."""
+    hidden, nothing = weights == 0, weights * 0
+    of_weights = tt.choose(hidden, nothing, g @ v.mT)
+    of_scores = weights * (of_weights - tt.sum(of_weights * weights, -1, keepdim=True)) * scale
+    of_scores = tt.choose(hidden, nothing, of_scores)
+    return weighted(of_scores, k), weighted(of_scores.mT, q), weighted(weights.mT, g)
+
+
+# An ordinary backward pass computes the weights again, block by block: a query belongs to one block, but its keys and
+# values receive gradients from many, which add up. For the derivative of a derivative, all weights are tensors at once.
 
 
 def _qkv_share(g, out, qkv, is_causal, scale):
-    if isinstance(g, np.ndarray):
-        return more_attention.share_in_blocks(g, out, qkv, is_causal, scale)
-    return attention_share(g, qkv, is_causal, scale)
+    if not isinstance(g, np.ndarray):
+        mask = causal_mask(qkv.shape[-2]) if is_causal else None
+        q, k, v = qkv[0], qkv[1], qkv[2]
+        return tt.stack(attention_share(g, attention_weights(q, k, mask, scale), q, k, v, scale))
+    wide = np.result_type(qkv.dtype, np.float32)
+    (q, k, v), g, shares = qkv.astype(wide, copy=False), g.astype(wide, copy=False), np.zeros_like(qkv, wide)
+    for rows, keys in _blocks(q.shape[-2], is_causal):
+        part = q[..., rows, :], k[..., keys, :], v[..., keys, :]
+        weights = _block_weights(*part[:2], rows, is_causal, scale)
+        found = attention_share(g[..., rows, :], weights, *part, scale)
+        for share, own, of_block in zip(shares, (rows, keys, keys), found):
+            share[..., own, :] += of_block
+    return shares.astype(qkv.dtype, copy=False)
 
 
 rule(attention_in_blocks, _qkv_share)

@@ -115,29 +115,24 @@ def check_embedding():
 # stands in the text three times, has three places to answer for, and its gradient is the *sum* of theirs.
 #
 # In NumPy, `table[ids] += g` looks like that and is not: for ids `[3, 3]` it reads row 3 twice, adds, and writes twice,
-# so that the second result overwrites the first. `np.add.at` adds correctly, but number by number. It is quicker to
-# sort: then all places of one id lie in a row, and their sum is a product with ones, which is NumPy's fastest way to
-# add up rows (chapter 07). What occurs once needs no sum. (A sum of `float16` is made in `float32`, and a sum of
-# thousands in `float64`, or its rounding errors add up as well.)
+# so that the second result overwrites the first. `np.add.at` adds correctly, but number by number. It is faster to
+# sort: then all places of one id lie in a row, and their sum is the sum of a slice. What occurs once needs no sum. (We
+# add in `float64`, because a frequent token has thousands of places, and their rounding errors would add up as well.)
 
 
 @primitive(cost=lambda out, ids, g, **params: g.size)
 def add_rows(ids, g, /, rows):  # exercise
     """A table (rows, C) of zeros, to whose row ids[...] each vector g[...] has been added."""
-    ids, g, dtype = ids.reshape(-1), g.reshape(-1, g.shape[-1]), g.dtype
-    g = g.astype(np.result_type(dtype, np.float32), copy=False)
+    ids, g = ids.reshape(-1), g.reshape(-1, g.shape[-1])
     order = np.argsort(ids, kind="stable")
-    ids, g, ones = ids[order], g[order], np.ones(len(ids), g.dtype)
-    first = np.flatnonzero(np.diff(ids, prepend=-1))
-    count = np.diff(first, append=len(ids))
-    table, once = np.zeros((rows, g.shape[-1]), g.dtype), first[count == 1]
-    table[ids[once]] = g[once]
-    for start, stop in zip(first[count > 1].tolist(), (first + count)[count > 1].tolist()):
-        if stop - start < 1024:
-            np.matmul(ones[start:stop], g[start:stop], out=table[ids[start]])
-        else:
-            table[ids[start]] = g[start:stop].sum(0, dtype=np.float64)
-    return table.astype(dtype, copy=False)
+    ids, g = ids[order], g[order]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))  # where another id begins
+    stops, table = np.append(starts[1:], len(ids)), np.zeros((rows, g.shape[-1]), g.dtype)
+    table[ids[starts]] = g[starts]
+    repeated = stops - starts > 1
+    for start, stop in zip(starts[repeated], stops[repeated]):
+        table[ids[start]] = g[start:stop].sum(0, dtype=np.float64)
+    return table
 
 
 # `embedding` takes rows out of a table, `add_rows` puts them back: each is the transpose of the other, so each stands

@@ -1,78 +1,15 @@
 # # More attention
 #
-# The appendix of chapter 13: the gradient of attention in blocks, and what `MultiHeadAttention` has to do to masks and
-# shapes in order to mean what PyTorch's means.
+# The appendix of chapter 13: what `MultiHeadAttention` must do to masks and shapes, so that it means what PyTorch's
+# layer means.
 
 from __future__ import annotations
 
 import numpy as np
 
-from tt_nlp.attention import _blocks, _powers, as_added, causal_mask
-from tt_tensor import Tensor, from_numpy, quiet
-
-# ## The gradient in blocks
-#
-# The formula of the chapter, block by block, with the weights computed again. Two things make it cheaper than it looks.
-# The sum over a row of $\bar P \circ P$ is that of $G \circ O$, which needs no weights. And what softmax divides by is
-# applied to the rows of $G$, which are short, and not to the weights.
-#
-# A key that is hidden from a query has the power 0, and then nothing may come of it, even if what it would be
-# multiplied with is infinite or nan. In the usual case all numbers are finite, and `product_for` gives the plain
-# product.
-
-
-def product_for(*arrays):
-    """np.matmul, or, if one of the arrays has a number that is infinite or nan, `careful_product`."""
-    return np.matmul if all(np.isfinite(array).all() for array in arrays) else careful_product
-
-
-def careful_product(weights, values) -> np.ndarray:
-    """weights (..., T, S) @ values (..., S, Dv), where a weight of 0 takes nothing, not even of infinity or nan."""
-    finite = np.isfinite(values)
-    with quiet():
-        total = weights @ np.where(finite, values, 0)
-        for s in np.flatnonzero(~finite.all(axis=(*range(values.ndim - 2), -1))):
-            rest = np.where(finite[..., s : s + 1, :], 0, values[..., s : s + 1, :])
-            weight = weights[..., s : s + 1]
-            total = total + np.where((weight == 0) | (rest == 0), 0, weight * rest)
-    return total
-
-
-def check_a_weight_of_zero_takes_nothing():
-    weights, values = np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[np.inf, 2.0], [3.0, np.nan]])
-    found = careful_product(weights, values)
-    assert found[0, 0] == 3 and found[1, 0] == np.inf and np.isnan(found[:, 1]).all()
-    assert np.array_equal(careful_product(weights[:1], values[:, :1]), [[3.0]])
-
-
-# The last queries come first. They see all keys, so their block sets the shares of keys and values, and the others add.
-
-
-def share_in_blocks(g, out, qkv, is_causal, scale) -> np.ndarray:
-    """The share of the stacked queries, keys and values, `attention_share` of the chapter, on arrays."""
-    wide, product, length = np.result_type(qkv.dtype, np.float32), product_for(qkv, g, out), qkv.shape[-2]
-    share, scale = np.empty_like(qkv, wide), wide.type(scale)
-    with quiet():
-        for part, rows, keys in _blocks(qkv, is_causal):
-            (q, k, v), (dq, dk, dv) = (x[part].astype(wide, copy=False) for x in qkv), (x[part] for x in share)
-            q, k, v = q[..., rows, :] * scale, k[..., keys, :], v[..., keys, :]
-            g_rows, out_rows = (x[part][..., rows, :].astype(wide, copy=False) for x in (g, out))
-            powers, inverse = _powers(q, k, rows.start, is_causal)
-            totals = np.vecdot(g_rows, out_rows)[..., None]
-            g_rows = g_rows * inverse
-            scores = (v @ g_rows.mT).mT
-            scores -= totals * inverse
-            scores *= powers
-            if product is careful_product:
-                scores[powers == 0] = 0
-            np.multiply(product(scores, k), scale, out=dq[..., rows, :])
-            for total, left, right in ((dk, scores, q), (dv, powers, g_rows)):
-                if rows.stop == length:
-                    total[...] = product(left.mT, right)
-                else:
-                    total[..., keys, :] += product(left.mT, right)
-    return share.astype(qkv.dtype, copy=False)
-
+from tt_nlp.attention import as_added, causal_mask
+from tt_nlp.common import refuse_other_types
+from tt_tensor import Tensor, from_numpy
 
 # ## One mask
 #
@@ -136,8 +73,7 @@ def cut(layer) -> list[tuple[Tensor, Tensor | None]]:
 
 def refuse_misfits(layer, query, key, value) -> None:
     """ValueError unless the three are (B, T, C), (B, S, kdim) and (B, S, vdim); TypeError for what is no tensor."""
-    if wrong := [type(x).__name__ for x in (query, key, value) if not isinstance(x, Tensor)]:
-        raise TypeError(f"attention takes tensors, not {', '.join(wrong)}: use from_numpy for an array")
+    refuse_other_types(query, key, value)
     shapes, wide = [x.shape for x in (query, key, value)], (layer.embed_dim, layer.kdim, layer.vdim)
     if (
         any(len(shape) != 3 or shape[2] != width for shape, width in zip(shapes, wide))
@@ -158,4 +94,4 @@ def without_batch(layer, query, key, value, need_weights, average, key_padding_m
     return found[0], None if weights is None else weights[0]
 
 
-__all__ = ["cut", "one_mask", "refuse_misfits", "share_in_blocks", "without_batch"]
+__all__ = ["cut", "one_mask", "refuse_misfits", "without_batch"]
