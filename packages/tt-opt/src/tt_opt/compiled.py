@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
+import re
+from importlib import metadata
 from typing import Any
 
 import numba as nb
@@ -51,6 +54,80 @@ def _exp(x):
     p = p * r * r + r + F(1)
     power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(F)
     return F(0) if x < F(-87) else p * power
+
+
+# ## Products
+#
+# A loop of ours does not pass a matrix product of BLAS, so products stay there, one thread each. Two things are to be
+# had. Compiled code can call BLAS itself, which NumPy cannot be asked for in the middle of a loop. And there may be a
+# better BLAS: on Intel's processors their own library, MKL, is faster with narrow matrices (`pip install tt-opt[mkl]`,
+# 200 MB); where it is installed, this set uses it. Its results must not depend on where an array happens
+# to begin in memory, so we ask MKL to be strict about that.
+
+SEQUENTIAL, STRICT = 1, 2 | 0x10000  # constants of MKL: one thread; the best code path, but always the same order
+NAME_OF_MKL = re.compile(r"(lib)?mkl_rt\.(\d+\.)?(so|dll|dylib)(\.\d+)?")
+
+
+def _mkl() -> Any:
+    """The MKL that is installed in this environment, with one thread; None if there is none."""
+    try:
+        files = metadata.files("mkl") or []
+    except metadata.PackageNotFoundError:
+        return None
+    paths = [str(file.locate()) for file in files if NAME_OF_MKL.fullmatch(file.name)]
+    if not paths or not os.path.exists(paths[0]):
+        return None
+    library = ctypes.CDLL(paths[0])
+    library.MKL_Set_Threading_Layer(SEQUENTIAL)
+    library.MKL_CBWR_Set(STRICT)
+    return library
+
+
+def _openblas() -> Any:
+    """NumPy's own OpenBLAS; None if NumPy has another BLAS."""
+    for library in threadpool_info():
+        if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
+            return ctypes.CDLL(library["filepath"])
+    return None
+
+
+def _sgemm_of(library) -> Any:
+    """cblas_sgemm of a library, with sizes of 64 bits; None if it has no such function."""
+    names = ("cblas_sgemm_64", "scipy_cblas_sgemm64_", "cblas_sgemm64_")
+    return next((getattr(library, name) for name in names if hasattr(library, name)), None)
+
+
+MKL = _mkl()
+SGEMM = _sgemm_of(MKL) or _sgemm_of(_openblas())
+_T = nb.types
+_matrix, _sizes = (_T.uintp, _T.int64), (_T.int64, _T.int64, _T.int64)
+_signature = _T.void(_T.int32, _T.int32, _T.int32, *_sizes, _T.float32, *_matrix, *_matrix, _T.float32, *_matrix)
+_gemm: Any = _T.ExternalFunction("tt_sgemm", _signature)
+ROWS, PLAIN, TURNED = 101, 111, 112  # what cblas calls row-major order, a matrix and its transpose
+if SGEMM is not None:
+    llvm.add_symbol("tt_sgemm", ctypes.cast(SGEMM, ctypes.c_void_p).value)
+    _at = [ctypes.c_void_p, ctypes.c_int64]
+    SGEMM.argtypes = [*[ctypes.c_int] * 3, *[ctypes.c_int64] * 3, ctypes.c_float, *_at, *_at, ctypes.c_float, *_at]
+    SGEMM.restype = None
+
+
+def matmul(x, y, out):
+    """out = x @ y, for matrices of float32; the rows of out lie side by side."""
+    if MKL is None or not x.size or not y.size:
+        np.matmul(x, y, out=out)
+        return
+    (x, x_turned, x_step), (y, y_turned, y_step) = map(_laid_out, (x, y))
+    (m, k), n = x.shape, y.shape[1]
+    left, right, into = x.ctypes.data, y.ctypes.data, out.ctypes.data
+    SGEMM(ROWS, x_turned, y_turned, m, n, k, 1, left, x_step, right, y_step, 0, into, n)
+
+
+def _laid_out(x):
+    """A matrix that BLAS can read, whether BLAS must turn it, and how far apart its rows (or columns) are."""
+    for turned, (rows, columns), (far, near) in ((PLAIN, x.shape, x.strides), (TURNED, x.shape[::-1], x.strides[::-1])):
+        if (near == 4 or columns == 1) and (far >= 4 * columns or rows == 1):
+            return x, turned, max(far // 4, columns) if rows > 1 else columns
+    return np.ascontiguousarray(x), PLAIN, x.shape[1]
 
 
 # ## Element by element
@@ -237,28 +314,7 @@ def softmax_down_back(p, dp):
 # The columns of chapter 09 hold every number of an image nine times for a filter of 3 by 3. Here a row of pixels is
 # spread out for the three taps *across* only. The three taps *down* are products with the same memory, begun one row
 # further down each time, and BLAS adds each product to the result. NumPy has no function for "multiply and add", so we
-# call the one in its BLAS directly, `cblas_sgemm`.
-
-
-def _gemm_of_blas():
-    """cblas_sgemm of NumPy's own OpenBLAS, as a function that compiled code can call; None if it is not found."""
-    for library in threadpool_info():
-        if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
-            blas = ctypes.CDLL(library["filepath"])
-            for name in ("scipy_cblas_sgemm64_", "cblas_sgemm64_"):
-                if hasattr(blas, name):
-                    address = ctypes.cast(getattr(blas, name), ctypes.c_void_p).value
-                    llvm.add_symbol("tt_sgemm", address)
-                    return True
-    return False
-
-
-HAS_GEMM = _gemm_of_blas()
-_T = nb.types
-_matrix, _sizes = (_T.uintp, _T.int64), (_T.int64, _T.int64, _T.int64)
-_signature = _T.void(_T.int32, _T.int32, _T.int32, *_sizes, _T.float32, *_matrix, *_matrix, _T.float32, *_matrix)
-_gemm: Any = _T.ExternalFunction("tt_sgemm", _signature)
-ROWS, PLAIN, TURNED = 101, 111, 112  # what cblas calls row-major order, a matrix and its transpose
+# call `cblas_sgemm` directly, from the section on products above.
 
 
 @jit
@@ -335,7 +391,7 @@ def conv_weight(x, g, padding, size):
     return dw, db
 
 
-if not HAS_GEMM:  # a NumPy with another BLAS: columns and a product
+if SGEMM is None:  # a NumPy with another BLAS: columns and a product
     conv, conv_weight = fast.conv, fast.conv_weight
 
 

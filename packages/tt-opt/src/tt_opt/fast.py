@@ -23,6 +23,14 @@ def _blocks(rows, width=1, numbers=BLOCK):
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
+# ## Products
+
+
+def matmul(x, y, out):
+    """out = x @ y."""
+    np.matmul(x, y, out=out)
+
+
 # ## Element by element
 
 

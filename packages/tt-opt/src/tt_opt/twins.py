@@ -45,12 +45,12 @@ def _finite(*arrays) -> bool:
 # is the weight's rows that are cut, and no two threads write to the same place.
 
 
-def _product(x, w, bias):
+def _product(blocks, x, w, bias):
     """x @ w + bias for x (M, K), w (K, N)."""
     out = np.empty((len(x), w.shape[1]), F)
 
     def work(start, stop):
-        np.matmul(x[start:stop], w, out=out[start:stop])
+        blocks.matmul(x[start:stop], w, out[start:stop])
         if bias is not None:
             np.add(out[start:stop], bias, out=out[start:stop])
 
@@ -58,12 +58,12 @@ def _product(x, w, bias):
     return out
 
 
-def _transposed_product(x, y):
+def _transposed_product(blocks, x, y):
     """x.T @ y for x (M, K), y (M, N)."""
     out = np.empty((x.shape[1], y.shape[1]), F)
 
     def work(start, stop):
-        np.matmul(x[:, start:stop].T, y, out=out[start:stop])
+        blocks.matmul(x[:, start:stop].T, y, out[start:stop])
 
     in_pieces(work, len(out), x.size * y.shape[1], PRODUCTS)
     return out
@@ -87,12 +87,12 @@ def affine(blocks, keep, x, weight, bias):
     def back(needed, g):
         g = as_rows(g)
         return (
-            _shaped(_product(g, weight, None), *x.shape) if needed[0] else None,
-            _transposed_product(g, rows) if needed[1] else None,
+            _shaped(_product(blocks, g, weight, None), *x.shape) if needed[0] else None,
+            _transposed_product(blocks, g, rows) if needed[1] else None,
             _sum_of_rows(g) if needed[2] else None,
         )
 
-    return _shaped(_product(rows, weight.T, bias), *x.shape[:-1], len(weight)), back
+    return _shaped(_product(blocks, rows, weight.T, bias), *x.shape[:-1], len(weight)), back
 
 
 @twin(tt.matmul)
@@ -104,11 +104,11 @@ def matmul(blocks, keep, x, y):
     def back(needed, g):
         g = as_rows(g)
         return (
-            _shaped(_product(g, y.T, None), *x.shape) if needed[0] else None,
-            _transposed_product(rows, g) if needed[1] else None,
+            _shaped(_product(blocks, g, y.T, None), *x.shape) if needed[0] else None,
+            _transposed_product(blocks, rows, g) if needed[1] else None,
         )
 
-    return _shaped(_product(rows, y, None), *x.shape[:-1], y.shape[1]), back
+    return _shaped(_product(blocks, rows, y, None), *x.shape[:-1], y.shape[1]), back
 
 
 # ## Element by element

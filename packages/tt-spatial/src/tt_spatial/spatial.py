@@ -913,8 +913,8 @@ def normalized(x, dims, eps):
 
 def _normalization_shares(needed, g, out, x, weight, bias, mean, var, eps):
     if isinstance(x, np.ndarray):
-        mean, slope = (_by_channel(v, x).astype(wide(x.dtype)) for v in (mean, 1 / np.sqrt(var + eps)))
-        normal, g = (x - mean) * slope, g.astype(mean.dtype, copy=False)
+        mean, slope = (_by_channel(v, x) for v in (mean, 1 / np.sqrt(var + eps)))
+        normal, slope, g = (v.astype(wide(x.dtype), copy=False) for v in ((x - mean) * slope, slope, g))
     else:
         (normal, slope), g = normalized(x.double(), _dims(x), eps), g.double()
     of_x = normal_share(g * _by_channel(weight, x), normal, slope, _dims(x))
