@@ -371,6 +371,18 @@ def test_sets_are_switched_and_switched_back():
     assert {name: slot.kernel for name, slot in tt.SLOTS.items()} == own
 
 
+def test_a_checkpoint_names_the_set_that_computed_it(tmp_path):
+    from safetensors import safe_open
+
+    for name in ("default", *SETS, "loops"):
+        with tt_opt.accelerate(name):
+            ta.save_checkpoint(tmp_path / name, {"x": tt.ones(2)})
+            assert tt.kernels_in_use() == tt_opt.kernel_set() == name
+        with safe_open(tmp_path / name, framework="numpy") as file:
+            assert file.metadata()["kernels"] == name
+        assert ta.load_checkpoint(tmp_path / name)["x"].tolist() == [1, 1]
+
+
 def test_without_a_block_a_set_stays():
     try:
         tt_opt.accelerate("fast")

@@ -1,5 +1,6 @@
 """Chapter 02 from the inside: in which words it refuses what cannot be meant, and the primitives' own table."""
 
+import os
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -98,6 +99,22 @@ def test_installed_kernels_stay_until_they_are_taken_out(thrice):
         assert thrice(1.0) == 0, "use_kernels has the say"
         assert tt.install_kernels(before) == {"thrice": nine_times} and thrice(1.0) == 0
     assert thrice(1.0) == 3
+
+
+def test_the_kernels_in_use_have_a_name(thrice):
+    assert tt.kernels_in_use() == os.environ.get("TT_KERNELS", "default")
+    name = tt.kernels_in_use()
+    before = tt.install_kernels({"thrice": nine_times}, "nines")
+    try:
+        assert tt.kernels_in_use() == "nines"
+        with tt.use_kernels(types.SimpleNamespace(__name__="mine", thrice=nine_times)):
+            assert tt.kernels_in_use() == "mine"
+        with pytest.raises(ValueError, match="no kernel"):
+            tt.install_kernels({"four_times": nine_times}, "fours")
+        assert tt.kernels_in_use() == "nines"
+    finally:
+        tt.install_kernels(before, name)
+    assert tt.kernels_in_use() == name
 
 
 def test_kernels_are_installed_for_every_thread(thrice):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tt_tensor import Tensor, from_numpy
+from tt_tensor import Tensor, from_numpy, kernels_in_use
 
 # ## From a tree to a file
 #
@@ -98,7 +98,7 @@ def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
 
 def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
     """Write a nested dictionary of tensors and plain values as a safetensors file, atomically: `path` holds the old
-    file or the new one, never a part. Arrays come back as tensors.
+    file or the new one, never a part. Arrays come back as tensors. The file's metadata names the kernel set in use.
 
     Raises TypeError for a value that the file cannot hold."""
     from safetensors.numpy import save
@@ -111,7 +111,8 @@ def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
         info = json.dumps(_flattened(state, "", arrays))
     except RecursionError:
         raise ValueError("the state is nested too deeply for a checkpoint, or contains itself") from None
-    data = save(arrays, metadata={"info": info, "sha256": _digest(arrays, info)})
+    metadata = {"info": info, "sha256": _digest(arrays, info), "kernels": kernels_in_use()}
+    data = save(arrays, metadata=metadata)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.unfinished")
     with open(temporary, "wb") as file:

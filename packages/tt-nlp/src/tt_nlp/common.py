@@ -1,4 +1,4 @@
-"""What chapter 13 and its appendix share: the product in which a weight of 0 takes nothing, and checks of arguments."""
+"""What chapters 12 and 13 and their appendix share: checks of arguments, and the product in which 0 takes nothing."""
 
 from __future__ import annotations
 
@@ -55,3 +55,14 @@ def refuse_unstacked(qkv: Tensor) -> None:
     """ValueError unless qkv is queries, keys and values stacked as (3, ..., T, D), floats."""
     if qkv.ndim < 3 or len(qkv) != 3 or qkv.dtype.kind != "f":
         raise ValueError(f"queries, keys and values must be floats (3, ..., T, D), not {qkv.shape} of {qkv.dtype}")
+
+
+def refuse_ids(ids: np.ndarray, rows: int, padding_idx: int | None = None) -> None:
+    """TypeError for ids that are not integers, IndexError for an id or a padding_idx without a row in the table."""
+    if padding_idx is not None and not 0 <= padding_idx < rows:
+        raise IndexError(f"there is no row for padding_idx {padding_idx}: the table has {rows}, 0 to {rows - 1}")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids are whole numbers, and these are {ids.dtype}: use tensor([...]), or cast with .long()")
+    if ids.size and (ids.min() < 0 or ids.max() >= rows):
+        wrong = ids[(ids < 0) | (ids >= rows)][0]
+        raise IndexError(f"there is no row for id {wrong}: the table has {rows} of them, 0 to {rows - 1}")

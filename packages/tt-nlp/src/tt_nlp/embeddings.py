@@ -20,6 +20,7 @@ import numpy as np
 import tt_tensor as tt
 from tt_autograd import Batches, accuracy, check_gradients, fit, grad, rule
 from tt_data import short_text
+from tt_nlp.common import refuse_ids
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import Adam
 from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, from_numpy, primitive, tensor
@@ -81,8 +82,8 @@ def show_one_hot():
 # ## Looking up
 #
 # As a primitive it takes two tensors: the ids, which have no gradient, and the table. (`padding_idx` is for later.)
-# NumPy would take id $-1$ for the last row, and would say nothing; a wrong id is a mistake and is reported with its
-# number.
+# NumPy would take id $-1$ for the last row, and would say nothing; a wrong id is a mistake, and `refuse_ids` reports it
+# with its number.
 
 
 @primitive(cost=lambda out, ids, weight, **params: 0)
@@ -91,18 +92,8 @@ def embedding(ids, weight, /, padding_idx=None):  # exercise
     torch.nn.functional.embedding.
 
     Raises TypeError for ids that are not integers and IndexError for an id that has no row."""
-    _refuse_ids(ids, len(weight), padding_idx)
+    refuse_ids(ids, len(weight), padding_idx)
     return weight[ids]
-
-
-def _refuse_ids(ids, rows, padding_idx=None):
-    if padding_idx is not None and not 0 <= padding_idx < rows:
-        raise IndexError(f"there is no row for padding_idx {padding_idx}: the table has {rows}, 0 to {rows - 1}")
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"ids are whole numbers, and these are {ids.dtype}: use tensor([...]), or cast with .long()")
-    if ids.size and (ids.min() < 0 or ids.max() >= rows):
-        wrong = ids[(ids < 0) | (ids >= rows)][0]
-        raise IndexError(f"there is no row for id {wrong}: the table has {rows} of them, 0 to {rows - 1}")
 
 
 def check_embedding():
@@ -312,7 +303,7 @@ def show_tying():
 def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
     """The `count` rows of weight (V, C) with the greatest cosine to row `token`, itself left out: pairs of (row,
     cosine), the nearest first. A row of zeros has the cosine 0 with all. IndexError for a token that has no row."""
-    _refuse_ids(np.asarray(token), len(weight))
+    refuse_ids(np.asarray(token), len(weight))
     rows = weight.numpy().astype(np.float64)
     rows /= np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)  # or small squares vanish
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)

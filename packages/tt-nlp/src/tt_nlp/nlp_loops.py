@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from tt_nlp.embeddings import _refuse_ids
+from tt_nlp.common import refuse_ids
 
 # ## Tables
 #
@@ -17,7 +17,7 @@ from tt_nlp.embeddings import _refuse_ids
 
 
 def embedding(ids, weight, /, padding_idx=None):
-    _refuse_ids(ids, len(weight))
+    refuse_ids(ids, len(weight))
     out = np.zeros((*ids.shape, weight.shape[1]), weight.dtype)
     for place in np.ndindex(*ids.shape):
         for c in range(weight.shape[1]):

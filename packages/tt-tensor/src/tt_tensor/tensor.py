@@ -1809,19 +1809,29 @@ def _exchange(kernels):
         place.kernel = next((used[name] for *_, used in reversed(_sets) if name in used), place.default)
 
 
-def install_kernels(kernels: dict[str, Callable]) -> dict[str, Callable]:
+def install_kernels(kernels: dict[str, Callable], name: str = "default") -> dict[str, Callable]:
     """From now on, in every thread, the slots of these names run these kernels wherever `use_kernels` has no say.
-    Returns the kernels that were there, with which a second call undoes the first.
+    Returns the kernels that were there, with which a second call undoes the first. `kernels_in_use` answers `name`.
 
     Raises ValueError, before anything is changed, for a name without a slot and for another signature."""
-    for name, kernel in kernels.items():
-        _check_fits(name, kernel, "install_kernels")
+    for place, kernel in kernels.items():
+        _check_fits(place, kernel, "install_kernels")
     with _exchanging:
-        before = {name: SLOTS[name].default for name in kernels}
-        for name, kernel in kernels.items():
-            SLOTS[name].default = kernel
+        before = {place: SLOTS[place].default for place in kernels}
+        for place, kernel in kernels.items():
+            SLOTS[place].default = kernel
         _exchange(kernels)
+        _installed[:] = [name]
     return before
+
+
+_installed = ["default"]
+
+
+def kernels_in_use() -> str:
+    """The name of the kernel set that computes: that of the module given to `use_kernels`, or what `install_kernels`
+    was told."""
+    return _sets[-1][1] if _sets else _installed[0]
 
 
 def _kernels_of(module) -> dict[str, Callable]:
@@ -1991,8 +2001,8 @@ __all__ = [
     "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "arange", "as_array",
     "as_rows", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16",
     "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "install_kernels", "int32", "int64",
-    "interpreting", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul", "ne", "neg",
-    "ones", "operations_of", "outer", "pairwise_distances", "permute", "place", "pow", "power", "power_of",
+    "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul",
+    "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute", "place", "pow", "power", "power_of",
     "primitive", "quiet", "rand", "randn", "reshape", "slot", "std", "sub", "sum", "tensor", "tick", "uint8",
     "use_kernels", "var", "zeros",
 ]
