@@ -111,7 +111,8 @@ def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
         info = json.dumps(_flattened(state, "", arrays))
     except RecursionError:
         raise ValueError("the state is nested too deeply for a checkpoint, or contains itself") from None
-    metadata = {"info": info, "sha256": _digest(arrays, info), "kernels": kernels_in_use()}
+    metadata = {"info": info, "kernels": kernels_in_use()}
+    metadata["sha256"] = _digest(arrays, info + metadata["kernels"])
     data = save(arrays, metadata=metadata)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.unfinished")
@@ -161,7 +162,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256"
         )
-    if _digest(arrays, metadata["info"]) != metadata["sha256"]:
+    if _digest(arrays, metadata["info"] + metadata.get("kernels", "")) != metadata["sha256"]:
         raise ValueError(
             f"{path} is damaged: its contents do not have the checksum {metadata['sha256'][:12]}... that was "
             "stored with them"

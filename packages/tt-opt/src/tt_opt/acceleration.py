@@ -571,7 +571,7 @@ def _putting_twins(name):
     def put(undo):
         undo.callback(one_blas_thread().restore_original_limits)
         kernels = {n: _kernel(SLOTS[n], SLOTS[n].default, fn, blocks) for n, fn in TWINS.items()}
-        undo.callback(install_kernels, install_kernels(kernels, name))
+        undo.callback(install_kernels, install_kernels(kernels, name), "default")
         for primitive in (PRIMITIVES[n] for n in TWINS if n in PRIMITIVES):
             undo.callback(RULES.__setitem__, primitive, RULES[primitive])
             RULES[primitive] = _row(RULES[primitive])
@@ -588,7 +588,7 @@ def _put_loops(undo):
 
     sets = [vars(module).items() for module in (loops, spatial_loops, nlp_loops)]
     kernels = {name: f for items in sets for name, f in items if name in SLOTS and not isinstance(f, Slot)}
-    undo.callback(install_kernels, install_kernels(kernels, "loops"))
+    undo.callback(install_kernels, install_kernels(kernels, "loops"), "default")
 
 
 # Values and gradients must be those of the chapters' kernels, up to the rounding of `float32`.

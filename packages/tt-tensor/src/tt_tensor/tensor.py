@@ -1809,9 +1809,10 @@ def _exchange(kernels):
         place.kernel = next((used[name] for *_, used in reversed(_sets) if name in used), place.default)
 
 
-def install_kernels(kernels: dict[str, Callable], name: str = "default") -> dict[str, Callable]:
+def install_kernels(kernels: dict[str, Callable], name: str | None = None) -> dict[str, Callable]:
     """From now on, in every thread, the slots of these names run these kernels wherever `use_kernels` has no say.
-    Returns the kernels that were there, with which a second call undoes the first. `kernels_in_use` answers `name`.
+    Returns the kernels that were there, with which a second call undoes the first. `kernels_in_use` answers `name`,
+    if one is given.
 
     Raises ValueError, before anything is changed, for a name without a slot and for another signature."""
     for place, kernel in kernels.items():
@@ -1821,17 +1822,17 @@ def install_kernels(kernels: dict[str, Callable], name: str = "default") -> dict
         for place, kernel in kernels.items():
             SLOTS[place].default = kernel
         _exchange(kernels)
-        _installed[:] = [name]
+        _name[:] = [name or _name[0]]
     return before
 
 
-_installed = ["default"]
+_name = ["default"]  # of the installed kernels
 
 
 def kernels_in_use() -> str:
     """The name of the kernel set that computes: that of the module given to `use_kernels`, or what `install_kernels`
     was told."""
-    return _sets[-1][1] if _sets else _installed[0]
+    return _sets[-1][1] if _sets else _name[0]
 
 
 def _kernels_of(module) -> dict[str, Callable]:

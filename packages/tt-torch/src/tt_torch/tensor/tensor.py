@@ -641,7 +641,7 @@ def use_kernels(module):
         for name, f in vars(module).items()
         if inspect.isfunction(f) and f.__module__ == module.__name__ and name[0] != "_"
     }
-    before = install_kernels(kernels, kernels_in_use())
+    before = install_kernels(kernels)
     try:
         yield
     finally:
@@ -649,9 +649,9 @@ def use_kernels(module):
             SLOTS[name].kernel = kernel
 
 
-def install_kernels(kernels, name="default"):
+def install_kernels(kernels, name=None):
     """From now on, the slots of these names run these kernels. Returns the kernels that were there."""
-    _installed[:] = [name]
+    _name[:] = [name or _name[0]]
     for name, kernel in kernels.items():
         if name not in SLOTS or str(SLOTS[name].signature) != str(inspect.signature(kernel)):
             raise ValueError(f"{name}{inspect.signature(kernel)} fits no primitive")
@@ -661,12 +661,12 @@ def install_kernels(kernels, name="default"):
     return before
 
 
-_installed = ["default"]
+_name = ["default"]  # of the installed kernels
 
 
 def kernels_in_use():
     """The name that `install_kernels` was told last."""
-    return _installed[0]
+    return _name[0]
 
 
 # ## Exercises
