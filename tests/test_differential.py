@@ -1266,6 +1266,15 @@ ON_PURPOSE = [
         program="kl_div",
     ),
     OnPurpose(
+        "`kl_div` at a negative target",
+        "value",
+        "x1 = T.tensor([-0.5]).requires_grad_(); x2 = T.kl_div(x1, x1, reduction='none'); x3 = T.round(x2); "
+        "x4 = T.grad(x3.sum(), x1, create_graph=True)[0]",
+        line="grad|backward",
+        ours="nan",
+        program="kl_div",
+    ),
+    OnPurpose(
         "remainders of quotients that overflow",
         "value",
         "x1 = T.full((9,), 1e-310, dtype=T.float64); x2 = -1 % x1",
