@@ -348,8 +348,8 @@ def show_three_forms():
         print(f"{name:12s} {seconds * 1e3:10.3f} ms an image, {times['seven loops'] / seconds:8,.0f} times as fast")
 
 
-# These are photographs with three channels. With 32 channels, nine products are no slower than one: then each of them is
-# thick enough, and the copy costs what they save. Libraries choose between such forms by the shapes at hand.
+# These images have three channels. With 32 channels, nine products are no slower than one: then each of them is thick
+# enough, and the copy costs what they save. Libraries choose between such forms by the shapes at hand.
 
 # ## Gradients: two more convolutions
 #
