@@ -98,7 +98,7 @@ SHARED = {
     "operations_of": ["return next(primitive, tensors, params)"],  # whoever stands in the door ends like this
     "record": ["out = next(primitive, tensors, params)"],
     "dropout": ["if not 0 <= p <= 1:", "raise ValueError("],  # the class Dropout refuses the same
-    "binary_cross_entropy_with_logits": ["return _reduced("],  # as binary_cross_entropy does
+    "binary_cross_entropy_with_logits": ["return reduced("],  # as binary_cross_entropy does
     "time_by_primitive": ["start = time.perf_counter()"],
     "convolution": ["return channels_first(out)"],  # every kernel on images ends like this
     "max_pool": ["return channels_first(out)"],

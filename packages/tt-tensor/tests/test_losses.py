@@ -71,7 +71,7 @@ def test_mse_loss_reduces_as_it_is_told():
         'mse_loss(x, target, reduction="average")',
         lambda: tt.mse_loss(x, target, reduction="average"),
         ValueError,
-        'There are three reductions, "mean", "sum" and "none"; `_reduced` asks for them.',
+        'There are three reductions, "mean", "sum" and "none"; `reduced` asks for them.',
         see=DISTANCES,
     )
 
@@ -190,7 +190,7 @@ def test_labels_that_cannot_be_meant_are_refused(name, labels, error, cause):
         f"{name} of 4 rows for 3 classes, labels {labels}",
         lambda: getattr(tt, name)(tt.zeros(4, 3), tt.tensor(labels)),
         error,
-        f"{cause} `_class_ids` asks.",
+        f"{cause} `class_ids` asks.",
         see=CROSS_ENTROPY,
     )
 

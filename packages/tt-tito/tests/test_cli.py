@@ -146,7 +146,7 @@ def test_use(space):
     assert json.loads(tito("use", "--json"))["losses"] == "mine"
     tito("use", "05", "nowhere.py", fails="there is no such file or module")
     (space.root / "short.py").write_text("x = 1\n", encoding="utf-8")
-    tito("use", "05", "short.py", fails="does not define: BCELoss")
+    tito("use", "05", "short.py", fails="does not define: BCEWithLogitsLoss")
     assert space.uses() == {"losses": "work/losses.py"}  # what failed has changed nothing
     tito("use", "tt-tensor", "mine", fails="setup, tensor, activations")
     tito("use", "05", fails="say what 05 is to be")

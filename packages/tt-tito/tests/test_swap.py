@@ -215,8 +215,9 @@ def test_a_stand_in_that_lacks_a_name_of_a_sibling(space):
 def test_names_that_only_running_can_tell(space):
     (space / "work/all.py").write_text("from tt_tensor.setup import *\n", encoding="utf-8")
     said = python(space, "import tt_tensor", TT_SWAP="05=work/all.py")
-    assert "SwapError: work/all.py stands in for tt_tensor.losses (see TT_SWAP), but does not define: BCELoss" in said
-    assert " more. BCELoss is needed" in said
+    missing = "does not define: BCEWithLogitsLoss"
+    assert f"SwapError: work/all.py stands in for tt_tensor.losses (see TT_SWAP), but {missing}" in said
+    assert " more. BCEWithLogitsLoss is needed" in said
 
 
 def test_a_syntax_error_is_one_in_the_learners_file(space):

@@ -13,7 +13,7 @@ def mse_loss(x, target, reduction="mean"):
 
 
 def nll_loss(log_probabilities, target, weight=None, ignore_index=-100, reduction="mean"):
-    labels, counted = _class_ids(log_probabilities, target, ignore_index)
+    labels, counted = class_ids(log_probabilities, target, ignore_index)
     at = 1 if log_probabilities.ndim > 1 else 0
     classes = log_probabilities.shape[at]
     here = np.moveaxis(np.arange(classes) == labels[..., None], -1, at)
@@ -30,12 +30,12 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
         raise ValueError(f"label_smoothing is a share, not {label_smoothing}")
     at = 1 if x.ndim > 1 else 0
     log_p, classes = log_softmax(x, dim=at), x.shape[at]
-    weights = np.ones(classes) if weight is None else _class_weights(weight, classes)
+    weights = np.ones(classes) if weight is None else class_weights(weight, classes)
     across = weights.reshape([classes if d == at else 1 for d in range(x.ndim)])
     if target.dtype.kind == "f" and target.shape == x.shape:
         wanted, divisor = target.numpy(), x.numel() // classes
     else:
-        labels, counted = _class_ids(x, target, ignore_index)
+        labels, counted = class_ids(x, target, ignore_index)
         wanted = np.moveaxis(np.eye(classes)[labels] * counted[..., None], -1, at)
         divisor = float((weights[labels] * counted).sum())
     counts = wanted.sum(axis=at, keepdims=True)
@@ -47,12 +47,12 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
 
 
 def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
-    _same_shape("binary_cross_entropy_with_logits", x, target)
+    refuse_other_shape("binary_cross_entropy_with_logits", x, target)
     yes, no = softplus(-x) * target, softplus(x) * (1 - target)
     losses = no + (yes if pos_weight is None else yes * pos_weight)
     if weight is not None:
         losses = weight * losses
-    return _reduced(losses, reduction)
+    return reduced(losses, reduction)
 
 
 def slope(loss, x, eps=None):
@@ -97,7 +97,7 @@ def perplexity(x, target):
 def hinge_loss(x, target):
     if x.shape != target.shape:
         raise ValueError(f"hinge_loss: {x.shape} and {target.shape}")
-    return clip(1 - x * target, min=0.0).mean()
+    return (1 - x * target).clip(min=0.0).mean()
 
 
 def relative_error(a, b):

@@ -2,14 +2,14 @@
 
 
 def mse_loss(x, target, reduction="mean"):
-    _same_shape("mse_loss", x, target)
-    return _reduced(abs(target - x) ** 2, reduction)
+    refuse_other_shape("mse_loss", x, target)
+    return reduced(abs(target - x) ** 2, reduction)
 
 
 def nll_loss(log_probabilities, target, weight=None, ignore_index=-100, reduction="mean"):
     from tt_tensor.more_ops import stack
 
-    labels, counted = _class_ids(log_probabilities, target, ignore_index)
+    labels, counted = class_ids(log_probabilities, target, ignore_index)
     rows = _rows(log_probabilities, 1) if log_probabilities.ndim > 1 else log_probabilities.reshape(1, -1)
     losses, importance = [], 0.0
     for row, (label, counts) in enumerate(zip(labels.reshape(-1).tolist(), counted.reshape(-1).tolist())):
@@ -30,7 +30,7 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     hard = nll_loss(log_p, target, weight, ignore_index, reduction)
     if not label_smoothing:
         return hard
-    labels, counted = _class_ids(x, target, ignore_index)
+    labels, counted = class_ids(x, target, ignore_index)
     even = _uniform_surprise(log_p, labels, counted, weight, reduction, min(1, x.ndim - 1))
     return hard + label_smoothing * (even - hard)
 
@@ -38,13 +38,13 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
 def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
     from tt_tensor.more_ops import stack, zeros_like
 
-    _same_shape("binary_cross_entropy_with_logits", x, target)
+    refuse_other_shape("binary_cross_entropy_with_logits", x, target)
     both = log_softmax(stack([zeros_like(x), x], dim=-1), dim=-1)
     yes = both[..., 1] if pos_weight is None else both[..., 1] * pos_weight
     losses = -(target * yes) - (1 - target) * both[..., 0]
     if weight is not None:
         losses = losses * weight
-    return _reduced(losses, reduction)
+    return reduced(losses, reduction)
 
 
 def slope(loss, x, eps=None):
@@ -101,7 +101,7 @@ def perplexity(x, target):
 
 
 def hinge_loss(x, target):
-    _same_shape("hinge_loss", x, target)
+    refuse_other_shape("hinge_loss", x, target)
     missing = 1 - target * x
     return ((missing + abs(missing)) / 2).mean()
 

@@ -1,12 +1,13 @@
-"""Chapter 05 by losses that are there already, by logsumexp, and by whole arrays put in place of others."""
+"""Chapter 05 by methods of tensors, by logsumexp, and by whole arrays put in place of others."""
 
 
 def mse_loss(x, target, reduction="mean"):
-    return 2 * huber_loss(x, target, reduction, delta=float("inf"))
+    refuse_other_shape("mse_loss", target, x)
+    return reduced((target - as_float(x, target)).square(), reduction)
 
 
 def nll_loss(log_probabilities, target, weight=None, ignore_index=-100, reduction="mean"):
-    labels, counted = _class_ids(log_probabilities, target, ignore_index)
+    labels, counted = class_ids(log_probabilities, target, ignore_index)
     table = _rows(log_probabilities, 1) if log_probabilities.ndim > 1 else log_probabilities.reshape(1, -1)
     flat, counts = labels.reshape(-1), counted.reshape(-1)
     picked = table[np.arange(flat.size), flat]
@@ -24,27 +25,27 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     at = min(1, x.ndim - 1)
     classes, total = x.shape[at], x.logsumexp(dim=at, keepdim=True)
     surprises = total - x
-    per_class = np.ones(classes, x.dtype) if weight is None else _class_weights(weight, classes).astype(x.dtype)
+    per_class = np.ones(classes, x.dtype) if weight is None else class_weights(weight, classes).astype(x.dtype)
     weighted = surprises * _column(per_class, at, x.ndim)
     even = weighted.mean(dim=at)
     if target.dtype.kind == "f" and x.shape == target.shape:
         losses, divisor = (weighted * target).sum(dim=at), max(x.numel() // classes, 1)
     else:
-        labels, counted = _class_ids(x, target, ignore_index)
+        labels, counted = class_ids(x, target, ignore_index)
         share = Tensor(counted.astype(x.dtype))
         losses = gather(weighted, at, np.expand_dims(labels, at)).squeeze(at) * share
         even, divisor = even * share, float((per_class[labels] * counted).sum())
     losses = losses * (1 - label_smoothing) + even * label_smoothing
-    return losses.sum() / divisor if reduction == "mean" else _reduced(losses, reduction)
+    return losses.sum() / divisor if reduction == "mean" else reduced(losses, reduction)
 
 
 def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
-    _same_shape("binary_cross_entropy_with_logits", x, target)
-    small = log((-abs(x)).exp() + 1)
+    refuse_other_shape("binary_cross_entropy_with_logits", x, target)
+    small = ((-abs(x)).exp() + 1).log()
     losses = relu(x) - x * target + small
     if pos_weight is not None:
         losses = losses + (pos_weight - 1) * target * (relu(-x) + small)
-    return _reduced(losses * (1.0 if weight is None else weight), reduction)
+    return reduced(losses * (1.0 if weight is None else weight), reduction)
 
 
 def slope(loss, x, eps=None):
@@ -87,7 +88,7 @@ def perplexity(x, target):
 
 
 def hinge_loss(x, target):
-    _same_shape("hinge_loss", x, target)
+    refuse_other_shape("hinge_loss", x, target)
     margin = target * x
     return where(margin < 1, 1 - margin, 0.0).mean()
 

@@ -7,7 +7,7 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     log_p = log_softmax(x, dim=min(1, x.ndim - 1))
     if target.dtype.kind == "f" and target.shape == x.shape:
         return -(target * log_p).mean()
-    labels = _class_ids(x, target, ignore_index)[0]
+    labels = class_ids(x, target, ignore_index)[0]
     wanted = one_hot(tensor(labels), x.shape[min(1, x.ndim - 1)], x.dtype)
     if x.ndim > 1:
         wanted = wanted.permute(0, wanted.ndim - 1, *range(1, wanted.ndim - 1))

@@ -8,6 +8,8 @@ from tt_tensor.layers import *
 from tt_tensor.layers import __all__ as _layers
 from tt_tensor.losses import *
 from tt_tensor.losses import __all__ as _losses
+from tt_tensor.more_losses import *
+from tt_tensor.more_losses import __all__ as _more_losses
 from tt_tensor.more_ops import *
 from tt_tensor.more_ops import __all__ as _more_ops
 from tt_tensor.setup import *
@@ -16,4 +18,4 @@ from tt_tensor.tensor import *
 from tt_tensor.tensor import __all__ as _tensor
 
 # The contract: what other packages may use.
-__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses]
+__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses, *_more_losses]

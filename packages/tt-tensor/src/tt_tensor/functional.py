@@ -4,10 +4,8 @@ from tt_tensor.activations import (
     elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, tanh,
 )
 from tt_tensor.layers import dropout, linear
-from tt_tensor.losses import (
-    binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, huber_loss, kl_div, l1_loss, mse_loss,
-    nll_loss, smooth_l1_loss,
-)
+from tt_tensor.losses import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
+from tt_tensor.more_losses import binary_cross_entropy, huber_loss, kl_div, l1_loss, smooth_l1_loss
 from tt_tensor.more_ops import one_hot
 
 __all__ = [

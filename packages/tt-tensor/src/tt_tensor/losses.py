@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from tt_tensor.activations import log_softmax, relu, sigmoid, softmax, softplus, xor_points
 from tt_tensor.layers import Linear, Module, Sequential, Tanh
-from tt_tensor.more_ops import abs, clip, gather, one_hot, where
+from tt_tensor.more_ops import gather, one_hot, where
 from tt_tensor.setup import generator
+from tt_tensor.targets import as_float, class_ids, class_weights, reduced, refuse_other_shape
 from tt_tensor.tensor import (
-    ADDED_IN, Tensor, _floating, elementwise, float16, float32, float64, from_numpy, full, log, mean, primitive,
-    quiet, randn,
-    sum, tensor, zeros,
+    ADDED_IN, Tensor, _floating, float16, float32, float64, from_numpy, mean, primitive, quiet, randn, sum,
+    tensor, zeros,
 )
 
 
@@ -112,76 +111,17 @@ def show_surprise():
 # `reduction` is one of three words in every loss, as in PyTorch. The mean is the usual choice, because then the loss
 # does not depend on how many examples were in the batch: a step length that suits 32 examples at a time is not off by a
 # factor of two for 64.
-
-
-def _reduced(values: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return mean(values)
-    if reduction == "sum":
-        return sum(values)
-    if reduction == "none":
-        return values
-    raise ValueError(f'reduction is "mean", "sum" or "none", not {reduction!r}')
-
-
-def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
-    if x.shape != target.shape:
-        raise ValueError(
-            f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs "
-            "that nobody meant. Use reshape or squeeze to make them equal"
-        )
-
-
-# The formula does not need the question about shapes. The people who use it do.
-
-
-def _difference(x: Tensor, target: Tensor) -> Tensor:
-    return (x if x.dtype.kind == "f" or target.dtype.kind == "f" else x.to(float32)) - target
+#
+# The formula does not need the question about shapes. The people who use it do. Every loss asks both questions, so they
+# are in the module `targets`, as `reduced` and `refuse_other_shape`. (The other distances, absolute and Huber's, are in
+# the appendix *More losses*, with the divergence of two distributions.)
 
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
     """Mean squared error, (x - target)**2 averaged over all elements. Raises ValueError for different shapes."""
-    _same_shape("mse_loss", x, target)
-    difference = _difference(x, target)
-    return _reduced(difference * difference, reduction)
-
-
-# For a target that is sometimes wildly off, a sensor that drops out, say, the mean of absolute differences is the more
-# robust judge: its best constant answer is the median of the targets, whereas that of the squared loss is their mean.
-
-
-def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean absolute error."""
-    _same_shape("l1_loss", x, target)
-    return _reduced(abs(_difference(x, target)), reduction)
-
-
-# The square punishes one wild example as much as a thousand good ones; the absolute value has a corner at zero. Huber's
-# loss is the square near zero and a straight line further out.
-
-
-def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Half the square of differences up to delta; beyond, delta * (difference - delta / 2)."""
-    _same_shape("huber_loss", x, target)
-    if delta <= 0:
-        raise ValueError(f"huber_loss: delta must be positive, not {delta}")
-    size = abs(_difference(x, target))
-    near = clip(size, max=delta)
-    return _reduced(near * (size - 0.5 * near), reduction)
-
-
-# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the
-# product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
-#
-# PyTorch has the same loss under a second name and in another unit.
-
-
-def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """Huber's loss divided by beta, so that its slope far out is 1; l1_loss for beta = 0."""
-    if beta < 0:
-        raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta}")
-    _same_shape("smooth_l1_loss", x, target)
-    return l1_loss(x, target, reduction) if beta == 0 else huber_loss(x, target, reduction, beta) / beta
+    refuse_other_shape("mse_loss", x, target)
+    difference = as_float(x, target) - target
+    return reduced(difference * difference, reduction)
 
 
 # ## Cross-entropy
@@ -196,28 +136,9 @@ def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: flo
 #
 # That is quite a list of conditions, and each of them exists because its violation does not crash on its own. A label
 # of $-1$ is a valid index in NumPy, and means the last class. Labels as floats can be compared and summed. Labels of
-# shape (N, 1) broadcast. All of that would train, on nonsense.
-
-
-def _class_ids(x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
-    labels = target.numpy()
-    if labels.dtype.kind not in "iu":
-        raise TypeError(
-            f"labels are class numbers and must be integers; these have dtype {labels.dtype}. Use "
-            "tensor([...]) or .long()"
-        )
-    if x.ndim < 1 or labels.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
-        raise ValueError(
-            f"an input of shape {x.shape} needs labels of shape {x.shape[:1] * (x.ndim > 1) + x.shape[2:]}, "
-            f"not {labels.shape}"
-        )
-    counted, classes = labels != ignore_index, x.shape[min(1, x.ndim - 1)]
-    bad = labels[counted & ((labels < 0) | (labels >= classes))]
-    if bad.size:
-        raise IndexError(f"label {bad[0]} is out of range, there are {classes} classes (0 to {classes - 1})")
-    return np.where(counted, labels, 0), counted
-
-
+# shape (N, 1) broadcast. All of that would train, on nonsense. So `class_ids` looks at the labels first. It returns
+# them, with 0 in place of those that do not count, and which of them count.
+#
 # To pick is `gather`'s work: from each row the element at the label's position. (The beginner's `log_p[:, labels]` is
 # something else. It picks *all* the labelled columns for every row, and gives a table of shape (N, N).)
 
@@ -231,12 +152,12 @@ def nll_loss(  # exercise
 
     "mean" divides by the number (or total weight) of the labels that count. Raises TypeError, ValueError, IndexError
     for labels that cannot be meant."""
-    labels, counted = _class_ids(log_probabilities, target, ignore_index)
+    labels, counted = class_ids(log_probabilities, target, ignore_index)
     at = min(1, log_probabilities.ndim - 1)
     picked = gather(log_probabilities, at, np.expand_dims(labels, at)).squeeze(at)
     importance = _importance(log_probabilities, labels, counted, weight, at)
     losses = -where(from_numpy(np.asarray(counted)), picked, 0.0) * from_numpy(importance)
-    return _over(losses, importance) if reduction == "mean" else _reduced(losses, reduction)
+    return _over(losses, importance) if reduction == "mean" else reduced(losses, reduction)
 
 
 def _over(losses: Tensor, importance: np.ndarray) -> Tensor:
@@ -248,16 +169,8 @@ def _over(losses: Tensor, importance: np.ndarray) -> Tensor:
 
 
 def _importance(x, labels, counted, weight, at) -> np.ndarray:
-    importance = counted if weight is None else counted * _class_weights(weight, x.shape[at])[labels]
+    importance = counted if weight is None else counted * class_weights(weight, x.shape[at])[labels]
     return np.asarray(importance, x.dtype if x.dtype.kind == "f" else float32)
-
-
-def _class_weights(weight, classes):
-    if weight.shape != (classes,):
-        raise ValueError(
-            f"weight needs one number for each of the {classes} classes, its shape is {weight.shape}"
-        )
-    return weight.numpy() if weight.dtype.kind == "f" else weight.numpy().astype(float32)
 
 
 # The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a
@@ -313,13 +226,13 @@ def cross_entropy(  # exercise
     at = min(1, x.ndim - 1)
     if target.dtype.kind == "f" and target.shape == x.shape and x.ndim:
         return _soft_cross_entropy(log_softmax(x, dim=at), target, weight, reduction, label_smoothing, at)
-    labels, counted = _class_ids(x, target, ignore_index)
+    labels, counted = class_ids(x, target, ignore_index)
     importance = _importance(x, labels, counted, weight, at)
     if reduction == "mean":
         hard = surprise(_rows(x, at), labels=labels.reshape(-1), importance=importance.reshape(-1))
     else:
         losses = surprise(_rows(x, at), labels=labels.reshape(-1)).reshape(labels.shape)
-        hard = _reduced(where(from_numpy(np.asarray(counted)), losses, 0.0) * from_numpy(importance), reduction)
+        hard = reduced(where(from_numpy(np.asarray(counted)), losses, 0.0) * from_numpy(importance), reduction)
     if label_smoothing == 0:
         return hard
     uniform = _uniform_surprise(log_softmax(x, dim=at), labels, counted, weight, reduction, at)
@@ -339,10 +252,10 @@ def _column(values, at, ndim):
 
 def _uniform_surprise(log_p, labels, counted, weight, reduction, at):
     classes = log_p.shape[at]
-    per_class = np.ones(classes, log_p.dtype) if weight is None else _class_weights(weight, classes)
+    per_class = np.ones(classes, log_p.dtype) if weight is None else class_weights(weight, classes)
     losses = -sum(log_p * _column(per_class, at, log_p.ndim), dim=at) / classes
     losses = where(from_numpy(np.asarray(counted)), losses, 0.0)
-    return _over(losses, per_class[labels] * counted) if reduction == "mean" else _reduced(losses, reduction)
+    return _over(losses, per_class[labels] * counted) if reduction == "mean" else reduced(losses, reduction)
 
 
 # Probabilities as targets are the general case, of which class numbers are a special one with all the weight in one
@@ -353,18 +266,16 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
     classes = log_p.shape[at]
     wanted = target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
     if weight is not None:
-        wanted = wanted * _column(_class_weights(weight, classes), at, log_p.ndim)
+        wanted = wanted * _column(class_weights(weight, classes), at, log_p.ndim)
     losses = -sum(wanted * log_p, dim=at)
-    return sum(losses) / (losses.numel() if classes else 0) if reduction == "mean" else _reduced(losses, reduction)
+    return sum(losses) / (losses.numel() if classes else 0) if reduction == "mean" else reduced(losses, reduction)
 
 
 # ## Yes or no
 #
 # For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that
-# is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off at $-100$, and so do we.
-# Its slope is $(p - t) / (p (1 - p))$, and a primitive of its own lets chapter 07 say so: the slope of a logarithm that
-# has been cut off would be 0 just where the answer is wrong. Better is not to form $p$ at all. With $p = \sigma(x)$
-# both logarithms are known: $-\ln\sigma(x) = \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) =
+# is infinite, and one infinite example makes the mean infinite. So we do not form $p$ at all. With $p = \sigma(x)$ both
+# logarithms are known: $-\ln\sigma(x) = \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) =
 # \operatorname{softplus}(x)$.
 #
 # The sum of the two, weighted by $t$ and $1 - t$, can be shortened, because $\operatorname{softplus}(-x) =
@@ -373,54 +284,15 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 # loss, $8 \cdot 10^{-7}$, `float32` keeps not one digit.
 
 
-@elementwise
-def binary_surprise(p, t, /):
-    """-t log(p) - (1 - t) log(1 - p), element by element, with logarithms cut off at -100."""
-    p, t = _floating(p), _floating(t)
-    with quiet():
-        return -(t * np.maximum(np.log(p), -100) + (1 - t) * np.maximum(np.log1p(-p), -100))
-
-
-def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
-    """The surprise of probabilities p at targets between 0 and 1, logarithms cut off at -100. Raises ValueError for p
-    outside of 0 to 1."""
-    _same_shape("binary_cross_entropy", p, target)
-    if p.numel() and not (0 <= p.numpy().min() and p.numpy().max() <= 1):
-        raise ValueError(
-            f"binary_cross_entropy: probabilities lie between 0 and 1, these between {p.numpy().min():.4g} and "
-            f"{p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits"
-        )
-    if target.numel() and not (0 <= target.numpy().min() and target.numpy().max() <= 1):
-        raise ValueError("binary_cross_entropy: targets are probabilities too, and lie between 0 and 1")
-    losses = binary_surprise(p, target)
-    return _reduced(losses if weight is None else losses * weight, reduction)
-
-
 def binary_cross_entropy_with_logits(  # exercise
     x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
 ) -> Tensor:
     """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part
     of the positive examples. Raises ValueError for different shapes."""
-    _same_shape("binary_cross_entropy_with_logits", x, target)
+    refuse_other_shape("binary_cross_entropy_with_logits", x, target)
     positive = target if pos_weight is None else pos_weight * target
     losses = positive * softplus(-x) + (1 - target) * softplus(x)
-    return _reduced(losses if weight is None else losses * weight, reduction)
-
-
-# Last, the Kullback-Leibler divergence, the surprise that is left when the target's own uncertainty is taken away. It
-# compares two distributions, and comes back in chapter 18 when a small network learns from a large one. Following
-# PyTorch, the input holds logarithms of probabilities, and `batchmean` is the mean that mathematicians mean.
-
-
-def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target * (log(target) - log_probabilities), which is 0 where the target is 0. reduction "batchmean" divides the
-    sum by the first size."""
-    _same_shape("kl_div", log_probabilities, target)
-    if log_target:
-        losses = target.exp() * (target - log_probabilities)
-    else:
-        losses = target * log(where(target == 0, 1.0, target)) - target * log_probabilities
-    return sum(losses) / log_probabilities.shape[0] if reduction == "batchmean" else _reduced(losses, reduction)
+    return reduced(losses if weight is None else losses * weight, reduction)
 
 
 # ## Reading a loss
@@ -470,29 +342,29 @@ class Loss(Module):
         return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
 
 
-# One class for each loss differs from the next in a name and a function, so a function makes them: `type`, called with
-# a name, the bases and the attributes, does what a `class` statement does.
+class MSELoss(Loss):
+    """mse_loss as a module; takes its options."""
+
+    function = staticmethod(mse_loss)
 
 
-def _loss(name: str, function: Callable) -> Any:
-    return type(
-        name,
-        (Loss,),
-        {
-            "function": staticmethod(function), "__doc__": f"{function.__name__} as a module; takes its options.",
-            "__module__": __name__,
-        },
-    )
+class NLLLoss(Loss):
+    """nll_loss as a module; takes its options."""
+
+    function = staticmethod(nll_loss)
 
 
-MSELoss, L1Loss, HuberLoss = _loss("MSELoss", mse_loss), _loss("L1Loss", l1_loss), _loss("HuberLoss", huber_loss)
-SmoothL1Loss, NLLLoss, KLDivLoss = (
-    _loss("SmoothL1Loss", smooth_l1_loss), _loss("NLLLoss", nll_loss), _loss("KLDivLoss", kl_div),
-)
-CrossEntropyLoss = _loss("CrossEntropyLoss", cross_entropy)
-BCELoss, BCEWithLogitsLoss = (
-    _loss("BCELoss", binary_cross_entropy), _loss("BCEWithLogitsLoss", binary_cross_entropy_with_logits),
-)
+class CrossEntropyLoss(Loss):
+    """cross_entropy as a module; takes its options."""
+
+    function = staticmethod(cross_entropy)
+
+
+class BCEWithLogitsLoss(Loss):
+    """binary_cross_entropy_with_logits as a module; takes its options."""
+
+    function = staticmethod(binary_cross_entropy_with_logits)
+
 
 # ## The witness
 #
@@ -685,7 +557,7 @@ def show_errors():
         lambda: cross_entropy(logits, Tensor([0, 1, 2, 1])),
         lambda: cross_entropy(logits, tensor([0, 1, 2, 3])),
         lambda: cross_entropy(logits, tensor([0, 1])),
-        lambda: binary_cross_entropy(full((2,), 1.5), zeros(2)),
+        lambda: cross_entropy(logits, tensor([0, 1]), label_smoothing=1.5),
     ]
     for attempt in attempts:
         try:
@@ -715,7 +587,7 @@ def check_perplexity():
 
 def hinge_loss(x: Tensor, target: Tensor) -> Tensor:  # exercise
     """The mean of max(0, 1 - target * x), for targets +1 or -1. Raises ValueError for different shapes."""
-    _same_shape("hinge_loss", x, target)
+    refuse_other_shape("hinge_loss", x, target)
     return mean(relu(1 - target * x))
 
 
@@ -777,10 +649,8 @@ def show_forgotten_line():
 # 06, *Optimizers*.
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss",
-    "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_surprise", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
+    "BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss", "NLLLoss", "accuracy_of",
+    "binary_cross_entropy_with_logits", "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss",
     "loss_case", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error",
-    "slope", "smooth_l1_loss", "sum_of_parameters", "surprise", "xor_network",
+    "slope", "sum_of_parameters", "surprise", "xor_network",
 ]

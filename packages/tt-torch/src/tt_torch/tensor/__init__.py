@@ -8,6 +8,8 @@ from .layers import *
 from .layers import __all__ as _layers
 from .losses import *
 from .losses import __all__ as _losses
+from .more_losses import *
+from .more_losses import __all__ as _more_losses
 from .more_ops import *
 from .more_ops import __all__ as _more_ops
 from .setup import *
@@ -15,4 +17,4 @@ from .setup import __all__ as _setup
 from .tensor import *
 from .tensor import __all__ as _tensor
 
-__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses]
+__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses, *_more_losses]

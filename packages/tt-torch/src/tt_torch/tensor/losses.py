@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -22,21 +21,6 @@ def mse_loss(x, target, /, reduction="mean"):
 
 
 @native
-def l1_loss(x, target, /, reduction="mean"):
-    return functional.l1_loss(x, target, reduction=reduction)
-
-
-@native
-def huber_loss(x, target, /, reduction="mean", delta=1.0):
-    return functional.huber_loss(x, target, reduction=reduction, delta=delta)
-
-
-@native
-def smooth_l1_loss(x, target, /, reduction="mean", beta=1.0):
-    return functional.smooth_l1_loss(x, target, reduction=reduction, beta=beta)
-
-
-@native
 def nll_loss(x, target, /, weight=None, ignore_index=-100, reduction="mean"):
     return functional.nll_loss(x, target, _alike(weight, x), ignore_index=ignore_index, reduction=reduction)
 
@@ -51,11 +35,6 @@ def _alike(weight, x):
     return weight if weight is None else weight.to(x.dtype)
 
 
-@native
-def binary_surprise(p, t, /):
-    return functional.binary_cross_entropy(p, t, reduction="none")
-
-
 @native(cost=_over_rows)
 def surprise(x, /, labels, importance=None):
     losses = functional.cross_entropy(x, torch.tensor(labels), reduction="none")
@@ -66,21 +45,9 @@ def surprise(x, /, labels, importance=None):
 
 
 @native
-def binary_cross_entropy(p, target, /, weight=None, reduction="mean"):
-    return functional.binary_cross_entropy(p, target, weight, reduction=reduction)
-
-
-@native
 def binary_cross_entropy_with_logits(x, target, /, weight=None, reduction="mean", pos_weight=None):
     options = {"reduction": reduction, "pos_weight": pos_weight}
     return functional.binary_cross_entropy_with_logits(x, target, weight, **options)
-
-
-@native
-def kl_div(log_probabilities, target, /, reduction="mean", log_target=False):
-    with warnings.catch_warnings():  # that its mean is not the one that mathematicians mean
-        warnings.filterwarnings("ignore", "reduction: 'mean' divides")
-        return functional.kl_div(log_probabilities, target, reduction=reduction, log_target=log_target)
 
 
 def mean_squared_distance(y, t):
@@ -92,12 +59,8 @@ class Loss(Module):
     """A loss function and its options; call it with input and target."""
 
 
-MSELoss, L1Loss = through_door("MSELoss", mse_loss, Loss), through_door("L1Loss", l1_loss, Loss)
-HuberLoss = through_door("HuberLoss", huber_loss, Loss)
-SmoothL1Loss = through_door("SmoothL1Loss", smooth_l1_loss, Loss)
-NLLLoss, KLDivLoss = through_door("NLLLoss", nll_loss, Loss), through_door("KLDivLoss", kl_div, Loss)
+MSELoss, NLLLoss = through_door("MSELoss", mse_loss, Loss), through_door("NLLLoss", nll_loss, Loss)
 CrossEntropyLoss = through_door("CrossEntropyLoss", cross_entropy, Loss)
-BCELoss = through_door("BCELoss", binary_cross_entropy, Loss)
 BCEWithLogitsLoss = through_door("BCEWithLogitsLoss", binary_cross_entropy_with_logits, Loss)
 
 # ## Slopes
@@ -192,10 +155,8 @@ def relative_error(a, b):
 
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "Loss", "MSELoss",
-    "NLLLoss", "SmoothL1Loss", "accuracy_of", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-    "binary_surprise",
-    "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss", "huber_loss", "kl_div", "l1_loss",
+    "BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss", "NLLLoss", "accuracy_of",
+    "binary_cross_entropy_with_logits", "cross_entropy", "cross_entropy_gradient", "descend", "hinge_loss",
     "loss_case", "mean_squared_distance", "mse_gradient", "mse_loss", "nll_loss", "perplexity", "relative_error",
-    "slope", "smooth_l1_loss", "sum_of_parameters", "surprise", "xor_network",
+    "slope", "sum_of_parameters", "surprise", "xor_network",
 ]

@@ -1,0 +1,64 @@
+"""What the losses of chapter 05 and its appendix share: the reductions, and the checks of targets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tt_tensor.tensor import Tensor, float32, mean, sum
+
+
+def reduced(values: Tensor, reduction: str) -> Tensor:
+    """The mean or the sum of all values, or the values as they are. ValueError for another reduction."""
+    if reduction == "mean":
+        return mean(values)
+    if reduction == "sum":
+        return sum(values)
+    if reduction == "none":
+        return values
+    raise ValueError(f'reduction is "mean", "sum" or "none", not {reduction!r}')
+
+
+def refuse_other_shape(name: str, x: Tensor, target: Tensor) -> None:
+    """ValueError unless input and target have one shape."""
+    if x.shape != target.shape:
+        raise ValueError(
+            f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs "
+            "that nobody meant. Use reshape or squeeze to make them equal"
+        )
+
+
+def as_float(x: Tensor, target: Tensor) -> Tensor:
+    """x, in float32 if neither x nor target holds floats."""
+    return x if x.dtype.kind == "f" or target.dtype.kind == "f" else x.to(float32)
+
+
+def class_ids(x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
+    """The labels for logits x (N, C, ...) or (C,), with 0 where a label is ignore_index, and which labels count.
+
+    Raises TypeError for labels that are not integers, ValueError for another shape than (N, ...) or (), and IndexError
+    for a label without a class."""
+    labels = target.numpy()
+    if labels.dtype.kind not in "iu":
+        raise TypeError(
+            f"labels are class numbers and must be integers; these have dtype {labels.dtype}. Use "
+            "tensor([...]) or .long()"
+        )
+    if x.ndim < 1 or labels.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
+        raise ValueError(
+            f"an input of shape {x.shape} needs labels of shape {x.shape[:1] * (x.ndim > 1) + x.shape[2:]}, "
+            f"not {labels.shape}"
+        )
+    counted, classes = labels != ignore_index, x.shape[min(1, x.ndim - 1)]
+    bad = labels[counted & ((labels < 0) | (labels >= classes))]
+    if bad.size:
+        raise IndexError(f"label {bad[0]} is out of range, there are {classes} classes (0 to {classes - 1})")
+    return np.where(counted, labels, 0), counted
+
+
+def class_weights(weight: Tensor, classes: int) -> np.ndarray:
+    """One number for each class, as floats. ValueError for another shape."""
+    if weight.shape != (classes,):
+        raise ValueError(
+            f"weight needs one number for each of the {classes} classes, its shape is {weight.shape}"
+        )
+    return weight.numpy() if weight.dtype.kind == "f" else weight.numpy().astype(float32)
