@@ -23,14 +23,9 @@ def wide(dtype):
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
-def in_float64(x):
-    """An array or a tensor in float64."""
-    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
-
-
-def narrowed(x, like):
-    """An array or a tensor in the dtype of another."""
-    return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
+def as_dtype(x, dtype):
+    """An array or a tensor in this dtype; itself if it is."""
+    return x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x.to(dtype)
 
 
 def floating(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import rule
-from tt_spatial.common import floating, in_float64, narrowed, refuse_wider
+from tt_spatial.common import as_dtype, floating, refuse_wider, wide
 from tt_spatial.spatial import BatchNorm, normal_share, normalized
 from tt_tensor import Module, Parameter, Tensor, as_rows, primitive
 
@@ -28,24 +28,26 @@ class BatchNorm1d(BatchNorm):
 # dimensions (layer), or over groups of its channels. They behave alike in training and evaluation. What they have in
 # common is that rows are brought to mean 0 and variance 1.
 #
-# We compute in `float64`, whatever comes in. The square of 300 is not a number in `float16`, and neither is that of
-# $10^{20}$ in `float32`; and a row of equal numbers must give exactly 0, so its mean must be exactly that number.
+# Mean, variance and the normalized numbers are computed in `float64`, whatever comes in. The square of 300 is not a
+# number in `float16`, and neither is that of $10^{20}$ in `float32`; and a row of equal numbers must give exactly 0, so
+# its mean must be exactly that number. What is normalized is small, and becomes as narrow as it was.
 
 
 def _normal(x, eps) -> tuple[Any, Any]:
     with tt.quiet():  # the mean of an empty row is nan
-        return normalized(in_float64(x), -1, eps)
+        normal, slope = normalized(as_dtype(x, np.float64), -1, eps)
+    return as_dtype(normal, wide(x.dtype)), as_dtype(slope, wide(x.dtype))
 
 
 @primitive(cost=lambda out, x, eps: 4 * out.size)
 def normalize_rows(x, /, eps):
     """(x - mean) / sqrt(variance + eps) along the last dimension."""
-    return _normal(x, eps)[0].astype(x.dtype)
+    return as_dtype(_normal(x, eps)[0], x.dtype)
 
 
 def _rows_share(g, out, x, eps):
     normal, slope = _normal(x, eps)
-    return narrowed(normal_share(in_float64(g), normal, slope, -1), x)
+    return as_dtype(normal_share(as_dtype(g, normal.dtype), normal, slope, -1), x.dtype)
 
 
 rule(normalize_rows, _rows_share)
@@ -57,13 +59,15 @@ rule(normalize_rows, _rows_share)
 @primitive(cost=lambda out, x, weight, bias, eps: 6 * out.size)
 def normalize_scaled(x, weight, bias, /, eps):
     """normalize_rows(x) * weight + bias for x (..., n), weight and bias (n,)."""
-    return (_normal(x, eps)[0] * weight + bias).astype(x.dtype)
+    return as_dtype(_normal(x, eps)[0] * weight + bias, x.dtype)
 
 
 def _scaled_shares(needed, g, out, x, weight, bias, eps):
-    (normal, slope), g64 = _normal(x, eps), in_float64(g)
-    of_x, of_weight = normal_share(g64 * weight, normal, slope, -1), tt.sum(as_rows(g64 * normal), dim=0)
-    return narrowed(of_x, x), narrowed(of_weight, weight), tt.sum(as_rows(g), dim=0)
+    normal, slope = _normal(x, eps)
+    g = as_dtype(g, normal.dtype)
+    of_x = normal_share(g * weight, normal, slope, -1)
+    of_weight, of_bias = tt.sum(as_rows(g * normal), dim=0), tt.sum(as_rows(g), dim=0)
+    return as_dtype(of_x, x.dtype), as_dtype(of_weight, weight.dtype), as_dtype(of_bias, bias.dtype)
 
 
 rule(normalize_scaled, together=_scaled_shares)

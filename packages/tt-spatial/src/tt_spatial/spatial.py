@@ -22,12 +22,12 @@ import tt_tensor as tt
 from tt_autograd import Batches, accuracy, check_gradients, digits, evaluate, fit, grad, no_grad, rule
 from tt_optim import Adam
 from tt_spatial.common import (
+    as_dtype,
     channels_first,
     channels_last,
     channels_of,
     floating,
     images,
-    narrowed,
     one_dtype,
     pair,
     refuse_groups,
@@ -921,7 +921,7 @@ def _normalization_shares(needed, g, out, x, weight, bias, mean, var, eps):
     else:
         (normal, slope), g = normalized(x.double(), _dims(x), eps), g.double()
     of_x = normal_share(g * _by_channel(weight, x), normal, slope, _dims(x))
-    return narrowed(of_x, x), narrowed(_channel_sums(g * normal), weight), _channel_sums(g)
+    return as_dtype(of_x, x.dtype), as_dtype(_channel_sums(g * normal), weight.dtype), _channel_sums(g)
 
 
 rule(normalize_channels, together=_normalization_shares)
