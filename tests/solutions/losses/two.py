@@ -3,7 +3,7 @@
 
 def mse_loss(x, target, reduction="mean"):
     refuse_other_shape("mse_loss", target, x)
-    return reduced((target - as_float(x, target)).square(), reduction)
+    return reduced((target - as_float(x, target)) ** 2, reduction)
 
 
 def nll_loss(log_probabilities, target, weight=None, ignore_index=-100, reduction="mean"):
