@@ -14,7 +14,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 # ## Pieces
 #
@@ -135,6 +134,8 @@ def set_num_threads(threads: int) -> None:
 
 def one_blas_thread() -> Any:
     """Give BLAS a single thread; what is returned has `restore_original_limits()`."""
+    from threadpoolctl import ThreadpoolController  # not before: its import changes the environment
+
     return ThreadpoolController().limit(limits=1, user_api="blas")
 
 
