@@ -1003,6 +1003,13 @@ ON_PURPOSE = [
         theirs="view size is not compatible",
     ),
     OnPurpose(
+        "`view` of memory in another order",
+        "value",
+        "x1 = T.ones(2, 3); x2 = x1[..., [0, 0]]; x3 = x2.flatten(); x3 *= 2",
+        line=WRITE,
+        program=r"(?s)\[.*(flatten|reshape)",
+    ),
+    OnPurpose(
         "the gradient of a product at inf",
         "value",
         "x1 = T.tensor([inf, 2.0]).requires_grad_(); x2 = T.prod(x1); x3 = T.grad(x2, x1, T.tensor(1.0))[0]",
@@ -1308,6 +1315,65 @@ ON_PURPOSE = [
         program="gelu",
     ),
     OnPurpose(
+        "the distance of a tensor to itself",
+        "gradient: value",
+        "x1 = T.ones(2).requires_grad_(); x2 = T.huber_loss(x1, x1); x2.backward(T.tensor(inf))",
+        theirs="nan",
+        program="huber|l1_loss",
+    ),
+    OnPurpose(
+        "dropped numbers",
+        "gradient: value",
+        "x1 = T.ones(2).requires_grad_(); x2 = T.dropout(x1, 1.0); x2.backward(T.tensor([inf, 1.0]))",
+        theirs="nan",
+        program=r"dropout\(.*1\.0|dropout'\]",
+    ),
+    OnPurpose(
+        "a power of exponent 0",
+        "gradient: value",
+        "x1 = T.zeros(2).requires_grad_(); x2 = T.pow(x1, False); x2.backward(T.tensor([inf, 1.0]))",
+        theirs="nan",
+        program=r"\*\* ?(False|0)|\*\*= (False|0)|pow\(.*(False|0)|= 0 \*\*",
+    ),
+    OnPurpose(
+        "the root of -0 and -inf",
+        "gradient: value",
+        "x1 = T.tensor([-inf]).requires_grad_(); x2 = x1 ** np.float32(0.5); x2.sum().backward()",
+        theirs="nan",
+        program=r"0\.5",
+    ),
+    OnPurpose(
+        "the largest of equal numbers",
+        "gradient: value",
+        "x1 = T.tensor([0.5, 0.5, 1.0, 0.0]).requires_grad_(); x2 = T.topk(x1, 2, -1)[0]; "
+        "x2.backward(T.tensor([0.25, -1.5]))",
+        program="topk",
+    ),
+    OnPurpose(
+        "huge gradients",
+        "gradient: value",
+        "x1 = T.tensor([-0.25, 0.875]).requires_grad_(); x2 = T.layer_norm(x1, (2,)); "
+        "x2.backward(T.tensor([3e+38, 1.5]))",
+        theirs=r"\b(inf|nan)\b",
+        program=r"60000|e\+?(3[5-8]|30[5-8])",
+    ),
+    OnPurpose(
+        "huge gradients",
+        "gradient: value",
+        "x1 = T.tensor([-0.75]).half().requires_grad_(); x2 = T.tensor([0.0]).half().requires_grad_(); "
+        "x3 = T.binary_cross_entropy_with_logits(x1, x2, reduction='sum'); "
+        "x3.backward(T.tensor(60000.0, dtype=T.float16))",
+        ours=r"\b(inf|nan)\b",
+        program=r"60000|e\+?(3[5-8]|30[5-8])",
+    ),
+    OnPurpose(
+        "internal errors",
+        "gradient: value",
+        "x1 = T.tensor(-inf).requires_grad_(); x2 = T.tensor(1.0).requires_grad_(); x3 = T.stack([x1, x2]); "
+        "x3.sum().backward(retain_graph=True); x3.backward(T.tensor([16777217.0, 1.75]), retain_graph=True)",
+        program="(?s)stack.*backward.*backward",
+    ),
+    OnPurpose(
         "a gradient that is asked for later",
         "gradient: kind",
         "x1 = T.ones(2).requires_grad_(); x2 = T.ones(2); x3 = x1 * x2; x2.requires_grad_(); x3.sum().backward()",
@@ -1323,6 +1389,7 @@ ON_PURPOSE = [
         "`hard_sigmoid` in float64",
         "gradient: value",
         "x1 = T.ones(1).double().requires_grad_(); x2 = T.hard_sigmoid(x1) ~ T.hardsigmoid(x1); x2.sum().backward()",
+        program="hard_?sigmoid",
     ),
     OnPurpose(
         "`hard_sigmoid` in float64",

@@ -395,6 +395,17 @@ def the_same(first, second, name):
     return all(equal) and len(equal) >= 4 and one["history"] == two["history"] and one["steps"] == two["steps"] == 8
 
 
+def test_the_best_kernels_compute_unless_a_chapter_is_swapped(examples, monkeypatch):
+    import terminal
+
+    import tt_opt
+    from tt_tito.startup import Finder
+
+    assert terminal.best_kernels() == tt_opt.best_set() != "default"
+    monkeypatch.setattr(sys, "meta_path", [Finder("losses=reference", {}), *sys.meta_path])
+    assert terminal.best_kernels() == "default"
+
+
 def test_an_example_runs_on_other_kernels(tmp_path):
     import tt_opt  # noqa: F401  (which has them)
 

@@ -1,4 +1,4 @@
-"""Whoever imports a package gets its names, and nothing else changes: no setting of the process is ours."""
+"""An import of a package gives its names, and nothing else changes: no setting of the process is ours."""
 
 import os
 import subprocess

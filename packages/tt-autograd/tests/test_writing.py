@@ -93,3 +93,34 @@ def test_the_gradient_of_a_factor_that_float16_cannot_hold():
     x = tt.tensor([0.5, 1e-3], dtype=tt.float16, requires_grad=True)
     (x * 65536.0).backward(tt.tensor([2**-16, 2**-14], dtype=tt.float16))
     assert x.grad.dtype == tt.float16 and x.grad.tolist() == [1, 4]
+
+
+# A number that was overwritten is not the recorded one. `y += x` would give the record a new start, and the gradient of
+# what was overwritten would go on as if it had not been.
+
+OVERWRITES = {
+    "fill_": lambda y: y.fill_(300.0),
+    "zero_": lambda y: y.zero_(),
+    "copy_": lambda y: y.copy_(tt.zeros(2)),
+    "data": lambda y: y.data.fill_(3.0),
+    "a detached name": lambda y: y.detach().zero_(),
+}
+
+
+@pytest.mark.parametrize("sign", ["+=", "-=", "*=", "/=", "**="])
+@pytest.mark.parametrize("overwrite", OVERWRITES.values(), ids=OVERWRITES)
+def test_a_result_that_was_overwritten_is_not_changed_in_place(overwrite, sign):
+    x = Tensor([2.0, 3.0], requires_grad=True)
+    y = x * 3
+    overwrite(y)
+    before = y.tolist()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        exec(f"y {sign} x", {"y": y, "x": x})
+    assert y.tolist() == before
+
+
+def test_the_gradient_of_a_power_that_vanishes():
+    x = tt.tensor([-0.75, 0.5], dtype=tt.float16).requires_grad_()
+    y = tt.tensor(60_000.0, dtype=tt.float16)
+    (x**y).backward(tt.tensor([1.5, -1.5], dtype=tt.float16))
+    assert x.grad.tolist() == [0, 0]

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import tracemalloc
 import warnings
 import weakref
 
@@ -324,24 +323,13 @@ def test_updates_of_optimizers_are_the_same(kernels):
 # Memory
 
 
-def peak_of(call):
-    gc.collect()
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 def test_a_long_text_keeps_no_square(kernels):
     layer, x = tn.MultiHeadAttention(16, 4), tt.zeros(1, 2048, 16)
 
     def step():
         layer(x, x, x, is_causal=True, need_weights=False)[0].sum().backward()
 
-    step()
-    assert peak_of(step) < 4 * 4 * 2048**2 / 3
+    assert tt.measure(step).peak_bytes < 4 * 4 * 2048**2 / 3
 
 
 @pytest.mark.parametrize("layout", [np.asarray, last])
@@ -351,8 +339,7 @@ def test_a_convolution_holds_no_columns(layout, kernels):
     def step():
         ts.conv2d(x, weight, padding=1).sum().backward()
 
-    step()
-    assert peak_of(step) < 3.5 * x.nbytes  # the columns would take 9 times as much
+    assert tt.measure(step).peak_bytes < 3.5 * x.nbytes  # the columns would take 9 times as much
 
 
 # Switching

@@ -749,3 +749,14 @@ def test_every_sample_takes_each_way_once():
 def test_table_imports_neither_torch_nor_autograd():
     source = inspect.getsource(sys.modules[OPS[0].__module__])
     assert "import torch" not in source and "import hypothesis" not in source and "tt_autograd" not in source
+
+
+# A view of a recorded tensor is a result, also where nothing moves: it can be told apart from the leaf it came from.
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+def test_a_transpose_is_a_view_and_not_the_tensor_itself(shape):
+    x = tt.zeros(2, 3).reshape(-1)[: int(np.prod(shape))].reshape(shape)
+    assert x.T is not x and x.T.shape == shape[::-1] and np.shares_memory(x.T.numpy(), x.numpy())
+    with pytest.raises(ValueError, match=r"\(1, 2, 3\)"):
+        tt.zeros(1, 2, 3).T

@@ -112,8 +112,8 @@ NO_GRADIENT: set[Primitive] = set()
 # checked and counted, and because anyone can add a row. The appendix `more_rules` adds those of the primitives that
 # this chapter leaves out. A primitive that you invent tonight gets its row tonight.
 #
-# One function for each input is the right form for nearly all operations: the gradient of an input that nobody asks for
-# is never computed. A few operations have so many inputs, or so much work in common, that one function for all inputs
+# One function for each input is the right form for nearly all operations: a gradient that the walk does not need is
+# never computed. A few operations have so many inputs, or so much work in common, that one function for all inputs
 # is simpler. Such a row is kept as a function that the recorder asks for the rule when it has the result; so a kernel
 # that has kept something for the way back can hand it over (chapter 15 needs that).
 
@@ -262,7 +262,7 @@ def _power(g, out, x, exponent):
 
 
 def _power_base(g, out, x, y):
-    return kept(y != 0, g * y * x ** tt.choose(y == 0, y, y - 1))
+    return kept(y != 0, g * (y * x ** tt.choose(y == 0, y, y - 1)))
 
 
 # With respect to $y$, the derivative of $x^y$ is $x^y \ln x$. Where $x$ is 0 and $y$ is not negative, $x^y$ does not
@@ -271,7 +271,7 @@ def _power_base(g, out, x, y):
 
 def _power_exponent(g, out, x, y):
     flat = (x == 0) & (y >= 0)
-    return kept(tt.logical_not(flat), g * out * tt.log(tt.choose(flat, x * 0 + 1, x)))
+    return kept(tt.logical_not(flat), g * (out * tt.log(tt.choose(flat, x * 0 + 1, x))))
 
 
 rule(tt.power, _power)
@@ -330,6 +330,8 @@ class Traced(Tensor):
         fits = any(t is self for t in inputs) and (result.shape, result.dtype) == (self.shape, self.dtype)
         if not fits or any(np.may_share_memory(self._array, t._array) for t in self._inputs):  # a view: whose history?
             return super()._in_place(result)
+        if self._rules is not None:
+            _refuse_if_stale(self)  # the twin would not know that its numbers are not the recorded ones
         before = _new(Traced)
         for slot in ("_requires_grad", "grad", "_hooks", *Traced.__slots__):
             setattr(before, slot, getattr(self, slot))

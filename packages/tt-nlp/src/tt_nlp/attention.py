@@ -615,7 +615,7 @@ def _cost(out, qkv, is_causal, scale):
 @primitive(cost=_cost)
 def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
     """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D). With is_causal
-    nobody looks ahead."""
+    no query looks ahead."""
     out, (q, k, v) = np.empty_like(qkv[0]), qkv.astype(np.result_type(qkv.dtype, np.float32), copy=False)
     with tt.quiet():
         for rows, keys in _blocks(q.shape[-2], is_causal):

@@ -279,7 +279,7 @@ def check_gelu_and_slope():
 # leaves the way back in a place of its own thread, and the row picks it up.
 #
 # A row must not pick up what belongs to another result. So what is left is marked with the result, by a weak reference,
-# which does not keep the result alive. If nobody picks it up, it goes when the result goes.
+# which does not keep the result alive. If no row picks it up, it goes when the result goes.
 
 
 class _Left(threading.local):
@@ -355,8 +355,8 @@ def _kernel(slot, usual, fn, blocks):
 
 # On the way back, three things may be the case. If nothing was left, the usual rules apply. If there is something and
 # the gradient is an array, `back` computes the gradients of all inputs that need one. And if the gradient is a tensor,
-# then somebody wants a second derivative, or listens at the door. An array that was kept has no history, so the usual
-# rules apply again.
+# then you asked for a second derivative, or a meter listens at the door. An array that was kept has no history, so the
+# usual rules apply again.
 
 
 def by_table(rules, needed, g, out, *inputs, **params) -> list:  # exercise

@@ -399,7 +399,7 @@ if SGEMM is None:  # a NumPy with another BLAS: columns and a product
 #
 # For the first layers of LeNet a matrix product is too large a tool. The seven loops of chapter 09 are better,
 # compiled. Two changes make them quick: a padded image is one long row, in which a window that runs over the edge
-# computes something that nobody reads, so that the innermost loop is long; and the taps of a row of the filter are
+# computes numbers that we never read, so that the innermost loop is long; and the taps of a row of the filter are
 # written side by side.
 
 

@@ -40,8 +40,8 @@ def in_pieces(work: Callable[[int, int], Any], rows: int, effort: float, least: 
 
 
 # The threads are made when they are first needed, and anew in a child process after a fork, where only the thread that
-# forked lives on. Each waits at a queue of its own. A job is taken by whoever is free first, from a shared counter:
-# processors are not equally fast.
+# forked lives on. Each waits at a queue of its own. The thread that is free first takes the next job, from a shared
+# counter, because processors are not equally fast.
 
 
 class Pool:

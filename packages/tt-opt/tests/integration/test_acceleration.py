@@ -102,7 +102,7 @@ def test_integration_the_profile_of_a_step():
         "which of relu and matmul a training step spends time in",
         share,
         ["matmul", "relu"],
-        "The backward pass goes through the door, too, while somebody listens.",
+        "The backward pass goes through the door, too, while a meter listens.",
         see=PROFILE,
     )
 

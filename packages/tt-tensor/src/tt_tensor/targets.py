@@ -23,7 +23,7 @@ def refuse_other_shape(name: str, x: Tensor, target: Tensor) -> None:
     if x.shape != target.shape:
         raise ValueError(
             f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs "
-            "that nobody meant. Use reshape or squeeze to make them equal"
+            "that you did not mean. Use reshape or squeeze to make them equal"
         )
 
 
