@@ -9,7 +9,7 @@ import pytest
 
 import tt_tensor as tt
 
-setup = importlib.import_module("tt_tensor.setup")
+fresh_memory = importlib.import_module("tt_tensor.fresh_memory")
 
 STEPS = """
 import resource
@@ -56,5 +56,5 @@ class Library:
 
 @pytest.mark.parametrize("names, reason", [((), "not glibc"), (("mallopt",), "refused")])
 def test_without_a_malloc_that_can_be_tuned_nothing_happens_and_the_reason_is_returned(monkeypatch, names, reason):
-    monkeypatch.setattr(setup.ctypes, "CDLL", lambda name: Library(*names))
+    monkeypatch.setattr(fresh_memory.ctypes, "CDLL", lambda name: Library(*names))
     assert reason in tt.tune_malloc()

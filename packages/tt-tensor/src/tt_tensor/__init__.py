@@ -2,6 +2,8 @@
 
 from tt_tensor.activations import *
 from tt_tensor.activations import __all__ as _activations
+from tt_tensor.fresh_memory import *
+from tt_tensor.fresh_memory import __all__ as _fresh_memory
 from tt_tensor.init import *
 from tt_tensor.init import __all__ as _init
 from tt_tensor.layers import *
@@ -18,4 +20,6 @@ from tt_tensor.tensor import *
 from tt_tensor.tensor import __all__ as _tensor
 
 # The contract: what other packages may use.
-__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses, *_more_losses]
+__all__ = [
+    *_setup, *_fresh_memory, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses, *_more_losses,
+]

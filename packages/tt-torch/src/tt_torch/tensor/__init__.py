@@ -2,6 +2,8 @@
 
 from .activations import *
 from .activations import __all__ as _activations
+from .fresh_memory import *
+from .fresh_memory import __all__ as _fresh_memory
 from .init import *
 from .init import __all__ as _init
 from .layers import *
@@ -17,4 +19,6 @@ from .setup import __all__ as _setup
 from .tensor import *
 from .tensor import __all__ as _tensor
 
-__all__ = [*_setup, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses, *_more_losses]
+__all__ = [
+    *_setup, *_fresh_memory, *_tensor, *_more_ops, *_activations, *_layers, *_init, *_losses, *_more_losses,
+]
