@@ -175,6 +175,40 @@ def test_prose_and_code_come_in_the_order_of_the_file():
     assert text.experiments("check_") == ["check_area"]
 
 
+def test_a_comment_that_stands_by_itself_in_a_class_is_prose():
+    source = """# # T
+
+@decorated
+class Circle:
+    \"\"\"Round.\"\"\"
+
+    # Made
+    # of a radius.
+
+    def __init__(self):
+        pass
+
+    # A heading of the next member.
+    def area(self):
+
+        # inside a member
+
+        pass
+
+    # ### The rest
+    #
+    # Once more.
+
+    radius = 1
+"""
+    title, first, made, middle, rest, last = weave.read_chapter(source, "t.py").blocks
+    assert (title.text, first.source) == ("", '@decorated\nclass Circle:\n    """Round."""')
+    assert (made.text, made.line, rest.text) == ("Made\nof a radius.", 7, "### The rest\n\nOnce more.")
+    assert middle.source.splitlines()[:3] == ["    def __init__(self):", "        pass", ""] and middle.line == 10
+    assert "# A heading" in middle.source and "# inside a member" in middle.source
+    assert (last.source, last.line) == ("    radius = 1", 24)
+
+
 def test_a_public_check_is_no_experiment():
     text = weave.read_chapter('# # T\n\n__all__ = ["check_gradients"]\n\n\ndef check_gradients(f):\n    pass\n', "t.py")
     assert text.experiments("check_") == []

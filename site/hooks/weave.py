@@ -16,6 +16,7 @@ import ast
 import hashlib
 import html
 import io
+import itertools
 import json
 import os
 import platform
@@ -108,7 +109,7 @@ def read_chapter(source: str, name: str) -> Text:
         node = statement_at.get(number)
         if node is not None:
             if not _is_docstring(node, tree):
-                blocks.append(_code(node, lines, tree))
+                blocks += _pieces(node, lines, tree)
             number = node.end_lineno + 1
         elif lines[number - 1].startswith("#"):
             start = number
@@ -153,11 +154,26 @@ def _prose(lines: list[str], start: int, end: int, name: str) -> Prose:
     return Prose(start, "\n".join(text))
 
 
-def _code(node: ast.stmt, lines: list[str], tree: ast.Module) -> Code:
+def _pieces(node: ast.stmt, lines: list[str], tree: ast.Module) -> Iterator[Prose | Code]:
+    """A statement as code. In a class, a comment that stands by itself between two members is prose."""
     start = _first_line(node)
+    for first, last in _comments_between_members(node, lines):
+        yield Code(start, "\n".join(lines[start - 1 : first - 1]).rstrip())
+        yield Prose(first, "\n".join(line.strip().removeprefix("#").removeprefix(" ") for line in lines[first - 1 : last]))
+        start = last + 2  # after the blank line
     source = "\n".join(lines[start - 1 : node.end_lineno])
     show = node.name if isinstance(node, ast.FunctionDef) and node.name.startswith("show_") else None
-    return Code(start, source, show, _aside(node))
+    yield Code(start, source, show, _aside(node))
+
+
+def _comments_between_members(node: ast.stmt, lines: list[str]) -> Iterator[tuple[int, int]]:
+    """First and last line of each block of comments in a class that blank lines set off from both neighbours."""
+    members = node.body if isinstance(node, ast.ClassDef) else []
+    for before, after in itertools.pairwise(members):
+        between = range((before.end_lineno or 0) + 1, _first_line(after))
+        comments = [number for number in between if lines[number - 1].strip()]
+        if comments and between[0] < comments[0] and comments[-1] < between[-1]:
+            yield comments[0], comments[-1]
 
 
 def _aside(node: ast.stmt) -> str:
