@@ -159,7 +159,8 @@ def _pieces(node: ast.stmt, lines: list[str], tree: ast.Module) -> Iterator[Pros
     start = _first_line(node)
     for first, last in _comments_between_members(node, lines):
         yield Code(start, "\n".join(lines[start - 1 : first - 1]).rstrip())
-        yield Prose(first, "\n".join(line.strip().removeprefix("#").removeprefix(" ") for line in lines[first - 1 : last]))
+        comment = (line.strip().removeprefix("#").removeprefix(" ") for line in lines[first - 1 : last])
+        yield Prose(first, "\n".join(comment))
         start = last + 2  # after the blank line
     source = "\n".join(lines[start - 1 : node.end_lineno])
     show = node.name if isinstance(node, ast.FunctionDef) and node.name.startswith("show_") else None

@@ -56,7 +56,7 @@ class no_grad:
         return None
 
 
-class Arrivals:
+class Walk:
     def arrive(self, tensor, share):
         before = self.arrived.get(id(tensor))
         self.arrived[id(tensor)] = share if before is None else before + share
@@ -65,8 +65,6 @@ class Arrivals:
         elif before is None:
             self.leaves.append(tensor)
 
-
-class Walk:
     def share_out(self, node, g, useful):
         as_value = (lambda tensor: tensor._array) if self.on_arrays else (lambda tensor: tensor)
         values = tuple(map(as_value, node._inputs))

@@ -60,7 +60,7 @@ class no_grad:
         return False
 
 
-class Arrivals:
+class Walk:
     def arrive(self, tensor, share):
         if id(tensor) not in self.arrived:
             self.arrived[id(tensor)] = share
@@ -71,8 +71,6 @@ class Arrivals:
             return
         self.arrived.update({id(tensor): share + self.arrived[id(tensor)]})
 
-
-class Walk:
     def share_out(self, node, g, useful):
         inputs = node._inputs
         wanted = [

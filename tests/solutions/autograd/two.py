@@ -54,7 +54,7 @@ class no_grad:
         del _mode.before[-1]
 
 
-class Arrivals:
+class Walk:
     def arrive(self, tensor, share):
         name = id(tensor)
         try:
@@ -67,8 +67,6 @@ class Arrivals:
             else:
                 waiting.append(tensor)
 
-
-class Walk:
     def share_out(self, node, g, useful):
         def shares():
             inputs = [tensor._array for tensor in node._inputs] if self.on_arrays else list(node._inputs)

@@ -1,7 +1,7 @@
 # says: accumulate over all uses
 
 
-class Arrivals:
+class Walk:
     def arrive(self, tensor, share):
         first = id(tensor) not in self.arrived
         self.arrived[id(tensor)] = share

@@ -1,6 +1,6 @@
 # # Autograd
 #
-# At the end of this chapter nobody derives the gradient of a network by hand any more: `loss.backward()` finds it, for
+# At the end of this chapter we no longer derive the gradient of a network by hand: `loss.backward()` finds it, for
 # every program written with our tensors, exactly, and for about the price of two more forward passes.
 
 # ## The hurt
@@ -89,7 +89,7 @@ def show_diamonds():
 # ## The idea: write down what comes through the door
 #
 # Whatever a program computes, it computes with primitives, and since chapter 02 all of them go through one door. So we
-# put somebody into the door who takes notes: which primitive, with which inputs, and what came out. Afterwards the
+# put a recorder into the door that takes notes: which primitive, with which inputs, and what came out. Afterwards the
 # chain rule walks along the notes *once*, from the end to the beginning. If $z = f(x, y)$, and $\bar z$ is the
 # derivative of the final result with respect to $z$, then
 #
@@ -155,8 +155,8 @@ def _div_right(g, out, x, y):  # exercise
 rule(tt.div, _div_left, _div_right)
 
 # The functions are written with operators that work on tensors and on plain arrays alike. That is on purpose: a
-# backward pass runs them on arrays, which is faster, and when somebody wants the derivative of a derivative they run on
-# tensors, and the door records them like any other computation.
+# backward pass runs them on arrays, which is faster. For the derivative of a derivative they run on tensors, and the
+# door records them like any other computation.
 #
 # Views pass numbers on, so their rules undo them.
 
@@ -286,10 +286,10 @@ NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 #
 # A result that has a history is a `Traced` tensor. It *is* the node of the graph: it remembers the primitive's rule,
 # the inputs and the parameters, and when it was made, as a reading of the clock of chapter 02. It holds its inputs and
-# is held by nobody but its users, so that memory goes when the last reference to a result goes: no cycles.
+# is held only by its users, so that memory goes when the last reference to a result goes: no cycles.
 #
-# A node is thus nothing but a tensor with six more fields, and a tensor that nobody asked to be traced is made exactly
-# as before. The fields are slots again: for small tensors, the record costs more than the arithmetic. A tensor that was
+# A node is thus nothing but a tensor with six more fields, and a tensor that need not be traced is made exactly as
+# before. The fields are slots again: for small tensors, the record costs more than the arithmetic. A tensor that was
 # not computed from others by a recorded operation, such as a parameter, is a *leaf*: there the way back ends.
 
 
@@ -325,6 +325,11 @@ class Traced(Tensor):
     def _history(self):
         return f"grad_fn=<{self._primitive.name}>"
 
+    # `y += x` changes `y` under all of its names, and the record must follow. So we move the old node into a twin,
+    # `before`, which keeps a copy of the old values, and `y` becomes the sum of the twin and `x`. A result that was
+    # computed from the old `y`, or a view of its memory, then has a record of numbers that are gone. The clock knows,
+    # and the walk below refuses to go through it.
+
     def _in_place(self, result):
         inputs = getattr(result, "_inputs", ())
         fits = any(t is self for t in inputs) and (result.shape, result.dtype) == (self.shape, self.dtype)
@@ -350,11 +355,6 @@ for _method in filter(inspect.isfunction, vars(Traced).values()):
     _method.__qualname__ = f"Tensor.{_method.__name__}"
 
 
-# `y += x` changes `y` under all of its names, and the record must follow. So we move the old node into a twin,
-# `before`, which keeps a copy of the old values, and `y` becomes the sum of the twin and `x`. A result that was
-# computed from the old `y`, or a view of its memory, then has a record of numbers that are gone. The clock knows, and
-# the walk below refuses to go through it.
-#
 # Whether to record is a switch, one for each thread: a thread that evaluates a model must not stop another from
 # training it.
 #
@@ -475,8 +475,9 @@ def is_grad_enabled() -> bool:
 # it would have answered $x^2$.
 
 
-class Arrivals:
-    """What has arrived for each tensor so far, and the nodes that wait for their turn."""
+class Walk:
+    """One pass from results back to the tensors that they were computed from: what has arrived for each tensor so far,
+    and the nodes that wait for their turn."""
 
     def __init__(self, outputs, seeds, create_graph: bool):
         self.on_arrays, self.create_graph = not create_graph and not listening(), create_graph
@@ -499,14 +500,12 @@ class Arrivals:
         else:
             self.leaves.append(tensor)
 
-
-# Everything that is reached requires a gradient, and is a node or a leaf. Nodes go on the heap, with the negative of
-# their time, because Python's heap hands out the smallest first. No two nodes have the same time. Leaves have no
-# inputs; they are kept aside until the end, when all that can arrive for them has arrived.
-
-
-class Walk(Arrivals):
-    """One pass from results back to the tensors that they were computed from."""
+    # Everything that is reached requires a gradient, and is a node or a leaf. Nodes go on the heap, with the negative
+    # of their time, because Python's heap hands out the smallest first. No two nodes have the same time. Leaves have no
+    # inputs; they are kept aside until the end, when all that can arrive for them has arrived.
+    #
+    # When a node's turn comes, its rule is asked for the share of each input that wants one. A rule that is one
+    # function for all inputs answers for all of them at once.
 
     def share_out(self, node, g, useful) -> None:  # exercise
         """Turn the gradient of a node into shares for its inputs."""
@@ -529,12 +528,15 @@ class Walk(Arrivals):
             if wanted and share is not None:
                 self.arrive(tensor, unbroadcast(share, tensor._array.shape))
 
+    # The walk itself takes the latest node off the heap until the heap is empty. `keep` is what `backward` and `grad`,
+    # below, do with a gradient that you want to see, and `useful` is how `grad` leaves out what does not lie on its
+    # way.
+
     def run(
         self, keep: Callable[[Tensor, Any], Any], retain_graph: bool, wanted: set | None = None,
         useful: set | None = None,
     ) -> None:
-        """Walk. A tensor whose gradient somebody may want to see is handed to `keep`, which returns the gradient to
-        go on with."""
+        """Walk. A tensor whose gradient may be wanted is handed to `keep`, which returns the gradient to go on with."""
         heap, newest = self.heap, last_write()
         with quiet(), enable_grad() if self.create_graph else no_grad():
             while heap:
@@ -555,13 +557,12 @@ class Walk(Arrivals):
             keep(leaf, self.arrived.pop(id(leaf)))
 
 
-# Some details. `keep` is what `backward` and `grad`, below, do with a gradient that somebody wants to see, and `useful`
-# is how `grad` leaves out what does not lie on its way. `on_arrays` is the promise from above: an ordinary pass runs
-# the rules on arrays; with `create_graph`, or when a meter is listening, they run on tensors and through the door. And
-# a node lets go of its inputs as soon as it has been passed, so memory falls while the walk goes on.
+# Two details. `on_arrays` is the promise from above: an ordinary pass runs the rules on arrays; with `create_graph`, or
+# when a meter is listening, they run on tensors and through the door. And a node lets go of its inputs as soon as it
+# has been passed, so memory falls while the walk goes on.
 #
-# The clock of chapter 02 earns its keep here. A rule such as that of `mul` reads the inputs again, and if somebody has
-# overwritten them since, the gradient would be wrong without a word. So a node asks whether its inputs or its result
+# The clock of chapter 02 earns its keep here. A rule such as that of `mul` reads the inputs again, and if they have
+# been overwritten since, the gradient would be wrong without a word. So a node asks whether its inputs or its result
 # were written to after it was made.
 
 
@@ -848,10 +849,10 @@ def check_network_by_hand():
 # ## When a nan appears
 #
 # One `nan` makes everything nan that it touches, and by the time the loss is nan the culprit is long gone.
-# `detect_anomaly` puts a guard into the door who looks at every result: a primitive that makes a nan out of inputs
-# without any is reported on the spot. Since a backward pass with somebody listening goes through the door as well, the
-# guard also finds the nan that appears only there, such as $0 \cdot \infty$ in the slope of a square root at zero; then
-# the message says whose rule was at work.
+# `detect_anomaly` puts a guard into the door that looks at every result: a primitive that makes a nan out of inputs
+# without any is reported on the spot. While a guard is there, a backward pass goes through the door as well. So it also
+# finds the nan that appears only there, such as $0 \cdot \infty$ in the slope of a square root at zero; then the
+# message says whose rule was at work.
 
 
 class Anomaly(RuntimeError):
@@ -919,8 +920,8 @@ def show_graph():
 # ## The cost
 #
 # For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward.
-# So backward should cost twice the forward pass; a bit less, since nobody needs the gradient of the input data, and a
-# rule is a function *per input* in order that nobody computes it. A third, small product belongs to each bias, whose
+# So backward should cost twice the forward pass; a bit less, since the gradient of the input data is not needed, and a
+# rule is a function *per input* so that it need not be computed. A third, small product belongs to each bias, whose
 # gradient is the sum of the rows of `g`, taken as a product with ones. The meter sees backward, too.
 
 
@@ -978,7 +979,7 @@ def _chain(step, value, count):
 
 
 # Memory goes with the record. All intermediate results of a forward pass are alive until the walk has passed them,
-# because somebody may need them; that, and not the weights, is what fills a computer's memory in training. As soon as
+# because a rule may need them; that, and not the weights, is what fills a computer's memory in training. As soon as
 # the last reference to the loss goes, or the walk has passed, it is free. No collector of cycles is needed, because
 # there are none.
 
