@@ -47,9 +47,10 @@ def test_every_line_of_a_chapter_is_on_its_page(entry):
     assert page.index(f"# {weave.title_of(entry, weave.read_chapter(source_of(entry), entry.slug))} {{ #top }}")
     at = 0
     for line in lines:
-        wanted = line.removeprefix("# ")
-        assert wanted in page[at:], f"{entry.source}: not on the page, or out of order: {line!r}"
-        at = page.index(wanted, at) + 1
+        as_it_is, as_prose = line.removeprefix("# "), line.lstrip().removeprefix("# ")  # prose may stand in a class
+        places = [page.index(wanted, at) for wanted in (as_it_is, as_prose) if wanted in page[at:]]
+        assert places, f"{entry.source}: not on the page, or out of order: {line!r}"
+        at = min(places) + 1
     assert title.startswith("# # ")
 
 
