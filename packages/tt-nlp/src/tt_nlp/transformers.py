@@ -26,6 +26,7 @@ from tt_autograd import Batches, Schedule, evaluate, fit, no_grad
 from tt_data import DataLoader, Dataset, RandomSampler, row_numbers, short_text
 from tt_nlp.attention import MultiHeadAttention, self_attention
 from tt_nlp.embeddings import Embedding
+from tt_nlp.prompts import refuse_ids_that_do_not_fit, refuse_settings, token_ids
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import AdamW, OneCycleLR
 from tt_spatial import LayerNorm
@@ -362,21 +363,11 @@ class Transformer(Module):
 
     def forward(self, ids):  # exercise
         """Raises ValueError for ids that are not (B, T) or longer than block_size, IndexError for an unknown token."""
-        _require_fits(ids, len(self.wpe.weight))
+        refuse_ids_that_do_not_fit(ids, len(self.wpe.weight))
         x = self.drop(self.wte(ids) + self.wpe.weight[: ids.shape[1]])
         for block in self.h:
             x = block(x)
         return self.ln_f(x)
-
-
-def _require_fits(ids: Tensor, block_size: int) -> None:
-    if ids.ndim != 2 or not ids.shape[1]:
-        raise ValueError(f"token ids are (batch, time) with at least one token, not of shape {ids.shape}")
-    if ids.shape[1] > block_size:
-        raise ValueError(
-            f"{ids.shape[1]} tokens do not fit into a context of block_size {block_size}: give the last {block_size}, "
-            "or let generate() do so"
-        )
 
 
 # ## GPT
@@ -495,7 +486,7 @@ def next_probabilities(  # exercise
     token that just crosses top_p belongs to it; among equals, the one with the smaller number comes first. ValueError
     for settings that cannot be meant, and for logits that say nothing."""
     logits = np.asarray(logits, np.float64)
-    _require_sensible(temperature, top_k, top_p)
+    refuse_settings(temperature, top_k, top_p)
     if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
         raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
     order = np.argsort(-logits, kind="stable")
@@ -553,8 +544,9 @@ def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # ex
 
 
 # `rounds` is the loop. In each round every text that has not come to an end gets a token, and the caller gets them all
-# at once, while the next ones are not even thought of: whoever wants to show a text as it is written takes the tokens
-# from here. Each text has chance of its own, so what is drawn for it does not depend on its neighbours.
+# at once, while the next ones are not even thought of: to show a text as it is written, take the tokens from here. Each
+# text has chance of its own, so what is drawn for it does not depend on its neighbours. (`token_ids` makes a list of a
+# prompt, and refuses what is none. It is in the module `prompts`, with the other checks of what a model may be asked.)
 
 
 def rounds(  # exercise
@@ -569,7 +561,7 @@ def rounds(  # exercise
     texts = [token_ids(prompt) for prompt in prompts]
     if not texts or max_new_tokens < 0:
         raise ValueError(f"{len(texts)} prompts and {max_new_tokens} tokens: take 1 or more and 0 or more")
-    _require_sensible(temperature, top_k, top_p)
+    refuse_settings(temperature, top_k, top_p)
     seed, ends = int(generator().integers(2**63)) if seed is None else seed, set(stop)
     chances = [np.random.default_rng((seed, row)) for row in range(len(texts))]
     going = list(range(len(texts)))
@@ -583,29 +575,6 @@ def rounds(  # exercise
             texts[row].append(token)
         going = [row for row in going if chosen[row] not in ends]
         yield chosen
-
-
-def token_ids(prompt: Iterable) -> list[int]:
-    """A prompt as a list of integers. TypeError for a text or floats, ValueError for a prompt without tokens."""
-    if isinstance(prompt, str | bytes) or not isinstance(prompt, Iterable):
-        raise TypeError(f"a prompt is token ids, such as tokenizer.encode(text), not {prompt!r:.60}")
-    ids = prompt.tolist() if isinstance(prompt, Tensor | np.ndarray) else list(prompt)
-    if not ids:
-        raise ValueError("a prompt needs at least one token, to have something to continue")
-    ids = [token.item() if isinstance(token, Tensor | np.ndarray) and token.ndim == 0 else token for token in ids]
-    for token in ids:
-        if isinstance(token, bool) or not isinstance(token, int | np.integer):
-            raise TypeError(f"a prompt is a list of integers, and {token!r:.60} is none; .long() makes integers")
-    return [int(token) for token in ids]
-
-
-def _require_sensible(temperature, top_k, top_p) -> None:
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature is 0 or more, and finite, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is the number of tokens to choose from, at least 1, not {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is a probability above 0 and at most 1, not {top_p}")
 
 
 # Two ways to call it: token by token for one text, and all at once for one or many.
@@ -932,5 +901,5 @@ __all__ = [
     "Block", "CausalSelfAttention", "GPT", "GPTConfig", "GatedMLP", "Looks", "MLP", "RMSNorm", "Transformer", "Windows",
     "decay_groups", "echoes", "generate", "multiply_adds", "next_logits", "next_probabilities", "next_token_loss",
     "parameter_count", "rms_norm", "rounds", "small_gpt", "story", "stream", "surprise_on", "surprises",
-    "token_ids", "train_on", "train_on_text", "without_repeats",
+    "train_on", "train_on_text", "without_repeats",
 ]
