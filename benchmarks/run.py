@@ -8,6 +8,7 @@ Each contender is a process of its own. All of them are warm before the first tu
 time, so that whatever the machine does to one of them it does to all. A turn begins when the processors are idle; if
 other programs ran meanwhile, it is taken again. Shown are the median of the turns, the median over the rounds of the
 ratio to PyTorch in the same round, and the distance of the slowest turn from the fastest as a share of the median.
+Memory is what the steps need at their peak, beyond what is there when model, data and optimizer are built.
 """
 
 import argparse
@@ -35,6 +36,9 @@ OUTPUT = HERE.parent / "site" / "benchmarks" / "phase1-2.json"
 DISTURBED = 0.1  # processors that others may use during a turn
 THREADS = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
 AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX"}
+LOOPS = {"TT_KERNELS": "loops"}
+IN_REACH_OF_LOOPS = ("mlp", "small")
+WITH_MEMORY = ("mlp", "lenet", "cifar", "cifar_bn", "gpt", "gpt_big", "adam")
 
 # The module in contenders/, the package that it needs, and its environment. Ratios are to the first.
 CONTENDERS = {
@@ -43,6 +47,7 @@ CONTENDERS = {
     "TinyTorch, fast": ("tinytorch", "tt_opt", {"TT_KERNELS": "fast"}),
     "TinyTorch": ("tinytorch", "tt_nlp", {}),
     "TinyTorch, AVX-512 BLAS": ("tinytorch", "tt_nlp", AVX512),
+    "TinyTorch, loops": ("tinytorch", "tt_opt", LOOPS),
     "NumPy by hand": ("numpy_by_hand", "numpy", {}),
     "MyGrad": ("mygrad_peer", "mygrad", {}),
     "HIPS autograd": ("hips_autograd", "autograd", {}),
@@ -65,6 +70,7 @@ def contenders(workload: str) -> dict[str, tuple[str, str, dict]]:
         if importlib.util.find_spec(package)
         and f"def {workload}(" in (HERE / "contenders" / f"{module}.py").read_text(encoding="utf-8")
         and (env != AVX512 or (avx512 and workload not in ("small", "adam", "loader")))
+        and (env != LOOPS or workload in IN_REACH_OF_LOOPS)
     }
 
 
@@ -127,6 +133,12 @@ class Contender:
             self.disturbed += 1
         self.turns.append(min(attempts)[1])
 
+    def peak(self) -> float | None:
+        """Megabytes that the steps have needed."""
+        self.process.stdin.write("peak\n")
+        self.process.stdin.flush()
+        return self._answer()
+
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait(10)
@@ -138,13 +150,17 @@ def measured(workload: str, rounds: int, seconds: float) -> list[dict]:
     for _ in range(rounds):
         for contender in running.values():
             contender.turn(seconds)
+    peaks = {name: contender.peak() for name, contender in running.items()}
     for contender in running.values():
         contender.close()
     firsts = {name: c.first for name, c in running.items() if c.first is not None}
     if firsts and not all(math.isclose(f, next(iter(firsts.values())), rel_tol=1e-5) for f in firsts.values()):
         raise RuntimeError(f"{workload}: the contenders do not compute the same: {firsts}")
     title, unit, scale = TIMED[workload]
-    return rows(workload, title, unit, {name: [t * scale for t in c.turns] for name, c in running.items()}, running)
+    found = rows(workload, title, unit, {name: [t * scale for t in c.turns] for name, c in running.items()}, running)
+    if workload in WITH_MEMORY and None not in peaks.values():
+        found += rows(f"{workload}_memory", f"{title}: memory", "MB", {name: [mb] for name, mb in peaks.items()})
+    return found
 
 
 def rows(workload: str, title: str, unit: str, turns: dict[str, list[float]], running: dict | None = None) -> list:
