@@ -1,4 +1,4 @@
-"""The appendix of chapter 06: Adagrad and RMSprop against their formulas, and what looks at gradients or cuts them off."""
+"""The appendix of chapter 06: Adagrad and RMSprop against their formulas, lengths of gradients, clipping by value."""
 
 import math
 

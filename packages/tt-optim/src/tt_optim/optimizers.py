@@ -7,8 +7,7 @@
 #
 # Chapter 05 left us writing two update lines for each layer, in each program, and showed what a forgotten line does:
 # the loss stays near $\ln 2$, where it should fall to 0.01, and nothing warns us. Forgetting is not the only trouble.
-# Steps have a length, and one length for all directions is a bad deal. Here is a valley, a hundred times steeper across
-# than along:
+# Steps have a length, and one length for all directions is a bad deal.
 
 from __future__ import annotations
 
@@ -23,6 +22,8 @@ from tt_tensor import (
     Module, Parameter, Sequential, Tensor, binary_cross_entropy_with_logits, manual_seed, sigmoid, slope, slot,
     xor_network, xor_points,
 )
+
+# Here is a valley, a hundred times steeper across than along:
 
 
 def valley(x, y):
@@ -135,7 +136,7 @@ def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):  # exerc
 # has been used already) updates nothing. A parameter without a list around it would be taken apart into rows. A number
 # or an array has no gradient. The *result* of an operation is a tensor, but changing it changes no parameter (`is_leaf`
 # tells the two apart; it begins to matter in chapter 07). And a parameter that is given twice is updated twice.
-# `parameter_groups`, in the module `groups`, asks all of this, and that `lr` and `weight_decay` are not negative.
+# `parameter_groups`, in the module `groups`, asks all five questions, and refuses a negative `lr` or `weight_decay`.
 #
 # What does a step do? It takes the parameters that have a gradient (a parameter that played no part has none, and stays
 # as it is), fetches what is remembered about each, counts the step, and updates. So the base class has `step`, and each
@@ -157,15 +158,15 @@ class Optimizer:
         raise NotImplementedError
 
     def first_state(self, parameter: Tensor) -> dict:
-        """What is remembered before the first step: its number, 0, and arrays of zeros, of at least 32 bits."""
+        """What is remembered before the first step: a count of 0 steps, and zeros in at least 32 bits."""
         return {"step": 0, **{name: np.zeros(parameter.shape, wide(parameter.dtype)) for name in self.memory}}
 
     # Three details of a step are easily overlooked. It gets the array that is about to change through `writable()`, so
     # the clock of chapter 02 ticks, and code that still relies on the old weights can notice. A gradient must have the
-    # shape of its parameter. If it does not, something went wrong earlier, and broadcasting must not hide it; that is
-    # `gradient_of`'s question. And floats of 16 bits are too coarse to compute with: in `float16`, the square of a
-    # gradient of 300 is above the largest number. `wide` makes that `float32`, for the memory, the gradient and the
-    # parameter, and `write_back` puts the result into the parameter of 16 bits.
+    # shape of its parameter. If it does not, something went wrong earlier, and broadcasting must not hide it, so
+    # `gradient_of` compares the two. And floats of 16 bits are too coarse to compute with: in `float16`, the square of
+    # a gradient of 300 is above the largest number. So memory and gradient have at least 32 bits (`wide` gives the
+    # dtype), and a parameter in `float16` is updated in `float32`; `write_back` then rounds the result into it.
 
     def step(self) -> None:  # exercise
         """Change every parameter that has a gradient, in place, and count its steps. Raises ValueError for a gradient
@@ -180,6 +181,9 @@ class Optimizer:
                     p = parameter.writable().astype(wide(parameter.dtype), copy=False)
                     self.update(p, g, self.state[parameter], group)
                     write_back(parameter, p)
+
+    # After the step the gradients have done their work. If they stayed, a parameter that plays no part in the next step
+    # would be updated by an old gradient, and from chapter 07 on new gradients are added to what is there.
 
     def zero_grad(self, set_to_none: bool = True) -> None:  # exercise
         """Forget all gradients: they become None, or zeros unless `set_to_none`."""
@@ -211,7 +215,7 @@ class Optimizer:
         return f"{type(self).__name__}({'; '.join(groups)})"
 
 
-# With that, SGD is its options, and one call. (`dampening` spares the first gradient, as in PyTorch.)
+# With that, SGD is its options and one call. (`dampening` spares the first gradient, as in PyTorch.)
 
 
 class SGD(Optimizer):
@@ -225,7 +229,9 @@ class SGD(Optimizer):
     ):
         refuse_negative(momentum=momentum)
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(f"nesterov needs a momentum and no dampening; they are {momentum} and {dampening}")
+            raise ValueError(
+                f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}"
+            )
         defaults = {"lr": lr, "momentum": momentum, "dampening": dampening}
         super().__init__(params, {**defaults, "weight_decay": weight_decay, "nesterov": nesterov})
 
@@ -311,7 +317,7 @@ class Adam(Optimizer):
         )
 
 
-# AdamW differs in one word, and in a decay that is on by default. It took the field three years to see that word.
+# AdamW differs in one word, and in a decay that is on by default. It took the field three years to see the word.
 
 
 class AdamW(Adam):
@@ -339,6 +345,9 @@ def adam_from_all_gradients(gradients: list[float], lr: float = 1e-3) -> float:
     m = sum(0.1 * 0.9 ** (t - i) * g for i, g in enumerate(gradients, 1)) / (1 - 0.9**t)
     v = sum(0.001 * 0.999 ** (t - i) * g * g for i, g in enumerate(gradients, 1)) / (1 - 0.999**t)
     return -lr * m / (math.sqrt(v) + 1e-8)
+
+
+# The optimizer, with its memory, must come to the same numbers in each of five steps.
 
 
 def check_adam_against_all_gradients():
@@ -417,8 +426,8 @@ def show_heights():
 
 
 # With momentum the swings across cancel and the small slopes along add up, and a hundred steps end thousands of times
-# lower. Dividing by the usual size works as well. Where a valley is straight and lies along the axes, it even needs no
-# help: the third row falls fastest. And the curved valley?
+# lower. Dividing by the usual size works as well. In a valley that is straight and lies along the axes, it even needs
+# no memory of the direction: the third row ends lowest. And the curved valley?
 
 
 def show_paths():
@@ -600,11 +609,9 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `Lion`: an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum
-#    and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2
-#    m + (1 - \beta_2) g$. One memory less than Adam.
-# 2. `average_weights`: the element-by-element mean of several state dictionaries. Averages of the last few steps often
-#    do better than the last step.
+# `Lion` is an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum
+# and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2 m +
+# (1 - \beta_2) g$. It has one memory less than Adam.
 
 
 class Lion(Optimizer):
@@ -628,6 +635,10 @@ def check_lion():
     parameter.grad = Tensor([3.0, -0.001])
     Lion([parameter], lr=0.25).step()
     assert parameter.tolist() == [0.75, 1.25]
+
+
+# `average_weights` takes the element-by-element mean of several state dictionaries. The average of the last few steps
+# often does better than the last step.
 
 
 def average_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:  # exercise
@@ -667,6 +678,9 @@ def losses_with_sign(sign: int, seed: int) -> list[float]:
         network[0].bias.grad = sign * network[0].bias.grad
         optimizer.step()
     return losses
+
+
+# How do the losses of the two signs compare, at the start and after a hundred steps?
 
 
 def show_flipped_sign():
