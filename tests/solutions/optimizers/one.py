@@ -16,15 +16,13 @@ class Optimizer:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if parameter not in self.state:
-                    self._remember(parameter)
-                remembered = self.state[parameter]
+                gradient, numbers = gradient_of(parameter), parameter.writable()
+                remembered = self.state.get(parameter) or self.first_state(parameter)
                 remembered["step"] += 1
-                gradient, numbers = _gradient_of(parameter), parameter.writable()
-                memories = [remembered[name] for name in self.memory]
-                wide = numbers.astype(_wide(numbers.dtype))
-                self.update(wide, gradient.astype(wide.dtype), *memories, **self.constants(group, remembered["step"]))
-                numbers[...] = wide
+                self.state[parameter] = remembered
+                copied = numbers.astype(gradient.dtype)
+                self.update(copied, gradient, remembered, group)
+                numbers[...] = copied
 
 
 def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
@@ -33,21 +31,6 @@ def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
         velocity[...] = momentum * velocity + kept * g
         g = g + momentum * velocity if nesterov else velocity
     p[...] = p - lr * g
-
-
-class RMSprop:
-    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):
-        g = g + decay * p
-        average[...] = alpha * average + (1 - alpha) * g**2
-        spread = average
-        if centered:
-            mean[...] = alpha * mean + (1 - alpha) * g
-            spread = average - mean**2
-        quotient = g / (np.sqrt(spread) + eps)
-        if momentum > 0:
-            velocity[...] = momentum * velocity + quotient
-            quotient = velocity
-        p[...] = p - lr * quotient
 
 
 def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
@@ -89,15 +72,11 @@ def xor_gradients_by_hand(network, x, wanted):
 
 
 class Lion:
-    def update(self, p, g, momentum, lr, betas, decay):
-        direction = np.sign(betas[0] * momentum + (1 - betas[0]) * g)
-        momentum[...] = betas[1] * momentum + (1 - betas[1]) * g
-        p[...] = p - lr * (decay * p + direction)
-
-
-def gradient_norm(parameters):
-    gradients = [p.grad.numpy().ravel() for p in parameters if p.grad is not None]
-    return float(np.linalg.norm(np.concatenate(gradients))) if gradients else 0.0
+    def update(self, p, g, state, group):
+        (early, late), momentum = group["betas"], state["momentum"]
+        direction = np.sign(early * momentum + (1 - early) * g)
+        momentum[...] = late * momentum + (1 - late) * g
+        p[...] = p - group["lr"] * (group["weight_decay"] * p + direction)
 
 
 def average_weights(states):

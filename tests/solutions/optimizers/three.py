@@ -13,14 +13,14 @@ class Optimizer:
         jobs = []
         for group in self.param_groups:
             for parameter in (p for p in group["params"] if p.grad is not None):
-                remembered = self.state[parameter] if parameter in self.state else self._remember(parameter)
-                remembered.update(step=remembered["step"] + 1)
-                jobs.append((parameter, remembered, self.constants(group, remembered["step"])))
-        for parameter, remembered, constants in jobs:
-            p = _as_wide(parameter.writable())
-            memories = (remembered[name] for name in self.memory)
-            self.update(p, _as_wide(_gradient_of(parameter)), *memories, **constants)
-            _write_back(parameter, p)
+                jobs.append((parameter, gradient_of(parameter), group))
+        self.state.update({p: self.first_state(p) for p, _, _ in jobs if p not in self.state})
+        for parameter, gradient, group in jobs:
+            remembered, array = self.state[parameter], parameter.writable()
+            remembered.update(step=remembered["step"] + 1)
+            p = np.asarray(array, gradient.dtype)
+            self.update(p, gradient, remembered, group)
+            write_back(parameter, p)
 
 
 def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
@@ -36,21 +36,6 @@ def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
         velocity[...] = combined((momentum, velocity), (kept, g), (kept * decay, p))
         step = [*step, (momentum, velocity)] if nesterov else [(1, velocity)]
     p -= lr * combined(*step)
-
-
-class RMSprop:
-    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):
-        whole = np.add(g, p * decay)
-        average[...] = np.average([average, whole**2], axis=0, weights=[alpha, 1 - alpha])
-        variance = average
-        if centered:
-            mean[...] = np.average([mean, whole], axis=0, weights=[alpha, 1 - alpha])
-            variance = (average**0.5 - mean) * (average**0.5 + mean)
-        step = whole / (variance**0.5 + eps)
-        if momentum:
-            step += momentum * velocity
-            velocity[...] = step
-        p[...] -= lr * step
 
 
 def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
@@ -103,20 +88,13 @@ def xor_gradients_by_hand(network, x, wanted):
 
 
 class Lion:
-    def update(self, p, g, momentum, lr, betas, decay):
-        blend = momentum * betas[0] + g * (1 - betas[0])
+    def update(self, p, g, state, group):
+        lr, betas = group["lr"], group["betas"]
+        blend = state["momentum"] * betas[0] + g * (1 - betas[0])
         size = np.abs(blend)
         direction = np.divide(blend, size, out=np.zeros_like(blend), where=size > 0)
-        p[...] = (1 - lr * decay) * p - lr * direction
-        momentum -= (1 - betas[1]) * (momentum - g)
-
-
-def gradient_norm(parameters):
-    squares = []
-    for p in parameters:
-        if p.grad is not None:
-            squares += [number * number for number in p.grad.numpy().ravel().tolist()]
-    return math.sqrt(math.fsum(squares))
+        p[...] = (1 - lr * group["weight_decay"]) * p - lr * direction
+        state["momentum"] -= (1 - betas[1]) * (state["momentum"] - g)
 
 
 def average_weights(states):

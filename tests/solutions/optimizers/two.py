@@ -12,14 +12,13 @@ class Optimizer:
                 try:
                     remembered = self.state[parameter]
                 except KeyError:
-                    remembered = self._remember(parameter)
+                    remembered = self.state[parameter] = self.first_state(parameter)
                 remembered["step"] += 1
-                arrays = [parameter.writable(), _gradient_of(parameter)]
-                wide, gradient = (array.astype(np.result_type(array, np.float32), copy=False) for array in arrays)
-                constants = self.constants(group, remembered["step"])
-                self.update(wide, gradient, *map(remembered.get, self.memory), **constants)
-                if wide is not arrays[0]:
-                    arrays[0][...] = wide
+                array = parameter.writable()
+                numbers = array.astype(np.result_type(array, np.float32), copy=False)
+                self.update(numbers, gradient_of(parameter), remembered, group)
+                if numbers is not array:
+                    array[...] = numbers
 
 
 def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
@@ -35,25 +34,6 @@ def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
             step = velocity.copy()
     step *= -lr
     p += step
-
-
-class RMSprop:
-    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):
-        whole = g + decay * p
-        average += (1 - alpha) * (whole * whole - average)
-        divisor = average.copy()
-        if centered:
-            mean += (1 - alpha) * (whole - mean)
-            divisor -= np.square(mean)
-        np.sqrt(divisor, out=divisor)
-        divisor += eps
-        whole /= divisor
-        if momentum:
-            velocity *= momentum
-            velocity += whole
-            p -= lr * velocity
-        else:
-            p -= lr * whole
 
 
 def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):
@@ -77,7 +57,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     if isinstance(parameters, Tensor):
         parameters = [parameters]
     held = [p for p in parameters if p.grad is not None]
-    length = gradient_norm(held)
+    length = math.hypot(*(math.hypot(*np.ravel(p.grad.numpy())) for p in held))
     if norm_type != 2:
         length = float(np.linalg.norm([n for p in held for n in np.ravel(p.grad.numpy())], norm_type))
     if error_if_nonfinite and (length == math.inf or length != length):
@@ -105,18 +85,15 @@ def xor_gradients_by_hand(network, x, wanted):
 
 
 class Lion:
-    def update(self, p, g, momentum, lr, betas, decay):
-        blend = momentum * betas[0]
-        blend += (1 - betas[0]) * g
-        p *= 1 - lr * decay
-        p -= lr * (blend > 0)
-        p += lr * (blend < 0)
-        momentum *= betas[1]
-        momentum += (1 - betas[1]) * g
-
-
-def gradient_norm(parameters):
-    return math.hypot(*(math.hypot(*np.ravel(p.grad.numpy())) for p in parameters if p.grad is not None))
+    def update(self, p, g, state, group):
+        rate, share, momentum = group["lr"], 1 - group["betas"][1], state["momentum"]
+        blend = momentum * group["betas"][0]
+        blend += (1 - group["betas"][0]) * g
+        p *= 1 - rate * group["weight_decay"]
+        p -= rate * (blend > 0)
+        p += rate * (blend < 0)
+        momentum *= 1 - share
+        momentum += share * g
 
 
 def average_weights(states):

@@ -6,31 +6,33 @@
 # ## The hurt
 #
 # Chapter 05 left us writing two update lines for each layer, in each program, and showed what a forgotten line does:
-# the loss stays near $\ln 2$, where it should fall to 0.01, and nobody is told. Forgetting is not the only trouble.
-# Steps have a length, and one length for all directions is a bad deal. Here is a valley, a hundred times steeper across
-# than along, and descent with three step lengths:
+# the loss stays near $\ln 2$, where it should fall to 0.01, and nothing warns us. Forgetting is not the only trouble.
+# Steps have a length, and one length for all directions is a bad deal.
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
+from tt_optim.groups import gradient_of, parameter_groups, parameter_list, refuse_negative, refuse_outside_unit
+from tt_optim.states import loaded_state, saved_state, wide, write_back
 from tt_tensor import (
-    Module, Parameter, Sequential, Tensor, binary_cross_entropy_with_logits, manual_seed, quiet, sigmoid, slope, slot,
+    Module, Parameter, Sequential, Tensor, binary_cross_entropy_with_logits, manual_seed, sigmoid, slope, slot,
     xor_network, xor_points,
 )
 
-
-# In such a valley the slope points almost entirely across, hardly ever along. Whoever goes down the slope bounces from
-# wall to wall; and the steepest wall dictates how long a step may be, for all directions.
+# Here is a valley, a hundred times steeper across than along:
 
 
 def valley(x, y):
     """100 times steeper in y than in x; the lowest point is (0, 0)."""
     return 0.5 * (x * x + 100 * y * y)
+
+
+# In such a valley the slope points almost entirely across, hardly ever along. If we go down the slope, we bounce from
+# wall to wall; and the steepest wall dictates how long a step may be, for all directions. We try three step lengths.
 
 
 def show_hurt():
@@ -43,14 +45,13 @@ def show_hurt():
 
 
 # With 0.0201 the steep direction overshoots further each time; with 0.0199 it is still swinging after a hundred steps;
-# with 0.001 the flat direction has hardly moved. A network has thousands of directions, and nobody knows which are
-# steep.
+# with 0.001 the flat direction has hardly moved. A network has thousands of directions, and we do not know which of
+# them are steep.
 
 # ## The smallest thing that could work
 #
-# One object that has all parameters and does the same to each of them.
-#
-# Whoever calls `step` does not know how many parameters there are, and cannot forget one.
+# Forgetting is easily cured: one object has all parameters and does the same to each of them. If you call its `step`,
+# you need not know how many parameters there are, and so you cannot forget one.
 
 
 class SmallestOptimizer:
@@ -62,22 +63,21 @@ class SmallestOptimizer:
             parameter.data -= self.rate * parameter.grad
 
 
-# That cures forgetting. Two details deserve attention even in so little code. It keeps the parameters in a *list*,
-# because an iterator would be used up after the first step. And it changes what the parameter holds (`parameter.data -=
-# ...`). Had it said `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left
-# the network's weight alone.
+# Two details deserve attention even in so little code. It keeps the parameters in a *list*, because an iterator would
+# be used up after the first step. And it changes what the parameter holds (`parameter.data -= ...`). Had it said
+# `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left the network's
+# weight alone.
 #
-# It runs, and disappoints on the valley. Here is how high above the lowest point it stands as it goes.
+# It runs, and disappoints in the valley. We let it go from (1, 1) and ask how high above the lowest point it is.
 
 
 def show_smallest():
     point = Parameter([1.0, 1.0])
     optimizer = SmallestOptimizer([point], rate=0.0199)
     for step in range(301):
-        x, y = point.tolist()
         if step in (0, 1, 10, 100, 300):
-            print(f"after {step:3d} steps: height {valley(x, y):7.4f}")
-        point.grad = Tensor([x, 100 * y])
+            print(f"after {step:3d} steps: height {valley(*point.tolist()):7.4f}")
+        point.grad = Tensor([1.0, 100.0]) * point.data
         optimizer.step()
 
 
@@ -86,280 +86,26 @@ def show_smallest():
 # ## The idea: remember
 #
 # Two kinds of memory help. Remember the *direction*: if successive slopes agree, go faster; if they alternate, they
-# cancel. That is momentum, a heavy ball rolling down the valley. And remember the *size*: divide each parameter's slope
-# by how large its slopes usually are; then all directions are equally steep. The first gives SGD with momentum, the
-# second RMSprop, and both together Adam.
+# cancel. That is *momentum*, a heavy ball rolling down the valley. And remember the *size*: divide each parameter's
+# slope by how large its slopes usually are; then all directions are equally steep. The first gives SGD with momentum,
+# the second RMSprop, and both together Adam.
 #
-# Such memory is kept for each parameter separately. A buffer that two parameters shared would push the second one by
-# the slopes of the first.
-
-# ## The optimizer
-#
-# PyTorch's conventions: parameters come as a list, or as a list of groups, each a dictionary with options of its own (a
-# lower rate for the first layers, say). `param_groups` is that list with the defaults filled in; changing `group["lr"]`
-# changes the next step. All that an optimizer remembers about a parameter is in `state`.
-#
-# Five things may be wrong with what is handed in, and most of them fail silently unless we ask. An empty list (an
-# iterator that has been used already) updates nothing. A parameter that stands alone, without a list around it, would
-# be taken apart into rows. A number or an array has no gradient. The *result* of an operation is a tensor, but changing
-# it changes no parameter (`is_leaf` tells the two apart; it begins to matter in chapter 07). And a parameter that is
-# given twice is updated twice.
-
-
-def _groups(parameters, defaults: dict) -> list[dict]:
-    if isinstance(parameters, (Tensor, dict)):
-        kind = "one parameter" if isinstance(parameters, Tensor) else "one group"
-        raise TypeError(f"an optimizer takes a list of parameters or groups, not {kind}; put it into a list: [...]")
-    given = _listed(parameters)
-    if not given:
-        raise ValueError(
-            "the optimizer got an empty list of parameters; was the iterator used up, or does the model have none?"
-        )
-    groups = given if any(isinstance(g, dict) for g in given) else [{"params": given}]
-    if not all(isinstance(g, dict) and "params" in g for g in groups):
-        raise ValueError('groups are dictionaries with the key "params"; do not mix them with parameters')
-    groups = [{**defaults, **g, "params": _listed(g["params"])} for g in groups]
-    everything = [p for g in groups for p in g["params"]]
-    for p in everything:
-        if not p.is_leaf:
-            raise ValueError(
-                f"a tensor of shape {p.shape} is the result of an operation; only parameters themselves can be updated"
-            )
-    if len({id(p) for p in everything}) != len(everything):
-        raise ValueError("a parameter appears twice in the optimizer; it would be updated twice in each step")
-    return groups
-
-
-def _listed(parameters) -> list:
-    listed = [parameters] if isinstance(parameters, Tensor) else parameters
-    if not isinstance(listed, Iterable) or isinstance(listed, (str, Module)):
-        raise TypeError(f"parameters are a list of tensors, not {type(parameters).__name__}; pass model.parameters()")
-    listed = list(listed)
-    for p in listed:
-        if not isinstance(p, (Tensor, dict)):
-            raise TypeError(f"parameters are tensors, not {type(p).__name__}; pass model.parameters()")
-    return listed
-
-
-def _require(name: str, value: float, fine: bool, rule: str) -> None:
-    if not fine:
-        raise ValueError(f"{name} must be {rule}, not {value}")
-
-
-# A training that is interrupted has to go on with the same memory, so all of it can be saved. `state_dict` uses
-# PyTorch's arrangement: parameters are numbered in the order in which they were given.
-#
-# The groups are saved with their options, because a scheduler may have changed them. What is not saved is the
-# parameters themselves; they belong to the model, which saves its own.
-
-
-class Saved:
-    """What an optimizer remembers, and how that is saved and restored."""
-
-    param_groups: list[dict]
-    defaults: dict[str, Any]
-    memory: tuple[str, ...]
-    state: dict[Tensor, dict]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Copies: the memory of each parameter by its number, and the groups with numbers in place of parameters."""
-        numbers = {p: i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        state = {
-            numbers[p]: {k: Tensor(v) if isinstance(v, np.ndarray) else v for k, v in s.items()}
-            for p, s in self.state.items()
-        }
-        return {
-            "state": state,
-            "param_groups": [{**g, "params": [numbers[p] for p in g["params"]]} for g in self.param_groups],
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave. Raises ValueError, before anything is changed, if groups or shapes
-        differ, or if the state is that of another kind of optimizer."""
-        parameters = [p for g in self.param_groups for p in g["params"]]
-        if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
-            raise ValueError('the state of an optimizer is a dictionary with "state" and "param_groups"')
-        theirs, ours = [len(g["params"]) for g in saved["param_groups"]], [len(g["params"]) for g in self.param_groups]
-        if theirs != ours:
-            raise ValueError(f"the saved optimizer has groups of {theirs} parameters, this one of {ours}")
-        for group in saved["param_groups"]:
-            _check_kind(self, "options", self.defaults.keys() - group.keys())
-        for number, memory in saved["state"].items():
-            _check_kind(self, "memory", {"step", *self.memory} ^ memory.keys())
-            _check_memory(parameters[int(number)], int(number), memory)
-        for group, saved_group in zip(self.param_groups, saved["param_groups"]):
-            options = {**self.defaults, **saved_group, "params": group["params"]}
-            group.clear()
-            group.update(options)
-        self.state = {
-            (p := parameters[int(i)]): {k: v if k == "step" else np.array(v, _wide(p.dtype)) for k, v in m.items()}
-            for i, m in saved["state"].items()
-        }
-
-
-# Loading is all or nothing. Names and shapes are compared first, and only then is anything changed: half a state is
-# worse than none. Another optimizer's state is refused, because momentum means nothing to Adam.
-
-
-def _check_kind(optimizer, what, differing):
-    if differing:
-        raise ValueError(
-            f"this is the state of another optimizer: the {what} of {type(optimizer).__name__} differ in "
-            f"{', '.join(sorted(map(str, differing)))}"
-        )
-
-
-def _wide(dtype) -> np.dtype:
-    return np.promote_types(dtype, np.float32)
-
-
-def _check_memory(parameter, number, memory):
-    for name, value in memory.items():
-        if name != "step" and np.shape(value) != parameter.shape:
-            raise ValueError(
-                f"{name} of parameter {number} has shape {np.shape(value)}, the parameter has {parameter.shape}"
-            )
-
-
-# What does a step do? Every optimizer of this chapter does the same things around a different formula: take the
-# parameters that have a gradient (a parameter that played no part has none, and stays as it is), fetch what is
-# remembered about each, count the step, and update. So the base class has `step`, and each optimizer says in one method
-# what an *update* is.
-#
-# Two details are easily overlooked. The array that is about to change is asked for with `writable()`, so the clock of
-# chapter 02 ticks, and code that still relies on the old weights can notice. And floats of 16 bits are too coarse to
-# compute with: in `float16`, a squared gradient of 300 exceeds the largest number. So memory has at least 32 bits, and
-# a parameter in `float16` is updated in `float32` and written back.
-
-
-class Optimizer(Saved):
-    """The base class. Subclasses name the arrays that they remember (`memory`), and define `constants` and `update`."""
-
-    memory: tuple[str, ...] = ()
-
-    def __init__(self, parameters: Iterable, defaults: dict):
-        self.defaults, self.param_groups = defaults, _groups(parameters, defaults)
-        for group in (defaults, *self.param_groups):
-            for name in ("lr", "weight_decay"):
-                _require(name, group[name], group[name] >= 0, "0 or more")
-        self.state: dict[Tensor, dict] = {}
-
-    def zero_grad(self, set_to_none: bool = True) -> None:  # exercise
-        """Forget the gradients of all parameters (they become None), or overwrite them with zeros unless
-        `set_to_none`."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                keep = parameter.grad is not None and not set_to_none
-                parameter.grad = parameter.grad.detach().zero_() if keep else None
-
-    def step(self) -> None:  # exercise
-        """Change every parameter that has a gradient, in place, and count its steps. Raises ValueError for a gradient
-        of another shape."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state.get(parameter) or self._remember(parameter)
-                    state["step"] += 1
-                    memory = [state[name] for name in self.memory]
-                    p, g = _as_wide(parameter.writable()), _as_wide(_gradient_of(parameter))
-                    self.update(p, g, *memory, **self.constants(group, state["step"]))
-                    _write_back(parameter, p)
-
-    def __repr__(self) -> str:
-        groups = (", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)
-        return f"{type(self).__name__}({'; '.join(groups)})"
-
-    def _remember(self, parameter: Tensor) -> dict:
-        self.state[parameter] = {"step": 0, **{name: self.first_memory(parameter, name) for name in self.memory}}
-        return self.state[parameter]
-
-    def first_memory(self, parameter: Tensor, name: str) -> np.ndarray:
-        """What is remembered before the first step: zeros, of at least 32 bits."""
-        return np.zeros(parameter.shape, _wide(parameter.dtype))
-
-    def constants(self, group: dict, step: int) -> dict[str, Any]:
-        """The numbers that `update` needs for parameters of this group in their step number `step` (from 1)."""
-        raise NotImplementedError
-
-    def update(self, p, g, *memory, **constants) -> None:
-        """Change p, the array of a parameter, in place, given its gradient g."""
-        raise NotImplementedError
-
-
-def _as_wide(array):
-    return array.astype(_wide(array.dtype), copy=False)
-
-
-def _write_back(parameter: Tensor, p: np.ndarray) -> None:
-    if p.dtype != parameter.dtype:
-        with quiet():
-            parameter.writable()[...] = p
-
-
-# A gradient has the shape of its parameter. If it has not, something before this step is wrong, and it would be a pity
-# if broadcasting papered over it.
-
-
-def _gradient_of(parameter: Tensor) -> np.ndarray:
-    assert parameter.grad is not None
-    if parameter.grad.shape != parameter.shape:
-        raise ValueError(
-            f"a parameter of shape {parameter.shape} has a gradient of shape {parameter.grad.shape}; they must be equal"
-        )
-    return np.asarray(parameter.grad.numpy(), parameter.dtype)
-
+# Such memory is kept for each parameter separately. If two parameters shared a buffer, the slopes of the first would
+# push the second.
 
 # ## SGD
 #
 # *Stochastic gradient descent*: stochastic, because the gradient will come from a few examples at a time. With momentum
-# $\mu$ it keeps a velocity $b$,
+# $\mu$ it keeps a *velocity* $b$,
 #
 # $$ b \leftarrow \mu\, b + g, \qquad p \leftarrow p - \eta\, b . $$
 #
-# A constant slope is amplified to $g / (1 - \mu)$, ten times for 0.9; an alternating one is damped. Nesterov's variant
-# looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so pulls every weight
-# towards zero, unless the data insist. `dampening`, which hardly anybody uses, takes a share off each new gradient
-# before it joins the velocity.
+# Nesterov's variant looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so
+# pulls every weight towards zero, unless the data insist. PyTorch's `dampening`, a rare option, keeps a share of each
+# new gradient out of the velocity; `kept` is the rest.
 #
-# How large may the rate be with momentum? A rate of 0.1 with $\mu = 0.9$ moves, in the long run, as fast as a rate of 1
-# without. People who switch momentum on usually divide the rate by ten.
-
-
-class SGD(Optimizer):
-    """Gradient descent with momentum, as torch.optim.SGD. Raises ValueError for options outside their ranges."""
-
-    memory = ("momentum_buffer",)
-
-    def __init__(
-        self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
-        nesterov: bool = False,
-    ):
-        _require("momentum", momentum, momentum >= 0, "0 or more")
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(
-                f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}"
-            )
-        super().__init__(
-            params,
-            {
-                "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
-                "nesterov": nesterov,
-            },
-        )
-
-    def constants(self, group, step):
-        kept = 1.0 if step == 1 else 1 - group["dampening"]
-        return {
-            "lr": group["lr"], "momentum": group["momentum"], "kept": kept, "decay": group["weight_decay"],
-            "nesterov": group["nesterov"],
-        }
-
-    def update(self, p, g, velocity, **constants):
-        sgd_update(p, g, velocity, **constants)
-
-
-# The update itself is a function on arrays, and a *slot* (chapter 02): its kernel can be exchanged. The arrays change
-# in place, because the next step must find the new velocity.
+# The update is a function on arrays, and a *slot* (chapter 02), so its kernel can be exchanged. The arrays change in
+# place, because the next step must find the new velocity.
 
 
 @slot
@@ -375,100 +121,141 @@ def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):  # exerc
     p -= lr * g
 
 
+# Under a constant slope the velocity grows to $g / (1 - \mu)$, ten times the slope for 0.9, while alternating slopes
+# cancel. So a rate of 0.1 with $\mu = 0.9$ moves, in the long run, as fast as a rate of 1 without. If you switch
+# momentum on, start with a tenth of the rate.
+
+# ## The optimizer
+#
+# Around the formula there is bookkeeping, and it is the same for every optimizer. PyTorch has settled how it looks.
+# Parameters come as a list, or as a list of groups, each a dictionary with options of its own (a lower rate for the
+# first layers, say). `param_groups` is that list with the defaults filled in; changing `group["lr"]` changes the next
+# step. All that an optimizer remembers about a parameter is in `state`.
+#
+# Five things may be wrong with the list, and most of them fail silently unless we ask. An empty list (an iterator that
+# has been used already) updates nothing. A parameter without a list around it would be taken apart into rows. A number
+# or an array has no gradient. The *result* of an operation is a tensor, but changing it changes no parameter (`is_leaf`
+# tells the two apart; it begins to matter in chapter 07). And a parameter that is given twice is updated twice.
+# `parameter_groups`, in the module `groups`, asks all five questions, and refuses a negative `lr` or `weight_decay`.
+#
+# What does a step do? It takes the parameters that have a gradient (a parameter that played no part has none, and stays
+# as it is), fetches what is remembered about each, counts the step, and updates. So the base class has `step`, and each
+# optimizer defines in one method what an *update* is.
+
+
+class Optimizer:
+    """The base class. A subclass defines `update`, and names the arrays that it remembers (`memory`)."""
+
+    memory: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Iterable, defaults: dict):
+        self.defaults, self.param_groups = defaults, parameter_groups(parameters, defaults)
+        self.state: dict[Tensor, dict] = {}
+
+    def update(self, p, g, state: dict, group: dict) -> None:
+        """Change p, the array of a parameter, in place: g is its gradient, `state` what is remembered about it (the
+        "step", from 1, and the arrays named in `memory`, which change in place), `group` has the options."""
+        raise NotImplementedError
+
+    def first_state(self, parameter: Tensor) -> dict:
+        """What is remembered before the first step: a count of 0 steps, and zeros in at least 32 bits."""
+        return {"step": 0, **{name: np.zeros(parameter.shape, wide(parameter.dtype)) for name in self.memory}}
+
+    # Three details of a step are easily overlooked. It gets the array that is about to change through `writable()`, so
+    # the clock of chapter 02 ticks, and code that still relies on the old weights can notice. A gradient must have the
+    # shape of its parameter. If it does not, something went wrong earlier, and broadcasting must not hide it, so
+    # `gradient_of` compares the two. And floats of 16 bits are too coarse to compute with: in `float16`, the square of
+    # a gradient of 300 is above the largest number. So memory and gradient have at least 32 bits (`wide` gives the
+    # dtype), and a parameter in `float16` is updated in `float32`; `write_back` then rounds the result into it.
+
+    def step(self) -> None:  # exercise
+        """Change every parameter that has a gradient, in place, and count its steps. Raises ValueError for a gradient
+        of another shape."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    g = gradient_of(parameter)
+                    if parameter not in self.state:
+                        self.state[parameter] = self.first_state(parameter)
+                    self.state[parameter]["step"] += 1
+                    p = parameter.writable().astype(wide(parameter.dtype), copy=False)
+                    self.update(p, g, self.state[parameter], group)
+                    write_back(parameter, p)
+
+    # After the step the gradients have done their work. If they stayed, a parameter that plays no part in the next step
+    # would be updated by an old gradient, and from chapter 07 on new gradients are added to what is there.
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # exercise
+        """Forget all gradients: they become None, or zeros unless `set_to_none`."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                keep = parameter.grad is not None and not set_to_none
+                parameter.grad = parameter.grad.detach().zero_() if keep else None
+
+    # If a training is interrupted, it has to continue with the same memory, so all of it can be saved. `state_dict`
+    # uses PyTorch's arrangement: parameters are numbered in the order in which they were given, and the groups are
+    # saved with their options, because a scheduler may have changed them. The parameters themselves belong to the
+    # model, which saves its own.
+    #
+    # Loading is all or nothing. Names and shapes are compared first, and only then is anything changed: half a state is
+    # worse than none. Another optimizer's state is refused, because momentum means nothing to Adam. (The work is done
+    # in the module `states`.)
+
+    def state_dict(self) -> dict:
+        """Copies: the memory of each parameter by its number, and the groups with numbers in place of parameters."""
+        return saved_state(self.param_groups, self.state)
+
+    def load_state_dict(self, saved: dict) -> None:
+        """Take over what `state_dict` gave. Raises ValueError, before anything is changed, if groups or shapes
+        differ, or if the state is that of another kind of optimizer."""
+        self.state = loaded_state(self, saved)
+
+    def __repr__(self) -> str:
+        groups = (", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+# With that, SGD is its options and one call. (`dampening` spares the first gradient, as in PyTorch.)
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, as torch.optim.SGD. Raises ValueError for options outside their ranges."""
+
+    memory = ("momentum_buffer",)
+
+    def __init__(
+        self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
+        refuse_negative(momentum=momentum)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}"
+            )
+        defaults = {"lr": lr, "momentum": momentum, "dampening": dampening}
+        super().__init__(params, {**defaults, "weight_decay": weight_decay, "nesterov": nesterov})
+
+    def update(self, p, g, state, group):
+        kept = 1.0 if state["step"] == 1 else 1 - group["dampening"]
+        sgd_update(
+            p, g, state["momentum_buffer"], lr=group["lr"], momentum=group["momentum"], kept=kept,
+            decay=group["weight_decay"], nesterov=group["nesterov"],
+        )
+
+
 # ## Dividing by the usual size
 #
-# Adagrad (Duchi et al., 2011) divides by the root of the sum of all squares so far. Its steps only ever get smaller,
-# which is what its theory wants and long trainings do not. RMSprop (Hinton, in a lecture of 2012) forgets old squares:
-# a running average $v \leftarrow \alpha v + (1 - \alpha) g^2$, and $p \leftarrow p - \eta\, g / (\sqrt v +
-# \varepsilon)$. The small $\varepsilon$ stands *outside* the root; inside, it would be $\sqrt\varepsilon = 10^{-4}$
-# that competes with tiny gradients.
+# The other memory is a running average of squares. RMSprop (Hinton, in a lecture of 2012) forgets old squares at the
+# rate $\alpha$, 0.99 say, and divides by the root:
 #
-# The bookkeeping differs from paper to paper, so we follow PyTorch to the digit: where $\varepsilon$ stands, whether
-# the first step counts as 0 or 1, what the sums start with.
-
-
-class Adagrad(Optimizer):
-    """Divide by the root of the sum of all squared gradients; as torch.optim.Adagrad."""
-
-    memory = ("sum",)
-
-    def __init__(
-        self, params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0, eps: float = 1e-10,
-    ):
-        _require("lr_decay", lr_decay, lr_decay >= 0, "0 or more")
-        _require("eps", eps, eps >= 0, "0 or more")
-        super().__init__(
-            params,
-            {
-                "lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value, "eps": eps,
-            },
-        )
-
-    def first_memory(self, parameter, name):
-        return np.full(parameter.shape, self.defaults["initial_accumulator_value"], _wide(parameter.dtype))
-
-    def constants(self, group, step):
-        return {
-            "lr": group["lr"] / (1 + (step - 1) * group["lr_decay"]), "decay": group["weight_decay"],
-            "eps": group["eps"],
-        }
-
-    def update(self, p, g, total, lr, decay, eps):
-        g = g + decay * p if decay else g
-        total += g * g
-        p -= lr * g / (np.sqrt(total) + eps)
-
-
-# `centered` subtracts the square of the mean gradient and so divides by an estimate of the standard deviation; it was
-# used to train the first networks that played video games. With momentum, RMSprop is nearly Adam.
-
-
-class RMSprop(Optimizer):
-    """Divide by the root of a running average of squared gradients; as torch.optim.RMSprop."""
-
-    memory = ("square_avg", "momentum_buffer", "grad_avg")
-
-    def __init__(
-        self, params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
-        momentum: float = 0.0, centered: bool = False,
-    ):
-        _require("alpha", alpha, 0 <= alpha < 1, "from 0 up to but without 1")
-        _require("eps", eps, eps >= 0, "0 or more")
-        _require("momentum", momentum, momentum >= 0, "0 or more")
-        super().__init__(
-            params,
-            {
-                "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
-                "centered": centered,
-            },
-        )
-
-    def constants(self, group, step):
-        names = {
-            "lr": "lr", "alpha": "alpha", "eps": "eps", "decay": "weight_decay", "momentum": "momentum",
-            "centered": "centered",
-        }
-        return {short: group[name] for short, name in names.items()}
-
-    def update(self, p, g, average, velocity, mean, lr, alpha, eps, decay, momentum, centered):  # exercise
-        """Change p in place, and the averages of g * g and (if centered) of g."""
-        if decay:
-            g = g + decay * p
-        average *= alpha
-        average += (1 - alpha) * g * g
-        spread = average
-        if centered:
-            mean += (1 - alpha) * (g - mean)
-            spread = average - mean * mean
-        step = g / (np.sqrt(spread) + eps)
-        if momentum:
-            velocity *= momentum
-            velocity += step
-            step = velocity
-        p -= lr * step
-
+# $$ v \leftarrow \alpha\, v + (1 - \alpha)\, g^2, \qquad p \leftarrow p - \eta\, \frac{g}{\sqrt v + \varepsilon} . $$
+#
+# Multiply all gradients by a thousand, and the steps stay the same: what counts is how large a slope is compared with
+# what is usual for its parameter. The small $\varepsilon$ keeps us from dividing by zero. It is added *outside* the
+# root; inside, it would be $\sqrt\varepsilon = 10^{-4}$ that competes with tiny gradients.
+#
+# That is half of Adam, and Adam can be set to this half, so we write it only once. (RMSprop with all of PyTorch's
+# options is in the appendix *More optimizers*, beside Adagrad, from which it comes.)
 
 # ## Adam
 #
@@ -481,13 +268,13 @@ class RMSprop(Optimizer):
 # The hats are a correction. Both averages start at zero, so in the first step $m$ is only a tenth of the gradient, and
 # $\sqrt v$ only $\frac{1}{32}$ of its size; their quotient would make the first step $3.16$ times too long. Dividing by
 # what is missing, $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$, makes it exactly $\eta$. The count
-# $t$ starts at 1.
-#
-# The update is the three formulas, line by line. It is a slot again, and it changes $p$, $m$ and $v$ in place.
+# $t$ starts at 1. With $\beta_1 = 0$ there is no memory of the direction, and Adam is RMSprop with the correction.
 #
 # Weight decay, added to the gradient as in SGD, would be divided by $\sqrt{\hat v}$ along with it, so weights with
-# large gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out and shrinks the weight
-# itself, by the factor $1 - \eta\lambda$. `decoupled` chooses between the two.
+# large gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out of the gradient and
+# shrinks the weight itself, by the factor $1 - \eta\lambda$. `decoupled` chooses between the two.
+#
+# The update is the three formulas, line by line. It is a slot again, and it changes $p$, $m$ and $v$ in place.
 
 
 @slot
@@ -510,8 +297,7 @@ def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):  # exercise
 
 
 class Adam(Optimizer):
-    """Running averages of gradient and square with bias correction; as torch.optim.Adam. weight_decay is added to the
-    gradient."""
+    """Averages of gradient and square with bias correction, as torch.optim.Adam; the decay joins the gradient."""
 
     memory = ("exp_avg", "exp_avg_sq")
     decoupled = False
@@ -520,21 +306,18 @@ class Adam(Optimizer):
         self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        for i, beta in enumerate(betas):
-            _require(f"betas[{i}]", beta, 0 <= beta < 1, "from 0 up to but without 1")
-        _require("eps", eps, eps >= 0, "0 or more")
+        refuse_outside_unit(betas=betas)
+        refuse_negative(eps=eps)
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
 
-    def constants(self, group, step):
-        return {
-            "t": step, "lr": group["lr"], "betas": group["betas"], "eps": group["eps"], "decay": group["weight_decay"],
-        }
-
-    def update(self, p, g, exp_avg, exp_avg_sq, **constants):
-        adam_update(p, g, exp_avg, exp_avg_sq, decoupled=self.decoupled, **constants)
+    def update(self, p, g, state, group):
+        adam_update(
+            p, g, state["exp_avg"], state["exp_avg_sq"], t=state["step"], lr=group["lr"], betas=group["betas"],
+            eps=group["eps"], decay=group["weight_decay"], decoupled=self.decoupled,
+        )
 
 
-# The whole difference of AdamW is one word. It took the field three years to see it.
+# AdamW differs in one word, and in a decay that is on by default. It took the field three years to see the word.
 
 
 class AdamW(Adam):
@@ -564,6 +347,9 @@ def adam_from_all_gradients(gradients: list[float], lr: float = 1e-3) -> float:
     return -lr * m / (math.sqrt(v) + 1e-8)
 
 
+# The optimizer, with its memory, must come to the same numbers in each of five steps.
+
+
 def check_adam_against_all_gradients():
     gradients, expected = [3.0, -1.0, 0.5, 0.0, 1e-3], 1.0
     optimizer = Adam([parameter := Parameter(np.array([1.0]))], lr=0.01)
@@ -580,17 +366,29 @@ def check_adam_against_all_gradients():
 
 
 def check_first_step_is_the_rate():
-    for g in (4.0, 1e-6, -300.0):
-        parameter = Parameter([1.0])
-        parameter.grad = Tensor([g])
-        Adam([parameter], lr=0.1).step()
-        assert math.isclose(parameter.item(), 1.0 - math.copysign(0.1, g), rel_tol=0.002)
+    p, g, options = np.zeros(3), np.array([4.0, 1e-6, -300.0]), {"decay": 0.0, "decoupled": False}
+    adam_update(p, g, np.zeros(3), np.zeros(3), t=1, lr=0.1, betas=(0.9, 0.999), eps=1e-8, **options)
+    assert np.allclose(p, [-0.1, -0.1, 0.1], rtol=0.02)
 
 
 # ## Paths
 #
-# Rosenbrock's function (1960), $(1 - x)^2 + 100\,(y - x^2)^2$, is a curved valley with a flat floor; its lowest point
-# is $(1, 1)$. Here is how four optimizers walk it from the same place in 200 steps.
+# How do they walk? We take four, in pairs: SGD without momentum and with it, Adam without its first memory, the average
+# of gradients, and with it.
+
+
+def four_optimizers(sgd_rate: float, adam_rate: float) -> dict[str, Callable[[Iterable], Optimizer]]:
+    """Makers of SGD and Adam, each without and with a memory of the direction."""
+    return {
+        "SGD": lambda p: SGD(p, lr=sgd_rate),
+        "SGD, momentum 0.9": lambda p: SGD(p, lr=sgd_rate, momentum=0.9),
+        "Adam, beta1 = 0": lambda p: Adam(p, lr=adam_rate, betas=(0.0, 0.99)),
+        "Adam": lambda p: Adam(p, lr=adam_rate),
+    }
+
+
+# They walk in the valley of the beginning, and in one that bends: Rosenbrock's function (1960),
+# $(1 - x)^2 + 100\,(y - x^2)^2$, has a flat, curved floor, and its lowest point is $(1, 1)$.
 
 
 def rosenbrock(x, y):
@@ -603,26 +401,33 @@ def rosenbrock_gradient(x: float, y: float) -> np.ndarray:
     return np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
 
 
-# Nothing but an optimizer and a parameter with two numbers; the gradient is written by hand.
+# All we need is an optimizer and a parameter with two numbers; the gradient is written by hand.
 
 
-def walk(make: Callable[[list], Optimizer], start=(-1.2, 1.0), steps: int = 200) -> np.ndarray:
-    """The path of an optimizer on rosenbrock, shape (steps + 1, 2)."""
+def walk(make: Callable, start=(-1.2, 1.0), steps: int = 200, gradient: Callable = rosenbrock_gradient) -> np.ndarray:
+    """The path of an optimizer down the function that has this gradient, shape (steps + 1, 2)."""
     point = Parameter(np.array(start))
     optimizer, path = make([point]), [point.numpy().copy()]
     for _ in range(steps):
-        point.grad = Tensor(rosenbrock_gradient(*point.tolist()))
+        point.grad = Tensor(gradient(*point.tolist()))
         optimizer.step()
         path.append(point.numpy().copy())
     return np.array(path)
 
 
-WALKERS: dict[str, Callable[[list], Optimizer]] = {
-    "SGD": lambda p: SGD(p, lr=1e-3),
-    "SGD, momentum 0.9": lambda p: SGD(p, lr=1e-3, momentum=0.9),
-    "RMSprop": lambda p: RMSprop(p, lr=2e-2),
-    "Adam": lambda p: Adam(p, lr=1e-1),
-}
+# First the straight valley, where the smallest optimizer was still far up after a hundred steps. SGD has its rate.
+
+
+def show_heights():
+    print("height after             1       10      100      300 steps")
+    for name, make in four_optimizers(sgd_rate=0.0199, adam_rate=0.1).items():
+        path = walk(make, (1.0, 1.0), 300, gradient=lambda x, y: np.array([x, 100 * y]))
+        print(f"{name:17s}", " ".join(f"{valley(*path[step]):8.2g}" for step in (1, 10, 100, 300)))
+
+
+# With momentum the swings across cancel and the small slopes along add up, and a hundred steps end thousands of times
+# lower. Dividing by the usual size works as well. In a valley that is straight and lies along the axes, it even needs
+# no memory of the direction: the third row ends lowest. And the curved valley?
 
 
 def show_paths():
@@ -630,7 +435,7 @@ def show_paths():
 
     x, y = np.meshgrid(np.linspace(-1.6, 1.6, 200), np.linspace(-0.6, 1.8, 200))
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, sharey=True)
-    for axis, (name, make) in zip(axes.flat, WALKERS.items()):
+    for axis, (name, make) in zip(axes.flat, four_optimizers(sgd_rate=1e-3, adam_rate=0.1).items()):
         path = walk(make)
         axis.contour(x, y, np.log10(rosenbrock(x, y) + 1e-3), levels=12, linewidths=0.6, alpha=0.5)
         axis.plot(path[:, 0], path[:, 1], ".-", markersize=3, linewidth=0.8, color="tab:red")
@@ -642,9 +447,11 @@ def show_paths():
 
 
 # Plain SGD creeps along the floor of the valley with the step that its walls allow. Momentum swings from wall to wall
-# at first; then the swings cancel, the floor's small slope adds up, and it gets near the star. RMSprop and Adam go at
-# the same pace in both directions, whatever the slopes. (The order is an order of these rates, too: give Adam a larger
-# one and look again.) None of them knows anything about bananas; each has a few numbers of memory for each parameter.
+# at first; then the swings cancel, the floor's small slope adds up, and it gets near the star. Both kinds of Adam go at
+# the same pace in both directions, whatever the slopes. Without a memory of the direction each step follows a single
+# gradient, and the path jumps; with both memories it is smooth. (The order of the four is an order of these rates, too:
+# give Adam a larger one and look again.) None of them knows anything about bananas; each has a few numbers of memory
+# for each parameter.
 
 # ## Clipping
 #
@@ -653,9 +460,9 @@ def show_paths():
 # common length; clipping each alone would change the direction.
 #
 # The length of all gradients together is the root of the sum of all squares, over all parameters. If it exceeds the
-# limit, all are multiplied by the same number. It is not an optimizer's business, so it stands between the gradient and
-# the step. (`norm_type` is PyTorch's: 2 for the usual length, infinity for the largest element.) A
-# negative limit would turn all gradients around, and is refused.
+# limit, all are multiplied by the same number. This is a function of its own, called between the gradient and the step,
+# because it is the same for every optimizer. (`norm_type` is PyTorch's: 2 for the usual length, infinity for the
+# largest element.) A negative limit would turn all gradients around, and is refused.
 
 
 def clip_grad_norm_(  # exercise
@@ -664,9 +471,9 @@ def clip_grad_norm_(  # exercise
     """Scale all gradients by one factor so that their common length (the norm of order `norm_type`) is at most
     max_norm. Returns the length before. Raises ValueError for a max_norm that is negative or nan, and RuntimeError for
     a length that is not finite if `error_if_nonfinite`."""
-    _require("max_norm", max_norm, max_norm >= 0, "0 or more")
-    gradients = [p.grad for p in _listed(parameters) if p.grad is not None]
-    lengths = [np.linalg.norm(np.asarray(g.numpy(), _wide(g.dtype)).ravel(), norm_type) for g in gradients]
+    refuse_negative(max_norm=max_norm)
+    gradients = [p.grad for p in parameter_list(parameters) if p.grad is not None]
+    lengths = [np.linalg.norm(np.asarray(g.numpy(), wide(g.dtype)).ravel(), norm_type) for g in gradients]
     total = float(np.linalg.norm(np.array(lengths, np.float64), norm_type)) if lengths else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(f"the gradients have length {total}; something overflowed before this step")
@@ -675,19 +482,6 @@ def clip_grad_norm_(  # exercise
         for gradient in gradients:
             gradient.writable()[...] *= factor
     return Tensor(total)
-
-
-# The other one cuts each element off. It changes the direction, and it is here because PyTorch has it and some old
-# recipes want it.
-
-
-def clip_grad_value_(parameters, clip_value: float) -> None:
-    """Cut every element of every gradient off at -clip_value and clip_value. Raises ValueError if that is negative."""
-    _require("clip_value", clip_value, clip_value >= 0, "0 or more")
-    for parameter in _listed(parameters):
-        if parameter.grad is not None:
-            array = parameter.grad.writable()
-            np.clip(array, -clip_value, clip_value, out=array)
 
 
 # ## XOR, with gradients by hand
@@ -718,12 +512,12 @@ def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> flo
     return binary_cross_entropy_with_logits(z, wanted).item()
 
 
-# `detach` and `data` say that nobody needs to keep a record of this computation. At the moment nobody would; a later
-# chapter will.
+# `detach` and `data` say that this computation needs no record. At the moment none is kept; a later chapter will keep
+# one.
 #
-# The referee judges the four lines, at weights that we fix for good, because chapter 07 will be measured against the
-# same numbers. They are values of a sine, so that anybody can write them down again; nothing in them is random, and
-# none of them is zero.
+# The referee judges the four lines, at weights that we fix permanently, because chapter 07 will be measured against the
+# same numbers. They are values of a sine, so you can write them down again; nothing in them is random, and none of them
+# is zero.
 
 
 def xor_case() -> tuple[Sequential, Tensor, Tensor]:
@@ -735,7 +529,7 @@ def xor_case() -> tuple[Sequential, Tensor, Tensor]:
     return network, x.double(), wanted.double()
 
 
-# Four comparisons, one for each parameter.
+# We compare each of the four gradients with its slope.
 
 
 def check_gradients_by_hand():
@@ -746,8 +540,8 @@ def check_gradients_by_hand():
         assert np.allclose(parameter.grad.numpy(), expected, rtol=0, atol=1e-8)
 
 
-# And now let it learn. Loss and gradients, a step, forget, and again: this is the loop in which everything from here on
-# happens.
+# And now we let it learn. Loss and gradients, a step, forget, and again: this is the loop in which everything from here
+# on happens.
 
 
 def train_xor_by_hand(make: Callable[[Iterable], Optimizer], steps: int = 500) -> tuple[Module, list[float]]:
@@ -761,28 +555,24 @@ def train_xor_by_hand(make: Callable[[Iterable], Optimizer], steps: int = 500) -
     return network, losses
 
 
-# Four optimizers, the same task, the same weights to begin with, rates that suit each. All arrive, some much sooner
-# than others.
+# We give the four optimizers the same task and the same weights to begin with, at rates that suit each.
 
 
 def show_xor():
-    makers: dict[str, Callable] = {
-        "SGD 0.5": lambda p: SGD(p, lr=0.5),
-        "SGD 0.5, momentum 0.9": lambda p: SGD(p, lr=0.5, momentum=0.9),
-        "RMSprop 0.02": lambda p: RMSprop(p, lr=0.02),
-        "Adam 0.05": lambda p: Adam(p, lr=0.05),
-    }
-    print("loss after             0      50     100     200     499 steps")
-    for name, make in makers.items():
+    print("loss after        0      50     100     200     499 steps")
+    for name, make in four_optimizers(sgd_rate=0.5, adam_rate=0.05).items():
         manual_seed(0)
         _, losses = train_xor_by_hand(make)
-        print(f"{name:22s}", "  ".join(f"{losses[i]:.4f}" for i in (0, 50, 100, 200, 499)))
+        print(f"{name:17s}", "  ".join(f"{losses[i]:.4f}" for i in (0, 50, 100, 200, 499)))
 
+
+# All arrive, some much sooner than others. With seventeen weights and four examples momentum is far ahead, and Adam
+# gains little by its average of gradients. Another task has another order: try, and make such a table.
 
 # ## The cost
 #
 # An optimizer does next to no arithmetic. A step of Adam reads parameter, gradient and two memories and writes three of
-# them back: seven numbers of four bytes for each weight. How near do we come to that? Here are ten million weights,
+# them back: seven numbers of four bytes for each weight. How near do we come to that? We take ten million weights,
 # beside a plain copy of an array of that size, which reads four bytes a weight and writes four.
 
 
@@ -819,12 +609,9 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `Lion`: an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum
-#    and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2
-#    m + (1 - \beta_2) g$. One memory less than Adam.
-# 2. `gradient_norm`: the common length of all gradients, which is worth watching while a network trains.
-# 3. `average_weights`: the element-by-element mean of several state dictionaries. Averages of the last few steps often
-#    do better than the last step.
+# `Lion` is an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum
+# and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2 m +
+# (1 - \beta_2) g$. It has one memory less than Adam.
 
 
 class Lion(Optimizer):
@@ -835,14 +622,12 @@ class Lion(Optimizer):
     def __init__(self, params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
 
-    def constants(self, group, step):
-        return {"lr": group["lr"], "betas": group["betas"], "decay": group["weight_decay"]}
-
-    def update(self, p, g, momentum, lr, betas, decay):  # exercise
-        """Change p in place, and its momentum."""
-        p *= 1 - lr * decay
-        p -= lr * np.sign(betas[0] * momentum + (1 - betas[0]) * g)
-        momentum += (1 - betas[1]) * (g - momentum)
+    def update(self, p, g, state, group):  # exercise
+        """Change p in place, and its momentum, which is in `state`; `group` has the options lr, betas, weight_decay."""
+        lr, (beta1, beta2), momentum = group["lr"], group["betas"], state["momentum"]
+        p *= 1 - lr * group["weight_decay"]
+        p -= lr * np.sign(beta1 * momentum + (1 - beta1) * g)
+        momentum += (1 - beta2) * (g - momentum)
 
 
 def check_lion():
@@ -852,15 +637,8 @@ def check_lion():
     assert parameter.tolist() == [0.75, 1.25]
 
 
-def gradient_norm(parameters: Iterable[Tensor]) -> float:  # exercise
-    """The Euclidean length of all gradients taken together; parameters without a gradient count as zero."""
-    return math.sqrt(sum((p.grad.double() ** 2).sum().item() for p in parameters if p.grad is not None))
-
-
-def check_gradient_norm():
-    a, b, c = Parameter([0.0]), Parameter([0.0, 0.0]), Parameter([1.0])
-    a.grad, b.grad = Tensor([2.0]), Tensor([3.0, 6.0])
-    assert gradient_norm([a, b, c]) == 7.0
+# `average_weights` takes the element-by-element mean of several state dictionaries. The average of the last few steps
+# often does better than the last step.
 
 
 def average_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:  # exercise
@@ -879,15 +657,15 @@ def check_average_weights():
 # JAX's optax writes an optimizer as a pair of pure functions that map gradients and state to updates and state;
 # clipping, momentum and decay are links of a chain that can be composed at will, which is lovely. PyTorch has
 # `fused=True`, one compiled kernel for the whole update, which takes a fraction of the time of its default; our slot is
-# the place for such a kernel. Second-order methods (Newton's, L-BFGS, Shampoo) use more than
-# slopes; on networks they rarely pay for themselves.
+# the place for such a kernel. Second-order methods (Newton's, L-BFGS, Shampoo) use more than slopes; on networks they
+# rarely pay for themselves.
 
 # ## What hurts next
 #
-# XOR took these lines for its gradients, for two layers and a loss: six formulas, each derived on paper. They are
-# hand-made goods for one network; add a layer, and there are more to derive. And if one of them is wrong? Here the sign
-# of the first bias's gradient is flipped. Nothing about it looks wrong: it has the right shape, and the other three
-# gradients are right. Both rows start from the same weights, for each of five seeds.
+# The gradients of XOR, two layers and a loss, took six formulas, each derived on paper. They fit one network only. Add
+# a layer, and there are more to derive. And if one of them is wrong? We flip the sign of the first bias's gradient.
+# Nothing about it looks wrong: it has the right shape, and the other three gradients are right. Both rows start from
+# the same weights, for each of five seeds.
 
 
 def losses_with_sign(sign: int, seed: int) -> list[float]:
@@ -900,6 +678,9 @@ def losses_with_sign(sign: int, seed: int) -> list[float]:
         network[0].bias.grad = sign * network[0].bias.grad
         optimizer.step()
     return losses
+
+
+# How do the losses of the two signs compare, at the start and after a hundred steps?
 
 
 def show_flipped_sign():
@@ -917,7 +698,7 @@ def check_a_flipped_sign_trains():
 # be asked each time. Derivatives are mechanical. A machine should do them: chapter 07, *Autograd*.
 
 __all__ = [
-    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_from_all_gradients", "adam_update",
-    "average_weights", "clip_grad_norm_", "clip_grad_value_", "gradient_norm", "rosenbrock", "rosenbrock_gradient",
-    "sgd_update", "train_xor_by_hand", "valley", "walk", "xor_case", "xor_gradients_by_hand",
+    "Adam", "AdamW", "Lion", "Optimizer", "SGD", "adam_from_all_gradients", "adam_update", "average_weights",
+    "clip_grad_norm_", "rosenbrock", "rosenbrock_gradient", "sgd_update", "train_xor_by_hand", "valley", "walk",
+    "xor_case", "xor_gradients_by_hand",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import optim
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map_only
 
 from tt_tensor import Parameter, Tensor, binary_cross_entropy_with_logits, xor_network, xor_points
@@ -28,14 +28,6 @@ class Ours:
 
 class SGD(Ours, optim.SGD):
     """torch.optim.SGD."""
-
-
-class Adagrad(Ours, optim.Adagrad):
-    """torch.optim.Adagrad."""
-
-
-class RMSprop(Ours, optim.RMSprop):
-    """torch.optim.RMSprop."""
 
 
 class Adam(Ours, optim.Adam):
@@ -60,11 +52,6 @@ class Lion(Ours, optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(torch.lerp(p.grad, momentum, group["betas"][0]).sign_(), alpha=group["lr"])
                 momentum.lerp_(p.grad, 1 - group["betas"][1])
-
-
-def gradient_norm(parameters):
-    """The Euclidean length of all gradients taken together."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
 
 
 def average_weights(states):
@@ -165,7 +152,7 @@ def train_xor_by_hand(make, steps=500):
 
 
 __all__ = [
-    "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop", "SGD", "adam_from_all_gradients", "adam_update",
-    "average_weights", "clip_grad_norm_", "clip_grad_value_", "gradient_norm", "rosenbrock", "rosenbrock_gradient",
-    "sgd_update", "train_xor_by_hand", "valley", "walk", "xor_case", "xor_gradients_by_hand",
+    "Adam", "AdamW", "Lion", "Optimizer", "SGD", "adam_from_all_gradients", "adam_update", "average_weights",
+    "clip_grad_norm_", "rosenbrock", "rosenbrock_gradient", "sgd_update", "train_xor_by_hand", "valley", "walk",
+    "xor_case", "xor_gradients_by_hand",
 ]
