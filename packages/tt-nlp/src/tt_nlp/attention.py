@@ -88,8 +88,8 @@ def show_hurt():
     print(f"right answers by the sum: {train_recall(RecallBySum()):.1%}")
 
 
-# Guessing would give a tenth. The network has learned to say the digit that occurs most often in the list, and it cannot
-# do better: the sums of `a3 c7` and `a7 c3` are equal, and the answers are not. More layers, more units or more
+# Guessing would give a tenth. The network has learned to say the digit that occurs most often in the list, and it
+# cannot do better: the sums of `a3 c7` and `a7 c3` are equal, and the answers are not. More layers, more units or more
 # training do not help, because what belongs together was thrown away before the first of them.
 
 # ## The smallest thing that could work
@@ -240,11 +240,10 @@ def scaled_dot_product_attention(  # exercise
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None,
 ) -> Tensor:
-    """The mean of the values (..., S, Dv) for each query (..., T, D), weighed by `attention_weights`: (..., T, Dv). As
-    torch.nn.functional.scaled_dot_product_attention.
+    """The mean of the values (..., S, Dv) for each query (..., T, D), weighed by `attention_weights`: (..., T, Dv).
 
-    attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if causal_mask(T, S) were
-    given; not both. Raises ValueError for shapes that do not fit."""
+    As torch's. attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if
+    causal_mask(T, S) were given; not both. Raises ValueError for shapes that do not fit."""
     mask = checked_mask(query, key, value, attn_mask, is_causal)
     if mask is None and not dropout_p and query.shape == key.shape == value.shape:
         return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
@@ -257,9 +256,8 @@ def scaled_dot_product_attention(  # exercise
 
 def check_against_the_loops():
     query, key, value = np.random.default_rng(0).normal(size=(3, 2, 5, 4))
-    key, value = key[:, :3], value[:, :3]
-    found = scaled_dot_product_attention(from_numpy(query), from_numpy(key), from_numpy(value))
-    assert np.allclose(found.numpy(), attention_by_loops(query, key, value))
+    found = scaled_dot_product_attention(from_numpy(query), from_numpy(key[:, :3]), from_numpy(value[:, :3]))
+    assert np.allclose(found.numpy(), attention_by_loops(query, key[:, :3], value[:, :3]))
 
 
 # ## The dictionary, learned
@@ -371,7 +369,7 @@ class MultiHeadAttention(Module):
         """Queries, keys and values in heads: (3, B, heads, T, D) if all three are one text, otherwise a list."""
         if query is key is value:
             qkv = split_heads(linear(query, self.in_proj_weight, self.in_proj_bias), 3 * self.num_heads)
-            return qkv.reshape(len(query), 3, self.num_heads, *qkv.shape[2:]).transpose(0, 1)
+            return qkv.reshape(*query.shape[:-2], 3, self.num_heads, *qkv.shape[-2:]).transpose(0, -4)
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         parts = map(linear, (query, key, value), self.in_proj_weight.chunk(3), biases)
         return [split_heads(part, self.num_heads) for part in parts]
@@ -379,8 +377,7 @@ class MultiHeadAttention(Module):
     # The way through the layer: project, attend, merge the heads, project again.
 
     def forward(self, query, key, value, mask=None, is_causal=False):  # exercise
-        """What queries (B, T, C) find among keys and values (B, S, C): (B, T, C). The mask is that of
-        `scaled_dot_product_attention`, and broadcasts to (B, heads, T, S)."""
+        """What queries (B, T, C) find among keys and values (B, S, C); a mask broadcasts to (B, heads, T, S)."""
         qkv, dropout_p = self.projected(query, key, value), self.dropout if self.training else 0.0
         if query is key is value:
             found = self_attention(qkv, mask, dropout_p, is_causal)
@@ -452,13 +449,13 @@ def show_heads():
     tokenizer, model, _ = train_reader()
     text = "Call me Ishmael. Some"
     x = model.positions(model.table(tt.tensor([tokenizer.encode(text)])))
-    weights = model.look.weights(x, x, causal_mask(len(text))).detach()
-    return picture_of_weights(weights.numpy()[0], [f"head {head}" for head in range(4)], list(text), list(text))
+    weights = model.look.weights(x, x, causal_mask(len(text))).detach().numpy()[0]
+    return picture_of_weights(weights, [f"head {head}" for head in range(4)], list(text), list(text))
 
 
 # A row is a token that looks, a column one that it may look at; above the diagonal there is nothing. The heads have
-# divided the work: most look at the token itself or the one just before it, and some prefer certain characters wherever
-# they are.
+# divided the work: some look mostly at the token itself or the one just before it, others prefer certain characters
+# wherever they are.
 
 # ## The cost
 #
@@ -524,8 +521,7 @@ def _cost(out, qkv, is_causal, scale):
 
 @primitive(cost=_cost)
 def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
-    """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D). With is_causal
-    no query looks ahead."""
+    """softmax(scale * q @ k.mT) @ v for qkv (3, ..., T, D): (..., T, D). With is_causal no query looks ahead."""
     out, (q, k, v) = np.empty_like(qkv[0]), qkv.astype(np.result_type(qkv.dtype, np.float32), copy=False)
     with tt.quiet():
         for rows, keys, weights in _weights_in_blocks(q, k, is_causal, scale):
@@ -657,15 +653,15 @@ def check_window_mask():
 
 # ## What hurts next
 #
-# `Reader` predicts the next character. So let it learn for longer; and let it be wider.
+# `Reader` predicts the next character. So let it learn for longer, and let it be wider. Here is its loss on the text
+# that it has not seen.
 
 
 def show_plateau():
-    print("nats a character on held-out text, after each epoch")
     for width in (32, 64, 128):
         tt.manual_seed(0)
         _, _, losses = train_reader(10, width)
-        print(f"{width:3d} wide: " + " ".join(f"{loss:.2f}" for loss in losses))
+        print(f"{width:3d} wide, nats a character after each epoch: " + " ".join(f"{loss:.2f}" for loss in losses))
 
 
 # Four times the width brings less than a tenth of a nat, and more epochs bring little, or do harm. One layer of
