@@ -125,7 +125,7 @@ def test_weights():
             lambda given=given: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
             weights_of(query, key, forbidden(nothing)),
             (lambda out: bool(np.isnan(out).any()), "-inf minus -inf is nan: such a row has the weights 0."),
-            (lambda out: bool(out[0, 1].sum() > 0.9), "A query that may look at nothing has the weights 0, not equal ones."),
+            (lambda out: bool(out[0, 1].sum() > 0.9), "A query that sees nothing has the weights 0, not equal ones."),
             see=WEIGHTS,
         )
 

@@ -6,8 +6,9 @@
 # ## The hurt
 #
 # Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal except for rounding. The
-# sum has all words and all positions, but not what belongs to what. We can turn that loss into a task to train on: a
-# list of pairs, a letter and a digit each, and then a letter, whose digit is the answer. For `c7 a3 f1 ... a?` it is 3.
+# sum has all words and all positions, but not what belongs to what. We can turn what it lacks into a task to train on:
+# a list of pairs, a letter and a digit each, and then a letter, whose digit is the answer. For `c7 a3 f1 ... a?` it is
+# 3.
 
 from __future__ import annotations
 
@@ -346,9 +347,9 @@ def check_heads():
 # cut the matrix. (That is how a translator works: the queries come from the translation so far, keys and values from
 # the original.)
 #
-# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, and the weights are drawn as there.
-# Its many arguments are in the appendix *More attention*, as `MultiheadAttention` with a small h; ours does what
-# chapter 14 needs.
+# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. The layer
+# with all of PyTorch's arguments is in the appendix *More attention*, as `MultiheadAttention` with a small h; this one
+# has what chapter 14 needs.
 
 
 class MultiHeadAttention(Module):
@@ -382,10 +383,10 @@ class MultiHeadAttention(Module):
         if query is key is value:
             found = self_attention(qkv, mask, dropout_p, is_causal)
         else:
-            found = scaled_dot_product_attention(*qkv, mask, dropout_p, is_causal)
+            found = scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], mask, dropout_p, is_causal)
         return self.out_proj(merge_heads(found))
 
-    # The way through needs no weights as a whole, so it does not return them. If you want to see them, ask for them.
+    # That way never needs all of the weights at once, so it does not return them. If you want to see them, ask for them.
 
     def weights(self, query, key, mask=None):
         """How much each query takes from each key in each head, (B, heads, T, S)."""
@@ -511,7 +512,8 @@ def _weights_in_blocks(q, k, is_causal, scale):
 
 # The primitive takes queries, keys and values stacked in one tensor $(3, \dots, T, D)$, because their three gradients
 # need the same weights and are computed together. It widens `float16`, whose scores may overflow. `product` is
-# `weighted` on arrays.
+# `weighted` on arrays. As for its cost: under a causal mask a block sees, on average, half of the text and half a block
+# more.
 
 
 def _cost(out, qkv, is_causal, scale):
@@ -575,8 +577,8 @@ def attention_share(g, weights, q, k, v, scale):  # exercise
 
 
 # An ordinary backward pass computes the weights again, block by block: a query belongs to one block, but its keys and
-# values receive gradients from many, which add up. For the derivative of a derivative `g` is a tensor, and all weights
-# are there at once.
+# values receive gradients from many, which add up. For the derivative of a derivative `g` is a tensor, and we compute
+# all weights at once.
 
 
 def _gradient(g, out, qkv, is_causal, scale):

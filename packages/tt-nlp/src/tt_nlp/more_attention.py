@@ -167,7 +167,8 @@ class MultiheadAttention(Module):
         elif isinstance(qkv, Tensor):
             found = self_attention(qkv, mask, p, causal_alone)
         else:
-            found = scaled_dot_product_attention(*qkv, mask, p, causal_alone)
+            q, k, v = qkv
+            found = scaled_dot_product_attention(q, k, v, mask, p, causal_alone)
         return self.out_proj(merge_heads(found)), weights
 
     # A single text is a batch of one.
