@@ -347,7 +347,7 @@ def check_heads():
 # cut the matrix. (That is how a translator works: the queries come from the translation so far, keys and values from
 # the original.)
 #
-# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. The layer
+# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. A layer
 # with all of PyTorch's arguments is in the appendix *More attention*, as `MultiheadAttention` with a small h; this one
 # has what chapter 14 needs.
 
@@ -386,7 +386,7 @@ class MultiHeadAttention(Module):
             found = scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], mask, dropout_p, is_causal)
         return self.out_proj(merge_heads(found))
 
-    # That way never needs all of the weights at once, so it does not return them. If you want to see them, ask for them.
+    # That way never needs all of the weights at once, so it does not return them. If you want to see them, ask.
 
     def weights(self, query, key, mask=None):
         """How much each query takes from each key in each head, (B, heads, T, S)."""
