@@ -125,7 +125,7 @@ def test_weights():
             lambda given=given: tn.attention_weights(tt.Tensor(query), tt.Tensor(key), tt.from_numpy(given)),
             weights_of(query, key, forbidden(nothing)),
             (lambda out: bool(np.isnan(out).any()), "-inf minus -inf is nan: such a row has the weights 0."),
-            (lambda out: bool(out[0, 1].sum() > 0.9), "Who may look at nothing has the weights 0, not equal ones."),
+            (lambda out: bool(out[0, 1].sum() > 0.9), "A query that sees nothing has the weights 0, not equal ones."),
             see=WEIGHTS,
         )
 
@@ -160,7 +160,7 @@ def test_scaled_dot_product_attention():
             weights_of(same[0], same[1], added) @ same[2],
             (weights_of(same[0], same[1], added, 1.0) @ same[2], ROOT),
             (weights_of(same[0], same[1], added, 12**-0.5) @ same[2], WIDE),
-            (weights_of(same[0], same[1]) @ same[2], "Nobody may look ahead."),
+            (weights_of(same[0], same[1]) @ same[2], "No query may look ahead."),
             see=WEIGHTS,
         )
 
@@ -252,68 +252,66 @@ def by_definition(values, query, key, added=0.0, heads=2, scale=None):
 
 def test_the_layer():
     x, other = numbers(2, 4, 6), numbers(2, 3, 6) * 0.5
-    padding = np.array([[False, False, False, True], [False, False, True, True]])
-    ahead = ~triangle(4)
+    real = np.array([[True, True, True, False], [True, True, False, False]])[:, None, None]
+    window = triangle(4) & ~np.tri(4, k=-2, dtype=bool)
     cases = [
         ("self-attention", (x, x), {}, 0.0),
         ("causal self-attention", (x, x), {"is_causal": True}, forbidden(triangle(4))),
-        ("self-attention with an attn_mask", (x, x), {"attn_mask": ahead}, forbidden(~ahead)),
-        ("self-attention with key_padding_mask", (x, x), {"key_padding_mask": padding}, forbidden(~padding)[:, None]),
-        (
-            "causal self-attention with key_padding_mask", (x, x), {"is_causal": True, "key_padding_mask": padding},
-            forbidden(~padding[:, None] & triangle(4)),
-        ),
+        ("self-attention with a mask (4, 4)", (x, x), {"mask": window}, forbidden(window)),
+        ("self-attention with a mask of padding (2, 1, 1, 4)", (x, x), {"mask": real}, forbidden(real[:, 0])),
         ("cross-attention", (x, other), {}, 0.0),
+        ("cross-attention with a mask (2, 1, 1, 3)", (x, other), {"mask": real[..., :3]}, forbidden(real[:, 0, :, :3])),
     ]  # fmt: skip
     for said, (query, key), options, added in cases:
-        for need_weights in (False, True):
-            layer, values = layer_with_weights()
-            layer.double()
-            wanted, weights = by_definition(values, query, key, added)
-
-            def called(query=query, key=key, options=options, layer=layer, need_weights=need_weights):
-                q = tt.Tensor(query)
-                k = q if key is query else tt.Tensor(key)
-                masks = {n: tt.from_numpy(m) if isinstance(m, np.ndarray) else m for n, m in options.items()}
-                return layer(q, k, k, need_weights=need_weights, **masks)
-
+        layer, values = layer_with_weights()
+        layer.double()
+        q = tt.Tensor(query)
+        k = q if key is query else tt.Tensor(key)
+        masks = {n: tt.from_numpy(m) if isinstance(m, np.ndarray) else m for n, m in options.items()}
+        wanted, weights = by_definition(values, query, key, added)
+        expect(
+            f"{said}: MultiHeadAttention(6, 2) on (2, 4, 6)",
+            lambda layer=layer, q=q, k=k, masks=masks: layer(q, k, k, **masks),
+            wanted,
+            (by_definition(values, query, key, added, scale=1.0)[0], ROOT),
+            (by_definition(values, query, key, added, scale=6**-0.5)[0], WIDE),
+            (by_definition(values, query, key)[0] + 0 * wanted, "The mask is ignored."),
+            "Project, split into heads, attend, merge, and project the result.",
+            see=LAYER,
+        )
+        if not options.get("is_causal"):
             expect(
-                f"{said}: MultiHeadAttention(6, 2) on (2, 4, 6), need_weights={need_weights}",
-                lambda: called()[0],
-                wanted,
-                (by_definition(values, query, key, added, scale=1.0)[0], ROOT),
-                (by_definition(values, query, key, added, scale=6**-0.5)[0], WIDE),
-                (by_definition(values, query, key)[0] + 0 * wanted, "The mask is ignored."),
-                "Project, split into heads, attend, merge, and project the result.",
+                f"{said}: the weights of its heads",
+                lambda layer=layer, q=q, k=k, masks=masks: layer.weights(q, k, **masks),
+                weights,
+                "`weights` takes the queries and keys of `projected`.",
                 see=LAYER,
             )
-            expect(
-                f"{said}: the weights that come with it, need_weights={need_weights}",
-                lambda: called()[1],
-                weights.mean(1) if need_weights else None,
-                (weights, "average_attn_weights asks for the mean over the heads."),
-                see=LAYER,
-            )
-    layer, values = layer_with_weights()
-    expect(
-        "the weights of each head, average_attn_weights=False",
-        lambda: layer(*[tt.Tensor(x, np.float32)] * 3, average_attn_weights=False)[1],
-        by_definition(values, x, x)[1],
-        (by_definition(values, x, x)[1].mean(1), "All heads are wanted, (B, heads, T, S)."),
-        see=LAYER,
-    )
-    expect(
-        "shapes of result and weights for a single text (4, 6)",
-        lambda: [out.shape for out in layer(*[tt.randn(4, 6)] * 3)],
-        [(4, 6), (4, 4)],
-        "A text without a batch is left to `without_batch`.",
-        see=LAYER,
-    )
+    layer, _ = layer_with_weights()
     for said, call in (
         ("3 heads for 8 numbers", lambda: tn.MultiHeadAttention(8, 3)),
-        ("keys of another width", lambda: layer(tt.zeros(2, 4, 6), tt.zeros(2, 4, 5), tt.zeros(2, 4, 6))[0].shape),
+        ("keys of another width", lambda: layer(tt.zeros(2, 4, 6), tt.zeros(2, 4, 5), tt.zeros(2, 4, 6)).shape),
+        ("a mask for 5 keys", lambda: layer(*[tt.zeros(2, 4, 6)] * 3, tt.ones(4, 5).bool()).shape),
     ):
-        expect(f"MultiHeadAttention with {said}", call, ValueError, "`refuse_misfits` looks at shapes.", see=LAYER)
+        expect(f"MultiHeadAttention with {said}", call, ValueError, "Hand the arguments on as they are.", see=LAYER)
+
+
+def test_dropout_of_the_layer():
+    def spread(training):
+        layer = tn.MultiHeadAttention(6, 2, dropout=0.5).train(training)
+        x = tt.Tensor(numbers(2, 4, 6), np.float32)
+        tt.manual_seed(1)
+        first, second = layer(x, x, x), layer(x, x, x)
+        return bool((first == second).all())
+
+    expect(
+        "does MultiHeadAttention(6, 2, dropout=0.5) give the same twice, in training and in evaluation?",
+        lambda: [spread(True), spread(False)],
+        [False, True],
+        ([False, False], "Dropout counts only in training."),
+        ([True, True], "In training `dropout` of the weights are struck out."),
+        see=LAYER,
+    )
 
 
 def test_projections():
@@ -338,26 +336,25 @@ def test_projections():
     )
 
 
-def test_nobody_sees_what_comes_later():
+def test_no_token_sees_what_comes_later():
     layer, _ = layer_with_weights()
     x = numbers(1, 6, 6)
 
-    def moved(need_weights):
+    def moved(**options):
         results = []
         for t in range(6):
             changed = x.copy()
             changed[:, t] += 3.0
             before, after = (
-                layer(*[tt.Tensor(a, np.float32)] * 3, is_causal=True, need_weights=need_weights)[0].detach().numpy()
-                for a in (x, changed)
-            )
+                layer(*[tt.Tensor(a, np.float32)] * 3, **options).detach().numpy() for a in (x, changed)
+            )  # fmt: skip
             results.append(int(np.flatnonzero(np.abs(before - after).max((0, 2)) > 1e-5)[0]))
         return results
 
-    for need_weights in (False, True):
+    for said, options in (("is_causal=True", {"is_causal": True}), ("causal_mask(6)", {"mask": tn.causal_mask(6)})):
         expect(
-            f"the first place that changes when token 0, 1, ... 5 changes, is_causal, need_weights={need_weights}",
-            lambda need_weights=need_weights: moved(need_weights),
+            f"the first place that changes when token 0, 1, ... 5 changes, {said}",
+            lambda options=options: moved(**options),
             [0, 1, 2, 3, 4, 5],
             (lambda out: any(f < t for t, f in enumerate(out)), "A position sees what comes after it."),
             (lambda out: any(f > t for t, f in enumerate(out)), "A token must see itself."),
@@ -388,7 +385,7 @@ def test_attention_in_blocks():
             f"attention_in_blocks(qkv (3, 2, 2, {length}, 4), is_causal={causal}, scale=0.7)",
             lambda qkv=qkv, causal=causal: tn.attention_in_blocks(qkv, is_causal=causal, scale=0.7),
             right,
-            (weights_of(qkv[0], qkv[1], 0.0, 0.7) @ qkv[2], "Nobody may look ahead."),
+            (weights_of(qkv[0], qkv[1], 0.0, 0.7) @ qkv[2], "No query may look ahead."),
             (weights_of(qkv[0], qkv[1], added) @ qkv[2], "The scale that was given counts, and not 1 / sqrt(D)."),
             (lambda out, right=right: np.shape(out) != right.shape, "The result has the shape of the queries."),
             (
@@ -459,7 +456,7 @@ def test_window_mask():
         lambda: tn.window_mask(6, 3),
         right,
         (triangle(6) & ~np.tri(6, k=-4, dtype=bool), "A window of 3 is the token itself and two before it."),
-        (triangle(6), "Nobody looks back further than the window."),
-        (right | ~triangle(6), "Nobody looks ahead either."),
+        (triangle(6), "No token looks back further than the window."),
+        (right | ~triangle(6), "No token looks ahead either."),
         see=EXERCISES,
     )

@@ -15,7 +15,7 @@ every_op = pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
 OURS = {
     name: p
     for name, p in tt.PRIMITIVES.items()
-    if p.__module__.removeprefix("tt_nlp.") in ("embeddings", "attention", "more_attention")
+    if p.__module__.removeprefix("tt_nlp.") in ("common", "embeddings", "attention")
 }
 
 

@@ -16,8 +16,8 @@ import tt_tensor as tt
 
 TABLE = tn.Embedding(10, 4)
 X = tt.zeros(2, 5, 8)
-LAYER = tn.MultiHeadAttention(8, 2)
-WIDE = tn.MultiHeadAttention(8, 2, kdim=3, vdim=4)
+LAYER = tn.MultiheadAttention(8, 2)
+WIDE = tn.MultiheadAttention(8, 2, kdim=3, vdim=4)
 IDS, GPT = tt.tensor([[1, 2]]), tn.GPT(tn.GPTConfig(10, 4, 1, 2, 8))
 REFUSED = [
     ("an id too large", lambda: TABLE(tt.tensor([3, 10])), IndexError, r"id 10.* 10 of them, 0 to 9"),
@@ -42,18 +42,18 @@ REFUSED = [
     ("places for integers", lambda: tn.rotary(tt.zeros(2, 4).long()), ValueError, "rotary turns floats.* int64"),
     ("places for a vector", lambda: tn.rotary(tt.zeros(4)), ValueError, r"rotary turns floats.*\(4,\)"),
     ("places of another width", lambda: tn.LearnedPositions(8, 4)(tt.zeros(2, 3)), ValueError, r"4 numbers.*\(2, 3\)"),
-    ("time first", lambda: tn.MultiHeadAttention(8, 2, batch_first=False), ValueError, "batch_first is True, not"),
-    ("half a head", lambda: tn.MultiHeadAttention(8, 2.0), TypeError, "num_heads is an integer, not 2.0"),
+    ("time first", lambda: tn.MultiheadAttention(8, 2, batch_first=False), ValueError, "batch_first is True, not"),
+    ("half a head", lambda: tn.MultiheadAttention(8, 2.0), TypeError, "num_heads is an integer, not 2.0"),
     (
-        "an unknown option", lambda: tn.MultiHeadAttention(8, 2, add_bias_kv=True), TypeError,
-        r"^MultiHeadAttention.__init__\(\)",
+        "an unknown option", lambda: tn.MultiheadAttention(8, 2, add_bias_kv=True), TypeError,
+        r"^MultiheadAttention.__init__\(\)",
     ),
     ("arrays", lambda: tn.scaled_dot_product_attention(*[X.numpy()] * 3), TypeError, "takes tensors, not ndarray"),
     ("arrays for a layer", lambda: LAYER(*[X.numpy()] * 3), TypeError, "takes tensors, not ndarray"),
-    ("heads that do not divide", lambda: tn.MultiHeadAttention(8, 3), ValueError, "3 heads do not divide 8"),
-    ("no heads", lambda: tn.MultiHeadAttention(8, 0), ValueError, "0 heads"),
+    ("heads that do not divide", lambda: tn.MultiheadAttention(8, 3), ValueError, "3 heads do not divide 8"),
+    ("no heads", lambda: tn.MultiheadAttention(8, 0), ValueError, "0 heads"),
     ("heads that do not divide a tensor", lambda: tn.split_heads(X, 3), ValueError, "3 heads do not divide 8"),
-    ("a dropout above 1", lambda: tn.MultiHeadAttention(8, 2, dropout=1.5), ValueError, "between 0 and 1.*1.5"),
+    ("a dropout above 1", lambda: tn.MultiheadAttention(8, 2, dropout=1.5), ValueError, "between 0 and 1.*1.5"),
     ("dropout_p above 1", lambda: tn.scaled_dot_product_attention(X, X, X, dropout_p=2), ValueError, "between 0 and 1"),
     ("D differs", lambda: tn.scaled_dot_product_attention(X, X[..., :4], X), ValueError, r"\(2, 5, 4\).*same D"),
     ("lengths differ", lambda: tn.scaled_dot_product_attention(X, X, X[:, :4]), ValueError, r"2, 4, 8.*same length"),
@@ -116,7 +116,7 @@ def test_changing_a_token_changes_nothing_before_it(data):
     t, way = data.draw(st.integers(0, length - 1)), data.draw(st.sampled_from(["blocks", "weights", "mask", "window"]))
     random = np.random.default_rng(seed)
     tt.manual_seed(seed)
-    layer = tn.MultiHeadAttention(8, heads)
+    layer = tn.MultiheadAttention(8, heads)
     options = {"need_weights": way == "weights", "is_causal": way in ("blocks", "weights")}
     if way == "mask":
         options["attn_mask"] = ~tn.causal_mask(length)
@@ -137,7 +137,7 @@ def test_changing_a_token_changes_nothing_before_it(data):
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99), st.booleans(), st.booleans())
 def test_padding_and_company_change_nothing(lengths, seed, is_causal, need_weights):
     random = np.random.default_rng(seed)
-    layer = tn.MultiHeadAttention(8, 2)
+    layer = tn.MultiheadAttention(8, 2)
     x = random.normal(size=(len(lengths), max(lengths), 8)).astype(np.float32)
     padding = np.arange(max(lengths)) >= np.array(lengths)[:, None]
     x[padding] = 1e6  # whatever stands there
@@ -176,7 +176,7 @@ def test_turned_products_depend_on_the_distance_alone(pairs, start, interleaved)
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtypes_stay(dtype):
-    layer, x = tn.MultiHeadAttention(8, 2, dropout=0.1).to(dtype), tt.ones(2, 5, 8, dtype=dtype)
+    layer, x = tn.MultiheadAttention(8, 2, dropout=0.1).to(dtype), tt.ones(2, 5, 8, dtype=dtype)
     for options in ({"need_weights": False}, {"is_causal": True}, {"attn_mask": tt.zeros(5, 5, dtype=np.float64)}):
         assert layer(x, x, x, **options)[0].dtype == dtype
     assert tn.rotary(x).dtype == dtype and tn.Embedding(3, 4).to(dtype)(tt.tensor([1])).dtype == dtype
@@ -267,6 +267,25 @@ def test_what_comes_later_is_not_seen_even_if_it_is_no_number(bad, dtype, length
 
 @FLOATS
 @BAD
+@pytest.mark.parametrize("length", [5, 70])
+@pytest.mark.parametrize("create_graph", [False, True], ids=["on arrays", "on tensors"])
+def test_what_comes_later_spoils_no_gradient_of_an_earlier_query(bad, dtype, length, create_graph):
+    (clean,) = leaves(dtype, (3, 1, length, 4))
+    numbers = clean.detach().numpy().copy()
+    numbers[1:, :, 3:] = bad  # keys and values; the queries are all finite
+
+    def of_the_first_queries(qkv):
+        found = tn.self_attention(qkv, is_causal=True)
+        with tt.quiet():
+            (share,) = ta.grad(found, qkv, tt.ones(*found.shape, dtype=dtype), create_graph=create_graph)
+        return share.detach().numpy()[0, :, :3]
+
+    found, wanted = map(of_the_first_queries, (tt.Tensor(numbers, requires_grad=True), clean))
+    assert np.abs(found - wanted).max() < (2e-3 if dtype == np.float16 else 1e-6) and np.abs(wanted).max() > 0.1
+
+
+@FLOATS
+@BAD
 @pytest.mark.parametrize("numbers", [False, True])
 def test_a_hidden_key_takes_no_part(bad, dtype, numbers):
     query, key, value = leaves(dtype, (3, 4), (5, 4), (5, 2))
@@ -321,7 +340,7 @@ def test_near_rows_may_be_tiny_or_huge():
 
 
 def test_dropout_strikes_only_in_training_and_follows_the_seed():
-    layer, x = tn.MultiHeadAttention(8, 2, dropout=0.5), tt.randn(2, 6, 8)
+    layer, x = tn.MultiheadAttention(8, 2, dropout=0.5), tt.randn(2, 6, 8)
 
     def out(need_weights, seed):
         tt.manual_seed(seed)
@@ -380,7 +399,7 @@ def peak_of(call):
 
 
 def test_a_training_step_holds_no_square():
-    length, layer = 2048, tn.MultiHeadAttention(16, 4)
+    length, layer = 2048, tn.MultiheadAttention(16, 4)
     x = tt.zeros(1, length, 16)
 
     def step():
@@ -401,7 +420,7 @@ def test_an_embedding_step_holds_two_tables_at_most():
 
 
 def test_steps_leave_nothing_behind():
-    layer, x = tn.MultiHeadAttention(16, 4), tt.randn(4, 32, 16)
+    layer, x = tn.MultiheadAttention(16, 4), tt.randn(4, 32, 16)
 
     def steps(count):
         for _ in range(count):

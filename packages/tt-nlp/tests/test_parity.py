@@ -103,7 +103,7 @@ def pair_of_layers(options, dtype):
     random = np.random.default_rng(1)
     for parameter in theirs.parameters():
         parameter.data += torch.from_numpy(random.normal(0, 0.1, tuple(parameter.shape)).astype(dtype))
-    ours = tn.MultiHeadAttention(**options).to(dtype)
+    ours = tn.MultiheadAttention(**options).to(dtype)
     ours.load_state_dict({name: value.numpy().copy() for name, value in theirs.state_dict().items()})
     assert list(ours.state_dict()) == list(theirs.state_dict())
     return ours, theirs
@@ -203,7 +203,7 @@ def test_initialisation(options):
     options = {**options, **{n: options[n] * 16 for n in ("embed_dim", "kdim", "vdim") if n in options}}
     tt.manual_seed(0), torch.manual_seed(0)
     theirs = torch.nn.MultiheadAttention(**options, batch_first=True)
-    parameters = tn.MultiHeadAttention(**options).named_parameters()
+    parameters = tn.MultiheadAttention(**options).named_parameters()
     for (name, one), other in zip(parameters, theirs.parameters(), strict=True):
         ours, wanted = one.numpy(), other.detach().numpy()
         assert np.abs(ours).max() == pytest.approx(np.abs(wanted).max(), rel=0.05, abs=1e-9), name

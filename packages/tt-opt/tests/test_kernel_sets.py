@@ -324,7 +324,7 @@ def test_updates_of_optimizers_are_the_same(kernels):
 
 
 def test_a_long_text_keeps_no_square(kernels):
-    layer, x = tn.MultiHeadAttention(16, 4), tt.zeros(1, 2048, 16)
+    layer, x = tn.MultiheadAttention(16, 4), tt.zeros(1, 2048, 16)
 
     def step():
         layer(x, x, x, is_causal=True, need_weights=False)[0].sum().backward()

@@ -54,29 +54,20 @@ def merge_heads(x):
 
 class MultiHeadAttention:
     def projected(self, query, key, value):
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         parts = [
             split_heads(linear(x, *pair), self.num_heads)
-            for x, pair in zip((query, key, value), more_attention.cut(self))
+            for x, *pair in zip((query, key, value), self.in_proj_weight.chunk(3), biases)
         ]
         return tt.stack(parts) if query is key is value else parts
 
-    def forward(
-        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
-        is_causal=False,
-    ):
-        if query.ndim == 2:
-            return more_attention.without_batch(
-                self, query, key, value, need_weights, average_attn_weights, key_padding_mask, attn_mask, is_causal
-            )
-        more_attention.refuse_misfits(self, query, key, value)
-        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, True)
+    def forward(self, query, key, value, mask=None, is_causal=False):
         parts = self.projected(query, key, value)
-        weights = attention_weights(parts[0], parts[1], mask)
-        weights = tt.dropout(weights, self.dropout, self.training)
-        out = self.out_proj(merge_heads(weights @ parts[2]))
-        if not need_weights:
-            return out, None
-        return out, weights.mean(1) if average_attn_weights else weights
+        checked_mask(parts[0], parts[1], parts[2], mask, is_causal)
+        if is_causal:
+            mask = causal_mask(query.shape[-2], key.shape[-2])
+        weights = tt.dropout(attention_weights(parts[0], parts[1], mask), self.dropout, self.training)
+        return self.out_proj(merge_heads(weights @ parts[2]))
 
 
 def attention_cost(batch, heads, length, size):

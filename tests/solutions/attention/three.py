@@ -59,38 +59,20 @@ def merge_heads(x):
 
 class MultiHeadAttention:
     def projected(self, query, key, value):
-        weights = more_attention.cut(self)
-        parts = []
-        for i, x in enumerate((query, key, value)):
-            weight, bias = weights[i]
-            parts.append(split_heads(linear(x, weight, bias), self.num_heads))
-        if query is key and query is value:
-            return tt.stack(parts, 0)
-        return parts
+        size, parts = len(self.in_proj_weight) // 3, []
+        for start, x in zip((0, size, 2 * size), (query, key, value)):
+            bias = None if self.in_proj_bias is None else self.in_proj_bias[start : start + size]
+            parts.append(split_heads(linear(x, self.in_proj_weight[start : start + size], bias), self.num_heads))
+        return tt.stack(parts, 0) if query is key and query is value else parts
 
-    def forward(
-        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
-        is_causal=False,
-    ):
-        if query.ndim == 2:
-            masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask, "is_causal": is_causal}
-            return more_attention.without_batch(self, query, key, value, need_weights, average_attn_weights, **masks)
-        more_attention.refuse_misfits(self, query, key, value)
+    def forward(self, query, key, value, mask=None, is_causal=False):
+        parts = self.projected(query, key, value)
         probability = self.dropout if self.training else 0.0
-        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, need_weights)
-        q, k, v = self.projected(query, key, value)
-        weights = None
-        if need_weights:
-            weights = attention_weights(q, k, mask)
-            weights = tt.dropout(weights, probability)
-            found = weights @ v
-        elif mask is None:
-            found = scaled_dot_product_attention(q, k, v, None, probability, is_causal)
+        if isinstance(parts, Tensor):
+            found = self_attention(parts, mask, probability, is_causal)
         else:
-            found = scaled_dot_product_attention(q, k, v, mask, probability)
-        if need_weights and average_attn_weights:
-            weights = weights.mean(dim=1)
-        return self.out_proj(merge_heads(found)), weights
+            found = scaled_dot_product_attention(*parts, mask, probability, is_causal)
+        return self.out_proj(merge_heads(found))
 
 
 def attention_cost(batch, heads, length, size):

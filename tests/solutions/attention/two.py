@@ -55,35 +55,23 @@ def merge_heads(x):
 
 class MultiHeadAttention:
     def projected(self, query, key, value):
-        same = query is key and key is value and self.kdim == self.embed_dim == self.vdim
-        if not same:
-            found = []
-            for x, (weight, bias) in zip((query, key, value), more_attention.cut(self)):
-                x = x @ weight.T if bias is None else x @ weight.T + bias
-                found.append(split_heads(x, self.num_heads))
-            return found
-        batch, length, width = query.shape
-        out = linear(query, self.in_proj_weight, self.in_proj_bias)
-        return out.reshape(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        width = self.in_proj_weight.shape[1]
+        if query is key and key is value:
+            out = linear(query, self.in_proj_weight, self.in_proj_bias)
+            batch, length, _ = query.shape
+            return out.reshape(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        found = []
+        for i, x in enumerate((query, key, value)):
+            rows = slice(i * width, (i + 1) * width)
+            x = x @ self.in_proj_weight[rows].T
+            x = x if self.in_proj_bias is None else x + self.in_proj_bias[rows]
+            found.append(split_heads(x, self.num_heads))
+        return found
 
-    def forward(
-        self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True,
-        is_causal=False,
-    ):
-        if query.ndim < 3:
-            return more_attention.without_batch(
-                self, query, key, value, need_weights, average_attn_weights, key_padding_mask, attn_mask, is_causal
-            )
-        more_attention.refuse_misfits(self, query, key, value)
-        drop = self.dropout * self.training
+    def forward(self, query, key, value, mask=None, is_causal=False):
         q, k, v = self.projected(query, key, value)
-        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, need_weights)
-        if not need_weights:
-            found = scaled_dot_product_attention(q, k, v, mask, drop, mask is None and is_causal)
-            return self.out_proj(merge_heads(found)), None
-        weights = tt.dropout(attention_weights(q, k, mask), drop)
-        out = self.out_proj(merge_heads(weights @ v))
-        return out, (weights.sum(1) / self.num_heads if average_attn_weights else weights)
+        found = scaled_dot_product_attention(q, k, v, mask, self.dropout * self.training, is_causal)
+        return self.out_proj(merge_heads(found))
 
 
 def attention_cost(batch, heads, length, size):

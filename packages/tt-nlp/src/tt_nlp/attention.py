@@ -5,48 +5,47 @@
 
 # ## The hurt
 #
-# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal but for rounding. The
-# sum has all words and all places, but not what belongs to what. Here is what is lost there, as a task that can be
-# trained on: a list of pairs, a letter and a digit each, and then a letter, whose digit is to be told.
-# `c7 a3 f1 ... a?` is 3.
+# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal except for rounding. The
+# sum has all words and all positions, but not what belongs to what. We can turn what it lacks into a task to train on:
+# a list of pairs, a letter and a digit each, and then a letter, whose digit is the answer. For `c7 a3 f1 ... a?` it is
+# 3.
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import Batches, accuracy, check_gradients, evaluate, fit, no_grad, rule
+from tt_autograd import Batches, accuracy, check_gradients, evaluate, fit, rule
 from tt_data import short_text
-from tt_nlp.common import checked_mask, product, refuse_unstacked
+from tt_nlp.common import as_added, checked_mask, product, refuse_unstacked, weighted
 from tt_nlp.embeddings import Embedding, LearnedPositions
+from tt_nlp.shows import cost_table, picture_of_weights
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import Adam
 from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, from_numpy, generator, linear, primitive
+
+# To draw letters that differ, we sort random numbers and take the order in which they came.
 
 LETTERS, DIGITS = 12, 10
 
 
 def pairs_and_questions(count: int, pairs: int = 6) -> tuple[Tensor, Tensor]:
-    """Ids (count, 2 * pairs + 1), letter, digit, ..., letter, of pairs whose letters differ; and the digits asked
-    for."""
-    random = generator()
+    """Ids (count, 2 * pairs + 1): letter, digit, ..., letter; no letter has two digits. And the digits asked for."""
+    random, rows = generator(), np.arange(count)
     letters = random.random((count, LETTERS)).argsort(1)[:, :pairs]
-    digits = random.integers(0, DIGITS, (count, pairs))
-    rows, asked = np.arange(count), random.integers(0, pairs, count)
+    digits, asked = random.integers(0, DIGITS, (count, pairs)), random.integers(0, pairs, count)
     listed = np.stack([letters, digits], -1).reshape(count, -1)
-    question = letters[rows, asked]
-    return from_numpy(np.column_stack([listed, question])), from_numpy(digits[rows, asked])
+    return from_numpy(np.column_stack([listed, letters[rows, asked]])), from_numpy(digits[rows, asked])
 
 
 # A network for it, with the means of chapter 12: each pair is one vector, that of its letter plus that of its digit; so
-# is the question. The pairs are added up, and a network with a hidden layer sees the sum and the question.
+# is the question.
 
 
 class Recall(Module):
-    """Tables for letters and digits; a subclass makes logits of the vectors of the pairs and of the question."""
+    """Tables for letters and digits; a subclass answers, with logits."""
 
     def __init__(self, width: int = 32):
         super().__init__()
@@ -56,6 +55,12 @@ class Recall(Module):
         """The pairs (N, pairs, width) and the question (N, 1, width)."""
         return self.letters(ids[:, :-1:2]) + self.digits(ids[:, 1::2]), self.letters(ids[:, -1:])
 
+    def forward(self, ids):
+        return self.answer(*self.vectors(ids))
+
+
+# We add the pairs up, and a network with a hidden layer sees the sum beside the question.
+
 
 class RecallBySum(Recall):
     """Sees the sum of all pairs beside the question."""
@@ -64,9 +69,11 @@ class RecallBySum(Recall):
         super().__init__(width)
         self.network = tt.Sequential(Linear(2 * width, 128), tt.ReLU(), Linear(128, DIGITS))
 
-    def forward(self, ids):
-        pairs, question = self.vectors(ids)
+    def answer(self, pairs, question):
         return self.network(tt.cat([pairs.sum(1), question[:, 0]], 1))
+
+
+# It trains on 4,000 lists and answers questions about 1,000 new ones.
 
 
 def train_recall(model: Module, examples: int = 4000, epochs: int = 4) -> float:
@@ -82,21 +89,21 @@ def show_hurt():
     print(f"right answers by the sum: {train_recall(RecallBySum()):.1%}")
 
 
-# Guessing would give a tenth. It has learned to say the digit that occurs most often in the list, and better is not to
-# be had: of `a3 c7` and `a7 c3` the sums are equal, and the answers are not. More layers, more units or more training
-# do not help. What belongs together was thrown away before the first of them.
+# Guessing would give a tenth. The network has learned to say the digit that occurs most often in the list, and it
+# cannot do better: the sums of `a3 c7` and `a7 c3` are equal, and the answers are not. More layers, more units or more
+# training do not help, because what belongs together was thrown away before the first of them.
 
 # ## The smallest thing that could work
 #
 # What would a programmer do? Use a dictionary: go through the pairs, compare each key with the question, and where it
-# matches take the value. It cannot be trained: a comparison says yes or no, and there is no slope in that. So make it
+# matches take the value. We cannot train that: a comparison says yes or no, and there is no slope in it. So we make it
 # soft. Let the match be a *score*, the product of two vectors; let softmax (chapter 03) turn the scores into weights
 # that are positive and add up to 1; and take from every value as much as its weight says. A perfect match has weight 1,
 # and then it is the dictionary.
 #
-# Three vectors for each token, then. Its *query* says what it looks for, its *key* what it can be found by, and its
-# *value* what it has to give. And since one may look for several things at once, there are several *heads*, each with
-# queries, keys and values of its own. In loops over heads and positions (the $\sqrt D$ is explained below):
+# So each token has three vectors. Its *query* says what it looks for, its *key* what it can be found by, and its
+# *value* what it has to give. And since a token may look for several things at once, there are several *heads*, each
+# with queries, keys and values of its own. In loops over heads and positions (the $\sqrt D$ is explained below):
 
 
 def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:  # exercise
@@ -108,12 +115,11 @@ def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) ->
         for t in range(length):
             scores = [query[h, t] @ key[h, s] / math.sqrt(size) for s in range(key.shape[1])]
             powers = [math.exp(score - max(scores)) for score in scores]
-            for s, power in enumerate(powers):
-                out[h, t] += power / sum(powers) * value[h, s]
+            out[h, t] = sum(power / sum(powers) * value[h, s] for s, power in enumerate(powers))
     return out
 
 
-# A dictionary of two entries, and a question that matches the second one well; and one that matches both alike, and
+# We ask a dictionary of two entries a question that matches the second one well, and one that matches both equally and
 # gets the mean of their values:
 
 
@@ -121,6 +127,9 @@ def check_soft_dictionary():
     key, value = np.array([[[30.0, 0.0], [0.0, 30.0]]]), np.array([[[7.0], [3.0]]])
     assert np.allclose(attention_by_loops(np.array([[[0.0, 5.0]]]), key, value), 3.0)
     assert np.allclose(attention_by_loops(np.array([[[1.0, 1.0]]]), key, value), 5.0)
+
+
+# It works. Here is how long it takes.
 
 
 def show_loops():
@@ -131,7 +140,7 @@ def show_loops():
 
 # ## The idea
 #
-# All queries against all keys is a matrix product, and so is all weights times all values. With a row for each token,
+# To compare all queries with all keys is a matrix product, and so is weighing all values. With a row for each token,
 #
 # $$ \operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{Q K^T}{\sqrt{D}}\right) V , $$
 #
@@ -139,20 +148,20 @@ def show_loops():
 # over which `matmul` goes by itself.
 #
 # Read the shapes. $Q$ is $(T, D)$, $K$ is $(S, D)$: a score for each query and key, $(T, S)$. Times $V$, which is $(S,
-# D_v)$, each query gets a mean of values, $(T, D_v)$. There are as many results as queries, whatever the number of
-# keys; and exchange two keys together with their values, and nothing changes. Attention looks at a *set*. If order is
-# to matter, it has to be in the vectors, which is why the last chapter wrote positions into them.
+# D_v)$, each query gets a mean of values, $(T, D_v)$. There are as many results as queries, however many keys there
+# are; and if you exchange two keys together with their values, nothing changes. Attention looks at a *set*. If the
+# order matters, it must be in the vectors, which is why the last chapter wrote positions into them.
 #
 # Why the $\sqrt D$? A product of two vectors of $D$ numbers with variance 1 is a sum of $D$ terms of variance 1; its
-# standard deviation is $\sqrt D$. For $D = 64$ scores of 8 and $-8$ are usual, and softmax of those is as good as a
-# maximum. Where it is flat it has no slope, and nothing is learned. Divided by $\sqrt D$, scores have size 1 for every
-# $D$.
+# standard deviation is $\sqrt D$. For $D = 64$ scores of 8 and $-8$ are typical, and their softmax is practically a
+# hard maximum. Where it is flat it has no slope, and nothing is learned. Divided by $\sqrt D$, scores have size 1 for
+# every $D$.
 
 # ## Weights, and who may look
 #
-# Not every token may look at every other. Sentences of different lengths are filled up with padding, which nobody
-# should listen to. And a text that is to be continued must not look ahead: who is asked for the next word, and may look
-# at it, learns nothing. So there is a *mask*: True where a query may look at a key.
+# Not every token may look at every other. Sentences of different lengths are filled up with padding, which no token
+# should listen to. And a text that is to be continued must not look ahead: a model that can see the next word learns
+# nothing from predicting it. So there is a *mask*: True where a query may look at a key.
 #
 # The mask for texts is a triangle, with the diagonal: a token may look at itself and at what came before. It is called
 # *causal*.
@@ -164,24 +173,20 @@ def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
     return from_numpy(np.arange(keys) <= np.arange(queries)[:, None])
 
 
-# Where must the mask be applied? If forbidden weights were set to zero after the softmax, the others would no longer
-# add up to 1. *Before* it, a score of $-\infty$ gives the weight $e^{-\infty} = 0$, and the rest share the 1 among
-# themselves. So a truth value becomes $0$ or $-\infty$ and is added to the scores. A mask may also be numbers to begin
-# with, which say how welcome a key is.
+# Where must we apply the mask? If we set forbidden weights to zero after the softmax, the others no longer add up to 1.
+# *Before* it, a score of $-\infty$ gives the weight $e^{-\infty} = 0$, and the rest share the 1 among themselves. So
+# `as_added` (from the module `common`) turns a truth value into $0$ or $-\infty$, which we add to the scores. A mask
+# may also hold numbers to begin with, which say how welcome a key is.
 #
 # One case is left: a row in which everything is forbidden. $\infty - \infty$ is nan, and a single such row of padding
-# would make everything nan that it touches. PyTorch's answer is that who may look at nothing sees zeros, and ours too:
-# such a row goes through the softmax with all scores 0, and is replaced by zeros afterwards.
+# would turn everything that it touches into nan. In PyTorch's function a query that may look at nothing finds zeros,
+# and in ours too: such a row goes through the softmax with all scores 0, and we replace it by zeros afterwards.
 #
 # Both times we *replace*, with `masked_fill`. After the addition a hidden score is $-\infty$ already, unless the key
-# holds an infinite number or nan, as padding may: then the sum is nan. And on the way back, what is replaced has the
-# gradient 0, whatever arrives.
+# holds an infinite number or nan, as padding may: then the sum is nan. And in the backward pass, what was replaced has
+# the gradient 0, whatever arrives.
 #
-# (PyTorch's layer, which we meet below, gives nan for such a row if it is asked for the weights, and zeros if it is
-# not. Zeros always seems wiser.)
-#
-# One detail is for speed. The scale is applied to the queries, $D$ numbers each, and not to the scores, of which there
-# are as many as there are keys.
+# We apply the scale to the queries, $D$ numbers each, and not to the scores, of which there are as many as keys.
 
 
 def attention_weights(  # exercise
@@ -202,11 +207,7 @@ def attention_weights(  # exercise
     return tt.cast(tt.masked_fill(tt.softmax(scores, dim=-1), hopeless, 0.0), dtype=query.dtype)
 
 
-def as_added(mask: Tensor, dtype) -> Tensor:
-    """A mask as numbers to add to scores: 0 for True and -inf for False; numbers as they are."""
-    if mask.dtype == np.bool_:
-        return from_numpy(np.where(mask.numpy(), 0, -np.inf).astype(dtype))
-    return mask.to(dtype)
+# The mask below has a row of each kind: some keys forbidden, all, and none.
 
 
 def check_weights():
@@ -216,57 +217,39 @@ def check_weights():
     assert np.allclose(weights.sum(-1), [[1, 0, 1]] * 2) and (weights[..., ~mask.numpy()] == 0).all()
 
 
-# And here is what becomes of the weights without the division.
+# And here is what becomes of the weights if we leave out the division.
 
 
 def show_scale():
     tt.manual_seed(0)
     for size in (4, 64, 1024):
         query, key = tt.randn(1000, 1, size), tt.randn(1000, 16, size)
-        for name, scale in (("raw", 1.0), ("divided by sqrt(D)", size**-0.5)):
-            largest = attention_weights(query, key, scale=scale).max(-1)[0].mean().item()
-            print(f"D = {size:4d}, scores {name:18s}: the largest of 16 weights is {largest:.2f} on average")
+        raw, divided = (attention_weights(query, key, scale=scale).max(-1)[0].mean().item() for scale in (1.0, None))
+        print(f"D = {size:4d}: the largest of 16 weights is {raw:.2f} on average, divided by sqrt(D) {divided:.2f}")
 
 
-# The whole thing, with PyTorch's name and arguments. (Dropout strikes out weights. And if queries, keys and values have
-# one shape, and nothing is masked or dropped, there is a way that needs less memory; its section comes.)
+# Here is the whole thing, with PyTorch's name and arguments. Dropout sets some of the weights to zero. If queries, keys
+# and values have one shape, and nothing is masked or dropped, there is a way that needs less memory, which we build in
+# *Without the square*. `checked_mask`, from `common`, refuses shapes that do not fit.
+#
+# The last step is `weighted`, from `common` as well. It is a matrix product with one difference: a weight of 0 takes
+# nothing. In the plain product, 0 times an infinite number is nan, and a single such value would spoil the results of
+# all queries, even of those that may not look at it.
 
 
 def scaled_dot_product_attention(  # exercise
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None,
 ) -> Tensor:
-    """For each query (..., T, D) the mean of the values (..., S, Dv), weighed by `attention_weights`: (..., T, Dv). As
-    torch.nn.functional.scaled_dot_product_attention.
+    """The mean of the values (..., S, Dv) for each query (..., T, D), weighed by `attention_weights`: (..., T, Dv).
 
-    attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if causal_mask(T, S) were
-    given; not both. Raises ValueError for shapes that do not fit."""
+    As torch's. attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if
+    causal_mask(T, S) were given; not both. Raises ValueError for shapes that do not fit."""
     mask = checked_mask(query, key, value, attn_mask, is_causal)
     if mask is None and not dropout_p and query.shape == key.shape == value.shape:
         return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
-    if is_causal:
-        mask = causal_mask(query.shape[-2], key.shape[-2])
+    mask = causal_mask(query.shape[-2], key.shape[-2]) if is_causal else mask
     return weighted(tt.dropout(attention_weights(query, key, mask, scale), dropout_p), value)
-
-
-# `weighted` is a matrix product with one difference: a weight of 0 takes nothing. In the product, 0 times an infinite
-# number is nan, and a single such value would spoil the results of all queries that may not even look at it. The usual
-# case costs no more than a look at the numbers. (`product`, and the checks of the arguments, are in the module
-# `common`.)
-
-
-@primitive(cost=lambda out, weights, values: out.size * weights.shape[-1])
-def weighted(weights, values, /):
-    """weights (..., T, S) @ values (..., S, Dv), where a weight of 0 takes nothing even of infinity or nan; nor does it
-    have a gradient."""
-    return product(weights, values)
-
-
-rule(
-    weighted,
-    lambda g, out, weights, values: tt.choose(weights == 0, weights * 0, g @ values.mT),
-    lambda g, out, weights, values: weighted(weights.mT, g),
-)
 
 
 # Now the loops are the witness.
@@ -274,15 +257,14 @@ rule(
 
 def check_against_the_loops():
     query, key, value = np.random.default_rng(0).normal(size=(3, 2, 5, 4))
-    key, value = key[:, :3], value[:, :3]
-    found = scaled_dot_product_attention(from_numpy(query), from_numpy(key), from_numpy(value))
-    assert np.allclose(found.numpy(), attention_by_loops(query, key, value))
+    found = scaled_dot_product_attention(from_numpy(query), from_numpy(key[:, :3]), from_numpy(value[:, :3]))
+    assert np.allclose(found.numpy(), attention_by_loops(query, key[:, :3], value[:, :3]))
 
 
 # ## The dictionary, learned
 #
-# Back to the pairs. The question becomes a query, each pair a key and a value, by three linear layers that are learned;
-# what comes out is turned into logits.
+# Back to the pairs. Three linear layers, which are learned, turn the question into a query and each pair into a key and
+# a value; a fourth turns the result into logits.
 
 
 class RecallByAttention(Recall):
@@ -293,52 +275,42 @@ class RecallByAttention(Recall):
         self.query, self.key, self.value = (Linear(width, width) for _ in range(3))
         self.head = Linear(width, DIGITS)
 
-    def weights(self, ids):
+    def weights(self, pairs, question):
         """How much the question takes from each pair, (N, 1, pairs)."""
-        pairs, question = self.vectors(ids)
         return attention_weights(self.query(question), self.key(pairs))
 
-    def forward(self, ids):
-        pairs, _ = self.vectors(ids)
-        return self.head((self.weights(ids) @ self.value(pairs))[:, 0])
+    def answer(self, pairs, question):
+        return self.head((self.weights(pairs, question) @ self.value(pairs))[:, 0])
 
 
 # Here is what it has learned, drawn. Each row is a question; the colour says how much it took from each of its pairs.
 
 
 def show_recall():
-    import matplotlib.pyplot as plt
-
     tt.manual_seed(0)
     model = RecallByAttention()
-    share = train_recall(model)
+    right = train_recall(model)
     ids, _ = pairs_and_questions(8)
-    with no_grad():
-        weights = model.weights(ids).numpy()[:, 0]
-    figure, axis = plt.subplots(figsize=(6, 4))
-    axis.imshow(weights, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*weights.shape):
-        letter, digit = ids.numpy()[row, 2 * column : 2 * column + 2]
-        axis.text(column, row, f"{chr(97 + letter)}{digit}", ha="center", va="center", color="C1")
-    axis.set_yticks(range(8), [f"{chr(97 + row[-1])}?" for row in ids.numpy()])
-    axis.set(xticks=[], title=f"{share:.1%} of the answers right")
-    return figure
+    weights = model.weights(*model.vectors(ids)).detach().numpy()[:, 0]
+    questions = [f"{chr(97 + row[-1])}?" for row in ids.numpy()]
+    pairs = [[f"{chr(97 + letter)}{digit}" for letter, digit in zip(row[:-1:2], row[1::2])] for row in ids.numpy()]
+    return picture_of_weights([weights], [f"{right:.1%} of the answers right"], questions, cells=pairs)
 
 
-# Nobody told it to compare letters. The gradient found that a query and a key of one letter should have a large
+# We never told it to compare letters. The gradient found that a query and a key of one letter should have a large
 # product, because then the right value comes through. It also found that the key should hide its digit, and the value
-# its letter: the linear layers in front of the three roles are what makes that possible. The same pair is one thing
-# when it is searched for, and another when it is read.
+# its letter: the linear layers in front of the three roles make that possible. The same pair is one thing when a query
+# searches for it, and another when its value is read.
 #
-# Where does the gradient get through at first, when all weights are alike? Each value has some weight. If one of them
+# How does the gradient get through at first, when all weights are equal? Each value has some weight. If one of them
 # would have helped, then more of it would have helped more, so its score should grow; softmax passes that on to query
 # and key, in proportion to the weight. A hard dictionary would have passed on nothing.
 
 # ## Heads
 #
-# A text has more than one kind of question. A verb asks for its subject and for its object, and the two are found by
+# A text has more than one kind of question. A verb asks for its subject and for its object, and it finds the two by
 # different marks; a single softmax would have to share one unit of attention between them, and mix up what they say. So
-# the width $C$ is cut into $H$ heads of $C / H$ numbers, and each head does its own attention on its part: there are as
+# we cut the width $C$ into $H$ heads of $C / H$ numbers, and each head does its own attention on its part: there are as
 # many multiply-adds as before, and $H$ ways to look. The cut must leave the tokens alone. The $C$ numbers of a token
 # become $H$ rows of $D$, and then heads and tokens change places. (A `reshape` straight to `(H, T, D)` has the right
 # shape and is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
@@ -349,6 +321,9 @@ def split_heads(x: Tensor, heads: int) -> Tensor:  # exercise
     if heads < 1 or x.shape[-1] % heads:
         raise ValueError(f"{heads} heads do not divide {x.shape[-1]} numbers; C % heads must be 0")
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-3, -2)
+
+
+# When the heads are done, their results go back into one row for each token.
 
 
 def merge_heads(x: Tensor) -> Tensor:  # exercise
@@ -366,121 +341,76 @@ def check_heads():
 # ## The layer
 #
 # `MultiHeadAttention` owns the linear layers: one that makes queries, keys and values, and one that mixes what the
-# heads have found. The first is a single matrix $(3C, C)$, so that in *self-attention*, where a text asks itself, one
-# product makes all three. They stay together in one tensor $(3, B, H, T, D)$; that costs nothing, since it is a view.
-# In *cross-attention* one text asks another, and the matrix is cut.
+# heads have found. The first is a single matrix $(3C, C)$, whose rows belong to the queries, then to the keys, then to
+# the values. In *self-attention*, where a text asks itself, one product makes all three. They stay together in one
+# tensor $(3, B, H, T, D)$; that costs nothing, since it is a view. In *cross-attention* one text asks another, and we
+# cut the matrix. (That is how a translator works: the queries come from the translation so far, keys and values from
+# the original.)
 #
-# (That is how a translator works: the queries come from the translation so far, keys and values from the original.)
-#
-# Names and arguments are those of `torch.nn.MultiheadAttention`, so its weights can be loaded. That includes an old
-# inconsistency: in the masks of this layer, True means *must not look*. What has to be done to masks and odd shapes
-# because of that stands in the appendix `more_attention`. Four functions of it are called below: `cut(layer)` gives
-# weight and bias for queries, for keys and for values; `refuse_misfits` raises what is to be raised; `one_mask` makes
-# numbers to be added to the scores of all masks together, the causal one included, or None if the causal mask is the
-# only one and nobody asks for weights; and `without_batch` calls the layer with a batch of one.
+# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. A layer
+# with all of PyTorch's arguments is in the appendix *More attention*, as `MultiheadAttention` with a small h; this one
+# has what chapter 14 needs.
 
 
 class MultiHeadAttention(Module):
-    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
-    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
+    """num_heads attentions side by side, each on its share of embed_dim numbers."""
 
-    def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
-        vdim: int | None = None, batch_first: bool = True,
-    ):
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True):
         super().__init__()
-        more_attention.refuse_options(embed_dim, num_heads, batch_first)
-        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+        if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide {embed_dim} numbers; embed_dim % num_heads must be 0")
-        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, tt.Dropout(dropout).p
-        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
-        if self.kdim == self.vdim == embed_dim:
-            self.in_proj_weight = Parameter(tt.zeros(3 * embed_dim, embed_dim))
-        else:
-            self.q_proj_weight = Parameter(tt.zeros(embed_dim, embed_dim))
-            self.k_proj_weight = Parameter(tt.zeros(embed_dim, self.kdim))
-            self.v_proj_weight = Parameter(tt.zeros(embed_dim, self.vdim))
+        self.num_heads, self.dropout = num_heads, dropout
+        self.in_proj_weight = Parameter(tt.xavier_uniform_(tt.zeros(3 * embed_dim, embed_dim)))
         self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw all weights anew, as PyTorch does, and set the biases to zero."""
-        self.out_proj.reset_parameters()
-        for name, parameter in self.named_parameters():
-            if name.endswith("proj_weight"):
-                tt.xavier_uniform_(parameter)
-            elif name.endswith("bias"):
-                tt.zeros_(parameter)
+    # First the projections, cut into heads.
 
     def projected(self, query, key, value):  # exercise
-        """Queries, keys and values in heads, three times (B, heads, T, D): stacked in one tensor if they are all made
-        of one text, otherwise a list."""
-        if query is key is value and self.kdim == self.vdim == self.embed_dim:
+        """Queries, keys and values in heads: (3, B, heads, T, D) if all three are one text, otherwise a list."""
+        if query is key is value:
             qkv = split_heads(linear(query, self.in_proj_weight, self.in_proj_bias), 3 * self.num_heads)
-            return qkv.reshape(len(query), 3, self.num_heads, *qkv.shape[2:]).transpose(0, 1)
-        return [
-            split_heads(linear(x, weight, bias), self.num_heads)
-            for x, (weight, bias) in zip((query, key, value), more_attention.cut(self))
-        ]
+            return qkv.reshape(*query.shape[:-2], 3, self.num_heads, *qkv.shape[-2:]).transpose(0, -4)
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        parts = map(linear, (query, key, value), self.in_proj_weight.chunk(3), biases)
+        return [split_heads(part, self.num_heads) for part in parts]
 
-    # The way through the layer: project, attend, merge the heads, project again. Of the three ways to attend, the first
-    # also shows the weights, the second is for a text that asks itself, the third for one that asks another.
+    # The way through the layer: project, attend, merge the heads, project again.
 
-    def forward(  # exercise
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
-        need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries (B, T, C), keys and values (B, S, C), or all without B: what was found (B, T, C), and if need_weights
-        the weights (B, T, S), the mean over heads, or (B, heads, T, S).
-
-        key_padding_mask (B, S) and attn_mask (T, S) or (B * heads, T, S): True where nobody may look, or numbers to
-        add. With is_causal nobody looks ahead."""
-        if query.ndim == 2:
-            masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask, "is_causal": is_causal}
-            return more_attention.without_batch(self, query, key, value, need_weights, average_attn_weights, **masks)
-        more_attention.refuse_misfits(self, query, key, value)
-        p, weights = self.dropout if self.training else 0.0, None
-        mask = more_attention.one_mask(self, query, key, key_padding_mask, attn_mask, is_causal, need_weights)
-        qkv = self.projected(query, key, value)
-        if need_weights:
-            q, k, v = qkv
-            weights = tt.dropout(attention_weights(q, k, mask), p)
-            found = weighted(weights, v)
-            weights = weights.mean(1) if average_attn_weights else weights
-        elif isinstance(qkv, Tensor):
-            found = self_attention(qkv, mask, p, is_causal and mask is None)
+    def forward(self, query, key, value, mask=None, is_causal=False):  # exercise
+        """What queries (B, T, C) find among keys and values (B, S, C); a mask broadcasts to (B, heads, T, S)."""
+        qkv, dropout_p = self.projected(query, key, value), self.dropout if self.training else 0.0
+        if query is key is value:
+            found = self_attention(qkv, mask, dropout_p, is_causal)
         else:
-            q, k, v = qkv
-            found = scaled_dot_product_attention(q, k, v, mask, p, is_causal and mask is None)
-        return self.out_proj(merge_heads(found)), weights
+            found = scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], mask, dropout_p, is_causal)
+        return self.out_proj(merge_heads(found))
 
-    def extra_repr(self):
-        return f"{self.embed_dim} in {self.num_heads} heads"
+    # That way never needs all of the weights at once, so it does not return them. If you want to see them, ask.
+
+    def weights(self, query, key, mask=None):
+        """How much each query takes from each key in each head, (B, heads, T, S)."""
+        q, k, _ = self.projected(query, key, key)
+        return attention_weights(q, k, mask)
 
 
-# Whoever asks for the weights gets them, and they have to be made for him, all $T \times S$ of them for every head. Who
-# does not ask (`need_weights=False`) leaves the layer free to do without, and should.
-#
-# Two things must hold for every text. Nobody sees what comes after him: whatever happens to token 3, the results for
-# tokens 0 to 2 stay what they are. And padding is as if it were not there.
+# Two things must hold for every text. No token sees what comes after it: whatever happens to token 3, the results for
+# tokens 0 to 2 stay the same. And padding counts as if it were not there.
 
 
 def check_causality_and_padding():
     layer, x = MultiHeadAttention(8, 2), tt.randn(1, 5, 8)
     changed = tt.cat([x[:, :3], tt.randn(1, 2, 8)], 1)
-    one, other = (layer(t, t, t, is_causal=True)[0].detach().numpy() for t in (x, changed))
+    one, other = (layer(t, t, t, is_causal=True).detach().numpy() for t in (x, changed))
     assert np.allclose(one[:, :3], other[:, :3], atol=1e-6) and not np.allclose(one[:, 3:], other[:, 3:], atol=1e-3)
-    padding = tt.tensor([[False, False, False, True, True]])
-    padded, short = layer(x, x, x, key_padding_mask=padding)[0], layer(*[x[:, :3]] * 3)[0]
+    padded, short = layer(x, x, x, tt.tensor([True, True, True, False, False])), layer(*[x[:, :3]] * 3)
     assert np.allclose(padded[:, :3].detach().numpy(), short.detach().numpy(), atol=1e-6)
 
 
 # ## What heads look at
 #
-# Let a layer read: characters of the first chapter of *Moby-Dick*, each to say which one comes next. A table, learned
-# positions, one layer of causal attention with four heads, and logits.
+# Let a layer read characters of the first chapter of *Moby-Dick* and predict, at each of them, the next one. It needs a
+# table, learned positions, one layer of causal attention with four heads, and logits.
 
 
 class Reader(Module):
@@ -493,55 +423,46 @@ class Reader(Module):
 
     def forward(self, ids):
         x = self.positions(self.table(ids))
-        return self.head(self.look(x, x, x, is_causal=True, need_weights=False)[0]).transpose(1, 2)
+        return self.head(self.look(x, x, x, is_causal=True)).transpose(1, 2)
 
-    def heads(self, ids):
-        """The weights of each head, (B, heads, T, T)."""
-        x = self.positions(self.table(ids))
-        return self.look(x, x, x, is_causal=True, average_attn_weights=False)[1]
+
+# It trains on windows of 32 characters, each with the same window one character later as its target. The last tenth of
+# the text is kept for the validation.
 
 
 def train_reader(epochs: int = 6, width: int = 64) -> tuple[CharTokenizer, Reader, list[float]]:
     """The tokenizer, a trained Reader, and its loss on the last tenth of the text after each epoch."""
-    text = short_text()
-    tokenizer, length = CharTokenizer.train(text), 32
+    tokenizer, length = CharTokenizer.train(text := short_text()), 32
     windows = np.lib.stride_tricks.sliding_window_view(np.array(tokenizer.encode(text)), length + 1)[::8]
     x, y, cut = from_numpy(windows[:, :-1].copy()), from_numpy(windows[:, 1:].copy()), len(windows) * 9 // 10
+    training, validation = Batches(x[:cut], y[:cut], 32, shuffle=True), Batches(x[cut + 4 :], y[cut + 4 :], 64)
     model = Reader(tokenizer.vocab_size, width)
-    history = fit(
-        model, cross_entropy, Adam(model.parameters(), lr=3e-3), Batches(x[:cut], y[:cut], 32, shuffle=True),
-        epochs=epochs, validation=Batches(x[cut + 4 :], y[cut + 4 :], 64), progress=False,
-    )
+    optimizer = Adam(model.parameters(), lr=3e-3)
+    history = fit(model, cross_entropy, optimizer, training, epochs=epochs, validation=validation, progress=False)
     return tokenizer, model, history["val_loss"]
 
 
-def show_heads():
-    import matplotlib.pyplot as plt
+# What does each head look at?
 
+
+def show_heads():
     tt.manual_seed(0)
     tokenizer, model, _ = train_reader()
     text = "Call me Ishmael. Some"
-    with no_grad():
-        weights = model.heads(tt.tensor([tokenizer.encode(text)])).numpy()[0]
-    figure, axes = plt.subplots(1, 4, figsize=(10, 3))
-    for head, (axis, of_head) in enumerate(zip(axes, weights)):
-        axis.imshow(of_head, cmap="Blues", vmin=0, vmax=1)
-        axis.set_xticks(range(len(text)), text, fontsize=6)
-        axis.set_yticks(range(len(text)), text, fontsize=6)
-        axis.set_title(f"head {head}", fontsize=9)
-    figure.tight_layout()
-    return figure
+    x = model.positions(model.table(tt.tensor([tokenizer.encode(text)])))
+    weights = model.look.weights(x, x, causal_mask(len(text))).detach().numpy()[0]
+    return picture_of_weights(weights, [f"head {head}" for head in range(4)], list(text), list(text))
 
 
-# A row is a token that looks, a column one that is looked at; above the diagonal there is nothing. The heads have
-# divided the work: most look at the token itself or the one just before it, and some prefer certain characters wherever
-# they stand.
+# A row is a token that looks, a column one that it may look at; above the diagonal there is nothing. The heads have
+# divided the work: some look mostly at the token itself or the one just before it, others prefer certain characters
+# wherever they are.
 
 # ## The cost
 #
 # Every token looks at every other: $T^2$ scores for each head, each of them a product of $D$ numbers, and as much again
 # to weigh the values. With $C = H D$ that makes $2 B T^2 C$ multiply-adds. The scores and weights themselves are $B H
-# T^2$ numbers, and a backward pass wants them again, so that they are kept.
+# T^2$ numbers, and they must be kept, because the backward pass needs them again.
 
 
 def attention_cost(batch: int, heads: int, length: int, size: int) -> tuple[int, int]:  # exercise
@@ -550,24 +471,11 @@ def attention_cost(batch: int, heads: int, length: int, size: int) -> tuple[int,
     return 2 * batch * heads * length**2 * size, 4 * batch * heads * length**2
 
 
-def cost_table(attend) -> None:
-    """Prints what `attend(q, k, v)` costs for texts of several lengths."""
-    for length in (64, 128, 256, 512, 1024):
-        q, k, v = tt.randn(3, 1, 8, length, 32)
-        with tt.meter() as meter, no_grad():
-            attend(q, k, v)
-        with no_grad():
-            measured = tt.measure(lambda: attend(q, k, v))
-        counted = meter.multiply_adds["matmul"] + meter.multiply_adds["attention_in_blocks"]
-        products, weights = attention_cost(1, 8, length, 32)
-        print(
-            f"T = {length:4d}: {counted / 1e6:6.1f} M multiply-adds, formula {products / 1e6:6.1f} M; weights "
-            f"{weights / 1e6:5.1f} MB, peak {measured.peak_bytes / 1e6:5.1f} MB; {measured.seconds * 1e3:6.2f} ms"
-        )
+# `cost_table` (from the module `shows`) counts and measures, and holds that against the formula.
 
 
 def show_cost():
-    cost_table(lambda q, k, v: attention_weights(q, k) @ v)
+    cost_table(lambda q, k, v: attention_weights(q, k) @ v, attention_cost)
 
 
 # Twice the length, four times everything. For short texts that is nothing beside the linear layers, which cost $4 T
@@ -575,61 +483,62 @@ def show_cost():
 
 # ## Without the square
 #
-# All of that multiplies: by the texts of a batch, and by the layers, whose weights wait for the backward pass together.
-# The arithmetic has to be done. But nobody needs all of the weights *at once*. The result for a query needs one row of
-# them. So take the queries in blocks, 64 at a time, compute their scores with all keys, their weights, their results,
-# and forget the weights. For the backward pass they are computed again: that takes time, and it is the price for not
-# keeping them. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
+# The texts of a batch multiply all of that, and so do the layers, whose weights wait for the backward pass together. We
+# have to do the arithmetic. But we never need all of the weights *at once*: the result for a query needs one row of
+# them. So we take the queries in blocks, 64 at a time, compute their scores with all keys, their weights, their
+# results, and forget the weights. For the backward pass we compute them again: that takes time, and it is the price for
+# not keeping them. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
 #
 # With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly
-# half of the work is never done; only in the block on the diagonal something has to be masked.
+# half of the work is never done; only in the block on the diagonal do we have to mask something.
 #
-# Queries, keys and values come stacked in one tensor $(3, \dots, T, D)$: the three gradients need the same weights, and
-# so they are computed together.
+# Both passes need the blocks, so a generator makes them, on arrays.
 
 QUERIES = 64  # in a block
 
 
-def _blocks(length: int, is_causal: bool) -> Iterator[tuple[slice, slice]]:
-    """Blocks of queries, and the keys that they see."""
+def _weights_in_blocks(q, k, is_causal, scale):
+    """For each block of queries: its rows, the keys that they see, and their weights (..., rows, keys)."""
+    length = q.shape[-2]
     for start in range(0, length, QUERIES):
         stop = min(start + QUERIES, length)
-        yield slice(start, stop), slice(0, stop if is_causal else length)
+        rows, keys = slice(start, stop), slice(0, stop if is_causal else length)
+        weights = (q[..., rows, :] * scale) @ k[..., keys, :].swapaxes(-2, -1)
+        if is_causal:
+            weights = np.where(np.tri(stop - start, stop, start, dtype=bool), weights, -np.inf)
+        weights = np.exp(weights - weights.max(-1, keepdims=True))
+        yield rows, keys, weights / weights.sum(-1, keepdims=True)
 
 
-def _block_weights(q, k, rows, is_causal, scale):
-    """The weights (..., n, S) of the n queries of a block that begins at `rows.start`, on arrays."""
-    scores = (q * scale) @ k.swapaxes(-2, -1)
-    if is_causal:
-        seen = np.arange(scores.shape[-1]) <= np.arange(rows.start, rows.stop)[:, None]
-        scores = np.where(seen, scores, -np.inf)
-    powers = np.exp(scores - scores.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+# The primitive takes queries, keys and values stacked in one tensor $(3, \dots, T, D)$, because their three gradients
+# need the same weights and are computed together. It widens `float16`, whose scores may overflow. `product` is
+# `weighted` on arrays. As for its cost: under a causal mask a block sees, on average, half of the text and half a block
+# more.
 
 
 def _cost(out, qkv, is_causal, scale):
     length = out.shape[-2]
-    return 2 * out.size * ((length + min(QUERIES, length)) // 2 if is_causal else length)
+    return out.size * (length + (min(QUERIES, length) if is_causal else length))
 
 
 @primitive(cost=_cost)
 def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
-    """softmax(scale * q @ k.mT) @ v of queries, keys and values stacked as (3, ..., T, D): (..., T, D). With is_causal
-    no query looks ahead."""
+    """softmax(scale * q @ k.mT) @ v for qkv (3, ..., T, D): (..., T, D). With is_causal no query looks ahead."""
     out, (q, k, v) = np.empty_like(qkv[0]), qkv.astype(np.result_type(qkv.dtype, np.float32), copy=False)
     with tt.quiet():
-        for rows, keys in _blocks(q.shape[-2], is_causal):
-            weights = _block_weights(q[..., rows, :], k[..., keys, :], rows, is_causal, scale)
+        for rows, keys, weights in _weights_in_blocks(q, k, is_causal, scale):
             out[..., rows, :] = product(weights, v[..., keys, :])
     return out
+
+
+# `self_attention` uses it unless there is a mask or dropout.
 
 
 def self_attention(
     qkv: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """scaled_dot_product_attention of queries, keys and values that are stacked in one tensor (3, ..., T, D); in blocks
-    unless there is a mask or dropout."""
+    """scaled_dot_product_attention of queries, keys and values that are stacked in one tensor (3, ..., T, D)."""
     refuse_unstacked(qkv)
     if attn_mask is None and not dropout_p:
         return attention_in_blocks(qkv, is_causal=is_causal, scale=qkv.shape[-1] ** -0.5 if scale is None else scale)
@@ -643,8 +552,7 @@ def check_blocks():
     qkv = tt.randn(3, 2, 130, 8)
     for is_causal in (False, True):
         weights = attention_weights(qkv[0], qkv[1], causal_mask(130) if is_causal else None)
-        found = self_attention(qkv, is_causal=is_causal)
-        assert np.allclose(found.numpy(), (weights @ qkv[2]).numpy(), atol=1e-5)
+        assert np.allclose(self_attention(qkv, is_causal=is_causal).numpy(), (weights @ qkv[2]).numpy(), atol=1e-5)
 
 
 # The gradient, on paper. With weights $P$, result $O = P V$, and $G$ the gradient of $O$:
@@ -655,7 +563,7 @@ def check_blocks():
 #
 # The third is the derivative of softmax, from chapter 03; $c$ is the scale. A key that is hidden from a query has the
 # weight 0, and then nothing may come of it, even if what it meets is infinite or nan: `choose` and `weighted` see to
-# that. The operators work on arrays and on tensors.
+# that. These operations work on arrays and on tensors.
 
 
 def attention_share(g, weights, q, k, v, scale):  # exercise
@@ -669,26 +577,24 @@ def attention_share(g, weights, q, k, v, scale):  # exercise
 
 
 # An ordinary backward pass computes the weights again, block by block: a query belongs to one block, but its keys and
-# values receive gradients from many, which add up. For the derivative of a derivative, all weights are tensors at once.
+# values receive gradients from many, which add up. For the derivative of a derivative `g` is a tensor, and we compute
+# all weights at once.
 
 
-def _qkv_share(g, out, qkv, is_causal, scale):
+def _gradient(g, out, qkv, is_causal, scale):
     if not isinstance(g, np.ndarray):
-        mask = causal_mask(qkv.shape[-2]) if is_causal else None
-        q, k, v = qkv[0], qkv[1], qkv[2]
-        return tt.stack(attention_share(g, attention_weights(q, k, mask, scale), q, k, v, scale))
+        weights = attention_weights(qkv[0], qkv[1], causal_mask(qkv.shape[-2]) if is_causal else None, scale)
+        return tt.stack(attention_share(g, weights, qkv[0], qkv[1], qkv[2], scale))
     wide = np.result_type(qkv.dtype, np.float32)
-    (q, k, v), g, shares = qkv.astype(wide, copy=False), g.astype(wide, copy=False), np.zeros_like(qkv, wide)
-    for rows, keys in _blocks(q.shape[-2], is_causal):
-        part = q[..., rows, :], k[..., keys, :], v[..., keys, :]
-        weights = _block_weights(*part[:2], rows, is_causal, scale)
-        found = attention_share(g[..., rows, :], weights, *part, scale)
-        for share, own, of_block in zip(shares, (rows, keys, keys), found):
+    (q, k, v), g, total = qkv.astype(wide, copy=False), g.astype(wide, copy=False), np.zeros_like(qkv, wide)
+    for rows, keys, weights in _weights_in_blocks(q, k, is_causal, scale):
+        found = attention_share(g[..., rows, :], weights, q[..., rows, :], k[..., keys, :], v[..., keys, :], scale)
+        for share, own, of_block in zip(total, (rows, keys, keys), found):
             share[..., own, :] += of_block
-    return shares.astype(qkv.dtype, copy=False)
+    return total.astype(qkv.dtype, copy=False)
 
 
-rule(attention_in_blocks, _qkv_share)
+rule(attention_in_blocks, _gradient)
 
 
 def check_gradients_of_attention():
@@ -701,7 +607,7 @@ def check_gradients_of_attention():
 
 
 def show_blocks():
-    cost_table(lambda q, k, v: scaled_dot_product_attention(q, k, v))
+    cost_table(scaled_dot_product_attention, attention_cost)
 
 
 # ## Errors you will meet
@@ -710,11 +616,8 @@ def show_blocks():
 def show_errors():
     x, layer = tt.zeros(2, 5, 8), MultiHeadAttention(8, 2)
     for attempt in (
-        lambda: MultiHeadAttention(8, 3), lambda: split_heads(x, 5), lambda: layer(x, tt.zeros(2, 5, 6), x),
-        lambda: scaled_dot_product_attention(x, x, x[:, :4]),
-        lambda: scaled_dot_product_attention(x, x, x, attn_mask=tt.ones(5, 4).bool()),
-        lambda: scaled_dot_product_attention(x, x, x, causal_mask(5), is_causal=True),
-        lambda: layer(x, x, x, key_padding_mask=tt.zeros(5, 2)),
+        lambda: MultiHeadAttention(8, 3), lambda: layer(x, tt.zeros(2, 5, 6), x), lambda: layer(x, x, x[:, :4]),
+        lambda: layer(x, x, x, tt.ones(5, 4).bool()), lambda: layer(x, x, x, causal_mask(5), is_causal=True),
     ):
         try:
             attempt()
@@ -726,8 +629,8 @@ def show_errors():
 #
 # Besides what is marked in the text:
 #
-# 1. `window_mask`: a causal mask in which nobody looks back further than `window` tokens, himself included. What does
-#    the formula of the cost become?
+# 1. `window_mask`: a causal mask in which a token sees the last `window` tokens only, itself included. What does the
+#    formula of the cost become?
 # 2. Give `Reader` the same position for every token. Which head can no longer do its work, and what does the loss say?
 # 3. Take the $\sqrt D$ out of `RecallByAttention` (`scale=1.0`), with a width of 512. How many epochs does it need now?
 
@@ -745,22 +648,22 @@ def check_window_mask():
 # ## A road not taken
 #
 # PyTorch hides several kernels behind one name: `scaled_dot_product_attention` chooses among FlashAttention, a
-# memory-efficient one and plain products, by shapes and hardware; which one it was can be seen in the profile only. JAX
-# leaves it to the compiler, and offers `jax.nn.dot_product_attention` for those who know better. tinygrad multiplies,
-# masks and multiplies. And there are attentions without any square: the softmax replaced by a product of functions, or
-# by a state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
+# memory-efficient one and plain products, by shapes and hardware; only the profile shows which one it was. JAX leaves
+# it to the compiler, and offers `jax.nn.dot_product_attention` if you know better. tinygrad multiplies, masks and
+# multiplies. And there are attentions without any square, which replace the softmax by a product of functions, or by a
+# state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
 
 # ## What hurts next
 #
-# `Reader` predicts the next character. So let it learn for longer; and let it be wider.
+# `Reader` predicts the next character. So let it learn for longer, and let it be wider. Here is its loss on the text
+# that it has not seen.
 
 
 def show_plateau():
-    print("nats a character on held-out text, after each epoch")
     for width in (32, 64, 128):
         tt.manual_seed(0)
         _, _, losses = train_reader(10, width)
-        print(f"{width:3d} wide: " + " ".join(f"{loss:.2f}" for loss in losses))
+        print(f"{width:3d} wide, nats a character after each epoch: " + " ".join(f"{loss:.2f}" for loss in losses))
 
 
 # Four times the width brings less than a tenth of a nat, and more epochs bring little, or do harm. One layer of
@@ -768,10 +671,7 @@ def show_plateau():
 # the second look is better than the first, is the subject of chapter 14, *Transformers*.
 
 __all__ = [
-    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "as_added", "attention_by_loops",
-    "attention_cost", "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads",
-    "pairs_and_questions", "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader",
-    "train_recall", "weighted", "window_mask",
+    "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "attention_by_loops", "attention_cost",
+    "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
+    "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",
 ]
-
-from tt_nlp import more_attention  # noqa: E402  (an appendix, which is built on this chapter and helps it out)

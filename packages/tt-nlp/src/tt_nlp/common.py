@@ -1,11 +1,13 @@
-"""What chapters 12 and 13 and their appendix share: checks of arguments, and the product in which 0 takes nothing."""
+"""What chapters 12 and 13 and their appendices share: checks of arguments, masks as numbers, and the product in which 0
+takes nothing."""
 
 from __future__ import annotations
 
 import numpy as np
 
 import tt_tensor as tt
-from tt_tensor import Tensor, from_numpy
+from tt_autograd import rule
+from tt_tensor import Tensor, from_numpy, primitive
 
 
 def product(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -20,6 +22,27 @@ def product(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
             weight = weights[..., s : s + 1]
             total = total + np.where((weight == 0) | (rest == 0), 0, weight * rest)
     return total
+
+
+@primitive(cost=lambda out, weights, values: out.size * weights.shape[-1])
+def weighted(weights, values, /):
+    """weights (..., T, S) @ values (..., S, Dv), where a weight of 0 takes nothing even of infinity or nan; nor does it
+    have a gradient."""
+    return product(weights, values)
+
+
+rule(
+    weighted,
+    lambda g, out, weights, values: tt.choose(weights == 0, weights * 0, g @ values.mT),
+    lambda g, out, weights, values: weighted(weights.mT, g),
+)
+
+
+def as_added(mask: Tensor, dtype) -> Tensor:
+    """A mask as numbers to add to scores: 0 for True and -inf for False; numbers as they are."""
+    if mask.dtype == np.bool_:
+        return from_numpy(np.where(mask.numpy(), 0, -np.inf).astype(dtype))
+    return mask.to(dtype)
 
 
 def checked_mask(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:

@@ -100,7 +100,7 @@ class Looks(Module):
     def forward(self, ids):
         x = self.tokens(ids) + self.places.weight[: ids.shape[1]]
         for look in self.looks:
-            x, _ = look(x, x, x, is_causal=True, need_weights=False)
+            x = look(x, x, x, is_causal=True)
         return self.head(x)
 
 

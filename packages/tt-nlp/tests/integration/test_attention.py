@@ -55,7 +55,7 @@ class Answering(tt.Module):
         self.look, self.head = tn.MultiHeadAttention(8, 2), tt.Linear(8, 3)
 
     def forward(self, x):
-        return self.head(self.look(x, x, x, need_weights=False)[0][:, 0])
+        return self.head(self.look(x, x, x)[:, 0])
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])
@@ -69,17 +69,17 @@ def test_compatibility_with_every_optimizer(name):
 
 
 def test_compatibility_gradients_reach_every_weight():
-    def without(need_weights, same):
+    def without(same):
         layer, x = tn.MultiHeadAttention(8, 2), tt.randn(2, 5, 8)
         y = x if same else tt.randn(2, 3, 8)
-        out, _ = layer(x, y, y, need_weights=need_weights)
+        out = layer(x, y, y)
         (out * out).sum().backward()
         return [name for name, p in layer.named_parameters() if p.grad is None or p.grad.shape != p.shape]
 
     expect(
-        "the weights that get no gradient: in self- and cross-attention, without and with weights",
-        lambda: [without(need, same) for need in (False, True) for same in (False, True)],
-        [[]] * 4,
+        "the weights that get no gradient: in self- and cross-attention",
+        lambda: [without(True), without(False)],
+        [[]] * 2,
         see=LAYER,
     )
 
@@ -87,17 +87,15 @@ def test_compatibility_gradients_reach_every_weight():
 def test_compatibility_all_ways_agree():
     def apart():
         layer, x = set_weights(tn.MultiHeadAttention(8, 2)), tt.randn(2, 70, 8)
-        causal = tt.from_numpy(~np.tri(70, dtype=bool))
         ways = [
-            layer(x, x, x, is_causal=True, need_weights=False)[0],
-            layer(x, x, x, is_causal=True)[0],
-            layer(x, x, x, attn_mask=causal, need_weights=False)[0],
-            layer(x, x.clone(), x.clone(), is_causal=True, need_weights=False)[0],
+            layer(x, x, x, is_causal=True),
+            layer(x, x, x, tn.causal_mask(70)),
+            layer(x, x.clone(), x.clone(), is_causal=True),
         ]
         return max(float((way - ways[0]).abs().max().item()) for way in ways[1:])
 
     expect(
-        "how far causal self-attention in blocks, with weights, with a mask and with three texts are apart",
+        "how far causal self-attention in blocks, with a mask and with three texts are apart",
         apart,
         between(0, 1e-4),
         see=LAYER,
@@ -127,12 +125,12 @@ def test_integration_a_reader_learns_from_text():
 def test_integration_padding_and_company_change_nothing():
     def apart():
         layer, x = set_weights(tn.MultiHeadAttention(8, 2)), tt.randn(3, 6, 8)
-        padding = np.arange(6) >= np.array([[6], [4], [2]])
-        together = layer(x, x, x, key_padding_mask=tt.from_numpy(padding))[0]
+        real = np.arange(6) < np.array([6, 4, 2])[:, None, None, None]
+        together = layer(x, x, x, tt.from_numpy(real))
         differences = []
         for row, length in enumerate((6, 4, 2)):
             alone = x[row : row + 1, :length]
-            differences.append((layer(alone, alone, alone)[0] - together[row : row + 1, :length]).abs().max().item())
+            differences.append((layer(alone, alone, alone) - together[row : row + 1, :length]).abs().max().item())
         return max(differences)
 
     expect(

@@ -1,0 +1,48 @@
+"""What chapter 13 draws and prints: tables of attention weights, and what attention costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_tensor import Tensor
+
+
+def picture_of_weights(
+    tables: Sequence[np.ndarray], titles: Sequence[str], rows: Sequence[str], columns: Sequence[str] = (),
+    cells: Sequence[Sequence[str]] = (),
+) -> Any:
+    """A figure of tables of weights between 0 and 1 side by side, each under its title. `rows` and `columns` are the
+    names beside and below; `cells` are words to write into the cells."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(tables), figsize=(max(6, 2.5 * len(tables)), 3), squeeze=False)
+    for axis, weights, title in zip(axes[0], tables, titles):
+        axis.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=9)
+        axis.set_yticks(range(len(rows)), rows, fontsize=6)
+        axis.set_xticks(range(len(columns)), columns, fontsize=6)
+        for (row, column), word in np.ndenumerate(np.array(cells)):
+            axis.text(column, row, word, ha="center", va="center", color="C1", fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def cost_table(
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor], formula: Callable[[int, int, int, int], tuple[int, int]]
+) -> None:
+    """Print what `attend(q, k, v)` costs for 8 heads of 32 numbers and texts of several lengths: the multiply-adds of
+    its products and its peak of memory, each beside what `formula(batch, heads, length, size)` says, and the time."""
+    for length in (64, 128, 256, 512, 1024):
+        q, k, v = tt.randn(3, 1, 8, length, 32)
+        with tt.meter() as meter:
+            attend(q, k, v)
+        counted = meter.multiply_adds["matmul"] + meter.multiply_adds["attention_in_blocks"]
+        measured, (products, weights) = tt.measure(attend, q, k, v), formula(1, 8, length, 32)
+        print(
+            f"T = {length:4d}: {counted / 1e6:6.1f} M multiply-adds, formula {products / 1e6:6.1f} M; weights "
+            f"{weights / 1e6:5.1f} MB, peak {measured.peak_bytes / 1e6:5.1f} MB; {measured.seconds * 1e3:6.2f} ms"
+        )
