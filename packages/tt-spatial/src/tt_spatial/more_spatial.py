@@ -58,7 +58,7 @@ rule(max_pick, lambda g, out, h, x, largest, **where: max_unpool(g, x, largest, 
 # ## Padding
 #
 # Zeros, or another constant, go around the numbers by placing them into a larger array. The other three modes repeat
-# numbers that are there, so they are an index: which pixel stands at which place. (Convolution layers have them as
+# numbers that are there, so they are an index: which pixel is at which place. (Convolution layers have them as
 # well, so they are in the module `padding`.)
 
 
@@ -95,13 +95,13 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
 def _constant(x, pairs, value):
     shape = tuple(n + before + after for n, (before, after) in zip(x.shape, pairs))
     inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs))
-    padded = tt.place(x, index=inside, shape=shape)
+    placed = tt.place(x, index=inside, shape=shape)
     around = np.full(shape, _held(value, x.dtype))
     if not around.any():
-        return padded
+        return placed
     mask = np.zeros(shape, bool)
     mask[inside] = True
-    return tt.where(tt.from_numpy(mask), padded, tt.from_numpy(around))
+    return tt.where(tt.from_numpy(mask), placed, tt.from_numpy(around))
 
 
 def _held(value, dtype):
@@ -324,6 +324,9 @@ def avg_pool1d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad
     stride = size if stride is None else _one(stride, "stride")
     where = ((1, size), (1, stride), (0, _one(padding, "padding", 0)), count_include_pad)
     return avg_pool2d(_row(x, "avg_pool1d"), *where).squeeze(-2)
+
+
+# The poolings as modules. Each keeps its options as they were given.
 
 
 class AvgPool2d(Module):

@@ -6,7 +6,7 @@
 # ## The hurt
 #
 # Deeper networks have the trouble that we saw in chapter 04: from layer to layer the numbers grow or shrink, and while
-# the network learns, every layer has to chase what the ones before it do. Here are eight layers of convolutions whose
+# the network learns, every layer must follow what the ones before it do. Here are eight layers of convolutions whose
 # weights are half as large as they should be, so that the numbers fade from layer to layer.
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def show_without():
 # pass, and loses all digits when the mean is large.) We compute in `float64`, because a sum of ones in `float32` stops
 # at $2^{24}$, because the square of $10^{20}$ is not a number there, and because the mean of equal numbers should be
 # exactly that number. The moments are a *slot* of a kernel set and not a primitive: no gradient passes through them,
-# since the rule below already contains their part.
+# because the rule below already contains their part.
 
 
 def _dims(x):
@@ -232,6 +232,9 @@ class BatchNorm(Module):
         return f"{self.num_features}, momentum={self.momentum}"
 
 
+# Its children say how many dimensions they accept. For images it is four.
+
+
 class BatchNorm2d(BatchNorm):
     """Batch normalization of images (N, num_features, H, W), as torch.nn.BatchNorm2d."""
 
@@ -254,8 +257,8 @@ def show_with():
     learn(norm=True)
 
 
-# After the first epoch it is still guessing. After the third it reads nearly everything, and only because the numbers
-# of each layer have the size that the next one expects.
+# After the first epoch it is still guessing, after the third it reads nearly everything. The only difference is that
+# the numbers of each layer now have the size that the next one expects.
 
 # ## Errors you will meet
 #
@@ -270,6 +273,8 @@ def show_errors():
 
 
 # ## Vectors and series
+#
+# The same formula serves vectors and series. Only the number of dimensions that the layer accepts is another.
 
 
 class BatchNorm1d(BatchNorm):
@@ -308,8 +313,8 @@ def _rows_share(g, out, x, eps):
 
 rule(normalize_rows, _rows_share)
 
-# A transformer normalizes twice in each block, and scales and shifts every time. As one operation that needs nothing
-# for the way back but its input, which the stream keeps anyway; the normalized numbers are computed again.
+# A transformer normalizes twice in each block, and scales and shifts every time. So there is a primitive that does both
+# at once. For the way back it needs only its input, which is kept anyway; the normalized numbers are computed again.
 
 
 @primitive(cost=lambda out, x, weight, bias, eps: 6 * out.size)
@@ -327,6 +332,8 @@ def _scaled_shares(needed, g, out, x, weight, bias, eps):
 
 
 rule(normalize_scaled, together=_scaled_shares)
+
+# The public function checks its arguments first. Several normalized dimensions become one, because a row is a row.
 
 
 def _shape_of(normalized_shape) -> tuple[int, ...]:
@@ -359,6 +366,9 @@ def layer_norm(
     return normal if bias is None else (normal + bias).to(x.dtype)
 
 
+# Chapter 14 has this layer in front of each half of a block.
+
+
 class LayerNorm(Module):
     """layer_norm with weight and bias of the normalized shape; as torch.nn.LayerNorm."""
 
@@ -374,6 +384,11 @@ class LayerNorm(Module):
 
     def extra_repr(self):
         return str(self.normalized_shape)
+
+
+# ## Groups of channels
+#
+# Group normalization cuts the channels of each example into groups, and each group is a row.
 
 
 def group_norm(
@@ -392,9 +407,8 @@ def group_norm(
     refuse_wider("group_norm", x, weight, bias)
     rows = (examples * num_groups, math.prod(x.shape[1:]) // num_groups)
     normal = normalize_rows(x.reshape(rows), eps=eps).reshape(x.shape)
-    by_channel = (1, channels) + (1,) * (x.ndim - 2)
-    normal = normal if weight is None else (normal * weight.reshape(by_channel)).to(x.dtype)
-    return normal if bias is None else (normal + bias.reshape(by_channel)).to(x.dtype)
+    normal = normal if weight is None else (normal * by_channel(weight, x)).to(x.dtype)
+    return normal if bias is None else (normal + by_channel(bias, x)).to(x.dtype)
 
 
 def _divides(num_groups, channels):

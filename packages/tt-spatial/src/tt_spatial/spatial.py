@@ -197,6 +197,9 @@ def by_taps(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # exercise
     return channels_first(out)
 
 
+# The loops are the witness.
+
+
 def check_by_taps():
     random = np.random.default_rng(0)
     x, weight = random.normal(size=(2, 3, 6, 5)), random.normal(size=(4, 3, 3, 2))
@@ -230,11 +233,14 @@ def windows(x: np.ndarray, size, stride, dilation) -> np.ndarray:  # exercise
     return view.transpose(0, 1, 2, 4, 5, 3)
 
 
+# In window (1, 2), with a stride of (1, 2) and a dilation of (3, 1), tap (1, 0) must see pixel (1 + 3, 4).
+
+
 def check_windows():
     x = np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3)
     view = windows(x, (2, 2), (1, 2), (3, 1))
     assert view.shape == (2, 2, 3, 2, 2, 3) and np.shares_memory(view, x)
-    assert np.array_equal(view[1, 1, 2, 1, 0], x[1, 1 + 3, 2 * 2 + 0])
+    assert np.array_equal(view[1, 1, 2, 1, 0], x[1, 1 + 3, 4])
 
 
 # Copying the windows into one array is the price of a single product. For a batch of 128 images of 32 by 32 with 32
@@ -303,6 +309,9 @@ def check_convolution():
     assert np.allclose(strided, seven_loops(around, weight)[:, :, ::2, ::3])
 
 
+# How much faster are they? We take one image of the size of CIFAR's photographs and 16 filters of 3 by 3.
+
+
 def show_three_forms():
     random = np.random.default_rng(0)
     x, weight = random.random((1, 3, 32, 32), np.float32), random.random((16, 3, 3, 3), np.float32)
@@ -326,7 +335,15 @@ def show_three_forms():
 # and that is a convolution of the images with $g$ in the place of the filters: very large filters, which fit at only
 # $kh \cdot kw$ places. In terms of columns it is one product for each image again, columns transposed times $g$. We
 # build the columns anew rather than keep them from the forward pass: copying is cheap, and memory is what training runs
-# out of. The sum is kept in `float64`, because there may be many images.
+# out of. The sum is kept in `float64`, because there may be many images. First $g$ is laid out to fit:
+
+
+def _by_group(image, groups):
+    """An image (rows, columns, C) as matrices (groups, places, C / groups)."""
+    return image.reshape(-1, groups, image.shape[-1] // groups).swapaxes(0, 1)
+
+
+# With that, the loop over the images is the one that you know.
 
 
 @primitive(cost=lambda out, x, g, **where: g.size * out[0].size)
@@ -338,11 +355,6 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exe
         total += columns.mT @ _by_group(gradient, groups)
     by_group = total.astype(x.dtype).reshape(groups, *size, channels, filters).transpose(0, 4, 3, 1, 2)
     return np.ascontiguousarray(by_group).reshape(g.shape[1], channels, *size)
-
-
-def _by_group(image, groups):
-    """An image (rows, columns, C) as matrices (groups, places, C / groups)."""
-    return image.reshape(-1, groups, image.shape[-1] // groups).swapaxes(0, 1)
 
 
 # A pixel, on the other side, has been in many windows, once under each tap, and hears from all of them:
@@ -362,6 +374,10 @@ def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise
     return by_group.swapaxes(1, 2).reshape(groups * channels, filters // groups, kh, kw)
 
 
+# That is the whole gradient if two conditions hold: the stride is 1, and the result has the size that a convolution
+# gives it.
+
+
 @primitive(cost=lambda out, g, weight, **where: g.size * weight[0].size)
 def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups):
     """The gradient of the images, (N, C, *size), from the gradient g (N, O, rows, columns) and the weight (O, C /
@@ -377,9 +393,8 @@ def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups
 # With a stride there are gaps between the places, and the turned convolution would mostly multiply zeros. Then it is
 # better to do literally what happens: each place hands its value times the filter out to the pixels of its window,
 # and where windows overlap, the shares *add up*. We do that for infinite weights as well, because the zeros around $g$
-# would meet them, and $0 \cdot \infty$ is not a number.
-#
-# The view of the windows is written to, tap by tap: within one tap no pixel occurs twice.
+# would meet them, and $0 \cdot \infty$ is not a number. To add, we write into the view of the windows, tap by tap:
+# within one tap no pixel occurs twice.
 
 
 def _handed_out(g, weight, size, stride, padding, dilation, groups):
@@ -480,14 +495,17 @@ class Conv2d(Module):
 # we make the map smaller: of each square of 2 by 2 only the largest number survives. If a stroke moves by a pixel, the
 # result often stays the same.
 #
-# Pooling has windows as a convolution has, with taps; instead of a sum of products it takes the maximum. The pixels
-# around the image must not win, even if all others are negative, so the padding is $-\infty$ here, and not zero.
+# Pooling has windows as a convolution has, with taps.
 
 
 def taps(x, size, stride, dilation) -> list[np.ndarray]:
     """The pixels of images x (N, H, W, C) under each tap of their windows, as views (N, rows, columns, C)."""
     seen = windows(x, size, stride, dilation)
     return [seen[:, :, :, i, j] for i, j in np.ndindex(*size)]
+
+
+# Instead of a sum of products it takes the maximum. The pixels around the image must not win, even if all others are
+# negative, so the padding is $-\infty$ here, and not zero.
 
 
 @primitive(cost=lambda out, x, size, **where: out.size * math.prod(size))
@@ -533,6 +551,8 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise
 
 
 rule(max_pool, lambda g, out, x, **where: max_unpool(g, x, out, **where))
+
+# One large pixel in the middle of nine wins in all four windows that move over it, so it receives 4.
 
 
 def check_overlapping_windows():
@@ -614,13 +634,11 @@ class LeNet(Module):
         return self.fc3(relu(self.fc2(x)))
 
 
-def small_lenet() -> LeNet:
-    """LeNet for images of 16 x 16."""
-    return LeNet(size=16)
+# Is it better than the MLP?
 
 
 def show_lenet():
-    read_when_moved("LeNet", trained_reader(small_lenet))
+    read_when_moved("LeNet", trained_reader(lambda: LeNet(size=16)))
 
 
 # Unmoved, all three can read. (The "85 percent for an MLP" that some courses report comes from an MLP that was hardly
@@ -654,7 +672,7 @@ def receptive_field(layers: list[tuple[int, int]]) -> int:  # exercise
 
 
 def show_receptive_field():
-    model, x = small_lenet(), tt.rand(1, 1, 16, 16).requires_grad_()
+    model, x = LeNet(size=16), tt.rand(1, 1, 16, 16).requires_grad_()
     for layer in (model.conv1, model.conv2):
         layer.weight.copy_(np.abs(layer.weight.numpy()))
     (share,) = grad(model.features(x)[0, :, 2, 2].sum(), x)
@@ -670,7 +688,7 @@ def show_receptive_field():
 
 
 def show_filters():
-    model, (_, (x, _)) = trained_reader(small_lenet), framed_digits()
+    model, (_, (x, _)) = trained_reader(lambda: LeNet(size=16)), framed_digits()
     with no_grad():
         maps = relu(model.conv1(x[:1])).numpy()[0]
     return image_grid([[None, *model.conv1.weight.numpy()[:, 0]], [x.numpy()[0, 0], *maps]])
@@ -699,12 +717,10 @@ def show_cost():
         loss.backward()
     formula = 64 * (28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25)
     of_back = sum(count for name, count in back.multiply_adds.items() if name.endswith("convolution"))
-    seconds = [
-        tt.measure(call).seconds for call in (lambda: model(x), lambda: cross_entropy(model(x), labels).backward())
-    ]
     print(f"convolutions forward: {forward.multiply_adds['convolution']:12,d} multiply-adds, formula {formula:,d}")
     print(f"convolutions back:    {of_back:12,d}")
-    print(f"64 images: {seconds[0] * 1e3:.2f} ms forward, {seconds[1] * 1e3:.2f} ms forward and backward")
+    for name, call in (("forward", lambda: model(x)), ("and back", lambda: cross_entropy(model(x), labels).backward())):
+        print(f"64 images {name}: {tt.measure(call).seconds * 1e3:.1f} ms")
 
 
 # ## Errors you will meet
@@ -764,7 +780,7 @@ def check_conv_weights():
 def show_one_by_one():
     (x, y), _ = framed_digits()
     for size in (1, 64):
-        model, data = small_lenet(), Batches(x[:64], y[:64], size)
+        model, data = LeNet(size=16), Batches(x[:64], y[:64], size)
         optimizer = Adam(model.parameters())
         seconds = tt.measure(lambda: fit(model, cross_entropy, optimizer, data, epochs=1, progress=False)).seconds / 64
         print(f"{size:2d} at a time: {seconds * 1e3:6.2f} ms an image, {seconds * 60_000:6.1f} s for 60,000 of them")
