@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,19 +27,20 @@ def framed_digits(side: int = 16, down: int = 0, right: int = 0) -> tuple[tuple[
     return (framed(x), y), (framed(x_held_out), y_held_out)
 
 
-def image_grid(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = ()):
+def image_grid(rows: Sequence[Iterable[np.ndarray | None]], titles: Sequence[str] = ()):
     """A figure with a row of images (H, W) for each of `rows`; None leaves a place empty, and titles name the rows.
     Images with negative numbers are red and blue, with white for 0; the others are gray, with white for 0."""
     import matplotlib.pyplot as plt
 
-    columns = max(map(len, rows))
+    images = [list(row) for row in rows]
+    columns = max(map(len, images))
     figure, axes = plt.subplots(len(rows), columns, figsize=(1.4 * columns, 1.5 * len(rows)), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axes_of_row, title in zip(axes, titles):
         axes_of_row[0].set_title(title, fontsize=9, loc="left")
-    for axes_of_row, images in zip(axes, rows):
-        for axis, image in zip(axes_of_row, images):
+    for axes_of_row, row in zip(axes, images):
+        for axis, image in zip(axes_of_row, row):
             if image is not None:
                 most, signed = np.abs(image).max(), image.min() < 0
                 axis.imshow(image, cmap="RdBu_r" if signed else "gray_r", vmin=-most if signed else 0, vmax=most)
