@@ -70,7 +70,7 @@ REFUSED = [
         r"bias of shape \(4, 1\) for 4",
     ),
     ("a negative stride", lambda: ts.conv2d(images(), filters(), stride=-1), "stride.*at least 1.*-1"),
-    ("half a stride", lambda: ts.conv2d(images(), filters(), stride=1.5), "stride.*whole number.*1.5"),
+    ("half a stride", lambda: ts.conv2d(images(), filters(), stride=1.5), "stride.*integer.*1.5"),
     ("three strides", lambda: ts.conv2d(images(), filters(), stride=(1, 2, 3)), r"stride.*pair.*\(1, 2, 3\)"),
     ("a negative padding", lambda: ts.conv2d(images(), filters(), padding=(0, -1)), r"padding.*at least 0.*-1"),
     ("no dilation", lambda: ts.conv2d(images(), filters(), dilation=0), "dilation.*at least 1.*0"),

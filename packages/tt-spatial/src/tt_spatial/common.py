@@ -77,7 +77,7 @@ def pair(value, name: str, least: int = 1) -> tuple[int, int]:
     both = both * 2 if len(both) == 1 else both
     whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in both)
     if not whole or len(both) != 2 or min(both) < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, or a pair (rows, columns); it is {value!r}")
+        raise ValueError(f"{name} is an integer of at least {least}, or a pair (rows, columns); it is {value!r}")
     return int(both[0]), int(both[1])
 
 

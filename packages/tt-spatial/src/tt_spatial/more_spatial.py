@@ -170,7 +170,7 @@ def _row(x: Tensor, name: str) -> Tensor:
 def _one(value, name: str, least: int = 1) -> int:
     found = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
     if isinstance(found, bool) or not isinstance(found, (int, np.integer)) or found < least:
-        raise ValueError(f"{name} is a whole number of at least {least}; it is {value!r}")
+        raise ValueError(f"{name} is an integer of at least {least}; it is {value!r}")
     return int(found)
 
 

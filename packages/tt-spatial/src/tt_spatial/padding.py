@@ -8,7 +8,7 @@ import numpy as np
 
 from tt_tensor import Tensor
 
-# Which number stands at which place: an index.
+# Which number is at which place: an index.
 
 MODES = {
     "reflect": lambda places, n: (n - 1) - np.abs((n - 1) - np.abs(places)),  # dcb|abcd|cba
