@@ -16,64 +16,64 @@ def images(*shape):
     return tt.zeros(*(shape or (2, 3, 8, 8)))
 
 
-def detectors(*shape):
+def filters(*shape):
     return tt.zeros(*(shape or (4, 3, 3, 3)))
 
 
 SERIES = (2, 3, 9)
 REFUSED = [
-    ("a kernel larger than the image", lambda: ts.conv2d(images(), detectors(4, 3, 9, 2)), "9 x 2 .* 8 x 8"),
+    ("a kernel larger than the image", lambda: ts.conv2d(images(), filters(4, 3, 9, 2)), "9 x 2 .* 8 x 8"),
     (
         "a reach larger than the image",
-        lambda: ts.conv2d(images(), detectors(), dilation=4, padding=0),
+        lambda: ts.conv2d(images(), filters(), dilation=4, padding=0),
         "9 x 9 .* 8 x 8",
     ),
     (
         "other channels",
-        lambda: ts.conv2d(images(), detectors(4, 1, 3, 3)),
+        lambda: ts.conv2d(images(), filters(4, 1, 3, 3)),
         r"\(2, 3, 8, 8\) has 3 .*\(4, 1, 3, 3\).* 1$",
     ),
-    ("groups too many", lambda: ts.conv2d(images(), detectors(), groups=2), r"3 channels.* 2 groups expects 6"),
+    ("groups too many", lambda: ts.conv2d(images(), filters(), groups=2), r"3 channels.* 2 groups expects 6"),
     (
         "groups that do not divide",
-        lambda: ts.conv2d(images(), detectors(4, 1, 3, 3), groups=3),
+        lambda: ts.conv2d(images(), filters(4, 1, 3, 3), groups=3),
         r"3 groups.*\(4, 1, 3, 3\)",
     ),
-    ("no group", lambda: ts.conv2d(images(), detectors(), groups=0), "0 groups"),
-    ("a wrong rank", lambda: ts.conv2d(images(8, 8), detectors()), r"\(N, C, H, W\).*\(8, 8\)"),
+    ("no group", lambda: ts.conv2d(images(), filters(), groups=0), "0 groups"),
+    ("a wrong rank", lambda: ts.conv2d(images(8, 8), filters()), r"\(N, C, H, W\).*\(8, 8\)"),
     (
         "weights of a wrong rank",
-        lambda: ts.conv2d(images(), detectors(4, 3, 3)),
+        lambda: ts.conv2d(images(), filters(4, 3, 3)),
         r"\(4, 3, 3\).*\(O, C / groups, kh, kw\)",
     ),
-    ("no detector", lambda: ts.conv2d(images(), detectors(0, 3, 3, 3)), r"\(0, 3, 3, 3\)"),
-    ("images without rows", lambda: ts.conv2d(images()[:, :, :0], detectors()), r"\(2, 3, 0, 8\).*only the batch"),
-    ("an array as a stride", lambda: ts.conv2d(images(), detectors(), stride=np.array([1, 1])), "stride.*array"),
-    ("an array as padding", lambda: ts.conv2d(images(), detectors(), padding=np.array([1, 1])), "padding.*array"),
-    ("true as a stride", lambda: ts.conv2d(images(), detectors(), stride=True), "stride.*True"),
-    ("half a group", lambda: ts.conv2d(images(), detectors(), groups=0.5), "0.5 groups"),
+    ("no filter", lambda: ts.conv2d(images(), filters(0, 3, 3, 3)), r"\(0, 3, 3, 3\)"),
+    ("images without rows", lambda: ts.conv2d(images()[:, :, :0], filters()), r"\(2, 3, 0, 8\).*only the batch"),
+    ("an array as a stride", lambda: ts.conv2d(images(), filters(), stride=np.array([1, 1])), "stride.*array"),
+    ("an array as padding", lambda: ts.conv2d(images(), filters(), padding=np.array([1, 1])), "padding.*array"),
+    ("true as a stride", lambda: ts.conv2d(images(), filters(), stride=True), "stride.*True"),
+    ("half a group", lambda: ts.conv2d(images(), filters(), groups=0.5), "0.5 groups"),
     ("Conv2d: an array as padding", lambda: ts.Conv2d(1, 1, 3, padding=np.array([1, 1])), "padding.*array"),
     ("Conv2d: half a channel", lambda: ts.Conv2d(1.5, 1, 3), "integers.*1.5 input"),
     ("Conv2d: no group", lambda: ts.Conv2d(1, 1, 3, groups=0), "0 groups"),
     ("Conv1d: an array as padding", lambda: ts.Conv1d(1, 1, 3, padding=np.array([1])), "padding.*array"),
     ("ConvTranspose2d: half a channel", lambda: ts.ConvTranspose2d(1, 1.5, 3), "integers.*1.5 output"),
-    ("an unknown word", lambda: ts.conv2d(images(), detectors(), padding="some"), "padding.*'some'"),
+    ("an unknown word", lambda: ts.conv2d(images(), filters(), padding="some"), "padding.*'some'"),
     (
         "same and a stride",
-        lambda: ts.conv2d(images(), detectors(), padding="same", stride=2),
+        lambda: ts.conv2d(images(), filters(), padding="same", stride=2),
         r"same.*stride is \(2, 2\)",
     ),
-    ("a bias too short", lambda: ts.conv2d(images(), detectors(), tt.zeros(3)), r"bias of shape \(3,\) for 4"),
+    ("a bias too short", lambda: ts.conv2d(images(), filters(), tt.zeros(3)), r"bias of shape \(3,\) for 4"),
     (
         "a bias of a wrong rank",
-        lambda: ts.conv2d(images(), detectors(), tt.zeros(4, 1)),
+        lambda: ts.conv2d(images(), filters(), tt.zeros(4, 1)),
         r"bias of shape \(4, 1\) for 4",
     ),
-    ("a negative stride", lambda: ts.conv2d(images(), detectors(), stride=-1), "stride.*at least 1.*-1"),
-    ("half a stride", lambda: ts.conv2d(images(), detectors(), stride=1.5), "stride.*whole number.*1.5"),
-    ("three strides", lambda: ts.conv2d(images(), detectors(), stride=(1, 2, 3)), r"stride.*pair.*\(1, 2, 3\)"),
-    ("a negative padding", lambda: ts.conv2d(images(), detectors(), padding=(0, -1)), r"padding.*at least 0.*-1"),
-    ("no dilation", lambda: ts.conv2d(images(), detectors(), dilation=0), "dilation.*at least 1.*0"),
+    ("a negative stride", lambda: ts.conv2d(images(), filters(), stride=-1), "stride.*at least 1.*-1"),
+    ("half a stride", lambda: ts.conv2d(images(), filters(), stride=1.5), "stride.*integer.*1.5"),
+    ("three strides", lambda: ts.conv2d(images(), filters(), stride=(1, 2, 3)), r"stride.*pair.*\(1, 2, 3\)"),
+    ("a negative padding", lambda: ts.conv2d(images(), filters(), padding=(0, -1)), r"padding.*at least 0.*-1"),
+    ("no dilation", lambda: ts.conv2d(images(), filters(), dilation=0), "dilation.*at least 1.*0"),
     ("Conv2d: groups", lambda: ts.Conv2d(3, 4, 3, groups=2), "2 groups.*3 input and 4 output"),
     ("Conv2d: no kernel", lambda: ts.Conv2d(3, 4, 0), "kernel_size.*0"),
     ("Conv2d: no channels", lambda: ts.Conv2d(0, 4, 3), "0 input"),
@@ -84,24 +84,24 @@ REFUSED = [
         lambda: ts.Conv2d(3, 4, 3, 1, 9, padding_mode="reflect")(images()),
         "8.*7.*9",
     ),
-    ("conv1d: images", lambda: ts.conv1d(images(), detectors(4, 3, 3)), r"\(N, C, L\).*\(2, 3, 8, 8\)"),
+    ("conv1d: images", lambda: ts.conv1d(images(), filters(4, 3, 3)), r"\(N, C, L\).*\(2, 3, 8, 8\)"),
     (
         "conv1d: weights of images",
-        lambda: ts.conv1d(images(*SERIES), detectors()),
+        lambda: ts.conv1d(images(*SERIES), filters()),
         r"\(O, C / groups, k\).*\(4, 3, 3, 3\)",
     ),
-    ("conv1d: a kernel too long", lambda: ts.conv1d(images(*SERIES), detectors(4, 3, 10)), "10 .* 9"),
+    ("conv1d: a kernel too long", lambda: ts.conv1d(images(*SERIES), filters(4, 3, 10)), "10 .* 9"),
     ("Conv1d: a pair", lambda: ts.Conv1d(3, 4, (3, 3)), r"kernel_size.*\(3, 3\)"),
-    ("transposed: other channels", lambda: ts.conv_transpose2d(images(), detectors()), r"3 channels.*expects 4"),
-    ("transposed: bias", lambda: ts.conv_transpose2d(images(), detectors(3, 4, 3, 3), tt.zeros(3)), r"\(3,\) for 4"),
+    ("transposed: other channels", lambda: ts.conv_transpose2d(images(), filters()), r"3 channels.*expects 4"),
+    ("transposed: bias", lambda: ts.conv_transpose2d(images(), filters(3, 4, 3, 3), tt.zeros(3)), r"\(3,\) for 4"),
     (
         "transposed: padding",
-        lambda: ts.conv_transpose2d(images(), detectors(3, 4, 3, 3), padding=9),
+        lambda: ts.conv_transpose2d(images(), filters(3, 4, 3, 3), padding=9),
         r"\(9, 9\).*\(-8, -8\)",
     ),
     (
         "transposed: output_padding",
-        lambda: ts.conv_transpose2d(images(), detectors(3, 4, 3, 3), stride=2, output_padding=2),
+        lambda: ts.conv_transpose2d(images(), filters(3, 4, 3, 3), stride=2, output_padding=2),
         r"output_padding \(2, 2\).*stride \(2, 2\)",
     ),
     ("ConvTranspose2d: groups", lambda: ts.ConvTranspose2d(3, 4, 3, groups=2), "2 groups.*3 input and 4 output"),
@@ -219,7 +219,7 @@ def test_parameters_wider_than_the_input_are_refused_in_words(call):
 
 def test_truth_values_are_not_multiplied():
     series = tt.ones(1, 1, 3) > 0
-    for call in (lambda: ts.conv2d(images() > 0, detectors() > 0), lambda: ts.conv1d(series, series)):
+    for call in (lambda: ts.conv2d(images() > 0, filters() > 0), lambda: ts.conv1d(series, series)):
         with pytest.raises(TypeError, match="truth values.*float"):
             call()
 
@@ -398,7 +398,7 @@ def test_vectors_narrower_than_the_input_are_taken():
         assert got.dtype == np.float64
 
 
-def test_integers_under_detectors():
+def test_integers_under_filters():
     whole = tt.tensor(RANDOM.integers(0, 9, (1, 2, 5, 5)).astype(np.uint8))
     got = ts.conv2d(whole, tt.Tensor(WEIGHT.astype(np.float32)))
     assert got.dtype == np.float32

@@ -11,7 +11,7 @@ from tt_tensor.teaching import between, expect
 LOOPS, SIZES = "The smallest thing that could work", "Sizes"
 TAPS, COLUMNS = "From seven loops to nine", "From nine products to one"
 GRADIENTS, LAYER, POOLING, LENET = "Gradients: two more convolutions", "The layer", "Pooling", "LeNet"
-NORM, EXERCISES = "Batch normalization", "Exercises"
+EXERCISES = "Exercises"
 
 PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
@@ -31,15 +31,15 @@ def by_definition(x, weight, bias=0, stride=(1, 1), padding=(0, 0), dilation=(1,
     x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     reach = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation)]
     rows, columns = (range(0, n - r + 1, s) for n, r, s in zip(x.shape[2:], reach, stride))
-    channels, detectors = x.shape[1] // groups, len(weight) // groups
+    channels, filters = x.shape[1] // groups, len(weight) // groups
     out = np.zeros((len(x), len(weight), len(rows), len(columns)))
     for g in range(groups):
-        of_group = weight[g * detectors : (g + 1) * detectors]
+        of_group = weight[g * filters : (g + 1) * filters]
         for i, top in enumerate(rows):
             for j, left in enumerate(columns):
                 window = x[:, g * channels : (g + 1) * channels]
                 window = window[:, :, top : top + reach[0] : dilation[0], left : left + reach[1] : dilation[1]]
-                out[:, g * detectors : (g + 1) * detectors, i, j] = np.einsum("ncij,ocij->no", window, of_group)
+                out[:, g * filters : (g + 1) * filters, i, j] = np.einsum("ncij,ocij->no", window, of_group)
     return out + np.reshape(bias, (-1, 1, 1))
 
 
@@ -195,9 +195,9 @@ def test_convolution():
 def transposed_by_definition(g, weight, size, stride, padding, dilation, groups):
     """Each number of g hands its value times the kernel out to its window."""
     out = np.zeros((len(g), weight.shape[1] * groups, size[0] + 2 * padding[0], size[1] + 2 * padding[1]))
-    detectors, channels = len(weight) // groups, weight.shape[1]
+    filters, channels = len(weight) // groups, weight.shape[1]
     for o, row, column, i, j in np.ndindex(*g.shape[1:], *weight.shape[2:]):
-        first = o // detectors * channels
+        first = o // filters * channels
         place = (row * stride[0] + i * dilation[0], column * stride[1] + j * dilation[1])
         share = g[:, o, row, column, None] * weight[o, :, i, j]
         out[:, first : first + channels, place[0], place[1]] += share
@@ -206,10 +206,10 @@ def transposed_by_definition(g, weight, size, stride, padding, dilation, groups)
 
 def weight_by_definition(x, g, size, stride, padding, dilation, groups):
     x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    channels, detectors = x.shape[1] // groups, g.shape[1] // groups
+    channels, filters = x.shape[1] // groups, g.shape[1] // groups
     out = np.zeros((g.shape[1], channels, *size))
     for o, c, i, j in np.ndindex(*out.shape):
-        seen = x[:, o // detectors * channels + c, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
+        seen = x[:, o // filters * channels + c, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
         out[o, c, i, j] = (seen[:, : g.shape[2], : g.shape[3]] * g[:, o]).sum()
     return out
 
@@ -286,7 +286,7 @@ def test_conv2d():
         'conv2d(x (1, 2, 5, 6), weight (3, 2, 3, 4), padding="same")',
         lambda: ts.conv2d(tt.Tensor(x), tt.Tensor(weight), padding="same"),
         by_definition(padded, weight),
-        "`_same` gives the padding, and an image with what is left over.",
+        "`convolution_arguments` gives the padding, and an image with what is left over.",
         see=LAYER,
     )
     expect(
@@ -299,8 +299,8 @@ def test_conv2d():
     images = tt.zeros(2, 3, 8, 8)
     for said, call in (
         ("an image of 2 channels for a weight of 3", lambda: ts.conv2d(images[:, :2], tt.zeros(4, 3, 3, 3))),
-        ("2 groups and 3 detectors", lambda: ts.conv2d(images, tt.zeros(3, 1, 3, 3), groups=2)),
-        ("a bias of 3 for 4 detectors", lambda: ts.conv2d(images, tt.zeros(4, 3, 3, 3), tt.zeros(3))),
+        ("2 groups and 3 filters", lambda: ts.conv2d(images, tt.zeros(3, 1, 3, 3), groups=2)),
+        ("a bias of 3 for 4 filters", lambda: ts.conv2d(images, tt.zeros(4, 3, 3, 3), tt.zeros(3))),
         ("a kernel of 9 x 9 on images of 8 x 8", lambda: ts.conv2d(images, tt.zeros(4, 3, 9, 9))),
         ("images of two dimensions", lambda: ts.conv2d(images.flatten(1), tt.zeros(4, 3, 3, 3))),
         ("images without a row", lambda: ts.conv2d(images[:, :, :0], tt.zeros(4, 3, 3, 3))),
@@ -319,7 +319,7 @@ def test_conv2d():
         "conv2d of ones, integers (1, 1, 2, 2), with weights of 0.6 (1, 1, 2, 2)",
         lambda: ts.conv2d(tt.from_numpy(np.ones((1, 1, 2, 2), np.int64)), tt.full((1, 1, 2, 2), 0.6)),
         [[[[2.4]]]],
-        ([[[[2]]]], "Half of the sum was cut off: bring the tensors to one dtype first, with `_one_dtype`."),
+        ([[[[2]]]], "Half of the sum was cut off: `convolution_arguments` brings the tensors to one dtype."),
         see=LAYER,
     )
 
@@ -364,8 +364,8 @@ def test_new_weights():
         lambda: [float(np.abs(p.numpy()).max()) / bound for p in (layer().weight, layer().bias)],
         far,
         (lambda out: out[0] == 0, "All weights are zero: draw them."),
-        (lambda out: out[0] > 1.2, "A detector has C / groups * kh * kw weights: its bound is 1 / sqrt of that."),
-        (lambda out: out[0] < 0.9, "A detector has C / groups * kh * kw weights: its bound is 1 / sqrt of that."),
+        (lambda out: out[0] > 1.2, "A filter has C / groups * kh * kw weights: its bound is 1 / sqrt of that."),
+        (lambda out: out[0] < 0.9, "A filter has C / groups * kh * kw weights: its bound is 1 / sqrt of that."),
         see=LAYER,
     )
     expect(
@@ -548,180 +548,13 @@ def test_receptive_field():
     )
 
 
-def test_moments():
-    for shape in ((5, 3), (4, 3, 6), (4, 3, 5, 6)):
-        x = numbers(*shape) * 2 + 100
-        dims = tuple(d for d in range(len(shape)) if d != 1)
-        expect(
-            f"channel_moments of an array {shape} with a mean of about 100",
-            lambda x=x: list(ts.channel_moments(x)),
-            [x.mean(dims), x.var(dims)],
-            (
-                [x.mean(dims), x.var(dims, ddof=1)],
-                "Divide by the number of values, not by one less.",
-            ),
-            (lambda out: np.shape(out[0]) != (3,), "One mean and one variance for each channel."),
-            see=NORM,
-        )
-
-    def large():
-        x = (np.arange(64.0, dtype=np.float32).reshape(4, 1, 4, 4) % 2 + 4096).astype(np.float32)
-        return float(ts.channel_moments(x)[1][0])
-
-    expect(
-        "the variance of 4096 and 4097 in turn, in float32",
-        large,
-        0.25,
-        "Mean of squares minus square of the mean loses all digits: subtract the mean first.",
-        see=NORM,
-    )
-
-
-def normalized(x, weight=1.0, bias=0.0, eps=1e-5):
-    shape, dims = (1, -1) + (1,) * (x.ndim - 2), tuple(d for d in range(x.ndim) if d != 1)
-    normal = (x - x.mean(dims, keepdims=True)) / np.sqrt(x.var(dims, keepdims=True) + eps)
-    weight, bias = (np.reshape(v, shape) if np.ndim(v) else v for v in (weight, bias))
-    return normal * weight + bias
-
-
-def test_normal_share():
-    x, g, weight = numbers(4, 3, 2, 5), np.cos(numbers(4, 3, 2, 5)), np.array([1.0, 0.5, -2.0])
-    dims, slope = (0, 2, 3), 1 / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-3)
-    normal, h = (x - x.mean((0, 2, 3), keepdims=True)) * slope, g * weight[:, None, None]
-    wanted = slope * (h - h.mean(dims, keepdims=True) - normal * (h * normal).mean(dims, keepdims=True))
-    expect(
-        "normal_share of h (4, 3, 2, 5) over the dimensions (0, 2, 3)",
-        lambda: ts.normal_share(*map(tt.Tensor, (h, normal, slope)), dims),
-        wanted,
-        (slope * h, "Mean and variance depend on x, too: two more terms."),
-        (slope * (h - h.mean(dims, keepdims=True)), "The variance depends on x, too: the term with mean(h * normal)."),
-        (lambda out: np.allclose(out, wanted / slope), "Multiply by the slope."),
-        see=NORM,
-    )
-    rows = np.cos(numbers(4, 6))
-    expect(
-        "normal_share of arrays of rows (4, 6), over the last dimension",
-        lambda: ts.normal_share(rows, *ts.normalized(numbers(4, 6), -1, 1e-3), -1).sum(-1),
-        np.zeros(4),
-        "What is left of a gradient cannot shift a row: it adds up to 0 over the dimensions that were given.",
-        see=NORM,
-    )
-
-
-def test_batch_norm():
-    x = numbers(6, 3, 2, 2) * 3 + 1
-    weight, bias = np.array([1.0, 2.0, 0.5]), np.array([0.0, 1.0, -1.0])
-
-    def run(training, *, steps=1, momentum=0.1):
-        mean, var = tt.Tensor(np.array([1.0, 2.0, 3.0])), tt.Tensor(np.array([4.0, 5.0, 6.0]))
-        for _ in range(steps):
-            out = ts.batch_norm(tt.Tensor(x), mean, var, tt.Tensor(weight), tt.Tensor(bias), training, momentum, 1e-5)
-        return {"result": out, "mean": mean, "variance": var}
-
-    running = (np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]))
-    fixed = (x - running[0][:, None, None]) / np.sqrt(running[1][:, None, None] + 1e-5)
-    fixed = fixed * weight[:, None, None] + bias[:, None, None]
-    expect(
-        "batch_norm(x, ..., training=True)",
-        lambda: run(True)["result"],
-        normalized(x, weight, bias),
-        (fixed, "In training the batch's own moments count, not the running ones."),
-        (normalized(x), "Scale by the weight and add the bias."),
-        see=NORM,
-    )
-    expect(
-        "batch_norm(x, ..., training=False)",
-        lambda: run(False)["result"],
-        fixed,
-        (normalized(x, weight, bias), "In evaluation the running moments count, not the batch's own."),
-        see=NORM,
-    )
-    mean, var, unbiased = x.mean((0, 2, 3)), x.var((0, 2, 3)), x.var((0, 2, 3), ddof=1)
-    expect(
-        "the running mean and variance after a batch, momentum 0.25",
-        lambda: [run(True, momentum=0.25)[name] for name in ("mean", "variance")],
-        [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * unbiased],
-        (list(running), "They have not moved: new = (1 - momentum) * old + momentum * batch's."),
-        (
-            [0.25 * running[0] + 0.75 * mean, 0.25 * running[1] + 0.75 * unbiased],
-            "The momentum is the share of the batch.",
-        ),
-        (
-            [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * var],
-            "The running variance takes in the unbiased one, n / (n - 1) times the batch's.",
-        ),
-        (
-            [0.75 * running[0] + 0.25 * mean, 0.75 * running[1] + 0.25 * var * 6 / 5],
-            "n counts all values of a channel: N * H * W, and not the images alone.",
-        ),
-        see=NORM,
-    )
-    expect(
-        "the running mean after evaluation",
-        lambda: run(False)["mean"],
-        running[0],
-        "Evaluation moves nothing.",
-        see=NORM,
-    )
-    expect(
-        "batch_norm(x, None, None) without weight and bias, training=True",
-        lambda: ts.batch_norm(tt.Tensor(x), None, None, training=True),
-        normalized(x),
-        "Without running moments there is nothing to keep; without a weight the scale is 1.",
-        see=NORM,
-    )
-    expect(
-        "batch_norm of one value a channel, training=True",
-        lambda: ts.batch_norm(tt.zeros(1, 3, 1, 1), None, None, training=True).shape,
-        ValueError,
-        "One value has no variance to learn from.",
-        see=NORM,
-    )
-
-
-def test_batch_norm_has_a_gradient():
-    g = np.cos(numbers(5, 2, 3, 3))
-
-    def shares(name):
-        x, weight, bias = tt.Tensor(numbers(5, 2, 3, 3), requires_grad=True), tt.Parameter(np.array([1.0, 3.0])), None
-        bias = tt.Parameter(np.array([0.0, 1.0]))
-        (ts.batch_norm(x, None, None, weight, bias, training=True) * tt.Tensor(g)).sum().backward()
-        return {"x": x, "weight": weight, "bias": bias}[name].grad
-
-    x, dims = numbers(5, 2, 3, 3), (0, 2, 3)
-    slope = 1 / np.sqrt(x.var(dims, keepdims=True) + 1e-5)
-    normal, h = (x - x.mean(dims, keepdims=True)) * slope, g * np.array([1.0, 3.0])[:, None, None]
-    for name, wanted in (
-        ("x", slope * (h - h.mean(dims, keepdims=True) - normal * (h * normal).mean(dims, keepdims=True))),
-        ("weight", (g * normal).sum(dims)),
-        ("bias", g.sum(dims)),
-    ):
-        expect(f"the gradient of sum(g * batch_norm(x)) by {name}", lambda name=name: shares(name), wanted, see=NORM)
-
-    def in_evaluation():
-        x = tt.Tensor(numbers(5, 2, 3, 3), requires_grad=True)
-        moments = (tt.from_numpy(np.array([1.0, -1.0])), tt.from_numpy(np.array([4.0, 0.25])))
-        weight, bias = (tt.from_numpy(np.array(v)) for v in ([1.0, 3.0], [0.0, 1.0]))
-        (ts.batch_norm(x, *moments, weight, bias) * tt.Tensor(g)).sum().backward()
-        return x.grad
-
-    expect(
-        "the gradient of sum(g * batch_norm(x)) by x, in evaluation",
-        in_evaluation,
-        g * (np.array([1.0, 3.0]) / np.sqrt(np.array([4.0, 0.25]) + 1e-5))[:, None, None],
-        "In evaluation the running moments do not depend on x: compute with a factor and a shift, not with "
-        "`normalize_channels`, whose rule takes the moments for those of x.",
-        see=NORM,
-    )
-
-
 def test_conv_weights():
     expect(
         "conv_weights(16, 32, 3), conv_weights(16, 16, 3, groups=16), conv_weights(3, 6, 5)",
         lambda: [ts.conv_weights(16, 32, 3), ts.conv_weights(16, 16, 3, groups=16), ts.conv_weights(3, 6, 5)],
         [4608, 144, 450],
-        ([4608, 2304, 450], "With groups, a detector sees only channels / groups of the channels."),
-        "Each detector has a kernel for each channel that it sees.",
+        ([4608, 2304, 450], "With groups, a filter sees only channels / groups of the channels."),
+        "Each filter has a kernel for each channel that it sees.",
         see=EXERCISES,
     )
 

@@ -51,11 +51,11 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
-    detectors, channels = g.shape[1], x.shape[1] // groups
-    each = detectors // groups
-    share = np.zeros((detectors, channels, *size), g.dtype)
+    filters, channels = g.shape[1], x.shape[1] // groups
+    each = filters // groups
+    share = np.zeros((filters, channels, *size), g.dtype)
     for n, seen in enumerate(_columns(x, size, stride, padding, dilation, groups)):
-        rows = g[n].transpose(1, 2, 0).reshape(-1, detectors)
+        rows = g[n].transpose(1, 2, 0).reshape(-1, filters)
         for i in range(groups):
             product = rows[:, i * each : (i + 1) * each].T @ seen[i]
             share[i * each : (i + 1) * each] += product.reshape(each, *size, channels).transpose(0, 3, 1, 2)
@@ -63,36 +63,13 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
 
 
 def turned(weight, groups):
-    detectors = len(weight) // groups
+    filters = len(weight) // groups
     parts = []
     for g in range(groups):
-        of_group = weight[g * detectors : (g + 1) * detectors]
+        of_group = weight[g * filters : (g + 1) * filters]
         parts.append(np.flip(of_group, (2, 3)).transpose(1, 0, 2, 3))
     return np.concatenate(parts)
 
-
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    single = x.ndim == 3
-    if single:
-        x = x.unsqueeze(0)
-    x = images("conv2d", x)
-    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
-    size, stride, dilation = weight.shape[2:], pair(stride, "stride"), pair(dilation, "dilation")
-    if padding == "valid":
-        padding = (0, 0)
-    elif padding == "same":
-        x, padding = same_padding(x, size, stride, dilation)
-    else:
-        padding = pair(padding, "padding", 0)
-    refuse_too_small("conv2d", x, size, padding, dilation)
-    where = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    if bias is None:
-        x, weight = one_dtype(x, weight)
-        out = convolution(x, weight, **where)
-    else:
-        x, weight, bias = one_dtype(x, weight, bias)
-        out = convolution(x, weight, bias, **where)
-    return out.squeeze(0) if single else out
 
 
 class Conv2d:
@@ -106,7 +83,7 @@ class Conv2d:
 def max_pool(x, /, size, stride, padding, dilation):
     rows, columns = _places(x, size, stride, padding, dilation)
     out = np.full((len(x), rows, columns, x.shape[1]), -np.inf, x.dtype)
-    for tap in _taps(x, size, stride, padding, dilation, -np.inf):
+    for tap in taps(padded(x, padding, -np.inf), size, stride, dilation):
         out = np.where(tap > out, tap, out)
     return out.transpose(0, 3, 1, 2)
 
@@ -116,8 +93,8 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):
     best, give = largest.transpose(0, 2, 3, 1), g.transpose(0, 2, 3, 1)
     whole = np.zeros((len(x), height + 2 * top, width + 2 * left, x.shape[1]), g.dtype)
     given = np.zeros(best.shape, bool)
-    places = _taps_of(windows(whole, size, stride, dilation))
-    for tap, place in zip(_taps(x, size, stride, padding, dilation, -np.inf), places):
+    places = taps(whole, size, stride, dilation)
+    for tap, place in zip(taps(padded(x, padding, -np.inf), size, stride, dilation), places):
         wins = (tap == best) & ~given
         place += np.where(wins, give, 0)
         given |= wins
@@ -140,38 +117,9 @@ def receptive_field(layers):
     return sees
 
 
-def channel_moments(x):
-    dims = (0, *range(2, x.ndim))
-    mean = x.mean(axis=dims, dtype=np.float64)
-    centred = x - mean.reshape(1, -1, *[1] * (x.ndim - 2))
-    return mean.astype(x.dtype), (centred**2).mean(axis=dims).astype(x.dtype)
 
 
-def normal_share(h, normal, slope, dims):
-    left = h - tt.mean(h, dims, keepdim=True)
-    return (left - normal * tt.mean(left * normal, dims, keepdim=True)) * slope
 
-
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    channels = channels_of(x, running_mean, weight)
-    if weight is None:
-        weight = tt.ones(channels, dtype=x.dtype)
-    if bias is None:
-        bias = tt.zeros(channels, dtype=x.dtype)
-    if training or running_mean is None:
-        count = x.numel() // channels
-        if count == 1:
-            raise ValueError(f"a single value a channel, in a batch of shape {x.shape}, has no variance")
-        mean, var = channel_moments(x.numpy())
-        if running_mean is not None:
-            for running, now in ((running_mean, mean), (running_var, var * count / (count - 1))):
-                running.copy_(running.numpy() + momentum * (now - running.numpy()))
-        return normalize_channels(x, weight, bias, mean=mean, var=var, eps=eps)
-    shape = (1, channels, *[1] * (x.ndim - 2))
-    slope = weight / (running_var + eps) ** 0.5
-    return (x - running_mean.reshape(shape)) * slope.reshape(shape) + bias.reshape(shape)
-
-
-def conv_weights(channels, detectors, kernel, groups=1):
+def conv_weights(channels, filters, kernel, groups=1):
     seen = channels // groups
-    return kernel**2 * seen * detectors
+    return kernel**2 * seen * filters

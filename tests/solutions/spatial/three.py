@@ -8,8 +8,8 @@ def seven_loops(x, weight):
     while row < out.shape[2]:
         for column in range(out.shape[3]):
             for n, image in enumerate(x):
-                for o, detector in enumerate(weight):
-                    for c, kernel in enumerate(detector):
+                for o, filter in enumerate(weight):
+                    for c, kernel in enumerate(filter):
                         for i in range(kh):
                             for j in range(kw):
                                 out[n, o, row, column] += kernel[i, j] * image[c, row + i, column + j]
@@ -23,9 +23,9 @@ def conv_size(n, kernel, stride=1, padding=0, dilation=1):
 
 
 def by_taps(x, weight):
-    detectors, _, kh, kw = weight.shape
+    filters, _, kh, kw = weight.shape
     height, width = x.shape[2] - kh + 1, x.shape[3] - kw + 1
-    out = np.zeros((detectors, len(x), height, width), np.result_type(x, weight))
+    out = np.zeros((filters, len(x), height, width), np.result_type(x, weight))
     for i in range(kh):
         for j in range(kw):
             out += np.tensordot(weight[:, :, i, j], x[:, :, i : i + height, j : j + width], axes=(1, 1))
@@ -72,36 +72,18 @@ def turned(weight, groups):
     return np.vstack(parts)
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    if x.ndim == 3:
-        image = x.reshape(1, *x.shape)
-        out = conv2d(image, weight, bias, stride, padding, dilation, groups)
-        return out.reshape(*out.shape[1:])
-    images("conv2d", x)
-    channels = weight.shape[1] * groups
-    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], channels, groups)
-    where = {"stride": pair(stride, "stride"), "dilation": pair(dilation, "dilation")}
-    size = weight.shape[2], weight.shape[3]
-    if padding == "same":
-        x, where["padding"] = same_padding(x, size, where["stride"], where["dilation"])
-    else:
-        where["padding"] = (0, 0) if padding == "valid" else pair(padding, "padding", least=0)
-    refuse_too_small("conv2d", x, size, where["padding"], where["dilation"])
-    inputs = one_dtype(x, weight) if bias is None else one_dtype(x, weight, bias)
-    return convolution(*inputs, **where, groups=groups)
-
 
 class Conv2d:
     def reset_parameters(self):
-        detector = math.prod(self.weight.shape) / self.out_channels
-        limit = detector**-0.5
+        filter = math.prod(self.weight.shape) / self.out_channels
+        limit = filter**-0.5
         self.weight.copy_(generator().uniform(-limit, limit, self.weight.shape))
         if self.bias is not None:
             self.bias.copy_(generator().uniform(-limit, limit, self.bias.shape))
 
 
 def max_pool(x, /, size, stride, padding, dilation):
-    best = np.fmax.reduce(_taps(x, size, stride, padding, dilation, -np.inf))
+    best = np.fmax.reduce(taps(padded(x, padding, -np.inf), size, stride, dilation))
     return best.transpose(0, 3, 1, 2)
 
 
@@ -134,39 +116,8 @@ def receptive_field(layers):
     return last - first + 1
 
 
-def channel_moments(x):
-    means, variances = [], []
-    for channel in range(x.shape[1]):
-        values = x[:, channel].astype(np.float64)
-        means.append(values.mean())
-        variances.append(values.var())
-    return np.array(means, x.dtype), np.array(variances, x.dtype)
 
 
-def normal_share(h, normal, slope, dims):
-    count = tt.sum(h * 0 + 1, dims, keepdim=True)
-    common = tt.sum(h, dims, keepdim=True) + normal * tt.sum(h * normal, dims, keepdim=True)
-    return slope * (h - common / count)
 
-
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    channels = channels_of(x, running_mean, weight)
-    ones, zeros = tt.ones(channels, dtype=x.dtype), tt.zeros(channels, dtype=x.dtype)
-    weight, bias = ones if weight is None else weight, zeros if bias is None else bias
-    along = tuple(channels if d == 1 else 1 for d in range(x.ndim))
-    if running_mean is not None and not training:
-        normal = (x - running_mean.reshape(along)) / ((running_var + eps) ** 0.5).reshape(along)
-        return normal * weight.reshape(along) + bias.reshape(along)
-    count = math.prod(x.shape) // channels
-    if count <= 1:
-        raise ValueError(f"batch_norm: {x.shape} has one value a channel, which is no batch to learn from")
-    mean, var = channel_moments(x.numpy())
-    if running_mean is not None:
-        moved = {"mean": (running_mean, mean), "var": (running_var, var * count / (count - 1))}
-        for running, batch in moved.values():
-            running.copy_(running.numpy() * (1 - momentum) + batch * momentum)
-    return normalize_channels(x, weight, bias, eps=eps, mean=mean, var=var)
-
-
-def conv_weights(channels, detectors, kernel, groups=1):
-    return channels * detectors * kernel**2 // groups
+def conv_weights(channels, filters, kernel, groups=1):
+    return channels * filters * kernel**2 // groups

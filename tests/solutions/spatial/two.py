@@ -7,14 +7,14 @@ def seven_loops(x, weight):
     rows, columns = height - kh + 1, width - kw + 1
     out = [[[[0.0] * columns for _ in range(rows)] for _ in range(o)] for _ in range(n)]
     for image in range(n):
-        for detector in range(o):
+        for filter in range(o):
             for channel in range(c):
                 for i in range(kh):
                     for j in range(kw):
-                        w = weight[detector, channel, i, j]
+                        w = weight[filter, channel, i, j]
                         for row in range(rows):
                             for column in range(columns):
-                                out[image][detector][row][column] += w * x[image, channel, i + row, j + column]
+                                out[image][filter][row][column] += w * x[image, channel, i + row, j + column]
     return np.array(out, x.dtype).reshape(n, o, rows, columns)
 
 
@@ -43,11 +43,11 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
     (top, left), size = padding, weight.shape[2:]
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left))).transpose(0, 2, 3, 1)
     seen = windows(padded, size, stride, dilation)
-    channels, detectors = x.shape[1] // groups, len(weight) // groups
+    channels, filters = x.shape[1] // groups, len(weight) // groups
     maps = [
         np.einsum(
             "nrsijc,ocij->nrso", seen[..., g * channels : (g + 1) * channels],
-            weight[g * detectors : (g + 1) * detectors], optimize=True,
+            weight[g * filters : (g + 1) * filters], optimize=True,
         )
         for g in range(groups)
     ]
@@ -58,7 +58,7 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
-    (top, left), channels, detectors = padding, x.shape[1] // groups, g.shape[1] // groups
+    (top, left), channels, filters = padding, x.shape[1] // groups, g.shape[1] // groups
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
     rows, columns = g.shape[2:]
     share = np.zeros((g.shape[1], channels, *size), g.dtype)
@@ -68,7 +68,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
             across = slice(j * dilation[1], j * dilation[1] + (columns - 1) * stride[1] + 1, stride[1])
             seen = padded[:, :, down, across]
             for k in range(groups):
-                mine = slice(k * detectors, (k + 1) * detectors)
+                mine = slice(k * filters, (k + 1) * filters)
                 share[mine, :, i, j] = np.einsum(
                     "nors,ncrs->oc", g[:, mine], seen[:, k * channels : (k + 1) * channels]
                 )
@@ -76,32 +76,15 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
 
 
 def turned(weight, groups):
-    detectors, channels, kh, kw = weight.shape
-    each = detectors // groups
+    filters, channels, kh, kw = weight.shape
+    each = filters // groups
     out = np.empty((groups * channels, each, kh, kw), weight.dtype)
-    for detector in range(detectors):
-        group, inside = divmod(detector, each)
+    for filter in range(filters):
+        group, inside = divmod(filter, each)
         for channel in range(channels):
-            out[group * channels + channel, inside] = np.rot90(weight[detector, channel], 2)
+            out[group * channels + channel, inside] = np.rot90(weight[filter, channel], 2)
     return out
 
-
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    if x.ndim == 3:
-        return conv2d(x[None], weight, bias, stride, padding, dilation, groups)[0]
-    images("conv2d", x)
-    expected = weight.shape[1] * groups if weight.ndim == 4 else -1
-    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], expected, groups)
-    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
-    size = tuple(weight.shape[2:])
-    if padding == "same":
-        x, padding = same_padding(x, size, stride, dilation)
-    elif padding == "valid":
-        padding = 0
-    padding = pair(padding, "padding", least=0)
-    refuse_too_small("conv2d", x, size, padding, dilation)
-    tensors = [t for t in (x, weight, bias) if t is not None]
-    return convolution(*one_dtype(*tensors), groups=groups, dilation=dilation, padding=padding, stride=stride)
 
 
 class Conv2d:
@@ -148,39 +131,8 @@ def receptive_field(layers):
     return sees
 
 
-def channel_moments(x):
-    columns = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
-    mean = columns.mean(axis=1)
-    return mean, ((columns - mean[:, None]) ** 2).mean(axis=1)
 
 
-def normal_share(h, normal, slope, dims):
-    def mean(t):
-        return tt.mean(t, dims, keepdim=True)
 
-    shift, stretch = mean(h), mean(h * normal)
-    return h * slope - shift * slope - normal * stretch * slope
-
-
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    channels = channels_of(x, running_mean, weight)
-    scale = weight if weight is not None else tt.from_numpy(np.ones(channels, x.dtype))
-    shift = bias if bias is not None else tt.from_numpy(np.zeros(channels, x.dtype))
-    fixed = not training and running_mean is not None
-    if fixed:
-        along = (channels,) + (1,) * (x.ndim - 2)
-        slope = (scale / tt.sqrt(running_var + eps)).reshape(*along)
-        return x * slope + (shift.reshape(*along) - running_mean.reshape(*along) * slope)
-    values = x.numel() // channels
-    if values < 2:
-        raise ValueError(f"a variance needs two values, and a batch of shape {x.shape} has {values} a channel")
-    mean, var = channel_moments(x.numpy())
-    if running_mean is not None:
-        keep = 1 - momentum
-        running_mean.copy_(keep * running_mean.numpy() + momentum * mean)
-        running_var.copy_(keep * running_var.numpy() + momentum * var * values / (values - 1))
-    return normalize_channels(x, scale, shift, var=var, mean=mean, eps=eps)
-
-
-def conv_weights(channels, detectors, kernel, groups=1):
-    return sum(kernel * kernel for _ in range(detectors) for _ in range(channels // groups))
+def conv_weights(channels, filters, kernel, groups=1):
+    return sum(kernel * kernel for _ in range(filters) for _ in range(channels // groups))

@@ -2,8 +2,7 @@
 
 
 def max_pool(x, /, size, stride, padding, dilation):
-    taps = _taps(x, size, stride, padding, dilation, 0)
-    out = taps[0]
-    for tap in taps[1:]:
+    out, *others = taps(padded(x, padding), size, stride, dilation)
+    for tap in others:
         out = np.maximum(out, tap)
     return channels_first(out)

@@ -18,6 +18,35 @@ def channels_first(x):
     return x.transpose(0, 3, 1, 2)
 
 
+def padded(x, padding, fill: float = 0):
+    """Images x (N, C, H, W) with their channels last and `fill` around them (in integers, the least number of their
+    dtype, if that is larger): (N, H + 2 * top, W + 2 * left, C)."""
+    (top, left), last = padding, channels_last(x)
+    fill = max(fill, np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else fill
+    return np.pad(last, ((0, 0), (top, top), (left, left), (0, 0)), constant_values=fill)
+
+
+def unpadded(x, padding):
+    """Images x (N, H + 2 * top, W + 2 * left, C) without what is around them, channels first: (N, C, H, W); a view."""
+    (top, left), (height, width) = padding, x.shape[1:3]
+    return channels_first(x[:, top : height - top, left : width - left])
+
+
+def by_channel(vector, x):
+    """A vector (C,) in a shape that broadcasts along the channels of x (N, C, ...)."""
+    return vector.reshape((1, -1) + (1,) * (x.ndim - 2))
+
+
+def channel_sums(g):
+    """The sums of g (N, C, ...) by channel, on arrays or on tensors."""
+    return tt.sum(g, dim=(0, *range(2, g.ndim)))
+
+
+def size_of(x) -> tuple[int, ...]:
+    """Height and width of images (N, C, H, W), or of kernels (O, C, kh, kw)."""
+    return tuple(x.shape[2:])
+
+
 def wide(dtype):
     """The dtype in which numbers of this dtype are multiplied and added: float32 instead of float16."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype
@@ -48,8 +77,53 @@ def pair(value, name: str, least: int = 1) -> tuple[int, int]:
     both = both * 2 if len(both) == 1 else both
     whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in both)
     if not whole or len(both) != 2 or min(both) < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, or a pair (rows, columns); it is {value!r}")
+        raise ValueError(f"{name} is an integer of at least {least}, or a pair (rows, columns); it is {value!r}")
     return int(both[0]), int(both[1])
+
+
+def layer_options(kernel_size, stride, padding, dilation):
+    """The options of a convolution layer as pairs; the padding may be "same" or "valid", too, which it stays."""
+    kernel_size, stride, dilation = pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
+    known = isinstance(padding, str) and padding in ("same", "valid")
+    return kernel_size, stride, padding if known else pair(padding, "padding", least=0), dilation
+
+
+def layer_text(layer) -> str:
+    """What a convolution layer says of itself: its sizes, and the options that are not the usual ones."""
+    options = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
+    said = [f"{name}={getattr(layer, name)}" for name, usual in options.items() if getattr(layer, name) != usual]
+    said += [] if layer.bias is not None else ["bias=False"]
+    size = "x".join(map(str, layer.kernel_size))
+    return ", ".join([f"{layer.in_channels} -> {layer.out_channels}, kernel {size}", *said])
+
+
+def convolution_arguments(x: Tensor, weight: Tensor, bias, stride, padding, dilation, groups):
+    """What the primitive `convolution` takes, from the arguments of conv2d: the tensors in one dtype, and the options
+    as pairs. With padding="same", the images may come back with a row or a column more.
+
+    Raises ValueError for shapes and options that do not fit, TypeError for truth values."""
+    images("conv2d", x)
+    refuse_misfits("conv2d", x.shape, weight.shape, bias, x.shape[1], weight.shape[1] * groups, groups)
+    stride, dilation, size = pair(stride, "stride"), pair(dilation, "dilation"), weight.shape[2:]
+    if isinstance(padding, str) and padding == "same":
+        x, padding = same_padding(x, size, stride, dilation)
+    valid = isinstance(padding, str) and padding == "valid"
+    padding = pair(0 if valid else padding, "padding", least=0)
+    refuse_too_small("conv2d", x, size, padding, dilation)
+    tensors = one_dtype(x, weight, *([] if bias is None else [bias]))
+    return tensors, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+def pooling_arguments(name: str, x: Tensor, kernel_size, stride, padding, dilation=1) -> dict[str, tuple[int, int]]:
+    """The options of a pooling as pairs; the stride is the kernel's size unless given. ValueError for images that are
+    none, for windows that do not fit into them, and for a padding of more than half of the window."""
+    size = pair(kernel_size, "kernel_size")
+    stride, padding = size if stride is None else pair(stride, "stride"), pair(padding, "padding", least=0)
+    if any(2 * p > k for p, k in zip(padding, size)):
+        raise ValueError(f"{name}: padding {padding} is more than half of the window {size}")
+    dilation = pair(dilation, "dilation")
+    refuse_too_small(name, images(name, x), size, padding, dilation)
+    return {"size": size, "stride": stride, "padding": padding, "dilation": dilation}
 
 
 def images(name: str, x: Tensor) -> Tensor:
@@ -101,7 +175,7 @@ def refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups
             f"{groups} groups expects {expected}"
         )
     if bias is not None and bias.shape != (weight_shape[0],):
-        raise ValueError(f"{name}: a bias of shape {bias.shape} for {weight_shape[0]} detectors; it must be (O,)")
+        raise ValueError(f"{name}: a bias of shape {bias.shape} for {weight_shape[0]} filters; it must be (O,)")
 
 
 def refuse_groups(in_channels, out_channels, groups) -> None:

@@ -14,30 +14,52 @@ import numpy as np
 import tt_tensor as tt
 from tt_autograd import rule
 from tt_spatial.common import (
-    channels_first,
-    channels_last,
-    floating,
-    images,
-    one_dtype,
-    pair,
-    refuse_groups,
-    refuse_misfits,
-    refuse_too_small,
-    wide,
-)
-from tt_spatial.spatial import Conv2d, conv2d, max_pool2d, padded, transposed_convolution, windows
+    channels_first, channels_last, floating, images, one_dtype, padded, pair, pooling_arguments, refuse_groups,
+    refuse_misfits, size_of, unpadded, wide,
+)  # fmt: skip
+from tt_spatial.padding import MODES, padded_for, repeated
+from tt_spatial.spatial import (
+    Conv2d, conv2d, convolution, max_pool2d, max_unpool, taps, transposed_convolution, weight_convolution, windows,
+    winner,
+)  # fmt: skip
 from tt_tensor import Module, Parameter, Tensor, generator, primitive
+
+# ## Derivatives of derivatives
+#
+# The three convolutions are linear in both of their inputs, and the derivatives of each are the other two.
+
+rule(
+    transposed_convolution,
+    lambda h, out, g, weight, size, **where: convolution(h, weight, **where),
+    lambda h, out, g, weight, size, **where: weight_convolution(h, g, size=size_of(weight), **where),
+)
+rule(
+    weight_convolution,
+    lambda h, out, x, g, size, **where: transposed_convolution(g, h, size=size_of(x), **where),
+    lambda h, out, x, g, size, **where: convolution(x, h, **where),
+)
+
+# `max_unpool`, the gradient of a pooling, is linear in `g`. Its transpose picks up what it puts down; between the two,
+# each is the other's rule.
+
+
+@primitive
+def max_pick(h, x, largest, /, size, stride, padding, dilation):
+    """From each window of h the number at the first place where x holds the window's largest one."""
+    won, out = winner(x, largest, size, stride, padding, dilation), np.zeros(channels_last(largest).shape, h.dtype)
+    for number, value in enumerate(taps(padded(h, padding), size, stride, dilation)):
+        out = np.where(won == number, value, out)
+    return channels_first(out)
+
+
+rule(max_unpool, lambda h, out, g, x, largest, **where: max_pick(h, x, largest, **where), None, None)
+rule(max_pick, lambda g, out, h, x, largest, **where: max_unpool(g, x, largest, **where), None, None)
 
 # ## Padding
 #
 # Zeros, or another constant, go around the numbers by placing them into a larger array. The other three modes repeat
-# numbers that are there, so they are an index: which pixel stands at which place.
-
-MODES = {
-    "reflect": lambda places, n: (n - 1) - np.abs((n - 1) - np.abs(places)),  # dcb|abcd|cba
-    "replicate": lambda places, n: np.clip(places, 0, n - 1),  # aaa|abcd|ddd
-    "circular": lambda places, n: places % n,  # bcd|abcd|abc
-}
+# numbers that are there, so they are an index: which pixel is at which place. (Convolution layers have them as
+# well, so they are in the module `padding`.)
 
 
 def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -63,15 +85,8 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f'pad takes a value only with mode="constant"; {value} was given with mode={mode!r}')
     for dim, (before, after) in enumerate(pairs):
         if before or after:
-            x = _repeated(x, dim, before, after, mode)
+            x = repeated(x, dim, before, after, mode)
     return x
-
-
-def known_mode(mode: str) -> str:
-    """The mode, if there is such a padding mode of a convolution. ValueError otherwise."""
-    if mode not in ("zeros", *MODES):
-        raise ValueError(f"padding modes are zeros, {', '.join(MODES)}; not {mode!r}")
-    return mode
 
 
 # The constant is chosen where nothing was placed. Adding it, times a mask, would not do: $0 \cdot \infty$ is nan.
@@ -80,13 +95,13 @@ def known_mode(mode: str) -> str:
 def _constant(x, pairs, value):
     shape = tuple(n + before + after for n, (before, after) in zip(x.shape, pairs))
     inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs))
-    padded = tt.place(x, index=inside, shape=shape)
+    placed = tt.place(x, index=inside, shape=shape)
     around = np.full(shape, _held(value, x.dtype))
     if not around.any():
-        return padded
+        return placed
     mask = np.zeros(shape, bool)
     mask[inside] = True
-    return tt.where(tt.from_numpy(mask), padded, tt.from_numpy(around))
+    return tt.where(tt.from_numpy(mask), placed, tt.from_numpy(around))
 
 
 def _held(value, dtype):
@@ -99,27 +114,6 @@ def _held(value, dtype):
     if held is None or (dtype.kind == "f" and np.isinf(held) and not math.isinf(value)):
         raise ValueError(f"pad cannot put the value {value!r} into a tensor of {dtype}")
     return held
-
-
-def _repeated(x, dim, before, after, mode):
-    n = x.shape[dim]
-    most = {"reflect": n - 1, "circular": n}.get(mode, math.inf)
-    if max(before, after) > most or not n:
-        raise ValueError(f"{mode} padding of {n} numbers can add up to {most}; {before} and {after} were asked for")
-    index = MODES[mode](np.arange(-before, n + after), n)
-    return x[(slice(None),) * dim + (index,)]
-
-
-def padded_for(layer: Conv2d, x: Tensor) -> Tensor:
-    """x padded as a convolution layer with a padding mode wants it."""
-    if layer.padding == "valid":
-        return x
-    if layer.padding == "same":
-        both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size)]
-        (top, left), (bottom, right) = zip(*((n // 2, n - n // 2) for n in both))
-    else:
-        top, left = bottom, right = layer.padding
-    return pad(x, (left, right, top, bottom), layer.padding_mode)
 
 
 class _Padding(Module):
@@ -176,12 +170,12 @@ def _row(x: Tensor, name: str) -> Tensor:
 def _one(value, name: str, least: int = 1) -> int:
     found = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
     if isinstance(found, bool) or not isinstance(found, (int, np.integer)) or found < least:
-        raise ValueError(f"{name} is a whole number of at least {least}; it is {value!r}")
+        raise ValueError(f"{name} is an integer of at least {least}; it is {value!r}")
     return int(found)
 
 
 def conv1d(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups: int = 1) -> Tensor:
-    """Series (N, C, L) under detectors (O, C / groups, k): (N, O, places). As torch.nn.functional.conv1d."""
+    """Series (N, C, L) under filters (O, C / groups, k): (N, O, places). As torch.nn.functional.conv1d."""
     if weight.ndim != 3:
         raise ValueError(f"conv1d: the weight is to be (O, C / groups, k); its shape is {weight.shape}")
     padding = padding if isinstance(padding, str) else (0, _one(padding, "padding", 0))
@@ -205,9 +199,7 @@ class Conv1d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, L) -> (N, out_channels, places)."""
-        x, padding = _row(x, "Conv1d"), self.padding
-        if self.padding_mode != "zeros":
-            x, padding = padded_for(self, x), 0
+        x, padding = padded_for(self, _row(x, "Conv1d"))
         weight = self.weight.unsqueeze(2)
         return conv2d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups).squeeze(-2)
 
@@ -279,7 +271,7 @@ class ConvTranspose2d(Module):
         return conv_transpose2d(x, self.weight, self.bias, *self.options)
 
 
-# ## Average pooling
+# ## Pooling
 #
 # A window's mean is a sum over taps, and its gradient hands the same share to every pixel. Each is the other's rule.
 # Whether zeros around the image count as pixels is up to the caller.
@@ -295,13 +287,11 @@ def avg_pool(x, /, size, stride, padding, count_include_pad):
 @primitive
 def avg_unpool(g, /, shape, size, stride, padding, count_include_pad):
     """What `avg_pool` hands back to images of `shape`: each window's share of g, added to all its pixels."""
-    (top, left), (n, channels, height, width) = padding, shape
-    out = np.zeros((n, height + 2 * top, width + 2 * left, channels))
-    seen = windows(out, size, stride, (1, 1))
-    shares = channels_last(g) / _counted((height, width), size, stride, padding, count_include_pad)
-    for i, j in np.ndindex(size):
-        seen[:, :, :, i, j] += shares
-    return channels_first(out[:, top : top + height, left : left + width].astype(g.dtype))
+    out = padded(np.zeros(shape), padding)
+    shares = channels_last(g) / _counted(shape[2:], size, stride, padding, count_include_pad)
+    for pixels in taps(out, size, stride, (1, 1)):
+        pixels += shares
+    return unpadded(out, padding).astype(g.dtype)
 
 
 def _counted(image, size, stride, padding, count_include_pad):
@@ -323,12 +313,9 @@ def avg_pool2d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad
     """The mean of each window of images (N, C, H, W) or one (C, H, W). As torch.nn.functional.avg_pool2d."""
     if x.ndim == 3:
         return avg_pool2d(x.unsqueeze(0), kernel_size, stride, padding, count_include_pad).squeeze(0)
-    size = pair(kernel_size, "kernel_size")
-    stride, padding = size if stride is None else pair(stride, "stride"), pair(padding, "padding", 0)
-    if any(2 * p > k for p, k in zip(padding, size)):
-        raise ValueError(f"avg_pool2d: padding {padding} is more than half of the window {size}")
-    refuse_too_small("avg_pool2d", images("avg_pool2d", x), size, padding, (1, 1))
-    return avg_pool(floating(x), size=size, stride=stride, padding=padding, count_include_pad=count_include_pad)
+    where = pooling_arguments("avg_pool2d", x, kernel_size, stride, padding)
+    del where["dilation"]
+    return avg_pool(floating(x), count_include_pad=count_include_pad, **where)
 
 
 def avg_pool1d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad: bool = True) -> Tensor:
@@ -337,6 +324,9 @@ def avg_pool1d(x: Tensor, kernel_size, stride=None, padding=0, count_include_pad
     stride = size if stride is None else _one(stride, "stride")
     where = ((1, size), (1, stride), (0, _one(padding, "padding", 0)), count_include_pad)
     return avg_pool2d(_row(x, "avg_pool1d"), *where).squeeze(-2)
+
+
+# The poolings as modules. Each keeps its options as they were given.
 
 
 class AvgPool2d(Module):
@@ -351,6 +341,20 @@ class AvgPool2d(Module):
 
     def extra_repr(self):
         return str(self.options[0])
+
+
+class MaxPool2d(Module):
+    """max_pool2d as a module."""
+
+    def __init__(self, kernel_size, stride=None, padding=0, dilation=1):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+
+    def forward(self, x):
+        return max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)
+
+    def extra_repr(self):
+        return f"{self.kernel_size}" + ("" if self.stride is None else f", stride={self.stride}")
 
 
 class MaxPool1d(Module):
@@ -612,7 +616,7 @@ class Dropout2d(tt.Dropout):
 
 __all__ = [
     "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "ConstantPad2d", "Conv1d", "ConvTranspose2d",
-    "Dropout2d", "MaxPool1d", "ReflectionPad2d", "ReplicationPad2d", "Upsample", "ZeroPad2d",
+    "Dropout2d", "MaxPool1d", "MaxPool2d", "ReflectionPad2d", "ReplicationPad2d", "Upsample", "ZeroPad2d",
     "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_unpool", "conv1d",
-    "conv_transpose2d", "interpolate", "max_pool1d", "mix", "pad", "spans_mean", "spans_spread", "unmix",
+    "conv_transpose2d", "interpolate", "max_pick", "max_pool1d", "mix", "pad", "spans_mean", "spans_spread", "unmix",
 ]

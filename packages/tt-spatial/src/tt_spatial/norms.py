@@ -1,6 +1,13 @@
 # # Norms
 #
-# An appendix of chapter 09: batch normalization of vectors and series, and the layers that normalize single examples.
+# An appendix of chapter 09, and nearly a chapter: layers that bring the numbers of a network to mean 0 and variance 1.
+# Batch normalization does so for each channel over a batch, layer and group normalization for each example alone.
+
+# ## The hurt
+#
+# Deeper networks have the trouble that we saw in chapter 04: from layer to layer the numbers grow or shrink, and while
+# the network learns, every layer must follow what the ones before it do. Here are eight layers of convolutions whose
+# weights are half as large as they should be, so that the numbers fade from layer to layer.
 
 from __future__ import annotations
 
@@ -10,10 +17,264 @@ from typing import Any
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import rule
-from tt_spatial.common import as_dtype, floating, refuse_wider, wide
-from tt_spatial.spatial import BatchNorm, normal_share, normalized
-from tt_tensor import Module, Parameter, Tensor, as_rows, primitive
+from tt_autograd import Batches, accuracy, check_gradients, fit, rule
+from tt_optim import Adam
+from tt_spatial.common import as_dtype, by_channel, channel_sums, channels_of, floating, refuse_wider, wide
+from tt_spatial.pictures import framed_digits
+from tt_spatial.spatial import Conv2d
+from tt_tensor import Linear, Module, Parameter, Tensor, as_rows, cross_entropy, primitive, slot
+
+
+def deep_reader(norm: bool) -> Module:
+    """Eight convolutions of 8 channels, badly initialized, with or without batch normalization."""
+    layers: list[Module] = []
+    for channels in (1, *[8] * 7):
+        layers += [Conv2d(channels, 8, 3, padding=1), *([BatchNorm2d(8)] if norm else []), tt.ReLU()]
+    network = tt.Sequential(*layers, tt.Flatten(), Linear(8 * 100, 10))
+    for layer in network.modules():
+        if isinstance(layer, Conv2d):
+            layer.weight.copy_(layer.weight.numpy() * 0.5)
+    return network
+
+
+# It gets three epochs on the digits of the chapter, with a learning rate that suits small networks.
+
+
+def learn(norm: bool) -> None:
+    """Train a deep reader and print which share of held-out digits it reads after each epoch."""
+    data, held_out = framed_digits(10)
+    tt.manual_seed(0)
+    model = deep_reader(norm)
+    history = fit(
+        model, cross_entropy, Adam(model.parameters(), lr=2e-3), Batches(*data, batch_size=64, shuffle=True), epochs=3,
+        validation=Batches(*held_out, batch_size=359), metrics=[accuracy], progress=False,
+    )
+    print("digits read after each of three epochs:", *(f"{share:6.1%}" for share in history["val_accuracy"]))
+
+
+def show_without():
+    learn(norm=False)
+
+
+# It is guessing, and three epochs have changed nothing.
+
+# ## The idea
+#
+# *Batch normalization* (Ioffe and Szegedy, 2015) brings each channel to mean 0 and variance 1, over all images of the
+# batch and all places, and then gives it a scale $\gamma$ and a shift $\beta$ that are learned:
+#
+# $$ y = \gamma \, \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta $$
+#
+# In evaluation there may be only one image, and an answer must not depend on what else is in the batch. So during
+# training the layer keeps running averages of mean and variance, as *buffers* (chapter 04), and uses these.
+
+# ## Batch normalization
+#
+# First the two moments, in two passes over the numbers. (The mean of the squares minus the square of the mean needs one
+# pass, and loses all digits when the mean is large.) We compute in `float64`, because a sum of ones in `float32` stops
+# at $2^{24}$, because the square of $10^{20}$ is not a number there, and because the mean of equal numbers should be
+# exactly that number. The moments are a *slot* of a kernel set and not a primitive: no gradient passes through them,
+# because the rule below already contains their part.
+
+
+def _dims(x):
+    return (0, *range(2, x.ndim))
+
+
+@slot
+def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (divided by the number of values) of each channel of an array (N, C, ...), in float64, however
+    narrow x is."""
+    mean = x.mean(_dims(x), dtype=np.float64)
+    centred = x - by_channel(mean, x)
+    centred *= centred
+    return mean, centred.mean(_dims(x))
+
+
+def check_channel_moments():
+    x = np.random.default_rng(0).normal(3, 2, size=(4, 3, 5, 6))
+    mean, var = channel_moments(x)
+    assert np.allclose(mean, x.mean((0, 2, 3))) and np.allclose(var, x.var((0, 2, 3)))
+
+
+# With the moments given, normalizing is a shift and a factor for each channel. The mean is subtracted first: the other
+# way round, two large numbers would have to cancel.
+
+
+@primitive(cost=lambda out, *inputs, **moments: 2 * out.size)
+def normalize_channels(x, weight, bias, /, mean, var, eps):
+    """weight * (x - mean) / sqrt(var + eps) + bias, for each channel of x (N, C, ...), whose own moments are `mean` and
+    `var`."""
+    vectors = (mean, weight / np.sqrt(var + eps), bias)
+    mean, factor, bias = (by_channel(vector, x).astype(wide(x.dtype)) for vector in vectors)
+    return ((x - mean) * factor + bias).astype(x.dtype, copy=False)
+
+
+# Its gradient is not just $\gamma / \sigma$, because the moments depend on `x` as well: if one number rises, the mean
+# rises a little, and all the others are lowered. With $\hat x$ for the normalized numbers and $h = \gamma g$, what
+# is left of $h$ after that is
+#
+# $$ \bar x = \frac{1}{\sigma} \left( h - \operatorname{mean}(h) - \hat x \operatorname{mean}(h \hat x) \right) . $$
+#
+# Read it as geometry: only that part of the gradient survives which neither shifts nor scales, because the layer undoes
+# shifting and scaling. The formula is written with operators that work on arrays and on tensors, so it serves an
+# ordinary backward pass and the derivative of a derivative alike.
+
+
+def normal_share(h, normal, slope, dims):
+    """The gradient of x by the formula, where h arrived for the normalized numbers `normal` = slope * (x - mean) over
+    the dimensions `dims`. On arrays or on tensors."""
+    return slope * (h - tt.mean(h, dims, keepdim=True) - normal * tt.mean(h * normal, dims, keepdim=True))
+
+
+def normalized(x, dims, eps):
+    """x with mean 0 and variance 1 over the dimensions `dims`, and the factor that scaled it; on arrays or tensors."""
+    centred = x - tt.mean(x, dims, keepdim=True)
+    slope = (tt.mean(centred * centred, dims, keepdim=True) + eps) ** -0.5
+    return centred * slope, slope
+
+
+# The weight met the normalized numbers, so its gradient is the sum of `g` times these; the bias receives the sum of
+# `g`. All three have the normalized numbers in common, so the table's row is one function for all inputs. An ordinary
+# pass computes them from the moments that are there. Only for the derivative of a derivative must the moments depend on
+# x, as tensors.
+
+
+def _normalization_shares(needed, g, out, x, weight, bias, mean, var, eps):
+    if isinstance(x, np.ndarray):
+        mean, slope = (by_channel(v, x) for v in (mean, 1 / np.sqrt(var + eps)))
+        normal, slope, g = (v.astype(wide(x.dtype), copy=False) for v in ((x - mean) * slope, slope, g))
+    else:
+        (normal, slope), g = normalized(x.double(), _dims(x), eps), g.double()
+    of_x = normal_share(g * by_channel(weight, x), normal, slope, _dims(x))
+    return as_dtype(of_x, x.dtype), as_dtype(channel_sums(g * normal), weight.dtype), channel_sums(g)
+
+
+rule(normalize_channels, together=_normalization_shares)
+
+
+def check_gradients_of_batch_norm():
+    random = np.random.default_rng(0)
+    x, weight, bias = (Tensor(random.normal(size=s), requires_grad=True) for s in ((3, 2, 2, 2), (2,), (2,)))
+    check_gradients(lambda *t: batch_norm(t[0], None, None, t[1], t[2], training=True) ** 2, x, weight, bias)
+
+
+# The function decides which moments count, and keeps the averages. PyTorch's running variance is the unbiased one,
+# divided by $n - 1$, although the batch is normalized with the other; so ours is, too. In evaluation the moments are
+# constants, which do not depend on `x`, so there the rule above would give a wrong gradient: we compute with ordinary
+# operations instead.
+
+
+def batch_norm(
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:
+    """Normalize each channel of x (N, C, ...): in training by the batch's own moments, which also move the running ones
+    (new = (1 - momentum) * old + momentum * batch's), otherwise by the running ones, which must be given then.
+
+    As torch.nn.functional.batch_norm: an empty batch moves nothing. Raises ValueError if the sizes do not fit, or if a
+    training batch has only one value a channel."""
+    channels, x = channels_of(x, running_mean, running_var, weight, bias), floating(x)
+    weight = tt.ones(channels, dtype=x.dtype) if weight is None else weight
+    bias = tt.zeros(channels, dtype=x.dtype) if bias is None else bias
+    shape, count = (1, channels) + (1,) * (x.ndim - 2), x.numel() // max(channels, 1)
+    moments = [running is not None for running in (running_mean, running_var)]
+    if any(moments) != all(moments) or not (training or any(moments)):
+        raise ValueError("batch_norm needs a running mean and a running variance; in training both may be absent")
+    if running_mean is not None and running_var is not None and not training:
+        centred, factor = x.to(wide(x.dtype)) - running_mean.reshape(shape), weight * (running_var + eps) ** -0.5
+        return (centred * factor.reshape(shape) + bias.reshape(shape)).to(x.dtype)
+    if not count:
+        return (x * weight.reshape(shape) + bias.reshape(shape)).to(x.dtype)
+    if count < 2:
+        raise ValueError(f"batch_norm cannot learn from one value a channel: a batch of shape {x.shape}")
+    mean, var = channel_moments(x.numpy())
+    if running_mean is not None and running_var is not None:
+        running_mean.copy_((1 - momentum) * running_mean.numpy() + momentum * mean)
+        running_var.copy_((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
+    return normalize_channels(x, weight, bias, mean=mean, var=var, eps=eps)
+
+
+# The module is what remembers. Its state has PyTorch's names, the count of batches included.
+
+
+class BatchNorm(Module):
+    """Batch normalization of (N, num_features, ...), whatever comes after the channels."""
+
+    dims: tuple[int, ...] = ()
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True,
+    ):
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(tt.ones(num_features)) if affine else None
+        self.bias = Parameter(tt.zeros(num_features)) if affine else None
+        self.register_buffer("running_mean", tt.zeros(num_features) if track_running_stats else None)
+        self.register_buffer("running_var", tt.ones(num_features) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", Tensor(np.array(0)) if track_running_stats else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input, normalized; in training the running averages move."""
+        if x.ndim not in self.dims:
+            raise ValueError(f"{type(self).__name__} takes tensors of {self.dims} dimensions; this has shape {x.shape}")
+        momentum = self.momentum
+        if self.training and self.running_mean is not None:
+            self.num_batches_tracked.copy_(self.num_batches_tracked.numpy() + 1)
+            momentum = 1 / self.num_batches_tracked.item() if momentum is None else momentum
+        by_batch = self.training or self.running_mean is None
+        return batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, by_batch, momentum or 0.0, self.eps
+        )
+
+    def extra_repr(self):
+        return f"{self.num_features}, momentum={self.momentum}"
+
+
+# Its children say how many dimensions they accept. For images it is four.
+
+
+class BatchNorm2d(BatchNorm):
+    """Batch normalization of images (N, num_features, H, W), as torch.nn.BatchNorm2d."""
+
+    dims = (4,)
+
+
+def check_batch_norm():
+    layer, x = BatchNorm2d(3), tt.randn(8, 3, 5, 5) * 4 + 2
+    normal = layer(x).numpy()
+    assert np.allclose(normal.mean((0, 2, 3)), 0, atol=1e-5) and np.allclose(normal.std((0, 2, 3)), 1, atol=1e-3)
+    assert np.allclose(layer.running_mean.numpy(), 0.1 * x.numpy().mean((0, 2, 3)), atol=1e-5)
+    layer.eval()
+    assert np.allclose(layer(x[:1]).numpy(), layer(x)[:1].numpy(), atol=1e-5)
+
+
+# What is it good for? The same eight layers, the same weights, the same three epochs:
+
+
+def show_with():
+    learn(norm=True)
+
+
+# After the first epoch it is still guessing, after the third it reads nearly everything. The only difference is that
+# the numbers of each layer now have the size that the next one expects.
+
+# ## Errors you will meet
+#
+# A variance needs two values. A batch of one vector, or of one image of one pixel, has one value a channel.
+
+
+def show_errors():
+    try:
+        BatchNorm2d(3)(tt.zeros(1, 3, 1, 1))
+    except ValueError as error:
+        print(f"ValueError: {error}")
+
+
+# ## Vectors and series
+#
+# The same formula serves vectors and series. Only the number of dimensions that the layer accepts is another.
 
 
 class BatchNorm1d(BatchNorm):
@@ -52,8 +313,8 @@ def _rows_share(g, out, x, eps):
 
 rule(normalize_rows, _rows_share)
 
-# A transformer normalizes twice in each block, and scales and shifts every time. As one operation that needs nothing
-# for the way back but its input, which the stream keeps anyway; the normalized numbers are computed again.
+# A transformer normalizes twice in each block, and scales and shifts every time. So there is a primitive that does both
+# at once. For the way back it needs only its input, which is kept anyway; the normalized numbers are computed again.
 
 
 @primitive(cost=lambda out, x, weight, bias, eps: 6 * out.size)
@@ -71,6 +332,8 @@ def _scaled_shares(needed, g, out, x, weight, bias, eps):
 
 
 rule(normalize_scaled, together=_scaled_shares)
+
+# The public function checks its arguments first. Several normalized dimensions become one, because a row is a row.
 
 
 def _shape_of(normalized_shape) -> tuple[int, ...]:
@@ -103,6 +366,9 @@ def layer_norm(
     return normal if bias is None else (normal + bias).to(x.dtype)
 
 
+# Chapter 14 has this layer in front of each half of a block.
+
+
 class LayerNorm(Module):
     """layer_norm with weight and bias of the normalized shape; as torch.nn.LayerNorm."""
 
@@ -118,6 +384,11 @@ class LayerNorm(Module):
 
     def extra_repr(self):
         return str(self.normalized_shape)
+
+
+# ## Groups of channels
+#
+# Group normalization cuts the channels of each example into groups, and each group is a row.
 
 
 def group_norm(
@@ -136,9 +407,8 @@ def group_norm(
     refuse_wider("group_norm", x, weight, bias)
     rows = (examples * num_groups, math.prod(x.shape[1:]) // num_groups)
     normal = normalize_rows(x.reshape(rows), eps=eps).reshape(x.shape)
-    by_channel = (1, channels) + (1,) * (x.ndim - 2)
-    normal = normal if weight is None else (normal * weight.reshape(by_channel)).to(x.dtype)
-    return normal if bias is None else (normal + bias.reshape(by_channel)).to(x.dtype)
+    normal = normal if weight is None else (normal * by_channel(weight, x)).to(x.dtype)
+    return normal if bias is None else (normal + by_channel(bias, x)).to(x.dtype)
 
 
 def _divides(num_groups, channels):
@@ -163,4 +433,7 @@ class GroupNorm(Module):
         return f"{self.num_groups} groups"
 
 
-__all__ = ["BatchNorm1d", "GroupNorm", "LayerNorm", "group_norm", "layer_norm", "normalize_rows", "normalize_scaled"]
+__all__ = [
+    "BatchNorm", "BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm", "batch_norm", "channel_moments", "group_norm",
+    "layer_norm", "normal_share", "normalize_channels", "normalize_rows", "normalize_scaled", "normalized",
+]

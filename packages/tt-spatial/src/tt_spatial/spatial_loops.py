@@ -17,7 +17,7 @@ from tt_spatial.spatial import conv_size
 
 # ## Who meets whom
 #
-# All sums of a convolution go over the same meetings: image $n$, detector $o$ and its place $(r, s)$, channel $c$ and
+# All sums of a convolution go over the same meetings: image $n$, filter $o$ and its place $(r, s)$, channel $c$ and
 # tap $(i, j)$. The pixel that is met has row $r \cdot \mathit{stride} + i \cdot \mathit{dilation} -
 # \mathit{padding}$. Where that is no row of the image there is padding, a zero: it adds nothing to a sum, unless the
 # other number is infinite, and it receives no gradient.
@@ -33,17 +33,17 @@ def _inside(pixel, image):
     return all(0 <= v < n for v, n in zip(pixel, image))
 
 
-# Detector $o$ belongs to group $o / (O / g)$, rounded down, and sees only the channels of this group: its weight number
+# Filter $o$ belongs to group $o / (O / g)$, rounded down, and sees only the channels of this group: its weight number
 # $c$ is for channel number $c$ of the group.
 
 
 def _meetings(images, places, weights, stride, padding, dilation, groups) -> Iterator[tuple]:
     """For so many images under weights (O, C / groups, kh, kw): the indices of a result, a pixel (which may be outside
     the image) and a weight."""
-    detectors, channels, *size = weights
-    for n, o, *place, c, i, j in np.ndindex(images, detectors, *places, channels, *size):
+    filters, channels, *size = weights
+    for n, o, *place, c, i, j in np.ndindex(images, filters, *places, channels, *size):
         pixel = _pixel(place, (i, j), stride, padding, dilation)
-        first = o // (detectors // groups) * channels
+        first = o // (filters // groups) * channels
         yield (n, o, *place), (n, first + c, *pixel), (o, c, i, j)
 
 

@@ -64,9 +64,9 @@ def _apart(draw: Draw, *shape: int) -> np.ndarray:
 NUMBERS = [1, 2, (2, 1), (1, 3)]
 
 
-def _under_detectors(draw: Draw) -> Sample:
-    """Images, detectors, and mostly a bias, with every option of conv2d."""
-    groups, inside, detectors = draw.pick([1, 2, 3]), draw.pick([1, 2, 9]), draw.pick([1, 2])
+def _under_filters(draw: Draw) -> Sample:
+    """Images, filters, and mostly a bias, with every option of conv2d."""
+    groups, inside, filters = draw.pick([1, 2, 3]), draw.pick([1, 2, 9]), draw.pick([1, 2])
     size, stride, dilation = draw.pick([(1, 1), (2, 2), (3, 2), (1, 3)]), draw.pick(NUMBERS), draw.pick([1, 2, (1, 2)])
     padding = draw.pick([0, 1, (2, 0), (0, 1), "same", "valid"])
     if padding == "same":
@@ -74,8 +74,8 @@ def _under_detectors(draw: Draw) -> Sample:
     n, channels = draw.pick([2, 1, 3]), groups * inside
     height, width = _fitting(draw, size, 0 if isinstance(padding, str) else padding, dilation)
     images = _laid_out(draw, _normal(draw, n, channels, height, width))
-    arrays = [images, _normal(draw, groups * detectors, inside, *size)]
-    arrays += draw.pick([[_normal(draw, groups * detectors)], []])
+    arrays = [images, _normal(draw, groups * filters, inside, *size)]
+    arrays += draw.pick([[_normal(draw, groups * filters)], []])
     return Sample(tuple(arrays), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups})
 
 
@@ -85,26 +85,26 @@ def _single(draw: Draw) -> Sample:
 
 
 def _series(draw: Draw) -> Sample:
-    groups, inside, detectors, size = draw.pick([1, 2]), draw.pick([1, 2]), draw.pick([1, 2]), draw.pick([1, 2, 3])
+    groups, inside, filters, size = draw.pick([1, 2]), draw.pick([1, 2]), draw.pick([1, 2]), draw.pick([1, 2, 3])
     padding, dilation, stride = draw.pick([0, 1, 2, "same", "valid"]), draw.pick([1, 2]), draw.pick([1, 2, 3])
     if padding == "same":
         stride = 1
     _, length = _fitting(draw, size, 0 if isinstance(padding, str) else padding, dilation)
     x = _normal(draw, 2, groups * inside, length)
-    arrays = [draw.pick([x, x.swapaxes(1, 2).copy().swapaxes(1, 2)]), _normal(draw, groups * detectors, inside, size)]
-    arrays += draw.pick([[_normal(draw, groups * detectors)], []])
+    arrays = [draw.pick([x, x.swapaxes(1, 2).copy().swapaxes(1, 2)]), _normal(draw, groups * filters, inside, size)]
+    arrays += draw.pick([[_normal(draw, groups * filters)], []])
     return Sample(tuple(arrays), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups})
 
 
 def _backwards(draw: Draw) -> Sample:
-    groups, inside, detectors = draw.pick([1, 2]), draw.pick([1, 2]), draw.pick([1, 2])
+    groups, inside, filters = draw.pick([1, 2]), draw.pick([1, 2]), draw.pick([1, 2])
     size, stride, dilation = draw.pick([(1, 1), (2, 2), (3, 2)]), draw.pick([1, 2, (3, 1)]), draw.pick([1, 2, (1, 2)])
     least = [max(s, d) - 1 for s, d in zip(_pairs(stride), _pairs(dilation))]
     more = draw.pick([0, (min(least[0], 1), min(least[1], 2))])
     padding = draw.pick([0, 1, (0, 1)])
     images = _laid_out(draw, _normal(draw, draw.pick([1, 2]), groups * inside, draw.pick([3, 4]), draw.pick([4, 3])))
-    arrays = [images, _normal(draw, groups * inside, detectors, *size)]
-    arrays += draw.pick([[_normal(draw, groups * detectors)], []])
+    arrays = [images, _normal(draw, groups * inside, filters, *size)]
+    arrays += draw.pick([[_normal(draw, groups * filters)], []])
     options = {"stride": stride, "padding": padding, "output_padding": more, "groups": groups, "dilation": dilation}
     return Sample(tuple(arrays), options)
 
@@ -234,7 +234,7 @@ _NN = "nn.functional."
 
 
 OPS: list[Op] = [
-    SpatialOp("conv2d", ts.conv2d, _NN + "conv2d", _under_detectors),
+    SpatialOp("conv2d", ts.conv2d, _NN + "conv2d", _under_filters),
     SpatialOp("conv2d (one image)", ts.conv2d, _NN + "conv2d", _single),
     SpatialOp("conv1d", ts.conv1d, _NN + "conv1d", _series),
     SpatialOp("conv_transpose2d", ts.conv_transpose2d, _NN + "conv_transpose2d", _backwards),

@@ -14,7 +14,7 @@ import tt_tensor as tt
 from tt_tensor.teaching import between, expect, measured_between
 
 IDEA, LAYER, POOLING, LENET = "The idea", "The layer", "Pooling", "LeNet"
-NORM, HELP, COST, COLUMNS = "Batch normalization", "Does it help?", "The cost", "From nine products to one"
+HELP, COST, COLUMNS = "Does it help?", "The cost", "From nine products to one"
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,7 @@ def set_weights(model):
 
 def test_imports_find_what_the_chapter_promises():
     names = ["seven_loops", "conv_size", "by_taps", "windows", "convolution", "weight_convolution", "conv2d", "Conv2d"]
-    names += ["transposed_convolution", "turned", "max_pool2d", "MaxPool2d", "LeNet", "receptive_field", "batch_norm"]
-    names += ["BatchNorm2d", "channel_moments", "normal_share", "conv_weights"]
+    names += ["transposed_convolution", "turned", "max_pool2d", "LeNet", "receptive_field", "conv_weights"]
     expect("the names that chapter 09 lacks", [name for name in names if not hasattr(ts, name)], [], see="Exercises")
 
 
@@ -58,12 +57,6 @@ def test_imports_give_modules_with_named_weights():
             "fc3.bias": (10,),
         },
         see=LENET,
-    )
-    expect(
-        "names in the state of BatchNorm2d(3)",
-        lambda: sorted(ts.BatchNorm2d(3).state_dict()),
-        ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"],
-        see=NORM,
     )
 
 
@@ -169,31 +162,6 @@ def test_integration_digits_are_read():
         return ta.evaluate(model, tt.cross_entropy, [held_out], [ta.accuracy])["accuracy"]
 
     expect("share of 359 unseen digits that a small network reads after 5 epochs", learned, between(0.9, 1), see=HELP)
-
-
-def test_integration_normalization_rescues_badly_drawn_weights():
-    def learned():
-        x, y = ts.framed_digits(8)[0]
-        model = tt.Sequential(
-            ts.Conv2d(1, 8, 3, padding=1), ts.BatchNorm2d(8), tt.ReLU(), ts.MaxPool2d(2), tt.Flatten(),
-            tt.Linear(128, 10),
-        )  # fmt: skip
-        set_weights(model)
-        model[0].weight.copy_(model[0].weight.numpy() * 1e-2)
-        model[1].weight.copy_(np.ones(8))
-        data = ta.Batches(x, y, 64, shuffle=True)
-        optimizer = to.SGD(model.parameters(), lr=0.1)
-        ta.fit(model, tt.cross_entropy, optimizer, data, epochs=2, progress=False)
-        return ta.evaluate(model, tt.cross_entropy, [(x, y)], [ta.accuracy])["accuracy"]
-
-    expect(
-        "share of digits read after 2 epochs from tiny weights, with batch normalization",
-        learned,
-        between(0.7, 1),
-        "Whatever the size of the weights, the normalized numbers have the same; and in evaluation the running moments "
-        "stand for the batch's.",
-        see=NORM,
-    )
 
 
 # Performance: what grows, grows as it should
