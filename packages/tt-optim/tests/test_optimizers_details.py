@@ -153,6 +153,33 @@ def test_the_state_of_another_optimizer_is_refused(ours, theirs):
         assert repr(optimizer.state_dict()) == before
 
 
+def test_the_memory_of_a_parameter_of_another_shape_is_refused():
+    wide, narrow = tt.Parameter(np.ones((2, 3))), tt.Parameter(np.ones(3))
+    wide.grad = tt.Tensor(np.ones((2, 3)))
+    saved, optimizer = to.Adam([wide]), to.Adam([narrow], lr=0.5)
+    saved.step()
+    before = repr(optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"exp_avg of parameter 0 has shape \(2, 3\), the parameter has \(3,\)"):
+        optimizer.load_state_dict(saved.state_dict())
+    assert repr(optimizer.state_dict()) == before
+
+
+@pytest.mark.parametrize("state", [None, {}, {"state": {}}, {"param_groups": []}])
+def test_what_is_no_state_is_refused(state):
+    with pytest.raises(ValueError, match='"state" and "param_groups"'):
+        to.Adam([parameter()]).load_state_dict(state)
+
+
+def test_a_step_that_is_refused_counts_nothing():
+    p = parameter()
+    optimizer = to.Adam([p])
+    optimizer.step()
+    p.grad, clock = tt.Tensor(np.ones(2)), tt.last_write(p)
+    with pytest.raises(ValueError, match="must be equal"):
+        optimizer.step()
+    assert optimizer.state[p]["step"] == 1 and tt.last_write(p) == clock
+
+
 W = tt.Parameter([[1.0, 2.0], [3.0, 4.0]])
 
 

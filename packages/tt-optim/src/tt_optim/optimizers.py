@@ -449,9 +449,9 @@ def show_paths():
 # Plain SGD creeps along the floor of the valley with the step that its walls allow. Momentum swings from wall to wall
 # at first; then the swings cancel, the floor's small slope adds up, and it gets near the star. Both kinds of Adam go at
 # the same pace in both directions, whatever the slopes. Without a memory of the direction each step follows a single
-# gradient, and the path jumps; with both memories it is smooth. (The order of the four is an order of these rates, too:
-# give Adam a larger one and look again.) None of them knows anything about bananas; each has a few numbers of memory
-# for each parameter.
+# gradient, and the path jumps; with both memories it is smooth after a few small swings. (The order of the four is an
+# order of these rates, too: give Adam a larger one and look again.) None of them knows anything about bananas; the last
+# three have one or two numbers of memory for each parameter.
 
 # ## Clipping
 #
