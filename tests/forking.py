@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
 
@@ -26,6 +27,7 @@ def main() -> None:
         with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
             if (child := os.fork()) == 0:
                 os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+                signal.alarm(120)  # seconds, after which it is ended
                 os.environ["TT_SWAP"] = f"{slug}={line.strip()}"
                 startup.activate()
                 code = pytest.main(arguments)
