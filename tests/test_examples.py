@@ -52,15 +52,32 @@ def examples(monkeypatch):
 
 @pytest.fixture(scope="module", params=CLAIMS, ids=" ".join)
 def finished(request, tmp_path_factory):
-    """An example that was run from some other folder, and the seconds that it computed (0 where no system counts)."""
+    """An example that was run from some other folder, the table that it saved there, which is all that it left, and
+    the seconds that it computed (0 where no system counts)."""
     before = os.times()
-    done = run(*request.param, cwd=tmp_path_factory.mktemp("elsewhere"))
+    done, table = saving(tmp_path_factory.mktemp("elsewhere"), *request.param)
     after = os.times()
-    return done, sum(after[2:4]) - sum(before[2:4])
+    return done, table, sum(after[2:4]) - sum(before[2:4])
+
+
+@pytest.fixture(scope="module", params=CLAIMS, ids=" ".join)
+def missed(request, tmp_path_factory):
+    """An example that has learned nothing, and its table."""
+    return saving(tmp_path_factory.mktemp("elsewhere"), *request.param, "--epochs", "0")
+
+
+def saving(folder, script, *arguments):
+    file = folder / "results.json"
+    file.write_text("from yesterday", encoding="utf-8")
+    done = run(script, *arguments, "--json", str(file), cwd=folder)
+    assert list(folder.iterdir()) == [file]
+    table = json.loads(file.read_text(encoding="utf-8"))
+    assert (table["schema"], table["example"]) == (1, script)
+    return done, table["results"]
 
 
 def test_an_example_reaches_what_it_claims(finished):
-    done, seconds = finished
+    done, _, seconds = finished
     assert (done.returncode, done.stderr) == (0, "")
     assert "All reached." in done.stdout and " NO\n" not in done.stdout
     assert seconds < 60  # of a processor, whatever else runs
@@ -72,28 +89,27 @@ def test_in_a_pipe_there_are_80_columns_of_plain_text(finished):
     assert [line for line in lines if len(line) > 80 or not line.isascii() or "\x1b" in line] == []
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=" ".join)
-def test_an_example_that_misses_exits_with_1(claim):
-    done = run(*claim, "--epochs", "0")
+def test_an_example_that_misses_exits_with_1(missed):
+    done = missed[0]
     assert done.returncode == 1, done.stderr
     assert re.search(r"\d of \d missed\.", done.stdout) and "NO\n" in done.stdout
 
 
-@pytest.mark.parametrize("epochs, reached", [((), True), (("--epochs", "0"), False)])
-@pytest.mark.parametrize("claim", CLAIMS, ids=" ".join)
-def test_an_example_saves_its_table_for_programs(claim, epochs, reached, tmp_path):
-    file = tmp_path / "results.json"
-    file.write_text("from yesterday", encoding="utf-8")
-    seeds = () if claim == ("tour.py",) else ("--seeds", "2")
-    done = run(*claim, *epochs, *seeds, "--json", str(file))
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    assert (saved["schema"], saved["example"]) == (1, claim[0])
+def the_table_is_what_was_printed(done, table, reached):
     printed = re.findall(r"^(\S.*?)  +(\S.*?)  +(\S.*?)  +[\d.]+ s +(yes|NO)$", done.stdout, re.MULTILINE)
-    rows = [(row["claim"], row["measured"], row["threshold"]) for row in saved["results"]]
+    rows = [(row["claim"], row["measured"], row["threshold"]) for row in table]
     assert rows == [row[:3] for row in printed] and len(rows) >= 2
-    assert [row["reached"] for row in saved["results"]] == [row[3] == "yes" for row in printed]
-    assert all(row["reached"] for row in saved["results"]) is reached
-    assert all(row["seconds"] >= 0 for row in saved["results"]) and list(tmp_path.iterdir()) == [file]
+    assert [row["reached"] for row in table] == [row[3] == "yes" for row in printed]
+    assert all(row["reached"] for row in table) is reached
+    assert all(row["seconds"] >= 0 for row in table)
+
+
+def test_an_example_saves_its_table_for_programs(finished):
+    the_table_is_what_was_printed(*finished[:2], reached=True)
+
+
+def test_an_example_that_misses_saves_its_table_too(missed):
+    the_table_is_what_was_printed(*missed, reached=False)
 
 
 def test_a_table_that_cannot_be_saved_is_refused_before_anything_runs(tmp_path):

@@ -3,6 +3,7 @@
 Chapters come from the curriculum; a new one is tested here as soon as it is written."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -45,27 +46,37 @@ def statements(function):
 # ## Every exercise: starter fails, reference passes
 
 
-def run_unit_tests(chapter, file):
-    options = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", ROOT / "pytest.toml"]
-    settings = {"TT_SWAP": f"{chapter.slug}={file}", "OPENBLAS_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, course.unit_tests(chapter)],
-        env=ENVIRONMENT | settings,
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
+OPTIONS = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "--tb=short", "-c", str(ROOT / "pytest.toml")]
+SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@pytest.fixture(scope="module")
+def run_unit_tests():
+    """Runs a chapter's tests on a file; what all files of a chapter need is imported once."""
+    running = {}
+
+    def run(chapter, file):
+        if chapter not in running:
+            command = [sys.executable, ROOT / "tests/forking.py", chapter.slug, *OPTIONS, course.unit_tests(chapter)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+            running[chapter] = subprocess.Popen(command, env=ENVIRONMENT | SETTINGS, cwd=ROOT, **pipes)
+        print(file, file=running[chapter].stdin, flush=True)
+        return json.loads(running[chapter].stdout.readline())
+
+    yield run
+    for process in running.values():
+        process.communicate()
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each run is a fork")
 @each_exercise
-def test_a_starter_fails(chapter, name, tmp_path):
+def test_a_starter_fails(chapter, name, tmp_path, run_unit_tests):
     file = tmp_path / f"{chapter.slug}.py"
     file.write_text(exercises.graft(REFERENCE[chapter.slug], SKELETON[chapter.slug], [name]), encoding="utf-8")
-    process = run_unit_tests(chapter, file)
-    said = [line for line in process.stdout.splitlines() if line.startswith("E ")]
-    assert process.returncode == pytest.ExitCode.TESTS_FAILED, process.stdout + process.stderr
+    code, output = run_unit_tests(chapter, file)
+    said = [line for line in output.splitlines() if line.startswith("E ")]
+    assert code == pytest.ExitCode.TESTS_FAILED, output
     assert 0 < len(said) <= LONGEST
 
 
@@ -148,13 +159,13 @@ def test_a_skeleton_can_be_imported(chapter, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ("one", "three"))  # a learner hands the second in, in test_session
+@pytest.mark.parametrize("which", ("one", "three"))  # the second in test_session; integration tests in test_swaps
 @each_chapter
 def test_a_solution_passes(chapter, which, tmp_path):
     names = NAMES[chapter.slug]
     file = tmp_path / f"{chapter.slug}.py"
     file.write_text(exercises.graft(SKELETON[chapter.slug], solution(chapter, which), names), encoding="utf-8")
-    found = assess(chapter, file, groups=("unit", "integration") if which == "one" else ("unit",))
+    found = assess(chapter, file)
     assert found.full, found.message
 
 

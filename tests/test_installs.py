@@ -34,8 +34,7 @@ class Environment:
         run("-m", "uv", "venv", "--quiet", "--seed", "--python", sys.executable, folder)
 
     def install(self, *requirements):
-        refresh = [f"--refresh-package={name}" for name in OURS]  # uv may hold a build of an earlier state
-        run("-m", "uv", "pip", "install", "--quiet", "--python", self.python, *refresh, *requirements)
+        run("-m", "uv", "pip", "install", "--quiet", "--python", self.python, *requirements)
 
     def finds(self, package):
         """Whether `import` finds a module for the package."""
@@ -49,6 +48,16 @@ def run(*arguments, python=sys.executable, folder=ROOT, status=0):
     process = subprocess.run([python, *arguments], cwd=folder, env=environ, capture_output=True, encoding="utf-8")
     assert process.returncode == status, process.stdout + process.stderr
     return process
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built(tmp_path_factory):
+    """The folder of all wheels; uv holds what it builds from the clone, which is that of now, whatever it held."""
+    run("tools/wheels.py")
+    fresh = [f"--refresh-package={name}" for name in OURS]
+    into = tmp_path_factory.mktemp("built")
+    run("-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", into, *fresh, "-c", "packages.txt", *OURS)
+    return ROOT / "build" / "dist"
 
 
 @pytest.mark.parametrize("name", COURSE)
@@ -76,26 +85,23 @@ def test_pip_installs_as_the_readme_says(tmp_path):
     assert environment.finds("tt-tensor") and not environment.finds("tt-autograd")
 
 
-def test_wheels_carry_their_data_and_install_without_the_clone(tmp_path):
-    run("tools/wheels.py")
-    wheels = ROOT / "build" / "dist"
+def test_wheels_carry_their_data_and_install_without_the_clone(tmp_path, built):
     for source in ROOT.glob("packages/*/src"):
         files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-        (wheel,) = wheels.glob(f"{source.parent.name.replace('-', '_')}-*.whl")
+        (wheel,) = built.glob(f"{source.parent.name.replace('-', '_')}-*.whl")
         carried = set(zipfile.ZipFile(wheel).namelist())
         assert {file for file in files if "__pycache__" not in file} <= carried
 
     environment = Environment(tmp_path / "env")
-    environment.install("--find-links", wheels, COURSE[-1])
+    environment.install("--find-links", built, COURSE[-1])
     code = f"import {COURSE[-1].replace('-', '_')} as package; print(package.__file__)"
     assert str(tmp_path) in run("-c", code, python=environment.python).stdout
 
 
-def test_a_learner_needs_no_clone(tmp_path):
+def test_a_learner_needs_no_clone(tmp_path, built):
     """From wheels alone: a chapter is started, fails, is written, passes, and is what Python imports from then on."""
-    run("tools/wheels.py")
     environment = Environment(tmp_path / "env")
-    environment.install("--find-links", ROOT / "build" / "dist", "tt-tito", "tt-autograd")
+    environment.install("--find-links", built, "tt-tito", "tt-autograd")
     space = tmp_path / "space"
     space.mkdir()
 
@@ -114,12 +120,10 @@ def test_a_learner_needs_no_clone(tmp_path):
     assert "Milestone 1 is earned" in tito("examples", "run", "perceptron_1957")
 
 
-def test_a_learner_takes_their_package_along(tmp_path):
+def test_a_learner_takes_their_package_along(tmp_path, built):
     """What `tito export` makes has the files of the course's wheel, installs by pip, and later packages run on it."""
-    run("tools/wheels.py")
-    dist = ROOT / "build" / "dist"
     environment = Environment(tmp_path / "env")
-    environment.install("--find-links", dist, "tt-tito", "tt-tensor")
+    environment.install("--find-links", built, "tt-tito", "tt-tensor")
     space = tmp_path / "ein Ordner"
     for arguments in (["setup", space], ["module", "start", "03"], ["use", "03", "mine"], ["export", "tt-tensor"]):
         if arguments[0] == "use":
@@ -128,12 +132,12 @@ def test_a_learner_takes_their_package_along(tmp_path):
         run("-m", "tt_tito", *arguments, python=environment.python, folder=folder)
     (wheel,) = (space / "export").iterdir()
     assert wheel.name == "tt_tensor-0.1.0+mine-py3-none-any.whl"
-    theirs = zipfile.ZipFile(dist / "tt_tensor-0.1.0-py3-none-any.whl").namelist()
+    theirs = zipfile.ZipFile(built / "tt_tensor-0.1.0-py3-none-any.whl").namelist()
     assert set(zipfile.ZipFile(wheel).namelist()) == {n.replace("0.1.0.dist", "0.1.0+mine.dist") for n in theirs}
 
     fresh = Environment(tmp_path / "fresh")
     run("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel, python=fresh.python)
-    optimizers = dist / "tt_optim-0.1.0-py3-none-any.whl"  # which wants tt-tensor==0.1.0, and must take this one
+    optimizers = built / "tt_optim-0.1.0-py3-none-any.whl"  # which wants tt-tensor==0.1.0, and must take this one
     run("-m", "pip", "install", "--quiet", optimizers, python=fresh.python)
     run("-m", "pip", "check", python=fresh.python)
     code = "import tt_optim, tt_tensor as tt; print(tt.activations.__file__, tt.relu(tt.ones(1)))"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
 import html
 import io
@@ -337,10 +338,16 @@ def code_digest(root: Path, packages: list[str] | None = None) -> str:
     names = packages or [package.name for package in read_curriculum(root).packages]
     for file in (file for name in names for file in sorted((root / "packages" / name / "src").rglob("*"))):
         if file.suffix == ".py":
-            digest.update(ast.dump(ast.parse(file.read_text(encoding="utf-8"))).encode())
+            digest.update(_code(file.read_text(encoding="utf-8")))
         elif file.is_file() and "__pycache__" not in file.parts:
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+@functools.cache
+def _code(text: str) -> bytes:
+    """A digest of what is code in a text; the same file is asked for many times, since chapters build on each other."""
+    return hashlib.sha256(ast.dump(ast.parse(text)).encode()).digest()
 
 
 # -- writing a page ---------------------------------------------------------------------------------------------------
