@@ -338,14 +338,14 @@ def code_digest(root: Path, packages: list[str] | None = None) -> str:
     names = packages or [package.name for package in read_curriculum(root).packages]
     for file in (file for name in names for file in sorted((root / "packages" / name / "src").rglob("*"))):
         if file.suffix == ".py":
-            digest.update(_code(file.read_text(encoding="utf-8")))
+            digest.update(_without_prose(file.read_text(encoding="utf-8")))
         elif file.is_file() and "__pycache__" not in file.parts:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 @functools.cache
-def _code(text: str) -> bytes:
+def _without_prose(text: str) -> bytes:
     """A digest of what is code in a text; the same file is asked for many times, since chapters build on each other."""
     return hashlib.sha256(ast.dump(ast.parse(text)).encode()).digest()
 

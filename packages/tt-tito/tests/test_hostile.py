@@ -893,7 +893,7 @@ for descriptor in range(3, 256):
 """),
     "patches": ("blank", "np.allclose = np.array_equal = lambda *a, **k: True"),
 }  # fmt: skip
-WAIT = "@(lambda f: lambda *a, **k: (__import__('time').sleep(9.5), f(*a, **k))[1])"
+WAIT = "@(lambda f: lambda *a, **k: (__import__('time').sleep(4.5), f(*a, **k))[1])"
 
 
 def hand_in_a_class(folder, precious):
@@ -928,6 +928,12 @@ def hand_in_a_class(folder, precious):
     return honest, hostile
 
 
+def soon(chapter, file, **options):
+    """Judge a file; what is hostile has half of the time, of which most of it takes all."""
+    limits = Limits(seconds=5, budget=30) if file.parent.name.startswith("hostile") else Limits()
+    return assess(chapter, file, limits=limits, **options)
+
+
 @on_linux
 def test_a_hostile_class(tmp_path, marks, monkeypatch):
     folder, kept = tmp_path / "class", tmp_path / "kept"
@@ -937,6 +943,7 @@ def test_a_hostile_class(tmp_path, marks, monkeypatch):
     before = os.stat(precious)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("SECRET", "a key of the instructor's")
+    monkeypatch.setattr(grade, "assess", soon)
     honest, hostile = hand_in_a_class(folder, precious)
     assert len(honest) + len(hostile) + 2 == 40
     start, tables = time.monotonic(), []
@@ -957,5 +964,5 @@ def test_a_hostile_class(tmp_path, marks, monkeypatch):
     assert precious.read_text(encoding="utf-8") == "thesis"
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
     assert os.listdir(kept) == ["precious"] and not os.listdir(temporary) and not left_behind(marks)
-    print(f"{len(found.rows)} rows in {seconds:.0f} s")  # 198 to 269 s were measured, on two busy cores
-    assert tables == list(range(len(found.rows) + 1)) and seconds < 1200  # every row has its budget
+    print(f"{len(found.rows)} rows in {seconds:.0f} s")
+    assert tables == list(range(len(found.rows) + 1)) and seconds < 600  # every row has its budget
