@@ -8,7 +8,7 @@ Each contender is a process of its own. All of them are warm before the first tu
 time, so that whatever the machine does to one of them it does to all. A turn begins when the processors are idle; if
 other programs ran meanwhile, it is taken again. Shown are the median of the turns, the median over the rounds of the
 ratio to PyTorch in the same round, and the distance of the slowest turn from the fastest as a share of the median.
-Memory is what the steps need at their peak, beyond what is there when model, data and optimizer are built.
+Memory is what a step needs at its peak, beyond what is there between two steps.
 """
 
 import argparse
@@ -38,7 +38,7 @@ THREADS = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS
 AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX"}
 LOOPS = {"TT_KERNELS": "loops"}
 IN_REACH_OF_LOOPS = ("mlp", "small")
-WITH_MEMORY = ("mlp", "lenet", "cifar", "cifar_bn", "gpt", "gpt_big", "adam")
+WITH_MEMORY = ("mlp", "lenet", "cifar", "cifar_bn", "gpt", "gpt_big")
 
 # The module in contenders/, the package that it needs, and its environment. Ratios are to the first.
 CONTENDERS = {
@@ -134,7 +134,7 @@ class Contender:
         self.turns.append(min(attempts)[1])
 
     def peak(self) -> float | None:
-        """Megabytes that the steps have needed."""
+        """Megabytes that a step has needed."""
         self.process.stdin.write("peak\n")
         self.process.stdin.flush()
         return self._answer()
