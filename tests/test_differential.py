@@ -23,7 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -462,6 +462,8 @@ class Pair:
                 return "rounding"
             if self._before_the_writes(name, ours):
                 return "gradient of what was written"
+            if difference(*(replace(v, array=np.sort(v.array, axis=None)) for v in (ours, theirs)), slack=10) is None:
+                return "gradient in another order"
         return f"gradient: {kind}"
 
     def _before_the_writes(self, name: str, ours: Value) -> bool:
@@ -1391,7 +1393,7 @@ ON_PURPOSE = [
     ),
     OnPurpose(
         "the largest of equal numbers",
-        "gradient: value",
+        "gradient in another order",
         "x1 = T.tensor([0.5, 0.5, 1.0, 0.0]).requires_grad_(); x2 = T.topk(x1, 2, -1)[0]; "
         "x2.backward(T.tensor([0.25, -1.5]))",
         program=r"topk|\.sort\(|\bsort\b",
@@ -1575,7 +1577,7 @@ def run_many(seed: int, numbers: Iterable[int], seconds: float = math.inf) -> tu
 ROOT = Path(__file__).parents[1]
 SECONDS = float(os.environ.get("TT_DIFFERENTIAL_SECONDS", "60"))
 KNOWN = 2  # a seed whose first programs show no difference
-FEW = 8
+FEW = 5
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
