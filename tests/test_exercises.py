@@ -114,6 +114,7 @@ SHARED = {
     "convolution": ["return channels_first(out)"],  # every kernel on images ends like this
     "max_pool": ["return channels_first(out)"],
     "max_unpool": ["return channels_first(out)"],
+    "through": ["x = x + block.mlp(block.ln_2(x))"],  # the second half of every block
     "turned": ["filters, channels, kh, kw = weight.shape"],  # the names of a shape
 }
 LONG = 24  # characters from which a statement is more than an idiom

@@ -11,6 +11,7 @@ from tt_nlp.long_words import *
 from tt_nlp.long_words import __all__ as _long_words
 from tt_nlp.more_attention import *
 from tt_nlp.more_attention import __all__ as _more_attention
+from tt_nlp.prompts import as_texts, refuse_settings, token_ids
 from tt_nlp.tokenization import *
 from tt_nlp.tokenization import __all__ as _tokenization
 from tt_nlp.tokenizer_files import *
@@ -20,4 +21,4 @@ from tt_nlp.transformers import __all__ as _transformers
 
 # The contract: what other packages may use.
 __all__ = [*_tokenization, *_long_words, *_tokenizer_files, *_embeddings, *_attention, *_more_attention, *_transformers]
-__all__ += [*_gpt_files, "as_added", "weighted"]
+__all__ += [*_gpt_files, "as_added", "as_texts", "refuse_settings", "token_ids", "weighted"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,14 @@ def token_ids(prompt: Iterable) -> list[int]:
         if isinstance(token, bool) or not isinstance(token, int | np.integer):
             raise TypeError(f"a prompt is a list of integers, and {token!r:.60} is none; .long() makes integers")
     return [int(token) for token in ids]
+
+
+def as_texts(prompt) -> tuple[list[list[int]], bool]:
+    """A prompt, or several (a list of prompts, or a tensor (B, T)), as lists of token ids; and whether there were
+    several. Raises as `token_ids` does."""
+    prompt = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes) else prompt
+    several = isinstance(prompt, list) and prompt and getattr(prompt[0], "ndim", isinstance(prompt[0], Sequence))
+    return [token_ids(text) for text in (prompt if several else [prompt])], bool(several)
 
 
 def refuse_settings(temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -26,7 +26,7 @@ from tt_autograd import Batches, Schedule, evaluate, fit, no_grad
 from tt_data import DataLoader, Dataset, RandomSampler, row_numbers, short_text
 from tt_nlp.attention import MultiHeadAttention, self_attention
 from tt_nlp.embeddings import Embedding
-from tt_nlp.prompts import refuse_ids_that_do_not_fit, refuse_settings, token_ids
+from tt_nlp.prompts import as_texts, refuse_ids_that_do_not_fit, refuse_settings, token_ids
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import AdamW, OneCycleLR
 from tt_spatial import LayerNorm
@@ -588,9 +588,7 @@ def stream(model: GPT, prompt: Sequence[int], max_new_tokens: int, **how) -> Ite
 def generate(model: GPT, prompt, max_new_tokens: int, **how) -> list:
     """A prompt (a list or a tensor of token ids) with what continues it; of a list of prompts or a tensor (B, T), a
     list of such texts. `how` as for `rounds`: temperature, top_k, top_p, stop, seed."""
-    prompt = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes) else prompt
-    several = isinstance(prompt, list) and prompt and getattr(prompt[0], "ndim", isinstance(prompt[0], Sequence))
-    texts = [token_ids(text) for text in (prompt if several else [prompt])]
+    texts, several = as_texts(prompt)
     for tokens in rounds(model, texts, max_new_tokens, **how):
         for text, token in zip(texts, tokens):
             text.extend(() if token is None else (token,))
