@@ -120,7 +120,7 @@ def test_put_writes_behind_what_was_read():
         put,
         (keys, values),
         ((rows(2, start=100).swapaxes(0, 1), rows(2, start=200).swapaxes(0, 1)),
-         "Return all that are held, the earlier ones included."),  # fmt: skip
+         "Return all that are held, the earlier ones included."),
         (lambda got: np.shape(got[0])[1] == 64, "Return what is held so far, not the room behind it."),
         (ValueError, "Tokens come first in what is put, heads in the cache: swap the two."),
         "The new rows stand behind the others.",
