@@ -12,6 +12,7 @@ RATE, BETAS, EPS = 1e-5, (0.9, 0.999), 1e-8
 OPERATIONS = 10_000
 BATCH = 32
 LOADED = 10_000
+PROMPT, WRITTEN, REQUESTS = 16, 240, 8  # tokens of a prompt, tokens that follow, texts
 
 
 class Workload(NamedTuple):
@@ -36,6 +37,10 @@ WORKLOADS = {
     ),
     "gpt": Workload("Training step: GPT, 4 blocks, 128 wide, 12 texts of 64 characters, AdamW", "ms", 1e3),
     "gpt_big": Workload("Training step: GPT, 6 blocks, 384 wide, 8 texts of 256 tokens, AdamW", "ms", 1e3),
+    "generate": Workload("A token of that larger GPT with a cache, positions 16 to 255, one text", "ms", 1e3 / WRITTEN),
+    "generate_anew": Workload("The same without a cache", "ms", 1e3 / WRITTEN),
+    "serve": Workload("A token with a cache, eight texts at a time", "ms", 1e3 / WRITTEN / REQUESTS),
+    "serve_in_turn": Workload("The same eight texts, one after the other", "ms", 1e3 / WRITTEN / REQUESTS),
 }
 
 

@@ -156,10 +156,15 @@ class GPT(nn.Module):
         return t.ln_f(x) @ t.wte.weight.T
 
 
-def _gpt(name):
+def _loaded(name):
     (layers, heads, width, context, _, vocabulary), ids, targets, weights = w.gpt(name)
     model = GPT(layers, heads, width, context, vocabulary)
     model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return model, ids, targets
+
+
+def _gpt(name):
+    model, ids, targets = _loaded(name)
     x, y = torch.tensor(ids), torch.tensor(targets)
     optimizer = torch.optim.AdamW(model.parameters(), lr=w.RATE, betas=w.BETAS, eps=w.EPS)
 
@@ -179,3 +184,54 @@ def gpt():
 
 def gpt_big():
     return _gpt("gpt_big")
+
+
+class Cache:
+    """Keys and values of one text, reserved for the whole context, which is how a careful user of PyTorch does it."""
+
+    def __init__(self, layers, heads, width, context):
+        self.keys, self.values = torch.zeros(2, layers, 1, heads, context, width // heads)
+        self.length = 0
+
+    def read(self, model, ids):
+        """Logits (V,) after the last of new ids (1, T)."""
+        t, start, end = model.transformer, self.length, self.length + ids.shape[1]
+        x = t.wte(ids) + t.wpe.weight[start:end]
+        for keys, values, block in zip(self.keys, self.values, t.h):
+            B, T, C = x.shape
+            q, k, v = block.attn.c_attn(block.ln_1(x)).view(B, T, 3, block.heads, -1).permute(2, 0, 3, 1, 4)
+            keys[:, :, start:end], values[:, :, start:end] = k, v
+            found = scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=T > 1)
+            x = x + block.attn.c_proj(found.transpose(1, 2).reshape(B, T, C))
+            x = x + block.mlp.c_proj(gelu(block.mlp.c_fc(block.ln_2(x)), approximate="tanh"))
+        self.length = end
+        return t.ln_f(x[0, -1]) @ t.wte.weight.T
+
+
+def generate():
+    model, ids, _ = _loaded("gpt_big")
+    layers, heads, width, context, *_ = w.GPTS["gpt_big"]
+    prompt = torch.tensor(ids[:1, : w.PROMPT])
+
+    @torch.inference_mode()
+    def write():
+        cache, text = Cache(layers, heads, width, context), prompt
+        for _ in range(w.WRITTEN):
+            text = cache.read(model, text).argmax().view(1, 1)
+        return text.item()
+
+    return write
+
+
+def generate_anew():
+    model, ids, _ = _loaded("gpt_big")
+    prompt = torch.tensor(ids[:1, : w.PROMPT])
+
+    @torch.inference_mode()
+    def write():
+        text = prompt
+        for _ in range(w.WRITTEN):
+            text = torch.cat([text, model(text)[:, -1].argmax(-1, keepdim=True)], 1)
+        return text[0, -1].item()
+
+    return write
