@@ -63,7 +63,7 @@ def built(tmp_path_factory):
 @pytest.mark.parametrize("name", COURSE)
 def test_a_package_works_alone(name, tmp_path):
     environment = Environment(tmp_path / "env")
-    environment.install(name, "-c", "packages.txt", "pytest>=9,<10", "hypothesis>=6.150")
+    environment.install(name, "-c", "packages.txt", "numpy==2.0.2", "pytest>=9,<10", "hypothesis>=6.150")  # the oldest
     tests = run("-m", "pytest", "-q", f"packages/{name}/src", f"packages/{name}/tests", python=environment.python)
     print(tests.stdout.splitlines()[-1])
     place = COURSE.index(name)

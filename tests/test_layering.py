@@ -230,6 +230,15 @@ def test_every_module_is_a_chapter_or_an_appendix_or_says_that_it_is_not():
         assert set(unknown) <= helpers, f"{package.name}: a chapter that curriculum.toml does not know"
 
 
+def test_what_asks_an_oracle_is_run_where_the_oracle_is():
+    script = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))["envs"]["parity"]["scripts"]["run"]
+    words = re.search(r'-k "([^"]+)"', script)[1].split(" or ")
+    files = [file for file in ROOT.glob("packages/*/tests/**/test_*.py") if "tt-tito" not in file.parts]
+    asks = re.compile(r'importorskip\("(torch|transformers|tiktoken|tokenizers)"')
+    asking = [file.stem for file in files if asks.search(file.read_text(encoding="utf-8"))]
+    assert len(asking) > 5 and [stem for stem in asking if not any(word in stem for word in words)] == []
+
+
 def test_phase_1_leaves_autograd_unloaded():
     code = "import sys, tt_tensor, tt_optim; print([m for m in sys.modules if m.startswith('tt_autograd')])"
     assert run(code) == "[]"

@@ -13,7 +13,7 @@ from tt_tito.judge import box
 from tt_tito.judge.reading import Reading
 from tt_tito.judge.recording import Recording, questions, record
 from tt_tito.judge.sandbox import CORES, Job, Limits, Run, run, workers
-from tt_tito.judge.verdict import Verdict, clean, judge
+from tt_tito.judge.verdict import Verdict, clean, judge, spoiled
 from tt_tito.reading import Unreadable
 
 __all__ = ["Assessment", "Mark", "assess"]
@@ -167,17 +167,22 @@ class _Judging:
         return replace(found, exercises=self._marks(dict.fromkeys(reading.written, Verdict("passed", "", 0))))
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
-        """Run the tests on the file while, on another core, they are recorded."""
+        """Run the tests on the file while, on another core, they are recorded. It ends with the first that fails."""
         job = self._job(group, self.reading.code(self.reading.written), self.swaps)
+        recorded: list[Recording] = []
+
+        def enough(run: Run) -> bool:
+            return bool(recorded) and spoiled(recorded[0], run, self.limits)
+
         with workers(1) as pool:
-            running = pool.submit(run, job, self.limits)
-            recording = record(self.reading.chapter, group)
+            running = pool.submit(run, job, self.limits, enough)
+            recorded.append(recording := record(self.reading.chapter, group))
             ran = running.result()
         verdict = judge(recording, ran, self.limits, self.reading.file)
         for _ in range(TRIES.get(group, 1) - 1):
             if verdict.status in ("passed", "timeout", "memory", "crashed"):
                 break
-            ran = run(job, self.limits)
+            ran = run(job, self.limits, enough)
             verdict = judge(recording, ran, self.limits, self.reading.file)
         return recording, ran, verdict
 
@@ -251,7 +256,7 @@ class _Trial:
         if limits.budget <= 0:
             return SPENT
         job = self.judging._job(self.group, self.judging.reading.code(kept), self.swaps)
-        ran = run(job, limits)
+        ran = run(job, limits, lambda run: spoiled(self.recording, run, limits))
         self.budget.take(ran.seconds)
         return judge(self.recording, ran, limits, self.judging.reading.file)
 

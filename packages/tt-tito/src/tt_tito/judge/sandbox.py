@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -68,8 +68,9 @@ class Job:
 class Run:
     """What came from a child, how it ended, the end of what it printed, and how many seconds the learner's code took.
 
-    The end is `done`, `timeout`, `memory`, `excess` with what it was of, `forged` for events that are not the child's,
-    `flood` for too many of them, `closed` for a channel closed too early, `exit 3` or `signal SIGSEGV`."""
+    The end is `done`, `stopped` because the rest need not run, `timeout`, `memory`, `excess` with what it was of,
+    `forged` for events that are not the child's, `flood` for too many of them, `closed` for a channel closed too early,
+    `exit 3` or `signal SIGSEGV`."""
 
     events: list[list[Any]] = field(default_factory=list)
     end: str = ""
@@ -91,13 +92,14 @@ def workers(count: int) -> Iterator[ThreadPoolExecutor]:
         INTERRUPTED.clear()
 
 
-def run(job: Job, limits: Limits) -> Run:
-    """Run a job in a process of its own; no more of them at once than there are cores."""
+def run(job: Job, limits: Limits, enough: Callable[[Run], bool] = lambda run: False) -> Run:
+    """Run a job in a process of its own; no more of them at once than there are cores. After each test, `enough` says
+    whether the rest need not run."""
     command = [sys.executable, "-s", "-S", "-B", "-P", "-c", BOOT]
     seen = [*job.readable, *(os.path.realpath(path) for path in (job.file, *job.swaps.values()))]
     boxed = box.wrapped(command, seen, job.hidden)
     with AT_ONCE, nullcontext(box.SCRATCH) if boxed else scratch() as folder:
-        child = Child(boxed or command, job, limits, folder, boxed is not None, seen)
+        child = Child(boxed or command, job, limits, folder, boxed is not None, seen, enough)
         try:
             child.watch()
         finally:
@@ -108,8 +110,11 @@ def run(job: Job, limits: Limits) -> Run:
 class Child:
     """A process, the threads that read what it writes, and the clock."""
 
-    def __init__(self, command: list[str], job: Job, limits: Limits, folder: Path, boxed: bool, seen: list[str]):
-        self.limits, self.folder, self.boxed = limits, folder, boxed
+    def __init__(
+        self, command: list[str], job: Job, limits: Limits, folder: Path, boxed: bool, seen: list[str],
+        enough: Callable[[Run], bool],
+    ):
+        self.limits, self.folder, self.boxed, self.enough = limits, folder, boxed, enough
         self.mark, self.token = secrets.token_hex(16), secrets.token_hex(16)
         self.run, self.ready, self.over = Run(), threading.Event(), threading.Event()
         self.printed = b""
@@ -195,6 +200,9 @@ class Child:
                 else:
                     self.run.events.append(event)
                     self.heard = time.monotonic()
+                    if event[0] == "end" and self.enough(self.run):
+                        self.run.end = "stopped"
+                        break
         self.over.set()
 
     def _event(self, line: bytes) -> list[Any]:

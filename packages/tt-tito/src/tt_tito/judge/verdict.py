@@ -16,7 +16,7 @@ from tt_tito.judge.recording import Check, Recording
 from tt_tito.judge.sandbox import Limits, Run
 from tt_tito.judge.values import NOTHING, decode
 
-__all__ = ["Verdict", "clean", "judge"]
+__all__ = ["Verdict", "clean", "judge", "spoiled"]
 
 LONGEST = 1_000  # characters of a message
 
@@ -54,6 +54,19 @@ def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict
         status, message = wrong.args
         return Verdict(status, clean(message[: 4 * LONGEST])[:LONGEST], right)
     return Verdict("passed", "", right)
+
+
+def spoiled(recording: Recording, run: Run, limits: Limits) -> bool:
+    """Whether something is wrong in the last test of a run that goes on: nothing after it can change the verdict."""
+    start = max((i for i, event in enumerate(run.events) if event[0] == "test"), default=len(run.events))
+    tests = [test for test in _sent(Run(run.events[start:]))[0] if test.name in recording.tests]
+    try:
+        for test in tests:
+            for _ in _right_in(test, recording.tests[test.name], run, limits):
+                pass
+    except _Wrong:
+        return True
+    return False
 
 
 def _right_values(recording: Recording, run: Run, limits: Limits, file: Path) -> Iterator[Check]:
@@ -162,6 +175,7 @@ def _ending(run: Run, limits: Limits, what: str, see: str = "") -> _Wrong:
     end, _, detail = run.end.partition(" ")
     status, said = {
         "done": ("failed", "was left out"),
+        "stopped": ("failed", "was not reached"),
         "timeout": ("timeout", f"did not end within {limits.seconds:g} seconds"),
         "memory": ("memory", f"took more than {limits.memory / (1 << 30):g} GB of memory"),
         "excess": ("crashed", f"made {detail}"),
