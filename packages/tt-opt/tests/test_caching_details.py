@@ -291,3 +291,41 @@ def test_speculation_ends_with_a_token_that_stops():
     text = tn.generate(model, [1, 2, 3], 20, temperature=0)[3:]
     tokens = tt_opt.speculate(model, draft, [1, 2, 3], 20, temperature=0, stop=[text[7]])
     assert [t for taken in tokens for t in taken] == text[: text.index(text[7]) + 1]
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("name", ["fast", "compiled"])
+@pytest.mark.parametrize("T, H, G, n, window", [
+    (1, 4, 4, 1, None), (1, 4, 2, 100, None), (1, 4, 1, 100, 7), (3, 4, 2, 50, None), (4, 4, 4, 9, 2),
+    (5, 2, 2, 40, None),
+])  # fmt: skip
+def test_looking_back_on_a_kernel_set(name, T, H, G, n, window):
+    random = np.random.default_rng(0)
+    q, room = random.normal(size=(T, H, 16)).astype(np.float32), random.normal(size=(2, G, 128, 16)).astype(np.float32)
+    arguments = [tt.from_numpy(a) for a in (q, room[0, :, :n], room[1, :, :n])]
+    wanted = tt_opt.look_back(*arguments, window=window).numpy()
+    with tt_opt.accelerate(tt_opt.best_set() if name == "compiled" else name):
+        assert np.allclose(tt_opt.look_back(*arguments, window=window).numpy(), wanted, atol=1e-6)
+
+
+def test_scores_that_are_not_finite_on_a_kernel_set():
+    q, keys = np.ones((1, 1, 16), np.float32), np.ones((1, 5, 16), np.float32)
+    for value in (np.inf, np.nan, 1e30):
+        keys[0, 2] = value
+        arguments = [tt.from_numpy(a) for a in (q, keys, np.arange(80, dtype=np.float32).reshape(1, 5, 16))]
+        with tt.quiet():
+            wanted = tt_opt.look_back(*arguments).numpy()
+            with tt_opt.accelerate():
+                assert np.allclose(tt_opt.look_back(*arguments).numpy(), wanted, equal_nan=True)
+
+
+def test_a_token_does_not_depend_on_its_neighbours_to_the_last_bit():
+    """A product of few rows goes row by row on the compiled set, so it rounds the same however many rows there are."""
+    if tt_opt.best_set() != "compiled":
+        pytest.skip("Numba is not installed here")
+    x, layer = tt.randn(8, 300), tt.Linear(300, 400)
+    with tt_opt.accelerate("compiled"):
+        together = layer(x).detach().numpy()
+        assert all(np.array_equal(layer(x[i : i + 1]).detach().numpy()[0], together[i]) for i in range(8))

@@ -51,6 +51,8 @@ OPERATIONS = {
     "linear": (tt.linear, normal(33, 40), normal(50, 40), normal(50)),
     "linear of a stack": (tt.linear, normal(3, 5, 40), normal(50, 40), normal(50)),
     "linear of large batches": (tt.linear, normal(700, 300), normal(200, 300), normal(200)),
+    "linear of few rows": (tt.linear, normal(3, 700), normal(900, 700), normal(900)),
+    "matmul of few rows": (lambda x, w: x @ w.T, normal(5, 700), normal(900, 700)),
     "matmul": (tt.matmul, normal(40, 30, 20), normal(20, 40)),
     "add": (tt.add, normal(500, 450), normal(500, 450, seed=1)),
     "gelu": (lambda x: tt.gelu(x, approximate="tanh"), normal(70, 60, scale=4)),

@@ -130,6 +130,25 @@ def _laid_out(x):
     return np.ascontiguousarray(x), PLAIN, x.shape[1]
 
 
+# For a few rows the loop of the definition is the better way: it reads the matrix once, as it lies.
+
+
+@jit
+def _few_rows(x, rows, start, stop, out):
+    for n in range(start, stop):
+        for i in range(x.shape[0]):
+            total = F(0)
+            for k in range(x.shape[1]):
+                total += x[i, k] * rows[n, k]
+            out[i, n] = total
+
+
+def few_rows(x, rows, bias, start, stop, out):
+    _few_rows(x, rows, start, stop, out)
+    if bias is not None:
+        out[:, start:stop] += bias[start:stop]
+
+
 # ## Element by element
 #
 # GELU in its tanh form is $x$ times a sigmoid: $\frac12 (1 + \tanh v) = 1 / (1 + e^{-2v})$.
@@ -307,6 +326,37 @@ def softmax_down_back(p, dp):
             for k in range(keys):
                 for q in range(queries):
                     dp[i, j, k, q] = p[i, j, k, q] * (dp[i, j, k, q] - total[q])
+
+
+# A few new queries and a cache (chapter 16): scores, softmax and the mean of the values, for one query of one head
+# after the other.
+
+
+@jit
+def look_back(q, keys, values, window, out):
+    T, H, size = q.shape
+    n, scale = keys.shape[1], F(1) / F(math.sqrt(size))
+    scores = np.empty(n, F)
+    for t in range(T):
+        last = n - T + t
+        first = max(0, last - window + 1)
+        for h in range(H):
+            g, top, total = h // (H // keys.shape[0]), F(-np.inf), F(0)
+            for s in range(first, last + 1):
+                score = F(0)
+                for d in range(size):
+                    score += q[t, h, d] * keys[g, s, d]
+                scores[s] = score * scale
+                top = scores[s] if scores[s] > top else top
+            for d in range(size):
+                out[t, h, d] = F(0)
+            for s in range(first, last + 1):
+                e = _exp(scores[s] - top)
+                total += e
+                for d in range(size):
+                    out[t, h, d] += e * values[g, s, d]
+            for d in range(size):
+                out[t, h, d] /= total
 
 
 # ## Images with many channels

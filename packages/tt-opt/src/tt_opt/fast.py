@@ -31,6 +31,16 @@ def matmul(x, y, out):
     np.matmul(x, y, out=out)
 
 
+def few_rows(x, rows, bias, start, stop, out):
+    """out[:, start:stop] = x @ rows[start:stop].T + bias[start:stop], for x of a few rows; bias may be None."""
+    for part in _blocks(stop - start, rows.shape[1]):
+        part = slice(start + part.start, start + part.stop)
+        for i in range(len(x)):
+            np.dot(rows[part], x[i], out=out[i, part])
+    if bias is not None:
+        out[:, start:stop] += bias[start:stop]
+
+
 # ## Element by element
 
 

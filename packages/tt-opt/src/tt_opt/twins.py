@@ -15,11 +15,13 @@ import tt_optim as to
 import tt_spatial as ts
 import tt_tensor as tt
 from tt_opt.acceleration import empty_like, in_memory_order, in_order_of, twin
+from tt_opt.caching import look_back
 from tt_opt.threads import in_pieces, scratch
 from tt_tensor import as_rows
 
 F, D = np.dtype(np.float32), np.dtype(np.float64)
 PRODUCTS = 8_000_000  # multiply-adds of a product from which a second thread pays
+FEW = 16  # rows up to which a product waits for the bytes of its matrix
 
 
 # Two questions come up in nearly every twin. All of them compute in `float32`, so they decline other dtypes. And some
@@ -43,11 +45,20 @@ def _finite(*arrays) -> bool:
 # A product is cut by the rows of its result. Each thread calls BLAS for its own rows, and adds the bias while they are
 # in its cache. On the way back there are two more products. That of the weight sums over all rows of the batch, so it
 # is the weight's rows that are cut, and no two threads write to the same place.
+#
+# Chapter 16 reads one token of each of a few texts, so a product has few rows and a large matrix. Before BLAS
+# multiplies, it copies the matrix into an order that suits it. That pays for many rows; for a few the copy takes longer
+# than the product. So `few_rows` goes through the matrix once, and multiplies each part with all rows while it is in
+# the cache.
 
 
 def _product(blocks, x, w, bias):
     """x @ w + bias for x (M, K), w (K, N)."""
     out = np.empty((len(x), w.shape[1]), F)
+    if len(x) <= FEW and w.flags.f_contiguous and w.size:
+        x, rows = np.ascontiguousarray(x), w.T
+        in_pieces(lambda start, stop: blocks.few_rows(x, rows, bias, start, stop, out), len(rows), w.size)
+        return out
 
     def work(start, stop):
         blocks.matmul(x[start:stop], w, out[start:stop])
@@ -279,6 +290,22 @@ def _put(total, left, right, first):
         np.matmul(left, right, out=total)
     else:
         total += np.matmul(left, right, out=scratch("product", total.shape))
+
+
+# A single new token that looks back at its cache (chapter 16) is a product of few rows as well. The compiled set does
+# all of it in one loop over the keys; `fast` has nothing better than the chapter's kernel.
+
+LOOKING = 4  # queries of a text, up to which the loop is faster than products
+
+
+@twin(look_back)
+def look_back_at_few(blocks, keep, q, keys, values, window=None):
+    loop = getattr(blocks, "look_back", None)
+    if loop is None or len(q) > LOOKING or not q.size or not _narrow(q, keys, values):
+        return None
+    out = np.empty(q.shape, F)
+    loop(np.ascontiguousarray(q), keys, values, keys.shape[1] if window is None else window, out)
+    return out, None
 
 
 # ## Images
