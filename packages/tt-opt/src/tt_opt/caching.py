@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import no_grad
+from tt_autograd import evaluating, no_grad
 from tt_nlp import (
     GPT, Block, Embedding, GPTConfig, as_texts, next_logits, next_probabilities, refuse_settings, rotary,
     scaled_dot_product_attention, small_gpt, surprises, token_ids, window_mask,
@@ -147,7 +148,7 @@ class KVCache:
         config = model.config
         heads, window = getattr(model, "kv_heads", config.n_head), getattr(model, "window", None)
         size = config.n_embd // config.n_head
-        return cls(config.n_layer, heads, size, window, model.lm_head.weight.dtype)
+        return cls(config.n_layer, heads, size, window, next(model.parameters()).dtype)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -259,7 +260,7 @@ def check_look_back():
 def through(trunk: Module, ids: Tensor, positions: np.ndarray, attend: Callable) -> Tensor:  # exercise
     """The Transformer of chapter 14 on tokens (N,) at positions (N,): (N, C). attend(layer, q, k, v), arrays of shape
     (N, heads, D), gives what the queries find, a tensor of that shape."""
-    x = trunk.wte(ids) + trunk.wpe.weight[positions]
+    x = trunk.wte(ids) + trunk.wpe(from_numpy(positions))
     for layer, block in enumerate(trunk.h):
         parts = block.attn.c_attn(block.ln_1(x)).reshape(len(ids), 3, block.attn.n_head, -1).numpy()
         found = attend(layer, parts[:, 0], parts[:, 1], parts[:, 2])
@@ -289,15 +290,11 @@ def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: b
 
     for cache, new in texts:
         cache.reserve(len(new))
-    ids, trunk, mode = np.concatenate([new for _, new in texts]), model.transformer, model.training
-    try:
-        with no_grad():
-            model.eval()
-            way = trunk.through if hasattr(trunk, "through") else lambda *how: through(trunk, *how)
-            stream = way(from_numpy(ids), positions, attend)
-            logits = model.lm_head(stream if every else stream[ends - 1]).numpy()
-    finally:
-        model.train(mode)
+    ids, trunk = from_numpy(np.concatenate([new for _, new in texts])), model.transformer
+    with evaluating(model), no_grad():
+        way = trunk.through if hasattr(trunk, "through") else partial(through, trunk)
+        stream = way(ids, positions, attend)
+        logits = model.lm_head(stream if every else stream[ends - 1]).numpy()
     for cache, new in texts:
         cache.tokens.extend(new)
     return logits

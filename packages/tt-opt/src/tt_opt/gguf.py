@@ -1,0 +1,392 @@
+# # GGUF
+#
+# An appendix of chapter 17. At the end of it we read and write the files in which people exchange language models, and
+# a file that lies about itself is refused.
+
+# ## What is in such a file
+#
+# The GPT files of chapter 14 hold `float32` numbers. Models of billions of weights travel in another format, GGUF (G.
+# Gerganov, 2023), because it holds the packed blocks of chapter 17, and everything else that is needed to run the
+# model: its sizes, its tokens, and how a chat is written. A file has four parts:
+#
+# | part | what it holds |
+# | --- | --- |
+# | head | `GGUF`, the version 3, the number of tensors, the number of entries |
+# | entries | for each a name, a type, a value: *metadata* |
+# | descriptions | for each tensor a name, its sizes, its format, and where its bytes begin |
+# | bytes | the tensors, each beginning at a multiple of the *alignment*, 32 unless an entry says otherwise |
+#
+# Numbers are little-endian. A text is its length in 8 bytes, and then UTF-8. The sizes of a tensor come in reverse, the
+# innermost first.
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tt_nlp import GPT, GPTConfig
+from tt_opt.precision import BLOCKS, FORMATS, QUANTIZED, ROW, Quantized
+from tt_tensor import Tensor, from_numpy
+
+MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
+NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"}
+NUMBERS |= {10: "<u8", 11: "<i8", 12: "<f8"}
+TEXT, ARRAY = 8, 9  # the other two types of a value
+KINDS = {0: "float32", 1: "float16", 2: "q4_0", 3: "q4_1", 8: "q8_0", 30: "bfloat16"}  # formats of tensors, by number
+CODES = {kind: code for code, kind in KINDS.items()}
+DEEP = 2  # arrays may hold arrays, but not without end
+LONGEST = 1 << 16  # bytes of a name
+
+
+# A tensor stays packed, and its bytes stay in the file until they are used: `data` is a view of the mapped file.
+
+
+class PackedTensor(NamedTuple):
+    """A tensor in a format: its shape, and the bytes of its rows, uint8 (rows, bytes of a row)."""
+
+    kind: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+    def numbers(self) -> np.ndarray:
+        """The tensor as float32."""
+        rows = self.data.view("<f4") if self.kind == "float32" else FORMATS[self.kind].unpack(self.data)
+        return rows.astype(np.float32).reshape(self.shape)
+
+
+def packed_tensor(x: np.ndarray, kind: str) -> PackedTensor:
+    """Numbers in a format; float32, float16 or bfloat16 for whatever has rows that blocks do not fit."""
+    rows = np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-1])
+    if kind in BLOCKS and rows.shape[1] % ROW:
+        kind = "float16"
+    data = rows.view(np.uint8) if kind == "float32" else FORMATS[kind].pack(rows)
+    return PackedTensor(kind, x.shape, data)
+
+
+def _row_bytes(kind: str, width: int) -> int:
+    """The bytes of a row of `width` numbers. ValueError if blocks do not fit."""
+    if kind in BLOCKS:
+        if width % ROW:
+            raise ValueError(f"rows of {width} numbers cannot be cut into blocks of {ROW}")
+        return width // ROW * BLOCKS[kind].itemsize
+    return width * (4 if kind == "float32" else 2)
+
+
+# ## Reading
+#
+# Where files come from strangers, every number in them is a claim. A length may be larger than the file, an offset may
+# point behind its end, two tensors may share bytes, and sizes may multiply to more than fits into any memory. So one
+# small class does all of the reading, and asks before each step whether the file is long enough for it. Nothing is ever
+# allocated by a number from the file alone.
+
+
+class _Reader:
+    def __init__(self, file: Path, data: np.ndarray):
+        self.file, self.data, self.place = file, data, 0
+
+    def refuse(self, why: str) -> ValueError:
+        return ValueError(f"{self.file} is not a GGUF file that can be trusted: {why}, at byte {self.place:,d}")
+
+    def take(self, count: int, what: str) -> memoryview:
+        """The next bytes."""
+        if count > len(self.data) - self.place:
+            raise self.refuse(f"{what} takes {count:,d} bytes, and {len(self.data) - self.place:,d} are left")
+        self.place += count
+        return memoryview(self.data)[self.place - count : self.place]
+
+    def number(self, form: str, what: str) -> int:
+        (value,) = struct.unpack(form, self.take(struct.calcsize(form), what))
+        return value
+
+    def count(self, what: str, least: int) -> int:
+        """How many things follow, of which each takes at least so many bytes."""
+        found = self.number("<Q", f"the number of {what}")
+        left = len(self.data) - self.place
+        if found * least > left:
+            raise self.refuse(f"{found:,d} {what} do not fit into the {left:,d} bytes that are left")
+        return found
+
+    def text(self, what: str, longest: int | None = None) -> str:
+        length = self.number("<Q", f"the length of {what}")
+        if longest is not None and length > longest:
+            raise self.refuse(f"{what} has {length:,d} bytes, and a name has {longest:,d} at most")
+        try:
+            return str(self.take(length, what), "utf-8")
+        except UnicodeDecodeError:
+            raise self.refuse(f"{what} is not UTF-8") from None
+
+    # A value: a number, a text, or an array of these. Arrays of numbers become NumPy arrays.
+
+    def value(self, kind: int, what: str, depth: int = 0) -> Any:
+        if kind in NUMBERS:
+            return self._numbers(NUMBERS[kind], 1, what)[0].item()
+        if kind == TEXT:
+            return self.text(what)
+        if kind != ARRAY or depth == DEEP:
+            raise self.refuse(f"{what} has a type that we do not know, {kind}, or is an array {DEEP} levels deep")
+        kind = self.number("<I", f"the type of {what}")
+        least = np.dtype(NUMBERS[kind]).itemsize if kind in NUMBERS else 8
+        count = self.count(f"elements of {what}", least)
+        if kind in NUMBERS:
+            return self._numbers(NUMBERS[kind], count, what).copy()
+        return [self.value(kind, what, depth + 1) for _ in range(count)]
+
+    def _numbers(self, form: str, count: int, what: str) -> np.ndarray:
+        data = self.take(count * np.dtype(form).itemsize, what)
+        if form == "?" and max(data, default=0) > 1:
+            raise self.refuse(f"{what} is a truth value, and neither 0 nor 1")
+        return np.frombuffer(data, form)
+
+
+# The parts in their order. Names must differ. Then the tensors are laid out along the file: each must begin at a
+# multiple of the alignment, end inside the file, and not reach into the next.
+
+
+def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, PackedTensor]]:
+    """The metadata and the tensors of a GGUF file of version 2 or 3, by name; the tensors are views of the file, which
+    must not change meanwhile. Raises ValueError for a file that is damaged, or holds formats that we do not know."""
+    file = Path(path)
+    size = file.stat().st_size
+    reader = _Reader(file, np.memmap(file, np.uint8, "r") if size else np.empty(0, np.uint8))
+    if bytes(reader.take(4, "the head")) != MAGIC:
+        raise reader.refuse("it does not begin with GGUF")
+    if (version := reader.number("<I", "the version")) not in (2, VERSION):
+        raise reader.refuse(f"its version is {version}, and we read 2 and 3")
+    tensors, entries = reader.count("tensors", 24), reader.count("entries", 13)
+    metadata: dict[str, Any] = {}
+    for _ in range(entries):
+        name = reader.text("the name of an entry", LONGEST)
+        if name in metadata:
+            raise reader.refuse(f"two entries have the name {name!r}")
+        metadata[name] = reader.value(reader.number("<I", f"the type of {name}"), name)
+    described = [_description(reader) for _ in range(tensors)]
+    alignment = metadata.get("general.alignment", ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
+        raise reader.refuse(f"its alignment is {alignment!r}, and a power of 2 from 8 on is needed")
+    return metadata, _laid_out(reader, described, alignment)
+
+
+def _description(reader: _Reader) -> tuple[str, str, tuple[int, ...], int]:
+    """Name, format, shape and offset of a tensor."""
+    name = reader.text("the name of a tensor", LONGEST)
+    if (dims := reader.number("<I", f"the number of dimensions of {name}")) not in (1, 2, 3, 4):
+        raise reader.refuse(f"{name} has {dims} dimensions, and 1 to 4 are allowed")
+    shape = tuple(reader.number("<Q", f"a size of {name}") for _ in range(dims))[::-1]
+    code = reader.number("<I", f"the format of {name}")
+    if code not in KINDS:
+        raise reader.refuse(f"{name} has the format number {code}; we know {', '.join(KINDS.values())}")
+    return name, KINDS[code], shape, reader.number("<Q", f"the offset of {name}")
+
+
+def _laid_out(reader: _Reader, described: list, alignment: int) -> dict[str, PackedTensor]:
+    start = -(-reader.place // alignment) * alignment
+    found, end, before = {}, 0, ""
+    for name, kind, shape, offset in sorted(described, key=lambda entry: entry[3]):
+        try:
+            width = _row_bytes(kind, shape[-1])
+        except ValueError as error:
+            raise reader.refuse(f"{name}: {error}") from None
+        rows = math.prod(shape[:-1])
+        if not all(shape) or offset % alignment or start + offset + rows * width > len(reader.data):
+            raise reader.refuse(
+                f"{name} of shape {shape} in {kind} takes {rows * width:,d} bytes from {offset:,d} on, of "
+                f"{max(len(reader.data) - start, 0):,d}, and must begin at a multiple of {alignment}"
+            )
+        if offset < end:
+            raise reader.refuse(f"the bytes of {name} are also those of {before}")
+        if name in found:
+            raise reader.refuse(f"two tensors have the name {name!r}")
+        end, before = offset + rows * width, name
+        found[name] = PackedTensor(kind, shape, reader.data[start + offset :][: rows * width].reshape(rows, width))
+    return found
+
+
+# ## Writing
+#
+# The same parts, forwards. As everywhere in this course, a file is written under another name first, forced to the disk
+# and then renamed, so that a reader finds the old file or the new one, and never a part.
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(value: Any) -> tuple[int, bytes]:
+    """The type and the bytes of a value. TypeError for one that the format does not know."""
+    if isinstance(value, str):
+        return TEXT, _text(value)
+    if isinstance(value, list | tuple):
+        if not all(isinstance(element, str) for element in value):
+            return _value(np.asarray(value))
+        return ARRAY, struct.pack("<IQ", TEXT, len(value)) + b"".join(map(_text, value))
+    array = np.asarray(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        array = array.astype(np.uint32 if 0 <= value < 1 << 32 else np.int64)
+    if isinstance(value, float):
+        array = array.astype(np.float32)
+    form = array.dtype.newbyteorder("<") if array.dtype.kind != "b" else array.dtype
+    codes = {np.dtype(name): code for code, name in NUMBERS.items()}
+    if form not in codes or array.ndim > 1:
+        raise TypeError(f"an entry is a text, a number, or a list of either, not {value!r:.60}")
+    data = array.astype(form).tobytes()
+    return (codes[form], data) if array.ndim == 0 else (ARRAY, struct.pack("<IQ", codes[form], len(array)) + data)
+
+
+def write_gguf(
+    path: str | os.PathLike, metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor | np.ndarray]
+) -> None:
+    """Write a GGUF file, atomically. Arrays are written as float32. Python's numbers in the metadata are written in 32
+    bits where that is enough. Raises TypeError for what the format does not know."""
+    packed = {name: t if isinstance(t, PackedTensor) else packed_tensor(t, "float32") for name, t in tensors.items()}
+    alignment = int(metadata.get("general.alignment", ALIGNMENT))
+    head = [MAGIC, struct.pack("<IQQ", VERSION, len(packed), len(metadata))]
+    for name, value in metadata.items():
+        kind, data = _value(value)
+        head += [_text(name), struct.pack("<I", kind), data]
+    offset = 0
+    for name, (kind, shape, data) in packed.items():
+        sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
+        head += [_text(name), sizes, struct.pack("<IQ", CODES[kind], offset)]
+        offset += -(-data.nbytes // alignment) * alignment
+    length = sum(map(len, head))
+    parts = [*head, bytes(-length % alignment)]
+    for tensor in packed.values():
+        parts += [np.ascontiguousarray(tensor.data).data, bytes(-tensor.data.nbytes % alignment)]
+    _write(Path(path), parts)
+
+
+def _write(file: Path, parts: list) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=file.name, dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.writelines(parts)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_there_and_back():
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "small.gguf")
+        x = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+        write_gguf(file, {"a.text": "ä", "a.list": [1, 2]}, {"x": x, "y": packed_tensor(x, "q4_1")})
+        metadata, tensors = read_gguf(file)
+        assert metadata["a.text"] == "ä" and metadata["a.list"].tolist() == [1, 2]
+        assert (tensors["x"].numbers() == x).all() and tensors["y"].data.nbytes == x.size * 5 // 8
+        del tensors  # and with it the mapped file, which Windows would not delete
+
+
+# ## A GPT in a file
+#
+# The names of a GPT-2's tensors in GGUF, beside those of chapter 14. A block has a number; vectors stay `float32`,
+# since they are few.
+
+PARTS = {
+    "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
+}  # fmt: skip
+
+
+def _names(layers: int) -> dict[str, str]:
+    """Our name of each module with a weight, and its name in the file."""
+    names = {"transformer.wte": "token_embd", "transformer.wpe": "position_embd", "transformer.ln_f": "output_norm"}
+    for layer in range(layers):
+        names |= {f"transformer.h.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in PARTS.items()}
+    return names
+
+
+def save_gguf(model: GPT, path: str | os.PathLike, kind: str = "q8_0") -> None:
+    """Write a GPT as a GGUF file of the architecture gpt2, its matrices in a format."""
+    if kind not in CODES:
+        raise ValueError(f"GGUF has no format {kind!r}: choose one of {', '.join(CODES)}")
+    config, modules = model.config, dict(model.named_modules())
+    metadata = {
+        "general.architecture": "gpt2", "general.name": "TinyTorch", "gpt2.context_length": config.block_size,
+        "gpt2.embedding_length": config.n_embd, "gpt2.feed_forward_length": 4 * config.n_embd,
+        "gpt2.block_count": config.n_layer, "gpt2.attention.head_count": config.n_head,
+        "gpt2.attention.layer_norm_epsilon": 1e-5, "gpt2.vocab_size": config.vocab_size,
+    }  # fmt: skip
+    tensors = {}
+    for ours, theirs in _names(config.n_layer).items():
+        for part in ("weight", "bias"):
+            if (tensor := getattr(modules[ours], part, None)) is not None:
+                array = tensor.numpy()
+                tensors[f"{theirs}.{part}"] = packed_tensor(array, kind if array.ndim > 1 else "float32")
+    write_gguf(path, metadata, tensors)
+
+
+# Read back, the matrices stay as they are in the file, in quantized layers; `float32` ones become ordinary parameters.
+
+
+def load_gguf(path: str | os.PathLike) -> GPT:
+    """The GPT of a GGUF file of the architecture gpt2, with its matrices packed as they are in the file. Raises
+    ValueError for another architecture, and for tensors that are missing or have other shapes."""
+    metadata, tensors = read_gguf(path)
+    model = GPT(_config_of(metadata, tensors, path))
+    modules = dict(model.named_modules())
+    for ours, theirs in _names(model.config.n_layer).items():
+        _fill(modules, ours, theirs, tensors, path)
+    table, head = model.transformer.wte, model.lm_head
+    if isinstance(table, Quantized):
+        model.lm_head = QUANTIZED[type(head)].of(head, table.rows, table.kind)
+    return model
+
+
+def _config_of(metadata, tensors, path) -> GPTConfig:
+    """The sizes of the model, which the file has tensors for."""
+    if (architecture := metadata.get("general.architecture")) != "gpt2":
+        raise ValueError(f"{path} holds a model of the architecture {architecture!r}, and we read gpt2 here")
+    names = ("vocab_size", "context_length", "block_count", "attention.head_count", "embedding_length")
+    try:
+        config = GPTConfig(*(operator.index(metadata[f"gpt2.{name}"]) for name in names))
+        tables = [tensors[f"{name}_embd.weight"].shape for name in ("token", "position")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a GPT: {error}") from None
+    if tables != [(config.vocab_size, config.n_embd), (config.block_size, config.n_embd)]:
+        raise ValueError(f"{path}: tables of shapes {tables} do not fit {config}")
+    if config.n_layer > len(tensors):
+        raise ValueError(f"{path}: {len(tensors)} tensors are not enough for {config.n_layer} blocks")
+    return config
+
+
+def _fill(modules, ours, theirs, tensors, path):
+    layer = modules[ours]
+    for part in ("weight", "bias"):
+        own: Tensor | None = getattr(layer, part, None)
+        if own is None:
+            continue
+        found = tensors.get(f"{theirs}.{part}")
+        if found is None or found.shape != own.shape:
+            shape = "missing" if found is None else f"of shape {found.shape}"
+            raise ValueError(f"{path}: {theirs}.{part} is {shape}, and {own.shape} is needed")
+        if part == "bias" or found.kind == "float32" or own.ndim < 2:
+            own.copy_(found.numbers())
+        else:
+            parent, _, name = ours.rpartition(".")
+            packed = QUANTIZED[type(layer)].of(layer, from_numpy(np.array(found.data)), found.kind)
+            setattr(modules[parent], name, packed)
+
+
+def check_a_gpt_in_a_file():
+    from tt_nlp import next_logits, small_gpt
+
+    model = small_gpt(50, 2, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        save_gguf(model, file := Path(folder, "gpt.gguf"), "q8_0")
+        again = load_gguf(file)
+    assert np.abs(next_logits(again, [[1, 2, 3]]) - next_logits(model, [[1, 2, 3]])).max() < 0.05
+
+
+__all__ = ["PackedTensor", "load_gguf", "packed_tensor", "read_gguf", "save_gguf", "write_gguf"]

@@ -1,0 +1,729 @@
+# # Precision
+#
+# At the end of this chapter a model takes a quarter of its memory, or a seventh, on disk and while it runs, and says
+# nearly the same as before.
+
+# ## The hurt
+#
+# Chapter 16 ended with a number: most of the time of a token is the time of its bytes. A weight has four of them. Here
+# is a GPT that has read some of *Moby-Dick*. How large are its weights, and how much of a `float32` do they use?
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_autograd import Batches, accuracy, digits, digits_classifier, evaluate, fit, no_grad, rule
+from tt_nlp import GPT, Embedding, small_gpt, story, surprise_on, train_on_text
+from tt_optim import Adam
+from tt_spatial import Conv2d
+from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitive
+
+
+@functools.cache
+def reader() -> tuple[GPT, Any]:
+    """A GPT that has learned from nine tenths of the first chapter of Moby-Dick, and the rest of the text."""
+    tokenizer, training, held_out = story()
+    tt.manual_seed(0)
+    return train_on_text(small_gpt(tokenizer.vocab_size, 2, 128, 64), training, 300), held_out
+
+
+def show_hurt():
+    import matplotlib.pyplot as plt
+
+    model, held_out = reader()
+    size = sum(p.nbytes for p in model.parameters())
+    print(f"{size / 1e6:.2f} MB of weights, {surprise_on(model, held_out):.3f} nats a character")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.6))
+    weight = model.transformer.h[0].mlp.c_fc.weight.numpy().ravel()
+    axes[0].hist(weight, 100)
+    axes[0].set(title="weights of a layer", xlabel="value")
+    axes[1].hist(np.frexp(weight)[1], range(-20, 4), align="left")
+    axes[1].set(title="their exponents", xlabel="power of 2")
+    figure.tight_layout()
+    return figure
+
+
+# A `float32` has 24 bits for the number and 8 for its exponent, so it reaches from $10^{-38}$ to $10^{38}$. These
+# weights lie between $-1$ and 1, and if the last digit of one of them changed, we would not notice: the noise of the
+# training is larger.
+
+# ## The smallest thing that could work
+#
+# NumPy has a type of two bytes, `float16`: 11 bits and 5 for the exponent. Its range is narrow, from $6 \cdot 10^{-8}$
+# to 65,504. The other type of two bytes, `bfloat16`, keeps the range of `float32` and has only 8 bits for the number.
+# NumPy does not know it, but it is easy to make: the upper half of a `float32`. We must round, not cut: add half of
+# what is cut off, and a bit more if the last bit that stays is 1, so that ties go to the even neighbour.
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:  # exercise
+    """The upper 16 bits of each float32, as uint16, rounded to the nearest (ties to even). nan stays nan."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), 0x7FC0, rounded).astype(np.uint16)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:  # exercise
+    """The float32 numbers whose upper halves are `bits`, uint16."""
+    return (np.asarray(bits, np.uint32) << 16).view(np.float32)
+
+
+def check_bfloat16():
+    assert from_bfloat16(to_bfloat16(np.array([1.0, -2.5, 3.0e38, np.inf]))).tolist()[:2] == [1.0, -2.5]
+    assert from_bfloat16(to_bfloat16(np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8]))).tolist() == [1.0, 1 + 2.0**-6]
+
+
+# Half of the bytes for one line each. The loss does not notice:
+
+
+def show_halves():
+    model, held_out = reader()
+    forms: dict[str, Callable] = {
+        "float16": lambda w: w.astype(np.float16).astype(np.float32),
+        "bfloat16": lambda w: from_bfloat16(to_bfloat16(w)),
+    }
+    for name, form in forms.items():
+        with changed(model, form):
+            print(f"{name:9s} {surprise_on(model, held_out):.4f} nats a character")
+
+
+@contextmanager
+def changed(model: Module, form: Callable[[np.ndarray], np.ndarray]) -> Iterator[None]:
+    """Within the block, each matrix of a model is form(matrix)."""
+    before = {p: p.numpy().copy() for p in model.parameters() if p.ndim > 1}
+    try:
+        for p, array in before.items():
+            p.copy_(form(array))
+        yield
+    finally:
+        for p, array in before.items():
+            p.copy_(array)
+
+
+# So why does this disappoint? It is a factor of two, and processors have no fast arithmetic for either type: they must
+# be widened before each product. If we have to convert anyway, we can choose what suits our numbers best.
+
+# ## The idea
+#
+# Weights of one layer have similar sizes, so they do not need an exponent each. One will do for many of them. Put a
+# grid of 255 equally spaced points over the range of the weights, and store for each weight the number of the nearest
+# point, a single byte. Only the distance $s$ of the points, the *scale*, is a float:
+#
+# $$ w \approx s \, q, \qquad q = \operatorname{clip}\left(\operatorname{round}(w / s), -127, 127\right), \qquad
+#    s = \max |w| / 127 . $$
+#
+# This is *quantization*, here to `int8`, and *symmetric*, because 0 is a point and the grid reaches equally far on both
+# sides. Three details matter, and each is a mistake that has been made. Round, since cutting off would make all weights
+# smaller. Take the maximum of the *absolute* values. And clip: $-128$ has no partner, and $+128$ does not exist.
+
+
+def symmetric_scale(x: np.ndarray, bits: int = 8, dim: int | None = None) -> np.ndarray:  # exercise
+    """The distance of grid points such that the largest |x| is the last of 2**(bits - 1) - 1 on its side, float32. With
+    dim, a scale for each line along that dimension, which has size 1 in the result. 1 where all numbers are 0."""
+    largest = np.abs(x).max(axis=dim, keepdims=dim is not None)
+    return np.where(largest == 0, 1, largest / (2 ** (bits - 1) - 1)).astype(np.float32)
+
+
+def quantize(x: np.ndarray, scale, zero_point=0, low: int = -127, high: int = 127) -> np.ndarray:  # exercise
+    """The number of the nearest grid point to each x, from low to high: int8, or uint8 if low is 0. Point zero_point
+    stands for 0."""
+    points = np.clip(np.rint(x / scale) + zero_point, low, high)
+    return points.astype(np.uint8 if low == 0 else np.int8)
+
+
+def dequantize(q: np.ndarray, scale, zero_point=0) -> np.ndarray:  # exercise
+    """The float32 numbers that grid points stand for."""
+    return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def check_quantize():
+    x = np.array([-1.0, -0.3, 0.0, 0.004, 1.0])
+    scale = symmetric_scale(x)
+    assert quantize(x, scale).tolist() == [-127, -38, 0, 1, 127]
+    assert np.abs(dequantize(quantize(x, scale), scale) - x).max() <= scale / 2
+
+
+# No weight moves by more than half of a step, $s / 2$. What does that do to a product $y = \sum_k w_k x_k$? In the
+# worst case all errors add up: $|\Delta y| \le \frac{s}{2} \sum_k |x_k|$. Usually they do not. Rounding errors are
+# spread evenly over $\pm s / 2$, which has a standard deviation of $s / \sqrt{12}$, and independent errors add up as
+# squares do: $\Delta y \approx \frac{s}{\sqrt{12}} \sqrt{\sum_k x_k^2}$.
+
+
+def expected_error(x: np.ndarray, scale: float) -> tuple[float, float]:  # exercise
+    """The largest and the typical error of a sum of products with x (K,), if the other factors were rounded to a grid
+    with that scale."""
+    return scale / 2 * np.abs(x).sum(), scale / math.sqrt(12) * math.sqrt((x * x).sum())
+
+
+def show_errors_of_products():
+    random = np.random.default_rng(0)
+    x, weight = random.normal(size=512), random.normal(size=(2000, 512))
+    scale = float(symmetric_scale(weight))
+    errors = (dequantize(quantize(weight, scale), scale) - weight) @ x
+    largest, typical = expected_error(x, scale)
+    print(f"largest error: at most {largest:.2f}, measured {np.abs(errors).max():.3f}")
+    print(f"typical error: expected {typical:.4f}, measured {errors.std():.4f}")
+
+
+# ## A scale for each row
+#
+# The largest weight decides about the grid of all others. If one row of the matrix has a weight that is ten times as
+# large as the others, all rows pay for it. So give each row, that is each *output channel*, a scale of its own: four
+# bytes more for hundreds of weights.
+
+
+def show_rows():
+    model, _ = reader()
+    weight = model.transformer.h[0].mlp.c_fc.weight.numpy().copy()
+    for what in ("as it is", "one weight times 20"):
+        for name, dim in (("tensor", None), ("row", 1)):
+            scale = symmetric_scale(weight, dim=dim)
+            error = (dequantize(quantize(weight, scale), scale) - weight).std() / weight.std()
+            print(f"{what:20s} a scale for the {name:6s}: error {error:.2%} of a typical weight")
+        weight[0, 0] *= 20
+
+
+# ## Four bits
+#
+# How far can we go? With 4 bits a grid has 16 points. A row of hundreds of weights is too much for them. So we cut the
+# rows into *blocks* of 32 weights, and each block gets a scale. The files in which people exchange language models have
+# such blocks (G. Gerganov's *ggml*, 2022), and we use their layouts, so that their files are ours:
+#
+# | format | a block of 32 weights | bits a weight |
+# | --- | --- | --: |
+# | `q8_0` | scale $d$ as float16, 32 numbers `int8`: $w = d q$ | 8.5 |
+# | `q4_0` | scale $d$, 32 numbers of 4 bits: $w = d (q - 8)$ | 4.5 |
+# | `q4_1` | scale $d$, minimum $m$, 32 numbers of 4 bits: $w = d q + m$ | 5 |
+#
+# Two numbers of 4 bits share a byte: weight $j$ of the block is in the lower half of byte $j$, and weight $j + 16$ in
+# the upper half. NumPy can describe such a block as a type.
+
+ROW = 32
+BLOCKS = {
+    "q8_0": np.dtype([("d", "<f2"), ("q", "i1", ROW)]),
+    "q4_0": np.dtype([("d", "<f2"), ("q", "u1", ROW // 2)]),
+    "q4_1": np.dtype([("d", "<f2"), ("m", "<f2"), ("q", "u1", ROW // 2)]),
+}
+
+
+def two_in_a_byte(q: np.ndarray) -> np.ndarray:  # exercise
+    """Numbers (..., 32) from 0 to 15 as bytes (..., 16): the first half of a block in the lower halves."""
+    q = q.astype(np.uint8)
+    return q[..., : ROW // 2] | q[..., ROW // 2 :] << 4
+
+
+def one_by_one(packed: np.ndarray) -> np.ndarray:  # exercise
+    """What `two_in_a_byte` did, backwards: bytes (..., 16) as numbers (..., 32)."""
+    return np.concatenate([packed & 15, packed >> 4], axis=-1)
+
+
+def check_two_in_a_byte():
+    q = np.arange(64).reshape(2, ROW) % 16
+    assert (one_by_one(two_in_a_byte(q)) == q).all() and two_in_a_byte(q)[0, 1] == 1 + 16 * (17 % 16)
+
+
+# `q4_1` puts its grid over the range from the minimum to the maximum: the grid is *affine*. `q4_0` is the stingy one:
+# its scale has a sign, such that the number of largest size is point 0, which stands for $-8 d$.
+
+
+def _inverse(d):
+    return np.divide(1, d, out=np.zeros_like(d), where=d != 0)
+
+
+def blocks_of(x: np.ndarray, kind: str) -> np.ndarray:  # exercise
+    """Numbers (..., K) as blocks (..., K / 32) of the type BLOCKS[kind]. ValueError if 32 does not divide K."""
+    if x.shape[-1] % ROW:
+        raise ValueError(f"{kind} has blocks of {ROW} numbers, and rows of {x.shape[-1]} cannot be cut into them")
+    x = x.astype(np.float32).reshape(*x.shape[:-1], -1, ROW)
+    out = np.empty(x.shape[:-1], BLOCKS[kind])
+    if kind == "q8_0":
+        d = np.abs(x).max(-1, keepdims=True) / np.float32(127)
+        near = x * _inverse(d)
+        out["q"] = np.trunc(near + np.copysign(np.float32(0.5), near))
+    elif kind == "q4_0":
+        d = np.take_along_axis(x, np.abs(x).argmax(-1)[..., None], -1) / np.float32(-8)
+        out["q"] = two_in_a_byte(np.clip(np.trunc(x.astype(np.float64) * _inverse(d) + 8.5), 0, 15))
+    else:
+        low = x.min(-1, keepdims=True)
+        d = (x.max(-1, keepdims=True) - low) / np.float32(15)
+        out["q"] = two_in_a_byte(np.clip(np.trunc((x - low) * _inverse(d) + np.float32(0.5)), 0, 15))
+        out["m"] = low[..., 0]
+    out["d"] = d[..., 0]
+    return out
+
+
+def numbers_of(blocks: np.ndarray) -> np.ndarray:  # exercise
+    """The float32 numbers (..., K) that blocks (..., K / 32) stand for."""
+    d = blocks["d"].astype(np.float32)[..., None]
+    if blocks["q"].dtype == np.int8:
+        x = d * blocks["q"]
+    elif "m" in blocks.dtype.names:
+        x = d * one_by_one(blocks["q"]) + blocks["m"].astype(np.float32)[..., None]
+    else:
+        x = d * (one_by_one(blocks["q"]).astype(np.float32) - 8)
+    return x.astype(np.float32, copy=False).reshape(*blocks.shape[:-1], -1)
+
+
+def check_blocks():
+    x = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    for kind, least in (("q8_0", 0.005), ("q4_0", 0.12), ("q4_1", 0.1)):
+        assert (numbers_of(blocks_of(x, kind)) - x).std() < least
+    assert (numbers_of(blocks_of(np.zeros((1, 32)), "q4_0")) == 0).all()
+
+
+# ## Layers that stay small
+#
+# All formats in one table: how rows of a matrix become bytes, and how bytes become rows. The bytes of a row stand
+# together, so that we can unpack a few rows at a time. `int8` has its scale in the first four.
+
+
+class Format(NamedTuple):
+    """pack(rows (R, K) of float32) -> bytes (R, n), uint8; unpack(bytes) -> rows; and of what K must be a multiple."""
+
+    pack: Callable[[np.ndarray], np.ndarray]
+    unpack: Callable[[np.ndarray], np.ndarray]
+    multiple: int = 1
+
+
+def _as_bytes(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).view(np.uint8).reshape(len(x), -1)
+
+
+def _pack_int8(rows):
+    scale = symmetric_scale(rows, dim=1)
+    return np.concatenate([_as_bytes(scale), _as_bytes(quantize(rows, scale))], axis=1)
+
+
+def _unpack_int8(data):
+    return dequantize(data[:, 4:].view(np.int8), np.ascontiguousarray(data[:, :4]).view(np.float32))
+
+
+def _blocks(kind: str) -> Format:
+    return Format(lambda rows: _as_bytes(blocks_of(rows, kind)), lambda data: numbers_of(data.view(BLOCKS[kind])), ROW)
+
+
+FORMATS = {
+    "float16": Format(lambda rows: _as_bytes(rows.astype("<f2")), lambda data: data.view("<f2").astype(np.float32)),
+    "bfloat16": Format(lambda rows: _as_bytes(to_bfloat16(rows)), lambda data: from_bfloat16(data.view("<u2"))),
+    "int8": Format(_pack_int8, _unpack_int8),
+    **{kind: _blocks(kind) for kind in BLOCKS},
+}
+
+# A layer must not widen its whole matrix, or the memory would be gone again while it computes. So the product unpacks a
+# few rows, multiplies them, and forgets them. They are as many as fit into a cache.
+
+PART = 1 << 16  # numbers
+
+
+@primitive(cost=lambda out, x, data, kind: out.size * x.shape[-1])
+def packed_product(x, data, /, kind):  # exercise
+    """x @ rows.T for x (..., K), where `data`, uint8 (R, n), holds rows (R, K) in a format. It unpacks only a part of
+    them at a time."""
+    out = np.empty((*x.shape[:-1], len(data)), x.dtype)
+    step = max(1, PART // x.shape[-1])
+    for start in range(0, len(data), step):
+        out[..., start : start + step] = x @ FORMATS[kind].unpack(data[start : start + step]).T
+    return out
+
+
+# The packed rows are never trained, but a gradient may have to pass through the product to what comes before it.
+
+
+def packed_share(g, out, x, data, kind):
+    """The gradient of x where g arrived."""
+    rows = FORMATS[kind].unpack(np.asarray(data))
+    return g @ (rows if isinstance(g, np.ndarray) else from_numpy(rows))
+
+
+rule(packed_product, packed_share, None)
+
+
+def check_packed_product():
+    x, weight = tt.randn(3, 64), np.random.default_rng(0).normal(size=(5000, 64)).astype(np.float32)
+    for kind, form in FORMATS.items():
+        data = form.pack(weight)
+        found = packed_product(x, from_numpy(data), kind=kind).numpy()
+        assert np.allclose(found, x.numpy() @ form.unpack(data).T, atol=1e-4)
+
+
+# The layers are those of earlier chapters, with a matrix of bytes in the place of the parameter. It is a buffer: it is
+# saved with the module, and nothing can train it. If you ask for `weight`, it is unpacked for you.
+
+
+class Quantized(Module):
+    """What quantized layers have in common: `rows`, a buffer of bytes, and their format."""
+
+    @classmethod
+    def of(cls, layer: Module, rows: Tensor, kind: str) -> Any:
+        """A layer like another one, with those rows instead of its weight."""
+        new: Any = cls.__new__(cls)
+        Module.__init__(new)
+        vars(new).update({name: value for name, value in vars(layer).items() if name[0] != "_"})
+        new.bias, new.kind, new.shape = getattr(layer, "bias", None), kind, tuple(layer.weight.shape)
+        new.register_buffer("rows", rows)
+        return new
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, unpacked."""
+        return from_numpy(FORMATS[self.kind].unpack(self.rows.numpy()).reshape(self.shape))
+
+    def extra_repr(self):
+        return f"{' x '.join(map(str, self.shape))}, {self.kind}"
+
+
+class QuantizedLinear(Quantized, Linear):
+    """Linear with a packed weight."""
+
+    def forward(self, x):
+        y = packed_product(x, self.rows, kind=self.kind)
+        return y if self.bias is None else y + self.bias
+
+
+class QuantizedEmbedding(Quantized, Embedding):
+    """Embedding with a packed table, of which only the rows that are asked for are unpacked."""
+
+    def forward(self, ids):  # exercise
+        rows = FORMATS[self.kind].unpack(self.rows.numpy()[ids.numpy().reshape(-1)])
+        return from_numpy(rows.reshape(*ids.shape, -1))
+
+
+class QuantizedConv2d(Quantized, Conv2d):
+    """Conv2d with packed filters; they are unpacked for the length of a call."""
+
+
+QUANTIZED = {Linear: QuantizedLinear, Embedding: QuantizedEmbedding, Conv2d: QuantizedConv2d}
+
+# To quantize a network is to replace its layers. Rows that cannot be cut into blocks become `int8`. And two layers that
+# share a weight, as the embedding and the last layer of a GPT do, must share the packed rows.
+
+
+def quantize_(model: Module, kind: str = "int8") -> Module:  # exercise
+    """Replace all Linear, Embedding and Conv2d layers of a model by quantized ones, in place; returns the model.
+
+    kind: a name in FORMATS. Raises ValueError for another one, TypeError for a model that is a layer itself."""
+    if kind not in FORMATS:
+        raise ValueError(f"there is no format {kind!r}: choose one of {', '.join(FORMATS)}")
+    if type(model) in QUANTIZED:
+        raise TypeError(f"{type(model).__name__} is a layer: quantize_ replaces the layers of a network that has them")
+    modules, packed = dict(model.named_modules(remove_duplicate=False)), {}
+    for name, layer in modules.items():
+        if type(layer) in QUANTIZED:
+            weight = layer.weight
+            if weight not in packed:
+                matrix = weight.numpy().reshape(len(weight), -1)
+                fits = kind if matrix.shape[1] % FORMATS[kind].multiple == 0 else "int8"
+                packed[weight] = from_numpy(FORMATS[fits].pack(matrix)), fits
+            parent, _, own = name.rpartition(".")
+            setattr(modules[parent], own, QUANTIZED[type(layer)].of(layer, *packed[weight]))
+    return model
+
+
+def model_bytes(model: Module) -> int:
+    """The memory of all parameters and buffers, each counted once."""
+    return sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+
+
+def check_quantize_a_model():
+    from copy import deepcopy
+
+    model, ids = small_gpt(50, 2, 64), tt.randint(0, 50, (2, 16))
+    small = quantize_(deepcopy(model), "q4_1")
+    assert model_bytes(small) < 0.2 * model_bytes(model)
+    assert small.lm_head.rows is small.transformer.wte.rows
+    assert np.abs(small(ids).numpy() - model(ids).detach().numpy()).max() < 0.5
+
+
+# ## What it costs
+#
+# The trained reader in all formats: the size of its file, the loss on held-out text, and the time of a token with the
+# cache of chapter 16.
+
+
+def show_formats():
+    import os
+    import tempfile
+    from copy import deepcopy
+
+    from tt_autograd import save_checkpoint
+    from tt_opt.caching import KVCache, read
+
+    model, held_out = reader()
+    print("format      file, KB   nats    ms a token")
+    for kind in ("float32", *FORMATS):
+        small = model if kind == "float32" else quantize_(deepcopy(model), kind)
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(file := os.path.join(folder, "model.safetensors"), small.state_dict())
+            size = os.path.getsize(file)
+        cache = KVCache.of(small)
+        seconds = tt.measure(lambda: (cache.keep(0), read(small, [(cache, [1])]))).seconds
+        print(f"{kind:9s} {size / 1e3:9.0f}  {surprise_on(small, held_out):.4f}  {seconds * 1e3:8.2f}")
+
+
+# The file shrinks as it should, and the loss hardly moves. The time does not fall. NumPy has to widen each number
+# before it can multiply it, and that takes longer than fetching four bytes would have. The appendix *Compiled* of
+# chapter 15 has products that read the small numbers themselves, and with those the time shrinks, too.
+
+# ## Activations
+#
+# So far only the weights are small, and the inputs of each product are `float32`. Processors can multiply integers,
+# four times as many at once, if *both* factors are integers. For that the inputs need a grid as well. What is
+# different: we do not know them in advance. We must look at some data first. This is *calibration*.
+#
+# Everything passes through the door of chapter 02, so an interpreter can look at the inputs of each product. The
+# products of a network come in the same order in each pass, and that is how we tell them apart.
+
+PRODUCTS = ("affine", "convolution")
+
+
+def observed(model: Module, batches: Iterable[Tensor]) -> list[np.ndarray]:  # exercise
+    """The inputs of each product of a network, in the order of a pass, those of all batches in one array."""
+    passes: list[list[np.ndarray]] = []
+
+    def looking(then, primitive, tensors, params):
+        if primitive.name in PRODUCTS:
+            passes[-1].append(tensors[0].detach().numpy().ravel())
+        return then(primitive, tensors, params)
+
+    with interpreting(looking), no_grad():
+        for batch in batches:
+            passes.append([])
+            model(batch)
+    return [np.concatenate(inputs) for inputs in zip(*passes)]
+
+
+# Inputs are often lopsided: after a ReLU nothing is below 0, and half of a symmetric grid would be wasted. So an
+# *affine* grid has 256 points from the lowest to the highest number, and the *zero point* is the one that stands for 0.
+# Zero must be a point itself, because padding and ReLU produce it all the time.
+
+
+def affine_scale(low: float, high: float) -> tuple[float, int]:  # exercise
+    """Scale and zero point of a grid of 256 points, 0 to 255, over the range from low to high, extended to hold 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255 or 1.0
+    return scale, round(-low / scale)
+
+
+# And which range? The extremes are the obvious choice, and a single stray number can make the grid coarse for all
+# others. A *percentile* gives up the largest thousandth. Or we let the data decide: try ranges, and take the one with
+# the *least error*.
+
+
+def least_error(x: np.ndarray) -> tuple[float, float]:  # exercise
+    """Of the ranges (low, high) of x, shortened to 1.0, 0.95, ..., 0.05 of themselves, the one with the smallest mean
+    squared error of rounding to the grid of `affine_scale`."""
+
+    def error(share):
+        scale, zero = affine_scale(share * x.min(), share * x.max())
+        return float(np.mean((dequantize(quantize(x, scale, zero, 0, 255), scale, zero) - x) ** 2))
+
+    share = min(np.arange(20, 0, -1) / 20, key=error)
+    return float(share * x.min()), float(share * x.max())
+
+
+def check_calibration():
+    assert np.allclose(affine_scale(-1.0, 1.55), (0.01, 100)) and np.allclose(affine_scale(0.5, 2.55), (0.01, 0))
+    x = np.append(np.tile(np.linspace(0, 1, 1001), 300), 3.0)
+    assert 1.5 < least_error(x)[1] < 2.7 and least_error(np.linspace(0, 1, 10_001)) == (0.0, 1.0)
+
+
+# ## Training through rounding
+#
+# What a network loses by rounding, it can learn to live with, if it sees the rounded weights while it learns. There is
+# an obstacle. The derivative of rounding is 0 almost everywhere, so nothing would be learned. The way out is bold:
+# round on the way there, and on the way back pretend that nothing happened (Y. Bengio et al., 2013: the
+# *straight-through estimator*). Only numbers that were clipped get no gradient, since moving them a little changes
+# nothing.
+
+
+@primitive
+def fake_quantize(x, /, scale, zero_point=0, low=-127, high=127):  # exercise
+    """Each x moved to the nearest point of a grid; it stays a float."""
+    points = np.clip(np.rint(x / scale) + zero_point, low, high)
+    return ((points - zero_point) * scale).astype(x.dtype)
+
+
+def fake_share(g, out, x, scale, zero_point=0, low=-127, high=127):  # exercise
+    """The gradient of x where g arrived: g where x was inside the grid, 0 where it was clipped."""
+    points = x / scale + zero_point
+    return tt.choose((points > low - 0.5) & (points < high + 0.5), g, g * 0)
+
+
+rule(fake_quantize, fake_share)
+
+
+def check_fake_quantize():
+    x = tt.tensor([-3.0, -0.3, 0.1, 3.0], requires_grad=True)
+    y = fake_quantize(x, scale=0.25, low=-7, high=7)
+    y.sum().backward()
+    assert y.tolist() == [-1.75, -0.25, 0.0, 1.75] and x.grad.tolist() == [0, 1, 1, 0]
+
+
+# Where does the rounding go? Into the door again, in front of each product. Then neither the network nor `fit` has to
+# know. Weights get a symmetric grid for each row, made anew from their values of the moment; inputs get the ranges that
+# calibration has found, if any are given.
+
+
+@contextmanager
+def rounding(bits: int = 8, ranges: Sequence[tuple[float, float]] = ()) -> Iterator[None]:  # exercise
+    """Within the block, on this thread, each product of a layer rounds its weight to so many bits, a scale a row, and
+    the input of the i-th product of a pass to the grid over ranges[i]."""
+    calls = itertools.count()
+
+    def rounded(then, primitive, tensors, params):
+        if primitive.name in PRODUCTS:
+            x, weight, *bias = tensors
+            if ranges:
+                scale, zero_point = affine_scale(*ranges[next(calls) % len(ranges)])
+                x = fake_quantize(x, scale=scale, zero_point=zero_point, low=0, high=255)
+            flat = weight.detach().numpy().reshape(len(weight), -1)
+            scale = symmetric_scale(flat, bits, dim=1).reshape(-1, *[1] * (weight.ndim - 1))
+            limit = 2 ** (bits - 1) - 1
+            tensors = (x, fake_quantize(weight, scale=scale, low=-limit, high=limit), *bias)
+        return then(primitive, tensors, params)
+
+    with interpreting(rounded):
+        yield
+
+
+# A small network on the digits of chapter 08. First its inputs: how many answers are right with inputs of 8 bits, by
+# each way of calibration?
+
+
+def digits_data() -> tuple[Batches, Batches]:
+    """The digits in batches: to learn from, and held out."""
+    training, held_out = digits()
+    return Batches(*training, 32, shuffle=True), Batches(*held_out, 359)
+
+
+def train_digits_for(model: Module, data: Batches, epochs: int, rate: float = 3e-3) -> Module:
+    """Train a model on digits; returns it."""
+    fit(model, tt.cross_entropy, Adam(model.parameters(), lr=rate), data, epochs=epochs, progress=False)
+    return model
+
+
+def right(model: Module, data: Batches) -> float:
+    """The share of right answers."""
+    return evaluate(model, tt.cross_entropy, data, [accuracy])["accuracy"]
+
+
+def show_calibration():
+    tt.manual_seed(0)
+    training, held_out = digits_data()
+    model = train_digits_for(digits_classifier(), training, 10)
+    seen = observed(model, (x for x, _ in training))
+    ways: dict[str, Callable] = {
+        "extremes": lambda x: (x.min(), x.max()),
+        "99.9 %": lambda x: tuple(np.percentile(x, [0.1, 99.9])),
+        "least error": least_error,
+    }
+    print(f"float32: {right(model, held_out):.1%}")
+    for name, way in ways.items():
+        with rounding(8, ranges := [way(x) for x in seen]):
+            found = ", ".join(f"{high:.2f}" for _, high in ranges)
+            print(f"{name:11s} {right(model, held_out):.1%}, upper ends of the ranges: {found}")
+
+
+# Eight bits lose nothing here. Now fewer bits for the weights, before and after the network has learned for three more
+# epochs with rounding in the door.
+
+
+def show_training_through_rounding():
+    training, held_out = digits_data()
+    for bits in (4, 3, 2):
+        tt.manual_seed(0)
+        model = train_digits_for(digits_classifier(), training, 10)
+        with rounding(bits):
+            before = right(model, held_out)
+            after = right(train_digits_for(model, training, 3), held_out)
+        print(f"{bits} bits: {before:.1%} right after rounding, {after:.1%} after training through it")
+
+
+# With two bits a weight is $-s$, 0 or $s$, and the network still reads nearly all digits, because the others make up
+# for what each of them cannot say.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    model = small_gpt(20, layers=1, length=8)
+    attempts = [
+        lambda: quantize_(model, "int3"),
+        lambda: quantize_(Linear(4, 4)),
+        lambda: blocks_of(np.ones((2, 40)), "q4_0"),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except (ValueError, TypeError) as error:
+            print(f"{type(error).__name__}: {error}")
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `decibels`: the ratio of signal to rounding error, $10 \log_{10} (\sum w^2 / \sum \Delta w^2)$. Each bit more
+#    should bring 6 of them. Why?
+# 2. Quantize the embedding of the reader only, and then all but the embedding. Which of the two costs more nats? And
+#    which saves more bytes?
+# 3. Give `q4_0` the better of the two signs for its scale: try both, and keep the one with the smaller error. How much
+#    does that bring in nats?
+
+
+def decibels(x: np.ndarray, rounded: np.ndarray) -> float:  # exercise
+    """10 times the decimal logarithm of the sum of squares of x over that of the error; inf if there is none."""
+    error = float(((x - rounded) ** 2).sum())
+    return 10 * math.log10(float((x * x).sum()) / error) if error else math.inf
+
+
+def check_decibels():
+    x = np.random.default_rng(0).uniform(-1, 1, 100_000)
+    for bits in (6, 7, 8):
+        scale = symmetric_scale(x, bits)
+        points = 2 ** (bits - 1) - 1
+        assert abs(decibels(x, dequantize(quantize(x, scale, 0, -points, points), scale)) - 6.02 * bits) < 0.5
+
+
+# ## A road not taken
+#
+# We round each weight to its nearest point, and a calibration decides only about ranges. *GPTQ* (E. Frantar et al.,
+# 2022) rounds one column after the other and lets the columns that are still to come make up for the error; *AWQ* (J.
+# Lin et al., 2023) makes weights that meet large inputs larger before it rounds. Both need data, and at four bits and
+# below both lose less. PyTorch has dynamic quantization (weights in advance, inputs at each call), static quantization
+# with observers that are inserted as modules, and a second implementation of both in `torchao`; in each of them a
+# network is rewritten. Our door makes the rewriting unnecessary, except for the memory.
+
+# ## What hurts next
+#
+# Eight bits for each weight, or four. But are all of these weights needed?
+
+
+def show_small_weights():
+    model, held_out = reader()
+    matrices = [p.numpy() for p in model.parameters() if p.ndim > 1]
+    largest = [np.abs(w) / np.abs(w).max() for w in matrices]
+    near = sum((w < 0.2).sum() for w in largest) / sum(w.size for w in largest)
+    print(f"{near:.0%} of the weights are below a fifth of the largest in their matrix")
+    for share in (0.2, 0.4):
+        with changed(model, lambda w: np.where(np.abs(w) < np.quantile(np.abs(w), share), 0, w)):
+            print(f"without the smallest {share:.0%}: {surprise_on(model, held_out):.3f} nats a character")
+
+
+# Most weights are small, and a good part of them could as well be 0. A zero need not be stored, or multiplied. Chapter
+# 18, *Compression*.
+
+__all__ = [
+    "BLOCKS", "FORMATS", "Format", "QUANTIZED", "ROW", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
+    "QuantizedLinear", "affine_scale", "blocks_of", "changed", "decibels", "dequantize", "expected_error",
+    "fake_quantize", "fake_share", "from_bfloat16", "least_error", "model_bytes", "numbers_of", "observed",
+    "one_by_one", "packed_product", "quantize", "quantize_", "rounding", "symmetric_scale", "to_bfloat16",
+    "two_in_a_byte",
+]
