@@ -167,7 +167,7 @@ def affine_scale(low, high):
     if low == high:
         return 1.0, 0
     scale = (high - low) / 255
-    return scale, int(round(-low / scale))
+    return scale, round(-low / scale)
 
 
 def least_error(x):

@@ -73,8 +73,7 @@ def blocks_of(x, kind):
 
 
 def numbers_of(blocks):
-    kinds = {kind.names + (kind["q"].base.kind,): name for name, kind in BLOCKS.items()}
-    name = kinds[blocks.dtype.names + (blocks.dtype["q"].base.kind,)]
+    (name,) = (name for name, kind in BLOCKS.items() if kind == blocks.dtype)
     q = blocks["q"] if name == "q8_0" else one_by_one(blocks["q"])
     x = np.einsum("...,...i->...i", blocks["d"].astype(np.float32), q.astype(np.float32) - 8 * (name == "q4_0"))
     if name == "q4_1":

@@ -149,6 +149,86 @@ def few_rows(x, rows, bias, start, stop, out):
         out[:, start:stop] += bias[start:stop]
 
 
+# ## Packed products
+#
+# The rows of a packed matrix (chapter 17) are fetched as the few bytes that they are, and become numbers in the cache.
+# A half precision float is widened by moving its bits to where `float32` has them and multiplying by the difference of
+# the two exponents.
+
+PACKED = {"int8": 0, "q8_0": 1, "q4_0": 2, "q4_1": 3}
+
+
+@inline
+def _half(low, high):
+    bits = np.int32(np.int32(low) | np.int32(high) << np.int32(8))
+    size = np.int32((bits & np.int32(0x7FFF)) << np.int32(13)).view(F) * F(5.192296858534828e33)
+    return -size if bits & np.int32(0x8000) else size
+
+
+@inline
+def _signed(byte):
+    return F(np.int32(np.int8(byte)))
+
+
+@jit
+def _unpack_row(data, at, code, scale, row):
+    if code == 0:
+        for k in range(row.size):
+            row[k] = _signed(data[at + 4 + k]) * scale
+        return
+    size = 34 if code == 1 else (18 if code == 2 else 20)
+    for b in range(row.size // 32):
+        base, k = at + b * size, b * 32
+        d = _half(data[base], data[base + 1])
+        if code == 1:
+            for j in range(32):
+                row[k + j] = _signed(data[base + 2 + j]) * d
+        elif code == 2:
+            for j in range(16):
+                row[k + j] = F(np.int32(data[base + 2 + j] & 15) - np.int32(8)) * d
+                row[k + 16 + j] = F(np.int32(data[base + 2 + j] >> 4) - np.int32(8)) * d
+        else:
+            m = _half(data[base + 2], data[base + 3])
+            for j in range(16):
+                row[k + j] = F(np.int32(data[base + 4 + j] & 15)) * d + m
+                row[k + 16 + j] = F(np.int32(data[base + 4 + j] >> 4)) * d + m
+
+
+@jit
+def _packed_rows(x, data, size, code, scales, start, stop, out):
+    row = np.empty(x.shape[1], F)
+    for n in range(start, stop):
+        _unpack_row(data, n * size, code, scales[n], row)
+        for i in range(x.shape[0]):
+            total = F(0)
+            for k in range(row.size):
+                total += x[i, k] * row[k]
+            out[i, n] = total
+
+
+@jit
+def _unpack(data, size, code, scales, start, stop, out):
+    for n in range(start, stop):
+        _unpack_row(data, n * size, code, scales[n], out[n - start])
+
+
+def _scales(data, kind):
+    """The scale of each row; where blocks have their own, numbers that are not used."""
+    if kind == "int8":
+        return np.ascontiguousarray(data[:, :4]).view(F).ravel()
+    return np.empty(len(data), F)
+
+
+def packed_rows(x, data, kind, start, stop, out):
+    """out[:, start:stop] = x @ rows[start:stop].T for x of a few rows, and packed rows."""
+    _packed_rows(x, data.reshape(-1), data.shape[1], PACKED[kind], _scales(data, kind), start, stop, out)
+
+
+def unpack(data, kind, start, stop, out):
+    """The packed rows from start to stop, as numbers."""
+    _unpack(data.reshape(-1), data.shape[1], PACKED[kind], _scales(data, kind), start, stop, out)
+
+
 # ## Element by element
 #
 # GELU in its tanh form is $x$ times a sigmoid: $\frac12 (1 + \tanh v) = 1 / (1 + e^{-2v})$.

@@ -292,6 +292,18 @@ class Format(NamedTuple):
     multiple: int = 1
 
 
+def _holding(largest: float, pack: Callable, unpack: Callable, multiple: int = 1) -> Format:
+    """A format that refuses what it cannot hold: numbers whose size is above `largest`, and nan."""
+
+    def checked(rows):
+        top = np.abs(rows).max(initial=0)
+        if not top <= largest:
+            raise ValueError(f"this format holds numbers up to {largest:.3g}, and the largest of these is {top:.3g}")
+        return pack(rows)
+
+    return Format(checked, unpack, multiple)
+
+
 def _as_bytes(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).view(np.uint8).reshape(len(x), -1)
 
@@ -305,16 +317,22 @@ def _unpack_int8(data):
     return dequantize(data[:, 4:].view(np.int8), np.ascontiguousarray(data[:, :4]).view(np.float32))
 
 
-def _blocks(kind: str) -> Format:
-    return Format(lambda rows: _as_bytes(blocks_of(rows, kind)), lambda data: numbers_of(data.view(BLOCKS[kind])), ROW)
+def _blocks(kind: str, largest: float) -> Format:
+    unpack = lambda data: numbers_of(data.view(BLOCKS[kind]))  # noqa: E731
+    return _holding(largest, lambda rows: _as_bytes(blocks_of(rows, kind)), unpack, ROW)
 
 
+HALF, SINGLE = 65504.0, float(np.finfo(np.float32).max)  # the largest numbers of float16 and float32
 FORMATS = {
-    "float16": Format(lambda rows: _as_bytes(rows.astype("<f2")), lambda data: data.view("<f2").astype(np.float32)),
-    "bfloat16": Format(lambda rows: _as_bytes(to_bfloat16(rows)), lambda data: from_bfloat16(data.view("<u2"))),
-    "int8": Format(_pack_int8, _unpack_int8),
-    **{kind: _blocks(kind) for kind in BLOCKS},
-}
+    "float16": _holding(
+        HALF, lambda rows: _as_bytes(rows.astype("<f2")), lambda data: data.view("<f2").astype(np.float32)
+    ),
+    "bfloat16": _holding(
+        SINGLE, lambda rows: _as_bytes(to_bfloat16(rows)), lambda data: from_bfloat16(data.view("<u2"))
+    ),
+    "int8": _holding(SINGLE, _pack_int8, _unpack_int8),
+    "q8_0": _blocks("q8_0", 127 * HALF), "q4_0": _blocks("q4_0", 8 * HALF), "q4_1": _blocks("q4_1", HALF),
+}  # fmt: skip
 
 # A layer must not widen its whole matrix, or the memory would be gone again while it computes. So the product unpacks a
 # few rows, multiplies them, and forgets them. They are as many as fit into a cache.
@@ -338,7 +356,7 @@ def packed_product(x, data, /, kind):  # exercise
 
 def packed_share(g, out, x, data, kind):
     """The gradient of x where g arrived."""
-    rows = FORMATS[kind].unpack(np.asarray(data))
+    rows = FORMATS[kind].unpack(np.asarray(data)).astype(g.dtype)
     return g @ (rows if isinstance(g, np.ndarray) else from_numpy(rows))
 
 

@@ -16,6 +16,7 @@ import tt_spatial as ts
 import tt_tensor as tt
 from tt_opt.acceleration import empty_like, in_memory_order, in_order_of, twin
 from tt_opt.caching import look_back
+from tt_opt.precision import packed_product
 from tt_opt.threads import in_pieces, scratch
 from tt_tensor import as_rows
 
@@ -120,6 +121,34 @@ def matmul(blocks, keep, x, y):
         )
 
     return _shaped(_product(blocks, rows, y, None), *x.shape[:-1], y.shape[1]), back
+
+
+# Packed matrices (chapter 17) in the compiled set: for a few rows each packed row becomes numbers in the cache and is
+# multiplied at once; for more, a part of the matrix does, and BLAS multiplies it.
+
+UNPACKED = 1 << 18  # numbers that are unpacked at a time
+
+
+@twin(packed_product)
+def packed_product_by_rows(blocks, keep, x, data, kind):
+    if not _narrow(x) or kind not in getattr(blocks, "PACKED", ()) or not x.size or not data.flags.c_contiguous:
+        return None
+    rows, width = np.ascontiguousarray(as_rows(x)), x.shape[-1]
+    if len(rows) <= FEW:
+        out = np.empty((len(rows), len(data)), F)
+        in_pieces(lambda i, j: blocks.packed_rows(rows, data, kind, i, j, out), len(data), len(data) * width)
+        return _shaped(out, *x.shape[:-1], len(data)), None
+    turned, step = np.empty((len(data), len(rows)), F), max(1, UNPACKED // width)
+
+    def work(start, stop):
+        for i in range(start, stop, step):
+            j = min(i + step, stop)
+            part = scratch("unpacked", (j - i, width))
+            blocks.unpack(data, kind, i, j, part)
+            blocks.matmul(part, rows.T, turned[i:j])
+
+    in_pieces(work, len(data), turned.size * width, PRODUCTS)
+    return np.ascontiguousarray(turned.T).reshape(*x.shape[:-1], len(data)), None
 
 
 # ## Element by element
