@@ -13,6 +13,7 @@ OPERATIONS = 10_000
 BATCH = 32
 LOADED = 10_000
 PROMPT, WRITTEN, REQUESTS = 16, 240, 8  # tokens of a prompt, tokens that follow, texts
+VECTORS = 100
 
 
 class Workload(NamedTuple):
@@ -41,6 +42,11 @@ WORKLOADS = {
     "generate_anew": Workload("The same without a cache", "ms", 1e3 / WRITTEN),
     "serve": Workload("A token with a cache, eight texts at a time", "ms", 1e3 / WRITTEN / REQUESTS),
     "serve_in_turn": Workload("The same eight texts, one after the other", "ms", 1e3 / WRITTEN / REQUESTS),
+    **{
+        f"vector_{size}_{kind}": Workload(f"A matrix of {size} x {size} in {kind} times a vector", "us", 1e6 / VECTORS)
+        for size in (1024, 4096)
+        for kind in ("float32", "int8", "q4_1")
+    },
 }
 
 
@@ -137,6 +143,13 @@ def _parts(layers: int, width: int) -> dict[str, tuple[int, int]]:
         for layer in range(layers)
         for name, (out, into) in shapes.items()
     }
+
+
+def vector(name: str):
+    """A matrix, a vector (1, size), and the format of the matrix."""
+    _, size, kind = name.split("_", 2)
+    random, n = np.random.default_rng(8), int(size)
+    return random.standard_normal((n, n), np.float32), random.standard_normal((1, n), np.float32), kind
 
 
 def gpt(name: str):

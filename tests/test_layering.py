@@ -17,7 +17,7 @@ from tt_tito import curriculum
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 IMPORTED = [folder for folder in FOLDERS if folder.name != "tt-torch"]  # which is installed beside PyTorch only
-TEST_TOOLS = {"pytest", "hypothesis", "matplotlib", "torch", "gguf", "tiktoken", "tokenizers", "transformers"}  # oracles, too
+TEST_TOOLS = {"pytest", "hypothesis", "matplotlib", "torch", "gguf", "tiktoken", "tokenizers", "transformers"}
 
 
 def project(folder):

@@ -170,3 +170,43 @@ def serve(slots=w.REQUESTS):
 
 def serve_in_turn():
     return serve(1)
+
+
+def _vector(name):
+    matrix, x, kind = w.vector(name)
+    layer = tt.Linear(*matrix.shape[::-1], bias=False)
+    layer.weight.copy_(matrix)
+    model = tt.Sequential(layer)
+    model, x = model if kind == "float32" else tt_opt.quantize_(model, kind), tt.tensor(x)
+
+    def products():
+        with ta.no_grad():
+            for _ in range(w.VECTORS):
+                y = model(x)
+        return float(y.numpy()[0, 0])
+
+    return products
+
+
+def vector_1024_float32():
+    return _vector("vector_1024_float32")
+
+
+def vector_1024_int8():
+    return _vector("vector_1024_int8")
+
+
+def vector_1024_q4_1():
+    return _vector("vector_1024_q4_1")
+
+
+def vector_4096_float32():
+    return _vector("vector_4096_float32")
+
+
+def vector_4096_int8():
+    return _vector("vector_4096_int8")
+
+
+def vector_4096_q4_1():
+    return _vector("vector_4096_q4_1")

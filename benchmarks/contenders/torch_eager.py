@@ -235,3 +235,35 @@ def generate_anew():
         return text[0, -1].item()
 
     return write
+
+
+def _vector(name):
+    matrix, x, kind = w.vector(name)
+    layer = nn.Linear(*matrix.shape[::-1], bias=False)
+    layer.weight.data, x, model = torch.tensor(matrix), torch.tensor(x), nn.Sequential(layer)
+    if kind == "int8":
+        model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
+
+    @torch.inference_mode()
+    def products():
+        for _ in range(w.VECTORS):
+            y = model(x)
+        return y[0, 0].item()
+
+    return products
+
+
+def vector_1024_float32():
+    return _vector("vector_1024_float32")
+
+
+def vector_1024_int8():
+    return _vector("vector_1024_int8")
+
+
+def vector_4096_float32():
+    return _vector("vector_4096_float32")
+
+
+def vector_4096_int8():
+    return _vector("vector_4096_int8")

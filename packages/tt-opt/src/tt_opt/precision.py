@@ -318,7 +318,9 @@ def _unpack_int8(data):
 
 
 def _blocks(kind: str, largest: float) -> Format:
-    unpack = lambda data: numbers_of(data.view(BLOCKS[kind]))  # noqa: E731
+    def unpack(data):
+        return numbers_of(data.view(BLOCKS[kind]))
+
     return _holding(largest, lambda rows: _as_bytes(blocks_of(rows, kind)), unpack, ROW)
 
 
