@@ -58,9 +58,9 @@ def test_reserve_makes_whole_blocks():
     expect(
         "the shapes of the keys of empty caches after reserve(1), (63), (64), (65) and (200)",
         lambda: [room(new) for new in (1, 63, 64, 65, 200)],
-        [(2, 3, size, 4) for size in sizes],
-        (lambda got: [s[2] for s in got] == [64, 64, 128, 128, 256], "Exactly 64 tokens fit into one block."),
-        (lambda got: [s[2] for s in got] == [1, 63, 64, 65, 200], "Grow by whole blocks of 64 tokens."),
+        [(2, size, 3, 4) for size in sizes],
+        (lambda got: [s[1] for s in got] == [64, 64, 128, 128, 256], "Exactly 64 tokens fit into one block."),
+        (lambda got: [s[1] for s in got] == [1, 63, 64, 65, 200], "Grow by whole blocks of 64 tokens."),
         "Room is the number of tokens, rounded up to whole blocks.",
         see=CACHE,
     )
@@ -70,7 +70,7 @@ def test_reserve_keeps_what_is_there():
     def kept():
         cache = filled(64)
         cache.reserve(1)
-        return cache.keys[0, :, :64].swapaxes(0, 1), cache.values[0, :, :64].swapaxes(0, 1)
+        return cache.keys[0, :64], cache.values[0, :64]
 
     expect(
         "the keys and values of 64 tokens after reserve(1)",
@@ -94,7 +94,7 @@ def test_reserve_drops_what_no_window_reaches():
     def after(count):
         cache = filled(count, window=5)
         cache.reserve(1)
-        return cache.keys.shape[2], cache.first, cache.keys[0, 0, : count - cache.first, 0]
+        return cache.keys.shape[1], cache.first, cache.keys[0, : count - cache.first, 0, 0]
 
     expect(
         "room, first position and keys of a cache with window=5 that has read 64 tokens, after reserve(1)",
@@ -113,16 +113,14 @@ def test_put_writes_behind_what_was_read():
         cache.reserve(2)
         return cache.put(0, rows(2, start=100), rows(2, start=200))
 
-    keys = np.concatenate([rows(2), rows(2, start=100)]).swapaxes(0, 1)
-    values = np.concatenate([-rows(2), rows(2, start=200)]).swapaxes(0, 1)
+    keys = np.concatenate([rows(2), rows(2, start=100)])
+    values = np.concatenate([-rows(2), rows(2, start=200)])
     expect(
-        "put(0, keys, values) of 2 tokens behind 2 that were read: all keys and all values, (heads, 4, D)",
+        "put(0, keys, values) of 2 tokens behind 2 that were read: all keys and all values, (4, heads, D)",
         put,
         (keys, values),
-        ((rows(2, start=100).swapaxes(0, 1), rows(2, start=200).swapaxes(0, 1)),
-         "Return all that are held, the earlier ones included."),
-        (lambda got: np.shape(got[0])[1] == 64, "Return what is held so far, not the room behind it."),
-        (ValueError, "Tokens come first in what is put, heads in the cache: swap the two."),
+        ((rows(2, start=100), rows(2, start=200)), "Return all that are held, the earlier ones included."),
+        (lambda got: len(got[0]) == 64, "Return what is held so far, not the room behind it."),
         "The new rows stand behind the others.",
         see=CACHE,
     )
@@ -152,7 +150,7 @@ def test_put_counts_from_the_oldest_that_is_held():
         cache = filled(64, window=5)
         cache.reserve(1)
         keys, _ = cache.put(0, rows(1, start=900), rows(1))
-        return keys[0, :, 0]
+        return keys[:, 0, 0]
 
     expect(
         "put with window=5 after 64 tokens: the first numbers of the keys that are held",
@@ -193,21 +191,21 @@ def test_keep():
 
 
 def by_loops(q, keys, values, window=None):
-    (T, H, D), (G, n, _) = q.shape, keys.shape
+    (T, H, D), (n, G, _) = q.shape, keys.shape
     out = np.zeros_like(q)
     for t in range(T):
         place = n - T + t
         seen = range(max(0, place - (window or n) + 1), place + 1)
         for h in range(H):
             g = h * G // H
-            powers = [math.exp(q[t, h] @ keys[g, s] / math.sqrt(D)) for s in seen]
-            out[t, h] = sum(power / sum(powers) * values[g, s] for power, s in zip(powers, seen))
+            powers = [math.exp(q[t, h] @ keys[s, g] / math.sqrt(D)) for s in seen]
+            out[t, h] = sum(power / sum(powers) * values[s, g] for power, s in zip(powers, seen))
     return out
 
 
 def looked(T, n, H=2, G=2, window=None):
     random = np.random.default_rng(0)
-    q, keys, values = (random.normal(size=shape) for shape in ((T, H, 4), (G, n, 4), (G, n, 4)))
+    q, keys, values = (random.normal(size=shape) for shape in ((T, H, 4), (n, G, 4), (n, G, 4)))
     return (q, keys, values), lambda: tt_opt.look_back(*map(tt.from_numpy, (q, keys, values)), window=window)
 
 
@@ -217,7 +215,7 @@ def test_look_back_of_one_query():
         "look_back of one new query among 6 keys",
         found,
         by_loops(q, keys, values),
-        (values[None, :, 0], "The new token must see the **whole cache**: its position is 5 and not 0."),
+        (values[:1], "The new token must see the **whole cache**: its position is 5 and not 0."),
         (by_loops(q / 2, keys, values), "Divide the scores by the root of D once."),
         (by_loops(q * 2, keys, values), "Divide the scores by the root of D."),
         see=BACK,
@@ -232,7 +230,7 @@ def test_look_back_of_several_queries():
         by_loops(q, keys, values),
         (np.concatenate([by_loops(q[i : i + 1], keys, values) for i in range(3)]),
          "The first of the new queries must not see the keys of the two after it."),
-        (lambda got: np.allclose(got[0], values[:, 0], atol=1e-6),
+        (lambda got: np.allclose(got[0], values[0], atol=1e-6),
          "The new queries are the last ones: query i stands at position n - T + i."),
         see=BACK,
     )  # fmt: skip
@@ -269,10 +267,10 @@ def test_look_back_of_groups(T):
 
 
 def test_look_back_of_large_scores():
-    q, keys = np.full((1, 1, 1), 1000.0), np.array([[[1000.0], [999.0]]])
+    q, keys = np.full((1, 1, 1), 1000.0), np.array([[[1000.0]], [[999.0]]])
     expect(
         "look_back of a query whose scores are 1e6 and 999e3",
-        lambda: tt_opt.look_back(tt.tensor(q), tt.tensor(keys), tt.tensor(np.array([[[3.0], [5.0]]]))),
+        lambda: tt_opt.look_back(tt.tensor(q), tt.tensor(keys), tt.tensor(np.array([[[3.0]], [[5.0]]]))),
         [[[3.0]]],
         (lambda got: np.isnan(got).any(), "exp(1e6) overflows: subtract the largest score first."),
         see=BACK,
@@ -291,8 +289,7 @@ def test_through_is_the_pass_of_chapter_14():
     ids = np.array(TEXT[:6])
 
     def attend(layer, q, k, v):
-        keys, values = (tt.from_numpy(x).transpose(0, 1) for x in (k, v))
-        return tt_opt.look_back(tt.from_numpy(q), keys, values)
+        return tt_opt.look_back(*map(tt.from_numpy, (q, k, v)))
 
     wanted = model.transformer(tt.from_numpy(ids[None])).numpy()[0]
     expect(

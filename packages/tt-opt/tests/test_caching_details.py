@@ -44,7 +44,7 @@ def test_a_cache_answers_like_the_text_whatever_was_read_before(window):
         assert np.allclose(found, tn.next_logits(model, [text]), atol=2e-5)
         assert cache.tokens == text
         if window is not None:  # no more than the window, what was new, and a block
-            assert cache.keys.shape[2] <= window - 1 + 90 + 3 + 2 * 64 or len(text) <= cache.keys.shape[2]
+            assert cache.keys.shape[1] <= window - 1 + 90 + 3 + 2 * 64 or len(text) <= cache.keys.shape[1]
 
 
 def test_a_window_bounds_the_memory():
@@ -70,7 +70,7 @@ def test_keys_of_a_model_that_diverged_do_not_reach_the_next_text():
     model, text = gpt(), random_text(9)
     cache = tt_opt.KVCache.of(model)
     tt_opt.read(model, [(cache, text)])
-    cache.keys[:, :, 2:], cache.values[:, :, 2:] = np.nan, np.inf
+    cache.keys[:, 2:], cache.values[:, 2:] = np.nan, np.inf
     new = [*text[:2], 0, 1]
     found = tt_opt.read(model, [(cache, tt_opt.unread(cache, new, 16))])
     assert np.allclose(found, tn.next_logits(model, [new]), atol=1e-5)
@@ -303,18 +303,18 @@ def test_speculation_ends_with_a_token_that_stops():
 ])  # fmt: skip
 def test_looking_back_on_a_kernel_set(name, T, H, G, n, window):
     random = np.random.default_rng(0)
-    q, room = random.normal(size=(T, H, 16)).astype(np.float32), random.normal(size=(2, G, 128, 16)).astype(np.float32)
-    arguments = [tt.from_numpy(a) for a in (q, room[0, :, :n], room[1, :, :n])]
+    q, room = random.normal(size=(T, H, 16)).astype(np.float32), random.normal(size=(2, 128, G, 16)).astype(np.float32)
+    arguments = [tt.from_numpy(a) for a in (q, room[0, :n], room[1, :n])]
     wanted = tt_opt.look_back(*arguments, window=window).numpy()
     with tt_opt.accelerate(tt_opt.best_set() if name == "compiled" else name):
         assert np.allclose(tt_opt.look_back(*arguments, window=window).numpy(), wanted, atol=1e-6)
 
 
 def test_scores_that_are_not_finite_on_a_kernel_set():
-    q, keys = np.ones((1, 1, 16), np.float32), np.ones((1, 5, 16), np.float32)
+    q, keys = np.ones((1, 1, 16), np.float32), np.ones((5, 1, 16), np.float32)
     for value in (np.inf, np.nan, 1e30):
-        keys[0, 2] = value
-        arguments = [tt.from_numpy(a) for a in (q, keys, np.arange(80, dtype=np.float32).reshape(1, 5, 16))]
+        keys[2] = value
+        arguments = [tt.from_numpy(a) for a in (q, keys, np.arange(80, dtype=np.float32).reshape(5, 1, 16))]
         with tt.quiet():
             wanted = tt_opt.look_back(*arguments).numpy()
             with tt_opt.accelerate():

@@ -21,9 +21,9 @@ def numbers(*shape, seed=0):
 def test_blocks_are_the_same_bytes(kind):
     x = numbers(300, 96)
     wanted = gguf.quants.quantize(x, gguf.GGMLQuantizationType[KINDS[kind]])
-    assert np.array_equal(tt_opt.FORMATS[kind].pack(x), wanted)
-    back = gguf.quants.dequantize(wanted, gguf.GGMLQuantizationType[KINDS[kind]])
-    assert np.array_equal(tt_opt.FORMATS[kind].unpack(wanted), back)
+    packed = tt_opt.packed_tensor(x, kind)
+    assert np.array_equal(packed.data, wanted)
+    assert np.array_equal(packed.numbers(), gguf.quants.dequantize(wanted, gguf.GGMLQuantizationType[KINDS[kind]]))
 
 
 def test_bfloat16_is_the_same():

@@ -76,7 +76,7 @@ def test_every_half_precision_scale_is_read():
     scales = scales[np.isfinite(scales)]
     blocks = np.zeros((len(scales), 1), tt_opt.BLOCKS["q8_0"])
     blocks["d"][:, 0], blocks["q"][:, 0, 3] = scales, -5
-    data = tt.from_numpy(blocks.view(np.uint8).reshape(len(scales), -1))
+    data = tt.from_numpy(tt_opt.field_by_field(blocks))
     x = np.zeros((1, 32), np.float32)
     x[0, 3] = 1
     with tt_opt.accelerate("compiled"):

@@ -4,27 +4,27 @@
 class KVCache:
     def reserve(self, new):
         held = len(self.tokens) - self.first
-        if self.keys.shape[2] >= held + new:
+        if self.keys.shape[1] >= held + new:
             return
         dropped = 0
         if self.window is not None:
             dropped = max(held - (self.window - 1), 0)
         blocks = (held - dropped + new + BLOCK - 1) // BLOCK
-        layers, heads, _, size = self.keys.shape
-        keys = np.zeros((layers, heads, blocks * BLOCK, size), self.keys.dtype)
+        layers, _, heads, size = self.keys.shape
+        keys = np.zeros((layers, blocks * BLOCK, heads, size), self.keys.dtype)
         values = np.zeros_like(keys)
-        keys[:, :, : held - dropped] = self.keys[:, :, dropped:held]
-        values[:, :, : held - dropped] = self.values[:, :, dropped:held]
+        keys[:, : held - dropped] = self.keys[:, dropped:held]
+        values[:, : held - dropped] = self.values[:, dropped:held]
         self.keys, self.values = keys, values
         self.first += dropped
 
     def put(self, layer, keys, values):
         start = len(self.tokens) - self.first
         for i in range(len(keys)):
-            self.keys[layer, :, start + i] = keys[i]
-            self.values[layer, :, start + i] = values[i]
+            self.keys[layer, start + i] = keys[i]
+            self.values[layer, start + i] = values[i]
         stop = start + len(keys)
-        return self.keys[layer][:, :stop], self.values[layer][:, :stop]
+        return self.keys[layer][:stop], self.values[layer][:stop]
 
     def keep(self, length):
         if self.window is not None and self.first > 0:
@@ -37,16 +37,16 @@ class KVCache:
 
 def look_back(q, keys, values, /, window=None):
     count, heads, size = q.shape
-    groups, length, _ = keys.shape
+    length, groups, _ = keys.shape
     out = np.empty_like(q)
     for head in range(heads):
         group = head // (heads // groups)
         for i in range(count):
             last = length - count + i
             first = 0 if window is None else max(0, last - window + 1)
-            scores = keys[group, first : last + 1] @ q[i, head] / np.sqrt(size)
+            scores = keys[first : last + 1, group] @ q[i, head] / np.sqrt(size)
             weights = np.exp(scores - scores.max())
-            out[i, head] = weights / weights.sum() @ values[group, first : last + 1]
+            out[i, head] = weights / weights.sum() @ values[first : last + 1, group]
     return out
 
 

@@ -4,22 +4,22 @@
 class KVCache:
     def reserve(self, new):
         held = len(self.tokens) - self.first
-        if held + new > self.keys.shape[2]:
+        if held + new > self.keys.shape[1]:
             kept = held
             if self.window is not None and kept >= self.window:
                 kept = self.window - 1
             whole, rest = divmod(kept + new, BLOCK)
             room = (whole + (rest > 0)) * BLOCK
-            both = np.stack([self.keys[:, :, held - kept : held], self.values[:, :, held - kept : held]])
-            empty = np.empty((*both.shape[:3], room - kept, both.shape[4]), both.dtype)
-            self.keys, self.values = np.concatenate([both, empty], axis=3)
+            both = np.stack([self.keys[:, held - kept : held], self.values[:, held - kept : held]])
+            empty = np.empty((*both.shape[:2], room - kept, *both.shape[3:]), both.dtype)
+            self.keys, self.values = np.concatenate([both, empty], axis=2)
             self.first = len(self.tokens) - kept
 
     def put(self, layer, keys, values):
         end = len(self.tokens) - self.first + len(keys)
-        views = self.keys[layer, :, :end], self.values[layer, :, :end]
+        views = self.keys[layer, :end], self.values[layer, :end]
         for view, rows in zip(views, (keys, values)):
-            np.copyto(view[:, end - len(rows) :], np.moveaxis(rows, 0, 1))
+            np.copyto(view[end - len(rows) :], rows)
         return views
 
     def keep(self, length):
@@ -32,8 +32,8 @@ class KVCache:
 
 def look_back(q, keys, values, /, window=None):
     T, H, D = q.shape
-    G, n, _ = keys.shape
-    k, v = (np.repeat(x, H // G, axis=0) for x in (keys, values))
+    n, G, _ = keys.shape
+    k, v = (np.repeat(x, H // G, axis=1).swapaxes(0, 1) for x in (keys, values))
     mask = np.tri(T, n, n - T, dtype=bool)
     if window:
         mask &= ~np.tri(T, n, n - T - window, dtype=bool)

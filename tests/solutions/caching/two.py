@@ -4,19 +4,19 @@
 class KVCache:
     def reserve(self, new):
         held = len(self) - self.first
-        short = held + new - self.keys.shape[-2]
+        short = held + new - self.keys.shape[1]
         if short > 0:
             behind = 0 if self.window is None else max(0, held + 1 - self.window)
             room = -(-(held - behind + new) // 64) * 64
-            parts = [part[:, :, behind:held] for part in (self.keys, self.values)]
-            wide = [(0, 0), (0, 0), (0, room - held + behind), (0, 0)]
+            parts = [part[:, behind:held] for part in (self.keys, self.values)]
+            wide = [(0, 0), (0, room - held + behind), (0, 0), (0, 0)]
             self.keys, self.values = (np.pad(part, wide) for part in parts)
             self.first = self.first + behind
 
     def put(self, layer, keys, values):
-        place = np.s_[layer, :, len(self) - self.first : len(self) - self.first + keys.shape[0]]
-        self.keys[place], self.values[place] = keys.transpose(1, 0, 2), values.transpose(1, 0, 2)
-        everything = np.s_[layer, :, : place[2].stop]
+        place = np.s_[layer, len(self) - self.first : len(self) - self.first + keys.shape[0]]
+        self.keys[place], self.values[place] = keys, values
+        everything = np.s_[layer, : place[1].stop]
         return self.keys[everything], self.values[everything]
 
     def keep(self, length):
@@ -26,9 +26,9 @@ class KVCache:
 
 
 def look_back(q, keys, values, /, window=None):
-    (T, H, D), (G, n) = q.shape, keys.shape[:2]
+    (T, H, D), (n, G) = q.shape, keys.shape[:2]
     grouped = q.reshape(T, G, H // G, D)
-    scores = np.einsum("tghd,gnd->ghtn", grouped, keys) / D**0.5
+    scores = np.einsum("tghd,ngd->ghtn", grouped, keys) / D**0.5
     place = np.arange(n)
     own = place[n - T :, None]
     hidden = place > own
@@ -36,7 +36,7 @@ def look_back(q, keys, values, /, window=None):
         hidden |= place <= own - window
     scores[:, :, hidden] = -np.inf
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    out = np.einsum("ghtn,gnd->tghd", powers / powers.sum(axis=-1, keepdims=True), values)
+    out = np.einsum("ghtn,ngd->tghd", powers / powers.sum(axis=-1, keepdims=True), values)
     return out.reshape(q.shape).astype(q.dtype)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,9 +84,9 @@ class Lists:
         self.keys, self.values = [], []
 
     def put(self, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Append a key and a value; all keys and all values, (heads, tokens, D) each."""
+        """Append a key and a value; all keys and all values, (tokens, heads, D) each."""
         self.keys.append(key), self.values.append(value)
-        return np.stack(self.keys, 1), np.stack(self.values, 1)
+        return np.stack(self.keys), np.stack(self.values)
 
 
 # It works, and it disappoints in a way that we know from chapter 15: `stack` copies all keys and values for each new
@@ -133,14 +134,14 @@ BLOCK = 64  # tokens
 
 
 class KVCache:
-    """The keys and values of one text in each layer of a model: (layers, heads, room, D), heads being those that have
+    """The keys and values of one text in each layer of a model: (layers, room, heads, D), heads being those that have
     keys. With a window, those that no query can see any more are dropped."""
 
     def __init__(self, layers: int, heads: int, size: int, window: int | None = None, dtype: Any = np.float32):
         self.tokens: list[int] = []  # which were read
         self.first = 0  # the position of the oldest key that is still here
         self.window = window
-        self.keys, self.values = (np.empty((layers, heads, 0, size), dtype) for _ in range(2))
+        self.keys, self.values = (np.empty((layers, 0, heads, size), dtype) for _ in range(2))
 
     @classmethod
     def of(cls, model: Module) -> KVCache:
@@ -163,26 +164,25 @@ class KVCache:
     def reserve(self, new: int) -> None:  # exercise
         """Make room for `new` more tokens, in whole blocks. Where there is room already, nothing is copied."""
         held = len(self.tokens) - self.first
-        if held + new <= self.keys.shape[2]:
+        if held + new <= self.keys.shape[1]:
             return
         kept = held if self.window is None else min(held, self.window - 1)
         room = -(-(kept + new) // BLOCK) * BLOCK
         for name in ("keys", "values"):
             old = getattr(self, name)
-            larger = np.empty((*old.shape[:2], room, old.shape[3]), old.dtype)
-            larger[:, :, :kept] = old[:, :, held - kept : held]
+            larger = np.empty((len(old), room, *old.shape[2:]), old.dtype)
+            larger[:, :kept] = old[:, held - kept : held]
             setattr(self, name, larger)
         self.first += held - kept
 
     # During the pass, each layer writes its rows behind those of the tokens that were read before.
 
     def put(self, layer: int, keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # exercise
-        """Write the keys and values (T, heads, D) of T new tokens; views of all that are here, (heads, n, D) each."""
+        """Write the keys and values (T, heads, D) of T new tokens; views of all that are here, (n, heads, D) each."""
         held = len(self.tokens) - self.first
         end = held + len(keys)
-        self.keys[layer, :, held:end] = keys.swapaxes(0, 1)
-        self.values[layer, :, held:end] = values.swapaxes(0, 1)
-        return self.keys[layer, :, :end], self.values[layer, :, :end]
+        self.keys[layer, held:end], self.values[layer, held:end] = keys, values
+        return self.keys[layer, :end], self.values[layer, :end]
 
     # `tokens` grows only when a pass is complete. So if a pass ends in an error, or you interrupt it, the cache holds
     # what it held before. And to forget is cheap: what lies behind the last token does not count.
@@ -205,7 +205,7 @@ def check_the_cache():
         cache.reserve(stop - start)
         keys, _ = cache.put(0, rows[start:stop], rows[start:stop])
         cache.tokens.extend(range(start, stop))
-        assert (keys == rows[:stop].swapaxes(0, 1)).all() and cache.keys.shape == (1, 2, 128 if stop > 64 else 64, 3)
+        assert (keys == rows[:stop]).all() and cache.keys.shape == (1, 128 if stop > 64 else 64, 2, 3)
 
 
 # ## Looking back
@@ -219,21 +219,21 @@ def check_the_cache():
 # Their queries stand below each other, so that one product serves them all.
 
 
-@primitive(cost=lambda out, q, keys, values, **window: 2 * out.size * keys.shape[-2])
+@primitive(cost=lambda out, q, keys, values, **window: 2 * out.size * len(keys))
 def look_back(q, keys, values, /, window=None):  # exercise
-    """What T queries (T, H, D) find among keys and values (G, n, D), those of the same T tokens last: (T, H, D).
+    """What T queries (T, H, D) find among keys and values (n, G, D), those of the same T tokens last: (T, H, D).
 
     A query sees its own token and the ones before it, `window` tokens in all. Head h looks at keys h // (H / G)."""
     T, H, D = q.shape
-    G, n, _ = keys.shape
+    n, G, _ = keys.shape
     together = q.swapaxes(0, 1).reshape(G, H // G * T, D)
-    scores = (together @ keys.swapaxes(1, 2) * q.dtype.type(D**-0.5)).reshape(H, T, n)
+    scores = (together @ keys.transpose(1, 2, 0) * q.dtype.type(D**-0.5)).reshape(H, T, n)
     back = np.arange(n - T, n)[:, None] - np.arange(n)  # (T, n): how far a key lies behind a query
     seen = (back >= 0) if window is None else (back >= 0) & (back < window)
     scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    return (weights.reshape(G, H // G * T, n) @ values).reshape(H, T, D).swapaxes(0, 1)
+    return (weights.reshape(G, H // G * T, n) @ values.swapaxes(0, 1)).reshape(H, T, D).swapaxes(0, 1)
 
 
 # If all tokens are new, it is the causal attention of chapter 13; and the last query alone finds what it finds among
@@ -243,9 +243,8 @@ def look_back(q, keys, values, /, window=None):  # exercise
 def check_look_back():
     q, k, v = (tt.randn(5, 2, 4) for _ in range(3))
     whole = scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)), is_causal=True).transpose(0, 1)
-    keys, values = k.transpose(0, 1), v.transpose(0, 1)
-    assert np.allclose(look_back(q, keys, values).numpy(), whole.numpy(), atol=1e-6)
-    assert np.allclose(look_back(q[4:], keys, values).numpy(), whole[4:].numpy(), atol=1e-6)
+    assert np.allclose(look_back(q, k, v).numpy(), whole.numpy(), atol=1e-6)
+    assert np.allclose(look_back(q[4:], k, v).numpy(), whole[4:].numpy(), atol=1e-6)
 
 
 # ## Reading with a cache
@@ -291,13 +290,18 @@ def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: b
     for cache, new in texts:
         cache.reserve(len(new))
     ids, trunk = from_numpy(np.concatenate([new for _, new in texts])), model.transformer
-    with evaluating(model), no_grad():
+    with evaluating_if_needed(model), no_grad():
         way = trunk.through if hasattr(trunk, "through") else partial(through, trunk)
         stream = way(ids, positions, attend)
         logits = model.lm_head(stream if every else stream[ends - 1]).numpy()
     for cache, new in texts:
         cache.tokens.extend(new)
     return logits
+
+
+def evaluating_if_needed(model: Module) -> Any:
+    """`evaluating`, or nothing where every part of the model is in evaluation mode already, which takes less time."""
+    return evaluating(model) if any(part.training for part in model.modules()) else nullcontext()
 
 
 def refuse_texts(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]]) -> None:
@@ -536,7 +540,7 @@ def check_windows():
     for end in (5, 6, 7, 90, 91, 92, 300):
         found = read(model, [(cache, unread(cache, text[:end], 10_000))])
         assert np.allclose(found, next_logits(model, [text[:end]]), atol=1e-5)
-    assert len(cache) == 300 and cache.keys.shape[2] < 300
+    assert len(cache) == 300 and cache.keys.shape[1] < 300
 
 
 # ## Many texts
@@ -662,8 +666,9 @@ class Batcher:
 
     def run(self) -> None:
         """Step until every request has ended."""
-        while self.busy:
-            self.step()
+        with evaluating_if_needed(self.model):
+            while self.busy:
+                self.step()
 
 
 # Chapter 14's functions, on top of that. `generate` has one more argument: a cache that was used before, so that what

@@ -33,7 +33,7 @@ def matmul(x, y, out):
 
 def few_rows(x, rows, bias, start, stop, out):
     """out[:, start:stop] = x @ rows[start:stop].T + bias[start:stop], for x of a few rows; bias may be None."""
-    for part in _blocks(stop - start, rows.shape[1]):
+    for part in _blocks(stop - start, rows.shape[1]) if len(x) > 1 else [slice(0, stop - start)]:
         part = slice(start + part.start, start + part.stop)
         for i in range(len(x)):
             np.dot(rows[part], x[i], out=out[i, part])

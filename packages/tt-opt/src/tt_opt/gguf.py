@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tt_nlp import GPT, GPTConfig
-from tt_opt.precision import BLOCKS, FORMATS, QUANTIZED, ROW, Quantized
+from tt_opt.precision import BLOCKS, FORMATS, QUANTIZED, ROW, Quantized, block_by_block, field_by_field
 from tt_tensor import Tensor, from_numpy
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
@@ -58,8 +58,12 @@ class PackedTensor(NamedTuple):
 
     def numbers(self) -> np.ndarray:
         """The tensor as float32."""
-        rows = self.data.view("<f4") if self.kind == "float32" else FORMATS[self.kind].unpack(self.data)
+        rows = self.data.view("<f4") if self.kind == "float32" else FORMATS[self.kind].unpack(self.rows())
         return rows.astype(np.float32).reshape(self.shape)
+
+    def rows(self) -> np.ndarray:
+        """The bytes as `FORMATS` has them: a file keeps blocks one after the other, we keep them field by field."""
+        return field_by_field(self.data.view(BLOCKS[self.kind])) if self.kind in BLOCKS else np.array(self.data)
 
 
 def packed_tensor(x: np.ndarray, kind: str) -> PackedTensor:
@@ -68,6 +72,8 @@ def packed_tensor(x: np.ndarray, kind: str) -> PackedTensor:
     if kind in BLOCKS and rows.shape[1] % ROW:
         kind = "float16"
     data = rows.view(np.uint8) if kind == "float32" else FORMATS[kind].pack(rows)
+    if kind in BLOCKS:
+        data = block_by_block(data, kind).view(np.uint8).reshape(len(rows), -1)
     return PackedTensor(kind, x.shape, data)
 
 
@@ -375,7 +381,7 @@ def _fill(modules, ours, theirs, tensors, path):
             own.copy_(found.numbers())
         else:
             parent, _, name = ours.rpartition(".")
-            packed = QUANTIZED[type(layer)].of(layer, from_numpy(np.array(found.data)), found.kind)
+            packed = QUANTIZED[type(layer)].of(layer, from_numpy(found.rows()), found.kind)
             setattr(modules[parent], name, packed)
 
 

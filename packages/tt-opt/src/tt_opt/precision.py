@@ -280,8 +280,10 @@ def check_blocks():
 
 # ## Layers that stay small
 #
-# All formats in one table: how rows of a matrix become bytes, and how bytes become rows. The bytes of a row stand
-# together, so that we can unpack a few rows at a time. `int8` has its scale in the first four.
+# All formats in one table: how rows of a matrix become bytes, and how bytes become rows. The bytes of a row are
+# together, so that we can unpack a few rows at a time. `int8` has its scale in the first four. Rows of blocks are kept
+# field by field, first the scales of all blocks, and then all numbers without a gap, because a loop along the row is
+# several times as fast as one that jumps over a scale after every 16 bytes.
 
 
 class Format(NamedTuple):
@@ -317,11 +319,28 @@ def _unpack_int8(data):
     return dequantize(data[:, 4:].view(np.int8), np.ascontiguousarray(data[:, :4]).view(np.float32))
 
 
+def field_by_field(blocks: np.ndarray) -> np.ndarray:
+    """Blocks (R, B) as bytes (R, n): one field of all blocks of a row after the other."""
+    return np.concatenate([_as_bytes(blocks[name]) for name in blocks.dtype.names], axis=1)
+
+
+def block_by_block(data: np.ndarray, kind: str) -> np.ndarray:
+    """What `field_by_field` did, backwards: bytes (R, n) as blocks (R, B)."""
+    blocks = np.empty((len(data), data.shape[1] // BLOCKS[kind].itemsize), BLOCKS[kind])
+    start = 0
+    for name in blocks.dtype.names:
+        field = blocks[name]
+        stop = start + field[:1].nbytes
+        field[...] = np.ascontiguousarray(data[:, start:stop]).view(field.dtype).reshape(field.shape)
+        start = stop
+    return blocks
+
+
 def _blocks(kind: str, largest: float) -> Format:
     def unpack(data):
-        return numbers_of(data.view(BLOCKS[kind]))
+        return numbers_of(block_by_block(data, kind))
 
-    return _holding(largest, lambda rows: _as_bytes(blocks_of(rows, kind)), unpack, ROW)
+    return _holding(largest, lambda rows: field_by_field(blocks_of(rows, kind)), unpack, ROW)
 
 
 HALF, SINGLE = 65504.0, float(np.finfo(np.float32).max)  # the largest numbers of float16 and float32
@@ -741,9 +760,9 @@ def show_small_weights():
 # 18, *Compression*.
 
 __all__ = [
-    "BLOCKS", "FORMATS", "Format", "QUANTIZED", "ROW", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
-    "QuantizedLinear", "affine_scale", "blocks_of", "changed", "decibels", "dequantize", "expected_error",
-    "fake_quantize", "fake_share", "from_bfloat16", "least_error", "model_bytes", "numbers_of", "observed",
-    "one_by_one", "packed_product", "quantize", "quantize_", "rounding", "symmetric_scale", "to_bfloat16",
-    "two_in_a_byte",
+    "BLOCKS", "FORMATS", "QUANTIZED", "ROW", "Format", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
+    "QuantizedLinear", "affine_scale", "block_by_block", "blocks_of", "changed", "decibels", "dequantize",
+    "expected_error", "fake_quantize", "fake_share", "field_by_field", "from_bfloat16", "least_error", "model_bytes",
+    "numbers_of", "observed", "one_by_one", "packed_product", "quantize", "quantize_", "rounding", "symmetric_scale",
+    "to_bfloat16", "two_in_a_byte",
 ]

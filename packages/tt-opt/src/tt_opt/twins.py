@@ -23,6 +23,7 @@ from tt_tensor import as_rows
 F, D = np.dtype(np.float32), np.dtype(np.float64)
 PRODUCTS = 8_000_000  # multiply-adds of a product from which a second thread pays
 FEW = 16  # rows up to which a product waits for the bytes of its matrix
+FEW_PRODUCTS = 4_000_000  # the same for a product of few rows
 
 
 # Two questions come up in nearly every twin. All of them compute in `float32`, so they decline other dtypes. And some
@@ -58,7 +59,7 @@ def _product(blocks, x, w, bias):
     out = np.empty((len(x), w.shape[1]), F)
     if len(x) <= FEW and w.flags.f_contiguous and w.size:
         x, rows = np.ascontiguousarray(x), w.T
-        in_pieces(lambda start, stop: blocks.few_rows(x, rows, bias, start, stop, out), len(rows), w.size)
+        in_pieces(lambda i, j: blocks.few_rows(x, rows, bias, i, j, out), len(rows), w.size * len(x), FEW_PRODUCTS)
         return out
 
     def work(start, stop):
@@ -133,10 +134,11 @@ UNPACKED = 1 << 18  # numbers that are unpacked at a time
 def packed_product_by_rows(blocks, keep, x, data, kind):
     if not _narrow(x) or kind not in getattr(blocks, "PACKED", ()) or not x.size or not data.flags.c_contiguous:
         return None
-    rows, width = np.ascontiguousarray(as_rows(x)), x.shape[-1]
+    rows, width = blocks.in_packed_order(as_rows(x), kind), x.shape[-1]
     if len(rows) <= FEW:
         out = np.empty((len(rows), len(data)), F)
-        in_pieces(lambda i, j: blocks.packed_rows(rows, data, kind, i, j, out), len(data), len(data) * width)
+        effort = len(data) * width * len(rows)
+        in_pieces(lambda i, j: blocks.packed_rows(rows, data, kind, i, j, out), len(data), effort, FEW_PRODUCTS)
         return _shaped(out, *x.shape[:-1], len(data)), None
     turned, step = np.empty((len(data), len(rows)), F), max(1, UNPACKED // width)
 
@@ -333,7 +335,7 @@ def look_back_at_few(blocks, keep, q, keys, values, window=None):
     if loop is None or len(q) > LOOKING or not q.size or not _narrow(q, keys, values):
         return None
     out = np.empty(q.shape, F)
-    loop(np.ascontiguousarray(q), keys, values, keys.shape[1] if window is None else window, out)
+    loop(np.ascontiguousarray(q), keys, values, len(keys) if window is None else window, out)
     return out, None
 
 
