@@ -248,7 +248,7 @@ def _vector(name):
     def products():
         for _ in range(w.VECTORS):
             y = model(x)
-        return y[0, 0].item()
+        return None if kind == "int8" else y[0, 0].item()  # it rounds the vector as well, and has one scale for all
 
     return products
 

@@ -23,7 +23,7 @@ from tt_tensor import as_rows
 F, D = np.dtype(np.float32), np.dtype(np.float64)
 PRODUCTS = 8_000_000  # multiply-adds of a product from which a second thread pays
 FEW = 16  # rows up to which a product waits for the bytes of its matrix
-FEW_PRODUCTS = 4_000_000  # the same for a product of few rows
+FEW_PRODUCTS = 1_500_000  # the same for a product of few rows
 
 
 # Two questions come up in nearly every twin. All of them compute in `float32`, so they decline other dtypes. And some
