@@ -85,7 +85,8 @@ class Lists:
 
     def put(self, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Append a key and a value; all keys and all values, (tokens, heads, D) each."""
-        self.keys.append(key), self.values.append(value)
+        self.keys.append(key)
+        self.values.append(value)
         return np.stack(self.keys), np.stack(self.values)
 
 
@@ -242,7 +243,8 @@ def look_back(q, keys, values, /, window=None):  # exercise
 
 def check_look_back():
     q, k, v = (tt.randn(5, 2, 4) for _ in range(3))
-    whole = scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)), is_causal=True).transpose(0, 1)
+    heads_first = (q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1))
+    whole = scaled_dot_product_attention(*heads_first, is_causal=True).transpose(0, 1)
     assert np.allclose(look_back(q, k, v).numpy(), whole.numpy(), atol=1e-6)
     assert np.allclose(look_back(q[4:], k, v).numpy(), whole[4:].numpy(), atol=1e-6)
 
@@ -522,7 +524,7 @@ class RotaryGPT(GPT):
     def __init__(self, config: GPTConfig, kv_heads: int, window: int | None = None):
         Module.__init__(self)
         self.config, self.kv_heads, self.window = config, kv_heads, window
-        self.transformer = RotaryTransformer(config, kv_heads, window)
+        self.transformer: Any = RotaryTransformer(config, kv_heads, window)
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight
         self.reset_parameters()
@@ -568,7 +570,7 @@ class Request:
     settings: dict[str, Any]
     stop: frozenset[int]
     random: np.random.Generator
-    cache: KVCache | None = None
+    cache: Any = None  # while it is active
     ended: str | None = None
     prompt_length: int = field(init=False)
 
@@ -653,11 +655,13 @@ class Batcher:
             request.cache = max(self.free, key=lambda cache: shared_length(cache.tokens, request.text))
             self.free.remove(request.cache)
             self.active.append(request)
+        if not self.active:
+            return []
         context, reading = self.model.config.block_size, []
         for request in self.active:
             new = unread(request.cache, request.text, context)
             reading.append((request, new[: self.piece], len(new) <= self.piece))
-        logits = read(self.model, [(request.cache, new) for request, new, _ in reading]) if reading else []
+        logits = read(self.model, [(request.cache, new) for request, new, _ in reading])
         complete = [(request, row) for (request, _, is_last), row in zip(reading, logits) if is_last]
         for request, row in complete:
             request.take(row)
@@ -704,16 +708,20 @@ def stream(
 
 
 def check_generate():
-    model, prompts = small_gpt(20, layers=2, width=16, length=12), [[1, 2, 3], [4], list(range(8))]
     from tt_nlp import generate as generate_anew
 
+    model, prompts = small_gpt(20, layers=2, width=16, length=12), [[1, 2, 3], [4], list(range(8))]
     assert generate(model, prompts, 10, seed=3) == generate_anew(model, prompts, 10, seed=3)
-    alone = [generate_anew(model, prompt, 6, temperature=0.7, seed=5) for prompt in prompts]
+
+
+def check_requests_that_come_and_go():
+    model, prompts = small_gpt(20, layers=2, width=16, length=12), [[1, 2, 3], [4], list(range(8))]
     batcher, requests = Batcher(model, slots=2, piece=4), []
     for prompt in prompts:
         requests.append(batcher.submit(prompt, 6, temperature=0.7, seed=(5, 0)))
         batcher.step()
     batcher.run()
+    alone = [generate(model, prompt, 6, temperature=0.7, seed=5) for prompt in prompts]
     assert [request.text for request in requests] == alone
 
 

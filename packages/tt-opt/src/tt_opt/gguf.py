@@ -106,7 +106,7 @@ class _Reader:
         if count > len(self.data) - self.place:
             raise self.refuse(f"{what} takes {count:,d} bytes, and {len(self.data) - self.place:,d} are left")
         self.place += count
-        return memoryview(self.data)[self.place - count : self.place]
+        return self.data[self.place - count : self.place].data
 
     def number(self, form: str, what: str) -> int:
         (value,) = struct.unpack(form, self.take(struct.calcsize(form), what))
@@ -256,15 +256,15 @@ def write_gguf(
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
     head = [MAGIC, struct.pack("<IQQ", VERSION, len(packed), len(metadata))]
     for name, value in metadata.items():
-        kind, data = _value(value)
-        head += [_text(name), struct.pack("<I", kind), data]
+        code, written = _value(value)
+        head += [_text(name), struct.pack("<I", code), written]
     offset = 0
-    for name, (kind, shape, data) in packed.items():
-        sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
-        head += [_text(name), sizes, struct.pack("<IQ", CODES[kind], offset)]
-        offset += -(-data.nbytes // alignment) * alignment
+    for name, tensor in packed.items():
+        sizes = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])
+        head += [_text(name), sizes, struct.pack("<IQ", CODES[tensor.kind], offset)]
+        offset += -(-tensor.data.nbytes // alignment) * alignment
     length = sum(map(len, head))
-    parts = [*head, bytes(-length % alignment)]
+    parts: list[Any] = [*head, bytes(-length % alignment)]
     for tensor in packed.values():
         parts += [np.ascontiguousarray(tensor.data).data, bytes(-tensor.data.nbytes % alignment)]
     _write(Path(path), parts)
@@ -341,7 +341,7 @@ def load_gguf(path: str | os.PathLike) -> GPT:
     ValueError for another architecture, and for tensors that are missing or have other shapes."""
     metadata, tensors = read_gguf(path)
     model = GPT(_config_of(metadata, tensors, path))
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     for ours, theirs in _names(model.config.n_layer).items():
         _fill(modules, ours, theirs, tensors, path)
     table, head = model.transformer.wte, model.lm_head

@@ -32,7 +32,9 @@ def reader() -> tuple[GPT, Any]:
     """A GPT that has learned from nine tenths of the first chapter of Moby-Dick, and the rest of the text."""
     tokenizer, training, held_out = story()
     tt.manual_seed(0)
-    return train_on_text(small_gpt(tokenizer.vocab_size, 2, 128, 64), training, 300), held_out
+    model = small_gpt(tokenizer.vocab_size, 2, 128, 64)
+    train_on_text(model, training, 300)
+    return model, held_out
 
 
 def show_hurt():
@@ -264,7 +266,7 @@ def numbers_of(blocks: np.ndarray) -> np.ndarray:  # exercise
     d = blocks["d"].astype(np.float32)[..., None]
     if blocks["q"].dtype == np.int8:
         x = d * blocks["q"]
-    elif "m" in blocks.dtype.names:
+    elif blocks.dtype == BLOCKS["q4_1"]:
         x = d * one_by_one(blocks["q"]) + blocks["m"].astype(np.float32)[..., None]
     else:
         x = d * (one_by_one(blocks["q"]).astype(np.float32) - 8)
@@ -410,15 +412,15 @@ class Quantized(Module):
         return new
 
     @property
-    def weight(self) -> Tensor:
-        """The weight, unpacked."""
+    def weight(self) -> Any:
+        """The weight, unpacked: a tensor."""
         return from_numpy(FORMATS[self.kind].unpack(self.rows.numpy()).reshape(self.shape))
 
     def extra_repr(self):
         return f"{' x '.join(map(str, self.shape))}, {self.kind}"
 
 
-class QuantizedLinear(Quantized, Linear):
+class QuantizedLinear(Quantized, Linear):  # type: ignore[override]
     """Linear with a packed weight."""
 
     def forward(self, x):
@@ -426,7 +428,7 @@ class QuantizedLinear(Quantized, Linear):
         return y if self.bias is None else y + self.bias
 
 
-class QuantizedEmbedding(Quantized, Embedding):
+class QuantizedEmbedding(Quantized, Embedding):  # type: ignore[override]
     """Embedding with a packed table, of which only the rows that are asked for are unpacked."""
 
     def forward(self, ids):  # exercise
@@ -434,11 +436,11 @@ class QuantizedEmbedding(Quantized, Embedding):
         return from_numpy(rows.reshape(*ids.shape, -1))
 
 
-class QuantizedConv2d(Quantized, Conv2d):
+class QuantizedConv2d(Quantized, Conv2d):  # type: ignore[override]
     """Conv2d with packed filters; they are unpacked for the length of a call."""
 
 
-QUANTIZED = {Linear: QuantizedLinear, Embedding: QuantizedEmbedding, Conv2d: QuantizedConv2d}
+QUANTIZED: dict[type, Any] = {Linear: QuantizedLinear, Embedding: QuantizedEmbedding, Conv2d: QuantizedConv2d}
 
 # To quantize a network is to replace its layers. Rows that cannot be cut into blocks become `int8`. And two layers that
 # share a weight, as the embedding and the last layer of a GPT do, must share the packed rows.
@@ -494,6 +496,10 @@ def show_formats():
     from tt_autograd import save_checkpoint
     from tt_opt.caching import KVCache, read
 
+    def read_anew(cache, model):
+        cache.keep(0)
+        read(model, [(cache, [1])])
+
     model, held_out = reader()
     print("format      file, KB   nats    ms a token")
     for kind in ("float32", *FORMATS):
@@ -502,7 +508,7 @@ def show_formats():
             save_checkpoint(file := os.path.join(folder, "model.safetensors"), small.state_dict())
             size = os.path.getsize(file)
         cache = KVCache.of(small)
-        seconds = tt.measure(lambda: (cache.keep(0), read(small, [(cache, [1])]))).seconds
+        seconds = tt.measure(read_anew, cache, small).seconds
         print(f"{kind:9s} {size / 1e3:9.0f}  {surprise_on(small, held_out):.4f}  {seconds * 1e3:8.2f}")
 
 
@@ -623,9 +629,9 @@ def rounding(bits: int = 8, ranges: Sequence[tuple[float, float]] = ()) -> Itera
                 scale, zero_point = affine_scale(*ranges[next(calls) % len(ranges)])
                 x = fake_quantize(x, scale=scale, zero_point=zero_point, low=0, high=255)
             flat = weight.detach().numpy().reshape(len(weight), -1)
-            scale = symmetric_scale(flat, bits, dim=1).reshape(-1, *[1] * (weight.ndim - 1))
+            scales = symmetric_scale(flat, bits, dim=1).reshape(-1, *[1] * (weight.ndim - 1))
             limit = 2 ** (bits - 1) - 1
-            tensors = (x, fake_quantize(weight, scale=scale, low=-limit, high=limit), *bias)
+            tensors = (x, fake_quantize(weight, scale=scales, low=-limit, high=limit), *bias)
         return then(primitive, tensors, params)
 
     with interpreting(rounded):
