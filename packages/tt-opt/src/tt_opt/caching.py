@@ -286,7 +286,7 @@ def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: b
         found = []
         for (cache, _), row in zip(texts, rows):
             keys, values = map(from_numpy, cache.put(layer, k[row], v[row]))
-            found.append(look_back(from_numpy(q[row]), keys, values, window=cache.window))
+            found.append(look_back(from_numpy(q[row].copy()), keys, values, window=cache.window))
         return tt.cat(found) if len(found) > 1 else found[0]
 
     for cache, new in texts:
