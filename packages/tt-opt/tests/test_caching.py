@@ -289,7 +289,7 @@ def test_through_is_the_pass_of_chapter_14():
     ids = np.array(TEXT[:6])
 
     def attend(layer, q, k, v):
-        return tt_opt.look_back(*map(tt.from_numpy, (q, k, v)))
+        return tt_opt.look_back(*(tt.from_numpy(np.array(x)) for x in (q, k, v)))
 
     wanted = model.transformer(tt.from_numpy(ids[None])).numpy()[0]
     expect(

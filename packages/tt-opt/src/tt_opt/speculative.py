@@ -182,7 +182,7 @@ def show_speculation():
 
 
 # The gain depends on how far apart the two models are in size and how close in what they say. Ours are small, so the
-# overhead of a pass, which both pay alike, counts as much as the bytes. For a model of billions of weights the draft
-# costs next to nothing, and two to three times as many tokens a second are common.
+# overhead of a pass, which both pay alike, counts more than the bytes, and guessing does not pay. For a model of
+# billions of weights the draft costs next to nothing, and two to three times as many tokens a second are common.
 
 __all__ = ["accepted", "guessed", "speculate", "tokens_a_pass"]
