@@ -832,7 +832,7 @@ def show_bytes():
     print(f"a token takes {measured * 1e3:.1f} ms, and its cache holds {cache_bytes(model.config, 100) / 1e6:.1f} MB")
 
 
-# Most of the time of a token is the time of its bytes. No better program gets around that. But a weight is a number of
+# The bytes set a floor. Better kernels bring us closer to it, and no program gets below. But a weight is a number of
 # four bytes, and does it need all of them? Chapter 17, *Precision*.
 
 __all__ = [

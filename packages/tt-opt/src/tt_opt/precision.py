@@ -5,8 +5,9 @@
 
 # ## The hurt
 #
-# Chapter 16 ended with a number: most of the time of a token is the time of its bytes. A weight has four of them. Here
-# is a GPT that has read some of *Moby-Dick*. How large are its weights, and how much of a `float32` do they use?
+# Chapter 16 ended with a floor: a token takes at least the time in which the weights come from memory. A weight has
+# four bytes. Here is a GPT that has read some of *Moby-Dick*. How large are its weights, and how much of a `float32` do
+# they use?
 
 from __future__ import annotations
 
