@@ -183,7 +183,7 @@ def _vector(name):
         with ta.no_grad():
             for _ in range(w.VECTORS):
                 y = model(x)
-        return float(y.numpy()[0, 0])
+        return float((y * y).sum().item())
 
     return products
 
