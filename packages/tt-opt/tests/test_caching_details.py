@@ -111,6 +111,7 @@ def test_reading_records_nothing():
     (lambda m, c: tt_opt.generate(m, [[1], [2]], 1, cache=c), ValueError, "one cache holds one text"),
     (lambda m, c: tt_opt.GroupedQueryAttention(16, 4, 3), ValueError, "3 heads of keys"),
     (lambda m, c: tt_opt.GroupedQueryAttention(18, 4, 2), ValueError, "the width 18"),
+    (lambda m, c: tt_opt.GroupedQueryAttention(16, 4, 0), ValueError, "0 heads of keys"),
     (lambda m, c: tt_opt.GroupedQueryAttention(16, 4, 2, window=0), ValueError, "window"),
     (lambda m, c: tt_opt.speculate(m, rotary(), [1], 3, ahead=0), ValueError, "ahead"),
     (lambda m, c: tt_opt.speculate(m, tn.small_gpt(21), [1], 3), ValueError, "21 and 20"),

@@ -301,6 +301,10 @@ def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: b
     return logits
 
 
+# Two helpers of `read`. The first saves time: `evaluating`, of chapter 08, visits all modules twice, and we would pay
+# for that with each token. The second refuses what makes no sense.
+
+
 def evaluating_if_needed(model: Module) -> Any:
     """`evaluating`, or nothing where every part of the model is in evaluation mode already, which takes less time."""
     return evaluating(model) if any(part.training for part in model.modules()) else nullcontext()
@@ -391,8 +395,8 @@ def show_flat():
 
 
 # Practically flat. The pass for token 1,000 has twice as many multiply-adds as that for token 10, because the one query
-# meets 1,000 keys; the time hardly notices. We can count both terms. A block has $12 C^2$ weights, each of which the
-# one token meets once, and each of $n$ keys and values costs $C$; the logits cost $C V$:
+# meets 1,000 keys, and the time grows by less than that. We can count both terms. A block has $12 C^2$ weights, each of
+# which the one token meets once, and each of $n$ keys and values costs $C$; the logits cost $C V$:
 
 
 def multiply_adds_of_a_token(config: GPTConfig, length: int) -> int:  # exercise
@@ -458,7 +462,7 @@ class GroupedQueryAttention(Module):
 
     def __init__(self, width: int, heads: int, kv_heads: int, window: int | None = None, base: float = 10_000.0):
         super().__init__()
-        if width % heads or heads % kv_heads:
+        if min(heads, kv_heads) < 1 or width % heads or heads % kv_heads:
             raise ValueError(f"{kv_heads} heads of keys must divide {heads} of queries, and those the width {width}")
         if window is not None and window < 1:
             raise ValueError(f"a window holds at least the token itself, so 1 or more, not {window}")

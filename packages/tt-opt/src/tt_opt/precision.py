@@ -46,9 +46,9 @@ def show_hurt():
     print(f"{size / 1e6:.2f} MB of weights, {surprise_on(model, held_out):.3f} nats a character")
     figure, axes = plt.subplots(1, 2, figsize=(8, 2.6))
     weight = model.transformer.h[0].mlp.c_fc.weight.numpy().ravel()
-    axes[0].hist(weight, 100)
+    axes[0].hist(weight, 100, histtype="stepfilled")
     axes[0].set(title="weights of a layer", xlabel="value")
-    axes[1].hist(np.frexp(weight)[1], range(-20, 4), align="left")
+    axes[1].hist(np.frexp(weight)[1], range(-20, 4), align="left", histtype="stepfilled")
     axes[1].set(title="their exponents", xlabel="power of 2")
     figure.tight_layout()
     return figure
