@@ -224,6 +224,14 @@ def test_gradients_of_grouped_queries():
     check_gradients(lambda x: layer(x) ** 2, x)
 
 
+@pytest.mark.parametrize("T, H, G, n, window", [(1, 2, 2, 4, None), (3, 4, 2, 5, None), (2, 4, 1, 6, 3)])
+def test_gradients_of_looking_back(T, H, G, n, window):
+    random = np.random.default_rng(0)
+    shapes = ((T, H, 2), (n, G, 2), (n, G, 2))
+    x = [tt.tensor(random.normal(size=shape), requires_grad=True) for shape in shapes]
+    check_gradients(lambda q, k, v: tt_opt.look_back(q, k, v, window=window) ** 2, *x)
+
+
 def test_as_many_heads_of_keys_as_of_queries_is_ordinary_attention():
     layer, x = tt_opt.GroupedQueryAttention(8, 2, 2), tt.randn(2, 5, 8)
     q, k, v = (part.transpose(1, 2) for part in layer.projected(x, np.arange(5)))

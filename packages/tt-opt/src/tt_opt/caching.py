@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import evaluating, no_grad
+from tt_autograd import evaluating, no_grad, rule
 from tt_nlp import (
-    GPT, Block, Embedding, GPTConfig, as_texts, next_logits, next_probabilities, refuse_settings, rotary,
-    scaled_dot_product_attention, small_gpt, surprises, token_ids, window_mask,
+    GPT, Block, Embedding, GPTConfig, as_texts, attention_share, attention_weights, next_logits, next_probabilities,
+    refuse_settings, rotary, scaled_dot_product_attention, small_gpt, surprises, token_ids, window_mask,
 )
 from tt_spatial import LayerNorm
 from tt_tensor import Linear, Module, ModuleList, Tensor, from_numpy, generator, meter, primitive
@@ -235,6 +235,28 @@ def look_back(q, keys, values, /, window=None):  # exercise
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return (weights.reshape(G, H // G * T, n) @ values.swapaxes(0, 1)).reshape(H, T, D).swapaxes(0, 1)
+
+
+# We will only read with it. But every primitive has a row in the table of rules, and the gradient is that of chapter
+# 13's attention: for keys that are shared, the sum over the heads that share them.
+
+
+def look_back_shares(needed, g, out, q, keys, values, window=None):
+    """The gradients of queries, keys and values where g arrived."""
+    given = [x if isinstance(x, Tensor) else from_numpy(x) for x in (g, q, keys, values)]
+    (T, H, D), (n, G, _) = q.shape, keys.shape
+    heads = np.arange(H) // (H // G)
+    g_, q_, k, v = (x.permute(1, 0, 2) for x in (given[0], given[1], given[2][:, heads], given[3][:, heads]))
+    places = np.arange(n)
+    behind = places[n - T :, None] - places
+    weights = attention_weights(q_, k, from_numpy((behind >= 0) & (behind < (window or n))))
+    of_q, *shared = attention_share(g_, weights, q_, k, v, D**-0.5)
+    found = [of_q, *(x.reshape(G, H // G, n, D).sum(1) for x in shared)]
+    turned = [x.permute(1, 0, 2) for x in found]
+    return turned if isinstance(g, Tensor) else [x.numpy() for x in turned]
+
+
+rule(look_back, together=look_back_shares)
 
 
 # If all tokens are new, it is the causal attention of chapter 13; and the last query alone finds what it finds among

@@ -29,12 +29,12 @@ def test_imports_find_what_the_chapter_promises():
 def test_compatibility_a_trained_model_writes_the_same(learned):
     model, tokenizer = learned
     prompts = [tokenizer.encode(text) for text in ("Call me ", "I ", "whale")]
-    how = {"temperature": 0.8, "seed": 1}
+    how = {"temperature": 0}
     expect(
         "does a trained model write the same 60 characters behind three prompts with a cache as without?",
         lambda: tt_opt.generate(model, prompts, 60, **how) == tn.generate(model, prompts, 60, **how),
         True,
-        "The same seed gives the text that chapter 14's generate writes.",
+        "At temperature 0 it is the text that chapter 14's generate writes.",
         see=MANY,
     )
 
