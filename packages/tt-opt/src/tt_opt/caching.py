@@ -555,6 +555,12 @@ class RotaryGPT(GPT):
         self.lm_head.weight = self.transformer.wte.weight
         self.reset_parameters()
 
+    def reset_parameters(self):
+        """Draw all matrices anew, normal with 0.02; biases 0, the weights of norms 1."""
+        for name, p in self.named_parameters():
+            drawn = generator().standard_normal(p.shape, np.float32) * np.float32(0.02)
+            p.copy_(drawn if p.ndim == 2 else np.full(p.shape, float(name.endswith("weight")), np.float32))
+
 
 # The second way to a smaller cache is a *sliding window*: a token sees the last $w$ tokens only, as with `window_mask`,
 # the exercise of chapter 13. Two layers reach twice as far, because a token in the window has seen its own window.
