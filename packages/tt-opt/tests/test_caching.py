@@ -583,7 +583,7 @@ def test_projected():
         return (x @ linear.weight.detach().numpy().T).reshape(1, 4, -1, 4)
 
     def turned(a):
-        return tn.rotary(tt.from_numpy(a), places[:, None]).numpy()
+        return tn.rotary(tt.from_numpy(a).transpose(-3, -2), places).transpose(-3, -2).numpy()
 
     plain = tuple(map(part, (layer.q_proj, layer.k_proj, layer.v_proj)))
     expect(
@@ -593,7 +593,7 @@ def test_projected():
         (plain, "Queries and keys are turned by `rotary`."),
         ((turned(plain[0]), turned(plain[1]), turned(plain[2])), "Values are not turned."),
         ((turned(plain[0]), plain[1], plain[2]), "Keys are turned, too: it is the difference of places that counts."),
-        "The positions belong to tokens: as a column (T, 1), they are the same for all heads.",
+        "The positions belong to tokens, and are the same for all heads.",
         see=SMALLER,
     )
 

@@ -129,12 +129,12 @@ def cache_bytes(config, length, kv_heads=None, itemsize=4):
 
 class GroupedQueryAttention:
     def projected(self, x, positions):
-        column = np.asarray(positions).reshape(-1, 1)
         shape = tuple(x.shape[:-1])
         q = self.q_proj(x).reshape(*shape, self.heads, self.size)
         k = self.k_proj(x).reshape(*shape, self.kv_heads, self.size)
         v = self.v_proj(x).reshape(*shape, self.kv_heads, self.size)
-        return rotary(q, column, self.base), rotary(k, column, self.base), v
+        q, k = (self.turned(part, positions) for part in (q, k))
+        return q, k, v
 
 
 class Request:

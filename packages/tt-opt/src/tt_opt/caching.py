@@ -500,7 +500,11 @@ class GroupedQueryAttention(Module):
         """The queries (..., T, H, D), keys and values (..., T, G, D) of x (..., T, C) at positions (T,)."""
         parts = (linear(x) for linear in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (part.reshape(*x.shape[:-1], -1, self.size) for part in parts)
-        return rotary(q, positions[:, None], self.base), rotary(k, positions[:, None], self.base), v
+        return self.turned(q, positions), self.turned(k, positions), v
+
+    def turned(self, x: Tensor, positions: np.ndarray) -> Tensor:
+        """x (..., T, heads, D), turned by the positions (T,) of its tokens."""
+        return rotary(x.transpose(-3, -2), positions, self.base).transpose(-3, -2)
 
     # In training there is no cache. Keys and values get a dimension of size 1, over which their queries broadcast.
 
