@@ -103,6 +103,7 @@ def test_reading_records_nothing():
     (lambda m, c: tt_opt.read(m, [(c, [1] * 17)]), ValueError, "17 tokens do not fit into a context of 16"),
     (lambda m, c: tt_opt.read(m, [(c, [20])]), IndexError, "20"),
     (lambda m, c: tt_opt.Batcher(m, 0), ValueError, "one slot or more"),
+    (lambda m, c: tt_opt.Batcher(m, caches=[]), ValueError, "without a cache"),
     (lambda m, c: tt_opt.Batcher(m, piece=0), ValueError, "pieces of one token or more"),
     (lambda m, c: tt_opt.Batcher(m).submit("text", 3), TypeError, "token ids"),
     (lambda m, c: tt_opt.Batcher(m).submit([], 3), ValueError, "at least one token"),

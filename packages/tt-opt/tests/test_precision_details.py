@@ -133,6 +133,13 @@ def test_a_quantized_network_goes_through_a_file(tmp_path):
     assert np.array_equal(other(x).detach().numpy(), small(x).detach().numpy())
 
 
+@pytest.mark.parametrize("ids", [[-1], [50], [[0, 99]]])
+def test_an_id_without_a_row_is_refused_in_a_quantized_table_too(ids):
+    model = tt_opt.quantize_(tn.small_gpt(50, 1, 32))
+    with pytest.raises(IndexError, match="there is no row for id"):
+        model.transformer.wte(tt.tensor(ids))
+
+
 def test_what_is_quantized_shows_it():
     model = tt_opt.quantize_(tt.Sequential(tt.Linear(32, 4), tt.ReLU()), "q4_0")
     assert "QuantizedLinear(4 x 32, q4_0)" in repr(model) and isinstance(model[0], tt.Linear)

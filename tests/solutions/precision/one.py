@@ -106,7 +106,7 @@ def packed_product(x, data, /, kind):
 
 
 class QuantizedEmbedding:
-    def forward(self, ids):
+    def vectors(self, ids):
         packed = self.rows.numpy()
         vectors = [FORMATS[self.kind].unpack(packed[i : i + 1])[0] for i in ids.numpy().ravel()]
         return from_numpy(np.array(vectors).reshape(*ids.shape, len(vectors[0])))

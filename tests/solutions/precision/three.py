@@ -95,7 +95,7 @@ def packed_product(x, data, /, kind):
 
 
 class QuantizedEmbedding:
-    def forward(self, ids):
+    def vectors(self, ids):
         taken = np.take(self.rows.numpy(), ids.numpy().flatten(), axis=0)
         unpacked = from_numpy(FORMATS[self.kind].unpack(taken))
         return unpacked.reshape(*ids.shape, self.shape[1])

@@ -2,7 +2,7 @@
 
 from tt_nlp.attention import *
 from tt_nlp.attention import __all__ as _attention
-from tt_nlp.common import as_added, weighted
+from tt_nlp.common import as_added, refuse_ids, weighted
 from tt_nlp.embeddings import *
 from tt_nlp.embeddings import __all__ as _embeddings
 from tt_nlp.gpt_files import *
@@ -21,4 +21,4 @@ from tt_nlp.transformers import __all__ as _transformers
 
 # The contract: what other packages may use.
 __all__ = [*_tokenization, *_long_words, *_tokenizer_files, *_embeddings, *_attention, *_more_attention, *_transformers]
-__all__ += [*_gpt_files, "as_added", "as_texts", "refuse_settings", "token_ids", "weighted"]
+__all__ += [*_gpt_files, "as_added", "as_texts", "refuse_ids", "refuse_settings", "token_ids", "weighted"]

@@ -572,7 +572,7 @@ def _putting_twins(name):
         undo.callback(one_blas_thread().restore_original_limits)
         kernels = {n: _kernel(SLOTS[n], SLOTS[n].default, fn, blocks) for n, fn in TWINS.items()}
         undo.callback(install_kernels, install_kernels(kernels, name), "default")
-        for primitive in (p for n, p in PRIMITIVES.items() if n in TWINS and p in RULES):
+        for primitive in (PRIMITIVES[n] for n in TWINS if n in PRIMITIVES):
             undo.callback(RULES.__setitem__, primitive, RULES[primitive])
             RULES[primitive] = _row(RULES[primitive])
 

@@ -645,6 +645,8 @@ class Batcher:
             raise ValueError(f"a batcher needs one slot or more and pieces of one token or more, not {slots}, {piece}")
         self.model, self.piece = model, piece
         self.free = [KVCache.of(model) for _ in range(slots)] if caches is None else list(caches)
+        if not self.free:
+            raise ValueError("a batcher without a cache would let every request wait: give one cache or more")
         self.waiting: deque[Request] = deque()
         self.active: list[Request] = []
 

@@ -22,7 +22,7 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import Batches, accuracy, digits, digits_classifier, evaluate, fit, no_grad, rule
-from tt_nlp import GPT, Embedding, small_gpt, story, surprise_on, train_on_text
+from tt_nlp import GPT, Embedding, refuse_ids, small_gpt, story, surprise_on, train_on_text
 from tt_optim import Adam
 from tt_spatial import Conv2d
 from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitive
@@ -432,7 +432,12 @@ class QuantizedLinear(Quantized, Linear):  # type: ignore[override]
 class QuantizedEmbedding(Quantized, Embedding):  # type: ignore[override]
     """Embedding with a packed table, of which only the rows that are asked for are unpacked."""
 
-    def forward(self, ids):  # exercise
+    def forward(self, ids):
+        refuse_ids(ids.numpy(), self.num_embeddings)
+        return self.vectors(ids)
+
+    def vectors(self, ids):  # exercise
+        """The unpacked vectors of ids (...): (..., C)."""
         rows = FORMATS[self.kind].unpack(self.rows.numpy()[ids.numpy().reshape(-1)])
         return from_numpy(rows.reshape(*ids.shape, -1))
 
