@@ -1,10 +1,12 @@
-"""Chapters 15 to 17: kernel sets, caches, small numbers."""
+"""Chapters 15 to 18: kernel sets, caches, small numbers, smaller networks."""
 
 from tt_opt.acceleration import *
 from tt_opt.acceleration import __all__ as _acceleration
 from tt_opt.acceleration import use_environment
 from tt_opt.caching import *
 from tt_opt.caching import __all__ as _caching
+from tt_opt.compression import *
+from tt_opt.compression import __all__ as _compression
 from tt_opt.gguf import *
 from tt_opt.gguf import __all__ as _gguf
 from tt_opt.precision import *
@@ -15,7 +17,9 @@ from tt_opt.threads import get_num_threads as get_num_threads
 from tt_opt.threads import set_num_threads as set_num_threads
 
 # The contract: what other packages may use.
-__all__ = [*_acceleration, *_caching, *_speculative, *_precision, *_gguf, "get_num_threads", "set_num_threads"]
+__all__ = [
+    *_acceleration, *_caching, *_speculative, *_precision, *_gguf, *_compression, "get_num_threads", "set_num_threads",
+]
 
 # `TT_KERNELS=fast python program.py` runs a program that knows nothing of kernel sets on one of them.
 use_environment()

@@ -295,6 +295,34 @@ def unpack(data, kind, start, stop, out):
         _unpack_q4(data, data.view(np.uint16), kind == "q4_1", start, stop, out)
 
 
+# ## Sparse rows
+#
+# Only the values that are there. A single input is gathered number by number. Several stand in columns, so that a value
+# meets all of them at once, in lanes.
+
+
+@jit
+def sparse_rows(x, values, columns, starts, start, stop, out):
+    """out[:, start:stop] = x @ matrix[start:stop].T for x (M, K) and a matrix in compressed rows."""
+    for row in range(start, stop):
+        for m in range(len(x)):
+            total = F(0)
+            for i in range(starts[row], starts[row + 1]):
+                total += F(values[i]) * x[m, columns[i]]
+            out[m, row] = total
+
+
+@jit
+def sparse_columns(turned, values, columns, starts, start, stop, out):
+    """out[start:stop] = matrix[start:stop] @ turned for turned (K, M)."""
+    for row in range(start, stop):
+        out[row] = F(0)
+        for i in range(starts[row], starts[row + 1]):
+            value, numbers = F(values[i]), turned[columns[i]]
+            for m in range(len(numbers)):
+                out[row, m] += value * numbers[m]
+
+
 # ## Element by element
 #
 # GELU in its tanh form is $x$ times a sigmoid: $\frac12 (1 + \tanh v) = 1 / (1 + e^{-2v})$.

@@ -16,6 +16,7 @@ import tt_spatial as ts
 import tt_tensor as tt
 from tt_opt.acceleration import empty_like, in_memory_order, in_order_of, twin
 from tt_opt.caching import look_back
+from tt_opt.compression import sparse_product
 from tt_opt.precision import packed_product
 from tt_opt.threads import in_pieces, scratch
 from tt_tensor import as_rows
@@ -151,6 +152,27 @@ def packed_product_by_rows(blocks, keep, x, data, kind):
 
     in_pieces(work, len(data), turned.size * width, PRODUCTS)
     return np.ascontiguousarray(turned.T).reshape(*x.shape[:-1], len(data)), None
+
+
+# Sparse matrices (chapter 18) in the compiled set.
+
+FEW_GATHERED = 4  # inputs up to which each gathers its numbers by itself
+
+
+@twin(sparse_product)
+def sparse_product_by_rows(blocks, keep, x, values, col_indices, crow_indices):
+    if not _narrow(x) or not hasattr(blocks, "sparse_rows") or not x.size or values.dtype not in (F, np.int8):
+        return None
+    rows, count = np.ascontiguousarray(as_rows(x)), len(crow_indices) - 1
+    matrix, effort = (values, col_indices, crow_indices), len(values) * len(rows)
+    if len(rows) <= FEW_GATHERED:
+        out = np.empty((len(rows), count), F)
+        in_pieces(lambda i, j: blocks.sparse_rows(rows, *matrix, i, j, out), count, effort, FEW_PRODUCTS)
+    else:
+        columns, turned = np.ascontiguousarray(rows.T), np.empty((count, len(rows)), F)
+        in_pieces(lambda i, j: blocks.sparse_columns(columns, *matrix, i, j, turned), count, effort, FEW_PRODUCTS)
+        out = np.ascontiguousarray(turned.T)
+    return out.reshape(*x.shape[:-1], count), None
 
 
 # ## Element by element

@@ -1,0 +1,889 @@
+# # Compression
+#
+# At the end of this chapter a network has a tenth of its weights, or half of its channels, or a student of a quarter of
+# its size, and answers nearly as well as before. We also learn which of these make it faster.
+
+# ## The hurt
+#
+# Chapter 17 made each weight smaller and asked whether we need all of them. Here is LeNet, which has learned the digits
+# of chapter 08. We set its smallest weights to 0, more and more of them, and ask how many held-out digits it still
+# reads.
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_autograd import Batches, Callback, accuracy, evaluate, evaluating, fit, no_grad, rule, save_checkpoint
+from tt_nlp import CausalSelfAttention, self_attention
+from tt_opt.precision import model_bytes, quantize, quantize_, symmetric_scale
+from tt_optim import Adam
+from tt_spatial import BatchNorm, BatchNorm2d, Conv2d, LeNet, MaxPool2d, framed_digits
+from tt_tensor import (
+    Linear, Module, Parameter, ReLU, Tensor, cross_entropy, from_numpy, kl_div, log_softmax, meter, primitive, softmax,
+)
+
+
+def train_images(model: Module, images: tuple[Tensor, Tensor], epochs: int, rate: float = 2e-3, **options) -> Module:
+    """Train a model on images and labels for some epochs; returns it."""
+    optimizer, data = Adam(model.parameters(), lr=rate), Batches(*images, 32, shuffle=True)
+    fit(model, cross_entropy, optimizer, data, epochs=epochs, progress=False, **options)
+    return model
+
+
+def right(model: Module, images: tuple[Tensor, Tensor]) -> float:
+    """The share of right answers."""
+    return evaluate(model, cross_entropy, Batches(*images, 359), [accuracy])["accuracy"]
+
+
+@functools.cache
+def _trained_lenet() -> Module:
+    tt.manual_seed(0)
+    return train_images(LeNet(size=16), framed_digits()[0], 30)
+
+
+def trained_lenet() -> Module:
+    """A LeNet of your own that has learned to read digits of 16 x 16."""
+    return deepcopy(_trained_lenet())
+
+
+# ## The smallest thing that could work
+#
+# *Pruning* sets weights to 0. Which ones? Those that change the outputs least, and a weight times an input is small if
+# the weight is. So we rank weights by *magnitude*, $|w|$. (Ranking by $w$ would take the large negative weights first,
+# which are as important as the large positive ones.)
+
+
+def magnitude_mask(x: np.ndarray, share: float) -> np.ndarray:  # exercise
+    """True for the elements that stay if `share` of them, those of smallest magnitude, are pruned. Of equal ones, the
+    first go first. ValueError unless 0 <= share <= 1."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of weights to prune is a number from 0 to 1, not {share}")
+    mask = np.ones(x.size, bool)
+    mask[np.argsort(np.abs(x), axis=None, kind="stable")[: round(share * x.size)]] = False
+    return mask.reshape(x.shape)
+
+
+def check_magnitude_mask():
+    assert magnitude_mask(np.array([[-3.0, 0.5], [1.0, -0.1]]), 0.5).tolist() == [[True, False], [True, False]]
+
+
+# One threshold for each matrix, or one for the whole network? Layers differ. A convolution of LeNet has 150 weights,
+# and its first linear layer has 30,720, many of which do little. If all matrices are ranked together, layers with many
+# small weights lose more of them.
+
+
+def prunable(model: Module) -> list[Parameter]:
+    """The parameters that have two or more dimensions: matrices, filters and tables, but no biases and no norms."""
+    return [p for p in model.parameters() if p.ndim > 1]
+
+
+def prune_(model: Module, share: float, together: bool = True) -> dict[Parameter, np.ndarray]:  # exercise
+    """Set `share` of the prunable weights of a model to 0, in place: the smallest of all, or, unless `together`, the
+    smallest of each parameter. Returns the masks, True for each weight that stays."""
+    weights = prunable(model)
+    if together:
+        flat = magnitude_mask(np.concatenate([w.numpy().ravel() for w in weights]), share)
+        cuts = np.cumsum([w.numel() for w in weights])[:-1]
+        masks = [part.reshape(w.shape) for part, w in zip(np.split(flat, cuts), weights)]
+    else:
+        masks = [magnitude_mask(w.numpy(), share) for w in weights]
+    for weight, mask in zip(weights, masks):
+        weight.copy_(weight.numpy() * mask)
+    return dict(zip(weights, masks))
+
+
+def show_hurt():
+    _, held_out = framed_digits()
+    print("pruned   each layer   all together")
+    for share in (0, 0.5, 0.8, 0.9, 0.95):
+        shares = []
+        for together in (False, True):
+            prune_(model := trained_lenet(), share, together)
+            shares.append(right(model, held_out))
+        print(f"{share:6.0%} {shares[0]:12.1%} {shares[1]:14.1%}")
+
+
+# Half of the weights do nothing that we can see. At nine tenths the network is broken. And there is a second
+# disappointment: a zero takes four bytes, like every other number, and the processor multiplies by it as by every other
+# number. We have made nothing smaller and nothing faster yet.
+
+# ## The idea
+#
+# The remaining weights can take over. If we prune *and continue to train*, the network learns to do without the weights
+# that are gone (Y. LeCun et al., 1990: *optimal brain damage*; S. Han et al., 2015). It works better step by step:
+# prune a little, train a little, and so on. M. Zhu and S. Gupta (2017) let the share grow fast in the beginning, when
+# there is much to spare, and slowly at the end. At a fraction $t$ of the way to the share $s$, it is
+#
+# $$ s_t = s \left( 1 - (1 - t)^3 \right) . $$
+
+
+def cubic_share(share: float, t: float) -> float:  # exercise
+    """The share of weights that are gone at t: 0 at t <= 0, `share` at t >= 1, and between them as in the formula."""
+    return share * (1 - (1 - min(max(t, 0), 1)) ** 3)
+
+
+# An optimizer does not know about masks. Momentum alone would move a weight away from 0. So after each step we multiply
+# by the masks again. `fit` tells a callback when a step was made.
+
+
+class Pruning(Callback):
+    """Prunes while `fit` trains: in `steps` steps to `share`, anew after every `every` of them, and holds it."""
+
+    def __init__(self, share: float, steps: int, every: int = 10, together: bool = True):
+        self.share, self.steps, self.every, self.together = share, steps, every, together
+        self.masks: dict[Parameter, np.ndarray] = {}
+
+    def on_step(self, run):  # exercise
+        """Where it is time for that, prune to the share of this step; else multiply the weights by the masks."""
+        if run.steps <= self.steps and (run.steps % self.every == 0 or run.steps == self.steps):
+            share = cubic_share(self.share, run.steps / self.steps)
+            self.masks = prune_(run.model, share, self.together)
+        for parameter, mask in self.masks.items():
+            parameter.copy_(parameter.numpy() * mask)
+
+    # A training that is resumed finds its masks in the weights: what is 0 was pruned.
+
+    def on_start(self, run):
+        self.model, self.masks = run.model, {}
+
+    def load_state_dict(self, state):
+        self.masks = {weight: weight.numpy() != 0 for weight in prunable(self.model)}
+
+
+def density(model: Module) -> float:
+    """The share of the prunable weights that are not 0."""
+    weights = prunable(model)
+    return sum(np.count_nonzero(w.numpy()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def show_pruning():
+    images, held_out = framed_digits()
+    print("pruned   at once   then trained   step by step")
+    for share in (0.9, 0.95, 0.98):
+        tt.manual_seed(0)
+        prune_(model := trained_lenet(), share)
+        at_once = right(model, held_out)
+        train_images(model, images, 16, callbacks=[Pruning(share, steps=1)])
+        gradual = train_images(trained_lenet(), images, 16, callbacks=[Pruning(share, steps=400)])
+        print(f"{share:6.0%} {at_once:9.1%} {right(model, held_out):14.1%} {right(gradual, held_out):14.1%}")
+
+
+# With a tenth of its weights the network reads nearly as well as before (a point is three or four of the 359 digits, so
+# the last digit of these numbers means little). With a fiftieth of them, patience pays.
+
+# ## Sparse storage
+#
+# To save memory we store only what is not 0. *Compressed rows* (CSR) need three arrays: the `values` that are not 0,
+# row by row; for each of them its column, `col_indices`; and `crow_indices`, which says where each row begins. Row $r$
+# has the values from `crow_indices[r]` up to, but not including, `crow_indices[r + 1]`. A column number of a matrix
+# with at most 65,536 columns fits into two bytes.
+
+
+class CompressedRows(NamedTuple):
+    """A sparse matrix (R, K): values (n,), their columns (n,), and the start of each row among them (R + 1,)."""
+
+    values: np.ndarray
+    col_indices: np.ndarray
+    crow_indices: np.ndarray
+    shape: tuple[int, int]
+
+    def dense(self) -> np.ndarray:  # exercise
+        """The matrix (R, K) with its zeros."""
+        out = np.zeros(self.shape, self.values.dtype)
+        rows = np.repeat(np.arange(self.shape[0]), np.diff(self.crow_indices))
+        out[rows, self.col_indices] = self.values
+        return out
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the three arrays."""
+        return self.values.nbytes + self.col_indices.nbytes + self.crow_indices.nbytes
+
+
+def compressed_rows(matrix: np.ndarray) -> CompressedRows:  # exercise
+    """A matrix (R, K) without its zeros. Column numbers are uint16 if K <= 65,536 and int32 otherwise, starts int32."""
+    rows, columns = np.nonzero(matrix)
+    starts = np.searchsorted(rows, np.arange(len(matrix) + 1)).astype(np.int32)
+    kind = np.uint16 if matrix.shape[1] <= 1 << 16 else np.int32
+    return CompressedRows(matrix[rows, columns], columns.astype(kind), starts, matrix.shape)
+
+
+def check_compressed_rows():
+    matrix = np.array([[0, 2, 0], [0, 0, 0], [3, 0, 4]], np.float32)
+    packed = compressed_rows(matrix)
+    assert [a.tolist() for a in packed[:3]] == [[2, 3, 4], [1, 0, 2], [0, 1, 1, 3]]
+    assert (packed.dense() == matrix).all()
+
+
+# A value takes six bytes instead of four. So the memory shrinks as soon as fewer than two thirds of the elements are
+# left. The product visits only the values that are there.
+
+
+@primitive(cost=lambda out, x, values, *rest: x.size // x.shape[-1] * len(values))
+def sparse_product(x, values, col_indices, crow_indices, /):  # exercise
+    """x @ matrix.T for x (..., K) and a matrix (R, K) in compressed rows: (..., R)."""
+    out = np.zeros((*x.shape[:-1], len(crow_indices) - 1), x.dtype)
+    for row, (start, end) in enumerate(pairwise(crow_indices.tolist())):
+        out[..., row] = x[..., col_indices[start:end]] @ values[start:end]
+    return out
+
+
+# Its gradients are those of a matrix product. That of $x$ is a product with the transposed matrix, which is sparse as
+# well. The values get theirs only where there are any, so a sparse layer can be trained and stays sparse.
+
+
+def _rows_of(starts) -> np.ndarray:
+    return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+
+def sparse_x_share(g, out, x, values, col_indices, crow_indices):
+    """The gradient of x where g arrived."""
+    columns, rows = np.asarray(col_indices), _rows_of(np.asarray(crow_indices))
+    order = np.argsort(columns, kind="stable")
+    starts = np.searchsorted(columns[order], np.arange(x.shape[-1] + 1))
+    as_given = np.asarray if isinstance(g, np.ndarray) else from_numpy
+    return sparse_product(g, values[as_given(order)], as_given(rows[order]), as_given(starts))
+
+
+def sparse_values_share(g, out, x, values, col_indices, crow_indices):
+    """The gradient of the values where g arrived."""
+    dense = g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+    return dense[_rows_of(np.asarray(crow_indices)), np.asarray(col_indices).astype(np.int64)]
+
+
+rule(sparse_product, sparse_x_share, sparse_values_share, None, None)
+
+
+def check_sparse_product():
+    matrix = np.array([[0, 2, 0], [0, 0, 0], [3, 0, 4]], np.float32)
+    values, columns, starts = map(from_numpy, compressed_rows(matrix)[:3])
+    x = tt.randn(5, 3, requires_grad=True)
+    y = sparse_product(x, values, columns, starts)
+    y.sum().backward()
+    assert np.allclose(y.detach().numpy(), x.detach().numpy() @ matrix.T)
+    assert np.allclose(x.grad.numpy(), matrix.sum(0))
+
+
+# A layer of it. With `kind="int8"` the values that are left get the grid of chapter 17, a scale for each row.
+
+
+class SparseLinear(Linear):
+    """Linear with a weight in compressed rows. Its `values` are a parameter, or, as int8, a buffer with a `scale`."""
+
+    @classmethod
+    def of(cls, layer: Linear, kind: str = "float32") -> SparseLinear:
+        """A sparse layer like a dense one. kind: "float32" or "int8"."""
+        if kind not in ("float32", "int8"):
+            raise ValueError(f'the values of a sparse layer are "float32" or "int8", not {kind!r}')
+        new: Any = cls.__new__(cls)
+        Module.__init__(new)
+        new.in_features, new.out_features, new.bias = layer.in_features, layer.out_features, layer.bias
+        matrix, scale = layer.weight.detach().numpy(), None
+        if kind == "int8":
+            scale = symmetric_scale(matrix, dim=1)
+            matrix = quantize(matrix, scale)
+        packed = compressed_rows(matrix)
+        new.values = Parameter(from_numpy(packed.values)) if scale is None else None
+        new.register_buffer("scale", None if scale is None else from_numpy(scale[:, 0]))
+        new.register_buffer("q", None if scale is None else from_numpy(packed.values))
+        new.register_buffer("col_indices", from_numpy(packed.col_indices))
+        new.register_buffer("crow_indices", from_numpy(packed.crow_indices))
+        return new
+
+    def forward(self, x):  # exercise
+        """(..., in_features) -> (..., out_features)."""
+        if self.scale is None:
+            y = sparse_product(x, self.values, self.col_indices, self.crow_indices)
+        else:
+            y = sparse_product(x, self.q, self.col_indices, self.crow_indices) * self.scale
+        return y if self.bias is None else y + self.bias
+
+
+def sparsify_(model: Module, kind: str = "float32", most: float = 2 / 3) -> Module:
+    """Replace each Linear layer whose density is at most `most` by a sparse one, in place; returns the model.
+    kind: "float32" or "int8". A layer that shares its weight with another one stays."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    _put({n: SparseLinear.of(m, kind) for n, m in _alone(modules).items() if density(m) <= most}, modules)
+    return model
+
+
+def _alone(modules):
+    """The Linear layers that share their weight with no other module."""
+    users = [id(m.weight) for m in modules.values() if isinstance(getattr(m, "weight", None), Parameter)]
+    return {n: m for n, m in modules.items() if type(m) is Linear and users.count(id(m.weight)) == 1}
+
+
+def _put(layers, modules):
+    for name, layer in layers.items():
+        parent, _, own = name.rpartition(".")
+        setattr(modules[parent], own, layer)
+
+
+# When does it pay? Here is a matrix of 512 by 512, with more and more zeros.
+
+
+def show_density():
+    random = np.random.default_rng(0)
+    matrix, x = random.normal(size=(512, 512)).astype(np.float32), tt.randn(1, 512)
+    weight = from_numpy(matrix)
+    dense = tt.measure(lambda: x @ weight.T).seconds
+    print("density   memory   time of x @ matrix.T, dense = 1")
+    for share in (0.5, 0.8, 0.9, 0.95, 0.99):
+        packed = compressed_rows(matrix * magnitude_mask(matrix, share))
+        arrays = [from_numpy(a) for a in packed[:3]]
+        seconds = tt.measure(sparse_product, x, *arrays).seconds
+        print(f"{1 - share:7.0%} {packed.nbytes / matrix.nbytes:8.2f} {seconds / dense:10.1f}")
+
+
+# Memory falls as the formula says: 1.5 times the density. The time does not. Our loop visits the rows one by one, and
+# gathers the inputs from all over the place, where the dense product walks straight through its memory. The compiled
+# kernels have no such loop, but they gather, too: they pass their own dense product below a density of a tenth to a
+# half, depending on the size and the number of inputs. The benchmarks page has the numbers.
+
+# ## Channels that vanish
+#
+# Small zeros here and there do not help a processor. Whole rows do. If an output channel of a convolution vanishes, its
+# filter vanishes, its bias, the map that it computes, and everything that reads this map. What is left is dense and
+# smaller. This is *structured pruning*, and here the time shrinks, too.
+#
+# The channels to remove are those with the smallest filters, measured by the sum of their magnitudes (H. Li et al.,
+# 2016).
+
+
+def smallest_outputs(layer: Module, share: float) -> np.ndarray:  # exercise
+    """The numbers of the outputs of a layer whose weights have the smallest sums of magnitudes, `share` of them but not
+    all, in ascending order."""
+    size = np.abs(layer.weight.detach().numpy()).reshape(len(layer.weight), -1).sum(1)
+    count = min(round(share * len(size)), len(size) - 1)
+    return np.sort(np.argsort(size, kind="stable")[:count])
+
+
+# But who reads a channel? In a sequence of layers we could look: batch normalization has an entry for each channel, the
+# next convolution a slice of each filter, and behind a `Flatten` the linear layer has a column for each pixel of the
+# map. A network can be any function, though. Plumbers who want to know where a pipe leads put dye into the water. Our
+# dye is `nan`: whatever is computed from a `nan` is `nan`. We let a channel be `nan`, and see at which inputs of which
+# layers it arrives.
+
+
+READERS, PASSERS = (Linear, Conv2d), (BatchNorm,)
+
+
+def features_last(x: np.ndarray, layer: Module) -> np.ndarray:
+    """A view (..., features) of what a layer reads or writes: for all but Linear, features are dimension 1."""
+    return np.moveaxis(x, -1 if isinstance(layer, Linear) else 1, -1)
+
+
+class Watched(Module):
+    """A layer that notes at which of its inputs nan arrives, and whose own outputs `dyed` become nan. If it mixes its
+    inputs, it is given 0 instead of nan, so that the dye ends there."""
+
+    def __init__(self, layer: Module, dyed: Sequence[int] = ()):
+        super().__init__()
+        self.layer, self.dyed = layer, list(dyed)
+        self.arrived = np.array(False)
+
+    def forward(self, x):  # exercise
+        """What the layer returns, with nan in `dyed`. `arrived` then has a truth value for each input feature."""
+        dye = np.isnan(features_last(x.numpy(), self.layer))
+        self.arrived = self.arrived | dye.reshape(-1, dye.shape[-1]).any(0)
+        if isinstance(self.layer, READERS):
+            x = from_numpy(np.nan_to_num(x.numpy()))
+        y = self.layer(x).numpy().copy()
+        features_last(y, self.layer)[..., self.dyed] = np.nan
+        return from_numpy(y)
+
+
+# To watch a network, we replace its layers by watched ones for the length of one pass.
+
+
+def readers(model: Module, name: str, doomed: Sequence[int], example: Tensor) -> dict[str, np.ndarray]:  # exercise
+    """Where outputs `doomed` of the layer called `name` arrive: the names of the layers that read them, each with the
+    numbers of those inputs. `example` is a batch of inputs for the model.
+
+    Raises ValueError if they reach the output of the model, or every input of a layer: then something has mixed them
+    with the outputs that stay."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    layers = {n: layer for n, layer in modules.items() if isinstance(layer, READERS + PASSERS)}
+    if name not in layers:
+        raise ValueError(f"there is no layer {name!r} with outputs to remove: choose one of {', '.join(layers)}")
+    watched = {n: Watched(layer, doomed if n == name else ()) for n, layer in layers.items()}
+    try:
+        _put(watched, modules)
+        with evaluating(model), no_grad():
+            out = model(example).numpy()
+    finally:
+        _put(layers, modules)
+    found = {n: np.flatnonzero(layer.arrived) for n, layer in watched.items() if layer.arrived.any()}
+    for reader, inputs in found.items():
+        if len(inputs) == watched[reader].arrived.size:
+            raise ValueError(f"all inputs of {reader} depend on these outputs of {name}, so they cannot be removed alone")
+    if np.isnan(out).any():
+        raise ValueError(f"these outputs of {name} are a part of what the model returns, so they cannot be removed")
+    return found
+
+
+def small_reader() -> Module:
+    """Two convolutions with batch normalization and a linear layer, for images (N, 1, 16, 16)."""
+    return tt.Sequential(
+        Conv2d(1, 16, 3, padding=1), BatchNorm2d(16), ReLU(), MaxPool2d(2),
+        Conv2d(16, 32, 3, padding=1), BatchNorm2d(32), ReLU(), MaxPool2d(2), tt.Flatten(), Linear(512, 10),
+    )  # fmt: skip
+
+
+def check_readers():
+    model, images = small_reader(), tt.zeros(2, 1, 16, 16)
+    assert {n: i.tolist() for n, i in readers(model, "0", [2, 5], images).items()} == {"1": [2, 5], "4": [2, 5]}
+    assert readers(model, "4", [3], images)["9"].tolist() == list(range(48, 64))
+
+
+# The last line says that channel 3 of the second convolution, after pooling a map of 4 by 4, is read by 16 columns of
+# the linear layer. Nobody had to tell it.
+#
+# All that is left is surgery. For each layer we need to know which of its arrays have outputs, which have inputs, and
+# what the sizes are called.
+
+SIZES = {Linear: ("out_features", "in_features"), Conv2d: ("out_channels", "in_channels"), BatchNorm: ("num_features",)}
+
+
+def without_(layer: Module, gone: Sequence[int], dim: int) -> None:  # exercise
+    """Remove outputs (dim 0) or inputs (dim 1) from the arrays of a layer, in place, and correct its sizes. Those of a
+    batch normalization are its outputs."""
+    names = ("weight", "bias", "running_mean", "running_var") if dim == 0 else ("weight",)
+    for name in names:
+        tensor = getattr(layer, name, None)
+        if tensor is not None:
+            rest = from_numpy(np.delete(tensor.detach().numpy(), gone, axis=dim))
+            if isinstance(tensor, Parameter):
+                setattr(layer, name, Parameter(rest))
+            else:
+                layer.register_buffer(name, rest)
+    size = next(names[dim] for kind, names in SIZES.items() if isinstance(layer, kind))
+    setattr(layer, size, getattr(layer, size) - len(gone))
+
+
+def remove_outputs_(model: Module, name: str, doomed: Sequence[int], example: Tensor) -> Module:  # exercise
+    """Remove outputs of the layer called `name` and everything that reads them, in place; returns the model. Its
+    optimizer must be made anew. Raises ValueError, and changes nothing, where that cannot be done."""
+    found = readers(model, name, doomed, example)
+    for patient in (deepcopy(model), model):  # a copy first: if that does not survive, the model is as it was
+        modules = dict(patient.named_modules())
+        _refuse_surgery({n: modules[n] for n in (name, *found)})
+        without_(modules[name], doomed, 0)
+        for reader, inputs in found.items():
+            without_(modules[reader], inputs, 0 if isinstance(modules[reader], PASSERS) else 1)
+        with evaluating(patient), no_grad():
+            patient(example)
+    return model
+
+
+def _refuse_surgery(layers):
+    for name, layer in layers.items():
+        if getattr(layer, "groups", 1) > 1:
+            raise ValueError(f"{name} has groups, whose channels cannot be removed one by one")
+        if not isinstance(layer.weight, Parameter):
+            raise ValueError(f"{name} is a {type(layer).__name__}: remove outputs first, and quantize afterwards")
+
+
+def slim_(model: Module, share: float, example: Tensor, names: Iterable[str] | None = None) -> Module:  # exercise
+    """Remove the smallest `share` of the outputs of each layer in `names`, in place; returns the model. Without names,
+    of all Linear and Conv2d layers but the last."""
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, READERS)}
+    for name in list(layers)[:-1] if names is None else names:
+        doomed = smallest_outputs(layers[name], share)
+        if len(doomed):
+            remove_outputs_(model, name, doomed, example)
+    return model
+
+
+def check_slim():
+    model, images = small_reader(), tt.randn(2, 1, 16, 16)
+    slim_(model, 0.5, images)
+    assert [tuple(p.shape) for p in prunable(model)] == [(8, 1, 3, 3), (16, 8, 3, 3), (10, 256)]
+    assert model[1].num_features == 8 and model(images).shape == (2, 10)
+
+
+# After the surgery the patient is tired, and a few epochs bring it back. What did it cost, and what did it save?
+
+
+@functools.cache
+def _trained_reader() -> Module:
+    tt.manual_seed(0)
+    return train_images(small_reader(), framed_digits()[0], 10)
+
+
+def show_slim():
+    images, held_out = framed_digits()
+    print("removed   multiply-adds   KB     ms      right   after five epochs")
+    for share in (0, 0.25, 0.5, 0.75):
+        slim_(model := deepcopy(_trained_reader()), share, images[0][:2])
+        before = right(model, held_out)
+        tt.manual_seed(0)
+        train_images(model, images, 5, rate=1e-3)
+        count, milliseconds = cost_of_images(model)
+        sizes = f"{share:7.0%} {count:15,.0f} {model_bytes(model) / 1e3:5.1f} {milliseconds:6.2f}"
+        print(f"{sizes} {before:10.1%} {right(model, held_out):10.1%}")
+
+
+def cost_of_images(model: Module) -> tuple[float, float]:
+    """Multiply-adds for an image, and milliseconds for 64 of them."""
+    images = framed_digits()[0][0][:64]
+    with evaluating(model), no_grad():
+        with meter() as counted:
+            model(images)
+        return counted.multiply_adds.total() / 64, tt.measure(model, images).seconds * 1e3
+
+
+# Half of the channels of two layers in a row leave a quarter of the multiply-adds between them, because both the
+# filters and what they read are halved. The time falls less than the count: the smaller the arrays, the larger is the
+# share of what each call costs anyway.
+
+# ## Heads
+#
+# A transformer has structure of its own: hidden units of its MLPs, for which `slim_` needs only the names of the
+# layers, and *heads*. Head $h$ has its rows in the matrix that makes queries, keys and values, and its columns in the
+# one that reads what the heads found. (P. Michel et al., 2019, removed most heads of trained translators and lost
+# little.) Chapter 14's attention computes the width of a head from that of the model. With fewer heads this is no
+# longer right, so the layer is replaced by one that asks the matrix.
+
+
+class NarrowAttention(CausalSelfAttention):
+    """CausalSelfAttention whose heads may be fewer than fill the width."""
+
+    @classmethod
+    def of(cls, attention: Module, n_head: int) -> NarrowAttention:
+        """Attention with the layers of another one, and so many heads."""
+        new: Any = cls.__new__(cls)
+        Module.__init__(new)
+        new.n_head, new.p, new.dropout = n_head, attention.p, attention.dropout
+        new.c_attn, new.c_proj = attention.c_attn, attention.c_proj
+        return new
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        qkv = self.c_attn(x).reshape(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # (3, B, n_head, T, D)
+        found = self_attention(qkv, dropout_p=self.p if self.training else 0.0, is_causal=True)
+        return self.dropout(self.c_proj(found.transpose(1, 2).reshape(B, T, -1)))
+
+
+def smallest_heads(attention: Module, count: int) -> list[int]:  # exercise
+    """The numbers of the `count` heads with the smallest sums of magnitudes in the weight of c_attn, in ascending
+    order."""
+    size = np.abs(attention.c_attn.weight.detach().numpy()).reshape(3, attention.n_head, -1).sum((0, 2))
+    return sorted(np.argsort(size, kind="stable")[:count].tolist())
+
+
+def remove_heads_(model: Module, doomed: Sequence[Sequence[int]]) -> Module:  # exercise
+    """Remove heads of a GPT, in place; returns the model. doomed: for each block the numbers of its heads to remove,
+    equally many. Raises ValueError for other numbers, and if no head would stay."""
+    attentions = [block.attn for block in model.transformer.h]
+    left = {attention.n_head - len(set(heads)) for attention, heads in zip(attentions, doomed)}
+    if len(doomed) != len(attentions) or len(left) != 1 or min(left) < 1:
+        raise ValueError(f"give {len(attentions)} lists of heads, one for each block, equally long, and leave a head")
+    (n_head,) = left
+    for block, attention, heads in zip(model.transformer.h, attentions, doomed):
+        width = attention.c_proj.in_features
+        columns = np.arange(width).reshape(attention.n_head, -1)[list(heads)].ravel()
+        without_(attention.c_attn, np.concatenate([columns + part * width for part in range(3)]), 0)
+        without_(attention.c_proj, columns, 1)
+        block.attn = NarrowAttention.of(attention, n_head)
+    model.kv_heads = n_head
+    return model
+
+
+# The dye agrees: the rows of a head are read by its columns, and by nothing else.
+
+
+def check_heads():
+    from tt_nlp import small_gpt
+
+    model, ids = small_gpt(20, 2), tt.randint(0, 20, (2, 8))
+    found = readers(model, "transformer.h.0.attn.c_attn", range(16, 32), ids)
+    assert {n: i.tolist() for n, i in found.items()} == {"transformer.h.0.attn.c_proj": list(range(16, 32))}
+    assert remove_heads_(model, [[1], [2]])(ids).shape == (2, 8, 20)
+    assert model.transformer.h[1].attn.c_attn.out_features == 3 * 48
+
+
+# ## Low rank
+#
+# There is another kind of structure, which no single weight shows. If the rows of a matrix $W$ (R, K) are nearly
+# combinations of $r$ of them, then $W \approx A B$ with factors $A$ (R, r) and $B$ (r, K), which have $r (R + K)$
+# numbers instead of $R K$. The best such factors come from the *singular value decomposition* $W = U \Sigma V^T$: keep
+# the $r$ largest singular values. The squared error is the sum of the squares of those that are left out (C. Eckart and
+# G. Young, 1936).
+
+
+def low_rank(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:  # exercise
+    """The factors (R, rank) and (rank, K) whose product is nearest to a matrix (R, K)."""
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return u[:, :rank] * s[:rank], vt[:rank]
+
+
+def check_low_rank():
+    matrix = np.random.default_rng(0).normal(size=(20, 30))
+    left, right = low_rank(matrix, 5)
+    missed = np.linalg.svd(matrix)[1][5:]
+    assert left.shape == (20, 5) and np.isclose(((left @ right - matrix) ** 2).sum(), (missed**2).sum())
+
+
+# Which rank for which layer? All layers share one budget of numbers. A singular value $\sigma$ of a matrix (R, K) costs
+# $R + K$ numbers and saves an error of $\sigma^2$. So we buy those that save most for their price.
+
+
+def ranks_for(matrices: Sequence[np.ndarray], budget: float) -> list[int]:  # exercise
+    """A rank of at least 1 for each matrix, so that all factors together have at most `budget` numbers (if rank 1
+    already has more, then just 1). Singular values are bought in the order of sigma ** 2 / (R + K), the largest first,
+    until the next one would exceed the budget."""
+    prices = [sum(m.shape) for m in matrices]
+    offers = [
+        (s**2 / price, i) for i, (m, price) in enumerate(zip(matrices, prices))
+        for s in np.linalg.svd(m, compute_uv=False)[1:]
+    ]  # fmt: skip
+    ranks, spent = [1] * len(matrices), sum(prices)
+    for _, i in sorted(offers, reverse=True):
+        spent += prices[i]
+        if spent > budget:
+            break
+        ranks[i] += 1
+    return ranks
+
+
+def factorized(layer: Linear, rank: int) -> Module:
+    """Two linear layers of that rank in place of one; the layer itself if they would have as many numbers."""
+    if rank * (layer.in_features + layer.out_features) >= layer.in_features * layer.out_features:
+        return layer
+    left, right = low_rank(layer.weight.detach().numpy(), rank)
+    first = Linear(layer.in_features, rank, bias=False)
+    second = Linear(rank, layer.out_features, bias=layer.bias is not None)
+    first.weight.copy_(right)
+    second.weight.copy_(left)
+    if layer.bias is not None:
+        second.bias.copy_(layer.bias.detach().numpy())
+    return tt.Sequential(first, second)
+
+
+def factorize_(model: Module, share: float) -> Module:  # exercise
+    """Replace the Linear layers of a model by two of low rank, in place, with ranks from `ranks_for` and `share` of
+    their numbers as the budget; returns the model. Layers that share their weight stay, and so does one that would not
+    shrink."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    layers = _alone(modules)
+    matrices = [layer.weight.detach().numpy() for layer in layers.values()]
+    ranks = ranks_for(matrices, share * sum(m.size for m in matrices))
+    _put({n: factorized(layer, rank) for (n, layer), rank in zip(layers.items(), ranks)}, modules)
+    return model
+
+
+def show_low_rank():
+    images, held_out = framed_digits()
+    print("budget   ranks            right   after five epochs")
+    for share in (0.5, 0.25, 0.1):
+        model = factorize_(trained_lenet(), share)
+        before = right(model, held_out)
+        ranks = [part[0].out_features for part in model.modules() if isinstance(part, tt.Sequential)]
+        tt.manual_seed(0)
+        train_images(model, images, 5, rate=5e-4)
+        print(f"{share:6.0%}   {ranks!s:12s} {before:9.1%} {right(model, held_out):10.1%}")
+
+
+# LeNet's first linear layer turns 256 numbers into 120, and a quarter of its numbers is enough without any training.
+# (The last layer, 84 to 10, is left as it is where the factors would be larger.)
+
+# ## A student
+#
+# All of this starts from a large network and takes something away. We can also start with a small one, and let the
+# large one teach it: *knowledge distillation* (G. Hinton et al., 2015). What can a teacher say that the labels do not?
+# A label says "7". The teacher says "a 7, and if not, then a 1, and surely not a 0". To make these small probabilities
+# count, we divide the logits of both by a *temperature* $T$ before the softmax. The student's loss is the divergence
+# from the teacher, beside the usual one from the labels:
+#
+# $$ \mathcal{L} = \alpha \, T^2 \, \mathrm{KL}\!\left(\sigma(t / T) \,\|\, \sigma(s / T)\right)
+#    + (1 - \alpha) \, \mathrm{CE}(s, y) . $$
+#
+# Why $T^2$? The gradient of the first term with respect to a logit $s_i$ is $\frac{1}{T} (\sigma(s / T)_i - \sigma(t /
+# T)_i)$, and for a large $T$ the difference in the parentheses is itself about $\frac{1}{T}$ of the difference of the
+# logits. So the gradient shrinks as $1 / T^2$, and the factor restores its size, whatever $T$ we choose. The order of
+# the arguments matters, too: the teacher comes first, because the sum is weighted by *its* probabilities.
+
+
+def distillation_loss(outputs: tuple[Tensor, Tensor], targets: Tensor, T=4.0, alpha=0.9) -> Tensor:  # exercise
+    """The loss of a student. outputs: logits (..., C) of student and teacher; targets: class numbers (...). With alpha
+    1 the labels do not count, with 0 the teacher does not. Raises ValueError unless T > 0."""
+    if not T > 0:
+        raise ValueError(f"the temperature must be above 0, not {T}")
+    student, teacher = (logits.reshape(-1, logits.shape[-1]) for logits in outputs)
+    soft = kl_div(log_softmax(student / T, 1), softmax(teacher.detach() / T, 1), reduction="batchmean")
+    return soft * (alpha * T * T) + cross_entropy(student, targets.reshape(-1)) * (1 - alpha)
+
+
+# `fit` hands a loss what the model returns. So student and teacher become one model that returns both, and only the
+# student has parameters in it. The teacher is any function from inputs to logits.
+
+
+class Taught(Module):
+    """A student beside its teacher: inputs -> (student's logits, teacher's logits)."""
+
+    def __init__(self, student: Module, teacher: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.student = student
+        self.ask = lambda x: teacher(x)  # not registered: its parameters are not ours
+
+    def forward(self, x):
+        with no_grad():
+            answer = self.ask(x)
+        return self.student(x), answer
+
+
+# A teacher helps most where there is little else to learn from. Our student is an MLP which gets 150 digits. The
+# teacher is a convolutional network that has seen all 1,438. Eight students learn alone, and eight from the teacher, in
+# pairs that start with the same weights and see the same batches.
+
+
+def show_distillation():
+    (x, y), held_out = framed_digits()
+    teacher, few = deepcopy(_trained_reader()).eval(), (x[:150], y[:150])
+    alone, taught = [], []
+    for seed in range(8):
+        for scores, alpha in ((alone, 0.0), (taught, 0.9)):
+            tt.manual_seed(seed)
+            student = tt.Sequential(tt.Flatten(), Linear(256, 64), ReLU(), Linear(64, 10))
+            loss = functools.partial(distillation_loss, alpha=alpha)
+            data, pair = Batches(*few, 32, shuffle=True), Taught(student, teacher)
+            fit(pair, loss, Adam(student.parameters(), lr=3e-3), data, epochs=60, progress=False)
+            scores.append(right(student, held_out))
+    gain = 100 * np.subtract(taught, alone)
+    half = 2.36 * gain.std(ddof=1) / math.sqrt(len(gain))  # 2.36: Student's t for 95 % of 7 degrees of freedom
+    print(f"teacher {right(teacher, held_out):.1%}, alone {np.mean(alone):.1%}, taught {np.mean(taught):.1%}")
+    print(f"gain {gain.mean():.1f} points, 95 % interval {gain.mean() - half:.1f} to {gain.mean() + half:.1f}")
+
+
+# With so few examples the teacher's answers are worth more than the labels alone. It is not always so. With all 1,438
+# digits a student of this size learned as much from the labels, and in our trials the teacher did not help; exercise 3
+# repeats them.
+
+# ## All tricks in one table
+#
+# Each trick is followed by some epochs of training, as above. The file is what `save_checkpoint` writes, memory counts
+# parameters and buffers, and the time is for 64 images.
+
+
+def show_table():
+    images, held_out = framed_digits()
+
+    def again(model, **options):
+        tt.manual_seed(0)
+        return train_images(model, images, 16, 1e-3, **options)
+
+    pruned = again(trained_lenet(), callbacks=[Pruning(0.9, 400)])
+    slim = again(slim_(trained_lenet(), 0.5, images[0][:2]))
+    table = {
+        "LeNet": trained_lenet(),
+        "90 % pruned": pruned,
+        "90 % pruned, compressed rows": sparsify_(deepcopy(pruned)),
+        "90 % pruned, rows of int8": sparsify_(deepcopy(pruned), "int8"),
+        "half of all channels": slim,
+        "half of all channels, int8": quantize_(deepcopy(slim), "int8"),
+        "low rank, a quarter": again(factorize_(trained_lenet(), 0.25)),
+        "int8 alone": quantize_(trained_lenet(), "int8"),
+    }
+    print(f"{'':30s} file, KB  memory, KB    ms  right")
+    for name, model in table.items():
+        sizes = f"{file_bytes(model) / 1e3:8.1f} {model_bytes(model) / 1e3:11.1f}"
+        print(f"{name:30s} {sizes} {cost_of_images(model)[1]:6.2f} {right(model, held_out):6.1%}")
+
+
+def file_bytes(model: Module) -> int:
+    """The size of the file that `save_checkpoint` writes of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(file := Path(folder) / "model.safetensors", model.state_dict())
+        return file.stat().st_size
+
+
+# Structure brings time, zeros and small numbers bring memory, and they multiply: half of the channels and a quarter of
+# the bytes. The same table for LeNet on MNIST, for the network of chapter 10 on CIFAR-10, and for the GPT that writes
+# Shakespeare, is on the page *Trainings*, with the command that repeats it.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    model, images = small_reader(), tt.zeros(1, 1, 16, 16)
+    attempts = [
+        lambda: prune_(model, 90),
+        lambda: readers(model, "conv1", [0], images),
+        lambda: remove_outputs_(model, "9", [0], images),
+        lambda: remove_outputs_(quantize_(small_reader()), "0", [0], images),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except ValueError as error:
+            print(f"ValueError: {error}")
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `rewind_`: the *lottery ticket* experiment (J. Frankle and M. Carbin, 2019). Keep the masks of a pruned network,
+#    put the weights that stay back to where they were before any training, and train them alone. Does a tenth of LeNet
+#    learn as well as the whole? And with weights drawn anew?
+# 2. Rank the channels of `small_reader` by the weight of the batch normalization behind them instead of by their
+#    filters (Z. Liu et al., 2017). Which half is the better one?
+# 3. Repeat `show_distillation` with all 1,438 digits, with $T = 1$, and without the factor $T^2$.
+
+
+def rewind_(model: Module, start: dict[str, Tensor], masks: dict[Parameter, np.ndarray]) -> Module:  # exercise
+    """Put all parameters of a model back to those in `start`, a state_dict, times their masks where there are any;
+    returns the model."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(start[name].numpy() * masks.get(parameter, 1))
+    return model
+
+
+def check_rewind():
+    model = Linear(4, 3)
+    start = deepcopy(model.state_dict())
+    model.weight.copy_(np.arange(12.0).reshape(3, 4))
+    rewind_(model, start, prune_(model, 0.5))
+    assert (model.weight.numpy()[1] == 0).sum() == 2 and (model.weight.numpy()[2] == start["weight"].numpy()[2]).all()
+
+
+# ## A road not taken
+#
+# We judge weights by their size. *Optimal brain damage* used second derivatives of the loss, and *SparseGPT* (E.
+# Frantar and D. Alistarh, 2023) prunes a large language model in one pass, without training, by letting the weights
+# that stay make up for each that goes. Hardware has a compromise between zeros anywhere and whole channels: two of four
+# weights in a row must be 0 (*2:4 sparsity*), which graphics cards multiply in half of the time. PyTorch has
+# `torch.nn.utils.prune`, which keeps a mask as a buffer and multiplies by it in each forward pass, and `torch.sparse`;
+# removing channels is left to other packages, which follow the graph of operations and know for each how it passes
+# channels on. The dye needs no such table.
+
+# ## What hurts next
+#
+# Five tricks, and a table of times for them. Here is the time of the same network, measured six times.
+
+
+def show_doubt():
+    model = trained_lenet()
+    print("ms:", *(f"{cost_of_images(model)[1]:.2f}" for _ in range(6)))
+
+
+# If these differ by as much as two rows of the table, which of the tricks helped? Chapter 19, *Benchmarking*.
+
+__all__ = [
+    "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
+    "cubic_share", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
+    "low_rank", "magnitude_mask", "prunable", "prune_", "ranks_for", "readers", "remove_heads_", "remove_outputs_",
+    "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product", "sparse_values_share",
+    "sparse_x_share", "sparsify_", "without_",
+]
