@@ -32,6 +32,8 @@ from tt_tensor import (
     Linear, Module, Parameter, ReLU, Tensor, cross_entropy, from_numpy, kl_div, log_softmax, meter, primitive, softmax,
 )
 
+Places = Sequence[int] | range | np.ndarray  # numbers of outputs or inputs of a layer
+
 
 def train_images(model: Module, images: tuple[Tensor, Tensor], epochs: int, rate: float = 2e-3, **options) -> Module:
     """Train a model on images and labels for some epochs; returns it."""
@@ -387,7 +389,7 @@ class Watched(Module):
     """A layer that notes at which of its inputs nan arrives, and whose own outputs `dyed` become nan. If it mixes its
     inputs, it is given 0 instead of nan, so that the dye ends there."""
 
-    def __init__(self, layer: Module, dyed: Sequence[int] = ()):
+    def __init__(self, layer: Module, dyed: Places = ()):
         super().__init__()
         self.layer, self.dyed = layer, list(dyed)
         self.arrived = np.array(False)
@@ -406,7 +408,7 @@ class Watched(Module):
 # To watch a network, we replace its layers by watched ones for the length of one pass.
 
 
-def readers(model: Module, name: str, doomed: Sequence[int], example: Tensor) -> dict[str, np.ndarray]:  # exercise
+def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[str, np.ndarray]:  # exercise
     """Where outputs `doomed` of the layer called `name` arrive: the names of the layers that read them, each with the
     numbers of those inputs. `example` is a batch of inputs for the model.
 
@@ -455,7 +457,7 @@ def check_readers():
 SIZES = {Linear: ("out_features", "in_features"), Conv2d: ("out_channels", "in_channels"), BatchNorm: ("num_features",)}
 
 
-def without_(layer: Module, gone: Sequence[int], dim: int) -> None:  # exercise
+def without_(layer: Module, gone: Places, dim: int) -> None:  # exercise
     """Remove outputs (dim 0) or inputs (dim 1) from the arrays of a layer, in place, and correct its sizes. Those of a
     batch normalization are its outputs."""
     names = ("weight", "bias", "running_mean", "running_var") if dim == 0 else ("weight",)
@@ -471,7 +473,7 @@ def without_(layer: Module, gone: Sequence[int], dim: int) -> None:  # exercise
     setattr(layer, size, getattr(layer, size) - len(gone))
 
 
-def remove_outputs_(model: Module, name: str, doomed: Sequence[int], example: Tensor) -> Module:  # exercise
+def remove_outputs_(model: Module, name: str, doomed: Places, example: Tensor) -> Module:  # exercise
     """Remove outputs of the layer called `name` and everything that reads them, in place; returns the model. Its
     optimizer must be made anew. Raises ValueError, and changes nothing, where that cannot be done."""
     found = readers(model, name, doomed, example)
@@ -509,7 +511,7 @@ def check_slim():
     model, images = small_reader(), tt.randn(2, 1, 16, 16)
     slim_(model, 0.5, images)
     assert [tuple(p.shape) for p in prunable(model)] == [(8, 1, 3, 3), (16, 8, 3, 3), (10, 256)]
-    assert model[1].num_features == 8 and model(images).shape == (2, 10)
+    assert dict(model.named_modules())["1"].num_features == 8 and model(images).shape == (2, 10)
 
 
 # After the surgery the patient is tired, and a few epochs bring it back. What did it cost, and what did it save?
@@ -751,7 +753,8 @@ class Taught(Module):
 def show_distillation():
     (x, y), held_out = framed_digits()
     teacher, few = deepcopy(_trained_reader()).eval(), (x[:150], y[:150])
-    alone, taught = [], []
+    alone: list[float] = []
+    taught: list[float] = []
     for seed in range(8):
         for scores, alpha in ((alone, 0.0), (taught, 0.9)):
             tt.manual_seed(seed)
