@@ -85,8 +85,12 @@ def check_magnitude_mask():
 
 
 def prunable(model: Module) -> list[Parameter]:
-    """The parameters that have two or more dimensions: matrices, filters and tables, but no biases and no norms."""
-    return [p for p in model.parameters() if p.ndim > 1]
+    """The parameters that have two or more dimensions: matrices, filters and tables, but no biases and no norms.
+    ValueError if there are none."""
+    found = [p for p in model.parameters() if p.ndim > 1]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no weights to prune: prune first, and quantize afterwards")
+    return found
 
 
 def prune_(model: Module, share: float, together: bool = True) -> dict[Parameter, np.ndarray]:  # exercise
@@ -142,6 +146,8 @@ class Pruning(Callback):
     """Prunes while `fit` trains: in `steps` steps to `share`, anew after every `every` of them, and holds it."""
 
     def __init__(self, share: float, steps: int, every: int = 10, together: bool = True):
+        if not 0 <= share <= 1 or min(steps, every) < 1:
+            raise ValueError(f"share is a number from 0 to 1, steps and every 1 or more; not {share}, {steps}, {every}")
         self.share, self.steps, self.every, self.together = share, steps, every, together
         self.masks: dict[Parameter, np.ndarray] = {}
 
@@ -153,19 +159,22 @@ class Pruning(Callback):
         for parameter, mask in self.masks.items():
             parameter.copy_(parameter.numpy() * mask)
 
-    # A training that is resumed finds its masks in the weights: what is 0 was pruned.
+    # A training that is interrupted and resumed needs its masks, so they are saved with it.
 
     def on_start(self, run):
         self.model, self.masks = run.model, {}
 
+    def state_dict(self):
+        return {"masks": [from_numpy(mask) for mask in self.masks.values()]}
+
     def load_state_dict(self, state):
-        self.masks = {weight: weight.numpy() != 0 for weight in prunable(self.model)}
+        self.masks = dict(zip(prunable(self.model), (mask.numpy() for mask in state["masks"])))
 
 
 def density(model: Module) -> float:
     """The share of the prunable weights that are not 0."""
-    weights = prunable(model)
-    return sum(np.count_nonzero(w.numpy()) for w in weights) / sum(w.numel() for w in weights)
+    counts = [(np.count_nonzero(w.numpy()), w.numel()) for w in prunable(model)]
+    return sum(left for left, _ in counts) / sum(size for _, size in counts)
 
 
 def show_pruning():
@@ -231,7 +240,7 @@ def check_compressed_rows():
 # left. The product visits only the values that are there.
 
 
-@primitive(cost=lambda out, x, values, *rest: x.size // x.shape[-1] * len(values))
+@primitive(cost=lambda out, x, values, *rest: math.prod(x.shape[:-1]) * len(values))
 def sparse_product(x, values, col_indices, crow_indices, /):  # exercise
     """x @ matrix.T for x (..., K) and a matrix (R, K) in compressed rows: (..., R)."""
     out = np.zeros((*x.shape[:-1], len(crow_indices) - 1), x.dtype)
@@ -304,28 +313,45 @@ class SparseLinear(Linear):
 
     def forward(self, x):  # exercise
         """(..., in_features) -> (..., out_features)."""
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"a sparse layer for {self.in_features} features cannot read an input of shape {x.shape}")
         if self.scale is None:
             y = sparse_product(x, self.values, self.col_indices, self.crow_indices)
         else:
             y = sparse_product(x, self.q, self.col_indices, self.crow_indices) * self.scale
         return y if self.bias is None else y + self.bias
 
+    @property
+    def weight(self) -> Any:  # type: ignore[override]
+        """The weight with its zeros: a tensor."""
+        values, shape = self.values if self.scale is None else self.q, (self.out_features, self.in_features)
+        arrays = values.detach().numpy(), self.col_indices.numpy(), self.crow_indices.numpy()
+        matrix = CompressedRows(*arrays, shape).dense()
+        return from_numpy(matrix if self.scale is None else matrix * self.scale.numpy()[:, None])
+
 
 def sparsify_(model: Module, kind: str = "float32", most: float = 2 / 3) -> Module:
     """Replace each Linear layer whose density is at most `most` by a sparse one, in place; returns the model.
     kind: "float32" or "int8". A layer that shares its weight with another one stays."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    _put({n: SparseLinear.of(m, kind) for n, m in _alone(modules).items() if density(m) <= most}, modules)
+    sparse = {n: SparseLinear.of(m, kind) for n, m in _alone(model).items() if density(m) <= most}
+    _put(sparse, _by_name(model))
     return model
 
 
-def _alone(modules):
+def _by_name(model):
+    return dict(model.named_modules(remove_duplicate=False))
+
+
+def _alone(model):
     """The Linear layers that share their weight with no other module."""
-    users = [id(m.weight) for m in modules.values() if isinstance(getattr(m, "weight", None), Parameter)]
-    return {n: m for n, m in modules.items() if type(m) is Linear and users.count(id(m.weight)) == 1}
+    named = _by_name(model)
+    users = [id(m.weight) for m in named.values() if isinstance(getattr(m, "weight", None), Parameter)]
+    return {n: m for n, m in named.items() if type(m) is Linear and users.count(id(m.weight)) == 1}
 
 
 def _put(layers, modules):
+    if "" in layers:
+        raise TypeError(f"{type(modules['']).__name__} is a layer: give the network that has it, or Sequential(layer)")
     for name, layer in layers.items():
         parent, _, own = name.rpartition(".")
         setattr(modules[parent], own, layer)
@@ -365,6 +391,8 @@ def show_density():
 def smallest_outputs(layer: Module, share: float) -> np.ndarray:  # exercise
     """The numbers of the outputs of a layer whose weights have the smallest sums of magnitudes, `share` of them but not
     all, in ascending order."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of outputs to remove is a number from 0 to 1, not {share}")
     size = np.abs(layer.weight.detach().numpy()).reshape(len(layer.weight), -1).sum(1)
     count = min(round(share * len(size)), len(size) - 1)
     return np.sort(np.argsort(size, kind="stable")[:count])
@@ -413,25 +441,36 @@ def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[s
     numbers of those inputs. `example` is a batch of inputs for the model.
 
     Raises ValueError if they reach the output of the model, or every input of a layer: then something has mixed them
-    with the outputs that stay."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+    with the outputs that stay. A layer that has two names is listed under the first."""
+    modules = _by_name(model)
     layers = {n: layer for n, layer in modules.items() if isinstance(layer, READERS + PASSERS)}
-    if name not in layers:
-        raise ValueError(f"there is no layer {name!r} with outputs to remove: choose one of {', '.join(layers)}")
-    watched = {n: Watched(layer, doomed if n == name else ()) for n, layer in layers.items()}
+    if not isinstance(layers.get(name), READERS):
+        known = [n for n, layer in layers.items() if isinstance(layer, READERS)]
+        raise ValueError(f"there is no layer {name!r} with outputs to remove: choose one of {', '.join(known)}")
+    watched, layer = {m: Watched(m) for m in layers.values()}, modules[name]
+    watched[layer].dyed = _numbers(doomed, len(layer.weight), name).tolist()
+    _put({n: watched[layer] for n, layer in layers.items()}, modules)
     try:
-        _put(watched, modules)
         with evaluating(model), no_grad():
             out = model(example).numpy()
     finally:
         _put(layers, modules)
-    found = {n: np.flatnonzero(layer.arrived) for n, layer in watched.items() if layer.arrived.any()}
+    seen = {n: watched[layer].arrived for n, layer in model.named_modules() if layer in watched}
+    found = {n: np.flatnonzero(arrived) for n, arrived in seen.items() if arrived.any()}
     for reader, inputs in found.items():
-        if len(inputs) == watched[reader].arrived.size:
-            raise ValueError(f"all inputs of {reader} depend on these outputs of {name}, so they cannot be removed alone")
+        if len(inputs) == seen[reader].size:
+            raise ValueError(f"all inputs of {reader} depend on these outputs of {name}: they cannot be removed alone")
     if np.isnan(out).any():
         raise ValueError(f"these outputs of {name} are a part of what the model returns, so they cannot be removed")
     return found
+
+
+def _numbers(doomed, count, name):
+    """The numbers in ascending order, each once."""
+    try:
+        return np.unique(np.arange(count)[list(doomed)])
+    except IndexError:
+        raise IndexError(f"{name}: {list(doomed)} are not numbers from 0 to {count - 1}") from None
 
 
 def small_reader() -> Module:
@@ -460,16 +499,17 @@ SIZES = {Linear: ("out_features", "in_features"), Conv2d: ("out_channels", "in_c
 def without_(layer: Module, gone: Places, dim: int) -> None:  # exercise
     """Remove outputs (dim 0) or inputs (dim 1) from the arrays of a layer, in place, and correct its sizes. Those of a
     batch normalization are its outputs."""
+    size = next(names[dim] for kind, names in SIZES.items() if isinstance(layer, kind))
+    gone = _numbers(gone, getattr(layer, size), size)
     names = ("weight", "bias", "running_mean", "running_var") if dim == 0 else ("weight",)
     for name in names:
         tensor = getattr(layer, name, None)
         if tensor is not None:
             rest = from_numpy(np.delete(tensor.detach().numpy(), gone, axis=dim))
             if isinstance(tensor, Parameter):
-                setattr(layer, name, Parameter(rest))
+                setattr(layer, name, Parameter(rest, tensor.requires_grad))
             else:
                 layer.register_buffer(name, rest)
-    size = next(names[dim] for kind, names in SIZES.items() if isinstance(layer, kind))
     setattr(layer, size, getattr(layer, size) - len(gone))
 
 
@@ -478,29 +518,39 @@ def remove_outputs_(model: Module, name: str, doomed: Places, example: Tensor) -
     optimizer must be made anew. Raises ValueError, and changes nothing, where that cannot be done."""
     found = readers(model, name, doomed, example)
     for patient in (deepcopy(model), model):  # a copy first: if that does not survive, the model is as it was
-        modules = dict(patient.named_modules())
-        _refuse_surgery({n: modules[n] for n in (name, *found)})
+        modules = _by_name(patient)
+        _refuse_surgery(patient, (name, *found))
         without_(modules[name], doomed, 0)
         for reader, inputs in found.items():
             without_(modules[reader], inputs, 0 if isinstance(modules[reader], PASSERS) else 1)
-        with evaluating(patient), no_grad():
-            patient(example)
+        try:
+            with evaluating(patient), no_grad():
+                patient(example)
+        except Exception as error:
+            raise ValueError(f"without these outputs of {name} the network does not fit together: {error}") from error
     return model
 
 
-def _refuse_surgery(layers):
-    for name, layer in layers.items():
+def _refuse_surgery(model, names):
+    modules, weights = _by_name(model), [getattr(m, "weight", None) for m in model.modules()]
+    for name in names:
+        layer, weight = modules[name], modules[name].weight
         if getattr(layer, "groups", 1) > 1:
             raise ValueError(f"{name} has groups, whose channels cannot be removed one by one")
-        if not isinstance(layer.weight, Parameter):
-            raise ValueError(f"{name} is a {type(layer).__name__}: remove outputs first, and quantize afterwards")
+        if not isinstance(weight, Parameter | None):
+            raise ValueError(f"{name} is a {type(layer).__name__}: remove first, and pack the numbers afterwards")
+        if weight is not None and sum(w is weight for w in weights) > 1:
+            raise ValueError(f"{name} shares its weight with another layer, which would keep what is removed here")
 
 
 def slim_(model: Module, share: float, example: Tensor, names: Iterable[str] | None = None) -> Module:  # exercise
     """Remove the smallest `share` of the outputs of each layer in `names`, in place; returns the model. Without names,
-    of all Linear and Conv2d layers but the last."""
+    of all Linear and Conv2d layers but the last. Where a layer is refused, those before it have become smaller."""
     layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, READERS)}
-    for name in list(layers)[:-1] if names is None else names:
+    chosen = list(layers)[:-1] if names is None else list(names)
+    if unknown := [name for name in chosen if name not in layers]:
+        raise ValueError(f"there are no layers {unknown} with outputs to remove: choose from {', '.join(layers)}")
+    for name in chosen:
         doomed = smallest_outputs(layers[name], share)
         if len(doomed):
             remove_outputs_(model, name, doomed, example)
@@ -567,7 +617,7 @@ class NarrowAttention(CausalSelfAttention):
         new: Any = cls.__new__(cls)
         Module.__init__(new)
         new.n_head, new.p, new.dropout = n_head, attention.p, attention.dropout
-        new.c_attn, new.c_proj = attention.c_attn, attention.c_proj
+        new.c_attn, new.c_proj, new.training = attention.c_attn, attention.c_proj, attention.training
         return new
 
     def forward(self, x):
@@ -586,20 +636,29 @@ def smallest_heads(attention: Module, count: int) -> list[int]:  # exercise
 
 def remove_heads_(model: Module, doomed: Sequence[Sequence[int]]) -> Module:  # exercise
     """Remove heads of a GPT, in place; returns the model. doomed: for each block the numbers of its heads to remove,
-    equally many. Raises ValueError for other numbers, and if no head would stay."""
-    attentions = [block.attn for block in model.transformer.h]
-    left = {attention.n_head - len(set(heads)) for attention, heads in zip(attentions, doomed)}
+    equally many. Raises ValueError for other numbers, and if no head would stay; then nothing has changed."""
+    attentions = _attentions(model)
+    gone = [_numbers(heads, attention.n_head, "attention") for attention, heads in zip(attentions, doomed)]
+    left = {attention.n_head - len(heads) for attention, heads in zip(attentions, gone)}
     if len(doomed) != len(attentions) or len(left) != 1 or min(left) < 1:
         raise ValueError(f"give {len(attentions)} lists of heads, one for each block, equally long, and leave a head")
     (n_head,) = left
-    for block, attention, heads in zip(model.transformer.h, attentions, doomed):
+    for block, attention, heads in zip(model.transformer.h, attentions, gone):
         width = attention.c_proj.in_features
-        columns = np.arange(width).reshape(attention.n_head, -1)[list(heads)].ravel()
+        columns = np.arange(width).reshape(attention.n_head, -1)[heads].ravel()
         without_(attention.c_attn, np.concatenate([columns + part * width for part in range(3)]), 0)
         without_(attention.c_proj, columns, 1)
         block.attn = NarrowAttention.of(attention, n_head)
     model.kv_heads = n_head
     return model
+
+
+def _attentions(model):
+    attentions = [block.attn for block in model.transformer.h]
+    if not {type(attention) for attention in attentions} <= {CausalSelfAttention, NarrowAttention}:
+        raise ValueError(f"heads can be removed from a GPT of chapter 14, and not from a {type(model).__name__}")
+    _refuse_surgery(model, [n for n in _by_name(model) if n.endswith((".attn.c_attn", ".attn.c_proj"))])
+    return attentions
 
 
 # The dye agrees: the rows of a head are read by its columns, and by nothing else.
@@ -664,8 +723,8 @@ def factorized(layer: Linear, rank: int) -> Module:
     if rank * (layer.in_features + layer.out_features) >= layer.in_features * layer.out_features:
         return layer
     left, right = low_rank(layer.weight.detach().numpy(), rank)
-    first = Linear(layer.in_features, rank, bias=False)
-    second = Linear(rank, layer.out_features, bias=layer.bias is not None)
+    first = Linear(layer.in_features, rank, bias=False).to(layer.weight.dtype)
+    second = Linear(rank, layer.out_features, bias=layer.bias is not None).to(layer.weight.dtype)
     first.weight.copy_(right)
     second.weight.copy_(left)
     if layer.bias is not None:
@@ -677,11 +736,10 @@ def factorize_(model: Module, share: float) -> Module:  # exercise
     """Replace the Linear layers of a model by two of low rank, in place, with ranks from `ranks_for` and `share` of
     their numbers as the budget; returns the model. Layers that share their weight stay, and so does one that would not
     shrink."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    layers = _alone(modules)
+    layers = _alone(model)
     matrices = [layer.weight.detach().numpy() for layer in layers.values()]
     ranks = ranks_for(matrices, share * sum(m.size for m in matrices))
-    _put({n: factorized(layer, rank) for (n, layer), rank in zip(layers.items(), ranks)}, modules)
+    _put({n: factorized(layer, rank) for (n, layer), rank in zip(layers.items(), ranks)}, _by_name(model))
     return model
 
 
