@@ -351,6 +351,7 @@ class Primitive(Slot):
 
 class _Here(threading.local):
     top: Callable | None = None
+    listening = False
 
 
 _here = _Here()
@@ -404,15 +405,15 @@ def _as_result(value):
 
 
 @contextmanager
-def interpreting(fn: Callable) -> Iterator[None]:
+def interpreting(fn: Callable, backward: bool = True) -> Iterator[None]:
     """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params) ->
-    Tensor`."""
-    before = _here.top
-    _here.top = partial(fn, before or _whatever_is_installed)
+    Tensor`. With backward=False, those of a backward pass (chapter 07) do not."""
+    before = _here.top, _here.listening
+    _here.top, _here.listening = partial(fn, before[0] or _whatever_is_installed), backward or before[1]
     try:
         yield
     finally:
-        _here.top = before
+        _here.top, _here.listening = before
 
 
 # Between the two there is one difference that matters. What is put there by `interpreting` is gone at the end of the
@@ -426,8 +427,8 @@ def install(fn: Callable) -> None:
 
 
 def listening() -> bool:
-    """Is somebody `interpreting` on this thread at the moment?"""
-    return _here.top is not None
+    """Is an interpreter on this thread at the moment that wants to see everything, the backward pass included?"""
+    return _here.listening
 
 
 def _whatever_is_installed(primitive, tensors, params):

@@ -333,8 +333,9 @@ _installed = [evaluate]
 
 
 @contextmanager
-def interpreting(fn):
-    """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params)`."""
+def interpreting(fn, backward=True):
+    """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params)`. PyTorch's
+    backward pass never does."""
     before = _here.top
     _here.top = partial(fn, before or (lambda *call: _installed[-1](*call)))
     try:

@@ -1,0 +1,681 @@
+# # Benchmarking
+#
+# At the end of this chapter we can say that one program is 1.31 times as fast as another, with an interval that we
+# would bet on, also on a busy machine. And we know where the time of a training step goes, by operation, by module and
+# by line.
+
+# ## The hurt
+#
+# Chapter 18 ended with a doubt. We measured one network six times, and the times differed by as much as the rows of its
+# table. Let us be unfair and compare a function with itself, as many benchmarks do: time one, time the other, divide.
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_autograd import Traced
+from tt_nlp import next_token_loss, small_gpt
+from tt_opt.acceleration import roofline
+from tt_optim import Adam
+from tt_tensor import Module, Primitive, interpreting
+
+NUMBERS = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+
+
+def work() -> float:
+    """A little arithmetic."""
+    return float(np.tanh(NUMBERS).sum())
+
+
+@contextmanager
+def a_busy_machine() -> Iterator[None]:
+    """Within the block, a program for each core computes for a fraction of a second, sleeps, and computes again."""
+    busy = "import time\nwhile True:\n  end = time.time() + 0.15\n  while time.time() < end: pass\n  time.sleep(0.1)"
+    processes = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def show_hurt():
+    with a_busy_machine():
+        ratios = [tt.measure(work, span=0.03).seconds / tt.measure(work, span=0.03).seconds for _ in range(30)]
+    print(f"a function against itself, 30 times: from {min(ratios):.2f} to {max(ratios):.2f} times as fast")
+
+
+# Other programs were running, as there always are some. Each of these ratios could stand in a pull request as a
+# speedup, or as the reason to turn one down. The median of `measure` protects us against a few wild runs, but not
+# against a second in which everything is slow, if that second meets one of the two only.
+
+# ## The smallest thing that could work
+#
+# A single time needs more than a median, so we begin there. Before we count, we must *warm up*: the first calls fill
+# caches, allocate memory and compile kernels. They are good for one thing, to find out how many calls we need so that a
+# *turn* takes long enough for the clock. The clock is `perf_counter`, which never goes backwards.
+
+
+def time_calls(function: Callable[[], Any], calls: int) -> float:  # exercise
+    """Seconds that one call of function() takes, on average over so many."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def calls_for(function: Callable[[], Any], seconds: float) -> int:  # exercise
+    """How many calls make a turn of at least so many seconds: 1, 2, 4, ..., tried out, which warms up. The first call
+    of all is not timed."""
+    function()
+    calls = 1
+    while time_calls(function, calls) * calls < seconds:
+        calls *= 2
+    return calls
+
+
+def check_turns():
+    assert calls_for(lambda: time.sleep(0.001), 0.003) in (1, 2, 4)  # a sleep may take longer
+    assert time_calls(lambda: time.sleep(0.001), 3) >= 0.001
+
+
+# From the times of many turns we report the median, and how sure we are of it. The *bootstrap* (B. Efron, 1979) answers
+# that without any formula. If we could repeat the whole measurement, each time we would get another median. We cannot,
+# so we draw from the times that we have: as many as there are, with repetition, again and again. The medians of these
+# samples spread about as much as those of real repetitions would.
+
+
+def bootstrap_interval(
+    x: np.ndarray, statistic: Callable = np.median, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:  # exercise
+    """The interval that holds the middle `level` of statistic(sample) over samples of x (n,), drawn with repetition by
+    default_rng(seed)."""
+    samples = np.random.default_rng(seed).choice(x, (resamples, len(x)))
+    values = np.array([statistic(sample) for sample in samples])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a call in each of several turns (n,), and the number of calls in a turn."""
+
+    seconds: np.ndarray
+    calls: int
+
+    @property
+    def median(self) -> float:
+        """The median of the turns, in seconds."""
+        return float(np.median(self.seconds))
+
+    def __str__(self) -> str:
+        low, high = bootstrap_interval(self.seconds)
+        quartiles = np.quantile(self.seconds, [0.25, 0.75])
+        middle, *ends = (f"{1e3 * value:#.3g}" for value in (self.median, low, high, *quartiles))
+        text = "{} ms, 95 % {} to {}, middle half {} to {}, {} turns of {}"
+        return text.format(middle, *ends, len(self.seconds), self.calls)
+
+
+def benchmark(function: Callable[[], Any], turns: int = 50, span: float = 0.5) -> Timing:
+    """Time function() in so many turns, which take about `span` seconds together, or longer for a slow function."""
+    calls = calls_for(function, span / turns)
+    return Timing(np.array([time_calls(function, calls) for _ in range(turns)]), calls)
+
+
+def show_benchmark():
+    print("quiet:", benchmark(work))
+    with a_busy_machine():
+        print("busy: ", benchmark(work))
+        print("again:", benchmark(work))
+
+
+# The interval is honest only if the turns are independent of each other. On the busy machine they are not: slow turns
+# come in a row, and the interval does not know it. So we can be sure of a number and still be wrong. And a comparison
+# is what we wanted in the first place.
+
+# ## The idea
+#
+# Let both take turns: one of each, then again one of each. What disturbs lasts longer than a turn, so it usually hits
+# both turns of a pair, and their *ratio* hardly changes. There is one trap left. If the same one always went first, it
+# could have an advantage in each pair. So we toss a coin for each pair.
+#
+# The coin does more than that. Suppose that both are the same program. Then who went first is the only difference
+# between them, and the coin decided that. So in each pair it is a matter of heads or tails which of them was faster,
+# whatever the machine did, and however it depended on what it did before. We know everything about coins.
+
+
+def take_turns(contenders: Sequence[Callable[[], float]], rounds: int, rng: Any) -> np.ndarray:  # exercise
+    """What each contender returns in each round, (rounds, contenders). In each round their order is drawn anew, by
+    rng.permutation of a random generator."""
+    found = np.empty((rounds, len(contenders)))
+    for row in found:
+        for number in rng.permutation(len(contenders)):
+            row[number] = contenders[number]()
+    return found
+
+
+# If the true median of the ratios is $m$, each of $n$ ratios is below $m$ with probability one half. The smallest ratio
+# is above $m$ only if no coin of $n$ shows heads, which has the probability $2^{-n}$; the $k$-th smallest is above it
+# if fewer than $k$ coins do. So the interval from the $k$-th smallest to the $k$-th largest misses $m$ with probability
+#
+# $$ 2 \cdot 2^{-n} \sum_{i < k} \binom{n}{i} , $$
+#
+# and we take the largest $k$ for which this is at most 5 %. This needs no assumption about how times are distributed.
+
+
+def median_interval(x: np.ndarray, level: float = 0.95) -> tuple[float, float]:  # exercise
+    """The k-th smallest and the k-th largest of x (n,), with the largest k for which they hold the median with
+    probability `level` or more. Raises ValueError if n is too small for any."""
+    x, n = np.sort(x), len(x)
+    k, missed = 0, 0.0
+    while missed + 2 * math.comb(n, k) / 2**n <= 1 - level:
+        missed += 2 * math.comb(n, k) / 2**n
+        k += 1
+    if not k:
+        raise ValueError(f"{n} values are too few for an interval of {level:.0%}: take at least {least_values(level)}")
+    return float(x[k - 1]), float(x[n - k])
+
+
+def least_values(level: float) -> int:
+    """The smallest number of values that have an interval of this level."""
+    return math.ceil(1 - math.log2(1 - level))
+
+
+def check_median_interval():
+    assert median_interval(np.arange(6.0)) == (0.0, 5.0) and median_interval(np.arange(50.0)) == (17.0, 32.0)
+    medians = np.random.default_rng(0).exponential(size=(2000, 50))
+    held = [low <= math.log(2) <= high for low, high in map(median_interval, medians)]
+    assert 0.95 <= np.mean(held) < 0.98
+
+
+# The verdict is a sentence. If the interval of the ratio holds 1, we have shown nothing, and we say so.
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times as fast as b a is: the median of b's time / a's time, and its 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+    names: tuple[str, str] = ("a", "b")
+
+    @property
+    def differ(self) -> bool:
+        """Whether a difference was shown."""
+        return not self.low <= 1 <= self.high
+
+    def __str__(self) -> str:  # exercise
+        """One of: "a is 1.31 times as fast as b, 95 % between 1.27 and 1.35", the same with b first and all numbers
+        inverted, or "no difference can be shown: a is between 0.98 and 1.03 times as fast as b"."""
+        (a, b), numbers = self.names, (self.ratio, self.low, self.high)
+        if not self.differ:
+            return f"no difference can be shown: {a} is between {self.low:.2f} and {self.high:.2f} times as fast as {b}"
+        if self.high < 1:
+            (a, b), numbers = (b, a), (1 / self.ratio, 1 / self.high, 1 / self.low)
+        return f"{a} is {numbers[0]:.2f} times as fast as {b}, 95 % between {numbers[1]:.2f} and {numbers[2]:.2f}"
+
+
+def compared(times: np.ndarray, names: tuple[str, str] = ("a", "b")) -> Comparison:  # exercise
+    """The verdict on the times of two contenders in turns, (rounds, 2)."""
+    ratios = times[:, 1] / times[:, 0]
+    return Comparison(float(np.median(ratios)), *median_interval(ratios), names)
+
+
+# One condition is easy to miss. Two turns of the same program must be of the same length, or the longer one meets what
+# disturbs more often. When we try out how many calls fit into a turn, the answers for two equal programs may differ by
+# a factor of two, just by chance. Then we give both the smaller number.
+
+
+def equal_if_similar(calls: list[int]) -> list[int]:
+    """The smallest number for all, if the largest is at most four times as large; else each its own."""
+    return [min(calls)] * len(calls) if max(calls) <= 4 * min(calls) else calls
+
+
+def compare(
+    a: Callable[[], Any], b: Callable[[], Any], pairs: int = 50, span: float = 0.5,
+    names: tuple[str, str] = ("a", "b"), seed: int | None = None,
+) -> Comparison:
+    """Let a() and b() take turns, in pairs whose order is drawn; together they take about `span` seconds, or longer for
+    slow functions. Raises ValueError for fewer than 6 pairs."""
+    if pairs < least_values(0.95):
+        raise ValueError(f"{pairs} pairs are too few for a verdict: take at least {least_values(0.95)}")
+    calls = equal_if_similar([calls_for(function, span / pairs / 2) for function in (a, b)])
+    turns = [functools.partial(time_calls, *each) for each in zip((a, b), calls)]
+    return compared(take_turns(turns, pairs, np.random.default_rng(seed)), names)
+
+
+def show_comparisons():
+    def more():
+        return float(np.tanh(NUMBERS).sum() + np.tanh(NUMBERS[:2000]).sum())
+
+    with a_busy_machine():
+        print(compare(work, work))
+        print(compare(work, more, names=("work", "work and a little more")))
+        wrong = sum(compare(work, work, span=0.1).differ for _ in range(40))
+        found = sum(compare(work, more, span=0.1).differ for _ in range(40))
+    print(f"of 40 comparisons of a function with itself, {wrong} found a difference; with more work, {found} did")
+
+
+# The program that disturbs is still there, but the verdicts are right. (A run of 400 such comparisons, quiet and busy,
+# is in the folder *benchmarks*: `verdicts.py` counts the false ones.)
+#
+# Verdicts can be spoiled by whoever waits for them. Suppose that we look after every ten pairs, and stop as soon as
+# there is a difference. Each look is a new chance to be fooled.
+
+
+def show_peeking():
+    rng = np.random.default_rng(0)
+    ratios = np.exp(rng.normal(0, 0.1, (500, 200)))
+    early = [any(_excludes_one(r[:n]) for n in range(10, 201, 10)) for r in ratios]
+    once = [_excludes_one(r) for r in ratios]
+    print(f"no difference, but one is found: {np.mean(once):.1%} looking once, {np.mean(early):.1%} looking 20 times")
+
+
+def _excludes_one(ratios):
+    low, high = median_interval(ratios)
+    return not low <= 1 <= high
+
+
+# So decide first how many pairs to take, and then take them all.
+
+# ## Where does the time go?
+#
+# To know that something is slow is not enough. Chapter 15 put a stopwatch into the door, with a time for each
+# primitive. But a list of primitives does not tell which layer of the network called them, or which line. And with an
+# interpreter in the door, the backward pass went through it as well, where it normally runs on bare arrays, so that we
+# measured something slower than what we wanted to know.
+#
+# A *profiler* should change as little as possible. `interpreting` has an argument for that: with `backward=False` the
+# backward pass ignores the door. To time it nevertheless, we wrap the rules of each node while it is recorded.
+#
+# An *event* is one call of a kernel or of a rule. It knows in which modules it happened.
+
+
+class Event(NamedTuple):
+    """One call of a primitive, or of one of its rules: when, where, and how much work it was."""
+
+    name: str
+    phase: str  # "forward", "backward", or "outside" for what happened between two events
+    stack: tuple[str, ...]  # the modules that it was called in, the outermost first
+    line: str  # the line of the model
+    start: float  # seconds
+    seconds: float
+    multiply_adds: int = 0
+    bytes: int = 0  # read and written
+    peak: int = 0  # bytes that were allocated during the call, at the peak
+
+
+# How does the profiler know in which module it is? Python knows. The functions that are running at the moment have
+# *frames*, each with its local variables and a link to the frame that called it. Where the function is a `forward`, its
+# `self` is a module. So we follow the links outwards and collect the modules. The line that we want is not the one
+# inside `Linear`, but the one that called `Linear`: the line that runs at the moment in the innermost module that has
+# parts of its own.
+
+
+def whereabouts(frame: Any, names: dict[int, str]) -> tuple[tuple[str, ...], str]:  # exercise
+    """The modules whose `forward` is running in a frame and those that called it, the outermost first, by names[id] or
+    their class; and "file:line" of the innermost of them that has children, or "" without any."""
+    stack, line = [], ""
+    while frame:
+        if frame.f_code.co_name == "forward" and isinstance(module := frame.f_locals.get("self"), Module):
+            stack.append(names.get(id(module)) or type(module).__name__)
+            if not line and has_parts(module):
+                line = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return tuple(reversed(stack)), line
+
+
+def has_parts(module: Module) -> bool:
+    """Whether a module has modules inside."""
+    return next(iter(module.children()), None) is not None
+
+
+# The work of a primitive is what the meter of chapter 02 counts. A rule computes a gradient for an input, and for
+# products, which have nearly all of the multiply-adds, this takes as many of them as the product itself.
+
+
+def work_of(primitive: Primitive, out: Any, arrays: Sequence[Any], params: dict) -> tuple[int, int]:  # exercise
+    """Multiply-adds, and bytes read and written; (0, 0) for a view, which moves nothing. A primitive that has no `cost`
+    makes one multiply-add for each element of its result."""
+    if any(np.may_share_memory(out, a) for a in arrays):
+        return 0, 0
+    cost = primitive.cost(out, *arrays, **params) if primitive.cost else out.size
+    return int(cost), out.nbytes + sum(a.nbytes for a in arrays)
+
+
+# Now the profiler. What happens between two events is time, too: Python that walks from layer to layer, an optimizer, a
+# data loader. It becomes an event of its own, so that nothing is lost and the sum of all events is the whole. The time
+# that the profiler needs for its own notes is in none of them.
+
+
+class Profile:
+    """The events of a program; as an interpreter it stands in the door and collects them. With memory=True it also
+    measures what each call allocates, and everything takes longer."""
+
+    def __init__(self, model: Module | None = None, memory: bool = False):
+        self.names = {id(m): name for name, m in model.named_modules()} if model else {}
+        self.memory, self.events = memory, list[Event]()
+        self.began = self.last = time.perf_counter()
+
+    def __call__(self, next, primitive, tensors, params):
+        arrays = [t.detach().numpy() for t in tensors]
+        stack, line = whereabouts(sys._getframe(1), self.names)
+        out = self.timed(lambda: next(primitive, tensors, params), primitive.name, "forward", stack, line,
+                         lambda out: work_of(primitive, out.detach().numpy(), arrays, params))  # fmt: skip
+        if isinstance(out, Traced):
+            cost = self.events[-1].multiply_adds
+            out.wrap_rules(functools.partial(self.watched, primitive.name, stack, line, cost))
+        self.last = time.perf_counter()
+        return out
+
+    def watched(self, name, stack, line, multiply_adds, rule):
+        """A rule that leaves an event."""
+
+        def work(shares):
+            shares = [s for s in (shares if isinstance(shares, (list, tuple)) else [shares]) if s is not None]
+            return multiply_adds * len(shares), sum(s.nbytes for s in shares)
+
+        def wrapped(*args, **params):
+            shares = self.timed(lambda: rule(*args, **params), name, "backward", stack, line, work)
+            self.last = time.perf_counter()
+            return shares
+
+        return wrapped
+
+    # `timed` is the stopwatch. First it closes the stretch of time since the last event, then it runs what is to be
+    # timed.
+
+    def timed(self, call, name, phase, stack, line, work):  # exercise
+        """Run call() and append two events: one of phase "outside", named "Python", from `last` to the start of the
+        call, and one for the call, with work(result) -> (multiply_adds, bytes). Returns the result."""
+        if self.memory:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+        start = time.perf_counter()
+        result = call()
+        end = time.perf_counter()
+        peak = tracemalloc.get_traced_memory()[1] - before if self.memory else 0
+        self.events.append(Event("Python", "outside", stack, line, self.last, start - self.last))
+        multiply_adds, moved = work(result)
+        self.events.append(Event(name, phase, stack, line, start, end - start, multiply_adds, moved, peak))
+        return result
+
+    def close(self, name: str) -> None:
+        """End the stretch since the last event under a name."""
+        now = time.perf_counter()
+        self.events.append(Event(name, "outside", (), "", self.last, now - self.last))
+        self.last = now
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Within the block, what passes no door counts as `name`: an optimizer's step, say."""
+        self.close("Python")
+        try:
+            yield
+        finally:
+            self.close(name)
+
+
+@contextmanager
+def profile(model: Module | None = None, memory: bool = False) -> Iterator[Profile]:
+    """Collect the events of a block, on this thread: `with profile(model) as found: ...; print(table(found))`. Modules
+    have the names that they have in `model`."""
+    found, tracing = Profile(model, memory), tracemalloc.is_tracing()
+    if memory and not tracing:
+        tracemalloc.start()
+    try:
+        with interpreting(found, backward=False):
+            found.last = time.perf_counter()
+            yield found
+            found.close("Python")
+    finally:
+        if memory and not tracing:
+            tracemalloc.stop()
+
+
+# A table adds the events up, by whatever we like to know.
+
+KEYS: dict[str, Callable[[Event], str]] = {
+    "primitive": lambda event: event.name,
+    "module": lambda event: event.stack[-1] if event.stack else "(no module)",
+    "line": lambda event: event.line or "(no module)",
+}
+
+
+class Row(NamedTuple):
+    """Sums over events: calls, seconds in all and of each phase, multiply-adds, bytes; and the largest peak."""
+
+    calls: int
+    seconds: float
+    forward: float
+    backward: float
+    multiply_adds: int
+    bytes: int
+    peak: int
+
+
+def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
+    """A row for each value of KEYS[by], the one with the most seconds first. Events of phase "outside" are no calls.
+    Raises ValueError for another `by`."""
+    if by not in KEYS:
+        raise ValueError(f"a table is by {', '.join(KEYS)}, not by {by!r}")
+    groups: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        groups[KEYS[by](event)].append(event)
+
+    def row(group):
+        forward, backward = (sum(e.seconds for e in group if e.phase == phase) for phase in ("forward", "backward"))
+        return Row(
+            sum(e.phase != "outside" for e in group), sum(e.seconds for e in group), forward, backward,
+            sum(e.multiply_adds for e in group), sum(e.bytes for e in group), max(e.peak for e in group),
+        )  # fmt: skip
+
+    found = {name: row(group) for name, group in groups.items()}
+    return dict(sorted(found.items(), key=lambda item: item[1].seconds, reverse=True))
+
+
+def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
+    """The largest rows of a profile as text, the rest in one line, and the sum."""
+    every = rows(found.events, by)
+    whole = sum(row.seconds for row in every.values())
+    shown = list(every.items())[:most]
+    rest = list(every.values())[most:]
+    shown += [(f"{len(rest)} others", _sum(rest))] * bool(rest) + [("in all", _sum(list(every.values())))]
+    head = f"{by:28s} calls     ms  share  forward  backward  GFLOP/s      MB" + "   peak MB" * found.memory
+    lines = [head]
+    for name, row in shown:
+        rate = 2 * row.multiply_adds / row.seconds / 1e9 if row.seconds else 0.0
+        all_, forward, backward = (1e3 * seconds for seconds in row[1:4])
+        times = f"{all_:6.2f} {row.seconds / whole:6.1%} {forward:8.2f} {backward:9.2f}"
+        memory = f"{row.peak / 1e6:10.2f}" * found.memory
+        lines.append(f"{name[-28:]:28s} {row.calls:5d} {times} {rate:8.1f} {row.bytes / 1e6:7.1f}{memory}")
+    return "\n".join(lines)
+
+
+def _sum(group: Sequence[Row]) -> Row:
+    *sums, _ = (sum(column) for column in zip(*group))
+    return Row._make([*sums, max(row.peak for row in group)])
+
+
+# A step of a GPT, in three tables.
+
+
+def training_step(length: int = 64, batch_size: int = 8) -> tuple[Module, Callable[..., None]]:
+    """A GPT of four blocks, and a function that takes one training step with it."""
+    tt.manual_seed(0)
+    model = small_gpt(65, layers=4, width=128, length=length)
+    optimizer = Adam(model.parameters(), lr=1e-3)
+    ids = tt.randint(0, 65, (batch_size, length + 1))
+
+    def step(found=None):
+        optimizer.zero_grad()
+        next_token_loss(model(ids[:, :-1]), ids[:, 1:]).backward()
+        with found.span("optimizer") if found else nullcontext():
+            optimizer.step()
+
+    return model, step
+
+
+def show_profile():
+    model, step = training_step()
+    step()
+    with profile(model) as found:
+        step(found)
+    for by in KEYS:
+        print(table(found, by, most=8), end="\n\n")
+
+
+# Read the last column but one first. The products run at a good part of the machine's peak, and what is left is the
+# same as in chapter 15: functions that move bytes. The table by lines shows what no list of primitives could: how much
+# of the step is attention, and how much the MLP. Its first row, without a module, is the loss, the optimizer, and
+# Python.
+#
+# Does the profiler change what it measures? A comparison knows.
+
+
+def show_overhead():
+    model, step = training_step()
+
+    def profiled():
+        with profile(model) as found:
+            step(found)
+
+    print(compare(step, profiled, pairs=30, names=("a step", "a step with a profiler")))
+
+
+# ## The roof of a whole model
+#
+# Chapter 15 drew four operations under the roof of the machine. With the profiler we can draw all of a model. Each
+# circle is a primitive in the forward pass, and its area is the time that it takes.
+
+
+def show_roof():
+    import matplotlib.pyplot as plt
+
+    model, step = training_step()
+    step()
+    with profile(model) as found:
+        step(found)
+    peak, bandwidth = tt.matmul_gflops(1024) * 1e9, tt.bandwidth(1 << 26) * 1e9
+    figure, axis = plt.subplots(figsize=(7, 4))
+    intensities = np.geomspace(0.03, 1000)
+    axis.loglog(intensities, [roofline(i, peak, bandwidth) / 1e9 for i in intensities], color="C0")
+    for name, intensity, rate, share in roof_points(found.events):
+        axis.scatter(intensity, rate / 1e9, s=2000 * share, color="C1", alpha=0.6)
+        if share > 0.03:
+            axis.annotate(name, (intensity, rate / 1e9), fontsize=8)
+    axis.set(xlabel="operations a byte", ylabel="GFLOP/s")
+    figure.tight_layout()
+    return figure
+
+
+def roof_points(events: Sequence[Event]) -> list[tuple[str, float, float, float]]:  # exercise
+    """For each primitive of the forward pass that moves bytes: its name, operations a byte, operations a second, and
+    its share of the time of all events. A multiply-add is two operations."""
+    forward = rows([e for e in events if e.phase == "forward" and e.bytes], "primitive")
+    whole = sum(e.seconds for e in events)
+    return [
+        (name, 2 * r.multiply_adds / r.bytes, 2 * r.multiply_adds / r.seconds, r.seconds / whole)
+        for name, r in forward.items()
+    ]  # fmt: skip
+
+
+# The large circles at the upper right are the products. Those on the left wait for memory, and no faster arithmetic
+# would help them. A circle far below the roof is where we should look next.
+
+# ## Errors you will meet
+
+
+def show_errors():
+    for attempt in (
+        lambda: median_interval(np.ones(5)), lambda: compare(work, work, pairs=3), lambda: rows([], "layer"),
+    ):  # fmt: skip
+        try:
+            attempt()
+        except ValueError as error:
+            print(f"ValueError: {error}")
+
+
+# ## Exercises
+#
+# Besides what is marked in the text:
+#
+# 1. `pairs_needed`: how many pairs show a difference of 5 % if the ratios of single pairs spread by 10 %? First guess,
+#    then simulate.
+# 2. Compare `np.tanh(x)` with itself, but give both their own array. Does a verdict ever find a difference that is
+#    real, although the programs are equal?
+# 3. Profile one step of your LeNet on the kernel sets `default` and `fast`. Which rows shrink, and which grow?
+
+
+def pairs_needed(difference: float, spread: float, seed: int = 0) -> int:  # exercise
+    """The smallest of 10, 20, 40, 80, ... pairs with which at least 90 of 100 simulated comparisons find that b takes
+    1 + difference times as long as a. The ratios of a comparison are (1 + difference) * exp(spread * z), with z =
+    default_rng(seed).normal(size=(100, pairs)), a row for each."""
+    pairs = 10
+    while True:
+        ratios = (1 + difference) * np.exp(spread * np.random.default_rng(seed).normal(size=(100, pairs)))
+        if sum(median_interval(row)[0] > 1 for row in ratios) >= 90:
+            return pairs
+        pairs *= 2
+
+
+def check_pairs_needed():
+    assert pairs_needed(0.5, 0.1) == 10 and pairs_needed(0.05, 0.1) > 20
+
+
+# ## A road not taken
+#
+# `pytest-benchmark`, which times the benchmarks next to the code of our packages, reports the minimum, the median and
+# more, of one program at a time; it compares them with those of an earlier day, and leaves the verdict to you. Others
+# fit a distribution to times, or use a *t* test on their means, which a single wild run moves. PyTorch has
+# `torch.utils.benchmark` with a median and its quartiles, and `torch.profiler`, which hooks into the C++ dispatcher, a
+# door of the same kind as ours, and writes traces in the format of our appendix *Reports*. On servers, people count
+# instructions instead of seconds (`perf stat`, Cachegrind), which hardly vary. But they are not what we wait for.
+
+# ## What hurts next
+#
+# Now we can prove what chapters 15 to 18 claimed. Here is a GPT that generates with each trick, against the plain loop
+# of chapter 14.
+
+
+def show_all_tricks():
+    import tt_nlp
+    import tt_opt
+
+    model = small_gpt(65, layers=2, width=64, length=128)
+    prompt = list(range(8))
+    plain = functools.partial(tt_nlp.generate, model, prompt, 60, seed=0)
+    small = tt_opt.quantize_(deepcopy(model), "int8")
+    tricks: dict[str, Callable[[], Any]] = {
+        "a cache": functools.partial(tt_opt.generate, model, prompt, 60, seed=0),
+        "a cache and int8": functools.partial(tt_opt.generate, small, prompt, 60, seed=0),
+    }
+    for name, trick in tricks.items():
+        print(compare(trick, plain, pairs=8, names=(name, "the plain loop")))
+
+
+# Everything works, each piece alone, in a file of its own. Will it work together, and for people who never read this
+# course? Chapter 20, *Capstone*.
+
+__all__ = [
+    "KEYS", "Comparison", "Event", "Profile", "Row", "Timing", "benchmark", "bootstrap_interval", "calls_for",
+    "compare", "compared", "equal_if_similar", "least_values", "median_interval", "pairs_needed", "profile",
+    "roof_points", "rows", "table", "take_turns", "time_calls", "whereabouts", "work_of",
+]
