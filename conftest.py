@@ -1,4 +1,4 @@
-"""Collects the experiments `check_*` of every chapter as tests."""
+"""Collects the experiments `check_*` of every chapter as tests, and decides what pytest-benchmark saves."""
 
 import importlib
 import os
@@ -10,6 +10,8 @@ import pytest
 packages = {path.name for path in Path(__file__).parent.glob("packages/*/src/tt_*")}
 pytest.register_assert_rewrite(*packages - {"tt_tito"})  # which has no chapters, and is imported when Python starts
 sys.meta_path.sort(key=lambda finder: type(finder).__module__ != "tt_tito.startup")  # stand-ins go before rewriting
+
+collect_ignore_glob = ["packages/*/benchmarks"]  # unless they are named: `hatch run bench:pytest`
 
 if os.environ.get("TT_KERNELS"):  # the chapters on another kernel set: TT_KERNELS=compiled pytest packages
     importlib.import_module("tt_opt")
@@ -47,3 +49,33 @@ def pytest_collect_file(file_path, parent):
     if is_module and file_path.match("packages/*/src/tt_*/*.py"):
         return Chapter.from_parent(parent, path=file_path)
     return None
+
+
+# -- what pytest-benchmark saves: numbers to compare and to show, and nothing that identifies a machine or its user ---
+
+MACHINE = ("processor", "cores", "system", "python", "numpy", "blas", "blas_kernel", "blas_threads")
+STATS = ("min", "max", "mean", "stddev", "median", "iqr", "outliers", "ops", "rounds", "iterations")  # what it prints
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_generate_machine_info():
+    info = importlib.import_module("tt_tensor").system_info()
+    return {key.replace("_", " "): info[key] for key in MACHINE}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_generate_commit_info():
+    return {}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(output_json):
+    output_json["datetime"] = output_json["datetime"].partition("T")[0]
+    for row in output_json["benchmarks"]:
+        for key in row.keys() - {"group", "name", "fullname", "stats"}:
+            del row[key]
+        row["stats"] = {key: _rounded(row["stats"][key]) for key in STATS}
+
+
+def _rounded(value):
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -503,3 +503,20 @@ def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):
     assert page.index("TinyTorch") < page.index("PyTorch</th>")  # the fastest first
     assert 'class="tt-ours"><th scope="row">TinyTorch</th><td class="tt-bar"><i style="width:50.0%">' in page
     assert "<td>1.00</td><td>0.50</td><td>10%</td>" in page and "<td>1,067</td>" in page
+
+
+def test_times_of_packages_are_tables_with_units(tmp_path):
+    file = tmp_path / "packages.json"
+    assert "No times are committed" in benchmark_page.package_tables(file, [])
+    times = [("tt-b", "test_add_4_numbers", 1.25e-6, 4e-8), ("tt-a", "test_a_<step>[fast-int8]", 2.0, 0.0123)]
+    rows = [
+        {"fullname": f"packages/{package}/benchmarks/test_speed.py::{name}", "name": name, "stats": {
+            "median": median, "iqr": iqr, "rounds": 1200}} for package, name, median, iqr in reversed(times)
+    ]
+    saved = {"machine_info": {"cores": 2}, "datetime": "2026-01-01", "benchmarks": rows}
+    file.write_text(weave.json.dumps(saved), encoding="utf-8")
+    page = benchmark_page.package_tables(file, ["tt-b", "tt-a"])
+    assert page.startswith("2026-01-01, cores 2.") and page.count("<table") == 2
+    assert page.index("<th>tt-b</th><th>median</th>") < page.index("<th>tt-a</th>")
+    assert '<th scope="row">add 4 numbers</th><td>1.25 µs</td><td>40.0 ns</td><td>1,200</td>' in page
+    assert '<th scope="row">a &lt;step&gt;, fast, int8</th><td>2.00 s</td><td>12.3 ms</td>' in page

@@ -122,7 +122,7 @@ def test_a_package_imports_only_what_it_declares(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_packages_tests_import_only_what_it_declares(folder):
-    files = folder.glob("tests/**/*.py")
+    files = [file for kind in ("tests", "benchmarks") for file in folder.glob(f"{kind}/**/*.py")]
     assert not problems(files, lambda source: foreign(source, declared(folder) | optional(folder) | TEST_TOOLS))
 
 
@@ -133,7 +133,8 @@ def test_packages_use_each_others_public_names_only(folder):
 
 
 def test_tests_and_examples_use_public_names_only():
-    files = [file for pattern in ("packages/*/tests/**/*.py", "examples/**/*.py") for file in ROOT.glob(pattern)]
+    patterns = ("packages/*/tests/**/*.py", "packages/*/benchmarks/**/*.py", "examples/**/*.py")
+    files = [file for pattern in patterns for file in ROOT.glob(pattern)]
     judging = [file for file in files if "tt-tito" not in file.parts]  # nobody stands in for the course tool
     assert not problems(judging, private)
     assert not problems(set(files) - set(judging), lambda source: private(source, own="tt_tito"))

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 OURS = "tinytorch"
+UNITS = ("s", 1), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9)
 
 
 def benchmark_tables(folder: Path) -> str:
@@ -43,6 +44,37 @@ def _row(row: dict, longest: float) -> str:
     ratio, spread = _number(row.get("ratio"), "{:.2f}"), _number(row.get("spread"), "{:.0%}")
     numbers = "".join(f"<td>{number}</td>" for number in (_three_digits(row["median"]), ratio, spread))
     return f'<tr{ours}><th scope="row">{html.escape(row["contender"])}</th>{bar}{numbers}</tr>'
+
+
+def package_tables(file: Path, order: list[str]) -> str:
+    """A table for each package, in the given order, of the times that pytest-benchmark has saved."""
+    if not file.exists():
+        return f"No times are committed yet: `hatch run bench:record` writes them to `{file.name}`."
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    machine = ", ".join(f"{key} {value}" for key, value in saved["machine_info"].items())
+    packages: dict[str, list[dict]] = {}
+    for benchmark in saved["benchmarks"]:
+        packages.setdefault(benchmark["fullname"].split("/")[1], []).append(benchmark)
+    tables = [_package(name, packages[name]) for name in sorted(packages, key=order.index)]
+    return "\n\n".join([f"{saved['datetime']}, {machine}. Command: `hatch run bench:record`.", *tables])
+
+
+def _package(name: str, benchmarks: list[dict]) -> str:
+    titles = "".join(f"<th>{title}</th>" for title in (html.escape(name), "median", "IQR", "rounds"))
+    body = "".join(_benchmark(benchmark["name"], benchmark["stats"]) for benchmark in benchmarks)
+    return f'<table class="tt-bench tt-packages"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _benchmark(name: str, stats: dict) -> str:
+    function, _, parameters = name.removeprefix("test_").rstrip("]").partition("[")
+    words = ", ".join([function.replace("_", " "), *filter(None, parameters.split("-"))])
+    numbers = _duration(stats["median"]), _duration(stats["iqr"]), f"{stats['rounds']:,}"
+    return f'<tr><th scope="row">{html.escape(words)}</th>{"".join(f"<td>{n}</td>" for n in numbers)}</tr>'
+
+
+def _duration(seconds: float) -> str:
+    unit, factor = next(pair for pair in UNITS if seconds * pair[1] >= 1 or pair[0] == "ns")
+    return f"{_three_digits(seconds * factor)} {unit}"
 
 
 def _three_digits(value: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import shell
 import weave
-from benchmark_page import benchmark_tables
+from benchmark_page import benchmark_tables, package_tables
 from command_page import command_page
 from course_map import course_list, course_path, course_table
 from mkdocs.config.defaults import MkDocsConfig
@@ -71,6 +71,9 @@ def _fill(marker: re.Match) -> str:
             return woven_source(argument, ROOT)
         case "benchmarks":
             return benchmark_tables(ROOT / "site" / "benchmarks")
+        case "package_benchmarks":
+            file = ROOT / "site" / "benchmarks" / "pytest" / "packages.json"
+            return package_tables(file, [package.name for package in course.packages])
         case "training":
             return training(ROOT / "site" / "trainings" / argument)
         case "reference_table":

@@ -129,6 +129,13 @@ def test_the_semester_has_fourteen_weeks_and_says_which_chapters_are_written(sit
         assert (linked if chapter in course.written() else f"{name} (planned)") in table
 
 
+def test_the_times_of_every_package_are_on_the_page_of_benchmarks(site):
+    page = (site / "benchmarks" / "index.html").read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="tt-bench tt-packages"><thead><tr><th>([\w-]+)<', page)
+    written = [package.name for package in curriculum.packages() if (ROOT / "packages" / package.name).exists()]
+    assert tables == written
+
+
 def test_a_chapter_whose_experiment_raises_does_not_build(tmp_path, monkeypatch):
     demo = tmp_path / "packages" / "tt-tensor" / "src" / "tt_tensor"
     demo.mkdir(parents=True)
