@@ -773,6 +773,61 @@ def test_importing_autograd_changes_no_results_of_tensors_without_gradients():
     assert repr(leaf(1.0, dtype=np.float32) * 2) == "tensor(2., grad_fn=<mul>)"
 
 
+# Rules that are watched
+
+
+def counted(calls):
+    """A wrap for rules: each call of one is noted in `calls`."""
+
+    def wrap(rule):
+        assert callable(rule)
+
+        def wrapped(*arguments, **params):
+            calls.append(type(arguments[0]))
+            return rule(*arguments, **params)
+
+        return wrapped
+
+    return wrap
+
+
+def test_each_rule_of_a_node_is_wrapped():
+    x, y, calls = leaf(2.0, 3.0), leaf(5.0, 7.0), []
+    product = x * y
+    product.wrap_rules(counted(calls))
+    assert calls == []
+    product.sum().backward()
+    assert x.grad.tolist() == [5, 7] and y.grad.tolist() == [2, 3]
+    assert calls == [np.ndarray, np.ndarray], "a rule for each of the two factors, on arrays"
+
+
+def test_an_input_without_a_rule_stays_without():
+    x, calls = leaf(2.0, 3.0, 1.0), []
+    chosen = tt.choose(Tensor(np.array([True, False, True])), x, x * 2)
+    chosen.wrap_rules(counted(calls))
+    chosen.sum().backward()
+    assert x.grad.tolist() == [1, 2, 1] and len(calls) == 2
+
+
+def test_a_joint_rule_is_wrapped_as_one():
+    parts, calls = [leaf([1.0]), leaf([2.0, 3.0])], []
+    joined = tt.concat(*parts)
+    joined.wrap_rules(counted(calls))
+    (joined * Tensor(np.array([1.0, 2.0, 3.0]))).sum().backward()
+    assert [p.grad.tolist() for p in parts] == [[1], [2, 3]] and calls == [list], "the first argument says who needs it"
+
+
+def test_rules_are_wrapped_again_and_survive_what_is_done_in_place():
+    x, calls = leaf(2.0), []
+    y = x * 3
+    for _ in range(2):
+        y.wrap_rules(counted(calls))
+    y += 1
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.item() == 6 and len(calls) == 4
+
+
 # Anomalies and pictures
 
 

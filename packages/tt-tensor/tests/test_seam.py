@@ -61,6 +61,47 @@ def test_interpreters_are_asked_from_the_last_to_the_first():
     assert asked == ["inner", "outer"] and not tt.listening()
 
 
+def passing(next, primitive, tensors, params):
+    return next(primitive, tensors, params)
+
+
+def test_an_interpreter_of_forward_passes_sees_primitives_but_does_not_listen():
+    seen = []
+
+    def see(next, primitive, tensors, params):
+        seen.append(primitive.name)
+        return next(primitive, tensors, params)
+
+    with tt.interpreting(see, backward=False):
+        -tt.ones(2)
+        assert not tt.listening()
+    -tt.ones(2)
+    assert seen == ["neg"] and not tt.listening()
+
+
+def test_an_interpreter_of_forward_passes_leaves_what_others_want():
+    with tt.interpreting(passing), tt.interpreting(passing, backward=False):
+        assert tt.listening()
+    with tt.interpreting(passing, backward=False):
+        with tt.interpreting(passing):
+            assert tt.listening()
+        assert not tt.listening()
+    assert not tt.listening()
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_an_error_takes_the_interpreter_out(backward):
+    def refuse(next, primitive, tensors, params):
+        raise ZeroDivisionError
+
+    for outer in (True, False):
+        with tt.interpreting(passing, backward=outer):
+            with pytest.raises(ZeroDivisionError), tt.interpreting(refuse, backward=backward):
+                -tt.ones(2)
+            assert tt.listening() is outer and (-tt.ones(2)).tolist() == [-1, -1]
+    assert not tt.listening()
+
+
 # Slots: functions on arrays whose kernel can be exchanged
 
 
