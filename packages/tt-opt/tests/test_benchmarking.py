@@ -10,7 +10,7 @@ import pytest
 import tt_autograd as ta
 import tt_opt
 import tt_tensor as tt
-from tt_tensor.teaching import between, expect
+from tt_tensor.teaching import expect
 
 FIRST, IDEA, WHERE = "The smallest thing that could work", "The idea", "Where does the time go?"
 ROOF, EXERCISES = "The roof of a whole model", "Exercises"
@@ -214,21 +214,21 @@ def test_whereabouts():
 
     model = Outer(watch)
     names = {id(m): name for name, m in model.named_modules()}
-    first = Outer.forward.__code__.co_firstlineno + 1
 
     def found():
         seen.clear()
         model(1)
-        return [(stack, line) for stack, line in seen]
+        places = [(stack, *line.split(":")) for stack, line in seen]
+        return [(stack, file, int(line) - Outer.forward.__code__.co_firstlineno) for stack, file, line in places]
 
-    line = f"test_benchmarking.py:{first}"
     expect(
-        "where a model is in the forward passes of its parts a and b",
+        "the modules, the file, and the line within Outer.forward, in the forward passes of its parts a and b",
         found,
-        [(("Outer", "a"), line), (("Outer", "b"), line)],
+        [(("Outer", "a"), "test_benchmarking.py", 1), (("Outer", "b"), "test_benchmarking.py", 1)],
         (lambda got: got[0][0] == ("a", "Outer"), "The outermost module comes first."),
-        (lambda got: got[0][0] == ("", "a"), "A module whose name is empty, as the model itself, has that of its class."),
-        (lambda got: got[0][0] == ("Outer", "a") and got[0][1] != line,
+        (lambda got: got[0][0] == ("", "a"), "The model itself has an empty name: take that of its class."),
+        (lambda got: got[0][1] != "test_benchmarking.py", "Leave the folders out: os.path.basename."),
+        (lambda got: got[0][0] == ("Outer", "a") and got[0][2] != 1,
          "The line is that of the innermost module that **has parts**: there it says which part is called."),
         see=WHERE,
     )  # fmt: skip
@@ -237,14 +237,19 @@ def test_whereabouts():
 
 def test_work_of():
     x, y = np.zeros((4, 5), np.float32), np.zeros((5, 6), np.float32)
-    expect("work_of matmul of (4, 5) and (5, 6) in float32", lambda: tt_opt.work_of(tt.matmul, x @ y, [x, y], {}),
-           (120, 4 * (24 + 20 + 30)), see=WHERE)  # fmt: skip
+    expect(
+        "work_of matmul of (4, 5) and (5, 6) in float32",
+        lambda: tt_opt.work_of(tt.matmul, x @ y, [x, y], {}),
+        (120, 4 * (24 + 20 + 30)),
+        (lambda got: got[0] == 24, "Ask `cost`, if there is one: it takes the result, the inputs and the parameters."),
+        (lambda got: got[1] == 200, "It reads its inputs **and** writes its result."),
+        see=WHERE,
+    )
     expect(
         "work_of exp of (4, 5), which has no cost",
         lambda: tt_opt.work_of(tt.PRIMITIVES["exp"], np.exp(x), [x], {}),
         (20, 160),
         (lambda got: got[0] == 0, "Without a cost it makes one multiply-add for each element of the result."),
-        (lambda got: got[1] == 80, "It reads its inputs **and** writes its result."),
         see=WHERE,
     )
     expect(
@@ -276,6 +281,34 @@ def test_timed(clock):
         (7, [("Python", "outside", ("m",), 3.0, 0, 0), ("exp", "forward", ("m",), 2.0, 7, 14)]),
         (lambda got: len(got[1]) == 1, "The time since the last event is an event, too, or the sum is not the whole."),
         (lambda got: got[1][0][3] == 5.0, "The stretch outside ends where the call **starts**."),
+        see=WHERE,
+    )
+
+
+def test_an_event_inside_an_event(clock):
+    profile = tt_opt.Profile()
+
+    def inside():
+        clock.now += 2
+
+    def call():
+        clock.now += 1
+        profile.timed(inside, "exp", "forward", (), "", lambda out: (0, 0))
+        profile.last = clock.now
+        clock.now += 4
+
+    def found():
+        profile.events.clear()
+        profile.last = clock.now
+        profile.timed(call, "power", "backward", (), "", lambda out: (0, 0))
+        return [(e.name, e.seconds) for e in profile.events], profile.events[-1].start - profile.events[-2].start
+
+    expect(
+        "events of a call of 7 seconds that has an event of 2 seconds inside, 4 before its end, and when they start",
+        found,
+        ([("Python", 0.0), ("Python", 1.0), ("exp", 2.0), ("power", 4.0)], 2.0),
+        (lambda got: min(e[1] for e in got[0]) < 0, "The stretch outside ends before the call: append it **first**."),
+        (lambda got: got[0][-1] == ("power", 7.0), "The seconds inside count **twice**: begin at what is then `last`."),
         see=WHERE,
     )
 
@@ -369,14 +402,22 @@ def profiled_gradient(model, x):
         return plain_gradient(model, x)
 
 
-def test_the_sum_of_a_profile_is_the_whole():
-    x = tt.ones(50, 50, requires_grad=True)
-    start = time.perf_counter()
-    with tt_opt.profile() as profile:
-        for _ in range(20):
+def test_the_sum_of_a_profile_is_the_whole(clock):
+    x = tt.ones(5, 5, requires_grad=True)
+
+    def slow(next, primitive, tensors, params):
+        clock.now += 2
+        return next(primitive, tensors, params)
+
+    def found():
+        start = clock.now
+        with tt.interpreting(slow, backward=False), tt_opt.profile() as profile:
             (x @ x).exp().sum().backward()
-        time.sleep(0.05)
-    whole = time.perf_counter() - start
-    expect("the seconds of all events, of those of the block", lambda: sum(e.seconds for e in profile.events) / whole,
-           between(0.5, 1.0), see=WHERE)  # fmt: skip
+            clock.now += 3
+            with profile.span("a pause"):
+                clock.now += 5
+        return sum(e.seconds for e in profile.events), clock.now - start
+
+    expect("the seconds of all events, and of the block: three primitives of 2 seconds, then 3 and 5 others", found,
+           (14.0, 14.0), "What happens between events counts, too.", see=WHERE)  # fmt: skip
     assert ta.is_grad_enabled()

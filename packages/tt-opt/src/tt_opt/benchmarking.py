@@ -16,6 +16,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections import defaultdict
@@ -32,7 +33,7 @@ from tt_autograd import Traced
 from tt_nlp import next_token_loss, small_gpt
 from tt_opt.acceleration import roofline
 from tt_optim import Adam
-from tt_tensor import Module, Primitive, interpreting
+from tt_tensor import Module, Primitive, Tensor, interpreting
 
 NUMBERS = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
 
@@ -101,9 +102,9 @@ def check_turns():
 # samples spread about as much as those of real repetitions would.
 
 
-def bootstrap_interval(
+def bootstrap_interval(  # exercise
     x: np.ndarray, statistic: Callable = np.median, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:  # exercise
+) -> tuple[float, float]:
     """The interval that holds the middle `level` of statistic(sample) over samples of x (n,), drawn with repetition by
     default_rng(seed)."""
     samples = np.random.default_rng(seed).choice(x, (resamples, len(x)))
@@ -348,7 +349,8 @@ def has_parts(module: Module) -> bool:
 
 
 # The work of a primitive is what the meter of chapter 02 counts. A rule computes a gradient for an input, and for
-# products, which have nearly all of the multiply-adds, this takes as many of them as the product itself.
+# products, which have nearly all of the multiply-adds, this takes as many of them as the product itself. A bias is the
+# exception: its gradient is only a sum.
 
 
 def work_of(primitive: Primitive, out: Any, arrays: Sequence[Any], params: dict) -> tuple[int, int]:  # exercise
@@ -372,11 +374,14 @@ class Profile:
     def __init__(self, model: Module | None = None, memory: bool = False):
         self.names = {id(m): name for name, m in model.named_modules()} if model else {}
         self.memory, self.events = memory, list[Event]()
-        self.began = self.last = time.perf_counter()
+        self.thread: int | None = threading.get_ident()  # None when the block is over
+        self.last = time.perf_counter()
 
     def __call__(self, next, primitive, tensors, params):
+        asked = time.perf_counter()
         arrays = [t.detach().numpy() for t in tensors]
         stack, line = whereabouts(sys._getframe(1), self.names)
+        self.last += time.perf_counter() - asked
         out = self.timed(lambda: next(primitive, tensors, params), primitive.name, "forward", stack, line,
                          lambda out: work_of(primitive, out.detach().numpy(), arrays, params))  # fmt: skip
         if isinstance(out, Traced):
@@ -386,13 +391,17 @@ class Profile:
         return out
 
     def watched(self, name, stack, line, multiply_adds, rule):
-        """A rule that leaves an event."""
+        """A rule that leaves an event, if it is called in the block and on its thread."""
 
         def work(shares):
             shares = [s for s in (shares if isinstance(shares, (list, tuple)) else [shares]) if s is not None]
-            return multiply_adds * len(shares), sum(s.nbytes for s in shares)
+            if any(isinstance(s, Tensor) for s in shares):  # made by primitives, which have events of their own
+                return 0, 0
+            return sum(multiply_adds if s.ndim > 1 else s.size for s in shares), sum(s.nbytes for s in shares)
 
         def wrapped(*args, **params):
+            if self.thread != threading.get_ident():
+                return rule(*args, **params)
             shares = self.timed(lambda: rule(*args, **params), name, "backward", stack, line, work)
             self.last = time.perf_counter()
             return shares
@@ -400,21 +409,23 @@ class Profile:
         return wrapped
 
     # `timed` is the stopwatch. First it closes the stretch of time since the last event, then it runs what is to be
-    # timed.
+    # timed. Events may happen inside of that: a rule of a second derivative runs on tensors, and so calls primitives.
+    # Each second must count once. So the stopwatch looks at `last` again at the end. If events inside have moved it,
+    # only the time after them is left for this one.
 
     def timed(self, call, name, phase, stack, line, work):  # exercise
-        """Run call() and append two events: one of phase "outside", named "Python", from `last` to the start of the
-        call, and one for the call, with work(result) -> (multiply_adds, bytes). Returns the result."""
+        """Append an event "Python", of phase "outside", from `last` to now. Make `last` now, run call(), and append its
+        event, from what is then `last` to the end, with work(result) -> (multiply_adds, bytes). Returns the result."""
+        self.events.append(Event("Python", "outside", stack, line, self.last, time.perf_counter() - self.last))
         if self.memory:
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-        start = time.perf_counter()
+        self.last = time.perf_counter()
         result = call()
-        end = time.perf_counter()
+        start, seconds = self.last, time.perf_counter() - self.last
         peak = tracemalloc.get_traced_memory()[1] - before if self.memory else 0
-        self.events.append(Event("Python", "outside", stack, line, self.last, start - self.last))
         multiply_adds, moved = work(result)
-        self.events.append(Event(name, phase, stack, line, start, end - start, multiply_adds, moved, peak))
+        self.events.append(Event(name, phase, stack, line, start, seconds, multiply_adds, moved, peak))
         return result
 
     def close(self, name: str) -> None:
@@ -436,7 +447,7 @@ class Profile:
 @contextmanager
 def profile(model: Module | None = None, memory: bool = False) -> Iterator[Profile]:
     """Collect the events of a block, on this thread: `with profile(model) as found: ...; print(table(found))`. Modules
-    have the names that they have in `model`."""
+    have the names that they have in `model`. A backward pass is seen as far as its forward pass was in the block."""
     found, tracing = Profile(model, memory), tracemalloc.is_tracing()
     if memory and not tracing:
         tracemalloc.start()
@@ -444,8 +455,9 @@ def profile(model: Module | None = None, memory: bool = False) -> Iterator[Profi
         with interpreting(found, backward=False):
             found.last = time.perf_counter()
             yield found
-            found.close("Python")
     finally:
+        found.close("Python")
+        found.thread = None
         if memory and not tracing:
             tracemalloc.stop()
 
@@ -494,7 +506,7 @@ def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
 def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
     """The largest rows of a profile as text, the rest in one line, and the sum."""
     every = rows(found.events, by)
-    whole = sum(row.seconds for row in every.values())
+    whole = sum(row.seconds for row in every.values()) or 1.0
     shown = list(every.items())[:most]
     rest = list(every.values())[most:]
     shown += [(f"{len(rest)} others", _sum(rest))] * bool(rest) + [("in all", _sum(list(every.values())))]
@@ -510,8 +522,8 @@ def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
 
 
 def _sum(group: Sequence[Row]) -> Row:
-    *sums, _ = (sum(column) for column in zip(*group))
-    return Row._make([*sums, max(row.peak for row in group)])
+    *sums, _ = (sum(row[place] for row in group) for place in range(len(Row._fields)))
+    return Row._make([*sums, max((row.peak for row in group), default=0)])
 
 
 # A step of a GPT, in three tables.

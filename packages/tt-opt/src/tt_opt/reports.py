@@ -9,7 +9,6 @@ import html
 import io
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,16 +98,15 @@ def save_trace(found: Profile, path: str | os.PathLike) -> None:
 def _write(path, text: str) -> None:
     """Write a whole file or none: under another name first, then rename."""
     path = Path(path)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.unfinished")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 # ## A flame graph

@@ -115,6 +115,9 @@ class Tensor(torch.Tensor):
 
     dtype = property(lambda self: numpy_dtype(torch.Tensor.dtype.__get__(self)))
 
+    def wrap_rules(self, wrap):
+        """Nothing: PyTorch's rules are written in C++, where a function of Python cannot be put around them."""
+
     # shapes
 
     def reshape(self, *shape):
