@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "site" / "hooks"))
 import mistakes  # noqa: E402
 
 NUMBERS = {"T": 8, "A": 7, "L": 8, "C": 6, "O": 8, "G": 11, "N": 4, "S": 4, "D": 3, "K": 3, "M": 4, "P": 2, "E": 8}
-NUMBERS |= {"H": 12, "Q": 12, "X": 16}
+NUMBERS |= {"H": 12, "Q": 12, "X": 16, "B": 15}
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # now: while tests run, pytest writes into it
 LONGEST = 12  # lines of a message
 BANK = mistakes.bank(ROOT)
