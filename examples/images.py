@@ -146,13 +146,14 @@ def parameter_count(model: Module) -> int:
 
 
 def train(
-    name: str, model: Module, optimizer: Optimizer, data: Any, unseen: Iterable, options: argparse.Namespace
+    name: str, model: Module, optimizer: Optimizer, data: Any, unseen: Iterable, options: argparse.Namespace,
+    callbacks: Sequence[Callback] = (),
 ) -> History:
     """Train a model under a name, which its checkpoint and its curve get as well; the history."""
     schedule = Schedule(OneCycleLR(optimizer, options.lr, max(options.epochs * len(data), 1)), each="step")
     return fit(
         model, cross_entropy, optimizer, data, epochs=options.epochs, validation=unseen, metrics=[accuracy],
-        callbacks=[schedule, Curve(options.out / f"{name}.csv", options.epochs)],
+        callbacks=[schedule, *callbacks, Curve(options.out / f"{name}.csv", options.epochs)],
         checkpoint=options.out / f"{name}.safetensors", checkpoint_every=SAVE_EVERY, resume=options.resume,
     )
 

@@ -92,9 +92,9 @@ class Result:
     lacking: str | None = None
 
 
-def report(results: Sequence[Result], script: str, file: Path | None = None) -> int:
-    """Print the table of results, and save it if there is a file for that; the exit status, 0 if all have passed and
-    1 otherwise. `script` is the path of the example."""
+def report(results: Sequence[Result], script: str, file: Path | None = None, **more) -> int:
+    """Print the table of results, and save it if there is a file for that, with what `more` holds; the exit status, 0
+    if all have passed and 1 otherwise. `script` is the path of the example."""
     rows = [(result.what, result.measured, result.needed, f"{result.seconds:.2f} s") for result in results]
     title = ("what was learned", "measured", "needed", "time")
     widths = [max(map(len, column)) for column in zip(title, *rows)]
@@ -107,7 +107,7 @@ def report(results: Sequence[Result], script: str, file: Path | None = None) -> 
     for lacking in filter(None, (result.lacking for result in results)):
         print(f"This earns no milestone, which needs {lacking}.")
     if file:
-        save(results, script, file)
+        save(results, script, file, **more)
     return 1 if missed else 0
 
 
@@ -115,15 +115,15 @@ def report(results: Sequence[Result], script: str, file: Path | None = None) -> 
 # as `tito` does for its milestones, asks for the table itself: `--json FILE`. The file is there only when it is whole.
 
 
-def save(results: Sequence[Result], script: str, file: Path) -> None:
-    """Write the table as JSON."""
+def save(results: Sequence[Result], script: str, file: Path, **more) -> None:
+    """Write the table as JSON, and beside it what `more` holds."""
     rows = [
         {"claim": result.what, "measured": result.measured, "threshold": result.needed, "reached": bool(result.passed),
          "seconds": round(result.seconds, 3), "lacking": result.lacking} for result in results
     ]
     example = Path(script).resolve().relative_to(Path(__file__).resolve().parent).as_posix()
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    table = {"schema": 1, "example": example, "results": rows}
+    table = {"schema": 1, "example": example, "results": rows, **more}
     unfinished.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(file)
 

@@ -25,6 +25,7 @@ PERCEPTRON = "perceptron_1957/rosenblatt_perceptron.py"
 XOR = "xor_1969/minsky_xor_problem.py"
 LENET = "lenet_1998/train_mnist.py"
 CNN = "alexnet_2012/train_cnn.py"
+COMPRESS = "compression_2015/compress.py"
 CLAIMS = [(PERCEPTRON,), (XOR,), (XOR, "--train"), ("tour.py",)]
 DATA = next(
     (folder for folder in (Path(os.environ.get("TT_DATA") or "nowhere"), ROOT.parent / "shared" / "data")
@@ -131,7 +132,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(examples, tmp_path, monk
     assert file.read_text(encoding="utf-8") == "old"
 
 
-@pytest.mark.parametrize("script", [PERCEPTRON, XOR, LENET, CNN, "tour.py"])
+@pytest.mark.parametrize("script", [PERCEPTRON, XOR, LENET, CNN, COMPRESS, "tour.py"])
 def test_an_example_explains_its_options(script):
     done = run(script, "--help")
     assert done.returncode == 0 and "--seed" in done.stdout and "--epochs" in done.stdout
@@ -668,3 +669,114 @@ def test_lenet_reads_a_part_of_mnist(tmp_path):
     part, _, digits, _, *moved = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
     assert (part["measured"], part["reached"]) == ("6,000 images", False)
     assert float(digits["measured"].rstrip("%")) > 94 and all(row["reached"] for row in moved)
+
+
+# Compressed networks. LeNet is trained by the program; the other two come from what their examples leave.
+
+TRICKS = {
+    "as trained", "trained further", "90% pruned", "90% pruned, compressed rows", "90% pruned, rows of int8",
+    "low rank, 25% of numbers", "int8",
+}  # fmt: skip
+
+
+@pytest.fixture
+def compress(program, examples, tmp_path, monkeypatch):
+    """Runs the program of compression with few turns, pairs and digits; its exit status and what it saved."""
+    from compression_2015 import compress
+    from gpt_2018 import simple_tinygpt
+
+    monkeypatch.setattr(compress, "TURNS", 3)
+    monkeypatch.setattr(compress, "PAIRS", 2)
+    monkeypatch.setitem(compress.STUDENTS, "8 x 8 digits", (*compress.STUDENTS["8 x 8 digits"][:2], 2))
+
+    def start(*arguments):
+        (table := tmp_path / "table.json").unlink(missing_ok=True)
+        small = ["--limit", "200", "--epochs", "1", "--again", "1", "--steps", "5", "--json", str(table)]
+        folders = [f"--{name}={tmp_path / name}" for name in ("cnn", "gpt", "out")]
+        status = compress.main([*small, *folders, *arguments])
+        return status, json.loads(table.read_text(encoding="utf-8")) if table.exists() else None
+
+    def others():
+        program(CNN, "cnn")
+        tiny = ["--layers", "2", "--heads", "3", "--width", "96", "--context", "16", "--steps", "10"]
+        simple_tinygpt.main([*tiny, "--out", str(tmp_path / "gpt")])
+
+    start.others = others
+    return start
+
+
+def lines_of(table, title):
+    return {line["name"]: line for line in table["networks"][title]["lines"]}
+
+
+def test_compressed_networks_are_as_small_as_the_table_says(compress, capsys):
+    status, table = compress("--only", "lenet")
+    assert status == 1 and table["results"][0]["reached"] is False, "200 digits are not all of them"
+    lines = lines_of(table, "LeNet, 8 x 8 digits")
+    assert lines.keys() >= TRICKS | {"half of the channels", "half of the channels, int8", "a student alone"}
+    whole, pruned = lines["as trained"], lines["90% pruned"]
+    assert whole["memory"] == pruned["memory"] == 4 * 42_794 and whole["file"] > whole["memory"]
+    assert lines["90% pruned, rows of int8"]["memory"] < lines["90% pruned, compressed rows"]["memory"]
+    assert lines["90% pruned, compressed rows"]["memory"] < 0.2 * whole["memory"]
+    assert lines["90% pruned, compressed rows"]["answers"] == pruned["answers"]
+    assert lines["half of the channels"]["multiply_adds"] < 0.35 * whole["multiply_adds"]
+    assert 0.24 < lines["int8"]["memory"] / whole["memory"] < 0.27
+    assert all(line["seconds"] > 0 and 0 <= line["answers"] <= 1 for line in lines.values())
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if len(line) > 80 or not line.isascii()] == []
+    assert sum(line.startswith(tuple(lines)) for line in said) == len(lines)
+
+
+def test_compression_of_the_other_networks_needs_their_checkpoints(compress, capsys):
+    status, table = compress("--only", "cnn", "gpt")
+    assert status == 1 and table["networks"] == {}
+    assert [(row["measured"], row["reached"]) for row in table["results"]] == [("not here", False)] * 2
+    said = capsys.readouterr().out
+    assert "python examples/alexnet_2012/train_cnn.py --out " in said and "simple_tinygpt.py --out " in said
+    compress.others()
+    _, table = compress("--only", "cnn", "gpt")
+    cnn, gpt = lines_of(table, "CNN, 8 x 8 digits"), lines_of(table, "GPT, the first chapter of Moby-Dick")
+    assert cnn["channels removed"]["multiply_adds"] <= 0.5 * cnn["as trained"]["multiply_adds"]
+    assert [row["claim"].split(",")[0] for row in table["results"][:2]] == ["narrower CNN"] * 2
+    assert gpt["hidden units and heads, q4_1"]["memory"] < 0.25 * gpt["as trained"]["memory"]
+    assert table["networks"]["GPT, the first chapter of Moby-Dick"]["unit"] == "nats"
+    capsys.readouterr()
+    _, again = compress("--only", "cnn", "gpt", "--resume")
+    assert "epoch  1" not in capsys.readouterr().out, "what was trained is not trained again"
+    assert lines_of(again, "CNN, 8 x 8 digits")["90% pruned"]["answers"] == cnn["90% pruned"]["answers"]
+
+
+@pytest.mark.slow
+def test_compression_of_the_small_digits_holds_what_it_claims(tmp_path):
+    done = run(COMPRESS, "--only", "lenet", cwd=tmp_path, **{name: str(tmp_path / "empty") for name in CACHES})
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "All reached." in done.stdout and " NO\n" not in done.stdout
+
+
+def test_compression_is_judged_by_what_it_loses(examples):
+    from compression_2015.compress import Line, gain, half_of_it, tenth
+
+    def line(name, answers, multiply_adds=100, seconds=1.0):
+        return Line(name, 0, 0, multiply_adds, seconds, 0.0, answers)
+
+    whole = line("as trained", 0.99)
+    assert tenth([whole, line("90% pruned", 0.9871)], 0.1, "MNIST", 0.0).passed
+    assert not tenth([whole, line("90% pruned", 0.9869)], 0.1, "MNIST", 0.0).passed
+    assert not tenth([whole, line("90% pruned", 0.99)], 0.2, "MNIST", 0.0).passed
+    for slim, reached in (
+        (line("channels removed", 0.981, 50, 0.65), [True, True, True]),
+        (line("channels removed", 0.979, 51, 0.66), [False, False, False]),
+    ):
+        assert [row.passed for row in half_of_it([whole, slim], "CIFAR-10")] == reached
+    better = gain([0.5, 0.6, 0.55, 0.5, 0.6, 0.55, 0.5, 0.6], [0.53, 0.62, 0.58, 0.52, 0.63, 0.57, 0.53, 0.62])
+    assert better.passed and better.measured == "2.50 (2.05 to 2.95)"
+    assert not gain([0.5, 0.6] * 4, [0.6, 0.5] * 4).passed
+
+
+def test_compression_refuses_a_network_that_has_learned_from_other_data(compress, tmp_path, capsys):
+    (tmp_path / "cnn").mkdir()
+    (tmp_path / "cnn" / "cnn.safetensors").touch()
+    (tmp_path / "cnn" / "options.json").write_text('{"data": "CIFAR-10"}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        compress("--only", "cnn")
+    assert "has learned from CIFAR-10, but here is 8 x 8 digits" in " ".join(capsys.readouterr().err.split())

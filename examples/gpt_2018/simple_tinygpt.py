@@ -102,9 +102,11 @@ def make_model(vocabulary: int, options: argparse.Namespace) -> GPT:
 
 
 def learn(
-    model: GPT, training: Windows, unseen: DataLoader, options: argparse.Namespace, callbacks: Sequence[Callback]
+    model: GPT, training: Windows, unseen: DataLoader, options: argparse.Namespace, callbacks: Sequence[Callback],
+    name: str = "gpt",
 ) -> History:
-    """Train the model in rounds of `every` steps; the history, one number for each round."""
+    """Train the model in rounds of `every` steps; the history, one number for each round. `name` is that of its
+    checkpoint."""
     every = max(min(options.every, options.steps), 1)
     rounds = options.steps // every
     draws = RandomSampler(training, replacement=True, num_samples=every * options.batch_size)
@@ -115,7 +117,7 @@ def learn(
     return fit(
         model, next_token_loss, optimizer, DataLoader(training, options.batch_size, sampler=draws), epochs=rounds,
         validation=unseen, callbacks=[Schedule(rate, each="step"), *callbacks], clip_norm=1.0,
-        checkpoint=options.out / "gpt.safetensors", checkpoint_every=SAVE_EVERY, resume=options.resume,
+        checkpoint=options.out / f"{name}.safetensors", checkpoint_every=SAVE_EVERY, resume=options.resume,
     )
 
 

@@ -10,8 +10,11 @@ import weave
 
 
 def training(folder: Path) -> str:
-    """The results and the curves in a folder: a log `NAME.csv` for each network, a table `NAME.json` for each run."""
+    """The results and the curves in a folder: a log `NAME.csv` for each network, a table `NAME.json` for each run.
+    Without logs, a run has tables of networks instead, and they are shown."""
     logs = {file.stem: _log(file) for file in sorted(folder.glob("*.csv"))}
+    if not logs and (runs := sorted(folder.glob("*.json"))):
+        return "\n\n".join(_networks(json.loads(file.read_text(encoding="utf-8"))) for file in runs)
     if not logs:
         raise weave.WeaveError(f"there is no log in {folder}")
     return "\n\n".join([_results(folder), f'<figure class="tt-figure">{_curves(logs)}</figure>', _epochs(logs)])
@@ -34,6 +37,29 @@ def _results(folder: Path) -> str:
         minutes = f" | {sum(row['seconds'] for row in found) / 60:.1f}"
         rows.append(f"| {name} | " + " | ".join(row["measured"] for row in found) + ("" if timed else minutes) + " |")
     return "\n".join(rows)
+
+
+# A program that compresses networks has measured many of them, and has a table for those that came from the same one.
+
+
+def _networks(run: dict) -> str:
+    """The tables of a run, and a last one with what was asked for."""
+    tables = []
+    for title, table in run["networks"].items():
+        lines, form = table["lines"], ".2%" if table["unit"] == "right" else ".3f"
+        rows = [f"| {title} | file, KB | memory, KB | multiply-adds | ms | spread | {table['unit']} |"]
+        rows.append("| --- |" + " --: |" * 6)
+        for line in lines:
+            count = line["multiply_adds"] / lines[0]["multiply_adds"]
+            sizes = f"{line['file'] / 1e3:,.0f} | {line['memory'] / 1e3:,.0f} | {count:.0%}"
+            time = f"{line['seconds'] * 1e3:.2f} | {line['spread']:.0%}"
+            rows.append(f"| {line['name']} | {sizes} | {time} | {line['answers']:{form}} |")
+        tables.append("\n".join(rows))
+    rows = ["| claim | measured | asked | reached |", "| --- | --: | --: | --- |"]
+    for row in run["results"]:
+        reached = "yes" if row["reached"] else "no"
+        rows.append(f"| {row['claim']} | {row['measured']} | {row['threshold']} | {reached} |")
+    return "\n\n".join([*tables, "\n".join(rows)])
 
 
 # What is measured on unseen examples, and, in the first column, what is counted: epochs, or rounds of so many steps.
