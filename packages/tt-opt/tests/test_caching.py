@@ -367,6 +367,30 @@ def test_through_tells_queries_keys_and_values_apart():
     )
 
 
+def test_through_of_heads_that_do_not_fill_the_width():
+    model = gpt(layers=1)
+    attention = model.transformer.h[0].attn
+    attention.c_attn, attention.c_proj = tt.Linear(8, 3 * 2 * 3), tt.Linear(2 * 3, 8)
+
+    def shapes():
+        seen = []
+
+        def attend(layer, q, k, v):
+            seen.extend(part.shape for part in (q, k, v))
+            return tt.zeros(*q.shape)
+
+        return seen, tt_opt.through(model.transformer, tt.tensor([1, 2]), np.arange(2), attend).shape
+
+    expect(
+        "shapes of q, k, v and of the result for two tokens of width 8, if c_attn gives two heads of 3 numbers",
+        shapes,
+        ([(2, 2, 3)] * 3, (2, 8)),
+        "Let c_attn's result say how wide a head is, and flatten what the heads found, whose width need not be C: "
+        "chapter 18 removes heads.",
+        see=READING,
+    )
+
+
 def test_read_piece_by_piece():
     model = gpt()
 

@@ -313,6 +313,17 @@ def test_watched_forward():
         (lambda got: got[1] == clean, "Put nan into the outputs `dyed`."),
         see=CHANNELS,
     )
+    x[2, 1] = -np.inf
+    expect(
+        "at which inputs -inf arrives, and where inf leaves, with x[2, 1] = -inf, dyed=[0] and dye=inf",
+        lambda: (lambda layer: (layer(tt.from_numpy(x)).numpy()[:, 0], np.asarray(layer.arrived).tolist()))(
+            tt_opt.Watched(layer, [0], np.inf)
+        ),
+        (np.full(4, np.inf, np.float32), [False, True, False]),
+        (lambda got: np.isnan(got[0]).all(), "Write `self.dye` into the outputs, whichever it is."),
+        "Dye is whatever is not finite.",
+        see=CHANNELS,
+    )
     conv, maps = given(ts.Conv2d(2, 3, 1)), normal(1, 2, 2, 2)
     maps[0, 1, 0, 0] = np.nan
     expect(

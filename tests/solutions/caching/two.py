@@ -47,7 +47,7 @@ def through(trunk, ids, positions, attend):
         block = trunk.h[layer]
         parts = block.attn.c_attn(block.ln_1(x)).numpy()
         qkv = parts.reshape(parts.shape[0], 3, block.attn.n_head, -1).swapaxes(0, 1)
-        x = block.attn.c_proj(attend(layer, *qkv).reshape(*x.shape)) + x
+        x = block.attn.c_proj(attend(layer, *qkv).reshape(len(x), -1)) + x
         x = block.mlp(block.ln_2(x)) + x
     return trunk.ln_f(x)
 

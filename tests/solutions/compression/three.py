@@ -89,12 +89,12 @@ class Watched:
         for i, feature in enumerate(np.moveaxis(features_last(values, self.layer), -1, 0)):
             if not np.size(self.arrived) > 1:
                 self.arrived = np.zeros(features_last(values, self.layer).shape[-1], bool)
-            self.arrived[i] |= bool(np.isnan(feature.sum()))
+            self.arrived[i] |= bool(np.isnan((feature - feature).sum()))
         if not isinstance(self.layer, PASSERS):
-            values = np.where(values == values, values, 0).astype(values.dtype)
+            values = np.where(np.abs(values) < math.inf, values, 0).astype(values.dtype)
         out = self.layer(from_numpy(values)).numpy()
         dye = np.zeros(features_last(out, self.layer).shape[-1], out.dtype)
-        dye[self.dyed] = np.nan
+        dye[self.dyed] = self.dye
         if not isinstance(self.layer, Linear):
             dye = dye.reshape(-1, *[1] * (out.ndim - 2))
         return from_numpy(out + dye)
@@ -110,19 +110,18 @@ def readers(model, name, doomed, example):
             elif child is not None:
                 watch(child, f"{prefix}{own}.")
 
-    put, answer = [], None
+    put, reached = [], None
     watch(model, "")
     try:
         if all(full != name for full, *_ in put):
             raise ValueError(f"{name!r}?")
-        with evaluating(model), no_grad():
-            answer = model(example)
+        reached = pour(model, example, [watched for *_, watched in put])
     finally:
         for _, parent, own, watched in put:
             parent._modules[own] = watched.layer
     found = {full: np.where(watched.arrived)[0] for full, _, _, watched in put if watched.arrived.sum()}
     mixed = [full for full, _, _, watched in put if watched.arrived.mean() == 1]
-    if mixed or np.isnan(answer.numpy().sum()):
+    if mixed or reached:
         raise ValueError(f"{name} cannot be cut: {mixed or 'its outputs are the answer'}")
     return found
 

@@ -403,6 +403,10 @@ def smallest_outputs(layer: Module, share: float) -> np.ndarray:  # exercise
 # map. A network can be any function, though. Plumbers who want to know where a pipe leads put dye into the water. Our
 # dye is `nan`: whatever is computed from a `nan` is `nan`. We let a channel be `nan`, and see at which inputs of which
 # layers it arrives.
+#
+# There is a leak: a ReLU written as `np.where(x > 0, x, 0)` turns `nan` into 0, because `nan` is not above 0. So we
+# have two more dyes, infinity and minus infinity, one of which passes there. What we look for is any number that is not
+# finite.
 
 
 READERS, PASSERS = (Linear, Conv2d), (BatchNorm,)
@@ -414,26 +418,37 @@ def features_last(x: np.ndarray, layer: Module) -> np.ndarray:
 
 
 class Watched(Module):
-    """A layer that notes at which of its inputs nan arrives, and whose own outputs `dyed` become nan. If it mixes its
-    inputs, it is given 0 instead of nan, so that the dye ends there."""
+    """A layer that notes at which of its inputs dye arrives, numbers that are not finite, and whose own outputs `dyed`
+    become `dye`. If it mixes its inputs, it is given 0 instead of dye, so that the dye ends there."""
 
-    def __init__(self, layer: Module, dyed: Places = ()):
+    def __init__(self, layer: Module, dyed: Places = (), dye: float = math.nan):
         super().__init__()
-        self.layer, self.dyed = layer, list(dyed)
+        self.layer, self.dyed, self.dye = layer, list(dyed), dye
         self.arrived = np.array(False)
 
     def forward(self, x):  # exercise
-        """What the layer returns, with nan in `dyed`. `arrived` then has a truth value for each input feature."""
-        dye = np.isnan(features_last(x.numpy(), self.layer))
+        """What the layer returns, with dye in `dyed`. `arrived` then has a truth value for each input feature."""
+        dye = ~np.isfinite(features_last(x.numpy(), self.layer))
         self.arrived = self.arrived | dye.reshape(-1, dye.shape[-1]).any(0)
         if isinstance(self.layer, READERS):
-            x = from_numpy(np.nan_to_num(x.numpy()))
+            x = from_numpy(np.nan_to_num(x.numpy(), posinf=0, neginf=0))
         y = self.layer(x).numpy().copy()
-        features_last(y, self.layer)[..., self.dyed] = np.nan
+        features_last(y, self.layer)[..., self.dyed] = self.dye
         return from_numpy(y)
 
 
-# To watch a network, we replace its layers by watched ones for the length of one pass.
+# To watch a network, we replace its layers by watched ones while we pour all three dyes.
+
+
+def pour(model: Module, example: Tensor, watched: Iterable[Watched]) -> bool:
+    """Run a model on an example with each dye in its watched layers. Does any of it reach what the model returns?"""
+    reached = False
+    for dye in (math.nan, math.inf, -math.inf):
+        for layer in watched:
+            layer.dye = dye
+        with evaluating(model), no_grad(), tt.quiet():
+            reached |= not np.isfinite(model(example).numpy()).all()
+    return reached
 
 
 def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[str, np.ndarray]:  # exercise
@@ -451,8 +466,7 @@ def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[s
     watched[layer].dyed = _numbers(doomed, len(layer.weight), name).tolist()
     _put({n: watched[layer] for n, layer in layers.items()}, modules)
     try:
-        with evaluating(model), no_grad():
-            out = model(example).numpy()
+        reached = pour(model, example, watched.values())
     finally:
         _put(layers, modules)
     seen = {n: watched[layer].arrived for n, layer in model.named_modules() if layer in watched}
@@ -460,7 +474,7 @@ def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[s
     for reader, inputs in found.items():
         if len(inputs) == seen[reader].size:
             raise ValueError(f"all inputs of {reader} depend on these outputs of {name}: they cannot be removed alone")
-    if np.isnan(out).any():
+    if reached:
         raise ValueError(f"these outputs of {name} are a part of what the model returns, so they cannot be removed")
     return found
 
@@ -944,7 +958,7 @@ def show_doubt():
 __all__ = [
     "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
     "cubic_share", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
-    "low_rank", "magnitude_mask", "prunable", "prune_", "ranks_for", "readers", "remove_heads_", "remove_outputs_",
+    "low_rank", "magnitude_mask", "pour", "prunable", "prune_", "ranks_for", "readers", "remove_heads_", "remove_outputs_",
     "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product", "sparse_values_share",
     "sparse_x_share", "sparsify_", "without_",
 ]
