@@ -4,11 +4,11 @@
     hatch run bench:run mlp small            two workloads, shown only
     hatch run bench:run lenet --out FILE     one workload, written to a file
 
-Each contender is a process of its own. All of them are warm before the first turn, and then they take turns, one at a
-time, so that whatever the machine does to one of them it does to all. A turn begins when the processors are idle; if
-other programs ran meanwhile, it is taken again. Shown are the median of the turns, the median over the rounds of the
-ratio to PyTorch in the same round, and the distance of the slowest turn from the fastest as a share of the median.
-Memory is what a step needs at its peak, beyond what is there between two steps.
+The method is that of chapter 19, with a process for each contender. All of them are warm before the first turn, and
+then they take turns in an order that is drawn anew in each round. A turn begins when the processors are idle; if other
+programs ran meanwhile, it is taken again. Shown are the median of the turns, the median over the rounds of the ratio to
+PyTorch in the same round with its 95 % interval (from 6 rounds on), and the distance of the slowest turn from the
+fastest as a share of the median. Memory is what a step needs at its peak, beyond what is there between two steps.
 """
 
 import argparse
@@ -18,18 +18,19 @@ import importlib.util
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import tokens
 from workloads import WORKLOADS, Workload
 
 import tt_tensor as tt
+from tt_opt import least_values, median_interval, take_turns
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parent / "site" / "benchmarks" / "phase1-2.json"
@@ -102,7 +103,6 @@ class Contender:
         command = [sys.executable, str(HERE / "worker.py"), module, workload]
         self.process = child(command, {**os.environ, **THREADS, **env})
         self.first = self._answer()
-        self.turns: list[float] = []
         self.disturbed = 0
 
     def _answer(self) -> float | None:
@@ -122,8 +122,8 @@ class Contender:
         others = busy() - all_of_it - (sum(own.cpu_times()[:2]) - own_before)
         return others / (time.monotonic() - start), step
 
-    def turn(self, seconds: float, tries: int = 6) -> None:
-        """Take a turn, and again while it is disturbed; the least disturbed one counts."""
+    def turn(self, seconds: float, tries: int = 6) -> float:
+        """The time of a step. A turn that is disturbed is taken again; the least disturbed one counts."""
         attempts = []
         for _ in range(tries):
             attempts.append(self._attempt(seconds))
@@ -131,7 +131,7 @@ class Contender:
                 break
         else:
             self.disturbed += 1
-        self.turns.append(min(attempts)[1])
+        return min(attempts)[1]
 
     def peak(self) -> float | None:
         """Megabytes that a step has needed."""
@@ -147,9 +147,7 @@ class Contender:
 def measured(workload: str, rounds: int, seconds: float) -> list[dict]:
     """The rows of one workload."""
     running = {name: Contender(workload, module, env) for name, (module, _, env) in contenders(workload).items()}
-    for _ in range(rounds):
-        for contender in running.values():
-            contender.turn(seconds)
+    turns = in_turns({name: partial(c.turn, seconds) for name, c in running.items()}, rounds)
     peaks = {name: contender.peak() for name, contender in running.items()}
     for contender in running.values():
         contender.close()
@@ -157,20 +155,27 @@ def measured(workload: str, rounds: int, seconds: float) -> list[dict]:
     if firsts and not all(math.isclose(f, next(iter(firsts.values())), rel_tol=1e-5) for f in firsts.values()):
         raise RuntimeError(f"{workload}: the contenders do not compute the same: {firsts}")
     title, unit, scale = TIMED[workload]
-    found = rows(workload, title, unit, {name: [t * scale for t in c.turns] for name, c in running.items()}, running)
+    found = rows(workload, title, unit, {name: times * scale for name, times in turns.items()}, running)
     if workload in WITH_MEMORY and None not in peaks.values():
-        found += rows(f"{workload}_memory", f"{title}: memory", "MB", {name: [mb] for name, mb in peaks.items()})
+        found += rows(f"{workload}_memory", f"{title}: memory", "MB", {n: np.array([mb]) for n, mb in peaks.items()})
     return found
 
 
-def rows(workload: str, title: str, unit: str, turns: dict[str, list[float]], running: dict | None = None) -> list:
-    """Median, ratio and spread for each contender."""
+def in_turns(contenders: dict, rounds: int) -> dict[str, np.ndarray]:
+    """What each contender returns in each round, by its name."""
+    return dict(zip(contenders, take_turns(list(contenders.values()), rounds, np.random.default_rng()).T))
+
+
+def rows(workload: str, title: str, unit: str, turns: dict[str, np.ndarray], running: dict | None = None) -> list:
+    """Median, ratio with its interval, and spread for each contender."""
     base, found = next(iter(turns.values())), []
     for name, values in turns.items():
-        median = statistics.median(values)
+        median, ratios = float(np.median(values)), values / base
         row = {"workload": workload, "title": title, "unit": unit, "contender": name, "median": float(f"{median:.4g}")}
-        row["ratio"] = round(statistics.median(v / b for v, b in zip(values, base)), 3)
-        row["spread"] = round((max(values) - min(values)) / median, 3)
+        row["ratio"] = round(float(np.median(ratios)), 3)
+        if len(ratios) >= least_values(0.95) and values is not base:
+            row["between"] = [round(end, 3) for end in median_interval(ratios)]
+        row["spread"] = round(float(np.ptp(values)) / median, 3)
         row["disturbed"] = running[name].disturbed if running else 0
         found.append(row)
     return found
@@ -193,6 +198,7 @@ IMPORTED = {"PyTorch": "torch", "TinyTorch": "tt_autograd", "MyGrad": "mygrad", 
 
 def one_import(package: str) -> tuple[float, float]:
     """Milliseconds and megabytes that `import package` takes beyond `import numpy`, in a fresh process."""
+    wait_for_quiet()
     command = [sys.executable, "-c", IMPORT.format(package=package)]
     with child(command) as process:
         own = psutil.Process(process.pid)
@@ -208,23 +214,25 @@ def one_import(package: str) -> tuple[float, float]:
 
 def imports(rounds: int) -> list[dict]:
     """Time and memory of importing, beyond NumPy."""
-    names = {name: package for name, package in IMPORTED.items() if importlib.util.find_spec(package)}
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, package in names.items():
-            wait_for_quiet()
-            results[name].append(one_import(package))
-    times, memory = ({name: [r[i] for r in turns] for name, turns in results.items()} for i in (0, 1))
+    memory: dict[str, list[float]] = {name: [] for name, p in IMPORTED.items() if importlib.util.find_spec(p)}
+
+    def turn(name):
+        milliseconds, megabytes = one_import(IMPORTED[name])
+        memory[name].append(megabytes)
+        return milliseconds
+
+    times = in_turns({name: partial(turn, name) for name in memory}, rounds)
     return [
         *rows("import", "Import, beyond NumPy: time", "ms", times),
-        *rows("memory", "Import, beyond NumPy: memory", "MB", memory),
+        *rows("memory", "Import, beyond NumPy: memory", "MB", {name: np.array(mb) for name, mb in memory.items()}),
     ]
 
 
 def table(rows: list[dict]) -> str:
-    head = f"\n{rows[0]['title']}\n{'':26s}{rows[0]['unit']:>10s}{'ratio':>8s}{'spread':>8s}"
+    head = f"\n{rows[0]['title']}\n{'':26s}{rows[0]['unit']:>10s}{'ratio':>8s}{'95 %':>14s}{'spread':>8s}"
     lines = [
-        f"{r['contender']:26s}{r['median']:10.4g}{r['ratio']:8.2f}{r['spread']:8.0%}"
+        f"{r['contender']:26s}{r['median']:10.4g}{r['ratio']:8.2f}"
+        f"{' to '.join(f'{end:.2f}' for end in r.get('between', ())):>14s}{r['spread']:8.0%}"
         + (f"  {r['disturbed']} turns disturbed" if r["disturbed"] else "")
         for r in rows
     ]
@@ -249,7 +257,7 @@ def main() -> None:
         "workloads", nargs="*", choices=[[], *every], help=f"some of {every}; if none, all are timed and written"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the results to this file")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="at least 6, for an interval")
     parser.add_argument("--seconds", type=float, default=0.7, help="length of a turn")
     arguments = parser.parse_args()
     results = []
