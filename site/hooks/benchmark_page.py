@@ -33,7 +33,7 @@ def _workload(rows: list[dict]) -> str:
     rows = sorted(rows, key=lambda row: row["median"])
     longest = rows[-1]["median"]
     body = "".join(_row(row, longest) for row in rows)
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0]["unit"], "ratio", "spread"))
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0]["unit"], "ratio", "95 %", "spread"))
     head = f'<tr><th colspan="2">{html.escape(rows[0]["title"])}</th>{names}</tr>'
     return f'<table class="tt-bench"><thead>{head}</thead><tbody>{body}</tbody></table>'
 
@@ -42,7 +42,9 @@ def _row(row: dict, longest: float) -> str:
     ours = ' class="tt-ours"' if row["contender"].lower().startswith(OURS) else ""
     bar = f'<td class="tt-bar"><i style="width:{100 * row["median"] / longest:.1f}%"></i></td>'
     ratio, spread = _number(row.get("ratio"), "{:.2f}"), _number(row.get("spread"), "{:.0%}")
-    numbers = "".join(f"<td>{number}</td>" for number in (_three_digits(row["median"]), ratio, spread))
+    between = "\u2013".join(f"{end:.2f}" for end in row.get("between", ()))
+    cells = (_three_digits(row["median"]), ratio, between, spread)
+    numbers = "".join(f"<td>{number}</td>" for number in cells)
     return f'<tr{ours}><th scope="row">{html.escape(row["contender"])}</th>{bar}{numbers}</tr>'
 
 
