@@ -126,9 +126,9 @@ def show_hurt():
 # ## The idea
 #
 # The remaining weights can take over. If we prune *and continue to train*, the network learns to do without the weights
-# that are gone (Y. LeCun et al., 1990: *optimal brain damage*; S. Han et al., 2015). It works better step by step:
-# prune a little, train a little, and so on. M. Zhu and S. Gupta (2017) let the share grow fast in the beginning, when
-# there is much to spare, and slowly at the end. At a fraction $t$ of the way to the share $s$, it is
+# that are gone (Y. LeCun et al., 1990: *optimal brain damage*; S. Han et al., 2015). If much is to go, we do it step by
+# step: prune a little, train a little, and so on. M. Zhu and S. Gupta (2017) let the share grow fast in the beginning,
+# when there is much to spare, and slowly at the end. At a fraction $t$ of the way to the share $s$, it is
 #
 # $$ s_t = s \left( 1 - (1 - t)^3 \right) . $$
 
@@ -502,7 +502,7 @@ def check_readers():
 
 
 # The last line says that channel 3 of the second convolution, after pooling a map of 4 by 4, is read by 16 columns of
-# the linear layer. Nobody had to tell it.
+# the linear layer. We did not have to tell it.
 #
 # All that is left is surgery. For each layer we need to know which of its arrays have outputs, which have inputs, and
 # what the sizes are called.
@@ -958,7 +958,7 @@ def show_doubt():
 __all__ = [
     "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
     "cubic_share", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
-    "low_rank", "magnitude_mask", "pour", "prunable", "prune_", "ranks_for", "readers", "remove_heads_", "remove_outputs_",
-    "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product", "sparse_values_share",
+    "low_rank", "magnitude_mask", "pour", "prunable", "prune_", "ranks_for", "readers", "remove_heads_",
+    "remove_outputs_", "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product", "sparse_values_share",
     "sparse_x_share", "sparsify_", "without_",
 ]
