@@ -17,7 +17,7 @@ from tt_tito import curriculum
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 IMPORTED = [folder for folder in FOLDERS if folder.name != "tt-torch"]  # which is installed beside PyTorch only
-TEST_TOOLS = {"pytest", "hypothesis", "matplotlib", "torch", "gguf", "tiktoken", "tokenizers", "transformers"}
+TEST_TOOLS = {"pytest", "hypothesis", "matplotlib", "torch", "gguf", "scipy", "tiktoken", "tokenizers", "transformers"}
 
 
 def project(folder):
@@ -235,7 +235,7 @@ def test_what_asks_an_oracle_is_run_where_the_oracle_is():
     script = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))["envs"]["parity"]["scripts"]["run"]
     words = re.search(r'-k "([^"]+)"', script)[1].split(" or ")
     files = [file for file in ROOT.glob("packages/*/tests/**/test_*.py") if "tt-tito" not in file.parts]
-    asks = re.compile(r'importorskip\("(torch|transformers|tiktoken|tokenizers|gguf)"')
+    asks = re.compile(r'importorskip\("(torch|transformers|tiktoken|tokenizers|gguf|scipy.stats)"')
     asking = [file.stem for file in files if asks.search(file.read_text(encoding="utf-8"))]
     assert len(asking) > 5 and [stem for stem in asking if not any(word in stem for word in words)] == []
 
