@@ -35,7 +35,7 @@ def bootstrap_interval(x, statistic=np.median, level=0.95, resamples=2000, seed=
 def take_turns(contenders, rounds, rng):
     table = []
     for _ in range(rounds):
-        times = dict((int(i), contenders[i]()) for i in rng.permutation(len(contenders)))
+        times = {int(i): contenders[i]() for i in rng.permutation(len(contenders))}
         table.append([times[i] for i in range(len(contenders))])
     return np.array(table, dtype=float)
 
@@ -66,9 +66,8 @@ class Comparison:
             return said(a, b, self.ratio, self.low, self.high)
         if self.high < 1:
             return said(b, a, *(1 / number for number in (self.ratio, self.high, self.low)))
-        return "no difference can be shown: %s is between %.2f and %.2f times as fast as %s" % (
-            a, self.low, self.high, b,
-        )  # fmt: skip
+        between = " and ".join(format(end, ".2f") for end in (self.low, self.high))
+        return f"no difference can be shown: {a} is between {between} times as fast as {b}"
 
 
 def compared(times, names=("a", "b")):
