@@ -959,6 +959,6 @@ __all__ = [
     "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
     "cubic_share", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
     "low_rank", "magnitude_mask", "pour", "prunable", "prune_", "ranks_for", "readers", "remove_heads_",
-    "remove_outputs_", "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product", "sparse_values_share",
-    "sparse_x_share", "sparsify_", "without_",
+    "remove_outputs_", "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product",
+    "sparse_values_share", "sparse_x_share", "sparsify_", "without_",
 ]
