@@ -239,14 +239,10 @@ def compared(times: np.ndarray, names: tuple[str, str] = ("a", "b")) -> Comparis
     return Comparison(float(np.median(ratios)), *median_interval(ratios), names)
 
 
-# One condition is easy to miss. Two turns of the same program must be of the same length, or the longer one meets what
-# disturbs more often. When we try out how many calls fit into a turn, the answers for two equal programs may differ by
-# a factor of two, just by chance. Then we give both the smaller number.
-
-
-def equal_if_similar(calls: list[int]) -> list[int]:
-    """The smallest number for all, if the largest is at most four times as large; else each its own."""
-    return [min(calls)] * len(calls) if max(calls) <= 4 * min(calls) else calls
+# One condition is easy to miss. All turns must have the same number of calls. If we let each function find out for
+# itself how many fit into a turn, a disturbance at that moment would give one of two equal programs ten times as many
+# as the other; longer turns are disturbed more often, and the coin would no longer be fair. So both get the smaller
+# number.
 
 
 def compare(
@@ -257,8 +253,8 @@ def compare(
     slow functions. Raises ValueError for fewer than 6 pairs."""
     if pairs < least_values(0.95):
         raise ValueError(f"{pairs} pairs are too few for a verdict: take at least {least_values(0.95)}")
-    calls = equal_if_similar([calls_for(function, span / pairs / 2) for function in (a, b)])
-    turns = [functools.partial(time_calls, *each) for each in zip((a, b), calls)]
+    calls = min(calls_for(function, span / pairs / 2) for function in (a, b))
+    turns = [functools.partial(time_calls, function, calls) for function in (a, b)]
     return compared(take_turns(turns, pairs, np.random.default_rng(seed)), names)
 
 
@@ -277,8 +273,8 @@ def show_comparisons():
 # The program that disturbs is still there, but the verdicts are right. (A run of 400 such comparisons, quiet and busy,
 # is in the folder *benchmarks*: `verdicts.py` counts the false ones.)
 #
-# Verdicts can be spoiled by whoever waits for them. Suppose that we look after every ten pairs, and stop as soon as
-# there is a difference. Each look is a new chance to be fooled.
+# We can spoil a verdict by waiting for it. Suppose that we look after every ten pairs, and stop as soon as there is a
+# difference. Each look is a new chance to be fooled.
 
 
 def show_peeking():
@@ -368,7 +364,7 @@ def work_of(primitive: Primitive, out: Any, arrays: Sequence[Any], params: dict)
 
 
 class Profile:
-    """The events of a program; as an interpreter it stands in the door and collects them. With memory=True it also
+    """The events of a program; as an interpreter in the door it collects them. With memory=True it also
     measures what each call allocates, and everything takes longer."""
 
     def __init__(self, model: Module | None = None, memory: bool = False):
@@ -688,6 +684,6 @@ def show_all_tricks():
 
 __all__ = [
     "KEYS", "Comparison", "Event", "Profile", "Row", "Timing", "benchmark", "bootstrap_interval", "calls_for",
-    "compare", "compared", "equal_if_similar", "least_values", "median_interval", "pairs_needed", "profile",
+    "compare", "compared", "least_values", "median_interval", "pairs_needed", "profile",
     "roof_points", "rows", "table", "take_turns", "time_calls", "whereabouts", "work_of",
 ]
