@@ -493,7 +493,7 @@ def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):
     row = {"workload": "W1", "title": "a <step>", "unit": "ms", "spread": 0.1}
     rows = [
         {**row, "contender": "PyTorch", "median": 2.0, "ratio": 1.0},
-        {**row, "contender": "TinyTorch", "median": 1.0, "ratio": 0.5},
+        {**row, "contender": "TinyTorch", "median": 1.0, "ratio": 0.5, "between": [0.486, 0.512]},
         {**row, "workload": "W2", "contender": "PyTorch", "median": 1067.2, "ratio": 1.0},
     ]
     run = {"machine": {"cores": 2}, "date": "2026-01-01", "command": "run", "rows": rows}
@@ -502,7 +502,8 @@ def test_benchmark_rows_are_drawn_in_proportion_and_escaped(tmp_path):
     assert "a &lt;step&gt;" in page
     assert page.index("TinyTorch") < page.index("PyTorch</th>")  # the fastest first
     assert 'class="tt-ours"><th scope="row">TinyTorch</th><td class="tt-bar"><i style="width:50.0%">' in page
-    assert "<td>1.00</td><td>0.50</td><td>10%</td>" in page and "<td>1,067</td>" in page
+    assert "<td>1.00</td><td>0.50</td><td>0.49\u20130.51</td><td>10%</td>" in page
+    assert "<td>1,067</td><td>1.00</td><td></td><td>10%</td>" in page  # a single turn has no interval
 
 
 def test_times_of_packages_are_tables_with_units(tmp_path):
