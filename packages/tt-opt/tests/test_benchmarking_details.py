@@ -3,6 +3,7 @@
 No test here looks at the clock to see how fast something is."""
 
 import json
+import re
 import threading
 import time
 import tracemalloc
@@ -669,3 +670,12 @@ def test_a_report_leaves_no_figure_open(profiled):
     before = plt.get_fignums()
     tt_opt.report(profiled)
     assert plt.get_fignums() == before
+
+
+def test_a_table_by_line_shows_the_line():
+    model = tn.small_gpt(20, 1, 16, 8)
+    with tt_opt.profile(model) as found:
+        model(tt.zeros(1, 4, dtype=np.int64))
+    said = tt_opt.table(found, "line", most=20)
+    assert re.search(r"^transformers\.py:\d+ +\S+.*c_attn", said, re.MULTILINE), said
+    assert "\n(no module)  " in said or "(no module)" not in said

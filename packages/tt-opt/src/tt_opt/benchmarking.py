@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import functools
+import linecache
 import math
 import os
 import subprocess
@@ -506,15 +507,25 @@ def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
     shown = list(every.items())[:most]
     rest = list(every.values())[most:]
     shown += [(f"{len(rest)} others", _sum(rest))] * bool(rest) + [("in all", _sum(list(every.values())))]
-    head = f"{by:28s} calls     ms  share  forward  backward  GFLOP/s      MB" + "   peak MB" * found.memory
+    width = 52 if by == "line" else 28
+    head = f"{by:{width}s} calls     ms  share  forward  backward  GFLOP/s      MB" + "   peak MB" * found.memory
     lines = [head]
     for name, row in shown:
         rate = 2 * row.multiply_adds / row.seconds / 1e9 if row.seconds else 0.0
         all_, forward, backward = (1e3 * seconds for seconds in row[1:4])
         times = f"{all_:6.2f} {row.seconds / whole:6.1%} {forward:8.2f} {backward:9.2f}"
         memory = f"{row.peak / 1e6:10.2f}" * found.memory
-        lines.append(f"{name[-28:]:28s} {row.calls:5d} {times} {rate:8.1f} {row.bytes / 1e6:7.1f}{memory}")
+        label = f"{name} {source_of(name)}"[:width] if by == "line" else name[-width:]
+        lines.append(f"{label:{width}s} {row.calls:5d} {times} {rate:8.1f} {row.bytes / 1e6:7.1f}{memory}")
     return "\n".join(lines)
+
+
+def source_of(line: str) -> str:
+    """The text of a "file:line" of one of the modules that are loaded; "" if there is none."""
+    file, _, number = line.rpartition(":")
+    paths = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+    path = next((path for path in paths if file and os.path.basename(path) == file), "")
+    return linecache.getline(path, int(number)).strip() if path else ""
 
 
 def _sum(group: Sequence[Row]) -> Row:
@@ -552,8 +563,7 @@ def show_profile():
 
 # Read the last column but one first. The products run at a good part of the machine's peak, and what is left is the
 # same as in chapter 15: functions that move bytes. The table by lines shows what no list of primitives could: how much
-# of the step is attention, and how much the MLP. Its first row, without a module, is the loss, the optimizer, and
-# Python.
+# of the step is attention, and how much the MLP. The row without a module is the loss, the optimizer, and Python.
 #
 # Does the profiler change what it measures? A comparison knows.
 
