@@ -47,6 +47,10 @@ WORKLOADS = {
         for size in (1024, 4096)
         for kind in ("float32", "int8", "q4_1")
     },
+    **{
+        f"vector_{size}_sparse": Workload(f"{size} x {size} with 90 % zeros, times a vector", "us", 1e6 / VECTORS)
+        for size in (1024, 4096)
+    },
 }
 
 
@@ -149,7 +153,10 @@ def vector(name: str):
     """A matrix, a vector (1, size), and the format of the matrix."""
     _, size, kind = name.split("_", 2)
     random, n = np.random.default_rng(8), int(size)
-    return random.standard_normal((n, n), np.float32), random.standard_normal((1, n), np.float32), kind
+    matrix, x = random.standard_normal((n, n), np.float32), random.standard_normal((1, n), np.float32)
+    if kind == "sparse":
+        matrix[np.abs(matrix) < np.quantile(np.abs(matrix[:256]), 0.9)] = 0
+    return matrix, x, kind
 
 
 def gpt(name: str):

@@ -176,8 +176,9 @@ def _vector(name):
     matrix, x, kind = w.vector(name)
     layer = tt.Linear(*matrix.shape[::-1], bias=False)
     layer.weight.copy_(matrix)
-    model = tt.Sequential(layer)
-    model, x = model if kind == "float32" else tt_opt.quantize_(model, kind), tt.tensor(x)
+    model, x = tt.Sequential(layer), tt.tensor(x)
+    if kind != "float32":
+        model = tt_opt.sparsify_(model) if kind == "sparse" else tt_opt.quantize_(model, kind)
 
     def products():
         with ta.no_grad():
@@ -210,3 +211,11 @@ def vector_4096_int8():
 
 def vector_4096_q4_1():
     return _vector("vector_4096_q4_1")
+
+
+def vector_1024_sparse():
+    return _vector("vector_1024_sparse")
+
+
+def vector_4096_sparse():
+    return _vector("vector_4096_sparse")

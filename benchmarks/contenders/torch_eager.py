@@ -241,6 +241,9 @@ def _vector(name):
     matrix, x, kind = w.vector(name)
     layer = nn.Linear(*matrix.shape[::-1], bias=False)
     layer.weight.data, x, model = torch.tensor(matrix), torch.tensor(x), nn.Sequential(layer)
+    if kind == "sparse":
+        rows = layer.weight.detach().to_sparse_csr()
+        model = lambda x: (rows @ x.T).T
     if kind == "int8":
         model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
 
@@ -267,3 +270,11 @@ def vector_4096_float32():
 
 def vector_4096_int8():
     return _vector("vector_4096_int8")
+
+
+def vector_1024_sparse():
+    return _vector("vector_1024_sparse")
+
+
+def vector_4096_sparse():
+    return _vector("vector_4096_sparse")
