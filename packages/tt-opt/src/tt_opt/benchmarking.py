@@ -114,6 +114,9 @@ def bootstrap_interval(  # exercise
     return float(low), float(high)
 
 
+# A `Timing` keeps all turns, and says the median with its interval, and where the middle half of the turns lies.
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of a call in each of several turns (n,), and the number of calls in a turn."""
@@ -387,6 +390,8 @@ class Profile:
         self.last = time.perf_counter()
         return out
 
+    # A rule must not be timed after the block is over, or on another thread.
+
     def watched(self, name, stack, line, multiply_adds, rule):
         """A rule that leaves an event, if it is called in the block and on its thread."""
 
@@ -424,6 +429,8 @@ class Profile:
         multiply_adds, moved = work(result)
         self.events.append(Event(name, phase, stack, line, start, seconds, multiply_adds, moved, peak))
         return result
+
+    # What passes no door can be given a name.
 
     def close(self, name: str) -> None:
         """End the stretch since the last event under a name."""
@@ -500,6 +507,9 @@ def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
     return dict(sorted(found.items(), key=lambda item: item[1].seconds, reverse=True))
 
 
+# Printed, a row has its share of the time, and the rate at which it computes. Peaks are shown if memory was measured.
+
+
 def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
     """The largest rows of a profile as text, the rest in one line, and the sum."""
     every = rows(found.events, by)
@@ -518,6 +528,9 @@ def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
         label = f"{name} {source_of(name)}"[:width] if by == "line" else name[-width:]
         lines.append(f"{label:{width}s} {row.calls:5d} {times} {rate:8.1f} {row.bytes / 1e6:7.1f}{memory}")
     return "\n".join(lines)
+
+
+# The name of a line says little. Its text says more, and Python can find it.
 
 
 def source_of(line: str) -> str:

@@ -311,6 +311,8 @@ class SparseLinear(Linear):
         new.register_buffer("crow_indices", from_numpy(packed.crow_indices))
         return new
 
+    # The scale of a row is a factor of the whole output, so it comes after the sum. The bias has no scale.
+
     def forward(self, x):  # exercise
         """(..., in_features) -> (..., out_features)."""
         if x.shape[-1:] != (self.in_features,):
@@ -328,6 +330,10 @@ class SparseLinear(Linear):
         arrays = values.detach().numpy(), self.col_indices.numpy(), self.crow_indices.numpy()
         matrix = CompressedRows(*arrays, shape).dense()
         return from_numpy(matrix if self.scale is None else matrix * self.scale.numpy()[:, None])
+
+
+# To make a network sparse is to replace its layers, as in chapter 17. Two thirds is the density from which a sparse
+# layer is smaller. A layer whose weight another layer uses as well must stay, or it would be stored twice.
 
 
 def sparsify_(model: Module, kind: str = "float32", most: float = 2 / 3) -> Module:
@@ -451,6 +457,11 @@ def pour(model: Module, example: Tensor, watched: Iterable[Watched]) -> bool:
     return reached
 
 
+# `readers` puts the layers back in any case, and then judges what it has seen. Two findings mean that the channels
+# cannot go: dye in what the model returns, and dye at every input of a layer, because a normalization over all channels
+# has mixed those that leave with those that stay.
+
+
 def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[str, np.ndarray]:  # exercise
     """Where outputs `doomed` of the layer called `name` arrive: the names of the layers that read them, each with the
     numbers of those inputs. `example` is a batch of inputs for the model.
@@ -479,12 +490,19 @@ def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[s
     return found
 
 
+# Numbers that are given twice count once, negative ones count from the end, and others are refused before anything has
+# changed.
+
+
 def _numbers(doomed, count, name):
     """The numbers in ascending order, each once."""
     try:
         return np.unique(np.arange(count)[list(doomed)])
     except IndexError:
         raise IndexError(f"{name}: {list(doomed)} are not numbers from 0 to {count - 1}") from None
+
+
+# A network to try it with:
 
 
 def small_reader() -> Module:
@@ -527,6 +545,10 @@ def without_(layer: Module, gone: Places, dim: int) -> None:  # exercise
     setattr(layer, size, getattr(layer, size) - len(gone))
 
 
+# The surgeon tries it on a copy first. If the copy does not survive, as when the outputs of two layers are added and
+# only one of them became narrower, the model is still as it was.
+
+
 def remove_outputs_(model: Module, name: str, doomed: Places, example: Tensor) -> Module:  # exercise
     """Remove outputs of the layer called `name` and everything that reads them, in place; returns the model. Its
     optimizer must be made anew. Raises ValueError, and changes nothing, where that cannot be done."""
@@ -545,6 +567,9 @@ def remove_outputs_(model: Module, name: str, doomed: Places, example: Tensor) -
     return model
 
 
+# Some layers are not fit for it.
+
+
 def _refuse_surgery(model, names):
     modules, weights = _by_name(model), [getattr(m, "weight", None) for m in model.modules()]
     for name in names:
@@ -555,6 +580,9 @@ def _refuse_surgery(model, names):
             raise ValueError(f"{name} is a {type(layer).__name__}: remove first, and pack the numbers afterwards")
         if weight is not None and sum(w is weight for w in weights) > 1:
             raise ValueError(f"{name} shares its weight with another layer, which would keep what is removed here")
+
+
+# And for a whole network, layer by layer. The last layer keeps its outputs, because they are the answer.
 
 
 def slim_(model: Module, share: float, example: Tensor, names: Iterable[str] | None = None) -> Module:  # exercise
@@ -641,6 +669,10 @@ class NarrowAttention(CausalSelfAttention):
         return self.dropout(self.c_proj(found.transpose(1, 2).reshape(B, T, -1)))
 
 
+# Which heads go? Again those with the smallest weights; the rows of `c_attn` come in three parts, for queries, keys and
+# values, and each part has all heads.
+
+
 def smallest_heads(attention: Module, count: int) -> list[int]:  # exercise
     """The numbers of the `count` heads with the smallest sums of magnitudes in the weight of c_attn, in ascending
     order."""
@@ -665,6 +697,9 @@ def remove_heads_(model: Module, doomed: Sequence[Sequence[int]]) -> Module:  # 
         block.attn = NarrowAttention.of(attention, n_head)
     model.kv_heads = n_head
     return model
+
+
+# Each block loses equally many heads, so that a cache of chapter 16 still has one shape: `kv_heads` tells it.
 
 
 def _attentions(model):
@@ -732,6 +767,10 @@ def ranks_for(matrices: Sequence[np.ndarray], budget: float) -> list[int]:  # ex
     return ranks
 
 
+# A factor is a layer, too: the first one, without a bias, goes from $K$ numbers to $r$, and the second from there to
+# $R$.
+
+
 def factorized(layer: Linear, rank: int) -> Module:
     """Two linear layers of that rank in place of one; the layer itself if they would have as many numbers."""
     if rank * (layer.in_features + layer.out_features) >= layer.in_features * layer.out_features:
@@ -744,6 +783,9 @@ def factorized(layer: Linear, rank: int) -> Module:
     if layer.bias is not None:
         second.bias.copy_(layer.bias.detach().numpy())
     return tt.Sequential(first, second)
+
+
+# All layers of a network, from one budget:
 
 
 def factorize_(model: Module, share: float) -> Module:  # exercise

@@ -58,6 +58,9 @@ def slices(events: Sequence[Event]) -> list[Slice]:
     return sorted(found, key=lambda s: (s.start, s.depth))
 
 
+# Two modules, the second inside the first:
+
+
 def check_slices():
     def event(name, stack, start):
         return Event(name, "forward", stack, "", start, 1.0)
