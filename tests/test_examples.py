@@ -733,6 +733,10 @@ def test_compression_of_the_other_networks_needs_their_checkpoints(compress, cap
     assert [(row["measured"], row["reached"]) for row in table["results"]] == [("not here", False)] * 2
     said = capsys.readouterr().out
     assert "python examples/alexnet_2012/train_cnn.py --out " in said and "simple_tinygpt.py --out " in said
+
+
+@pytest.mark.slow
+def test_networks_of_other_examples_are_compressed_and_measured_again_without_training(compress, capsys):
     compress.others()
     _, table = compress("--only", "cnn", "gpt")
     cnn, gpt = lines_of(table, "CNN, 8 x 8 digits"), lines_of(table, "GPT, the first chapter of Moby-Dick")

@@ -240,7 +240,7 @@ def tenth(lines: Sequence[Line], left: float, name: str, seconds: float) -> Resu
     whole, pruned = line_of(lines, "as trained").answers, line_of(lines, "90% pruned").answers
     passed = left < 0.1005 and pruned >= whole - LESS[name]
     return Result(
-        f"LeNet, {left:.1%} of weights", f"{pruned:.2%}, all {whole:.2%}", f"{100 * LESS[name]:g} points less",
+        f"LeNet, {left:.1%} of weights", f"{pruned:.2%}, all {whole:.2%}", f">= {whole - LESS[name]:.2%}",
         passed, seconds,
     )
 
@@ -299,12 +299,12 @@ def gain(alone: Sequence[float], taught: Sequence[float]) -> Result:
 
 # ## The network for CIFAR-10
 #
-# Which channels should go? The first convolution has a thirtieth of the multiply-adds, but its maps are as large as
-# those of the second. Normalization and ReLU visit each of their pixels, and pay for it in memory that they read and
-# write. So the first convolution loses half of its channels, and every other layer but the last a quarter. With three
-# tenths everywhere, the count was the same, and the time 0.7 instead of 0.6 of what it had been.
+# Which channels should go? The first two convolutions have maps of 32 by 32, and normalization, ReLU and pooling visit
+# each pixel of them. That hardly counts as multiply-adds, but it takes time, because so much memory is read and
+# written. So these two lose half of their channels, and the others an eighth. With three tenths everywhere, the count
+# was the same, and the time 0.75 instead of 0.62 of what it had been.
 
-CNN_SHARES = {0.5: ["0"], 0.25: ["3", "7", "10", "15"]}
+CNN_SHARES = {0.5: ["0", "3"], 0.125: ["7", "10"], 0.25: ["15"]}
 
 
 def narrow(model: Module, example: Tensor) -> Module:
@@ -340,10 +340,10 @@ def half_of_it(lines: Sequence[Line], name: str) -> list[Result]:
     whole, slim = line_of(lines, "as trained"), line_of(lines, "channels removed")
     count, ratio = slim.multiply_adds / whole.multiply_adds, slim.seconds / whole.seconds
     less = {"CIFAR-10": 0.01, "8 x 8 digits": 0.05}[name]
-    answers, as_well = f"{slim.answers:.2%}, all {whole.answers:.2%}", slim.answers >= whole.answers - less
+    answers, least = f"{slim.answers:.2%}, all {whole.answers:.2%}", whole.answers - less
     rows = [
         Result("narrower CNN, multiply-adds", f"{count:.1%}", "<= 50%", count <= 0.5, 0.0),
-        Result("narrower CNN", answers, f"{100 * less:g} points less", as_well, 0.0),
+        Result("narrower CNN", answers, f">= {least:.2%}", slim.answers >= least, 0.0),
     ]
     if name == "CIFAR-10":  # with images of 8 x 8, most of the time is that of the calls
         rows.append(Result("narrower CNN, time", f"{ratio:.2f} of before", "<= 0.65", ratio <= 0.65, 0.0))
