@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "alexnet_2012"))
 from terminal import KERNELS, Result, heading, json_file, report
 from train_cnn import network
 
-PAIRS, PROMPT, TOKENS, REQUESTS = 6, 700, 200, 8
+PAIRS, PROMPT, TOKENS, REQUESTS = 6, 700, 100, 8
 SPAN = 1.0  # seconds of a comparison, unless a single pair takes longer than its share
 
 # ## Tasks
