@@ -10,6 +10,7 @@ import tracemalloc
 import xml.dom.minidom
 from collections import Counter
 from html.parser import HTMLParser
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ import tt_data as td
 import tt_nlp as tn
 import tt_opt
 import tt_tensor as tt
+
+draws = pytest.mark.skipif(
+    not find_spec("matplotlib"), reason="figures need matplotlib: pip install 'tt-opt[plot]'"
+)  # fmt: skip
 
 
 class Clock:
@@ -555,6 +560,7 @@ def test_a_trace_of_nothing(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["traceEvents"]
 
 
+@draws
 def test_files_are_written_whole(profiled, tmp_path):
     tt_opt.save_trace(profiled, tmp_path / "trace.json")
     tt_opt.save_report(profiled, str(tmp_path / "report.html"), title="A step")
@@ -563,6 +569,7 @@ def test_files_are_written_whole(profiled, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "trace.json"]
 
 
+@draws
 def test_a_file_that_cannot_be_written_is_left_as_it_was(profiled, tmp_path):
     old = tmp_path / "report.html"
     old.write_text("old", encoding="utf-8")
@@ -607,6 +614,7 @@ class Page(HTMLParser):
 LOADING = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}
 
 
+@draws
 def test_a_page_needs_nothing_else(profiled):
     text = tt_opt.report(profiled)
     assert text.startswith("<!doctype html>\n<html lang=")
@@ -624,6 +632,7 @@ def test_a_page_needs_nothing_else(profiled):
     assert xml.dom.minidom.parseString(drawing).documentElement.tagName == "svg"
 
 
+@draws
 def test_what_a_page_quotes_is_escaped(profiled):
     title = "<script>alert(1)</script> & \"more\" {body}"
     page = Page(tt_opt.report(profiled, title))
@@ -636,6 +645,7 @@ def test_what_a_page_quotes_is_escaped(profiled):
     assert any("<b>" in text for text in page.texts["pre"])
 
 
+@draws
 def test_a_page_about_nothing():
     assert Page(tt_opt.report(tt_opt.Profile())).texts["h1"] == ["Profile"]
 
@@ -644,6 +654,7 @@ def bars(figure):
     return [(p.get_x(), p.get_width(), p.get_y() + p.get_height() / 2) for p in figure.axes[0].patches]
 
 
+@draws
 def test_a_flame_graph_has_a_bar_for_each_slice(profiled):
     import matplotlib.pyplot as plt
 
@@ -656,6 +667,7 @@ def test_a_flame_graph_has_a_bar_for_each_slice(profiled):
     plt.close(figure)
 
 
+@draws
 def test_a_flame_graph_of_nothing():
     import matplotlib.pyplot as plt
 
@@ -664,6 +676,7 @@ def test_a_flame_graph_of_nothing():
     plt.close(figure)
 
 
+@draws
 def test_a_report_leaves_no_figure_open(profiled):
     import matplotlib.pyplot as plt
 
