@@ -229,10 +229,10 @@ def imports(rounds: int) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    head = f"\n{rows[0]['title']}\n{'':26s}{rows[0]['unit']:>10s}{'ratio':>8s}{'95 %':>14s}{'spread':>8s}"
+    head = f"\n{rows[0]['title']}\n{'':26s}{rows[0]['unit']:>10s}{'ratio':>8s}{'95 %':>16s}{'spread':>8s}"
     lines = [
         f"{r['contender']:26s}{r['median']:10.4g}{r['ratio']:8.2f}"
-        f"{' to '.join(f'{end:.2f}' for end in r.get('between', ())):>14s}{r['spread']:8.0%}"
+        f"{' to '.join(f'{end:.2f}' for end in r.get('between', ())):>16s}{r['spread']:8.0%}"
         + (f"  {r['disturbed']} turns disturbed" if r["disturbed"] else "")
         for r in rows
     ]

@@ -381,8 +381,8 @@ def show_density():
 
 # Memory falls as the formula says: 1.5 times the density. The time does not. Our loop visits the rows one by one, and
 # gathers the inputs from all over the place, where the dense product walks straight through its memory. The compiled
-# kernels have no such loop, but they gather, too: they pass their own dense product below a density of a tenth to a
-# half, depending on the size and the number of inputs. The benchmarks page has the numbers.
+# kernels have no such loop, but they gather, too: they pass their own dense product below a density between a twentieth
+# and a half, depending on the size and the number of inputs. The benchmarks page has the numbers.
 
 # ## Channels that vanish
 #
