@@ -692,3 +692,9 @@ def test_a_table_by_line_shows_the_line():
     said = tt_opt.table(found, "line", most=20)
     assert re.search(r"^transformers\.py:\d+ +\S+.*c_attn", said, re.MULTILINE), said
     assert "\n(no module)  " in said or "(no module)" not in said
+
+
+@pytest.mark.parametrize("difference", [0.0, -0.1, float("nan")])
+def test_what_is_no_difference_is_never_found(difference):
+    with pytest.raises(ValueError, match="must be above 0"):
+        tt_opt.pairs_needed(difference, 0.1)

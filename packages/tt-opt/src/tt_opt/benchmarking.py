@@ -36,18 +36,22 @@ from tt_opt.acceleration import roofline
 from tt_optim import Adam
 from tt_tensor import Module, Primitive, Tensor, interpreting
 
-NUMBERS = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+
+@functools.cache
+def numbers() -> np.ndarray:
+    """Something to compute with."""
+    return np.random.default_rng(0).normal(size=20_000).astype(np.float32)
 
 
 def work() -> float:
     """A little arithmetic."""
-    return float(np.tanh(NUMBERS).sum())
+    return float(np.tanh(numbers()).sum())
 
 
 @contextmanager
 def a_busy_machine() -> Iterator[None]:
     """Within the block, a program for each core computes for a fraction of a second, sleeps, and computes again."""
-    busy = "import time\nwhile True:\n  end = time.time() + 0.15\n  while time.time() < end: pass\n  time.sleep(0.1)"
+    busy = "from time import *\nwhile True:\n  end = monotonic() + 0.15\n  while monotonic() < end: pass\n  sleep(0.1)"
     processes = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(os.cpu_count() or 1)]
     try:
         yield
@@ -264,7 +268,7 @@ def compare(
 
 def show_comparisons():
     def more():
-        return float(np.tanh(NUMBERS).sum() + np.tanh(NUMBERS[:2000]).sum())
+        return float(np.tanh(numbers()).sum() + np.tanh(numbers()[:2000]).sum())
 
     with a_busy_machine():
         print(compare(work, work))
@@ -658,7 +662,9 @@ def show_errors():
 def pairs_needed(difference: float, spread: float, seed: int = 0) -> int:  # exercise
     """The smallest of 10, 20, 40, 80, ... pairs with which at least 90 of 100 simulated comparisons find that b takes
     1 + difference times as long as a. The ratios of a comparison are (1 + difference) * exp(spread * z), with z =
-    default_rng(seed).normal(size=(100, pairs)), a row for each."""
+    default_rng(seed).normal(size=(100, pairs)), a row for each. Raises ValueError unless difference > 0."""
+    if not difference > 0:
+        raise ValueError(f"no number of pairs shows a difference of {difference}: it must be above 0")
     pairs = 10
     while True:
         ratios = (1 + difference) * np.exp(spread * np.random.default_rng(seed).normal(size=(100, pairs)))
