@@ -73,8 +73,8 @@ def test_training_step_of_an_mlp_784_256_10_batch_64(benchmark):
 
 
 def test_epoch_on_the_digits(benchmark):
-    (x, y), _ = ta.digits()
-    model, data = ta.digits_classifier(), ta.Batches(x, y, 32, shuffle=True)
+    (x, y), _ = ta.training.digits()
+    model, data = ta.training.digits_classifier(), ta.Batches(x, y, 32, shuffle=True)
     optimizer = Adam(model.parameters(), lr=RATE)
 
     def epoch():

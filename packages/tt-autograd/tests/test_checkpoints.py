@@ -114,7 +114,7 @@ class PowerCut(ta.Callback):
 def train(path, cut_after=None, resume=False, seed=3):
     """What everything is after a training with dropout, momentum and a schedule that moves with each step."""
     tt.manual_seed(seed)
-    (x, y), _ = ta.digits()
+    (x, y), _ = ta.training.digits()
     model = tt.Sequential(tt.Linear(64, 8), tt.ReLU(), tt.Dropout(0.3), tt.Linear(8, 10))
     optimizer = to.Adam(model.parameters(), lr=0.01)
     schedule = to.CosineAnnealingLR(optimizer, 20)

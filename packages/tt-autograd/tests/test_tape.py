@@ -301,7 +301,7 @@ def test_changing_a_clone_is_fine():
 
 def test_recording_tensors_refuse_to_change_in_place():
     x = leaf(1.0, 2.0)
-    for change in (lambda: x.__iadd__(1), lambda: x.__setitem__(0, 1.0), lambda: tt.zeros(2).__setitem__(0, x[0])):
+    for change in (lambda: x.__iadd__(1), lambda: x.__setitem__(0, 1.0), lambda: x.detach().__setitem__(0, x[0])):
         with pytest.raises(RuntimeError, match="no_grad"):
             change()
     assert x.tolist() == [1.0, 2.0]
@@ -770,7 +770,7 @@ def test_faster_kernels_serve_the_backward_pass_too():
 
 def test_importing_autograd_changes_no_results_of_tensors_without_gradients():
     assert type(tt.ones(2) + 1) is Tensor and repr(tt.ones(1)) == "tensor([1.])"
-    assert repr(leaf(1.0, dtype=np.float32) * 2) == "tensor(2., grad_fn=<mul>)"
+    assert repr(leaf(1.0, dtype=np.float32) * 2) == "tensor(2., grad_fn=<MulBackward0>)"
 
 
 # Rules that are watched

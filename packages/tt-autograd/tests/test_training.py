@@ -9,6 +9,7 @@ import tt_tensor as tt
 from tt_tensor.teaching import between, expect
 
 STEP, VALIDATION, AVERAGES, BATCHES = "One step", "Validation", "Averages", "Batches"
+RUN, FIT, RUNS = "The run", "fit", "It runs"
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +171,7 @@ def test_every_step_starts_without_gradients():
         "weights after two steps of SGD(lr=1) with gradients 3 and 4",
         lambda: fit_weights(2),
         [-6, -8],
-        ([-9, -12], "The gradients of step 2 contain those of step 1: call zero_grad before each backward."),
+        ([-9, -12], "The gradients of step 2 contain those of step 1: call zero_grad once, at the start of each step."),
         ([0, 0], "The weights have not moved: the step is made at the end, by the optimizer."),
         see=STEP,
     )
@@ -344,6 +345,40 @@ def test_training_goes_on_in_training_mode():
     )
 
 
+class Stepwise(ta.Callback):
+    """Notes after each step which one it was, how many batches have been seen, and the weight w."""
+
+    def __init__(self):
+        self.notes = []
+
+    def on_step(self, run):
+        self.notes.append((run.steps, run.batch, run.model.w.item()))
+
+
+def test_an_epoch_goes_through_its_groups():
+    def notes():
+        model, stepwise = Weights(), Stepwise()
+        options = {"epochs": 2, "accumulate": 2, "callbacks": [stepwise], "progress": False}
+        ta.fit(model, mean, to.SGD(model.parameters(), lr=1.0), [(tt.ones(1), tt.ones(1))] * 5, **options)
+        return stepwise.notes
+
+    seen = [2, 4, 5, 2, 4, 5]
+    expect(
+        "(step, batches of the epoch seen, weight) after each step of 2 epochs of 5 batches, accumulate=2, if a step "
+        "moves the weight by -3",
+        notes,
+        [(step, batches, -3.0 * step) for step, batches in enumerate(seen, start=1)],
+        ([], "The callbacks have heard of no step: call after_step(group) after each."),
+        (lambda found: len(found) == 4, "The last group of an epoch is shorter: 2, 2 and 1 batches make three steps."),
+        (lambda found: len(found) == 10, "Each batch has made a step of its own: `accumulate` of them make a group."),
+        (lambda found: found[0][0] == 0 and found[0][2] == -3, "Count step and batches before after_step."),
+        (lambda found: found[0][2] == 0, "Nothing has moved: call step(group) before after_step(group)."),
+        (lambda found: [note[1] for note in found] != seen, "run.batch counts batches: add the group's length."),
+        (lambda found: found[-1][0] != 6, "run.steps counts the steps of all epochs, one for each group."),
+        see=FIT,
+    )
+
+
 def test_accumulated_batches_make_one_step():
     x, y = np.sin(np.arange(30.0)).reshape(10, 3), np.cos(np.arange(10.0)).reshape(10, 1)
     rows = slice(0, 4), slice(4, 8), slice(8, 10)
@@ -386,6 +421,79 @@ def test_accumulated_batches_make_one_step():
     )
 
 
+class Volumes:
+    """Three batches that are other ones in each pass; the number of passes is all that these data remember."""
+
+    def __init__(self):
+        self.passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter([(tt.full((1,), 10.0 * self.passes + i), tt.zeros(1)) for i in range(3)])
+
+    def state_dict(self):
+        return {"passes": self.passes}
+
+    def load_state_dict(self, state):
+        self.passes = state["passes"]
+
+
+def begun(data, seen):
+    """A run in an epoch of which some batches have been seen, and all inputs of that epoch."""
+    model = Weights()
+    run = ta.Run(model, to.SGD(model.parameters(), lr=1.0), data, [], 1, 1)
+    run.begin_epoch()
+    whole = [x.tolist() for x, _ in data]
+    run.batch = seen
+    return run, whole
+
+
+def test_a_run_finds_its_place_in_an_epoch():
+    def shuffled():
+        return ta.Batches(tt.arange(10), tt.arange(10), 2, shuffle=True)
+
+    def left(seen):
+        """The places in the epoch of what is left, -1 for what does not occur in it."""
+        run, whole = begun(shuffled(), seen)
+        if not seen:
+            tt.set_rng_state(run.start_of_epoch["random"])
+        return [whole.index(x.tolist()) if x.tolist() in whole else -1 for x, _ in run.batches()]
+
+    for seen in (0, 2):
+        expect(
+            f"which of 5 shuffled batches, 0 to 4, run.batches() has left when {seen} have been seen (-1: another one)",
+            lambda seen=seen: left(seen),
+            list(range(seen, 5)),
+            ([0, 1, 2, 3, 4], "These are all of them: skip the first `batch`, which have been seen."),
+            (lambda found: -1 in found, "This is another order: rewind before the data draw it, at their first batch."),
+            see=RUN,
+        )
+
+    def drawn():
+        run, _ = begun(shuffled(), 2)
+        before = tt.get_rng_state()
+        next(iter(run.batches()))
+        number = tt.generator().random()
+        tt.set_rng_state(before)
+        return number == tt.generator().random()
+
+    expect(
+        "does chance stand where it stood, after the first batch of run.batches() in the middle of an epoch?",
+        drawn,
+        True,
+        "Set chance back to where it stood before the call, after skipping: it decides about the next dropout mask.",
+        see=RUN,
+    )
+    expect(
+        "what is left after one batch of [10, 11, 12], of data that count their passes and give [20, 21, 22] next",
+        lambda: [x.item() for x, _ in begun(Volumes(), 1)[0].batches()],
+        [11, 12],
+        ([21, 22], "The data have a state of their own: `rewind` sets that back as well."),
+        ([12], "One batch has been seen, and two were skipped."),
+        see=RUN,
+    )
+
+
 def test_accuracy_is_the_share_of_right_answers():
     expect(
         "accuracy([[1, 2], [3, 0], [0, 1]], [1, 0, 0])",
@@ -402,11 +510,11 @@ def test_accuracy_is_the_share_of_right_answers():
 
 
 def test_digits_are_learned():
-    (x, y), held_out = ta.digits()
+    (x, y), held_out = ta.training.digits()
     histories = []
 
     def learned():
-        model = ta.digits_classifier()
+        model = ta.training.digits_classifier()
         optimizer, data = to.Adam(model.parameters(), lr=3e-3), ta.Batches(x, y, 32, shuffle=True)
         options = {"epochs": 4, "validation": [held_out], "metrics": [ta.accuracy], "progress": False}
         histories.append(ta.fit(model, tt.cross_entropy, optimizer, data, **options))
@@ -459,6 +567,7 @@ def test_confusion():
         [[0, 1, 0], [0, 2, 0], [0, 0, 0]],
         ([[0, 1, 0], [0, 1, 0], [0, 0, 0]], "A pair that occurs twice was counted once: np.add.at adds for each."),
         ([[0, 0, 0], [1, 2, 0], [0, 0, 0]], "Rows are the true classes, columns the answers."),
+        ([[0, 0, 0], [0, 0, 0], [1, 2, 0]], "Rows are the true classes; and ask the model in evaluation mode."),
         (lambda table: np.any(table[:, 2] != 0), "The model was asked in training mode: go into eval mode first."),
         see="Exercises",
     )
@@ -524,4 +633,57 @@ def test_find_rate():
         ([1, 0.68], "This is the mean of all losses so far: take new Averages for each rate."),
         (lambda losses: losses[1] > 0.9, "Was a step made, and with the rate that is tried?"),
         see="Exercises",
+    )
+
+    def rates_of_two_groups():
+        w, v = tt.Parameter([0.0]), tt.Parameter([0.0])
+        model = tt.Linear(1, 1)
+        optimizer = to.SGD([{"params": model.parameters()}, {"params": [w, v], "lr": 5.0}], lr=1.0)
+        ta.find_rate(model, tt.mse_loss, optimizer, [(tt.ones(2, 1), tt.ones(2, 1))], 0.1, 0.2, 2)
+        return [group["lr"] for group in optimizer.param_groups]
+
+    expect(
+        "rates of two parameter groups after find_rate has tried 0.1 and 0.2",
+        rates_of_two_groups,
+        [0.2, 5.0],
+        "The rate that is tried belongs to the first parameter group.",
+        see="Exercises",
+    )
+
+
+def look_of(history):
+    """What is the matter with a training, seen from its numbers."""
+    loss, unseen = history["loss"], history["val_loss"]
+    if max(loss) > 10:
+        return "too large"
+    if loss[0] - loss[-1] < 0.1:
+        return "too small"
+    return "memorizes" if unseen[-1] > min(unseen) + 0.3 else "fine"
+
+
+LOOKS = {"A": "too large", "B": "fine", "C": "memorizes", "D": "too small"}
+
+
+def test_curves_look_as_they_should():
+    expect(
+        "how the curves of the four trainings look, by their numbers",
+        lambda: {name: look_of(ta.training.curve(name)) for name in "ABCD"},
+        LOOKS,
+        "A training with another rate, or with fewer examples, has come out otherwise.",
+        see=RUNS,
+    )
+
+
+def test_curves_are_explained():
+    expect(
+        "explain_curves()",
+        lambda: ta.training.explain_curves(),
+        LOOKS,
+        (lambda said: set(said) != set("ABCD"), 'The keys are "A", "B", "C" and "D".'),
+        (lambda said: set(said.values()) - set(LOOKS.values()), "Use the words that the docstring lists, as they are."),
+        (lambda said: said["A"] != LOOKS["A"], "A leaps far above ln 10, the loss of guessing: its steps are too big."),
+        (lambda said: said["D"] != LOOKS["D"], "D starts near ln 10, the loss of guessing, and has hardly moved."),
+        (lambda said: said["C"] != LOOKS["C"], "C gets better and better on its examples, and worse on all others."),
+        (lambda said: said["B"] != LOOKS["B"], "In B both losses fall, and stay near each other."),
+        see=RUNS,
     )

@@ -1,7 +1,7 @@
 """Chapter 10, judged by its public names."""
 
-from collections import Counter
-from itertools import chain
+from collections import Counter, namedtuple
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -39,6 +39,61 @@ def numbered_images(count=12, channels=2, size=6):
 
 
 # Samples become a batch
+
+Point = namedtuple("Point", ["x", "y"])
+
+
+def test_leaves_are_joined_where_they_are():
+    trees = [({"b": 1, "a": (2, 3)}, 4), ({"a": (20, 30), "b": 10}, 40)]
+    wanted = ({"b": [1, 10], "a": ([2, 20], [3, 30])}, [4, 40])
+    expect(
+        f"at_leaves(list, {trees})",
+        lambda: td.dataloader.at_leaves(list, trees),
+        wanted,
+        (lambda got: not isinstance(got, tuple), "A tuple of trees becomes a tuple: go down into each of its places."),
+        (
+            lambda got: isinstance(got[0], list) or isinstance(got[0].get("a"), list),
+            "Below a key or a place there may be trees again: call at_leaves for them, too.",
+        ),
+        (
+            lambda got: got[0]["b"] == [1, [20, 30]] or got[0]["b"] == [1, (20, 30)],
+            "What belongs together has the same key, whatever the order in which a dictionary has it.",
+        ),
+        see=COLLATING,
+    )
+    expect(
+        "the keys of at_leaves of dictionaries, in their order",
+        lambda: list(td.dataloader.at_leaves(list, [trees[0][0], trees[1][0]])),
+        ["b", "a"],
+        "The keys of the first dictionary, in its order.",
+        see=COLLATING,
+    )
+    expect(
+        "at_leaves(sum, [Point(x=1, y=2), Point(x=10, y=20)]).y",
+        lambda: td.dataloader.at_leaves(sum, [Point(1, 2), Point(10, 20)]).y,
+        22,
+        (AttributeError, "A named tuple keeps its names: `_tuple_like(first, parts)`."),
+        see=COLLATING,
+    )
+    expect(
+        "what at_leaves hands to `join` for a tuple of three numbers",
+        lambda: td.dataloader.at_leaves(lambda leaves: type(leaves).__name__, (1, 2, 3)),
+        "list",
+        "`join` gets a list of leaves, whatever sequence the trees came in.",
+        see=COLLATING,
+    )
+    for said, trees in (
+        ("tuples of 2 and 3 parts", [(1, 2), (1, 2, 3)]),
+        ("a tuple and a number", [(1, 2), 3]),
+        ("dictionaries with other keys", [{"x": 1}, {"y": 1}]),
+    ):
+        expect(
+            f"at_leaves of {said}",
+            lambda trees=trees: td.dataloader.at_leaves(list, trees),
+            ValueError,
+            "Trees of different forms are a ValueError: `_refuse_other_forms(trees)`, before you go down.",
+            see=COLLATING,
+        )
 
 
 def test_collate_stacks_what_is_alike():
@@ -91,6 +146,24 @@ def test_collate_refuses_what_does_not_fit():
         "Shapes that differ are a ValueError that names them.",
         see=COLLATING,
     )
+
+    def message():
+        try:
+            td.collate([np.zeros(3), np.zeros(4)])
+        except ValueError as error:
+            return str(error)
+
+    def with_shapes(said):
+        """a text with both shapes"""
+        return "(3,)" in str(said) and "(4,)" in str(said)
+
+    expect(
+        "what the error says about arrays of shapes (3,) and (4,)",
+        message,
+        with_shapes,
+        "Compare the shapes before you stack, so that the error can name them.",
+        see=COLLATING,
+    )
     expect(
         "collate of two sets",
         lambda: td.collate([{1}, {2}]),
@@ -137,6 +210,44 @@ def test_a_batch_is_its_samples():
     expect("the data after a batch of them was changed", changed, [1, 2, 3], "A batch is a copy.", see=MADE)
 
 
+def test_sizes_of_parts():
+    cases = [(10, [7, 3]), (10, [0.5, 0.25, 0.25]), (7, [0.5, 0.5]), (11, [0.25] * 4), (1, [1]), (0, [0, 0])]
+    cases += [(4, [4, 0]), (1, [0.5, 0.5]), (10, [1.0, 0.0])]
+    expect(
+        "split_sizes for (total, lengths) = " + ", ".join(map(str, cases)),
+        lambda: [td.dataloader.split_sizes(*case) for case in cases],
+        [[7, 3], [6, 2, 2], [4, 3], [3, 3, 3, 2], [1], [0, 0], [4, 0], [1, 0], [10, 0]],
+        (
+            lambda got: sum(got[3]) != 11,
+            "What rounding leaves over is dealt out, one sample to each part, from the first part on.",
+        ),
+        "Counts stay as they are; shares are rounded down, and what is left over goes to the first parts.",
+        see=MADE,
+    )
+    expect(
+        "types of what split_sizes(10, [5.0, 5.0]) returns",
+        lambda: sorted({type(size).__name__ for size in td.dataloader.split_sizes(10, [5.0, 5.0])}),
+        ["int"],
+        "Sizes are integers, even if the lengths were written with a point.",
+        see=MADE,
+    )
+    for lengths in ([6, 3], [7, 4], [0.5, 0.4], [2.5, 7.5], [-1, 11], [11, -1], [float("nan"), 10]):
+        expect(
+            f"split_sizes(10, {lengths})",
+            lambda lengths=lengths: td.dataloader.split_sizes(10, lengths),
+            ValueError,
+            "Sizes are integers of 0 or more that add up to all samples; anything else is a ValueError.",
+            see=MADE,
+        )
+    expect(
+        "split_sizes(1, [-0.5, 0.5, 1.0])",
+        lambda: td.dataloader.split_sizes(1, [-0.5, 0.5, 1.0]),
+        ValueError,
+        "Shares are from 0 to 1, each of them: a negative one is a ValueError, even if they add up to 1.",
+        see=MADE,
+    )
+
+
 def test_random_split_deals_out_every_sample_once():
     def parts(lengths, **options):
         return [[part[i] for i in range(len(part))] for part in td.random_split(range(100, 110), lengths, **options)]
@@ -177,6 +288,20 @@ def test_random_split_deals_out_every_sample_once():
         lambda: (lambda a, b: a == b)(*twice()),
         True,
         "If a generator is given, chance comes from it: `chance(generator)`.",
+        see=MADE,
+    )
+    expect(
+        "is the first part of random_split(10 samples, [7, 3]) the same in ten splits?",
+        lambda: len({tuple(parts([7, 3])[0]) for _ in range(10)}) == 1,
+        False,
+        "Each split is drawn anew.",
+        see=MADE,
+    )
+    expect(
+        "types of the indices of a part",
+        lambda: sorted({type(index).__name__ for index in td.random_split(range(10), [7, 3])[0].indices}),
+        ["int"],
+        "The indices are Python's integers: `tolist` makes them.",
         see=MADE,
     )
     for lengths in ([6, 3], [0.5, 0.4], [2.5, 7.5]):
@@ -242,9 +367,10 @@ def test_a_random_order_is_new_each_time():
 def test_random_orders_of_other_lengths():
     expect(
         "how many samples, and how many different ones, a RandomSampler of 50 with num_samples=20 yields",
-        lambda: (lambda got: (len(got), len(set(got))))(list(td.RandomSampler(range(50), num_samples=20))),
+        lambda: (lambda got: (len(got), len(set(got))))(list(islice(td.RandomSampler(range(50), num_samples=20), 200))),
         (20, 20),
-        ((50, 50), "num_samples says how many are drawn."),
+        ((50, 50), "num_samples says how many are drawn: cut the permutation off."),
+        ((200, 50), "It does not end: of a permutation only as many numbers are left to draw as num_samples says."),
         see=ORDERS,
     )
     expect(
@@ -270,6 +396,62 @@ def test_random_orders_of_other_lengths():
         lambda: with_replacement()[1],
         between(550, 720),
         (1000, "With replacement, each draw is made from all samples: some come twice, about a third never."),
+        see=ORDERS,
+    )
+
+
+def test_orders_are_drawn_when_they_are_needed():
+    def drawn(number, **options):
+        sampler = td.RandomSampler(range(1 << 14), num_samples=10**12, **options)
+        return sum(1 for _ in zip(range(number), sampler))
+
+    for options in ({}, {"replacement": True}):
+        expect(
+            f"how many of 10**12 numbers of a RandomSampler come, if 20,000 are taken, with {options or 'no options'}",
+            lambda options=options: drawn(20_000, **options),
+            20_000,
+            (MemoryError, "Draw a portion when its first number is needed, and not all of them at once."),
+            see=ORDERS,
+        )
+
+    expect(
+        "is generator() left alone when a RandomSampler with a generator of its own is used up?",
+        lambda: (
+            lambda before: (list(td.RandomSampler(range(9), generator=np.random.default_rng(1))), before)[1]
+            == tt.get_rng_state()
+        )(tt.get_rng_state()),
+        True,
+        "Draw from `chance(self.generator)`.",
+        see=ORDERS,
+    )
+    expect(
+        "how many numbers RandomSampler yields for num_samples = 0, 1, 5000 and 9000, with replacement",
+        lambda: [
+            len(list(td.RandomSampler(range(3), replacement=True, num_samples=number))) for number in (0, 1, 5000, 9000)
+        ],
+        [0, 1, 5000, 9000],
+        "Portions of at most DRAWS numbers, and of the last one only as many as are left.",
+        see=ORDERS,
+    )
+    expect(
+        "the numbers that a RandomSampler of 3 yields with replacement, without their order",
+        lambda: sorted(set(td.RandomSampler(range(3), replacement=True, num_samples=5000))),
+        [0, 1, 2],
+        (lambda got: len(got) == 2, "All samples can be drawn, the first and the last included."),
+        see=ORDERS,
+    )
+    expect(
+        "types of what a RandomSampler with replacement yields",
+        lambda: sorted({type(number).__name__ for number in td.RandomSampler(range(3), replacement=True)}),
+        ["int"],
+        "Numbers of samples are Python's integers: `tolist` makes them.",
+        see=ORDERS,
+    )
+    expect(
+        "is the second permutation of one pass the first one again?",
+        lambda: (lambda order: order[:50] == order[50:])(list(td.RandomSampler(range(50), num_samples=100))),
+        False,
+        "Draw a new permutation each time.",
         see=ORDERS,
     )
 
@@ -398,6 +580,147 @@ def test_a_loader_does_not_read_its_sampler_to_the_end():
         )
 
 
+def test_a_task_has_chance_of_its_own():
+    def draw(samples):
+        return tt.generator().integers(10**6, size=4).tolist()
+
+    def batch(number=0, seed=5, collate_fn=draw):
+        return td.dataloader.batch_of_task(range(10, 20), collate_fn, (number, [3, 1], seed))
+
+    expect(
+        "batch_of_task of the numbers 10, 11, ..., with `list` as collate_fn, for the task (0, [3, 1], 5)",
+        lambda: batch(collate_fn=list),
+        [13, 11],
+        ([3, 1], "The samples are `sample_of(dataset, index)`, not their numbers."),
+        "collate_fn gets the list of the samples, in the order of the task.",
+        see=LOADER,
+    )
+    expect(
+        "type of what collate_fn gets",
+        lambda: batch(collate_fn=lambda samples: type(samples).__name__),
+        "list",
+        "collate_fn gets a list.",
+        see=LOADER,
+    )
+    expect(
+        "batch_of_task of a TensorDataset without a collate_fn, for the task (0, [3, 1], 5)",
+        lambda: td.dataloader.batch_of_task(pairs(), None, (0, [3, 1], 5)),
+        (np.array([3, 1]), np.array([6, 2])),
+        "Without a collate_fn, the data set makes the batch: `batch_of`.",
+        see=LOADER,
+    )
+
+    def again():
+        first = batch()
+        tt.generator().random(7)  # as dropout does
+        return first == batch()
+
+    expect(
+        "does one task draw the same numbers twice, if generator() was used in between?",
+        again,
+        True,
+        "A batch draws from a generator of its own, made of seed and number: `with drawing_from(...)`.",
+        see=LOADER,
+    )
+    expect(
+        "do the batches 0 and 1 of one pass draw the same numbers?",
+        lambda: batch(number=0) == batch(number=1),
+        False,
+        "Each batch has a number of its own, from which its generator is made.",
+        see=LOADER,
+    )
+    expect(
+        "do the batches 0 of two passes draw the same numbers?",
+        lambda: batch(seed=5) == batch(seed=6),
+        False,
+        "Each pass has a seed of its own, from which the generators of its batches are made.",
+        see=LOADER,
+    )
+    expect(
+        "do batch 1 of seed 2 and batch 2 of seed 1 draw the same numbers?",
+        lambda: batch(number=1, seed=2) == batch(number=2, seed=1),
+        False,
+        "Give `default_rng` both, [seed, number]: a sum or a product confuses batches of different passes.",
+        see=LOADER,
+    )
+
+    class Chancy(td.Dataset):
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, index):
+            return int(tt.generator().integers(10**6))
+
+    for said, collate_fn in (("without a collate_fn", None), ("with a collate_fn", td.collate)):
+
+        def untouched(collate_fn=collate_fn):
+            before = tt.get_rng_state()
+            td.dataloader.batch_of_task(Chancy(), collate_fn, (0, [3, 1], 5))
+            return tt.get_rng_state() == before
+
+        expect(
+            f"is generator() untouched by a batch whose samples draw from it, {said}?",
+            untouched,
+            True,
+            "Fetch the samples, and collate them, inside of `with drawing_from(...)`.",
+            see=LOADER,
+        )
+
+    def noted():
+        try:
+            td.dataloader.batch_of_task([1, 2], list, (0, [0, 5], 1))
+        except IndexError as error:
+            return [note for note in error.__notes__ if "sample" in note]
+
+    expect(
+        "notes of the error for sample 5 of a list of two",
+        noted,
+        ["This was sample 5 of list."],
+        "`sample_of` fetches a sample, and notes its number if that fails.",
+        see=LOADER,
+    )
+
+
+def test_a_pass_begins_with_its_first_group():
+    class Groups(td.Sampler):
+        asked = 0
+
+        def __iter__(self):
+            for self.asked in range(1, 6):
+                yield [self.asked]
+
+    def asked_for():
+        groups = Groups()
+        iter(td.DataLoader(pairs(), batch_sampler=groups))
+        return groups.asked
+
+    expect(
+        "how many groups a batch_sampler is asked for by iter(loader)",
+        asked_for,
+        1,
+        (0, "All chance of a pass is drawn when it begins: ask for the first group in __iter__, before the seed."),
+        "The first group now, each of the others when its task is needed: `later(groups, seed)`.",
+        see=LOADER,
+    )
+
+    class Chance(td.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return int(tt.generator().integers(2**40))
+
+    loader = td.DataLoader(Chance())
+    expect(
+        "how many different numbers are drawn in 60 passes",
+        lambda: len({batch.item() for _ in range(60) for batch in loader}),
+        60,
+        (1, "Each pass has another seed: draw it from chance(self.generator)."),
+        "Draw the seed from many numbers, such as 2**63: of a few, two passes soon have the same.",
+        see=LOADER,
+    )
+
+
 def moved(loader):
     """The images of two passes, as bytes."""
     return [b"".join(images.numpy().tobytes() for images, _ in loader) for _ in range(2)]
@@ -493,6 +816,37 @@ def test_a_loader_can_have_a_generator_of_its_own():
 
     expect("does a loader go on alike after load_state_dict?", again, True, see=LOADER)
 
+    def with_two():
+        sampler = td.RandomSampler(range(50), generator=np.random.default_rng(1))
+        return td.DataLoader(pairs(50), batch_size=4, sampler=sampler, generator=np.random.default_rng(2))
+
+    def each_in_its_place():
+        first, second = with_two(), with_two()
+        list(first)
+        state = first.state_dict()
+        list(first)
+        passes(second, 3)
+        for loader in (first, second):
+            loader.load_state_dict(state)
+        return [g.bit_generator.state for g in (first.generator, first.sampler.generator)] == [
+            g.bit_generator.state for g in (second.generator, second.sampler.generator)
+        ] == state["generators"]
+
+    expect(
+        "are both generators, the loader's and its sampler's, where they were after load_state_dict?",
+        each_in_its_place,
+        True,
+        "Each generator gets its own state back, in the order in which `state_dict` has them.",
+        see=LOADER,
+    )
+    expect(
+        "load_state_dict of a loader with one generator, for the state of one with two",
+        lambda: (loader().load_state_dict(with_two().state_dict()), "no error")[1],
+        ValueError,
+        "States and generators belong together in pairs: `zip(..., strict=True)` raises ValueError if one is left.",
+        see=LOADER,
+    )
+
 
 # Ahead of time
 
@@ -514,7 +868,7 @@ class Workers:
 
     def run(self, count, ahead):
         tasks = [(number, number) for number in range(count)]
-        return td.in_order(self.submit, self.arrived, tasks, ahead)
+        return td.dataloader.in_order(self.submit, self.arrived, tasks, ahead)
 
 
 def test_results_come_in_the_order_of_their_tasks():
@@ -545,7 +899,9 @@ def test_results_come_in_the_order_of_their_tasks():
     )
     expect(
         "in_order of tasks with the numbers 7, 3 and 5",
-        lambda: list(td.in_order((workers := Workers(False)).submit, workers.arrived, [(n, n) for n in (7, 3, 5)], 2)),
+        lambda: list(
+            td.dataloader.in_order((workers := Workers(False)).submit, workers.arrived, [(n, n) for n in (7, 3, 5)], 2)
+        ),
         [70, 30, 50],
         (KeyError, "The number of a task is the first thing in it."),
         (IndexError, "The number of a task is the first thing in it."),
@@ -589,6 +945,52 @@ def test_so_many_tasks_are_under_way_and_no_more():
     )
 
 
+def test_predicted_step_times():
+    def measured(workers, steps=48):
+        """Milliseconds from step to step, by a clock that is only counted: no machine is too busy for it."""
+        now, free, arrivals, ends = 0.0, [0.0] * workers, [], []
+
+        def submit():
+            first = free.index(min(free))
+            free[first] = max(now, free[first]) + 25
+            arrivals.append(free[first])
+
+        for _ in range(2 * workers):
+            submit()
+        for step in range(steps):
+            if workers:
+                now = max(now, arrivals[step])
+                submit()
+            else:
+                now += 25
+            now += 10
+            ends.append(now)
+        return (ends[-1] - ends[steps // 2 - 1]) / (steps - steps // 2)
+
+    times = [measured(workers) for workers in range(4)]
+    for workers, causes in (
+        (0, [(10, "Without a worker, the step waits for its batch first: both take their time.")]),
+        (1, [(35, "The worker prepares the next batch while the network computes: the two times do not add up.")]),
+        (2, [(25, "Two workers prepare two batches in the same 25 ms."), (10, "Two batches in 25 ms are not enough.")]),
+        (3, [(25 / 3, "The batches come faster than that, and the network still takes 10 ms for each.")]),
+    ):
+        expect(
+            f"milliseconds from step to step that you predict with {workers} workers",
+            lambda workers=workers: td.dataloader.predict_step_times()[workers],
+            times[workers],
+            *causes,
+            "Every step takes 10 ms, and so many workers make a batch each in 25 ms. Which of the two is waited for?",
+            see=AHEAD,
+        )
+    expect(
+        "how many numbers predict_step_times() has",
+        lambda: len(td.dataloader.predict_step_times()),
+        4,
+        "One for each of 0, 1, 2 and 3 workers.",
+        see=AHEAD,
+    )
+
+
 # Images and transforms
 
 
@@ -623,7 +1025,7 @@ def test_normalize():
         "the images after they were normalized",
         lambda: (lambda before: (td.Normalize([0.5], [0.25])(before), before)[1])(numbers.copy()),
         numbers,
-        "The images belong to somebody else: do not change them in place.",
+        "The images belong to the caller: do not change them in place.",
         see=TRANSFORMS,
     )
     expect(
@@ -631,6 +1033,24 @@ def test_normalize():
         lambda: td.Normalize([0.5] * 3, [0.25] * 3)(images),
         ValueError,
         "There is one mean and std for each channel, or one for all: a ValueError names the numbers.",
+        see=TRANSFORMS,
+    )
+
+    def message():
+        try:
+            td.Normalize([0.5] * 3, [0.25] * 3)(np.zeros((1, 7, 2, 2), np.uint8))
+        except ValueError as error:
+            return str(error)
+
+    def with_numbers(said):
+        """a text with both numbers"""
+        return "3" in str(said) and "7" in str(said)
+
+    expect(
+        "what the error says about three means and images with seven channels",
+        message,
+        with_numbers,
+        "Say how many means there are, and how many channels.",
         see=TRANSFORMS,
     )
 
@@ -688,6 +1108,21 @@ def test_random_crop():
         extremes,
         [0, 4, 0, 4],
         ([0, 3, 0, 3], "The last place counts: there is one more than there are pixels of room."),
+        see=TRANSFORMS,
+    )
+
+    def extremes_of_a_wide_image():
+        wide = np.random.default_rng(1).integers(1, 255, (200, 1, 4, 7), dtype=np.uint8)
+        found = offsets(wide, np.asarray(td.RandomCrop((3, 2))(wide)), 0, (3, 2))
+        rows, columns = zip(*(places[0] for places in found))
+        return [min(rows), max(rows), min(columns), max(columns)]
+
+    expect(
+        "first and last row and column at which crops of (3, 2) begin in images of 4 by 7",
+        extremes_of_a_wide_image,
+        [0, 1, 0, 5],
+        (IndexError, "There are height - 3 + 1 rows and width - 2 + 1 columns in which a window can begin."),
+        "There are height - 3 + 1 rows and width - 2 + 1 columns in which a window can begin.",
         see=TRANSFORMS,
     )
 
@@ -757,7 +1192,7 @@ def test_random_horizontal_flip():
             images.copy()
         ),
         0,
-        "The images belong to somebody else: change a copy.",
+        "The images belong to the caller: change a copy.",
         see=TRANSFORMS,
     )
 
@@ -810,6 +1245,28 @@ def test_channel_statistics():
             np.mean([numbers[i : i + 4].std(axis=(0, 2, 3)) for i in (0, 4, 8)], axis=0),
             "The deviation of all pixels is not the mean of the batches' deviations: keep the sum of the squares.",
         ),
+        see=EXERCISES,
+    )
+    expect(
+        "dtypes of channel_statistics of images in float32",
+        lambda: [str(np.asarray(part).dtype) for part in td.channel_statistics(loader)],
+        ["float64", "float64"],
+        "Sums of many pixels are kept in float64.",
+        see=EXERCISES,
+    )
+    expect(
+        "channel_statistics of a loader without a batch",
+        lambda: td.channel_statistics([]),
+        ValueError,
+        "There is no mean of nothing: raise ValueError.",
+        see=EXERCISES,
+    )
+    given = tt.from_numpy(numbers.copy())
+    expect(
+        "the largest difference between images before and after channel_statistics",
+        lambda: (td.channel_statistics([(given, None)]), float(np.abs(given.numpy() - numbers).max()))[1],
+        0,
+        "The images belong to the caller: change a copy.",
         see=EXERCISES,
     )
     alike = [(tt.from_numpy(np.full((7, 1, 9, 9), value / 255, np.float32)), None) for value in (1, 5, 77, 255)]
@@ -867,7 +1324,7 @@ def test_cutout():
         "dtype of cut bytes, and the images that were given",
         lambda: (str(td.Cutout(3)(images).dtype), int(images.min())),
         ("uint8", 9),
-        (("uint8", 0), "The images belong to somebody else: change a copy."),
+        (("uint8", 0), "The images belong to the caller: change a copy."),
         see=EXERCISES,
     )
     expect("Cutout(8) of images of 6 by 7", lambda: td.Cutout(8)(images), ValueError, see=EXERCISES)

@@ -169,7 +169,7 @@ def test_transforms_get_the_batch_and_its_chance():
 
 
 def test_digits_are_those_of_chapter_08():
-    for part, train in zip(ta.digits(), (True, False)):
+    for part, train in zip(ta.training.digits(), (True, False)):
         data = td.Digits(train)
         assert np.abs(data.images.reshape(-1, 64) / 255 - part[0].numpy()).max() < 1 / 500
         assert np.array_equal(data.labels, part[1].numpy()) and data.classes == tuple("0123456789")

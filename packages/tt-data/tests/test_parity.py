@@ -1,5 +1,6 @@
 """The same loaders, samplers and splits as PyTorch's, where both have the thing."""
 
+import inspect
 import math
 from collections import namedtuple
 
@@ -101,11 +102,75 @@ def plain(batch):
 )
 def test_collating(samples):
     ours, theirs = plain(td.collate(samples)), plain(td_torch.default_collate(samples))
-    if isinstance(samples[0], bool):  # PyTorch makes whole numbers of truth values
-        assert ours == ([True, False], "bool")
-    else:
-        assert ours == theirs
+    assert ours == theirs
+    assert plain(td.default_collate(samples)) == theirs
+    kinds = [type(kind.default_collate(samples)).__name__ for kind in (td, td_torch)]
+    assert kinds[0] == kinds[1]
     assert type(td.collate(samples)) is Point or not isinstance(samples[0], Point)
+
+
+def test_floats_in_a_batch():
+    numbers = [0.1, 0.2]
+    (ours,), (theirs,) = td.DataLoader(numbers, 2), td_torch.DataLoader(numbers, 2)
+    assert (ours.dtype, theirs.dtype) == (tt.float32, torch.float64)  # on purpose, see "Where we differ"
+    assert td.default_collate([np.float64(0.1), np.float64(0.2)]).dtype == tt.float64
+
+
+def test_the_loader_has_pytorchs_parameters():
+    for name in ("DataLoader", "RandomSampler", "SequentialSampler", "SubsetRandomSampler", "WeightedRandomSampler",
+                 "Subset", "ConcatDataset", "ChainDataset", "DistributedSampler", "random_split"):  # fmt: skip
+        ours, theirs = (inspect.signature(getattr(kind, name)).parameters.values() for kind in (td, td_torch))
+        assert [(p.name, p.kind) for p in ours] == [(p.name, p.kind) for p in theirs], name
+        if name == "DataLoader":
+            assert [p.default for p in ours] == [p.default for p in theirs]
+
+
+def lines_for(kind):
+    class Lines(kind.IterableDataset):
+        def __init__(self, end, shares):
+            self.end, self.shares = end, shares
+
+        def __iter__(self):
+            info = kind.get_worker_info()
+            return iter(range(info.id, self.end, info.num_workers) if info and self.shares else range(self.end))
+
+    return Lines
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("options", [{"batch_size": 3}, {"batch_size": 3, "drop_last": True}, {"batch_size": None}])
+def test_streams(workers, shares, options):
+    def batches(kind):
+        loader = kind.DataLoader(lines_for(kind)(7, shares), num_workers=workers, **options)
+        return [np.asarray(batch).tolist() for batch in loader]
+
+    assert batches(td) == batches(td_torch)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": None}, {"batch_size": None, "sampler": [[1, 2], [0]]}, {"batch_size": 2, "shuffle": None}],
+    ids=str,
+)
+def test_with_and_without_batches(options):
+    values = np.arange(6.0).reshape(3, 2)
+    ours, theirs = (list(kind.DataLoader(values, **options)) for kind in (td, td_torch))
+    assert [(x.tolist(), str(x.dtype)) for x in ours] == [(x.tolist(), str(x.dtype)[6:]) for x in theirs]
+
+
+def test_parts_of_processes():
+    for count, replicas, drop_last in [(1, 1, False), (9, 4, False), (10, 4, True), (3, 5, False), (12, 3, True)]:
+        arguments = [(range(count), replicas, rank, False, 0, drop_last) for rank in range(replicas)]
+        ours, theirs = ([list(kind.DistributedSampler(*a)) for a in arguments] for kind in (td, td_torch))
+        assert ours == theirs
+
+
+def test_stacks():
+    def samples(kind):
+        return [kind.StackDataset(range(2), "ab")[1], kind.StackDataset(x=range(2), y="ab")[0]]
+
+    assert samples(td) == samples(td_torch)
 
 
 def test_weights_mean_the_same():

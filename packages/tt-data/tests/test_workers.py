@@ -81,7 +81,7 @@ class Lucky(td.Dataset):
         return 40
 
     def __getitem__(self, index):
-        return td.chance().random()
+        return td.dataloader.chance().random()
 
 
 class LuckyByName(td.Dataset):
@@ -273,7 +273,7 @@ def test_an_order_of_ten_thousand_million_takes_no_room(kind, options):
 def test_a_long_order_goes_on_alike_while_the_program_draws():
     class Each(td.Sampler):
         def __iter__(self):
-            return (int(td.chance().integers(10)) for _ in range(60))
+            return (int(td.dataloader.chance().integers(10)) for _ in range(60))
 
     def order(sampler, **options):
         tt.manual_seed(2)
@@ -291,7 +291,7 @@ def test_the_common_generator_stays_where_it_is_while_workers_work():
     batches = iter(images(**THREADS))
     before = tt.get_rng_state()
     list(batches)
-    assert tt.get_rng_state() == before and td.chance() is tt.generator()
+    assert tt.get_rng_state() == before and td.dataloader.chance() is tt.generator()
 
 
 def test_results_keep_their_order_whichever_is_ready_first():
@@ -380,7 +380,7 @@ def test_what_cannot_be_pickled_is_refused_with_a_remedy():
 
 @BOTH
 def test_a_batch_that_is_late_is_an_error(options):
-    with pytest.raises(td.Late, match="no batch has come for 0.2 seconds"):
+    with pytest.raises(td.dataloader.Late, match="no batch has come for 0.2 seconds"):
         for batch in td.DataLoader(Hanging(), 40, timeout=0.2, **options):
             raise AssertionError(batch)
 
@@ -568,7 +568,10 @@ def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
     ("options", "message"),
     [
         ({"num_workers": -1}, "num_workers and timeout are 0 or more"),
-        ({"prefetch_factor": 0}, "prefetch_factor at least 1"),
+        ({"prefetch_factor": 0, "num_workers": 1}, "prefetch_factor at least 1"),
+        ({"prefetch_factor": 2}, "prefetch_factor needs num_workers"),
+        ({"persistent_workers": True}, "persistent_workers needs num_workers"),
+        ({"batch_size": None, "drop_last": True}, "batch_size=None makes no batches"),
         ({"timeout": -1}, "0 or more"),
         ({"multiprocessing_context": "spawn"}, "needs num_workers of at least 1"),
         ({"batch_size": 0}, "at least 1, not 0"),
@@ -588,7 +591,7 @@ def test_arguments_that_cannot_be_meant(options, message):
 def test_a_loader_without_a_length_or_with_odd_workers_is_refused():
     with pytest.raises(TypeError, match="generator has no __len__, which says what samples there are"):
         td.DataLoader(number for number in range(3))
-    for options in ({"num_workers": "2"}, {"num_workers": 1.0}, {"prefetch_factor": None}):
+    for options in ({"num_workers": "2"}, {"num_workers": 1.0}, {"num_workers": 1, "prefetch_factor": 2.5}):
         with pytest.raises(TypeError, match="num_workers and prefetch_factor are integers"):
             td.DataLoader(Numbers(), **options)
 

@@ -1,5 +1,7 @@
 """Chapter 13, judged by its public names."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -43,13 +45,14 @@ def triangle(queries, keys=None):
 ROOT = "The scores are not divided by sqrt(D), where D is the size of a head."
 WIDE = "The scores are divided by the root of the model's width: it is the sqrt of the head's size, D."
 BEFORE = "Rows do not add up to 1: mask the scores before the softmax, by adding -inf, and not the weights after it."
+LEARNED = "A mask of numbers may be learned: add it as a tensor (`as_added`), and make no array of it."
 
 
 def test_the_loops():
     query, key, value = numbers(2, 3, 4), numbers(2, 5, 4) * 0.7, numbers(2, 5, 6) + 0.5
     expect(
         "attention_by_loops(query (2, 3, 4), key (2, 5, 4), value (2, 5, 6))",
-        lambda: tn.attention_by_loops(query, key, value),
+        lambda: tn.attention.attention_by_loops(query, key, value),
         weights_of(query, key) @ value,
         (weights_of(query, key, scale=1.0) @ value, ROOT),
         (query @ key.swapaxes(1, 2) / 2 @ value, "The scores have to become weights that add up to 1: softmax."),
@@ -59,7 +62,9 @@ def test_the_loops():
     )
     expect(
         "attention_by_loops with scores of 1000",
-        lambda: tn.attention_by_loops(np.full((1, 1, 1), 1000.0), np.ones((1, 2, 1)), np.array([[[1.0], [3.0]]])),
+        lambda: tn.attention.attention_by_loops(
+            np.full((1, 1, 1), 1000.0), np.ones((1, 2, 1)), np.array([[[1.0], [3.0]]])
+        ),
         np.full((1, 1, 1), 2.0),
         (OverflowError, "Subtract the largest score before taking powers."),
         (lambda out: not np.isfinite(out).all(), "Subtract the largest score before taking powers."),
@@ -130,6 +135,95 @@ def test_weights():
         )
 
 
+def test_gradients_come_through_a_mask():
+    query, key = numbers(3, 4), numbers(5, 4) * 0.7
+    weights, up = weights_of(query, key, numbers(1, 5)[:, ::-1]), np.arange(15.0).reshape(3, 5)
+    right = (weights * (up - (up * weights).sum(-1, keepdims=True))).sum(0, keepdims=True)
+
+    def learned():
+        bias = tt.Tensor(numbers(1, 5)[:, ::-1].copy(), requires_grad=True)
+        found = tn.attention_weights(tt.Tensor(query), tt.Tensor(key), bias)
+        return ta.grad((found * tt.Tensor(up)).sum(), bias)[0].detach()
+
+    expect(
+        "the gradient of a mask of numbers (1, 5), which is learned",
+        learned,
+        right,
+        (RuntimeError, LEARNED),
+        (np.zeros((1, 5)), LEARNED),
+        see=WEIGHTS,
+    )
+
+    def of_query(hidden):
+        x = tt.Tensor(query, requires_grad=True)
+        found = tn.attention_weights(x, tt.Tensor(key), tt.from_numpy(hidden))
+        return ta.grad((found * tt.Tensor(up)).sum(), x)[0].detach()
+
+    nothing = np.array([[True] * 5, [False] * 5, [True] * 5])
+    expect(
+        "the gradient of query 1, which may look at nothing",
+        lambda: of_query(nothing)[1],
+        np.zeros(4),
+        (lambda out: bool(np.isnan(out).any()), "nan in the backward pass: replace the scores of such a row before the "
+                                                "softmax, and its weights after it."),
+        see=WEIGHTS,
+    )  # fmt: skip
+
+
+def test_weights_of_small_dtypes():
+    for kind in (np.float16, np.float32, np.float64):
+        expect(
+            f"the dtype of attention_weights of {np.dtype(kind)}, with and without a mask",
+            lambda kind=kind: [
+                tn.attention_weights(*(tt.from_numpy(numbers(3, 4).astype(kind)) for _ in "qk"), mask).dtype
+                for mask in (None, tn.causal_mask(3))
+            ],
+            [np.dtype(kind)] * 2,
+            "The weights have the dtype of the query.",
+            see=WEIGHTS,
+        )
+
+
+EFFECTS = {
+    "pairs": "Each query takes its weight from every key, wherever the key stands: the set of pairs is the same.",
+    "queries": "A query has a row of its own, which depends on no other query: the rows go with the queries.",
+    "values": "The weights do not depend on the values, and the result is a sum of weight times value.",
+    "keys": "Doubled keys double the scores, and softmax then has sharper weights: the result changes, by no factor.",
+    "shift": "A vector v that is added to all keys adds query @ v to all scores of a query, and softmax does not see a "
+             "constant.",
+}  # fmt: skip
+
+
+def test_predictions():
+    query, key, value, v = numbers(3, 4), numbers(5, 4) * 0.7, numbers(5, 6) + 0.5, numbers(4)
+
+    def attend(q, k, v):
+        return weights_of(q, k) @ v
+
+    before, turned = attend(query, key, value), [2, 0, 1, 4, 3]
+    after = {
+        "pairs": attend(query, key[turned], value[turned]),
+        "queries": attend(query[turned[:3]], key, value),
+        "values": attend(query, key, value * 2),
+        "keys": attend(query, key * 2, value),
+        "shift": attend(query, key + v, value),
+    }
+    kinds = {"same": before, "order": before[turned[:3]], "double": before * 2}
+    measured = {
+        name: next((kind for kind, wanted in kinds.items() if np.allclose(out, wanted)), "other")
+        for name, out in after.items()
+    }
+    expect(
+        "predict_effects()",
+        lambda: tn.attention.predict_effects(),
+        measured,
+        (lambda out: set(out) != set(measured), f"A dict with the names {', '.join(measured)}."),
+        (lambda out: not set(out.values()) <= {*kinds, "other"}, 'Answers: "same", "order", "double" and "other".'),
+        *((lambda out, name=name: out[name] != measured[name], f'"{name}": {why}') for name, why in EFFECTS.items()),
+        see=IDEA,
+    )
+
+
 def test_scaled_dot_product_attention():
     def given(*arrays, **options):
         tensors = [tt.Tensor(array) for array in arrays]
@@ -151,6 +245,13 @@ def test_scaled_dot_product_attention():
             "The weights of attention_weights, times the values.",
             see=WEIGHTS,
         )
+    expect(
+        "scaled_dot_product_attention(query (2, 3, 4), key (2, 3, 4), value (2, 3, 6))",
+        given(query, key[:, :3], value[:, :3]),
+        weights_of(query, key[:, :3]) @ value[:, :3],
+        "Values may have another size than queries and keys: only three equal shapes can be stacked.",
+        see=WEIGHTS,
+    )
     same = [numbers(2, 3, 6, 4) * factor for factor in (1.0, 0.5, 2.0)]
     for causal in (False, True):
         added = forbidden(triangle(6)) if causal else 0.0
@@ -212,6 +313,15 @@ def test_heads():
         (right.reshape(2, 4, 6), "The heads mix tokens: swap H and T back before the reshape."),
         see=HEADS,
     )
+    for front in ((), (3, 2)):
+        heads = np.arange(math.prod(front) * 24.0).reshape(*front, 2, 4, 3)
+        expect(
+            f"merge_heads of {heads.shape}",
+            lambda heads=heads: tn.merge_heads(tt.Tensor(heads)),
+            np.concatenate([heads[..., 0, :, :], heads[..., 1, :, :]], -1),
+            "Whatever stands in front of (heads, T, D) stays there: count the dimensions from the end.",
+            see=HEADS,
+        )
     expect(
         "the shape of split_heads(x (3, 2, 4, 6), 6)",
         lambda: tn.split_heads(tt.zeros(3, 2, 4, 6), 6).shape,
@@ -219,6 +329,8 @@ def test_heads():
         "Whatever stands in front of (T, C) stays there.",
         see=HEADS,
     )
+    expect("split_heads(x (2, 4, 6), 1)", lambda: tn.split_heads(tt.Tensor(x), 1), x[:, None], "One head is C numbers.",
+           see=HEADS)  # fmt: skip
     for heads in (4, 0):
         expect(f"split_heads(x (2, 4, 6), {heads})", lambda heads=heads: tn.split_heads(tt.Tensor(x), heads).shape,
                ValueError, f"{heads} heads do not divide 6 numbers.", see=HEADS)  # fmt: skip
@@ -236,11 +348,11 @@ def layer_with_weights(heads=2, width=6):
     return layer, values
 
 
-def by_definition(values, query, key, added=0.0, heads=2, scale=None):
+def by_definition(values, query, key, added=0.0, heads=2, scale=None, value=None):
     """The layer's result and the weights of its heads."""
     split = [values["in_proj_weight"][i * 6 : i * 6 + 6] for i in range(3)]
     biases = [values["in_proj_bias"][i * 6 : i * 6 + 6] for i in range(3)]
-    q, k, v = (x @ w.T + b for x, w, b in zip((query, key, key), split, biases))
+    q, k, v = (x @ w.T + b for x, w, b in zip((query, key, key if value is None else value), split, biases))
     found, seen = [], []
     for h in range(heads):
         part = slice(h * 6 // heads, (h + 1) * 6 // heads)
@@ -248,6 +360,57 @@ def by_definition(values, query, key, added=0.0, heads=2, scale=None):
         found.append(seen[-1] @ v[..., part])
     out = np.concatenate(found, -1) @ values["out_proj.weight"].T + values["out_proj.bias"]
     return out, np.stack(seen, 1)
+
+
+def test_parameters_of_the_layer():
+    expect(
+        "the parameters of MultiHeadAttention(6, 2), by name, with their shapes",
+        lambda: {name: p.shape for name, p in tn.MultiHeadAttention(6, 2).named_parameters()},
+        {"in_proj_weight": (18, 6), "in_proj_bias": (18,), "out_proj.weight": (6, 6), "out_proj.bias": (6,)},
+        (AttributeError, "Begin with super().__init__(), which makes the drawers for parameters and layers."),
+        (lambda out: "in_proj_weight" not in out or "in_proj_bias" not in out,
+         "What is to be learned must be a Parameter."),
+        (lambda out: out["in_proj_weight"] == (6, 18), "Weights are (out, in): 3 C rows of C numbers."),
+        see=LAYER,
+    )  # fmt: skip
+    expect(
+        "the same with bias=False",
+        lambda: {name: p.shape for name, p in tn.MultiHeadAttention(6, 2, bias=False).named_parameters()},
+        {"in_proj_weight": (18, 6), "out_proj.weight": (6, 6)},
+        (lambda out: "out_proj.bias" in out, "Without bias, out_proj has none either."),
+        (lambda out: "in_proj_bias" in out, "Without bias, in_proj_bias is None."),
+        see=LAYER,
+    )
+    expect(
+        "in_proj_bias of MultiHeadAttention(6, 2, bias=False)",
+        lambda: tn.MultiHeadAttention(6, 2, bias=False).in_proj_bias is None,
+        True,
+        see=LAYER,
+    )
+    expect(
+        "num_heads and dropout of MultiHeadAttention(6, 2), and of MultiHeadAttention(6, 3, 0.25)",
+        lambda: [(m.num_heads, m.dropout) for m in (tn.MultiHeadAttention(6, 2), tn.MultiHeadAttention(6, 3, 0.25))],
+        [(2, 0.0), (3, 0.25)],
+        see=LAYER,
+    )
+
+    def drawn():
+        layer = tn.MultiHeadAttention(64, 4)
+        return [layer.in_proj_weight.detach().numpy().std() * 256**0.5, abs(layer.in_proj_bias.detach().numpy()).max()]
+
+    expect(
+        "the spread of in_proj_weight of MultiHeadAttention(64, 4), by that of xavier_uniform_, and the largest bias",
+        drawn,
+        lambda out: bool(abs(out[0] - 2**0.5) < 0.1 and out[1] == 0),
+        (lambda out: out[0] == 0, "Zeros as weights make all scores equal, and no gradient comes through."),
+        (lambda out: out[1] > 0, "The biases begin at zero."),
+        "Fill the weights with tt.xavier_uniform_.",
+        see=LAYER,
+    )
+    for heads in (4, 0):
+        expect(f"MultiHeadAttention(6, {heads})", lambda heads=heads: tn.MultiHeadAttention(6, heads).num_heads,
+               ValueError, f"{heads} heads do not divide 6 numbers.", see=LAYER)  # fmt: skip
+    expect("num_heads of MultiHeadAttention(6, 1)", lambda: tn.MultiHeadAttention(6, 1).num_heads, 1, see=LAYER)
 
 
 def test_the_layer():
@@ -276,9 +439,11 @@ def test_the_layer():
             (by_definition(values, query, key, added, scale=1.0)[0], ROOT),
             (by_definition(values, query, key, added, scale=6**-0.5)[0], WIDE),
             (by_definition(values, query, key)[0] + 0 * wanted, "The mask is ignored."),
+            (ValueError, "A mask and is_causal are two masks: if you make a mask of is_causal, do not pass is_causal "
+                         "on as well."),
             "Project, split into heads, attend, merge, and project the result.",
             see=LAYER,
-        )
+        )  # fmt: skip
         if not options.get("is_causal"):
             expect(
                 f"{said}: the weights of its heads",
@@ -287,29 +452,67 @@ def test_the_layer():
                 "`weights` takes the queries and keys of `projected`.",
                 see=LAYER,
             )
+    layer, values = layer_with_weights()
+    layer.double()
+    text, other = tt.Tensor(x), tt.Tensor(numbers(2, 4, 6)[:, ::-1].copy())
+    expect(
+        "MultiHeadAttention(6, 2) on (2, 4, 6), where only queries and keys are one text",
+        lambda: layer(text, text, other),
+        by_definition(values, x, x, value=other.numpy())[0],
+        "It is self-attention only if all three are the same text.",
+        see=LAYER,
+    )
     layer, _ = layer_with_weights()
     for said, call in (
         ("3 heads for 8 numbers", lambda: tn.MultiHeadAttention(8, 3)),
         ("keys of another width", lambda: layer(tt.zeros(2, 4, 6), tt.zeros(2, 4, 5), tt.zeros(2, 4, 6)).shape),
         ("a mask for 5 keys", lambda: layer(*[tt.zeros(2, 4, 6)] * 3, tt.ones(4, 5).bool()).shape),
+        ("a mask and is_causal", lambda: layer(*[tt.zeros(2, 4, 6)] * 3, tn.causal_mask(4), is_causal=True).shape),
     ):
         expect(f"MultiHeadAttention with {said}", call, ValueError, "Hand the arguments on as they are.", see=LAYER)
 
 
 def test_dropout_of_the_layer():
-    def spread(training):
+    x, other = (tt.Tensor(numbers(2, 4, 6) * factor, np.float32) for factor in (1.0, 0.5))
+
+    def same(training, key, **options):
         layer = tn.MultiHeadAttention(6, 2, dropout=0.5).train(training)
-        x = tt.Tensor(numbers(2, 4, 6), np.float32)
-        tt.manual_seed(1)
-        first, second = layer(x, x, x), layer(x, x, x)
-        return bool((first == second).all())
+        return bool((layer(x, key, key, **options) == layer(x, key, key, **options)).all())
+
+    for said, key, options in (
+        ("self-attention", x, {}),
+        ("causal self-attention", x, {"is_causal": True}),
+        ("self-attention with a mask", x, {"mask": tn.causal_mask(4)}),
+        ("cross-attention", other, {}),
+        ("cross-attention with a mask", other, {"mask": tn.causal_mask(4)}),
+    ):
+        expect(
+            f"{said}: does MultiHeadAttention(6, 2, dropout=0.5) give the same twice, in training and in evaluation?",
+            lambda key=key, options=options: [same(True, key, **options), same(False, key, **options)],
+            [False, True],
+            ([False, False], "Dropout counts only in training: outside of it the probability is 0 (self.training)."),
+            ([True, True], "In training `dropout` of the weights are struck out."),
+            (ValueError, "A mask and is_causal are two masks: pass on one of them."),
+            see=LAYER,
+        )
+    def in_evaluation(dropout):
+        layer = tn.MultiHeadAttention(6, 2, dropout)
+        for number, parameter in enumerate(layer.parameters()):
+            parameter.copy_(np.random.default_rng(number).normal(size=parameter.shape))
+        return layer.eval()(x, x, x).detach().numpy()
 
     expect(
-        "does MultiHeadAttention(6, 2, dropout=0.5) give the same twice, in training and in evaluation?",
-        lambda: [spread(True), spread(False)],
-        [False, True],
-        ([False, False], "Dropout counts only in training."),
-        ([True, True], "In training `dropout` of the weights are struck out."),
+        "how far MultiHeadAttention(6, 2, dropout=0.5) in evaluation is from one without dropout",
+        lambda: float(np.abs(in_evaluation(0.5) - in_evaluation(0.0)).max()),
+        lambda apart: apart < 1e-5,
+        "In evaluation nothing is dropped: the probability is 0.",
+        see=LAYER,
+    )
+    expect(
+        "the dropout that a layer has, after a call in evaluation",
+        lambda: (layer := tn.MultiHeadAttention(6, 2, dropout=0.5).eval(), layer(x, x, x))[0].dropout,
+        0.5,
+        "Training comes back: leave self.dropout as it is.",
         see=LAYER,
     )
 
@@ -325,6 +528,24 @@ def test_projections():
         wanted,
         (lambda out: np.shape(out) != (3, 2, 2, 4, 3), "Three times (B, heads, T, D), in one tensor."),
         "The rows of in_proj_weight are those of the queries, then of the keys, then of the values, in heads.",
+        see=LAYER,
+    )
+    expect(
+        "is projected(x, x, x) one tensor? and projected(x, other, other), and projected(x, x, other)?",
+        lambda: [isinstance(layer.projected(*each), tt.Tensor)
+                 for each in ((text,) * 3, (text, asked, asked), (text, text, asked))],
+        [True, False, False],
+        ([False] * 3, "What is made of one text stays in one tensor, stacked: (3, B, heads, T, D)."),
+        (lambda out: out[2], "All three have to be the same text, not two of them."),
+        see=LAYER,
+    )  # fmt: skip
+    without = tn.MultiHeadAttention(6, 2, bias=False)
+    expect(
+        "the shapes of projected(x, x, x) and of the values of projected(x, other, other), with bias=False",
+        lambda: [without.projected(text, text, text).shape, without.projected(text, asked, asked)[2].shape],
+        [(3, 2, 2, 4, 3), (2, 2, 4, 3)],
+        (TypeError, "in_proj_bias is None without a bias."),
+        (AttributeError, "in_proj_bias is None without a bias."),
         see=LAYER,
     )
     expect(
@@ -365,7 +586,7 @@ def test_no_token_sees_what_comes_later():
 def test_cost():
     expect(
         "attention_cost(batch 3, heads 4, length 100, size 8)",
-        lambda: tuple(tn.attention_cost(3, 4, 100, 8)),
+        lambda: tuple(tn.attention.attention_cost(3, 4, 100, 8)),
         (2 * 3 * 4 * 100 * 100 * 8, 4 * 3 * 4 * 100 * 100),
         ((3 * 4 * 100 * 100 * 8, 4 * 3 * 4 * 100 * 100), "There are two products: for the scores, and for the values."),
         (
@@ -399,6 +620,37 @@ def test_attention_in_blocks():
             ),
             see=BLOCKS,
         )
+    for length, causal in ((150, True), (150, False), (64, True), (5, False)):
+        q, k = numbers(2, 2, length, 4)
+        stops = [min(start + 64, length) for start in range(0, length, 64)]
+        right = [[(stop - 1) // 64 * 64, stop, stop if causal else length] for stop in stops]
+        expect(
+            f"first row, end of rows and end of keys of the blocks of {length} queries, is_causal={causal}",
+            lambda q=q, k=k, causal=causal: [
+                [rows.start, rows.stop, keys.stop] for rows, keys, _ in tn.attention.weights_in_blocks(q, k, causal, 1)
+            ],
+            right,
+            (lambda out, length=length: [out[-1][1] > length, out[-1][2] > length] != [False] * 2,
+             "The last block is shorter: it ends where the queries end."),
+            (lambda out, length=length, causal=causal: causal and length > 64 and out[0][2] == length,
+             "With is_causal a block needs no keys after its own end."),
+            see=BLOCKS,
+        )  # fmt: skip
+        expect(
+            f"the shapes of their weights, of (2, {length}, 4)",
+            lambda q=q, k=k, causal=causal: [
+                found.shape for *_, found in tn.attention.weights_in_blocks(q, k, causal, 1.0)
+            ],
+            [(2, stop - start, keys) for start, stop, keys in right],
+            see=BLOCKS,
+        )
+    expect(
+        "the weights of 2 queries, whose scores with all keys are 1,000",
+        lambda: [w for *_, w in tn.attention.weights_in_blocks(np.full((2, 1), 1000.0), np.ones((2, 1)), False, 1.0)],
+        [np.full((2, 2), 0.5)],
+        (lambda out: not np.isfinite(out[0]).all(), "Subtract the largest score of each row before taking powers."),
+        see=BLOCKS,
+    )
     large = numbers(3, 40, 3, 70, 4)
     expect(
         "attention_in_blocks(qkv (3, 40, 3, 70, 4)), one number of each text",

@@ -30,7 +30,7 @@ def test_looking_up():
     for name, see in (("by_one_hot", ONE_HOT), ("embedding", LOOKING)):
         expect(
             f"{name}(ids [[3, 0, 3], [2, 3, 4]], weight (5, 3))",
-            lambda name=name: getattr(tn, name)(tt.tensor(IDS), tt.Tensor(table)),
+            lambda name=name: getattr(tn.embeddings, name)(tt.tensor(IDS), tt.Tensor(table)),
             table[IDS],
             (lambda out: out.shape != (2, 3, 3), "Each id becomes a vector: the result has the shape (*ids.shape, C)."),
             "An id's vector is the row of the table with that number.",
@@ -83,7 +83,7 @@ ADD = "The last place overwrote the others: for repeated ids the gradients add u
 def test_putting_back():
     for ids, said in (
         (np.array([3, 3]), "[3, 3]"), (IDS, "[[3, 0, 3], [2, 3, 4]]"), (np.array([4, 1, 0]), "[4, 1, 0]"),
-        (np.zeros(0, int), "[]"),
+        (np.array([1, 4, 1]), "[1, 4, 1]"), (np.zeros(0, int), "[]"),
     ):  # fmt: skip
         g = numbers(*ids.shape, 2)
         expect(
@@ -95,6 +95,13 @@ def test_putting_back():
             "Row i of the table is the sum of all g whose id is i.",
             see=LOOKING,
         )
+    expect(
+        "the dtype of add_rows(ids, g, rows=5) for g of float32",
+        lambda: tn.add_rows(IDS, numbers(2, 3, 2).astype(np.float32), rows=5).dtype,
+        np.dtype("float32"),
+        "The table has the dtype of g: np.zeros makes float64 if it is not told.",
+        see=LOOKING,
+    )
     many = np.random.default_rng(0).integers(0, 9, 200)
     expect(
         "add_rows of 200 ids below 9",
@@ -132,6 +139,22 @@ def test_gradient_of_the_table():
         see=LOOKING,
     )
 
+    def of_infinity():
+        weight = tt.Tensor(numbers(5, 2), requires_grad=True)
+        g = numbers(2, 3, 2)
+        g[0, 0], g[1, 1] = np.inf, np.nan
+        tn.embedding(tt.tensor(IDS), weight, padding_idx=3).backward(tt.Tensor(g))
+        return weight.grad
+
+    expect(
+        "the same with padding_idx=3 and gradients of infinity and nan at two places of the padding",
+        of_infinity,
+        without,
+        (lambda out: bool(np.isnan(out[3]).any()),
+         "0 times infinity is nan: take a zero in the place of g with `tt.choose`, do not multiply."),
+        see=LOOKING,
+    )  # fmt: skip
+
 
 def test_second_derivatives():
     def curvature():
@@ -147,6 +170,44 @@ def test_second_derivatives():
         "add_rows and embedding are each other's rules.",
         see=LOOKING,
     )
+
+
+def measured_costs():
+    """What by_one_hot and embedding cost for ids (8, 16) and a table (1000, 32) of float32."""
+    ids, weight = tt.randint(0, 1000, (8, 16)), tt.randn(1000, 32, requires_grad=True)
+    with tt.meter() as meter:
+        tn.embeddings.by_one_hot(ids, weight)
+    out = tn.embedding(ids, weight)
+    out.sum().backward()
+    return {
+        "multiply_adds": meter.multiply_adds["matmul"], "bytes_out": out.nbytes, "bytes_grad": weight.grad.nbytes
+    }  # fmt: skip
+
+
+def test_costs_are_predicted():
+    expect(
+        "predict_costs(), for ids (8, 16) and a table (1000, 32) of float32",
+        lambda: dict(tn.embeddings.predict_costs()),
+        measured_costs(),
+        (lambda got: set(got) != {"multiply_adds", "bytes_out", "bytes_grad"},
+         'The keys are "multiply_adds", "bytes_out" and "bytes_grad".'),
+        (lambda got: got["multiply_adds"] == 8 * 16 * 32,
+         "multiply_adds: that many are not with zero. The product does not know that, and takes all 1000 columns."),
+        (lambda got: got["multiply_adds"] == 16 * 1000 * 32,
+         "multiply_adds: there are 8 texts of 16 ids; you have counted one text."),
+        (lambda got: got["multiply_adds"] == 2 * 8 * 16 * 1000 * 32,
+         "multiply_adds: a multiplication and the addition after it count as one, as the meter counts them."),
+        (lambda got: got["multiply_adds"] != 8 * 16 * 1000 * 32,
+         "multiply_adds: each of the ids has a one-hot row of 1000 numbers, and each of 32 columns takes all of them."),
+        (lambda got: got["bytes_out"] == 8 * 16 * 32, "bytes_out: so many numbers, of four bytes each."),
+        (lambda got: got["bytes_out"] == 8 * 16 * 4, "bytes_out: each id becomes a vector of 32 numbers."),
+        (lambda got: got["bytes_out"] != 8 * 16 * 32 * 4,
+         "bytes_out: the result has the shape (8, 16, 32), and a float32 has four bytes."),
+        (lambda got: got["bytes_grad"] == 8 * 16 * 32 * 4,
+         "bytes_grad: at most 128 rows are not zero, but the gradient is the whole table: it has the table's shape."),
+        "bytes_grad: the gradient has the shape of the table, (1000, 32), and a float32 has four bytes.",
+        see=LAYER,
+    )  # fmt: skip
 
 
 def test_the_layer():
@@ -181,6 +242,68 @@ def test_the_layer():
         )
 
 
+def test_a_text_is_full_of_questions():
+    ids = [5, 9, 2, 7, 7, 0, 3]
+    windows = np.array([ids[i : i + 5] for i in range(3)])
+    expect(
+        "questions([5, 9, 2, 7, 7, 0, 3])",
+        lambda: tn.embeddings.questions(ids),
+        (windows[:, [0, 1, 3, 4]], windows[:, 2]),
+        (lambda out: np.shape(out[0]) == (3, 5), "The place itself is the answer, and must not be among the inputs."),
+        (lambda out: len(out[0]) > 3 or len(out[0]) != len(out[1]),
+         "A place at the edge has not all of its four neighbours, and is no question."),
+        (lambda out: len(out[0]) < 3, "There are as many questions as ids, less four: mind the last window."),
+        (lambda out: np.array_equal(out[0], windows[:, :4]), "Two neighbours are to the left, and two to the right."),
+        "Each row has the ids at places t - 2, t - 1, t + 1 and t + 2, and its answer is the id at place t.",
+        see=LEARNED,
+    )  # fmt: skip
+    expect(
+        "the shapes of questions([1, 2, 3, 4, 5]), and whether they are tensors of integers",
+        lambda: [(x.shape, isinstance(x, tt.Tensor) and x.dtype.kind == "i") for x in
+                 tn.embeddings.questions([1, 2, 3, 4, 5])],
+        [((1, 4), True), ((1,), True)],
+        "Five ids have one place with two neighbours on either side: x is (1, 4) and y is (1,).",
+        see=LEARNED,
+    )  # fmt: skip
+
+
+def test_a_table_in_two_places():
+    def found(tied):
+        model = tn.embeddings.FillTheGap(300, 8, tied)
+        one = model.head.weight is model.table.weight
+        return one, {name: weight.shape for name, weight in model.named_parameters()}
+
+    weights = {"table.weight": (300, 8), "mix.weight": (8, 32), "mix.bias": (8,), "head.bias": (300,)}
+    expect(
+        "FillTheGap(300, 8): is head.weight the table's weight itself? And its parameters with their shapes",
+        lambda: found(True),
+        (True, weights),
+        (lambda got: not got[0], "Tying is one parameter in two modules: self.head.weight = self.table.weight."),
+        (RuntimeError, "Write numbers of NumPy into a parameter, and tie by assigning the parameter, not its numbers."),
+        (lambda got: got[1].get("mix.weight") == (8, 8),
+         "Four vectors of 8 numbers lie side by side when they come to `mix`: its input has 32."),
+        "`table` is Embedding(300, 8), `mix` is Linear(32, 8), `head` is Linear(8, 300).",
+        see=LEARNED,
+    )  # fmt: skip
+    expect(
+        "the same of FillTheGap(300, 8, tied=False)",
+        lambda: found(False),
+        (False, {**weights, "head.weight": (300, 8)}),
+        ((True, weights), "Only a tied model shares the table: with tied=False the head keeps its own weight."),
+        see=LEARNED,
+    )
+    for tied in (True, False):
+        expect(
+            f"the spread of the table of FillTheGap(300, 8, tied={tied})",
+            lambda tied=tied: float(tn.embeddings.FillTheGap(300, 8, tied).table.weight.numpy().std()),
+            between(0.09, 0.11),
+            (between(0.9, 1.1), "The vectors are small at the start: a tenth of what Embedding draws."),
+            (between(0.005, 0.03), "They are divided by ten twice."),
+            (between(0.15, 0.3), "The head takes the table's weight, and not the table the head's."),
+            see=LEARNED,
+        )
+
+
 def test_neighbours():
     table = np.array([[1.0, 0.0], [10.0, 1.0], [0.0, 2.0], [-3.0, 0.0], [3.0, 3.0]])
     length = np.linalg.norm(table, axis=1)
@@ -194,6 +317,37 @@ def test_neighbours():
         (lambda out: abs(out[0][1]) > 1.01, "A cosine is the product divided by both lengths."),
         see=LEARNED,
     )
+    zeros = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, 0.0], [2.0, 0.0]])
+    expect(
+        "nearest([[0, 0], [1, 1], [-1, 0], [2, 0]], token 3, 9)",
+        lambda: tn.nearest(tt.Tensor(zeros), 3, 9),
+        [(1, 0.5**0.5), (0, 0.0), (2, -1.0)],
+        (lambda out: any(np.isnan(cosine) for _, cosine in out), "A row of zeros has no length: do not divide by 0."),
+        (lambda out: len(out) > 3, "The token itself is left out, however many are asked for."),
+        see=LEARNED,
+    )
+    expect(
+        "the cosines of nearest([[0, 0], [1, 1], [-1, 0], [2, 0]], token 0, 3)",
+        lambda: [cosine for _, cosine in tn.nearest(tt.Tensor(zeros), 0, 3)],
+        [0.0, 0.0, 0.0],
+        "A row of zeros has the cosine 0 with all.",
+        see=LEARNED,
+    )
+    expect(
+        "the types in nearest(weight, 0, 1)[0]",
+        lambda: [type(part).__name__ for part in tn.nearest(tt.randn(3, 2), 0, 1)[0]],
+        ["int", "float"],
+        "A row is an int and a cosine a float, not numbers of NumPy.",
+        see=LEARNED,
+    )
+    for token in (5, -1):
+        expect(
+            f"nearest(weight (5, 2), token {token}, 3)",
+            lambda token=token: tn.nearest(tt.Tensor(table), token, 3),
+            IndexError,
+            "`refuse_ids(np.asarray(token), len(weight))` refuses a token without a row; NumPy counts -1 from the end.",
+            see=LEARNED,
+        )
 
 
 def test_in_a_plane():
@@ -203,7 +357,7 @@ def test_in_a_plane():
     apart = np.linalg.norm(points[:, None] - points, axis=-1)
 
     def distances(vectors):
-        out = np.asarray(tn.in_a_plane(vectors))
+        out = np.asarray(tn.embeddings.in_a_plane(vectors))
         return np.linalg.norm(out[:, None] - out, axis=-1)
 
     expect(
@@ -220,7 +374,7 @@ def test_in_a_plane():
     values = np.linalg.svd(spread - spread.mean(0), compute_uv=False)
     expect(
         "the lengths of the two columns of in_a_plane(40 points in six dimensions)",
-        lambda: np.linalg.norm(np.asarray(tn.in_a_plane(spread)), axis=0),
+        lambda: np.linalg.norm(np.asarray(tn.embeddings.in_a_plane(spread)), axis=0),
         values[:2],
         "The coordinates are the products of the centred vectors with the first two directions.",
         see=LEARNED,
@@ -230,7 +384,7 @@ def test_in_a_plane():
 def test_positions():
     expect(
         "frequencies(6, base=1000.0)",
-        lambda: tn.frequencies(6, 1000.0),
+        lambda: tn.embeddings.frequencies(6, 1000.0),
         [1.0, 0.1, 0.01],
         (lambda out: len(out) == 6, "There is one frequency for each pair of numbers."),
         "base ** (-2 i / dim), for i from 0 to dim / 2 - 1.",
@@ -239,7 +393,7 @@ def test_positions():
     for dim in (3, 0):
         expect(
             f"frequencies({dim})",
-            lambda dim=dim: tn.frequencies(dim),
+            lambda dim=dim: tn.embeddings.frequencies(dim),
             ValueError,
             "Pairs need an even number.",
             see=PLACES,
@@ -254,6 +408,16 @@ def test_positions():
         wanted,
         (swapped, "Sines stand in the even columns, cosines in the odd ones."),
         (np.concatenate([np.sin(angles), np.cos(angles)], 1), "Sine and cosine of one angle stand side by side."),
+        see=PLACES,
+    )
+
+
+def test_positions_are_float32():
+    expect(
+        "the dtype of sinusoidal_positions(5, 6)",
+        lambda: tn.sinusoidal_positions(5, 6).dtype,
+        np.dtype("float32"),
+        "NumPy computes in float64; the tensor is to be float32.",
         see=PLACES,
     )
 
@@ -298,6 +462,19 @@ def test_turning():
             (turned(x, angles, not interleaved), "The pairs are mixed up: (0, 1), (2, 3) if interleaved, else halves."),
             see=TURNING,
         )
+    def kept():
+        given = x.astype(np.float32)
+        out = tn.turned_pairs(given, angles=angles, interleaved=True)
+        return out.dtype, np.array_equal(given, x.astype(np.float32))
+
+    expect(
+        "the dtype of turned_pairs for x of float32 and angles of float64, and whether x is as it was",
+        kept,
+        (np.dtype("float32"), True),
+        (lambda got: not got[1], "A primitive leaves its inputs alone: make a new array for the result."),
+        "The result has the dtype of x: take cosine and sine in it.",
+        see=TURNING,
+    )
     rates = 10_000.0 ** (-np.arange(0, 4, 2) / 4)
     expect(
         "rotary(x (2, 3, 4))",
@@ -313,13 +490,31 @@ def test_turning():
         "The angles are places times frequencies.",
         see=TURNING,
     )
-    expect(
-        "rotary of 3 tokens at 2 positions",
-        lambda: tn.rotary(tt.Tensor(x), [0, 1]).shape,
-        ValueError,
-        "A place for each token.",
-        see=TURNING,
-    )
+    for said, places in (("one place for all, [5]", [5]), ("places for each text, (2, 3)", [[0, 1, 2], [7, 8, 9]])):
+        expect(
+            f"rotary(x (2, 3, 4)) with {said}",
+            lambda places=places: tn.rotary(tt.Tensor(x), places),
+            turned(x, np.array(places)[..., None] * rates, True),
+            (ValueError, "Positions are anything that broadcasts to (..., T), with (1,) or (2, T) among it."),
+            "The angles are places times frequencies.",
+            see=TURNING,
+        )
+    for said, places in (("at 2 positions", [0, 1]), ("with positions=4, a single number", 4)):
+        expect(
+            f"rotary of 3 tokens {said}",
+            lambda places=places: tn.rotary(tt.Tensor(x), places).shape,
+            ValueError,
+            "A place for each token, or one for all of them in a list.",
+            see=TURNING,
+        )
+    for wrong in (np.arange(12).reshape(3, 4), np.zeros(4)):
+        expect(
+            f"rotary of a tensor of shape {wrong.shape} and dtype {wrong.dtype}",
+            lambda wrong=wrong: tn.rotary(tt.Tensor(wrong, wrong.dtype)).shape,
+            ValueError,
+            "Only floats can be turned." if wrong.ndim > 1 else "(..., T, D): without a T there are no places.",
+            see=TURNING,
+        )
 
     def product(t):
         query, key = tt.Tensor(numbers(2, 1, 8)[0]), tt.Tensor(numbers(2, 1, 8)[1])
@@ -339,7 +534,7 @@ def test_embedding_bag():
     wanted = np.stack([(table[1] + table[2]) / 2, (2 * table[2] + table[4]) / 3, np.zeros(3)])
     expect(
         "embedding_bag(ids [[1, 2, 0], [2, 2, 4], [0, 0, 0]], weight (5, 3), padding_idx=0)",
-        lambda: tn.embedding_bag(tt.tensor(ids), tt.Tensor(table), 0),
+        lambda: tn.embeddings.embedding_bag(tt.tensor(ids), tt.Tensor(table), 0),
         wanted,
         (table[ids].mean(1), "The padding counts: it must not, neither in the sum nor in the number of tokens."),
         (
@@ -347,5 +542,20 @@ def test_embedding_bag():
             "A text of padding only has no tokens; divide by at least 1.",
         ),
         (wanted * [[2], [3], [1]], "A mean is wanted, and not a sum."),
+        see=EXERCISES,
+    )
+    table[0] = np.inf
+    expect(
+        "the same with a vector of infinities for the padding",
+        lambda: tn.embeddings.embedding_bag(tt.tensor(ids), tt.Tensor(table), 0),
+        wanted,
+        "0 times infinity is nan: take a zero in the place of the padding's vector with `tt.where`.",
+        see=EXERCISES,
+    )
+    expect(
+        "the dtype of embedding_bag(ids, weight of float32, 0)",
+        lambda: tn.embeddings.embedding_bag(tt.tensor(ids), tt.randn(5, 3), 0).dtype,
+        np.dtype("float32"),
+        "The mean has the dtype of the weight.",
         see=EXERCISES,
     )

@@ -87,7 +87,11 @@ def test_a_prompt_is_a_list_of_integers(model, prompt):
     with pytest.raises(TypeError, match="a prompt is (token ids|a list of integers)"):
         tn.generate(model, prompt, 1)
     with pytest.raises(TypeError, match="a prompt is (token ids|a list of integers)"):
-        next(tn.rounds(model, prompt if isinstance(prompt, list) and prompt[0] in ([1], [1, [2]]) else [prompt], 1))
+        next(
+            tn.transformers.rounds(
+                model, prompt if isinstance(prompt, list) and prompt[0] in ([1], [1, [2]]) else [prompt], 1
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -109,14 +113,14 @@ def test_logits_that_say_nothing_are_refused(logits):
 
 
 def test_repeats_are_found_in_logits_of_integers_too():
-    assert tn.without_repeats(np.array([3, -3, 3]), [0, 1], 2.0).tolist() == [1.5, -6, 3]
-    assert tn.without_repeats(np.array([3.0]), [], 2.0).tolist() == [3]
+    assert tn.transformers.without_repeats(np.array([3, -3, 3]), [0, 1], 2.0).tolist() == [1.5, -6, 3]
+    assert tn.transformers.without_repeats(np.array([3.0]), [], 2.0).tolist() == [3]
     with pytest.raises(IndexError, match="token -1 has no logit: they are those of 0 to 1"):
-        tn.without_repeats(np.array([1.0, 2.0]), [-1], 2.0)
+        tn.transformers.without_repeats(np.array([1.0, 2.0]), [-1], 2.0)
     with pytest.raises(IndexError, match="index 2 is out of range"):
-        tn.without_repeats(np.array([1.0, 2.0]), [2], 2.0)
+        tn.transformers.without_repeats(np.array([1.0, 2.0]), [2], 2.0)
     with pytest.raises(ValueError, match="penalty is a number above 0, not 0"):
-        tn.without_repeats(np.array([1.0, 2.0]), [1], 0)
+        tn.transformers.without_repeats(np.array([1.0, 2.0]), [1], 0)
 
 
 @pytest.mark.parametrize("size", [1.0, 300.0])
@@ -358,6 +362,6 @@ def test_generating_with_a_seed_leaves_chance_alone(model):
 
 
 def test_the_story_has_a_held_out_tenth():
-    tokenizer, training, held_out = tn.story(32)
+    tokenizer, training, held_out = tn.transformers.story(32)
     assert set(string.ascii_lowercase) <= set(tokenizer.alphabet)
     assert abs(len(held_out) / (len(training) + len(held_out)) - 0.1) < 0.01

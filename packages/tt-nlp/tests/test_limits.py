@@ -16,8 +16,8 @@ import tt_tensor as tt
 
 TABLE = tn.Embedding(10, 4)
 X = tt.zeros(2, 5, 8)
-LAYER = tn.MultiheadAttention(8, 2)
-WIDE = tn.MultiheadAttention(8, 2, kdim=3, vdim=4)
+LAYER = tn.MultiheadAttention(8, 2, batch_first=True)
+WIDE = tn.MultiheadAttention(8, 2, kdim=3, vdim=4, batch_first=True)
 IDS, GPT = tt.tensor([[1, 2]]), tn.GPT(tn.GPTConfig(10, 4, 1, 2, 8))
 REFUSED = [
     ("an id too large", lambda: TABLE(tt.tensor([3, 10])), IndexError, r"id 10.* 10 of them, 0 to 9"),
@@ -29,7 +29,12 @@ REFUSED = [
     ("a padding that is no row", lambda: tn.Embedding(10, 4, padding_idx=10), ValueError, "padding_idx 10.* 10 rows"),
     ("a padding before the first", lambda: tn.Embedding(10, 4, padding_idx=-11), ValueError, "padding_idx -11"),
     ("a padding from the end", lambda: tn.embedding(IDS, TABLE.weight, padding_idx=-1), IndexError, "-1.* 0 to 9"),
-    ("a padding for a bag", lambda: tn.embedding_bag(IDS, TABLE.weight, 10), IndexError, "padding_idx 10.* 0 to 9"),
+    (
+        "a padding for a bag",
+        lambda: tn.embeddings.embedding_bag(IDS, TABLE.weight, 10),
+        IndexError,
+        "padding_idx 10.* 0 to 9",
+    ),
     ("no token to go on from", lambda: tn.next_logits(GPT, [[1], []]), ValueError, "at least one token"),
     ("more tokens than places", lambda: tn.LearnedPositions(8, 4)(tt.zeros(9, 4)), ValueError, "9 tokens.* 8 only"),
     ("odd positions", lambda: tn.sinusoidal_positions(4, 5), ValueError, "even; it is 5"),
@@ -42,11 +47,14 @@ REFUSED = [
     ("places for integers", lambda: tn.rotary(tt.zeros(2, 4).long()), ValueError, "rotary turns floats.* int64"),
     ("places for a vector", lambda: tn.rotary(tt.zeros(4)), ValueError, r"rotary turns floats.*\(4,\)"),
     ("places of another width", lambda: tn.LearnedPositions(8, 4)(tt.zeros(2, 3)), ValueError, r"4 numbers.*\(2, 3\)"),
-    ("time first", lambda: tn.MultiheadAttention(8, 2, batch_first=False), ValueError, "batch_first is True, not"),
+    (
+        "time first", lambda: tn.MultiheadAttention(8, 2)(tt.zeros(3, 2, 8), tt.zeros(4, 2, 7), tt.zeros(4, 2, 8)),
+        ValueError, r"takes \(T, B, 8\), \(S, B, 8\) and .*, not \(3, 2, 8\), \(4, 2, 7\) and \(4, 2, 8\)",
+    ),
     ("half a head", lambda: tn.MultiheadAttention(8, 2.0), TypeError, "num_heads is an integer, not 2.0"),
     (
-        "an unknown option", lambda: tn.MultiheadAttention(8, 2, add_bias_kv=True), TypeError,
-        r"^MultiheadAttention.__init__\(\)",
+        "keys of its own", lambda: tn.MultiheadAttention(8, 2, add_bias_kv=True), ValueError,
+        "add_bias_kv and add_zero_attn must be False",
     ),
     ("arrays", lambda: tn.scaled_dot_product_attention(*[X.numpy()] * 3), TypeError, "takes tensors, not ndarray"),
     ("arrays for a layer", lambda: LAYER(*[X.numpy()] * 3), TypeError, "takes tensors, not ndarray"),
@@ -116,7 +124,7 @@ def test_changing_a_token_changes_nothing_before_it(data):
     t, way = data.draw(st.integers(0, length - 1)), data.draw(st.sampled_from(["blocks", "weights", "mask", "window"]))
     random = np.random.default_rng(seed)
     tt.manual_seed(seed)
-    layer = tn.MultiheadAttention(8, heads)
+    layer = tn.MultiheadAttention(8, heads, batch_first=True)
     options = {"need_weights": way == "weights", "is_causal": way in ("blocks", "weights")}
     if way == "mask":
         options["attn_mask"] = ~tn.causal_mask(length)
@@ -137,7 +145,7 @@ def test_changing_a_token_changes_nothing_before_it(data):
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99), st.booleans(), st.booleans())
 def test_padding_and_company_change_nothing(lengths, seed, is_causal, need_weights):
     random = np.random.default_rng(seed)
-    layer = tn.MultiheadAttention(8, 2)
+    layer = tn.MultiheadAttention(8, 2, batch_first=True)
     x = random.normal(size=(len(lengths), max(lengths), 8)).astype(np.float32)
     padding = np.arange(max(lengths)) >= np.array(lengths)[:, None]
     x[padding] = 1e6  # whatever stands there
@@ -176,7 +184,7 @@ def test_turned_products_depend_on_the_distance_alone(pairs, start, interleaved)
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtypes_stay(dtype):
-    layer, x = tn.MultiheadAttention(8, 2, dropout=0.1).to(dtype), tt.ones(2, 5, 8, dtype=dtype)
+    layer, x = tn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True).to(dtype), tt.ones(2, 5, 8, dtype=dtype)
     for options in ({"need_weights": False}, {"is_causal": True}, {"attn_mask": tt.zeros(5, 5, dtype=np.float64)}):
         assert layer(x, x, x, **options)[0].dtype == dtype
     assert tn.rotary(x).dtype == dtype and tn.Embedding(3, 4).to(dtype)(tt.tensor([1])).dtype == dtype
@@ -235,7 +243,7 @@ def test_the_row_of_the_padding_is_in_no_mean(bad, dtype):
     numbers = np.ones((4, 2), dtype)
     numbers[0] = bad
     weight = tt.Tensor(numbers, requires_grad=True)
-    means = tn.embedding_bag(tt.tensor([[1, 0], [0, 0]]), weight, 0)
+    means = tn.embeddings.embedding_bag(tt.tensor([[1, 0], [0, 0]]), weight, 0)
     assert means.tolist() == [[1, 1], [0, 0]] and means.dtype == dtype
     means.sum().backward()
     assert weight.grad.tolist() == [[0, 0], [1, 1], [0, 0], [0, 0]]
@@ -325,7 +333,7 @@ def test_the_gradient_of_a_frequent_token_is_not_cut_off(dtype):
     table = tn.add_rows(np.zeros(count, int), np.full((count, 2), 0.01, dtype), rows=1)
     wanted = count * float(dtype(0.01))
     assert table.dtype == dtype and np.abs(table / wanted - 1).max() < np.finfo(dtype).eps * 2
-    mean = tn.embedding_bag(tt.tensor(np.ones((1, count), int)), tt.from_numpy(np.full((2, 1), 3, dtype)), 0)
+    mean = tn.embeddings.embedding_bag(tt.tensor(np.ones((1, count), int)), tt.from_numpy(np.full((2, 1), 3, dtype)), 0)
     assert mean.item() == 3
 
 
@@ -340,7 +348,7 @@ def test_near_rows_may_be_tiny_or_huge():
 
 
 def test_dropout_strikes_only_in_training_and_follows_the_seed():
-    layer, x = tn.MultiheadAttention(8, 2, dropout=0.5), tt.randn(2, 6, 8)
+    layer, x = tn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True), tt.randn(2, 6, 8)
 
     def out(need_weights, seed):
         tt.manual_seed(seed)
@@ -356,7 +364,9 @@ def test_dropout_strikes_only_in_training_and_follows_the_seed():
 def test_the_same_seed_gives_the_same_bits():
     def trained():
         tt.manual_seed(5)
-        return tn.train_gap_filler(epochs=1)[1].table.weight.numpy(), tn.train_recall(tn.RecallByAttention(8), 500, 1)
+        return tn.embeddings.train_gap_filler(epochs=1)[1].table.weight.numpy(), tn.attention.train_recall(
+            tn.attention.RecallByAttention(8), 500, 1
+        )
 
     (one, share), (other, same) = trained(), trained()
     assert np.array_equal(one, other) and share == same
@@ -399,7 +409,7 @@ def peak_of(call):
 
 
 def test_a_training_step_holds_no_square():
-    length, layer = 2048, tn.MultiheadAttention(16, 4)
+    length, layer = 2048, tn.MultiheadAttention(16, 4, batch_first=True)
     x = tt.zeros(1, length, 16)
 
     def step():
@@ -420,7 +430,7 @@ def test_an_embedding_step_holds_two_tables_at_most():
 
 
 def test_steps_leave_nothing_behind():
-    layer, x = tn.MultiheadAttention(16, 4), tt.randn(4, 32, 16)
+    layer, x = tn.MultiheadAttention(16, 4, batch_first=True), tt.randn(4, 32, 16)
 
     def steps(count):
         for _ in range(count):

@@ -15,7 +15,7 @@ def numbers(*shape):
 
 
 def layer_and_values():
-    layer = tn.MultiheadAttention(6, 2).double()
+    layer = tn.MultiheadAttention(6, 2, batch_first=True).double()
     values = {name: np.random.default_rng(n).normal(size=p.shape) * 0.6 for n, (name, p) in
               enumerate(layer.named_parameters())}  # fmt: skip
     for name, parameter in layer.named_parameters():
@@ -74,7 +74,7 @@ def test_a_single_text_needs_no_batch():
 
 
 def test_all_ways_agree():
-    layer, x = tn.MultiheadAttention(8, 2), tt.randn(2, 70, 8)
+    layer, x = tn.MultiheadAttention(8, 2, batch_first=True), tt.randn(2, 70, 8)
     later = ~tn.causal_mask(70)
     ways = [
         layer(x, x, x, is_causal=True, need_weights=False)[0],
@@ -92,7 +92,7 @@ def test_gradients_reach_every_weight(need_weights, same):
     for options in ({}, {"kdim": 8, "vdim": 5}):
         if same and options:
             continue
-        layer, x = tn.MultiheadAttention(8, 2, **options), tt.randn(2, 5, 8)
+        layer, x = tn.MultiheadAttention(8, 2, **options, batch_first=True), tt.randn(2, 5, 8)
         keys = x if same else tt.randn(2, 3, 8)
         values = x if same else tt.randn(2, 3, layer.vdim)
         out, _ = layer(x, keys, values, need_weights=need_weights)
@@ -104,13 +104,13 @@ def test_the_state_has_torchs_names():
     assert {name: value.shape for name, value in tn.MultiheadAttention(6, 2).state_dict().items()} == {
         "in_proj_weight": (18, 6), "in_proj_bias": (18,), "out_proj.weight": (6, 6), "out_proj.bias": (6,),
     }  # fmt: skip
-    assert list(tn.MultiheadAttention(6, 2, vdim=3, bias=False).state_dict()) == [
+    assert list(tn.MultiheadAttention(6, 2, vdim=3, bias=False, batch_first=True).state_dict()) == [
         "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight",
     ]  # fmt: skip
 
 
 def test_it_is_the_layer_of_the_chapter_with_more_arguments():
-    ours, theirs, x = tn.MultiHeadAttention(8, 2), tn.MultiheadAttention(8, 2), tt.randn(2, 5, 8)
+    ours, theirs, x = tn.MultiHeadAttention(8, 2), tn.MultiheadAttention(8, 2, batch_first=True), tt.randn(2, 5, 8)
     theirs.load_state_dict(ours.state_dict())
     found, seen = theirs(x, x, x, is_causal=True, average_attn_weights=False)
     np.testing.assert_allclose(ours(x, x, x, is_causal=True).detach(), found.detach(), atol=1e-6)

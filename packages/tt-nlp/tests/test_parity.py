@@ -103,7 +103,7 @@ def pair_of_layers(options, dtype):
     random = np.random.default_rng(1)
     for parameter in theirs.parameters():
         parameter.data += torch.from_numpy(random.normal(0, 0.1, tuple(parameter.shape)).astype(dtype))
-    ours = tn.MultiheadAttention(**options).to(dtype)
+    ours = tn.MultiheadAttention(**options, batch_first=True).to(dtype)
     ours.load_state_dict({name: value.numpy().copy() for name, value in theirs.state_dict().items()})
     assert list(ours.state_dict()) == list(theirs.state_dict())
     return ours, theirs

@@ -48,7 +48,7 @@ def test_a_stream_is_decode(data):
 
 @given(words=st.dictionaries(st.text("abc", min_size=1, max_size=12).map(str.encode), st.integers(1, 5), max_size=8))
 def test_quick_and_slow_learn_the_same(words):
-    assert list(tn.learn(words)) == list(tn.learn_slowly(words))
+    assert list(tn.tokenization.learn(words)) == list(tn.tokenization.learn_slowly(words))
 
 
 @given(
@@ -56,8 +56,8 @@ def test_quick_and_slow_learn_the_same(words):
     parts=st.lists(st.text("ab", min_size=2, max_size=9).map(str.encode), max_size=12, unique=True),
 )
 def test_long_words_are_encoded_like_short_ones(word, parts):
-    ranks = {token: number for number, token in enumerate([*tn.BYTES, *parts])}
-    assert tn.encode_long_word(word, ranks) == tn.encode_word(word, ranks)
+    ranks = {token: number for number, token in enumerate([*tn.tokenization.BYTES, *parts])}
+    assert tn.encode_long_word(word, ranks) == tn.tokenization.encode_word(word, ranks)
 
 
 @pytest.mark.parametrize("pattern", tn.PATTERNS)
@@ -65,25 +65,27 @@ def test_long_words_are_encoded_like_short_ones(word, parts):
 def test_pieces_have_the_words_of_the_text(pattern, text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenization, "PIECE", 3)
-        pieces = list(tn.pieces(text))
+        pieces = list(tn.tokenization.pieces(text))
     assert "".join(pieces) == text
-    assert [word for piece in pieces for word in tn.split(piece, pattern)] == tn.split(text, pattern)
+    assert [word for piece in pieces for word in tn.tokenization.split(piece, pattern)] == tn.tokenization.split(
+        text, pattern
+    )
 
 
 @pytest.mark.parametrize("pattern", tn.PATTERNS)
 @given(text=st.text(st.characters(max_codepoint=127), max_size=60))
 def test_ascii_is_split_as_any_text(pattern, text):
-    words = tn.split(text, pattern)  # which takes a shorter pattern for ASCII
+    words = tn.tokenization.split(text, pattern)  # which takes a shorter pattern for ASCII
     assert words == regex.findall(tn.PATTERNS[pattern], text) and "".join(words) == text
 
 
 def test_a_text_of_many_pieces():
     text = "\n".join([*HARD_TEXTS.values(), short_text()] * 12)
-    assert len(list(tn.pieces(text))) > 2 and max(map(len, tn.pieces(text))) < 60_000
+    assert len(list(tn.tokenization.pieces(text))) > 2 and max(map(len, tn.tokenization.pieces(text))) < 60_000
     tokenizer = TOKENIZER["gpt4"]
     ids = tokenizer.encode_ordinary(text)
     assert tokenizer.decode(ids) == text
-    assert ids == [number for word in tn.split(text, "gpt4") for number in tokenizer.encode_ordinary(word)]
+    assert ids == [number for word in tn.tokenization.split(text, "gpt4") for number in tokenizer.encode_ordinary(word)]
 
 
 def test_the_same_tokens_whatever_the_hash_seed():
@@ -142,7 +144,7 @@ def test_learning_from_one_long_word_takes_time_in_proportion():
 
     def seconds(size):
         start = time.perf_counter()
-        for _ in zip(range(60), tn.learn({word[:size]: 1})):
+        for _ in zip(range(60), tn.tokenization.learn({word[:size]: 1})):
             pass
         return time.perf_counter() - start
 
@@ -151,7 +153,7 @@ def test_learning_from_one_long_word_takes_time_in_proportion():
 
 def test_the_cache_has_an_end(monkeypatch):
     monkeypatch.setattr(tokenization, "REMEMBERED", 100)
-    tokenizer = tn.BPETokenizer(tn.BYTES)
+    tokenizer = tn.BPETokenizer(tn.tokenization.BYTES)
     text = " ".join(map(str, range(1000)))
     for _ in range(3):
         assert tokenizer.decode(tokenizer.encode(text)) == text and len(tokenizer._words) <= 100
@@ -173,13 +175,21 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: tn.BPETokenizer.train("abab", 258, strict=True), ValueError, "gives 257, since no other pair"),
         (lambda: tn.BPETokenizer.train("abab", 257.0), TypeError, "vocab_size is an integer, not 257.0"),
         (lambda: tn.BPETokenizer.train("abab", True), TypeError, "vocab_size is an integer, not True"),
-        (lambda: tn.BPETokenizer(tn.BYTES, {END: 300}), TypeError, "whose numbers follow those of the tokens, not {"),
-        (lambda: tn.BPETokenizer(tn.BYTES, [5]), TypeError, "a text is a str, not int"),
-        (lambda: tn.BPETokenizer(tn.BYTES, ["a\ud800"]), ValueError, "character 1 of the text .*surrogate"),
+        (
+            lambda: tn.BPETokenizer(tn.tokenization.BYTES, {END: 300}),
+            TypeError,
+            "whose numbers follow those of the tokens, not {",
+        ),
+        (lambda: tn.BPETokenizer(tn.tokenization.BYTES, [5]), TypeError, "a text is a str, not int"),
+        (
+            lambda: tn.BPETokenizer(tn.tokenization.BYTES, ["a\ud800"]),
+            ValueError,
+            "character 1 of the text .*surrogate",
+        ),
         (lambda: tn.BPETokenizer.train("abab", 300, {END: 0}), TypeError, "whose numbers follow those of the tokens"),
         (lambda: TOKENIZER["gpt2"].encode("a", allowed_special=None), TypeError, r"\(\) for none, not as None"),
         (lambda: TOKENIZER["gpt2"].encode("a", disallowed_special=5), TypeError, r"\(\) for none, not as 5"),
-        (lambda: tn.BPETokenizer.train("abab", 257, pattern="gpt5"), ValueError, "'gpt2', 'gpt4', not 'gpt5'"),
+        (lambda: tn.BPETokenizer.train("abab", 257, pattern="gpt5"), ValueError, "'gpt4', 'smollm', not 'gpt5'"),
         (lambda: tn.BPETokenizer.train(b"abab", 257), TypeError, "a text is a str, not bytes"),
         (lambda: tn.BPETokenizer.train([b"abab"], 257), TypeError, "a text is a str, not bytes"),
         (lambda: tn.BPETokenizer.train([5], 257), TypeError, "a text is a str, not int"),
@@ -187,10 +197,10 @@ def test_the_cache_has_an_end(monkeypatch):
         (lambda: tn.BPETokenizer.train("abab", 258, [END, END]), ValueError, "special tokens have to be different"),
         (lambda: tn.BPETokenizer.train("abab", 258, [""]), ValueError, "not empty"),
         (lambda: tn.BPETokenizer.train("abab", 270, END), TypeError, "special_tokens is a list of texts"),
-        (lambda: tn.BPETokenizer(tn.BYTES[1:]), ValueError, r"1 are missing, as b'\\x00'"),
-        (lambda: tn.BPETokenizer([*tn.BYTES, b"ab", b"ab"]), ValueError, "different from each other"),
-        (lambda: tn.BPETokenizer([*tn.BYTES, b""]), ValueError, "none empty"),
-        (lambda: tn.BPETokenizer(tn.BYTES, pattern="words"), ValueError, "not 'words'"),
+        (lambda: tn.BPETokenizer(tn.tokenization.BYTES[1:]), ValueError, r"1 are missing, as b'\\x00'"),
+        (lambda: tn.BPETokenizer([*tn.tokenization.BYTES, b"ab", b"ab"]), ValueError, "different from each other"),
+        (lambda: tn.BPETokenizer([*tn.tokenization.BYTES, b""]), ValueError, "none empty"),
+        (lambda: tn.BPETokenizer(tn.tokenization.BYTES, pattern="words"), ValueError, "not 'words'"),
         (lambda: TOKENIZER["gpt2"].encode("x\udfff"), ValueError, "character 1 of the text .*surrogate"),
         (lambda: TOKENIZER["gpt2"].encode(b"x"), TypeError, "a text is a str, not bytes"),
         (lambda: TOKENIZER["gpt2"].encode_ordinary(None), TypeError, "not NoneType"),
@@ -219,7 +229,9 @@ def test_bad_input(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("tokenizer", [tn.CharTokenizer("abc"), tn.BPETokenizer(tn.BYTES)], ids=["letters", "bytes"])
+@pytest.mark.parametrize(
+    "tokenizer", [tn.CharTokenizer("abc"), tn.BPETokenizer(tn.tokenization.BYTES)], ids=["letters", "bytes"]
+)
 @pytest.mark.parametrize("decode", ["decode", "decode_stream"])
 def test_what_is_decoded_is_one_text(tokenizer, decode):
     def decoded(ids):
@@ -267,7 +279,7 @@ def test_a_file_that_is_no_text(tmp_path):
 def test_a_file_is_read_as_it_is(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes("a\r\nb\r\n\ufeffc".encode())
-    assert list(tn.texts([path, "d"])) == ["a\r\nb\r\n\ufeffc", "d"]
+    assert list(tn.tokenization.texts([path, "d"])) == ["a\r\nb\r\n\ufeffc", "d"]
 
 
 def test_a_bar_is_shown_and_changes_nothing(capsys):
@@ -279,12 +291,12 @@ def test_a_bar_is_shown_and_changes_nothing(capsys):
 
 @pytest.mark.parametrize("size", [3, 300])
 def test_a_word_that_is_a_token(size):
-    tokenizer = tn.BPETokenizer([*tn.BYTES, b"a" * size])  # which no merges would come to
+    tokenizer = tn.BPETokenizer([*tn.tokenization.BYTES, b"a" * size])  # which no merges would come to
     assert tokenizer.encode("a" * size) == [256] and tokenizer.encode("a" * (size - 1)) == [97] * (size - 1)
 
 
 def test_the_longer_of_two_special_tokens():
-    tokenizer = tn.BPETokenizer(tn.BYTES, ["<|a|>", "<|a|>b", "<"])
+    tokenizer = tn.BPETokenizer(tn.tokenization.BYTES, ["<|a|>", "<|a|>b", "<"])
     assert tokenizer.encode("<|a|>b<|a|><", allowed_special="all") == [257, 256, 258]
 
 

@@ -151,7 +151,7 @@ def test_hugging_face_encodes_alike():
     merges, earlier = [], {}
     for number, token in enumerate(ours.tokens):
         if number > 255:
-            left, right = tn.encode_word(token, earlier)
+            left, right = tn.tokenization.encode_word(token, earlier)
             merges.append((names[left], names[right]))
         earlier[token] = number
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE({name: i for i, name in enumerate(names)}, merges))

@@ -12,7 +12,7 @@ from tt_tensor.teaching import between, expect
 
 HURT, SIZE, MADE_OF, ATTENTION, MLP = "The hurt", "Keeping the size", "What a GPT is made of", "Attention", "The MLP"
 BLOCK, TRUNK, GPT, CHOOSING, WRITING = "The block", "The trunk", "GPT", "Choosing a token", "Writing"
-EXERCISES = "Exercises"
+EXERCISES, WRITES = "Exercises", "It writes"
 PRE_NORM = "Each half reads a normalized copy of the stream and adds to the stream itself: x + layer(norm(x))."
 CUT = "The residual path is cut: add what a layer says to the stream, do not replace the stream by it."
 POSITIONS = "The logits do not depend on position: add the rows of wpe, one for each place, to those of wte."
@@ -169,6 +169,14 @@ def test_rms_norm_divides_by_the_root_mean_square():
         (centred / np.sqrt((centred**2).mean(-1, keepdims=True)), "RMSNorm leaves the mean alone."),
         (x / root**2, "Divide by the root of the mean square."),
         (x / np.sqrt((x**2).mean()), "Each row has a root mean square of its own: mean(dim=-1)."),
+        see=SIZE,
+    )
+    texts = np.stack([np.stack([x[0], x[1], x[0] + 1]), np.stack([x[1] * 2, x[0], x[1] - 1])])
+    expect(
+        "rms_norm of x (2, 3, 4)",
+        lambda: tn.rms_norm(tt.from_numpy(texts)),
+        texts / np.sqrt((texts**2).mean(-1, keepdims=True)),
+        "The numbers of a token are the last dimension, whatever stands in front of it.",
         see=SIZE,
     )
     weight = np.array([1.0, 2.0, 3.0, 4.0])
@@ -409,6 +417,65 @@ def test_weights_are_tied():
     )
 
 
+def test_a_gpt_keeps_its_config():
+    sizes = config()
+    model = tn.GPT(sizes)
+    expect(
+        "the parts of a GPT",
+        lambda: [model.config is sizes, *(type(part).__name__ for part in (model.transformer, model.lm_head))],
+        [True, "Transformer", "Linear"],
+        (AttributeError, "The config is `config`, the trunk `transformer`, and the last layer `lm_head`."),
+        see=GPT,
+    )
+    expect("the bias of lm_head", lambda: model.lm_head.bias is None, True, "GPT-2's last layer has none: bias=False.",
+           see=GPT)  # fmt: skip
+    expect(
+        "the largest spread of a matrix in a new GPT",
+        lambda: max(float(p.numpy().std()) for p in model.parameters() if p.ndim == 2),
+        between(0, 0.04),
+        "The layers draw larger weights than GPT-2's: `reset_parameters` at the end of __init__ draws them anew.",
+        see=GPT,
+    )
+
+
+SHAPES = {
+    "c_attn": "Each token gets 3 C numbers, for query, key and value.",
+    "qkv": "Three times (B, n_head, T, C / n_head), stacked: the 3 stands in front.",
+    "weights": "In each head, each of T queries has a weight for each of T keys: (B, n_head, T, T).",
+    "c_fc": "The MLP is four times as wide inside.",
+    "stream": "Every block gives what it takes: (B, T, C).",
+    "logits": "One logit for each token of the vocabulary, at each place.",
+    "wpe.weight": "A row for each place of the context, however short the text is.",
+    "lm_head.weight": "It is the table of tokens: (vocab_size, C).",
+}
+
+
+def test_predictions():
+    model, ids = tn.GPT(tn.GPTConfig(65, 16, 3, 4, 32)), tt.zeros(2, 5).long()
+    trunk, first = model.transformer, model.transformer.h[0]
+    x = trunk.wte(ids) + trunk.wpe(tt.arange(5))
+    parts = first.attn.c_attn(first.ln_1(x))
+    qkv = tt.stack([tn.split_heads(part, 4) for part in parts.chunk(3, -1)])
+    measured = {
+        "c_attn": parts.shape,
+        "qkv": qkv.shape,
+        "weights": tn.attention_weights(qkv[0], qkv[1], tn.causal_mask(5)).shape,
+        "c_fc": first.mlp.c_fc(x).shape,
+        "stream": x.shape,
+        "logits": (x @ trunk.wte.weight.T).shape,
+        "wpe.weight": trunk.wpe.weight.shape,
+        "lm_head.weight": trunk.wte.weight.shape,
+    }
+    expect(
+        "predict_shapes()",
+        lambda: {name: tuple(shape) for name, shape in tn.transformers.predict_shapes().items()},
+        measured,
+        (lambda out: set(out) != set(measured), f"A dict with the names {', '.join(measured)}."),
+        *((lambda out, name=name: out[name] != measured[name], f'"{name}": {why}') for name, why in SHAPES.items()),
+        see=GPT,
+    )
+
+
 def test_decay_is_for_matrices():
     model = tn.GPT(config())
     for frozen in (model.transformer.wpe.weight, model.transformer.ln_f.weight):
@@ -453,6 +520,105 @@ def test_configure_optimizers_passes_its_settings_on():
 FOUR = np.log([0.15, 0.5, 0.05, 0.3])
 
 
+def test_temperature():
+    for temperature in (1.0, 0.5, 2.0):
+        powers = np.exp(FOUR / temperature)
+
+        def weights(temperature=temperature):
+            found = np.asarray(tn.transformers.tempered(FOUR.copy(), temperature))
+            return found / found.sum()
+
+        expect(
+            f"tempered(the logarithms of [0.15, 0.5, 0.05, 0.3], {temperature}), divided by its sum",
+            weights,
+            powers / powers.sum(),
+            ((q := np.exp(FOUR * temperature)) / q.sum(), "Divide the logits by the temperature; do not multiply."),
+            ((q := np.exp(FOUR)) / q.sum(), "The temperature changed nothing."),
+            see=CHOOSING,
+        )
+    expect(
+        "tempered([1, 3, 3, 2], 0)",
+        lambda: tn.transformers.tempered(np.array([1.0, 3.0, 3.0, 2.0]), 0),
+        [0, 1, 0, 0],
+        (lambda out: np.isnan(out).any(), "Temperature 0 cannot divide: the most likely token has weight 1."),
+        ([0, 1, 1, 0], "Of equals, the one with the smaller number: argmax finds it."),
+        see=CHOOSING,
+    )
+    expect(
+        "tempered([1000, 1000, -1000], 1)",
+        lambda: (w := np.asarray(tn.transformers.tempered(np.array([1000.0, 1000.0, -1000.0]), 1))) / w.sum(),
+        [0.5, 0.5, 0.0],
+        (lambda got: np.isnan(got).any(), "exp(1000) overflows: subtract the largest logit first."),
+        see=CHOOSING,
+    )
+    kept = np.array([1.0, 3.0, 2.0])
+    expect("the logits after tempered(logits, 0.5)", lambda: (tn.transformers.tempered(kept, 0.5), kept)[1],
+           [1.0, 3.0, 2.0], "Do not write into the input.", see=CHOOSING)  # fmt: skip
+
+
+def test_most_likely():
+    logits = np.array([2.0, 5.0, -1.0, 5.0, 3.0, 2.0])
+    for k, wanted in ((1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (4, [1, 3, 4, 0]), (6, [1, 3, 4, 0, 5, 2])):
+        expect(
+            f"most_likely([2, 5, -1, 5, 3, 2], {k})",
+            lambda k=k: [int(token) for token in tn.transformers.most_likely(logits.copy(), k)],
+            wanted,
+            (lambda out, k=k: len(out) != k, "There are exactly k of them, also among equals."),
+            (lambda out, k=k: sorted(out) == sorted(np.argsort(logits)[:k]), "These are the least likely ones."),
+            (lambda out, wanted=wanted: sorted(out) == sorted(wanted),
+             "The most likely comes first, and of equals the one with the smaller number."),
+            (lambda out: sorted(logits[out]) == sorted(-np.sort(-logits)[: len(out)]),
+             "Among equals, the one with the smaller number comes first: a stable sort."),
+            see=CHOOSING,
+        )  # fmt: skip
+
+
+def test_nucleus():
+    weights = np.array([0.15, 0.5, 0.05, 0.3]) * 4
+    for p, wanted in (
+        (0.4, [1]), (0.5, [1]), (0.55, [1, 3]), (0.75, [1, 3]), (0.9, [1, 3, 0]), (0.97, [1, 3, 0, 2]),
+        (1.0, [1, 3, 0, 2]),
+    ):  # fmt: skip
+        expect(
+            f"nucleus([0.6, 2.0, 0.2, 1.2], {p})",
+            lambda p=p: [int(token) for token in tn.transformers.nucleus(weights.copy(), p)],
+            wanted,
+            (lambda out, wanted=wanted: out == wanted[:-1],
+             "The token that crosses top_p belongs to it: it is out only if those before it reach top_p already."),
+            (lambda out, wanted=wanted: len(out) > len(wanted), "No more tokens than needed; p is a part of the sum of "
+                                                                "the weights, which need not be 1."),
+            (lambda out, wanted=wanted: len(out) < len(wanted), "Together they have at least p of the sum of weights."),
+            "The most likely tokens first.",
+            see=CHOOSING,
+        )  # fmt: skip
+    equal = np.array([1.0, 2.0, 1.0, 2.0, 1.0, 1.0])
+    expect(
+        "nucleus([1, 2, 1, 2, 1, 1], 0.6)",
+        lambda: [int(token) for token in tn.transformers.nucleus(equal, 0.6)],
+        [1, 3, 0],
+        "Among equals, the one with the smaller number comes first.",
+        see=CHOOSING,
+    )
+    many = np.exp(-np.arange(1000) / 100)[np.random.default_rng(0).permutation(1000)]
+    order = np.argsort(-many)
+    for size in (1e-3, 1.0, 1e4):
+        expect(
+            f"how many of 1,000 tokens nucleus(weights, 0.95) takes, the largest weight being {size:g}",
+            lambda size=size: len(tn.transformers.nucleus(many * size, 0.95)),
+            int(np.searchsorted(np.cumsum(many[order]), 0.95 * many.sum())) + 1,
+            (lambda out: out > 900, "Take tokens only until they have p of the sum."),
+            "Do not leave out a token that is needed; only the proportions of the weights count.",
+            see=CHOOSING,
+        )
+    expect(
+        "nucleus([1, 1, 1, 1], 1e-20)",
+        lambda: [int(token) for token in tn.transformers.nucleus(np.ones(4), 1e-20)],
+        [0],
+        ([], "There is always one token in it, however small p is."),
+        see=CHOOSING,
+    )
+
+
 @pytest.mark.parametrize(
     "how, wanted",
     [
@@ -484,6 +650,29 @@ def test_next_probabilities(how, wanted):
             "The token that crosses top_p belongs to it: it is out only if those before it reach top_p already.",
         ),
         "Temperature first, then top_k, then top_p of what is left.",
+        see=CHOOSING,
+    )
+
+
+@pytest.mark.parametrize(
+    "logits, how",
+    [
+        ([1.0, np.nan], {}), ([-np.inf, -np.inf], {}), ([1.0, np.inf], {}), ([], {}), ([[1.0, 2.0]], {}),
+        ([1.0, 2.0], {"temperature": -1}), ([1.0, 2.0], {"top_k": 0}), ([1.0, 2.0], {"top_p": 0}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_next_probabilities_refuses(logits, how):
+    expect(f"next_probabilities({logits}, {how})", lambda: tn.next_probabilities(np.array(logits), **how), ValueError,
+           "`checked_logits` and `refuse_settings` raise it.", see=CHOOSING)  # fmt: skip
+
+
+def test_next_probabilities_in_float64():
+    expect(
+        "the dtype of next_probabilities of logits in float32",
+        lambda: tn.next_probabilities(FOUR.astype(np.float32), top_k=2).dtype,
+        np.dtype(np.float64),
+        "`checked_logits` gives them in float64.",
         see=CHOOSING,
     )
 
@@ -543,6 +732,13 @@ def test_next_logits_of_texts_of_any_length():
     )
 
 
+@pytest.mark.parametrize("texts", [[], [[1], []]], ids=str)
+def test_next_logits_needs_tokens(texts):
+    model = tn.GPT(config())
+    expect(f"next_logits(model, {texts})", lambda: tn.next_logits(model, texts).shape, ValueError,
+           "Nothing comes after a text without tokens: refuse it.", see=WRITING)  # fmt: skip
+
+
 def test_next_logits_leaves_the_model_as_it_was():
     model = tn.GPT(config(dropout=0.5))
     for mode in (True, False):
@@ -587,6 +783,80 @@ def test_generate_takes_the_most_likely():
            lambda: list(tn.stream(model, [3, 1, 4], 9, temperature=0)), wanted[0][3:], see=WRITING)  # fmt: skip
 
 
+def test_the_loop():
+    model, w = written_model()
+    prompts = [[3, 1, 4], [2]]
+    wanted = [greedy(prompt, w, 6)[len(prompt) :] for prompt in prompts]
+
+    def loop(count, ends=(), asked=None):
+        texts = [list(prompt) for prompt in prompts]
+
+        def most_likely(row, logits):
+            if asked is not None:
+                asked.append((row, np.shape(logits)))
+            return int(np.argmax(logits))
+
+        return texts, tn.transformers.continued(model, texts, count, most_likely, set(ends))
+
+    def all_rounds(count, ends=()):
+        return [list(tokens) for tokens in loop(count, ends)[1]]
+
+    expect(
+        "the rounds of continued(model, [[3, 1, 4], [2]], 6, the most likely, no ends)",
+        lambda: all_rounds(6),
+        [list(tokens) for tokens in zip(*wanted)],
+        (lambda out: len(out) and len(out) != 6, "`count` rounds, one token for each text in each of them."),
+        (lambda out: len({tuple(tokens) for tokens in out}) == 1, "Append each token to its text, and ask again."),
+        see=WRITING,
+    )
+    expect("the rounds with count=0", lambda: all_rounds(0), [], see=WRITING)
+    stop = next(token for i, token in enumerate(wanted[0]) if token not in wanted[0][:i] and i)
+    ends = [(tokens.index(stop) if stop in tokens else 5) for tokens in wanted]
+    ended = [
+        [tokens[i] if i <= end else None for tokens, end in zip(wanted, ends)] for i in range(max(ends) + 1)
+    ]  # fmt: skip
+    expect(
+        f"the rounds until a text has the token {stop}",
+        lambda: all_rounds(6, [stop]),
+        ended,
+        ([list(tokens) for tokens in zip(*wanted)], "A text ends with the first token that is in `ends`."),
+        (lambda out: out[: len(ended)] == ended, "When all texts have ended, there are no more rounds."),
+        "A text that has ended gets None; the others go on.",
+        see=WRITING,
+    )
+    expect(
+        "the rounds if the first token of each text ends it",
+        lambda: all_rounds(6, [tokens[0] for tokens in wanted]),
+        [[tokens[0] for tokens in wanted]],
+        (lambda out: out[1:] and not any(token is not None for token in out[1]),
+         "When all texts have ended, there are no more rounds."),
+        "The token that ends a text still belongs to it.",
+        see=WRITING,
+    )  # fmt: skip
+
+    def after_one():
+        texts, rounds = loop(6)
+        next(rounds)
+        return texts
+
+    expect(
+        "the texts after the first round",
+        after_one,
+        [prompt + tokens[:1] for prompt, tokens in zip(prompts, wanted)],
+        (prompts, "The new tokens are appended to the texts that were given."),
+        (lambda out: len(out[0]) > 4, "Yield after each round: the next tokens are not asked for before."),
+        see=WRITING,
+    )
+
+    def questions():
+        asked = []
+        list(loop(1, asked=asked)[1])
+        return sorted(asked)
+
+    expect("the rows and shapes of logits that `choose` is asked about in a round", questions, [(0, (11,)), (1, (11,))],
+           see=WRITING)  # fmt: skip
+
+
 def test_a_text_ends_where_it_should():
     model, w = written_model()
     texts = [greedy(prompt, w, 9) for prompt in ([3, 1, 4], [2])]
@@ -603,7 +873,7 @@ def test_a_text_ends_where_it_should():
     )
     expect(
         "rounds of the same, the tokens of both texts in each round",
-        lambda: list(tn.rounds(model, [[3, 1, 4], [2]], 9, temperature=0, stop=[stop])),
+        lambda: list(tn.transformers.rounds(model, [[3, 1, 4], [2]], 9, temperature=0, stop=[stop])),
         [
             [text[start + i] if start + i < len(text) else None for text, start in zip(ended, (3, 1))]
             for i in range(max(len(ended[0]) - 3, len(ended[1]) - 1))
@@ -670,6 +940,44 @@ def test_generate_refuses_what_cannot_be_meant(prompt, how):
     expect(call, lambda: tn.generate(model, prompt, 5, **how), ValueError, see=WRITING)
 
 
+# Windows
+
+
+def test_windows_ask_for_the_next_token():
+    ids = np.array([7, 3, 9, 1, 8, 2, 5, 6])
+    data = tn.Windows(ids.astype(np.int32), 4)
+    inputs = np.array([[7, 3, 9, 1], [9, 1, 8, 2], [1, 8, 2, 5]])
+    targets = np.array([[3, 9, 1, 8], [1, 8, 2, 5], [8, 2, 5, 6]])
+    expect(
+        "Windows([7, 3, 9, 1, 8, 2, 5, 6], 4).batch([0, 2, 3])",
+        lambda: tuple(np.asarray(part) for part in data.batch([0, 2, 3])),
+        (inputs, targets),
+        ((inputs, inputs), "What is to be predicted is the same window one token later."),
+        ((targets, inputs), "First the inputs, then the targets, which are one token later."),
+        (lambda out: [part.shape for part in out] == [(3, 5), (3, 5)],
+         "A row of windows has one token more than a sample: the inputs leave out the last, the targets the first."),
+        (lambda out: [part.shape for part in out] == [(3, 3), (3, 3)],
+         "Inputs and targets have `length` tokens each: a row of windows has one more."),
+        see=WRITES,
+    )  # fmt: skip
+    expect(
+        "the types of inputs and targets, of ids in int32",
+        lambda: [f"{type(part).__name__} of {part.dtype}" for part in data.batch([0, 1])],
+        ["Tensor of int64"] * 2,
+        "Tensors of int64: astype, and from_numpy.",
+        see=WRITES,
+    )
+    expect(
+        "the inputs of sample -1 of 4",
+        lambda: data.batch([-1])[0],
+        [[1, 8, 2, 5]],
+        "`row_numbers` turns indices into rows.",
+        see=WRITES,
+    )
+    expect("Windows of 4 samples, .batch([4])", lambda: data.batch([4])[0], IndexError, "`row_numbers` refuses it.",
+           see=WRITES)  # fmt: skip
+
+
 # Exercises
 
 
@@ -680,28 +988,32 @@ def test_surprises():
     lost = np.log(np.exp(logits).sum(-1)) - logits[np.arange(4), text[1:]]
     expect(
         "surprises(model, [3, 1, 4, 1, 5])",
-        lambda: tn.surprises(model, text),
+        lambda: tn.transformers.surprises(model, text),
         [float(value) for value in lost],
         (lambda got: len(got) == 5, "Nothing predicts the first token: one number for each of the others."),
         "Logits at place i are about token i + 1.",
         see=EXERCISES,
     )
     dropping = tn.GPT(config(dropout=0.5)).train()
-    expect("do two calls differ with dropout=0.5, in training mode?",
-           lambda: tn.surprises(dropping, text) != tn.surprises(dropping, text), False, see=EXERCISES)  # fmt: skip
+    expect(
+        "do two calls differ with dropout=0.5, in training mode?",
+        lambda: tn.transformers.surprises(dropping, text) != tn.transformers.surprises(dropping, text),
+        False,
+        see=EXERCISES,
+    )
     expect("the model's mode afterwards", lambda: dropping.training, True, see=EXERCISES)
 
 
 def test_gated_mlp():
     x = np.sin(np.arange(12.0)).reshape(1, 3, 4)
     layer, w = set_weights(tn.GatedMLP(4, 6))
-    gate, up = x @ w["gate.weight"].T, x @ w["up.weight"].T
+    gate, up = x @ w["gate_proj.weight"].T, x @ w["up_proj.weight"].T
     expect(
         "GatedMLP(4, 6) of x (1, 3, 4)",
         lambda: layer(tt.from_numpy(x)),
-        gate / (1 + np.exp(-gate)) * up @ w["down.weight"].T,
-        (up / (1 + np.exp(-up)) * gate @ w["down.weight"].T, "silu is for the gate, not for what goes through it."),
-        (up / (1 + np.exp(-gate)) @ w["down.weight"].T, "silu(x) is x times sigmoid(x)."),
+        gate / (1 + np.exp(-gate)) * up @ w["down_proj.weight"].T,
+        (up / (1 + np.exp(-up)) * gate @ w["down_proj.weight"].T, "silu is for the gate, not for what goes through."),
+        (up / (1 + np.exp(-gate)) @ w["down_proj.weight"].T, "silu(x) is x times sigmoid(x)."),
         see=EXERCISES,
     )
 
@@ -710,7 +1022,7 @@ def test_without_repeats():
     logits = np.array([2.0, -2.0, 3.0, -1.0])
     expect(
         "without_repeats([2, -2, 3, -1], [0, 1, 1], 2)",
-        lambda: tn.without_repeats(logits, [0, 1, 1], 2.0),
+        lambda: tn.transformers.without_repeats(logits, [0, 1, 1], 2.0),
         [1.0, -4.0, 3.0, -1.0],
         ([1.0, -1.0, 3.0, -1.0], "Dividing a negative logit makes it larger: multiply it."),
         ([1.0, -8.0, 3.0, -1.0], "A token that occurs twice is punished once."),
@@ -718,5 +1030,9 @@ def test_without_repeats():
     )
     expect("logits after without_repeats(logits, ...)", lambda: logits, [2.0, -2.0, 3.0, -1.0],
            "The result is a copy.", see=EXERCISES)  # fmt: skip
-    expect("without_repeats(logits, [], 2)", lambda: tn.without_repeats(logits, [], 2.0), [2.0, -2.0, 3.0, -1.0],
-           see=EXERCISES)  # fmt: skip
+    expect(
+        "without_repeats(logits, [], 2)",
+        lambda: tn.transformers.without_repeats(logits, [], 2.0),
+        [2.0, -2.0, 3.0, -1.0],
+        see=EXERCISES,
+    )

@@ -113,7 +113,7 @@ def test_in_blocks():
 
     def parts(size):
         seen = []
-        tt_opt.in_blocks(lambda *p: seen.append([q.tolist() for q in p]), x, y, size=size)
+        tt_opt.acceleration.in_blocks(lambda *p: seen.append([q.tolist() for q in p]), x, y, size=size)
         return seen
 
     expect(
@@ -131,7 +131,7 @@ def test_in_blocks():
 
     def doubled():
         out = np.zeros(10)
-        tt_opt.in_blocks(lambda a, b: np.multiply(a, 2, out=b), x, out, size=3)
+        tt_opt.acceleration.in_blocks(lambda a, b: np.multiply(a, 2, out=b), x, out, size=3)
         return out
 
     expect(
@@ -153,7 +153,7 @@ NEAR = np.linspace(-5, 5, 1001)
 def test_gelu_block():
     def found(x):
         out = np.full_like(x, 7)
-        tt_opt.gelu_block(x, out)
+        tt_opt.acceleration.gelu_block(x, out)
         return out
 
     expect(
@@ -185,7 +185,7 @@ def test_gelu_block():
 def test_gelu_and_slope_block():
     def found(x):
         out, slope = np.full_like(x, 7), np.full_like(x, 7)
-        tt_opt.gelu_and_slope_block(x, out, slope)
+        tt_opt.acceleration.gelu_and_slope_block(x, out, slope)
         return out, slope
 
     differences = (gelu(NEAR + 1e-6) - gelu(NEAR - 1e-6)) / 2e-6
@@ -219,8 +219,12 @@ def test_what_was_left_is_picked_up():
     ours, other = np.ones(2), np.ones(2)
 
     def said():
-        tt_opt.leave(ours, len)
-        found = [tt_opt.picked_up(other), tt_opt.picked_up(ours), tt_opt.picked_up(ours)]
+        tt_opt.acceleration.leave(ours, len)
+        found = [
+            tt_opt.acceleration.picked_up(other),
+            tt_opt.acceleration.picked_up(ours),
+            tt_opt.acceleration.picked_up(ours),
+        ]
         return ["back" if f is len else f for f in found]
 
     expect(
@@ -238,7 +242,7 @@ def test_by_table():
     rules = (lambda g, out, x, y: g * y, None, lambda g, out, x, y: g + out)
 
     def asked(needed, rules=rules):
-        return list(tt_opt.by_table(rules, needed, 2.0, 5.0, 3.0, 4.0))
+        return list(tt_opt.acceleration.by_table(rules, needed, 2.0, 5.0, 3.0, 4.0))
 
     expect(
         "by_table of a row with a function, None and a function, when all inputs are needed",
@@ -265,7 +269,7 @@ def test_by_table():
     )
 
     def with_parameters():
-        return list(tt_opt.by_table((lambda g, out, x, k: g * k,), [True], 2.0, 5.0, 3.0, k=10))
+        return list(tt_opt.acceleration.by_table((lambda g, out, x, k: g * k,), [True], 2.0, 5.0, 3.0, k=10))
 
     expect("by_table with a parameter k=10 of a rule g * k", with_parameters, [20.0], see=TWICE)
 
@@ -282,7 +286,7 @@ def test_norm_by_definition():
 
     def found():
         out = np.zeros_like(x)
-        tt_opt.norm_by_definition(x, weight, bias, out)
+        tt_opt.acceleration.norm_by_definition(x, weight, bias, out)
         return out
 
     expect(
@@ -296,7 +300,11 @@ def test_norm_by_definition():
     )  # fmt: skip
     expect(
         "norm_by_definition of a row of equal numbers",
-        lambda: (out := np.ones((1, 6)), tt_opt.norm_by_definition(np.full((1, 6), 2.0), weight, bias, out), out)[2],
+        lambda: (
+            out := np.ones((1, 6)),
+            tt_opt.acceleration.norm_by_definition(np.full((1, 6), 2.0), weight, bias, out),
+            out,
+        )[2],
         bias[None],
         "1e-5 is added to the variance, which is 0 here.",
         see=COMPILE,

@@ -49,7 +49,7 @@ def test_time_calls(clock):
     function, calls = clock.works(2.0)
     expect(
         "time_calls of a function of 2 seconds, 3 calls, and how often it was called",
-        lambda: (tt_opt.time_calls(function, 3), len(calls)),
+        lambda: (tt_opt.benchmarking.time_calls(function, 3), len(calls)),
         (2.0, 3),
         (lambda got: got[0] < 0, "A negative duration: the clock on the wall was set back. Use **perf_counter**."),
         (lambda got: got[0] == 0, "Time spent sleeping or waiting counts, too: use **perf_counter**."),
@@ -64,7 +64,7 @@ def test_calls_for(clock, seconds, wanted, called):
     function, calls = clock.works(50.0, 1.0)
     expect(
         f"calls_for a turn of {seconds} seconds, of a function of 1 second whose first call takes 50, and its calls",
-        lambda: (tt_opt.calls_for(function, seconds), len(calls)),
+        lambda: (tt_opt.benchmarking.calls_for(function, seconds), len(calls)),
         (wanted, called),
         (lambda got: got[0] == 1, "The slow first call was timed: **warm up** with a call that does not count."),
         (lambda got: got[0] == wanted * 2 and wanted > 1, "A turn of exactly the wanted length is long enough."),
@@ -105,7 +105,7 @@ def test_take_turns():
 
     def found():
         order.clear()
-        times = tt_opt.take_turns([contender(0), contender(1), contender(2)], 4, np.random.default_rng(1))
+        times = tt_opt.benchmarking.take_turns([contender(0), contender(1), contender(2)], 4, np.random.default_rng(1))
         return np.asarray(times), list(order)
 
     rng, wanted = np.random.default_rng(1), []
@@ -209,7 +209,7 @@ def test_whereabouts():
     seen = []
 
     def watch(x):
-        seen.append(tt_opt.whereabouts(sys._getframe(), names))
+        seen.append(tt_opt.benchmarking.whereabouts(sys._getframe(), names))
         return x
 
     model = Outer(watch)
@@ -232,14 +232,19 @@ def test_whereabouts():
          "The line is that of the innermost module that **has parts**: there it says which part is called."),
         see=WHERE,
     )  # fmt: skip
-    expect("whereabouts outside of a module", lambda: tt_opt.whereabouts(sys._getframe(), {}), ((), ""), see=WHERE)
+    expect(
+        "whereabouts outside of a module",
+        lambda: tt_opt.benchmarking.whereabouts(sys._getframe(), {}),
+        ((), ""),
+        see=WHERE,
+    )
 
 
 def test_work_of():
     x, y = np.zeros((4, 5), np.float32), np.zeros((5, 6), np.float32)
     expect(
         "work_of matmul of (4, 5) and (5, 6) in float32",
-        lambda: tt_opt.work_of(tt.matmul, x @ y, [x, y], {}),
+        lambda: tt_opt.benchmarking.work_of(tt.matmul, x @ y, [x, y], {}),
         (120, 4 * (24 + 20 + 30)),
         (lambda got: got[0] == 24, "Ask `cost`, if there is one: it takes the result, the inputs and the parameters."),
         (lambda got: got[1] == 200, "It reads its inputs **and** writes its result."),
@@ -247,14 +252,14 @@ def test_work_of():
     )
     expect(
         "work_of exp of (4, 5), which has no cost",
-        lambda: tt_opt.work_of(tt.PRIMITIVES["exp"], np.exp(x), [x], {}),
+        lambda: tt_opt.benchmarking.work_of(tt.PRIMITIVES["exp"], np.exp(x), [x], {}),
         (20, 160),
         (lambda got: got[0] == 0, "Without a cost it makes one multiply-add for each element of the result."),
         see=WHERE,
     )
     expect(
         "work_of reshape to (20,), a view",
-        lambda: tt_opt.work_of(tt.PRIMITIVES["reshape"], x.reshape(20), [x], {"shape": (20,)}),
+        lambda: tt_opt.benchmarking.work_of(tt.PRIMITIVES["reshape"], x.reshape(20), [x], {"shape": (20,)}),
         (0, 0),
         (lambda got: got[0] or got[1], "A view moves nothing: np.may_share_memory tells."),
         see=WHERE,
@@ -328,20 +333,25 @@ def events():
 def test_rows():
     expect(
         "rows by primitive of five events",
-        lambda: {name: tuple(row) for name, row in tt_opt.rows(events(), "primitive").items()},
+        lambda: {name: tuple(row) for name, row in tt_opt.benchmarking.rows(events(), "primitive").items()},
         {"matmul": (2, 7.0, 2.0, 5.0, 300, 120, 8), "Python": (0, 1.0, 0.0, 0.0, 0, 0, 0),
          "exp": (1, 0.5, 0.5, 0.0, 10, 16, 2), "view": (1, 0.25, 0.25, 0.0, 0, 0, 0)},
         (lambda got: got["matmul"][6] == 12, "Peaks do not add up: take the largest."),
         (lambda got: got["Python"][0] == 1, "What happened outside of all primitives is no call."),
         see=WHERE,
     )  # fmt: skip
-    expect("their order", lambda: list(tt_opt.rows(events(), "primitive")), ["matmul", "Python", "exp", "view"],
-           "The row with the most seconds comes first.", see=WHERE)  # fmt: skip
-    expect("seconds by module", lambda: {n: r.seconds for n, r in tt_opt.rows(events(), "module").items()},
+    expect(
+        "their order",
+        lambda: list(tt_opt.benchmarking.rows(events(), "primitive")),
+        ["matmul", "Python", "exp", "view"],
+        "The row with the most seconds comes first.",
+        see=WHERE,
+    )
+    expect("seconds by module", lambda: {n: r.seconds for n, r in tt_opt.benchmarking.rows(events(), "module").items()},
            {"m.a": 7.0, "(no module)": 1.0, "m.b": 0.5, "m": 0.25}, see=WHERE)  # fmt: skip
-    expect("seconds by line", lambda: {n: r.seconds for n, r in tt_opt.rows(events(), "line").items()},
+    expect("seconds by line", lambda: {n: r.seconds for n, r in tt_opt.benchmarking.rows(events(), "line").items()},
            {"f.py:1": 7.5, "(no module)": 1.0, "f.py:2": 0.25}, see=WHERE)  # fmt: skip
-    expect("rows by 'layer'", lambda: tt_opt.rows(events(), "layer"), ValueError, see=WHERE)
+    expect("rows by 'layer'", lambda: tt_opt.benchmarking.rows(events(), "layer"), ValueError, see=WHERE)
 
 
 def test_roof_points():
@@ -369,8 +379,12 @@ def test_pairs_needed():
 
     K = {10: 2, 20: 6, 40: 14, 80: 31, 160: 67}
     for difference, spread in ((0.5, 0.1), (0.05, 0.05), (0.05, 0.1)):
-        expect(f"pairs_needed({difference}, {spread})", lambda d=difference, s=spread: tt_opt.pairs_needed(d, s),
-               found(difference, spread), see=EXERCISES)  # fmt: skip
+        expect(
+            f"pairs_needed({difference}, {spread})",
+            lambda d=difference, s=spread: tt_opt.benchmarking.pairs_needed(d, s),
+            found(difference, spread),
+            see=EXERCISES,
+        )
 
 
 def test_a_profile_sees_forward_and_backward():
@@ -379,7 +393,7 @@ def test_a_profile_sees_forward_and_backward():
     def found():
         with tt_opt.profile(model) as profile:
             model(x).sum().backward()
-        by_module = tt_opt.rows(profile.events, "module")
+        by_module = tt_opt.benchmarking.rows(profile.events, "module")
         return all(by_module[name].forward > 0 and by_module[name].backward > 0 for name in ("0", "2"))
 
     expect("do both layers of a network have time in the forward and in the backward pass?", found, True, see=WHERE)

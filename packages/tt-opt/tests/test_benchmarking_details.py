@@ -73,7 +73,9 @@ class AlwaysTheSame:
 
 def in_turns(seed, rng, b=1.0):
     machine = Machine(seed)
-    return tt_opt.compared(tt_opt.take_turns([lambda: machine.turn(1.0), lambda: machine.turn(b)], 50, rng))
+    return tt_opt.compared(
+        tt_opt.benchmarking.take_turns([lambda: machine.turn(1.0), lambda: machine.turn(b)], 50, rng)
+    )
 
 
 def one_after_the_other(seed):
@@ -102,7 +104,7 @@ def test_a_difference_of_5_percent_is_found():
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
 def test_the_least_number_of_values_is_the_least(level):
-    n = tt_opt.least_values(level)
+    n = tt_opt.benchmarking.least_values(level)
     assert tt_opt.median_interval(np.arange(float(n)), level)[0] == 0
     with pytest.raises(ValueError, match=f"too few.*at least {n}"):
         tt_opt.median_interval(np.arange(float(n - 1)), level)
@@ -434,7 +436,7 @@ def test_a_profiled_step_on_a_kernel_set(name):
     if name == "compiled":
         pytest.importorskip("numba", reason="the compiled set needs Numba")
     tt.manual_seed(0)
-    model, ids = tn.small_gpt(30, 2, 32, 16), tt.randint(0, 30, (2, 17))
+    model, ids = tn.transformers.small_gpt(30, 2, 32, 16), tt.randint(0, 30, (2, 17))
 
     def step():
         model.zero_grad()
@@ -474,7 +476,7 @@ def test_a_long_table_has_its_rest_in_one_line():
 def profiled():
     """A training step of a small GPT."""
     tt.manual_seed(0)
-    model, ids = tn.small_gpt(30, 2, 32, 16), tt.randint(0, 30, (2, 17))
+    model, ids = tn.transformers.small_gpt(30, 2, 32, 16), tt.randint(0, 30, (2, 17))
     with tt_opt.profile(model) as found:
         tn.next_token_loss(model(ids[:, :-1]), ids[:, 1:]).backward()
         with found.span("optimizer"):
@@ -686,7 +688,7 @@ def test_a_report_leaves_no_figure_open(profiled):
 
 
 def test_a_table_by_line_shows_the_line():
-    model = tn.small_gpt(20, 1, 16, 8)
+    model = tn.transformers.small_gpt(20, 1, 16, 8)
     with tt_opt.profile(model) as found:
         model(tt.zeros(1, 4, dtype=np.int64))
     said = tt_opt.table(found, "line", most=20)
@@ -697,4 +699,4 @@ def test_a_table_by_line_shows_the_line():
 @pytest.mark.parametrize("difference", [0.0, -0.1, float("nan")])
 def test_what_is_no_difference_is_never_found(difference):
     with pytest.raises(ValueError, match="must be above 0"):
-        tt_opt.pairs_needed(difference, 0.1)
+        tt_opt.benchmarking.pairs_needed(difference, 0.1)

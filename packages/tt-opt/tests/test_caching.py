@@ -302,7 +302,7 @@ def test_through_is_the_pass_of_chapter_14():
     wanted = model.transformer(tt.from_numpy(ids[None])).numpy()[0]
     expect(
         "through(trunk, ids, positions 0 to 5, attend) of a GPT, where attend looks back: (6, C)",
-        lambda: tt_opt.through(model.transformer, tt.from_numpy(ids), np.arange(6), attend).detach(),
+        lambda: tt_opt.caching.through(model.transformer, tt.from_numpy(ids), np.arange(6), attend).detach(),
         wanted,
         (lambda got: np.shape(got) != wanted.shape, "There is no batch: tokens (N,) become (N, C)."),
         "A block adds c_proj of what attention found, and then mlp of the second norm; the last norm comes at the end.",
@@ -321,7 +321,9 @@ def test_through_knows_positions_and_layers():
 
     def moved():
         ids = tt.tensor([5])
-        one, other = (tt_opt.through(model.transformer, ids, np.array([p]), attend).detach().numpy() for p in (0, 9))
+        one, other = (
+            tt_opt.caching.through(model.transformer, ids, np.array([p]), attend).detach().numpy() for p in (0, 9)
+        )
         return bool(np.abs(one - other).max() > 1e-4)
 
     expect(
@@ -355,7 +357,7 @@ def test_through_tells_queries_keys_and_values_apart():
 
     def means():
         seen.clear()
-        tt_opt.through(model.transformer, tt.tensor([1, 2]), np.arange(2), attend)
+        tt_opt.caching.through(model.transformer, tt.tensor([1, 2]), np.arange(2), attend)
         return seen
 
     expect(
@@ -379,7 +381,7 @@ def test_through_of_heads_that_do_not_fill_the_width():
             seen.extend(part.shape for part in (q, k, v))
             return tt.zeros(*q.shape)
 
-        return seen, tt_opt.through(model.transformer, tt.tensor([1, 2]), np.arange(2), attend).shape
+        return seen, tt_opt.caching.through(model.transformer, tt.tensor([1, 2]), np.arange(2), attend).shape
 
     expect(
         "shapes of q, k, v and of the result for two tokens of width 8, if c_attn gives two heads of 3 numbers",
@@ -518,7 +520,7 @@ def test_shared_length():
     pairs = [([1, 2, 3], [1, 2, 4]), ([1, 2], [1, 2, 3]), ([1, 2, 3], [1, 2]), ([5], [6]), ([], [1]), ([1, 2], [1, 2])]
     expect(
         "shared_length of " + ", ".join(f"{a} and {b}" for a, b in pairs),
-        lambda: [tt_opt.shared_length(a, b) for a, b in pairs],
+        lambda: [tt_opt.caching.shared_length(a, b) for a, b in pairs],
         [2, 2, 2, 0, 0, 2],
         (StopIteration, "If one text is the beginning of the other, all of it is shared."),
         see=UNREAD,
@@ -543,7 +545,7 @@ def holding(tokens):
 def test_unread(held, text, context, new, kept):
     def found():
         cache = holding(held)
-        return tt_opt.unread(cache, text, context), cache.tokens
+        return tt_opt.caching.unread(cache, text, context), cache.tokens
 
     expect(
         f"unread(cache of {held}, {text}, context={context}), and the tokens of the cache afterwards",
@@ -819,11 +821,11 @@ def test_best_of():
         request = made.submit(TEXT[:5], 6, seed=(7, i))
         made.run()
         drawn.append(request.text)
-    costs = [sum(tn.surprises(model, text)[4:]) for text in drawn]
+    costs = [sum(tn.transformers.surprises(model, text)[4:]) for text in drawn]
     wanted = [drawn[i] for i in np.argsort(costs)]
     expect(
         "best_of(model, prompt of 5, count=3, 6 tokens, seed=7)",
-        lambda: tt_opt.best_of(model, TEXT[:5], 3, 6, seed=7),
+        lambda: tt_opt.caching.best_of(model, TEXT[:5], 3, 6, seed=7),
         wanted,
         (wanted[::-1], "The least surprising one comes first."),
         (drawn, "Order them by the mean surprise of the new tokens."),
@@ -832,7 +834,7 @@ def test_best_of():
 
     def positions():
         with tt.meter() as work:
-            tt_opt.best_of(model, TEXT[:9], 4, 1, seed=7)
+            tt_opt.caching.best_of(model, TEXT[:9], 4, 1, seed=7)
         return work.multiply_adds["look_back"]
 
     once = 2 * (2 * 8 * 8 * 8 + 4 * 2 * 8 * 9)

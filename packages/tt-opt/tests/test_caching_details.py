@@ -40,7 +40,7 @@ def test_a_cache_answers_like_the_text_whatever_was_read_before(window):
     for _ in range(25):
         cut = int(random.integers(1, len(text) + 1))
         text = text[:cut] + random.integers(0, 20, int(random.integers(0, 90))).tolist()
-        found = tt_opt.read(model, [(cache, tt_opt.unread(cache, text, 1000))])
+        found = tt_opt.read(model, [(cache, tt_opt.caching.unread(cache, text, 1000))])
         assert np.allclose(found, tn.next_logits(model, [text]), atol=2e-5)
         assert cache.tokens == text
         if window is not None:  # no more than the window, what was new, and a block
@@ -72,7 +72,7 @@ def test_keys_of_a_model_that_diverged_do_not_reach_the_next_text():
     tt_opt.read(model, [(cache, text)])
     cache.keys[:, 2:], cache.values[:, 2:] = np.nan, np.inf
     new = [*text[:2], 0, 1]
-    found = tt_opt.read(model, [(cache, tt_opt.unread(cache, new, 16))])
+    found = tt_opt.read(model, [(cache, tt_opt.caching.unread(cache, new, 16))])
     assert np.allclose(found, tn.next_logits(model, [new]), atol=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_reading_records_nothing():
     (lambda m, c: tt_opt.GroupedQueryAttention(16, 4, 0), ValueError, "0 heads of keys"),
     (lambda m, c: tt_opt.GroupedQueryAttention(16, 4, 2, window=0), ValueError, "window"),
     (lambda m, c: tt_opt.speculate(m, rotary(), [1], 3, ahead=0), ValueError, "ahead"),
-    (lambda m, c: tt_opt.speculate(m, tn.small_gpt(21), [1], 3), ValueError, "21 and 20"),
+    (lambda m, c: tt_opt.speculate(m, tn.transformers.small_gpt(21), [1], 3), ValueError, "21 and 20"),
 ], ids=itertools.count())  # fmt: skip
 def test_what_cannot_be_meant_is_refused(attempt, kind, words):
     model = gpt()
@@ -309,7 +309,7 @@ def test_speculation_ends_with_a_token_that_stops():
 @pytest.mark.parametrize("name", ["fast", "compiled"])
 @pytest.mark.parametrize("T, H, G, n, window", [
     (1, 4, 4, 1, None), (1, 4, 2, 100, None), (1, 4, 1, 100, 7), (3, 4, 2, 50, None), (4, 4, 4, 9, 2),
-    (5, 2, 2, 40, None),
+    (5, 2, 2, 40, None), (70, 6, 2, 100, None), (65, 4, 4, 65, 80), (70, 6, 2, 100, 30), (128, 2, 1, 128, None),
 ])  # fmt: skip
 def test_looking_back_on_a_kernel_set(name, T, H, G, n, window):
     random = np.random.default_rng(0)

@@ -118,7 +118,7 @@ def test_prune():
 def test_cubic_share():
     expect(
         "cubic_share(0.8, t) for t = -1, 0, 0.5, 1, 2",
-        lambda: [tt_opt.cubic_share(0.8, t) for t in (-1, 0, 0.5, 1, 2)],
+        lambda: [tt_opt.compression.cubic_share(0.8, t) for t in (-1, 0, 0.5, 1, 2)],
         [0, 0, 0.7, 0.8, 0.8],
         (lambda got: got[0] != 0 or got[4] != 0.8, "Before the way begins the share is 0, and after its end it stays."),
         (lambda got: math.isclose(got[2], 0.1), "It grows fast **first**: 1 - (1 - t) ** 3, not t ** 3."),
@@ -273,7 +273,7 @@ def test_smallest_outputs():
     layer = linear(np.array([[1.0, 1.0], [-5.0, 0.0], [0.5, -0.4], [2.0, 2.0]]))
     expect(
         "smallest_outputs, half, of rows [1, 1], [-5, 0], [0.5, -0.4], [2, 2]",
-        lambda: [int(i) for i in tt_opt.smallest_outputs(layer, 0.5)],
+        lambda: [int(i) for i in tt_opt.compression.smallest_outputs(layer, 0.5)],
         [0, 2],
         ([0, 1], "A row of negative weights is not small: sum up **magnitudes**."),
         ([1, 2], "A row of negative weights is not small: sum up **magnitudes**."),
@@ -281,12 +281,12 @@ def test_smallest_outputs():
         ([1, 3], "These are the largest."),
         see=CHANNELS,
     )
-    expect("smallest_outputs, all of four", lambda: len(tt_opt.smallest_outputs(layer, 1.0)), 3,
+    expect("smallest_outputs, all of four", lambda: len(tt_opt.compression.smallest_outputs(layer, 1.0)), 3,
            (4, "A layer needs at least one output: leave the largest."), see=CHANNELS)  # fmt: skip
     conv = ts.Conv2d(2, 3, 1, bias=False)
     conv.weight.copy_(np.array([[3.0, 1], [1, 1], [0, -3]]).reshape(3, 2, 1, 1))
     expect("smallest_outputs, a third, of filters [3, 1], [1, 1], [0, -3]",
-           lambda: [int(i) for i in tt_opt.smallest_outputs(conv, 1 / 3)], [1], see=CHANNELS)  # fmt: skip
+           lambda: [int(i) for i in tt_opt.compression.smallest_outputs(conv, 1 / 3)], [1], see=CHANNELS)  # fmt: skip
 
 
 def test_watched_forward():
@@ -344,7 +344,9 @@ def test_watched_forward():
 
 
 def found(model, name, doomed, example):
-    return {n: [int(i) for i in inputs] for n, inputs in tt_opt.readers(model, name, doomed, example).items()}
+    return {
+        n: [int(i) for i in inputs] for n, inputs in tt_opt.compression.readers(model, name, doomed, example).items()
+    }
 
 
 def test_readers():
@@ -361,27 +363,31 @@ def test_readers():
     )
     expect("who reads channel 2 of the second one, whose maps are 4 x 4", lambda: found(model, "4", [2], images()),
            {"7": list(range(32, 48))}, see=CHANNELS)  # fmt: skip
-    expect("readers of a layer 'conv' that is not there", lambda: tt_opt.readers(model, "conv", [0], images()),
-           ValueError, see=CHANNELS)  # fmt: skip
-    expect("readers of the last layer", lambda: tt_opt.readers(model, "7", [0], images()), ValueError,
+    expect(
+        "readers of a layer 'conv' that is not there",
+        lambda: tt_opt.compression.readers(model, "conv", [0], images()),
+        ValueError,
+        see=CHANNELS,
+    )
+    expect("readers of the last layer", lambda: tt_opt.compression.readers(model, "7", [0], images()), ValueError,
            ({}, "The dye reaches the output of the model: refuse that."), see=CHANNELS)  # fmt: skip
     mixed = given(tt.Sequential(tt.Linear(4, 4), ts.LayerNorm(4), tt.Linear(4, 2)))
     expect(
         "readers of Linear, LayerNorm, Linear",
-        lambda: tt_opt.readers(mixed, "0", [1], tt.from_numpy(normal(2, 4))),
+        lambda: tt_opt.compression.readers(mixed, "0", [1], tt.from_numpy(normal(2, 4))),
         ValueError,
         (lambda got: isinstance(got, dict), "All inputs of the last layer have dye: LayerNorm mixed. Refuse that."),
         see=CHANNELS,
     )
     training = images_net().train()
     expect("is a network in training mode still so afterwards?",
-           lambda: bool(tt_opt.readers(training, "0", [1], images())) and training.training, True,
+           lambda: bool(tt_opt.compression.readers(training, "0", [1], images())) and training.training, True,
            see=CHANNELS)  # fmt: skip
 
 
 def test_without():
     def left(layer, gone, dim):
-        tt_opt.without_(layer, gone, dim)
+        tt_opt.compression.without_(layer, gone, dim)
         return {name: tuple(t.shape) for name, t in (*layer.named_parameters(), *layer.named_buffers()) if t.ndim}
 
     expect(
@@ -410,9 +416,9 @@ def test_without():
 
     def sizes():
         a, b, c = given(tt.Linear(3, 4)), given(ts.Conv2d(2, 3, 1)), ts.BatchNorm2d(4)
-        tt_opt.without_(a, [0], 1)
-        tt_opt.without_(b, [0], 0)
-        tt_opt.without_(c, [0], 0)
+        tt_opt.compression.without_(a, [0], 1)
+        tt_opt.compression.without_(b, [0], 0)
+        tt_opt.compression.without_(c, [0], 0)
         return a.in_features, a.out_features, b.in_channels, b.out_channels, c.num_features
 
     expect("the sizes that layers give afterwards", sizes, (2, 4, 2, 2, 3), "Correct the sizes: SIZES has their names.",
@@ -420,7 +426,7 @@ def test_without():
 
     def kept():
         layer = linear(np.arange(6.0).reshape(3, 2), np.arange(3.0))
-        tt_opt.without_(layer, [1], 0)
+        tt_opt.compression.without_(layer, [1], 0)
         return layer.weight.numpy().tolist(), layer.bias.numpy().tolist(), isinstance(layer.weight, tt.Parameter)
 
     expect("weight and bias of a layer without output 1, and whether weight is a Parameter", kept,
@@ -505,7 +511,7 @@ def test_slim():
 
 
 def small_gpt(layers=2):
-    return given(tn.small_gpt(11, layers, 32, 16)).eval()
+    return given(tn.transformers.small_gpt(11, layers, 32, 16)).eval()
 
 
 def test_smallest_heads():
@@ -517,7 +523,7 @@ def test_smallest_heads():
     attention.c_attn.weight.copy_(weight)
     expect(
         "the two smallest heads of four whose weights are 3, -4, 0.5 and 2",
-        lambda: [int(h) for h in tt_opt.smallest_heads(attention, 2)],
+        lambda: [int(h) for h in tt_opt.compression.smallest_heads(attention, 2)],
         [2, 3],
         (lambda got: 1 in got, "A head of negative weights is not small: sum up **magnitudes**."),
         ([3, 2], "Give the numbers in ascending order."),
@@ -591,7 +597,7 @@ def test_ranks_for():
     for budget, wanted in ((20, [1, 1]), (30, [2, 1]), (49, [3, 1]), (50, [3, 2]), (1000, [4, 3])):
         expect(
             f"ranks for matrices (4, 6) with 5, 4, 3, 1 and (3, 7) with 6, 2, 1, and a budget of {budget}",
-            lambda budget=budget: list(tt_opt.ranks_for([a, b], budget)),
+            lambda budget=budget: list(tt_opt.compression.ranks_for([a, b], budget)),
             wanted,
             (lambda got: 0 in got, "Each matrix has at least rank 1."),
             "Buy sigma ** 2 / (R + K), the largest first, and stop before the budget is exceeded.",
@@ -600,7 +606,7 @@ def test_ranks_for():
     thin, square = diagonal(3, 2, shape=(2, 100)), diagonal(3, 1.9, shape=(5, 5))
     expect(
         "ranks for a matrix (2, 100) with 3, 2 and one (5, 5) with 3, 1.9, and a budget of 125",
-        lambda: list(tt_opt.ranks_for([thin, square], 125)),
+        lambda: list(tt_opt.compression.ranks_for([thin, square], 125)),
         [1, 2],
         ([1, 1], "The singular value 2 of the thin matrix costs 102 numbers: divide by the **price**."),
         see=RANK,
@@ -609,7 +615,7 @@ def test_ranks_for():
 
 def test_factorize():
     layer = linear(normal(8, 2) @ normal(2, 10, seed=1), normal(8, seed=2))
-    x, tied = tt.from_numpy(normal(3, 10, seed=3)), given(tn.small_gpt(11, 1, 32, 16))
+    x, tied = tt.from_numpy(normal(3, 10, seed=3)), given(tn.transformers.small_gpt(11, 1, 32, 16))
 
     def model():
         return tt.Sequential(deepcopy(layer), tt.ReLU(), linear(normal(3, 8, seed=4)))

@@ -145,7 +145,7 @@ def test_what_is_sparsified_and_what_stays():
     model = tt.Sequential(tt.Linear(8, 8), tt.Linear(8, 8), ts.Conv2d(1, 1, 3), tn.Embedding(4, 4))
     model[0].weight.copy_(sparse(8, 8))
     assert [type(layer).__name__ for layer in tt_opt.sparsify_(model)][:2] == ["SparseLinear", "Linear"]
-    gpt = tt_opt.sparsify_(tn.small_gpt(11, 1, 32), most=1)
+    gpt = tt_opt.sparsify_(tn.transformers.small_gpt(11, 1, 32), most=1)
     assert type(gpt.lm_head) is tt.Linear and gpt.lm_head.weight is gpt.transformer.wte.weight
     assert type(gpt.transformer.h[0].mlp.c_fc) is SparseLinear
 
@@ -167,7 +167,7 @@ def layers(*sizes):
 def test_each_refusal_says_why():
     model, x = layers(4, 4, 2), tensor(2, 4)
     quantized, packed = tt_opt.quantize_(layers(4, 4, 2)), tt_opt.sparsify_(layers(4, 4, 2), most=1)
-    gpt = tn.small_gpt(11, 2, 32, 16)
+    gpt = tn.transformers.small_gpt(11, 2, 32, 16)
     rotary = tt_opt.RotaryGPT(tn.GPTConfig(11, 16, 2, 4, 32), 2)
     attempts = [
         (lambda: tt_opt.prune_(model, 90), "number from 0 to 1, not 90"),
@@ -176,10 +176,13 @@ def test_each_refusal_says_why():
         (lambda: Pruning(1.5, 10), "share is a number from 0 to 1"),
         (lambda: SparseLinear.of(model[0], "int4"), "not 'int4'"),
         (lambda: packed(tensor(2, 5)), "a sparse layer for 4 features"),
-        (lambda: tt_opt.smallest_outputs(model[0], 90), "number from 0 to 1, not 90"),
-        (lambda: tt_opt.readers(model, "fc", [0], x), "no layer 'fc' with outputs to remove: choose one of 0, 1"),
-        (lambda: tt_opt.readers(model, "1", [0], x), "part of what the model returns"),
-        (lambda: tt_opt.readers(model, "0", range(4), x), "all inputs of 1 depend on these outputs of 0"),
+        (lambda: tt_opt.compression.smallest_outputs(model[0], 90), "number from 0 to 1, not 90"),
+        (
+            lambda: tt_opt.compression.readers(model, "fc", [0], x),
+            "no layer 'fc' with outputs to remove: choose one of 0, 1",
+        ),
+        (lambda: tt_opt.compression.readers(model, "1", [0], x), "part of what the model returns"),
+        (lambda: tt_opt.compression.readers(model, "0", range(4), x), "all inputs of 1 depend on these outputs of 0"),
         (lambda: tt_opt.remove_outputs_(quantized, "0", [0], x), "QuantizedLinear: remove first"),
         (lambda: tt_opt.remove_outputs_(packed, "0", [0], x), "SparseLinear: remove first"),
         (lambda: tt_opt.slim_(packed, 0.5, x), "SparseLinear: remove first"),
@@ -204,11 +207,11 @@ def test_each_refusal_says_why():
 
 @pytest.mark.parametrize("numbers", [[4], [0, -5], [1.0]])
 def test_numbers_that_are_not_there(numbers):
-    model, gpt = layers(4, 4, 2), tn.small_gpt(11, 2, 32, 16)
+    model, gpt = layers(4, 4, 2), tn.transformers.small_gpt(11, 2, 32, 16)
     before, heads = arrays(model), arrays(gpt)
     for attempt in (
         lambda: tt_opt.remove_outputs_(model, "0", numbers, tensor(2, 4)),
-        lambda: tt_opt.without_(model[0], numbers, 0),
+        lambda: tt_opt.compression.without_(model[0], numbers, 0),
         lambda: tt_opt.remove_heads_(gpt, [[0] * len(numbers), numbers]),
     ):
         with pytest.raises(IndexError, match="are not numbers from 0 to 3"):
@@ -228,7 +231,7 @@ def test_numbers_in_every_form(numbers):
 
 def test_a_layer_is_not_a_network():
     for attempt in (
-        lambda m: tt_opt.readers(m, "", [0], tensor(2, 4)),
+        lambda m: tt_opt.compression.readers(m, "", [0], tensor(2, 4)),
         lambda m: tt_opt.remove_outputs_(m, "", [0], tensor(2, 4)),
         lambda m: tt_opt.sparsify_(m, most=1),
         lambda m: tt_opt.factorize_(m, 0.1),
@@ -373,7 +376,7 @@ def test_what_is_removed_was_as_good_as_0(case, training):
     model, x = given(deepcopy(model)).train(training), tensor(*shape)
     ignoring = deepcopy(model)
     modules = dict(ignoring.named_modules())
-    for reader, inputs in tt_opt.readers(model, name, [0, 2], x).items():
+    for reader, inputs in tt_opt.compression.readers(model, name, [0, 2], x).items():
         if not isinstance(modules[reader], ts.BatchNorm):
             weight = modules[reader].weight.numpy().copy()
             weight[:, inputs] = 0
@@ -386,9 +389,9 @@ def test_what_is_removed_was_as_good_as_0(case, training):
 
 
 def test_removing_nothing():
-    model, x, gpt = given(layers(4, 4, 2)), tensor(2, 4), given(tn.small_gpt(11, 2, 32, 16)).eval()
+    model, x, gpt = given(layers(4, 4, 2)), tensor(2, 4), given(tn.transformers.small_gpt(11, 2, 32, 16)).eval()
     wanted = answer(model, x)
-    assert tt_opt.readers(model, "0", [], x) == {}
+    assert tt_opt.compression.readers(model, "0", [], x) == {}
     assert np.array_equal(answer(tt_opt.remove_outputs_(model, "0", [], x), x), wanted)
     ids = tt.tensor([[1, 2, 3]])
     wanted = answer(gpt, ids)
@@ -407,14 +410,14 @@ def test_dye_passes_every_layer_that_does_not_mix(name):
         pytest.importorskip("numba", reason="the compiled set needs Numba")
     with tt_opt.accelerate(name):
         for layer, rows in itertools.product((tt.ReLU(), tt.GELU(), tt.Sigmoid(), tt.Tanh()), (2, 1000)):
-            found = tt_opt.readers(line(layer), "0", [1], tensor(rows, 4))
+            found = tt_opt.compression.readers(line(layer), "0", [1], tensor(rows, 4))
             assert {n: i.tolist() for n, i in found.items()} == {"2": [1]}
         for layer in (ts.MaxPool2d(2), ts.AvgPool2d(2), ts.BatchNorm2d(4)):
-            found = tt_opt.readers(normed(layer, tt.ReLU()), "0", [1], tensor(2, 1, 8, 8))
+            found = tt_opt.compression.readers(normed(layer, tt.ReLU()), "0", [1], tensor(2, 1, 8, 8))
             assert found["3"].tolist() == [1]
-        gpt, ids = tn.small_gpt(11, 1, 32, 16), tt.tensor([[1, 2, 3, 4]])
+        gpt, ids = tn.transformers.small_gpt(11, 1, 32, 16), tt.tensor([[1, 2, 3, 4]])
         for first in (8, 32 + 8, 64 + 8):  # queries, keys, values of head 1
-            found = tt_opt.readers(gpt, "transformer.h.0.attn.c_attn", range(first, first + 8), ids)
+            found = tt_opt.compression.readers(gpt, "transformer.h.0.attn.c_attn", range(first, first + 8), ids)
             assert {n: i.tolist() for n, i in found.items()} == {"transformer.h.0.attn.c_proj": list(range(8, 16))}
 
 
@@ -427,7 +430,7 @@ def test_dye_passes_a_function_that_swallows_nan(leak):
     for sign in (1, -1):
         norm = ts.BatchNorm1d(4)
         norm.weight.copy_(np.full(4, sign, np.float32))
-        found = tt_opt.readers(line(norm, Leaky()), "0", [1], tensor(2, 4))
+        found = tt_opt.compression.readers(line(norm, Leaky()), "0", [1], tensor(2, 4))
         assert {n: i.tolist() for n, i in found.items()} == {"1": [1], "3": [1]}
 
 
@@ -444,7 +447,7 @@ def test_a_gpt_without_heads_drops_nothing_in_evaluation():
 
 
 def test_heads_that_go_one_after_the_other():
-    model, ids = given(tn.small_gpt(11, 2, 32, 16)).eval(), tt.tensor([[1, 2, 3, 4]])
+    model, ids = given(tn.transformers.small_gpt(11, 2, 32, 16)).eval(), tt.tensor([[1, 2, 3, 4]])
     at_once = tt_opt.remove_heads_(deepcopy(model), [[1, 3], [-1, 0]])
     in_turn = tt_opt.remove_heads_(tt_opt.remove_heads_(deepcopy(model), [[1], [0]]), [[2], [2]])
     assert np.allclose(answer(at_once, ids), answer(in_turn, ids), atol=1e-6) and at_once.kv_heads == 2
@@ -455,7 +458,7 @@ def test_heads_that_go_one_after_the_other():
 
 
 def test_a_gpt_that_lost_everything_else_is_quantized_and_sparse():
-    model, ids = given(tn.small_gpt(11, 2, 32, 16)).eval(), tt.tensor([[1, 2, 3, 4]])
+    model, ids = given(tn.transformers.small_gpt(11, 2, 32, 16)).eval(), tt.tensor([[1, 2, 3, 4]])
     tt_opt.remove_heads_(model, [[1], [2]])
     tt_opt.slim_(model, 0.25, ids, [f"transformer.h.{block}.mlp.c_fc" for block in (0, 1)])
     tt_opt.factorize_(model, 0.9)

@@ -248,8 +248,8 @@ def test_without_recording_nothing_is_kept(kernels):
     x = tt.tensor(normal(300, 300), requires_grad=True)
     with ta.no_grad():
         assert type(tt.gelu(x, approximate="tanh")) is tt.Tensor
-        assert tt_opt.picked_up(tt.gelu.kernel(x.detach().numpy(), approximate="tanh")) is None
-    assert tt_opt.picked_up(tt.gelu.kernel(x.detach().numpy(), approximate="tanh")) is not None
+        assert tt_opt.acceleration.picked_up(tt.gelu.kernel(x.detach().numpy(), approximate="tanh")) is None
+    assert tt_opt.acceleration.picked_up(tt.gelu.kernel(x.detach().numpy(), approximate="tanh")) is not None
 
 
 def test_changed_inputs_are_noticed(kernels):
@@ -326,7 +326,7 @@ def test_updates_of_optimizers_are_the_same(kernels):
 
 
 def test_a_long_text_keeps_no_square(kernels):
-    layer, x = tn.MultiheadAttention(16, 4), tt.zeros(1, 2048, 16)
+    layer, x = tn.MultiheadAttention(16, 4, batch_first=True), tt.zeros(1, 2048, 16)
 
     def step():
         layer(x, x, x, is_causal=True, need_weights=False)[0].sum().backward()
@@ -492,8 +492,71 @@ def test_an_error_in_a_piece_reaches_the_caller():
         with pytest.raises(KeyError, match="second half"):
             in_pieces(work, 10, 1e9)
         assert in_pieces(lambda start, stop: (start, stop), 10, 1e9) == [(0, 5), (5, 10)]
+        assert in_pieces(lambda start, stop: (start, stop), 9, 1e9, each=3) == [
+            (0, 1), (1, 3), (3, 4), (4, 6), (6, 7), (7, 9)
+        ]  # fmt: skip
+        assert in_pieces(lambda start, stop: (start, stop), 3, 1e9, each=9) == [(0, 1), (1, 2), (2, 3)]
+        assert in_pieces(lambda start, stop: (start, stop), 9, 10, least=11, each=3) == [(0, 9)]
+        many = [in_pieces(lambda start, stop: threading.get_ident(), 9, 1e9, each=3) for _ in range(200)]
+        assert len({thread for found in many for thread in found}) <= 2
     finally:
         tt_opt.set_num_threads(before)
+
+
+def test_helpers_are_called_once_and_a_busy_pool_is_left_alone():
+    from tt_opt.threads import with_helpers
+
+    seen, before, inside = [], tt_opt.get_num_threads(), threading.Event()
+
+    def helping():
+        seen.append(threading.get_ident())
+        inside.set()
+
+    def own():
+        assert inside.wait(10)
+        return with_helpers(lambda: "own", lambda: "alone", helping, lambda: 1)  # the pool is ours: a second caller
+
+    tt_opt.set_num_threads(2)
+    try:
+        assert with_helpers(own, lambda: "alone", helping, lambda: 0) == "alone"
+        assert len(seen) == 1 and seen[0] != threading.get_ident()
+        assert with_helpers(lambda: "own", lambda: "alone", helping, lambda: 1) == "own" and len(seen) == 1
+        tt_opt.set_num_threads(1)
+        assert with_helpers(lambda: "own", lambda: "alone", helping, lambda: 0) == "alone" and len(seen) == 1
+    finally:
+        tt_opt.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["int8", "q8_0", "q4_0", "q4_1"])
+def test_shared_rows_are_those_of_one_thread(kind):
+    """Four threads ask for products at the same time, hundreds of times, and one of them at a time gets a helper."""
+    pytest.importorskip("numba", reason="the compiled kernel set needs Numba: pip install 'tt-opt[compiled]'")
+    random, before, wrong = np.random.default_rng(0), tt_opt.get_num_threads(), []
+    weights = [random.normal(size=(rows, 576)).astype(np.float32) for rows in (361, 960)]
+    packed = [tt.from_numpy(tt_opt.FORMATS[kind].pack(weight)) for weight in weights]
+    inputs = [tt.from_numpy(random.normal(size=(few, 576)).astype(np.float32)) for few in (1, 2, 5)]
+    pairs = [(x, data) for x in inputs for data in packed]
+
+    def products():
+        return [tt_opt.packed_product(x, data, kind=kind).numpy() for x, data in pairs]
+
+    def ask(expected):
+        for _ in range(100):
+            wrong.extend(i for i, y in enumerate(products()) if not np.array_equal(y, expected[i]))
+
+    with tt_opt.accelerate("compiled"):
+        try:
+            tt_opt.set_num_threads(1)
+            expected = products()
+            tt_opt.set_num_threads(3)
+            callers = [threading.Thread(target=ask, args=(expected,)) for _ in range(4)]
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join(60)
+            assert not wrong and not any(caller.is_alive() for caller in callers)
+        finally:
+            tt_opt.set_num_threads(before)
 
 
 CHILD = """

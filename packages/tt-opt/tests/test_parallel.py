@@ -17,7 +17,8 @@ import pytest
 
 import tt_tensor as tt
 from tt_autograd import Batches, BestCheckpoint, Callback, EarlyStopping, accuracy, fit, load_checkpoint, no_grad
-from tt_data import BatchSampler, DataLoader, Dataset, SequentialSampler, chance
+from tt_data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from tt_data.dataloader import chance
 from tt_opt import parallel
 from tt_opt.parallel import DistributedDataParallel, DistributedSampler, RowsOfBatch, Share, data_parallel, share_of
 from tt_optim import SGD, Adam

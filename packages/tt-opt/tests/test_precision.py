@@ -149,7 +149,7 @@ def test_dequantize():
 def test_expected_error():
     expect(
         "expected_error of x = [3, -4] with scale 0.1",
-        lambda: tt_opt.expected_error(np.array([3.0, -4.0]), 0.1),
+        lambda: tt_opt.precision.expected_error(np.array([3.0, -4.0]), 0.1),
         (0.35, 0.1 / math.sqrt(12) * 5),
         (lambda got: got[0] < 0, "Errors have either sign: the largest is with |x|."),
         (lambda got: abs(got[0] - 0.7) < 1e-9, "A weight moves by half of a step at most."),
@@ -159,9 +159,14 @@ def test_expected_error():
 
 def test_decibels():
     x = np.array([3.0, 4.0])
-    expect("decibels of [3, 4] that became [3, 4.05]", lambda: tt_opt.decibels(x, np.array([3.0, 4.05])), 40.0,
-           (20.0, "Ten times the logarithm of a ratio of squares."), see=EXERCISES)  # fmt: skip
-    expect("decibels without an error", lambda: tt_opt.decibels(x, x), math.inf, see=EXERCISES)
+    expect(
+        "decibels of [3, 4] that became [3, 4.05]",
+        lambda: tt_opt.precision.decibels(x, np.array([3.0, 4.05])),
+        40.0,
+        (20.0, "Ten times the logarithm of a ratio of squares."),
+        see=EXERCISES,
+    )
+    expect("decibels without an error", lambda: tt_opt.precision.decibels(x, x), math.inf, see=EXERCISES)
 
 
 # Blocks
@@ -172,15 +177,20 @@ def test_two_in_a_byte():
     q[0, 20] = 9
     expect(
         "bytes 0, 1, 4 of 32 numbers of 4 bits, 0, 1, ..., 15, 0, 1, ..., number 20 being 9",
-        lambda: tt_opt.two_in_a_byte(q)[0, [0, 1, 4]],
+        lambda: tt_opt.precision.two_in_a_byte(q)[0, [0, 1, 4]],
         np.array([0, 17, 4 + 9 * 16]),
         (lambda got: got[1] == 2 + 3 * 16, "Number j goes with number j + 16, not with its neighbour."),
         (lambda got: got[2] == 9 + 4 * 16, "The first half of the block is in the lower halves of the bytes."),
         see=FOUR,
     )
-    expect("one_by_one of that", lambda: tt_opt.one_by_one(tt_opt.two_in_a_byte(q)), q, see=FOUR)
+    expect("one_by_one of that", lambda: tt_opt.precision.one_by_one(tt_opt.precision.two_in_a_byte(q)), q, see=FOUR)
     packed = np.array([[0x21] * 16], np.uint8)
-    expect("one_by_one of 16 bytes 0x21", lambda: tt_opt.one_by_one(packed), np.array([[1] * 16 + [2] * 16]), see=FOUR)
+    expect(
+        "one_by_one of 16 bytes 0x21",
+        lambda: tt_opt.precision.one_by_one(packed),
+        np.array([[1] * 16 + [2] * 16]),
+        see=FOUR,
+    )
 
 
 STEPS = {"q8_0": 1 / 127, "q4_0": 1 / 8, "q4_1": 2 / 15}
@@ -191,13 +201,13 @@ def test_blocks_there_and_back(kind):
     x = np.random.default_rng(0).uniform(-1, 1, (3, 96)).astype(np.float32)
     expect(
         f"the largest error of numbers from -1 to 1 as {kind}, in steps",
-        lambda: float(np.abs(tt_opt.numbers_of(tt_opt.blocks_of(x, kind)) - x).max() / STEPS[kind]),
+        lambda: float(np.abs(tt_opt.precision.numbers_of(tt_opt.precision.blocks_of(x, kind)) - x).max() / STEPS[kind]),
         between(0.3, 1.1 if kind == "q4_0" else 0.6),
         (lambda got: got > 1.5, "A number is half of a step from its point at most: the scale is that of its block."),
         see=FOUR,
     )
     expect(f"shape and bytes of (3, 96) as {kind}",
-           lambda: (lambda b: (b.shape, b.nbytes))(tt_opt.blocks_of(x, kind)),
+           lambda: (lambda b: (b.shape, b.nbytes))(tt_opt.precision.blocks_of(x, kind)),
            ((3, 3), 9 * tt_opt.BLOCKS[kind].itemsize), see=FOUR)  # fmt: skip
 
 
@@ -206,7 +216,9 @@ def test_blocks_by_their_fields():
     x[0, :4] = [-8, 7, 2, -1]
     expect(
         "q4_0 of -8, 7, 2, -1 and zeros: d, and the first four numbers",
-        lambda: (lambda b: (float(b["d"][0, 0]), tt_opt.one_by_one(b["q"])[0, 0, :4]))(tt_opt.blocks_of(x, "q4_0")),
+        lambda: (lambda b: (float(b["d"][0, 0]), tt_opt.precision.one_by_one(b["q"])[0, 0, :4]))(
+            tt_opt.precision.blocks_of(x, "q4_0")
+        ),
         (1.0, np.array([0, 15, 10, 7])),
         (lambda got: got[0] == -1, "The number of largest size is point 0: d is that number by -8."),
         (lambda got: got[0] == 8 / 7, "The largest number is point 0, which stands for -8 d."),
@@ -214,7 +226,7 @@ def test_blocks_by_their_fields():
     )
     expect(
         "d of q4_0 where the largest number is +8",
-        lambda: float(tt_opt.blocks_of(-x, "q4_0")["d"][0, 0]),
+        lambda: float(tt_opt.precision.blocks_of(-x, "q4_0")["d"][0, 0]),
         -1.0,
         (1.0, "d has a sign: the number of largest size, by -8."),
         see=FOUR,
@@ -222,16 +234,22 @@ def test_blocks_by_their_fields():
     y = np.linspace(1, 2.5, 32, dtype=np.float32)[None]
     expect(
         "q4_1 of numbers from 1 to 2.5: d, m, and the first and the last number",
-        lambda: (lambda b: (float(b["d"][0, 0]), float(b["m"][0, 0]), tt_opt.one_by_one(b["q"])[0, 0, [0, 31]]))(
-            tt_opt.blocks_of(y, "q4_1")
-        ),
+        lambda: (
+            lambda b: (float(b["d"][0, 0]), float(b["m"][0, 0]), tt_opt.precision.one_by_one(b["q"])[0, 0, [0, 31]])
+        )(tt_opt.precision.blocks_of(y, "q4_1")),
         (float(np.float16(0.1)), 1.0, np.array([0, 15])),
         (lambda got: abs(got[0] - 2.5 / 15) < 1e-3, "The grid of q4_1 begins at the minimum, not at 0."),
         see=FOUR,
     )
-    expect("numbers of blocks of zeros", lambda: [float(np.abs(tt_opt.numbers_of(tt_opt.blocks_of(x * 0, kind))).max())
-                                                  for kind in STEPS], [0, 0, 0], see=FOUR)  # fmt: skip
-    expect("blocks of rows of 40", lambda: tt_opt.blocks_of(np.ones((2, 40)), "q8_0"), ValueError, see=FOUR)
+    expect(
+        "numbers of blocks of zeros",
+        lambda: [
+            float(np.abs(tt_opt.precision.numbers_of(tt_opt.precision.blocks_of(x * 0, kind))).max()) for kind in STEPS
+        ],
+        [0, 0, 0],
+        see=FOUR,
+    )
+    expect("blocks of rows of 40", lambda: tt_opt.precision.blocks_of(np.ones((2, 40)), "q8_0"), ValueError, see=FOUR)
 
 
 # Layers
@@ -319,7 +337,7 @@ def test_quantize_a_network():
 
 
 def test_quantize_a_gpt():
-    model = given(tn.small_gpt(50, 2, 64))
+    model = given(tn.transformers.small_gpt(50, 2, 64))
 
     def shared():
         small = tt_opt.quantize_(deepcopy(model), "q4_1")
@@ -391,13 +409,13 @@ def test_least_error():
     x = np.append(np.tile(np.linspace(0, 1, 1001), 300), 3.0)
     expect(
         "the upper end of least_error for 300,000 numbers from 0 to 1 and one of 3",
-        lambda: tt_opt.least_error(x)[1],
+        lambda: tt_opt.precision.least_error(x)[1],
         between(1.5, 2.7),
         (lambda got: got > 2.9, "A stray number is not worth a coarse grid for all others: compare the errors."),
         see=ACTIVATIONS,
     )
     even = np.linspace(0, 1, 10_001)
-    expect("least_error of numbers spread evenly from 0 to 1", lambda: tt_opt.least_error(even), (0.0, 1.0),
+    expect("least_error of numbers spread evenly from 0 to 1", lambda: tt_opt.precision.least_error(even), (0.0, 1.0),
            see=ACTIVATIONS)  # fmt: skip
 
 
@@ -499,4 +517,9 @@ def test_convolutions_are_rounded_too():
 def test_every_pair_of_four_bits_survives():
     pairs = np.array(list(itertools.product(range(16), range(16))), np.uint8)
     q = np.concatenate([np.repeat(pairs[:, :1], 16, 1), np.repeat(pairs[:, 1:], 16, 1)], axis=1)
-    expect("one_by_one of two_in_a_byte for all pairs", lambda: tt_opt.one_by_one(tt_opt.two_in_a_byte(q)), q, see=FOUR)
+    expect(
+        "one_by_one of two_in_a_byte for all pairs",
+        lambda: tt_opt.precision.one_by_one(tt_opt.precision.two_in_a_byte(q)),
+        q,
+        see=FOUR,
+    )

@@ -68,6 +68,32 @@ def test_packed_products_on_a_kernel_set(kind, rows, name):
     assert found.shape == wanted.shape and np.allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["int8", "q8_0", "q4_0", "q4_1"])
+def test_a_row_of_a_packed_product_does_not_depend_on_the_others(kind):
+    """Neither on the rows of x beside it, nor on those of the matrix, nor on the pieces that threads take."""
+    if BEST != "compiled":
+        pytest.skip("Numba is not installed here")
+    x, data = normal(5, 576), tt_opt.FORMATS[kind].pack(normal(701, 576, seed=1))
+
+    def product(x, data):
+        return tt_opt.packed_product(tt.from_numpy(x), tt.from_numpy(data), kind=kind).numpy()
+
+    threads = tt_opt.get_num_threads()
+    try:
+        with tt_opt.accelerate("compiled"):
+            tt_opt.set_num_threads(1)
+            whole = product(x, data)
+            for count in (2, 3):
+                tt_opt.set_num_threads(count)
+                assert np.array_equal(product(x, data), whole)
+            for row in range(5):
+                assert np.array_equal(product(x[row : row + 1], data), whole[row : row + 1])
+            for start, stop in ((0, 1), (1, 4), (350, 701), (699, 701)):
+                assert np.array_equal(product(x, data[start:stop]), whole[:, start:stop])
+    finally:
+        tt_opt.set_num_threads(threads)
+
+
 def test_every_half_precision_scale_is_read():
     """All finite float16 numbers as scales of blocks, denormal ones included."""
     if BEST != "compiled":
@@ -76,7 +102,7 @@ def test_every_half_precision_scale_is_read():
     scales = scales[np.isfinite(scales)]
     blocks = np.zeros((len(scales), 1), tt_opt.BLOCKS["q8_0"])
     blocks["d"][:, 0], blocks["q"][:, 0, 3] = scales, -5
-    data = tt.from_numpy(tt_opt.field_by_field(blocks))
+    data = tt.from_numpy(tt_opt.precision.field_by_field(blocks))
     x = np.zeros((1, 32), np.float32)
     x[0, 3] = 1
     with tt_opt.accelerate("compiled"):
@@ -109,7 +135,7 @@ def test_the_peak_of_a_quantized_model():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantized_gpt_says_nearly_the_same(kind):
-    model = tn.small_gpt(50, 2, 64).eval()
+    model = tn.transformers.small_gpt(50, 2, 64).eval()
     small = tt_opt.quantize_(deepcopy(model), kind)
     text = [[3, 1, 4, 1, 5, 9, 2, 6]]
     wanted, found = tn.next_logits(model, text), tn.next_logits(small, text)
@@ -135,7 +161,7 @@ def test_a_quantized_network_goes_through_a_file(tmp_path):
 
 @pytest.mark.parametrize("ids", [[-1], [50], [[0, 99]]])
 def test_an_id_without_a_row_is_refused_in_a_quantized_table_too(ids):
-    model = tt_opt.quantize_(tn.small_gpt(50, 1, 32))
+    model = tt_opt.quantize_(tn.transformers.small_gpt(50, 1, 32))
     with pytest.raises(IndexError, match="there is no row for id"):
         model.transformer.wte(tt.tensor(ids))
 
@@ -180,7 +206,7 @@ def test_a_gguf_file_there_and_back(tmp_path, alignment):
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1"])
 def test_a_gpt_there_and_back(tmp_path, kind):
-    model = tn.small_gpt(50, 2, 64).eval()
+    model = tn.transformers.small_gpt(50, 2, 64).eval()
     tt_opt.save_gguf(model, tmp_path / "a.gguf", kind)
     again, text = tt_opt.load_gguf(tmp_path / "a.gguf"), [[1, 2, 3, 4]]
     assert again.config == model.config
@@ -191,7 +217,7 @@ def test_a_gpt_there_and_back(tmp_path, kind):
 
 
 def test_a_gpt_file_without_a_tensor_is_refused(tmp_path):
-    tt_opt.save_gguf(tn.small_gpt(50, 2, 64), file := tmp_path / "a.gguf", "q8_0")
+    tt_opt.save_gguf(tn.transformers.small_gpt(50, 2, 64), file := tmp_path / "a.gguf", "q8_0")
     metadata, tensors = tt_opt.read_gguf(file)
     whole = {name: tensor._replace(data=tensor.data.copy()) for name, tensor in tensors.items()}
     for name, words in (("blk.1.ffn_up.weight", "missing"), ("token_embd.weight", "token_embd")):

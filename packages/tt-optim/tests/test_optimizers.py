@@ -10,9 +10,11 @@ import tt_tensor as tt
 from tt_tensor.teaching import expect
 
 REMEMBER, STEP, ADAM = "The idea: remember", "The optimizer", "Adam"
-CLIPPING, XOR = "Clipping", "XOR, with gradients by hand"
+CLIPPING, XOR, PREDICT = "Clipping", "XOR, with gradients by hand", "Predict, then measure"
+SMALLEST = "The smallest thing that could work"
 FROM_1 = "1 - beta^0 is 0: t counts steps, from 1."
 REBOUND = "You rebound a local name; write into what the parameter holds."
+SKIP = "The grad of a parameter that played no part is None: skip parameters without gradient."
 
 
 def parameter(value, gradient=None):
@@ -57,8 +59,11 @@ def sgd(lr=0.1, momentum=0.0, dampening=0.0, decay=0.0, nesterov=False, share=1.
     return walk(rule)
 
 
-def adam(betas=(0.9, 0.999), eps=1e-8, decay=0.0, shrink=0.0, lr=0.1, corrected=True, count=lambda t: t):
+def adam(
+    betas=(0.9, 0.999), eps=1e-8, decay=0.0, shrink=0.0, lr=0.1, corrected=True, count=lambda t: t, forgets=""
+):
     def rule(p, g, memory, t):
+        memory.update(dict.fromkeys(forgets, 0.0))
         g = g + decay * p
         memory["a"] = betas[0] * memory["a"] + (1 - betas[0]) * g
         memory["v"] = betas[1] * memory["v"] + (1 - betas[1]) * g * g
@@ -92,7 +97,90 @@ def three_steps(make):
     return path
 
 
+FORGETFUL = [
+    (adam(forgets=names), f"Only a local name has the new {what}: write into the array, m *= ... or m[...] = ...")
+    for names, what in (("av", "m and v"), ("a", "m"), ("v", "v"))
+]
+
+
+# The smallest optimizer
+
+
+def test_the_smallest_optimizer():
+    layer = tt.Linear(1, 2)
+    layer.weight.data, layer.bias.data = np.array([[1.0], [2.0]], np.float32), np.array([3.0, 4.0], np.float32)
+    held = [layer.weight, layer.bias]
+
+    def stepped():
+        layer.weight.grad, layer.bias.grad = tt.Tensor([[2.0], [-1.0]]), tt.Tensor([0.5, 10.0])
+        to.optimizers.SmallestOptimizer(layer.parameters(), rate=0.1).step()
+        return [*layer.weight.flatten().tolist(), *layer.bias.tolist()]
+
+    expect(
+        "weights 1, 2, 3, 4 with gradients 2, -1, 0.5, 10 after SmallestOptimizer(layer.parameters(), rate=0.1).step()",
+        stepped,
+        [0.8, 2.1, 2.95, 3],
+        ([1, 2, 3, 4], f"The weights did not change. {REBOUND}"),
+        ([1.2, 1.9, 3.05, 5], "The loss rose: step against the gradient."),
+        ([-1, 3, 2.5, -6], "The step is rate times gradient."),
+        ([0.8, 2.1, 3, 4], "Every parameter makes a step, not only the first."),
+        "What a parameter holds is its `data`, and it changes by minus rate times `grad`.",
+        see=SMALLEST,
+    )
+    expect(
+        "are layer.weight and layer.bias the same objects as before?",
+        lambda: [layer.weight is held[0], layer.bias is held[1]],
+        [True, True],
+        REBOUND,
+        see=SMALLEST,
+    )
+
+
 # The optimizer
+
+
+class Recorder(to.Optimizer):
+    """An optimizer whose update writes down what it is given, and makes all weights 7."""
+
+    memory = ("seen",)
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.5})
+        self.calls = []
+
+    def update(self, p, g, state, group):
+        self.calls.append([float(p[0]), float(g[0]), state["step"], float(state["seen"][0]), group["lr"]])
+        p[...] = 7
+        state["seen"] += g
+
+
+def test_a_step_calls_update_for_each_parameter():
+    first, second, resting = parameter(1, 2), parameter(3, -4), parameter(5)
+
+    def calls():
+        optimizer = Recorder([{"params": [first, resting]}, {"params": [second], "lr": 0.25}])
+        optimizer.step()
+        optimizer.step()
+        return optimizer.calls
+
+    wanted = [[1, 2, 1, 0, 0.5], [3, -4, 1, 0, 0.25], [7, 2, 2, 2, 0.5], [7, -4, 2, -4, 0.25]]
+    expect(
+        "what `update` is given in two steps: weight, gradient, count, memory and rate of parameters with a gradient",
+        calls,
+        wanted,
+        ([], "`update` was never called: a step applies it, by `apply_update`, to each parameter with a gradient."),
+        *((error, SKIP) for error in (AttributeError, TypeError, AssertionError)),
+        ([[1, *wanted[0][1:]], [3, *wanted[1][1:]], [1, *wanted[2][1:]], [3, *wanted[3][1:]]],
+         f"The weights did not change. {REBOUND}"),
+        ([[*row[:3], seen, row[4]] for row, seen in zip(wanted, (0, 2, -2, 0))],
+         "All share a buffer, in which others' gradients are: keep one per parameter."),
+        (wanted[:1] + wanted[2:3], "Only the first group was updated: `param_groups` has several."),
+        ([[*row[:2], row[2] - 1, *row[3:]] for row in wanted], "Count the step before the update: the first is 1."),
+        ([[*row[:2], 1, 0, row[4]] for row in wanted], "A new memory was made: `first_state` is for the first step."),
+        "For each parameter with a gradient: count its step, then apply the update, with its state and its group.",
+        see=STEP,
+    )
+    expect("the weights then", lambda: [first.item(), second.item(), resting.item()], [7, 7, 5], REBOUND, see=STEP)
 
 
 def test_a_step_goes_against_the_gradient():
@@ -143,7 +231,7 @@ def test_every_parameter_has_its_own_momentum():
         "the second step of the parameter with gradient 1",
         lambda: moved(optimizer, moving, resting)[0],
         -0.19,
-        (-0.1, "The velocity was forgotten."),
+        (-0.1, "The velocity was forgotten: the next step must find it in `state`, where this one changed it."),
         (-0.109, "PyTorch's velocity is momentum * b + g, without a factor at g."),
         see="SGD",
     )
@@ -152,7 +240,6 @@ def test_every_parameter_has_its_own_momentum():
 @pytest.mark.parametrize("optimizer", [to.SGD, to.Adagrad, to.RMSprop, to.Adam, to.AdamW])
 def test_parameters_without_gradient_are_left_alone(optimizer):
     used, unused = parameter(1, 1), parameter(1)
-    skip = "The grad of a parameter that played no part is None: skip parameters without gradient."
 
     def changes():
         of_used, of_unused = moved(optimizer([used, unused], lr=0.1), used, unused)
@@ -162,7 +249,7 @@ def test_parameters_without_gradient_are_left_alone(optimizer):
         f"{optimizer.__name__}.step(), gradients 1 and None: has the first weight got smaller, how far is the second",
         changes,
         [True, 0],
-        *((error, skip) for error in (AttributeError, TypeError, AssertionError)),
+        *((error, SKIP) for error in (AttributeError, TypeError, AssertionError)),
         (ZeroDivisionError, FROM_1),
         (["nan", 0], FROM_1),
         ([False, 0], "The first one did not move: skip a parameter only if its own gradient is None."),
@@ -430,6 +517,7 @@ def test_adam_update():
         (adam(count=lambda t: t + 1), "t is counted from 1 already."),
         (adam(betas=(0.1, 0.001)), "A beta is what is kept of the old average, 1 - beta what comes in."),
         ([START] * 3, f"The weights did not change. {REBOUND}"),
+        *FORGETFUL,
         "m and v stay the averages without the hats, for the next step, and change in place.",
         see=ADAM,
     )
@@ -455,6 +543,7 @@ def test_adam():
         adam(),
         (adam(corrected=False), "The bias correction, m / (1 - beta1^t) and v / (1 - beta2^t), is missing."),
         (adam(count=lambda t: 1), "The correction is that of the first step, always: t counts steps, from 1."),
+        *FORGETFUL,
         (adam(lr=-0.1), "The loss rose: step against the gradient."),
         see=ADAM,
     )
@@ -544,13 +633,56 @@ def test_clipping_keeps_the_direction():
         (AttributeError, "The grad of a parameter that played no part is None: skip it."),
         see=CLIPPING,
     )
+    for limit in (10.0, 1.5):
+        expect(
+            f"the same again with max_norm={limit}",
+            lambda limit=limit: clipped(limit),
+            [1, 0.6, 0.8],
+            (lambda found: found[1] > 0.7, "Short gradients stay as they are: the factor is never above 1."),
+            see=CLIPPING,
+        )
+
+
+def test_clipping_of_tiny_gradients_and_of_none():
+    tiny, none = parameter(0, 5e-7), parameter(0)
     expect(
-        "the same again with max_norm=10",
-        lambda: clipped(10.0),
-        [1, 0.6, 0.8],
-        (lambda found: found[1] > 1, "Short gradients stay as they are: the factor is never above 1."),
+        "the gradient 5e-7, in millionths, after clip_grad_norm_(max_norm=1)",
+        lambda: (to.clip_grad_norm_([tiny, none], 1.0), 1e6 * tiny.grad.item())[1],
+        0.5,
+        "A short gradient stays as it is, however short: the factor is never above 1, and never negative.",
         see=CLIPPING,
     )
+    expect(
+        "what clip_grad_norm_ returns for parameters without gradients",
+        lambda: float(to.clip_grad_norm_([none, none], 1.0)),
+        0,
+        "No gradients have the length 0.",
+        see=CLIPPING,
+    )
+
+
+def test_clipping_by_the_largest_element():
+    p, q = tt.Parameter(np.zeros(2)), parameter(0, -8)
+    p.grad = tt.Tensor(np.array([3.0, 4.0]))
+    expect(
+        "clip_grad_norm_ of the gradients [3, 4] and -8 with max_norm=2, norm_type=inf: what it returns, the gradients",
+        lambda: [float(to.clip_grad_norm_([p, q], 2.0, norm_type=math.inf)), *p.grad.tolist(), q.grad.item()],
+        [8, 0.75, 1, -2],
+        (lambda found: abs(found[0] - math.sqrt(89)) < 1e-6, "`norm_type` has no effect: inf asks for the largest."),
+        "The norm of order infinity is the largest absolute value in all the gradients.",
+        see=CLIPPING,
+    )
+
+
+def test_a_limit_that_cannot_be_meant_is_refused():
+    for limit in (-1.0, math.nan):
+        expect(
+            f"clip_grad_norm_ with max_norm={limit}",
+            lambda limit=limit: float(to.clip_grad_norm_([parameter(0, 3)], limit)),
+            ValueError,
+            "A negative limit turns all gradients around: `refuse_negative` refuses it, and nan.",
+            see=CLIPPING,
+        )
 
 
 def test_a_gradient_that_overflowed_can_be_refused():
@@ -560,6 +692,13 @@ def test_a_gradient_that_overflowed_can_be_refused():
         lambda: float(to.clip_grad_norm_([p], 1.0, error_if_nonfinite=True)),
         RuntimeError,
         "Ask whether the length is finite before anything is scaled.",
+        see=CLIPPING,
+    )
+    expect(
+        "what clip_grad_norm_ of an infinite gradient returns, without error_if_nonfinite",
+        lambda: float(to.clip_grad_norm_([parameter(0, math.inf)], 1.0)),
+        math.inf,
+        (RuntimeError, "An error is raised only if `error_if_nonfinite` asks for it."),
         see=CLIPPING,
     )
     q = parameter(0, 8)
@@ -586,11 +725,11 @@ def test_gradients_of_xor_by_hand():
     g_z = (1 / (1 + np.exp(-z)) - target) / 4
     g_a = (g_z @ w2) * (1 - h * h)
     straight = g_z @ w2
-    network, inputs, answers = to.xor_case()
+    network, inputs, answers = to.optimizers.xor_case()
     loss = float((np.log(1 + np.exp(z)) - target * z).mean())
     expect(
         "what xor_gradients_by_hand(network, x, wanted) returns for the saved case",
-        lambda: to.xor_gradients_by_hand(network, inputs, answers),
+        lambda: to.optimizers.xor_gradients_by_hand(network, inputs, answers),
         loss,
         (4 * loss, "The loss is the mean over the four examples."),
         see=XOR,
@@ -610,6 +749,7 @@ def test_gradients_of_xor_by_hand():
             (4 * gradient, "Four times too large: the loss is a mean over N = 4 examples."),
             (-gradient, "The sign is wrong: what the network believes, minus what is wanted."),
             (without_tanh, "The tanh is missing: its slope is 1 - h * h, and the second layer sees h."),
+            (lambda out: np.shape(out) == (), "One number: a bias has a gradient for each unit, so sum(0), over rows."),
             (gradient.T, "It has the shape of the transpose."),
             "A term of the chain rule is missing, or has the wrong sign.",
             see=XOR,
@@ -618,13 +758,13 @@ def test_gradients_of_xor_by_hand():
 
 
 def test_gradients_by_hand_leave_the_network_as_it_was():
-    network, x, wanted = to.xor_case()
+    network, x, wanted = to.optimizers.xor_case()
 
     def same():
         before = [p.tolist() for p in network.parameters()]
-        to.xor_gradients_by_hand(network, x, wanted)
+        to.optimizers.xor_gradients_by_hand(network, x, wanted)
         once = [p.grad.tolist() for p in network.parameters()]
-        to.xor_gradients_by_hand(network, x, wanted)
+        to.optimizers.xor_gradients_by_hand(network, x, wanted)
         twice = [p.grad.tolist() for p in network.parameters()]
         return [before == [p.tolist() for p in network.parameters()], once == twice]
 
@@ -638,7 +778,177 @@ def test_gradients_by_hand_leave_the_network_as_it_was():
     )
 
 
+def test_train_xor_by_hand():
+    def records(steps):
+        tt.manual_seed(0)
+        made = []
+
+        def make(parameters):
+            made.append(Recorded(parameters, lr=0.5))
+            return made[-1]
+
+        class Recorded(to.SGD):
+            def step(self, closure=None):
+                said.append("step")
+                super().step()
+
+            def zero_grad(self, set_to_none=True):
+                said.append("zero_grad")
+                super().zero_grad(set_to_none)
+
+        said = []
+        network, losses = to.optimizers.train_xor_by_hand(make, steps=steps)
+        x, wanted = tt.activations.xor_points()
+        losses = [*map(float, losses), tt.binary_cross_entropy_with_logits(network(x), wanted).item()]
+        return said, losses, [p.grad is None for p in network.parameters()]
+
+    expect(
+        "what train_xor_by_hand(make, steps=2) asks of the optimizer, in order",
+        lambda: records(2)[0],
+        ["step", "zero_grad"] * 2,
+        (["step"] * 2, "The gradients are not forgotten: `zero_grad` after each step."),
+        (["zero_grad", "step"] * 2, "Gradients, then the step, then forget them: at the end none is left."),
+        ([], "The optimizer that `make(network.parameters())` gives has to make the steps."),
+        "In each round: loss and gradients, `step()`, `zero_grad()`.",
+        see=XOR,
+    )
+
+    def by_hand(steps):
+        tt.manual_seed(0)
+        network, (x, wanted) = tt.losses.xor_network(), tt.activations.xor_points()
+        losses = []
+        for _ in range(steps):
+            losses.append(to.optimizers.xor_gradients_by_hand(network, x, wanted))
+            for p in network.parameters():
+                p.data -= 0.5 * p.grad
+        return [*losses, tt.binary_cross_entropy_with_logits(network(x), wanted).item()]
+
+    after = by_hand(3)
+    expect(
+        "the losses of train_xor_by_hand with SGD(lr=0.5), 3 steps, and then that of the network that it returns",
+        lambda: records(3)[1],
+        after,
+        (after[:1] * 4, "Nothing moved: the optimizer has other parameters than the network that is returned."),
+        ([*after[1:], after[-1]], "The losses are those *before* each step."),
+        "One loss for each step, and one network for all of them.",
+        see=XOR,
+    )
+    expect(
+        "afterwards, are the gradients of the network's parameters None?",
+        lambda: records(1)[2],
+        [True] * 4,
+        "Forget the gradients after each step, after the last one, too.",
+        see=XOR,
+    )
+
+
+# Predictions, beside what comes out
+
+
+def test_predict_steps():
+    def grows(rate):
+        y = 1.0
+        for _ in range(100):
+            y -= rate * 100 * y
+        return abs(y) > 1
+
+    def longest():
+        low, high = 0.001, 0.1
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (low, middle) if grows(middle) else (middle, high)
+        return low
+
+    def path(make, gradients):
+        p, result = parameter(0), []
+        optimizer = make([p])
+        for gradient in gradients:
+            p.grad = tt.Tensor(np.array([gradient]))
+            result.append(abs(moved(optimizer, p)))
+        return result, optimizer
+
+    first, second = parameter(0, 3), parameter(0, 4)
+    to.clip_grad_norm_([first, second], 1.0)
+    network, x, wanted = to.optimizers.xor_case()
+    to.optimizers.xor_gradients_by_hand(network, x, wanted)
+    optimizer = to.Adam(network.parameters())
+    optimizer.step()
+    memories = [np.asarray(value) for state in optimizer.state.values() for value in state.values()]
+    sizes = [path(lambda p: to.Adam(p, lr=0.1), [gradient])[0][0] for gradient in (2.0, 2000.0)]
+    measured = {
+        "longest": longest(),
+        "long run": path(lambda p: to.SGD(p, lr=1.0, momentum=0.9), [1.0] * 200)[0][-1],
+        "coasting": path(lambda p: to.SGD(p, lr=1.0, momentum=0.5), [1.0, 0.0])[0][-1],
+        "thousand": sizes[1] / sizes[0],
+        "clipped": second.grad.item(),
+        "memory": sum(value.size for value in memories if value.ndim),
+    }
+    causes = {
+        "longest": [
+            (0.01, "With 0.01 y is 0 after one step. It may overshoot, as long as it ends nearer to 0 than it was."),
+            (2, "That holds for x. The slope in y is a hundred times as steep."),
+            "A step multiplies y by 1 - 100 * rate. When is that longer than 1?",
+        ],
+        "long run": [
+            (1, "That is the gradient alone. The velocity is 1 + 0.9 + 0.81 + ..."),
+            (1.9, "That is the second step. The velocity grows on, to g / (1 - momentum)."),
+            "Which velocity b stays as it is, b = 0.9 b + 1?",
+        ],
+        "coasting": [
+            (0, "The gradient is 0, but the velocity is not: half of it is left."),
+            (1, "The velocity of the first step is multiplied by the momentum."),
+            "b = momentum * b + g, with the b of the first step and g = 0.",
+        ],
+        "thousand": [
+            (1000, "Adam divides by the gradient's usual size: its first step is the rate, whatever the gradient."),
+            "What is m / sqrt(v), corrected, after a single gradient?",
+        ],
+        "clipped": [
+            (1, "That is each gradient clipped alone. One factor, 1 over the common length, shortens both."),
+            (0.6, "That is what becomes of the 3."),
+            (4 / 7, "The common length is the root of the sum of squares, not the sum."),
+            "The factor is 1 over the common length of 3 and 4.",
+        ],
+        "memory": [
+            (17, "Adam keeps two averages for each number: of the gradient, and of its square."),
+            (8, "Each memory has as many elements as its parameter."),
+            "How many arrays does Adam keep for each parameter, and how large are they?",
+        ],
+    }
+    for name, truth in measured.items():
+        expect(
+            f'predict_steps()["{name}"], beside what was measured',
+            lambda name=name: float(to.optimizers.predict_steps()[name]),
+            truth,
+            *causes[name],
+            see=PREDICT,
+            tolerance=4e-4,
+        )
+
+
 # Exercises
+
+
+def test_lions_memory():
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "weight_decay": 0.0}
+    p, g, state = np.array(START), np.array([2.0, 0.0]), {"momentum": np.array([4.0, 0.0]), "step": 1}
+    held, lion = state["momentum"], to.Lion([parameter(1)])
+    expect(
+        "p = [1, -2] after Lion.update with the gradient [2, 0] and the momentum [4, 0], lr=0.1",
+        lambda: (lion.update(p, g, state, options), p)[1],
+        [0.9, -2],
+        "The sign of the mixture says where to, and the sign of 0 is 0.",
+        see="Exercises",
+    )
+    expect(
+        "the momentum then, with betas=(0.5, 0.75), and is it the same array?",
+        lambda: (held.tolist(), state["momentum"] is held),
+        ([3.5, 0], True),
+        (([3, 0], True), "The momentum is mixed by the second beta, the step by the first."),
+        (([4, 0], False), "Change the array `state[\"momentum\"]` in place."),
+        "The momentum becomes beta2 times itself plus (1 - beta2) times the gradient, in place.",
+        see="Exercises",
+    )
 
 
 def test_lion():
@@ -677,7 +987,7 @@ def test_average_weights():
     average = {}
 
     def names():
-        average.update(to.average_weights(states))
+        average.update(to.optimizers.average_weights(states))
         return sorted(average)
 
     expect(
@@ -695,6 +1005,12 @@ def test_average_weights():
     )
     expect("its b", lambda: average["b"], [[4.5]], see="Exercises")
     expect(
+        "average_weights of one dictionary with w: [1, 2]",
+        lambda: to.optimizers.average_weights([{"w": tt.Tensor([1, 2])}])["w"],
+        [1, 2],
+        see="Exercises",
+    )
+    expect(
         "the first dictionary's w, afterwards",
         lambda: states[0]["w"],
         [1, 2],
@@ -703,7 +1019,7 @@ def test_average_weights():
     )
     expect(
         "average_weights of dictionaries with the names w and v",
-        lambda: sorted(to.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}])),
+        lambda: sorted(to.optimizers.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}])),
         ValueError,
         (KeyError, "Compare the names first, and say what is wrong with a ValueError."),
         (["w"], "The second dictionary has no w: compare the names first."),

@@ -31,8 +31,8 @@ def parameter(value=1.0):
             ValueError,
             "2.*1",
         ),
-        (lambda p: to.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}]), ValueError, "names"),
-        (lambda p: to.average_weights([]), ValueError, "none"),
+        (lambda p: to.optimizers.average_weights([{"w": tt.ones(1)}, {"v": tt.ones(1)}]), ValueError, "names"),
+        (lambda p: to.optimizers.average_weights([]), ValueError, "none"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
@@ -194,7 +194,7 @@ W = tt.Parameter([[1.0, 2.0], [3.0, 4.0]])
         (3, TypeError, "int"),
         (None, TypeError, "NoneType"),
         ([[W]], TypeError, "list"),
-        ([("name", W)], TypeError, "tuple"),
+        ([("name", W), W], ValueError, "names"),
         (tt.Linear(1, 1), TypeError, r"Linear.*model.parameters\(\)"),
         (tt.Sequential(tt.Linear(1, 1)), TypeError, r"Sequential.*model.parameters\(\)"),
         ([W, {"params": [W]}], ValueError, "mix"),

@@ -89,7 +89,7 @@ def test_a_restored_schedule_goes_on():
         (lambda p: to.LinearLR(to.SGD([p]), total_iters=0), ValueError, "total_iters"),
         (lambda p: to.StepLR(to.SGD([p]), 2).load_state_dict({}), ValueError, "last_epoch"),
         (lambda p: to.ReduceLROnPlateau(to.SGD([p])).load_state_dict({"last_epoch": 1}), ValueError, "bad_steps"),
-        (lambda p: in_sequence(to.SGD([p]), to.ReduceLROnPlateau), TypeError, "ReduceLROnPlateau.*step it beside"),
+        (lambda p: in_sequence(to.SGD([p]), to.ReduceLROnPlateau), ValueError, "ReduceLROnPlateau.*step it beside"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):

@@ -11,7 +11,7 @@ from tt_tensor.teaching import between, expect
 LOOPS, SIZES = "The smallest thing that could work", "Sizes"
 TAPS, COLUMNS = "From seven loops to nine", "From nine products to one"
 GRADIENTS, LAYER, POOLING, LENET = "Gradients: two more convolutions", "The layer", "Pooling", "LeNet"
-EXERCISES = "Exercises"
+HELP, EXERCISES = "Does it help?", "Exercises"
 
 PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
@@ -53,7 +53,7 @@ def test_the_seven_loops_and_the_taps():
     for name, see in (("seven_loops", LOOPS), ("by_taps", TAPS)):
         expect(
             f"{name}(3 x 3 image 0..8, kernel [[1, 2], [0, 0]])",
-            lambda name=name: getattr(ts, name)(image, kernel),
+            lambda name=name: getattr(ts.spatial, name)(image, kernel),
             wanted,
             (turned, FLIPPED),
             see=see,
@@ -61,7 +61,7 @@ def test_the_seven_loops_and_the_taps():
         x, weight = numbers(2, 3, 5, 4), numbers(4, 3, 2, 3)
         expect(
             f"{name} of 2 images (3, 5, 4) with 4 kernels of 2 x 3",
-            lambda name=name, x=x, weight=weight: getattr(ts, name)(x, weight),
+            lambda name=name, x=x, weight=weight: getattr(ts.spatial, name)(x, weight),
             by_definition(x, weight),
             (lambda out: out.shape != (2, 4, 4, 2), "Of n pixels a window of k has n - k + 1 places."),
             "All channels take part in each result, and each kernel gives a map of its own.",
@@ -103,6 +103,25 @@ def test_windows():
         n, row, column, i, j = place
         return x[n, row * stride[0] + i * dilation[0], column * stride[1] + j * dilation[1]]
 
+    for size, stride, shape in (((2, 3), (1, 1), (2, 5, 5, 2, 3, 3)), ((3, 2), (2, 3), (2, 2, 2, 3, 2, 3))):
+        expect(
+            f"the shape of dense_windows of {size}, stride {stride}, of images (2, 6, 7, 3)",
+            lambda size=size, stride=stride: ts.spatial.dense_windows(x, size, stride).shape,
+            shape,
+            (
+                lambda out, shape=shape: np.array_equal(out, [*shape[:3], shape[5], *shape[3:5]]),
+                "The channels come last: NumPy puts the window's dimensions behind them, a transpose before them.",
+            ),
+            "(N, rows, columns, kh, kw, C): how often the window fits, then the window, then the channels.",
+            see=COLUMNS,
+        )
+        expect(
+            f"the last window of {size}, stride {stride}, of the second image",
+            lambda size=size, stride=stride: ts.spatial.dense_windows(x, size, stride)[1, -1, -1],
+            x[1, (shape[1] - 1) * stride[0] :, (shape[2] - 1) * stride[1] :][: size[0], : size[1]],
+            "Window (row, column) begins at (row * stride, column * stride).",
+            see=COLUMNS,
+        )
     for size, stride, dilation, shape in (
         ((2, 3), (1, 1), (1, 1), (2, 5, 5, 2, 3, 3)),
         ((3, 2), (2, 3), (1, 2), (2, 2, 2, 3, 2, 3)),
@@ -169,7 +188,7 @@ def test_convolution():
             (lambda out, right=right: out.shape != right.shape, "The sizes of the result are those of `conv_size`."),
             (
                 lambda out, right=right: np.allclose(out[0], right[0]) and not np.allclose(out, right),
-                "The first image is right, others are not: do the blocks overwrite each other?",
+                "The first image is right, others are not: each image's product has a place of its own in the result.",
             ),
             see=COLUMNS,
         )
@@ -182,14 +201,22 @@ def test_convolution():
         see=COLUMNS,
     )
     many = numbers(40, 3, 34, 34)
-    weight = numbers(5, 3, 3, 3)
+    many_weight = numbers(5, 3, 3, 3)
     expect(
-        "one number of each result of a convolution of 40 images (3, 34, 34), which take several blocks",
-        lambda: ts.convolution(many, weight, **PLAIN)[:, 1, 2, 3],
-        by_definition(many, weight)[:, 1, 2, 3],
-        "The memory of the columns is used again for each block: each block's results must be written before.",
+        "one number of each result of a convolution of 40 images (3, 34, 34)",
+        lambda: ts.convolution(many, many_weight, **PLAIN)[:, 1, 2, 3],
+        by_definition(many, many_weight)[:, 1, 2, 3],
+        "Each image's product has a place of its own in the result.",
         see=COLUMNS,
     )
+    for dtype in ("float32", "float16"):
+        expect(
+            f"the dtype of a convolution of {dtype}",
+            lambda dtype=dtype: str(ts.convolution(x.astype(dtype), weight.astype(dtype), **PLAIN).dtype),
+            dtype,
+            "Whatever it is computed in, the result has the dtype of x: `astype` at the end.",
+            see=COLUMNS,
+        )
 
 
 def transposed_by_definition(g, weight, size, stride, padding, dilation, groups):
@@ -246,12 +273,51 @@ def test_gradients_of_convolution():
         )
 
 
+def test_gradients_by_taps():
+    x, weight = numbers(3, 2, 6, 5), numbers(4, 2, 3, 2)
+    g = numbers(3, 4, 4, 4)
+    of_x, of_weight = transposed_by_definition(g, weight, (6, 5), **PLAIN), weight_by_definition(x, g, (3, 2), **PLAIN)
+    once = np.zeros_like(of_x)
+    once[:, :, 2:, 1:] = np.einsum("nors,oc->ncrs", g, weight[:, :, 2, 1])
+    last = np.array(once)
+    for i, j in np.ndindex(3, 2):
+        last[:, :, i : i + 4, j : j + 4] = np.einsum("nors,oc->ncrs", g, weight[:, :, i, j])
+    flipped = transposed_by_definition(g, weight[:, :, ::-1, ::-1], (6, 5), **PLAIN)
+    call = "gradients_by_taps(x (3, 2, 6, 5), weight (4, 2, 3, 2), g (3, 4, 4, 4))"
+    expect(
+        f"shapes of {call}",
+        lambda: [part.shape for part in ts.spatial.gradients_by_taps(x, weight, g)],
+        [(3, 2, 6, 5), (4, 2, 3, 2)],
+        ([(4, 2, 3, 2), (3, 2, 6, 5)], "First the gradient of the images, then that of the weight."),
+        "Each gradient has the shape of what it is the gradient of.",
+        see=GRADIENTS,
+    )
+    expect(
+        f"{call}: the gradient of x",
+        lambda: ts.spatial.gradients_by_taps(x, weight, g)[0],
+        of_x,
+        (last, "Windows overlap: what a pixel receives under several taps adds up."),
+        (once, "Windows overlap: what a pixel receives under several taps adds up."),
+        (flipped, "What met tap (i, j) lies i rows down and j columns to the right of the place."),
+        "Under tap (i, j), a pixel receives g times the weights of the tap, summed over the filters.",
+        see=GRADIENTS,
+    )
+    expect(
+        f"{call}: the gradient of the weight",
+        lambda: ts.spatial.gradients_by_taps(x, weight, g)[1],
+        of_weight,
+        (of_weight / len(x), "A sum over the images, and not their mean."),
+        "Tap (i, j) met one slice of the images: sum g times that slice over images, rows and columns.",
+        see=GRADIENTS,
+    )
+
+
 def test_turned():
     weight = np.arange(24.0).reshape(4, 1, 2, 3)
     wanted = np.stack([weight[:2, 0, ::-1, ::-1], weight[2:, 0, ::-1, ::-1]])
     expect(
         "turned(weight (4, 1, 2, 3) of 0..23, groups=2)",
-        lambda: ts.turned(weight, 2),
+        lambda: ts.spatial.turned(weight, 2),
         wanted,
         (wanted[:, :, ::-1, ::-1], "Turn the kernels by half a circle: both of their dimensions run backwards."),
         (
@@ -263,7 +329,7 @@ def test_turned():
     weight = numbers(3, 2, 2, 2)
     expect(
         "turned(weight (3, 2, 2, 2), groups=1)",
-        lambda: ts.turned(weight, 1),
+        lambda: ts.spatial.turned(weight, 1),
         weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3),
         (weight.transpose(1, 0, 2, 3), "Turn the kernels by half a circle: both of their dimensions run backwards."),
         (weight[:, :, ::-1, ::-1], "Exchange inputs and outputs, too."),
@@ -489,6 +555,52 @@ def test_max_unpool():
     )
 
 
+def test_anywhere():
+    model = ts.spatial.Anywhere()
+
+    def logits(down=0, right=0, height=24):
+        image = np.zeros((2, 1, height, 24), np.float32)
+        image[:, :, 8 + down : 12 + down, 8 + right : 12 + right] = np.abs(numbers(2, 1, 4, 4))
+        return model(tt.from_numpy(image)).numpy()
+
+    expect(
+        "the shapes of Anywhere()(2 images of 24 x 24) and of 2 images of 32 x 24",
+        lambda: (logits().shape, logits(height=32).shape),
+        ((2, 10), (2, 10)),
+        (ValueError, "Take the maximum over rows and columns: what is left is one number for each of the 96 maps."),
+        "Whatever the size of the image, each of the 96 maps leaves one number.",
+        see=HELP,
+    )
+    expect(
+        "how far the logits of an image are from those of the same image, two rows and four columns away",
+        lambda: float(np.abs(logits() - logits(2, 4)).max()),
+        between(0, 1e-5),
+        "Each map's largest number counts, wherever it is: then it does not matter where the image is.",
+        see=HELP,
+    )
+
+    def by_hand():
+        x = np.zeros((2, 1, 24, 24))
+        x[:, :, 8:12, 8:12] = np.abs(numbers(2, 1, 4, 4))
+        for name in ("conv1", "conv2", "conv3"):
+            layer = getattr(model, name)
+            x = by_definition(x, layer.weight.numpy(), layer.bias.numpy(), padding=(1, 1))
+            x = np.maximum(x, 0)
+            x = pooled(x, (2, 2), (2, 2), (0, 0)) if name == "conv2" else x
+        return [found @ model.fc.weight.numpy().T + model.fc.bias.numpy() for found in (x.max((2, 3)), x.mean((2, 3)))]
+
+    largest, mean = by_hand()
+    expect(
+        "the logits of 2 images",
+        logits,
+        largest,
+        (mean, "This is the mean of each map: its largest number says whether something was found."),
+        "conv1, conv2, pooling, conv3, ReLU behind each convolution, then the maximum over rows and columns, then fc.",
+        see=HELP,
+        tolerance=1e-4,
+    )
+
+
 def test_lenet():
     model = ts.LeNet()
     expect(
@@ -524,6 +636,30 @@ def test_lenet():
         hidden = np.maximum(x @ p[6].T + p[7], 0)
         return hidden @ p[8].T + p[9], np.maximum(hidden @ p[8].T + p[9], 0)
 
+    def features(*bends):
+        x = numbers(3, 1, 28, 28)
+        for n, (shape, padding) in enumerate((((6, 1, 5, 5), 2), ((16, 6, 5, 5), 0))):
+            weight = (np.sin(np.arange(int(np.prod(shape))) + 2 * n) * 0.2).reshape(shape)
+            bias = np.sin(np.arange(shape[0]) + 2 * n + 1) * 0.2
+            x = by_definition(x, weight, bias, padding=(padding,) * 2)
+            x = pooled(np.maximum(x, 0) if bends[n] else x, (2, 2), (2, 2), (0, 0))
+        return x
+
+    outputs()  # sets the weights
+    right = features(True, True)
+    expect(
+        "the features of a LeNet with known weights, for 3 images of 28 x 28",
+        lambda: model.features(tt.Tensor(numbers(3, 1, 28, 28).astype(np.float32))),
+        right,
+        (lambda out: np.shape(out) == (3, 400), "Features are maps, (N, 16, rows, columns): `forward` flattens them."),
+        (lambda out: np.shape(out) != right.shape, "Each pooling takes squares of 2 by 2: 28, 14, then 10, 5 pixels."),
+        (features(False, False), "Behind each of the two convolutions comes ReLU."),
+        (features(False, True), "ReLU comes behind the first convolution, too."),
+        (features(True, False), "ReLU comes behind the second convolution, too."),
+        "A convolution, ReLU, the largest of each 2 by 2 pixels; and the same again.",
+        see=LENET,
+        tolerance=1e-3,
+    )
     wanted, bent = by_hand()
     expect(
         "the logits of a LeNet with known weights",
@@ -536,11 +672,77 @@ def test_lenet():
     )
 
 
+def test_predictions_for_lenet():
+    def measured():
+        """The shapes that come out, and the layers with most weights and most multiply-adds."""
+        x, shapes, work, weights = np.zeros((1, 1, 28, 28)), {}, {}, {}
+        for number, weight, padding in ((1, np.zeros((6, 1, 5, 5)), 2), (2, np.zeros((16, 6, 5, 5)), 0)):
+            x = by_definition(x, weight, padding=(padding,) * 2)
+            shapes[f"conv{number}"], weights[f"conv{number}"] = x.shape[1:], weight.size
+            work[f"conv{number}"] = x.size * weight[0].size
+            x = pooled(x, (2, 2), (2, 2), (0, 0))
+            shapes[f"pool{number}"] = x.shape[1:]
+        linear = {"fc1": x.size * 120, "fc2": 120 * 84, "fc3": 84 * 10}
+        weights, work = weights | linear, work | linear
+        return shapes, {"most weights": max(weights, key=weights.get), "most multiply-adds": max(work, key=work.get)}
+
+    shapes, largest = measured()
+    expect(
+        "the keys of predict_lenet()",
+        lambda: sorted(ts.spatial.predict_lenet()),
+        sorted(shapes | largest),
+        "A dictionary with the six keys of the docstring.",
+        see=LENET,
+    )
+
+    def predicted(name):
+        return lambda: tuple(ts.spatial.predict_lenet()[name])
+
+    for name, causes in (
+        ("conv1", [((6, 24, 24), "conv1 has a padding of 2 around the image: 28 + 4 - 5 + 1.")]),
+        ("pool1", [((6, 27, 27), "The stride of a pooling is the size of its window, 2.")]),
+        ("conv2", [((16, 14, 14), "conv2 has no padding: of n pixels n - 5 + 1 are left.")]),
+        ("pool2", [((16, 9, 9), "The stride of a pooling is the size of its window, 2.")]),
+    ):
+        expect(
+            f"the shape (C, H, W) that you predict behind {name}",
+            predicted(name),
+            shapes[name],
+            *causes,
+            (lambda out: len(out) == 4, "The shape of one image: (C, H, W), without the batch."),
+            (lambda out, c=shapes[name][0]: out[0] != c, "There is one map for each filter; pooling keeps them all."),
+            "`conv_size` has the formula: (n + 2 padding - kernel) // stride + 1.",
+            see=LENET,
+        )
+    expect(
+        "the layer that holds most weights",
+        lambda: ts.spatial.predict_lenet()["most weights"],
+        largest["most weights"],
+        (
+            lambda out: str(out).startswith("conv"),
+            "A convolution shares its few weights among all places; a linear layer has one for each pair.",
+        ),
+        "fc1 joins 400 numbers with 120: 48,000 weights.",
+        see=LENET,
+    )
+    expect(
+        "the layer with most multiply-adds",
+        lambda: ts.spatial.predict_lenet()["most multiply-adds"],
+        largest["most multiply-adds"],
+        (
+            lambda out: str(out).startswith("fc"),
+            "A linear layer uses each weight once; a convolution uses each of its weights at every place.",
+        ),
+        ("conv1", "A filter of conv2 sees six maps: 10 * 10 * 16 results of 150 products, not 28 * 28 * 6 of 25."),
+        see=LENET,
+    )
+
+
 def test_receptive_field():
     cases = [[(3, 1)], [(3, 1), (3, 1)], [(3, 1), (2, 2), (3, 1), (2, 2)], [(7, 2), (3, 2), (3, 1)], []]
     expect(
         "receptive_field of " + ", ".join(map(str, cases)),
-        lambda: [ts.receptive_field(case) for case in cases],
+        lambda: [ts.spatial.receptive_field(case) for case in cases],
         [3, 5, 10, 19, 1],
         ([3, 5, 7, 11, 1], "A step in a map behind a stride is as many pixels as the strides so far, multiplied."),
         "Each layer adds (kernel - 1) times the product of the strides before it, to the one pixel.",
@@ -551,7 +753,11 @@ def test_receptive_field():
 def test_conv_weights():
     expect(
         "conv_weights(16, 32, 3), conv_weights(16, 16, 3, groups=16), conv_weights(3, 6, 5)",
-        lambda: [ts.conv_weights(16, 32, 3), ts.conv_weights(16, 16, 3, groups=16), ts.conv_weights(3, 6, 5)],
+        lambda: [
+            ts.spatial.conv_weights(16, 32, 3),
+            ts.spatial.conv_weights(16, 16, 3, groups=16),
+            ts.spatial.conv_weights(3, 6, 5),
+        ],
         [4608, 144, 450],
         ([4608, 2304, 450], "With groups, a filter sees only channels / groups of the channels."),
         "Each filter has a kernel for each channel that it sees.",

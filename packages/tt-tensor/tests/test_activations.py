@@ -71,10 +71,29 @@ def test_gelu_is_the_exact_one_unless_asked_otherwise():
         'gelu(1, approximate="tanh")',
         lambda: tt.gelu(tt.Tensor(1.0, tt.float64), approximate="tanh").item(),
         0.841192,
+        (0.841345, 'This is the exact one: "tanh" asks for the other gate.'),
         approximations[0],
         approximations[2],
         see="Smooth relatives of ReLU",
         tolerance=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", ["elu", "sigmoid", "gelu", "softmax", "log_softmax"])
+def test_integers_become_float32(name):
+    options = {"dim": 0} if "softmax" in name else {}
+    x = np.array([1.0, 2, 3])
+    shares = np.exp(x) / np.exp(x).sum()
+    wanted = {"softmax": shares, "log_softmax": np.log(shares)}.get(name) if options else list(map(FORMULAS[name], x))
+    expect(
+        f"{name}(tensor([1, 2, 3])), and its dtype",
+        lambda: ((y := getattr(tt, name)(tt.tensor([1, 2, 3]), **options)), str(y.dtype)),
+        (wanted, "float32"),
+        (
+            lambda found: found[1] != "float32",
+            "NumPy makes float64 of integers; nothing here may become float64 unasked: begin with `_floating`.",
+        ),
+        see=SOFTMAX if options else "The witness",
     )
 
 
@@ -103,6 +122,32 @@ def test_sigmoid_far_from_zero():
     )
 
 
+WITHOUT_WARNING = {"over": "raise", "invalid": "raise", "divide": "raise"}
+
+
+@pytest.mark.parametrize("name", ["elu", "sigmoid"])
+def test_no_power_overflows(name):
+    wanted = {"elu": [-1, 1000, -1, math.inf], "sigmoid": [0, 1, 0, 1]}[name]
+
+    def careful():
+        with np.errstate(**WITHOUT_WARNING):
+            return getattr(tt, name)(tt.Tensor([-1000, 1000, -math.inf, math.inf]))
+
+    sides = {
+        "elu": "exp(1000) is computed where nothing but x is wanted: raise e to min(x, 0), which is never positive.",
+        "sigmoid": "e is raised to 1000: for negative x use exp(x) / (1 + exp(x)), for the others 1 / (1 + exp(-x)).",
+    }
+    expect(
+        f"{name}([-1000, 1000, -inf, inf]), without an overflow on the way",
+        careful,
+        wanted,
+        (FloatingPointError, sides[name]),
+        (lambda y: np.isnan(y).any(), "Infinity times 0, or by infinity, is nan. " + sides[name]),
+        sides[name],
+        see=SIGMOID if name == "sigmoid" else "ReLU",
+    )
+
+
 @pytest.mark.parametrize("name", FORMULAS)
 def test_each_function_is_its_formula(name):
     expect(
@@ -122,13 +167,67 @@ def test_each_function_is_its_formula(name):
     )
 
 
+def test_elu_goes_to_minus_alpha():
+    expect(
+        "elu([-1, 0, 2], alpha=3)",
+        lambda: tt.elu(tt.Tensor([-1, 0, 2]), alpha=3.0),
+        [3 * (math.exp(-1) - 1), 0, 2],
+        ([math.exp(-1) - 1, 0, 2], "alpha is forgotten: it is the factor of the left side."),
+        (lambda y: math.isclose(y[2], 6, rel_tol=1e-3), "alpha is the factor of the left side alone."),
+        see="ReLU",
+    )
+
+
+def test_the_difference_quotient_is_central():
+    slope = tt.activations.numeric_slope
+    x = np.array([-1.0, 0.0, 2.0])
+    expect(
+        "f(x) = x * x * x; numeric_slope(f, [-1, 0, 2], distance=0.5)",
+        lambda: slope(lambda x: x * x * x, x, 0.5),
+        3 * x * x + 0.25,
+        (3 * x * x + 1.5 * x + 0.25, "This is the one-sided quotient: step to the left, too, and divide by 2 h."),
+        (3 * x * x - 1.5 * x + 0.25, "This is the one-sided quotient: step to the right, too, and divide by 2 h."),
+        (6 * x * x + 0.5, "The two points are 2 h apart: divide by 2 h."),
+        (1.5 * x * x + 0.125, "The two points are 2 h apart, not 4 h: divide by 2 h."),
+        (-3 * x * x - 0.25, "The sign is wrong: the value on the right comes first."),
+        (0.75 * x * x + 0.0625, "The difference is multiplied by the distance: divide by it."),
+        "(f(x + h) - f(x - h)) / (2 h).",
+        see="The idea: bend, and have a slope",
+        tolerance=1e-9,
+    )
+    expect(
+        "the same without a distance, less the derivative 3 x x",
+        lambda: np.abs(slope(lambda x: x * x * x, x) - 3 * x * x).max() < 1e-8,
+        True,
+        "Without another wish, the distance is 1e-6.",
+        see="The idea: bend, and have a slope",
+    )
+    narrow = "In float32 the two values agree in nearly all of their digits: convert x to float64 first."
+    for kind, given in (("a float32 array", x.astype(np.float32)), ("a list", [-1, 0, 2])):
+        expect(
+            f"f(x) = x * x; numeric_slope(f, x) for {kind} [-1, 0, 2], and its dtype",
+            lambda given=given: ((found := slope(lambda x: x * x, given)), str(found.dtype)),
+            ([-2, 0, 4], "float64"),
+            narrow,
+            see="The idea: bend, and have a slope",
+            tolerance=1e-7,
+        )
+
+
 def test_relus_slope_is_a_mask():
     expect(
         "relu_slope([-1, 0, 2])",
-        lambda: tt.relu_slope(np.array([-1.0, 0.0, 2.0])),
+        lambda: tt.activations.relu_slope(np.array([-1.0, 0.0, 2.0])),
         [0, 0, 1],
         ([1, 1, 1], "The gradient at -1 is 1 and should be 0: the mask is missing."),
         ([0, 1, 1], "The mask is x >= 0 and should be x > 0: at 0 the slope is 0, by convention."),
+        see="ReLU",
+    )
+    expect(
+        "the kind of relu_slope([-1.0, 2.0]).dtype (b: truth values, f: floats)",
+        lambda: tt.activations.relu_slope(np.array([-1.0, 2.0])).dtype.kind,
+        "f",
+        ("b", "A comparison gives truth values: times 1.0 they are numbers."),
         see="ReLU",
     )
 
@@ -138,7 +237,7 @@ def test_each_slope_is_the_difference_quotient(name):
     value, little = FORMULAS[name], 1e-6
     expect(
         f"{name}_slope({POINTS.tolist()})",
-        lambda: getattr(tt, f"{name}_slope")(POINTS),
+        lambda: (tt.gelu_slope if name == "gelu" else getattr(tt.activations, f"{name}_slope"))(POINTS),
         [(value(x + little) - value(x - little)) / (2 * little) for x in POINTS],
         ([value(x) for x in POINTS], f"This is {name} itself; its derivative is {SLOPES[name]}."),
         f"The derivative of {name} is {SLOPES[name]}.",
@@ -151,10 +250,10 @@ def test_each_slope_is_the_difference_quotient(name):
 def test_slopes_take_tensors_and_arrays_alike(name):
     wanted = {"relu_slope": [0, 0, 0, 1, 1], "sigmoid_slope": 1 / (2 + np.exp(POINTS) + np.exp(-POINTS))}[name]
     both = "Use operators that tensors and arrays have, and the functions of this chapter; not NumPy's functions."
-    expect(f"{name} of an array", lambda: getattr(tt, name)(POINTS), wanted, both, see="The witness")
+    expect(f"{name} of an array", lambda: getattr(tt.activations, name)(POINTS), wanted, both, see="The witness")
     expect(
         f"{name} of a tensor, and what it is",
-        lambda: (getattr(tt, name)(tt.Tensor(POINTS)), type(getattr(tt, name)(tt.Tensor(POINTS))).__name__),
+        lambda: ((slope := getattr(tt.activations, name)(tt.Tensor(POINTS))), type(slope).__name__),
         (wanted, "Tensor"),
         both,
         see="The witness",
@@ -177,6 +276,18 @@ def test_softmax_of_large_numbers():
         (lambda p: not np.isfinite(p).all(), f"The logarithm of a softmax that is 0 or nan. {subtract}"),
         see=SOFTMAX,
     )
+
+
+def test_softmax_of_rows_far_below_zero():
+    own = "The maximum of the row, however far below 0 it is, has to be subtracted: exp(-1000) is 0, and 0 / 0 is nan."
+    for name, wanted in (("softmax", [0.5, 0.5]), ("log_softmax", [-math.log(2)] * 2)):
+        expect(
+            f"{name}([-1000, -1000])",
+            lambda name=name: getattr(tt, name)(tt.Tensor([-1000, -1000]), dim=0),
+            wanted,
+            own,
+            see=SOFTMAX,
+        )
 
 
 def test_softmax_rows_sum_to_one():
@@ -227,11 +338,74 @@ def test_softmax_of_rows_of_different_size():
     )
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_rows_that_are_empty_or_long(name):
+    function = getattr(tt, name)
+    for shape, dim in (((2, 0), 1), ((0, 3), 1), ((0, 3), 0), ((0,), -1)):
+        expect(
+            f"shape of {name} of a tensor of shape {shape} along dim={dim}",
+            lambda shape=shape, dim=dim: function(tt.zeros(*shape), dim=dim).shape,
+            shape,
+            (ValueError, "A row without elements has no maximum: give `max` an `initial` value, -inf."),
+            "What has no elements has none afterwards.",
+            see=SOFTMAX,
+        )
+    expect(
+        f"what the probabilities of 70,000 equal logits in float16 add up to, by {name}, and the dtype",
+        lambda: (by_exp(name, p := function(tt.zeros(70_000).to(tt.float16), dim=0)), str(p.dtype)),
+        lambda found: 0.9 < found[0] < 1.1 and found[1] == "float16",
+        (lambda found: found[1] != "float16", "The result has the dtype of x: only the sum is in a wider one."),
+        "The sum is above 65,504, the largest float16: add up in `ADDED_IN[x.dtype]`.",
+        see=SOFTMAX,
+    )
+
+
+def by_exp(name, found):
+    """What probabilities, or the exponentials of their logarithms, add up to."""
+    values = found.numpy().astype(np.float64)
+    return float((np.exp(values) if name == "log_softmax" else values).sum())
+
+
+def test_what_float32_gives_far_out():
+    with np.errstate(all="ignore"):
+        far, odds = np.exp(np.float32(1000)), np.exp(np.array([0, 1000], np.float32))
+        e = np.exp(np.array([-200, 0], np.float32))
+        truth = {
+            "a": far / (1 + far),
+            "b": np.exp(np.float32(-1000)) / (1 + np.exp(np.float32(-1000))),
+            "c": (odds / odds.sum())[0],
+            "d": np.log(e / e.sum())[0],
+            "e": np.float32(-200) - np.log(e.sum()),
+        }
+    why = {
+        "a": "exp(1000) is more than the largest float32, 3.4e38, so it is infinite, and inf / inf is not a number.",
+        "b": "exp(-1000) is 0 in float32, a harmless number: 0 / (1 + 0).",
+        "c": "exp(0) is 1, exp(1000) infinite, and so is the sum: 1 / inf is 0. (The second is inf / inf.)",
+        "d": "softmax is right, but exp(-200) is 0 in float32; the logarithm of 0 is minus infinity.",
+        "e": "log_softmax is x less the logarithm of the sum, and that is 200 here: 0 - 200, and nothing is lost.",
+    }
+    expect(
+        "the keys of predict_far_out()",
+        lambda: sorted(tt.activations.predict_far_out()),
+        sorted(truth),
+        'A dictionary with one number for each of the keys "a" to "e".',
+        see=SOFTMAX,
+    )
+    for key, number in truth.items():
+        expect(
+            f'predict_far_out()["{key}"]',
+            lambda key=key: tt.activations.predict_far_out()[key],
+            float(number),
+            (lambda answer: True, why[key]),
+            see=SOFTMAX,
+        )
+
+
 def test_softmax_backward_is_the_derivative_times_a_vector():
     p, g = np.array([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]), np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 1.0]])
     expect(
         "softmax_backward([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]], [[1, 2, -1], [0.5, -2, 1]])",
-        lambda: tt.softmax_backward(p, g),
+        lambda: tt.activations.softmax_backward(p, g),
         [(np.diag(row) - np.outer(row, row)) @ vector for row, vector in zip(p, g)],
         (p * g, "This is p g: from each g the sum of g p over its row is to be subtracted first."),
         (p * (1 - p) * g, "This is the diagonal alone: each probability depends on the other logits, too."),
@@ -273,11 +447,11 @@ def test_what_cannot_be_meant_is_refused():
 
 
 def test_two_layers_with_a_step_between_them_solve_xor():
-    x, _ = tt.xor_points()
+    x, _ = tt.activations.xor_points()
 
     def answers():
-        hidden = tt.step(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0.5, 1.5]))
-        return tt.step(hidden @ tt.Tensor([[1], [-1]]) - 0.5).reshape(-1)
+        hidden = tt.activations.step(x @ tt.Tensor([[1, 1], [1, 1]]) - tt.Tensor([0.5, 1.5]))
+        return tt.activations.step(hidden @ tt.Tensor([[1], [-1]]) - 0.5).reshape(-1)
 
     expect("two layers with a step between them, of the four points", answers, [0, 1, 1, 0], see="The hurt")
 
@@ -286,28 +460,28 @@ def test_exercises():
     x = tt.Tensor([-9, -3, 0, 9])
     expect(
         "hard_sigmoid([-9, -3, 0, 9])",
-        lambda: tt.hard_sigmoid(x),
+        lambda: tt.activations.hard_sigmoid(x),
         [0, 0, 0.5, 1],
         ([-1, 0, 0.5, 2], "The line goes on beyond 0 and 1: cut it off there."),
         see="Exercises",
     )
     expect(
         "log_sigmoid([-1000, 0])",
-        lambda: tt.log_sigmoid(tt.Tensor([-1000, 0])),
+        lambda: tt.activations.log_sigmoid(tt.Tensor([-1000, 0])),
         [-1000, -math.log(2)],
         (lambda y: np.isinf(y).any(), "The sigmoid has rounded to 0: use softplus."),
         see="Exercises",
     )
     expect(
         "softmax_with_temperature([0, 2], 2)",
-        lambda: tt.softmax_with_temperature(tt.Tensor([0, 2]), 2.0),
+        lambda: tt.activations.softmax_with_temperature(tt.Tensor([0, 2]), 2.0),
         [1 / (1 + math.e), math.e / (1 + math.e)],
         ([1 / (1 + math.exp(4)), 1 / (1 + math.exp(-4))], "x was multiplied by the temperature: divide by it."),
         see="Exercises",
     )
     expect(
         "softmax_with_temperature of a (2, 2) tensor, along its last dimension",
-        lambda: tt.softmax_with_temperature(tt.Tensor([[0, 0], [0, 3]]), 3.0),
+        lambda: tt.activations.softmax_with_temperature(tt.Tensor([[0, 0], [0, 3]]), 3.0),
         [[0.5, 0.5], [1 / (1 + math.e), math.e / (1 + math.e)]],
         (lambda p: np.allclose(p.sum(0), 1), "The columns sum to 1 where the rows should: dim=-1 is the last."),
         "Each row has probabilities of its own, which sum to 1.",
@@ -316,7 +490,7 @@ def test_exercises():
     for temperature in (0, -1):
         expect(
             f"softmax_with_temperature([0, 2], {temperature})",
-            lambda temperature=temperature: tt.softmax_with_temperature(tt.Tensor([0, 2]), temperature),
+            lambda temperature=temperature: tt.activations.softmax_with_temperature(tt.Tensor([0, 2]), temperature),
             ValueError,
             "Nothing can be divided by such a temperature: refuse it.",
             see="Exercises",

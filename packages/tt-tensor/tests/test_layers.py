@@ -41,13 +41,16 @@ def test_linear_is_a_product_and_a_bias():
         "The bias holds one number for each output: of shape (out,) it can broadcast over the batch.",
         see=LINEAR,
     )
-    x, layer = tt.Tensor([[1, 2], [3, 4], [5, 6]]), linear_with([[1, 1], [1, -1]], [10, 20])
+    turned = "The weight is (out, in): multiply by the transposed weight, x @ weight.T."
+    x, layer = tt.Tensor([[1, 2], [3, 4], [5, 6]]), linear_with([[1, 2], [3, -1]], [10, 20])
     expect(
-        "Linear(2, 2) with weight [[1, 1], [1, -1]] and bias [10, 20] of [[1, 2], [3, 4], [5, 6]]",
+        "Linear(2, 2) with weight [[1, 2], [3, -1]] and bias [10, 20] of [[1, 2], [3, 4], [5, 6]]",
         lambda: layer(x),
-        [[13, 19], [17, 19], [21, 19]],
-        ([[33, -11], [37, -11], [41, -11]], "The bias was added to the input: add it after the product."),
-        ([[3, -1], [7, -1], [11, -1]], "The bias is missing."),
+        [[15, 21], [21, 25], [27, 29]],
+        ([[17, 20], [25, 22], [33, 24]], turned),
+        ([[7, 0], [15, 2], [23, 4]], turned),
+        ([[55, 11], [61, 15], [67, 19]], "The bias was added to the input: add it after the product."),
+        ([[5, 1], [11, 5], [17, 9]], "The bias is missing."),
         (ValueError, "The bias must broadcast over the batch: its shape is (out,), and it is added last."),
         see=LINEAR,
     )
@@ -55,6 +58,7 @@ def test_linear_is_a_product_and_a_bias():
         "shape of Linear(4, 2) of a batch of 3",
         lambda: tt.Linear(4, 2)(tt.zeros(3, 4)).shape,
         (3, 2),
+        (ValueError, turned),
         "The bias must broadcast over the batch: its shape is (out,), and it is added last.",
         see=LINEAR,
     )
@@ -65,6 +69,14 @@ def test_linear_is_a_product_and_a_bias():
         "Only the last dimension changes; those before it are the batch.",
         see=LINEAR,
     )
+    for shape in ((0, 4), (2, 0, 4), (4,)):
+        expect(
+            f"shape of Linear(4, 2) of a tensor of shape {shape}",
+            lambda shape=shape: tt.Linear(4, 2)(tt.zeros(*shape)).shape,
+            (*shape[:-1], 2),
+            "Only the last dimension changes, also where the batch is empty, or a single row.",
+            see=LINEAR,
+        )
     expect(
         "Linear(2, 1, bias=False) with weight [[1, 2]] of [[3, 4]]",
         lambda: without_bias()(tt.Tensor([[3, 4]])),
@@ -120,6 +132,51 @@ def test_linear_lists_weight_and_bias():
         {"weight": (2, 3), "bias": (2,)},
         "A pair (dotted name, parameter) for each.",
         see=MODULE,
+    )
+
+
+def test_a_new_linear_is_what_was_asked_for():
+    def made(**options):
+        layer = tt.Linear(3, 2, **options)
+        return layer.in_features, layer.out_features, str(layer.weight.dtype), layer.bias is None
+
+    expect(
+        "in_features, out_features, dtype of the weight, and whether the bias is None, of Linear(3, 2)",
+        made,
+        (3, 2, "float32", False),
+        ((2, 3, "float32", False), "The sizes are exchanged: inputs come first, then outputs."),
+        "Keep both sizes as attributes; weight and bias are parameters of zeros, in the shapes of the docstring.",
+        see=LINEAR,
+    )
+    expect(
+        "the same of Linear(3, 2, bias=False, dtype=float64)",
+        lambda: made(bias=False, dtype=tt.float64),
+        (3, 2, "float64", True),
+        (lambda found: found[2] != "float64", "Hand `dtype` to `zeros`."),
+        (lambda found: not found[3], "Without a bias, `self.bias` is None."),
+        see=LINEAR,
+    )
+    expect(
+        "dtype of the bias of Linear(3, 2, dtype=float64)",
+        lambda: str(tt.Linear(3, 2, dtype=tt.float64).bias.dtype),
+        "float64",
+        "Hand `dtype` to `zeros`, for the bias, too.",
+        see=LINEAR,
+    )
+    for sizes in ((0, 2), (2, 0), (-1, 1)):
+        expect(
+            f"Linear{sizes}",
+            lambda sizes=sizes: tt.Linear(*sizes),
+            ValueError,
+            "A layer without inputs or outputs is refused by `_refuse_sizes`: call it first.",
+            see=LINEAR,
+        )
+    expect(
+        'Linear(3, 2, device="cuda")',
+        lambda: tt.Linear(3, 2, device="cuda"),
+        RuntimeError,
+        "Another device is refused by `_refuse_sizes`: hand it on.",
+        see=LINEAR,
     )
 
 
@@ -273,6 +330,13 @@ def test_dropout_keeps_the_mean():
         see=DROPOUT,
     )
     expect(
+        "how many results on the way through dropout(ones(4), p=1) are infinite or nan",
+        lambda: results_that_are_not_finite(lambda: tt.dropout(tt.ones(4), p=1.0)),
+        0,
+        "1 / (1 - p) is infinite, and infinity times 0 is nan, here or in a gradient: with p = 1 do not scale.",
+        see=DROPOUT,
+    )
+    expect(
         "dropout(ones(4), p=0)",
         lambda: tt.dropout(tt.ones(4), p=0.0),
         [1, 1, 1, 1],
@@ -287,14 +351,42 @@ def test_dropout_keeps_the_mean():
             "Make the mask an array of x's dtype.",
             see=DROPOUT,
         )
-    for p in (1.5, -0.5):
+    for p, training in ((1.5, True), (-0.5, True), (1.5, False), (-0.5, False)):
         expect(
-            f"dropout(ones(2), p={p})",
-            lambda p=p: tt.dropout(tt.ones(2), p=p),
+            f"dropout(ones(2), p={p}, training={training})",
+            lambda p=p, training=training: tt.dropout(tt.ones(2), p=p, training=training),
             ValueError,
-            "A probability lies between 0 and 1: refuse any other.",
+            "A probability lies between 0 and 1: refuse any other, also when there is nothing to drop.",
             see=DROPOUT,
         )
+    expect(
+        "x = ones(3); dropout(x, training=False) is x",
+        lambda: tt.dropout(x := tt.ones(3), training=False) is x,
+        True,
+        "In eval mode (training=False) x itself comes back: drop only while training.",
+        see=DROPOUT,
+    )
+    expect(
+        "shape of dropout(zeros(0, 3))",
+        lambda: tt.dropout(tt.zeros(0, 3)).shape,
+        (0, 3),
+        "A tensor without elements comes out as it went in.",
+        see=DROPOUT,
+    )
+
+
+def results_that_are_not_finite(call):
+    """How many operations have a result that is infinite or nan."""
+    found = []
+
+    def look(next, primitive, tensors, params):
+        result = next(primitive, tensors, params)
+        found.append(not np.isfinite(np.asarray(result.numpy(), float)).all())
+        return result
+
+    with tt.interpreting(look):
+        call()
+    return sum(found)
 
 
 def test_dropout_draws_for_each_element():
@@ -388,6 +480,7 @@ def test_assignment_registers_parts_by_name():
         "names of the parameters of a module of one parameter and a layer, sorted",
         lambda: names_of(Net()),
         names,
+        (lambda names: names[0].startswith("."), "At the top, where the prefix is empty, there is no dot."),
         also,
         see=REGISTERS,
     )
@@ -448,13 +541,212 @@ def test_a_module_that_forgot_its_super_init():
         def __init__(self):
             self.layer = tt.Linear(1, 1)
 
+    def said():
+        try:
+            Forgetful()
+        except AttributeError as error:
+            return str(error)
+        return "nothing"
+
+    def asks(text):
+        """an AttributeError that asks for super().__init__()"""
+        return "super().__init__()" in text
+
     expect(
-        "assigning a layer before super().__init__()",
-        Forgetful,
-        AttributeError,
-        "There are no drawers yet: say so with an AttributeError.",
+        "what is said when a layer is assigned before super().__init__()",
+        said,
+        asks,
+        ("nothing", "Without drawers the layer would be in no list: raise an AttributeError."),
+        (
+            lambda text: "_modules" in text or "_parameters" in text or "_buffers" in text,
+            "This complains of an attribute that you never wrote: look first whether there are drawers.",
+        ),
+        (RecursionError, "`self._parameters` calls `__getattr__` while there are no drawers: ask `self.__dict__`."),
+        'There are no drawers yet: say that "super().__init__()" has to be called before.',
         see=MODULE,
     )
+
+
+def test_attributes_are_found_in_all_drawers():
+    def found():
+        net = Net()
+        net.hidden.bias = None
+        return type(net.hidden).__name__, net.scale.item(), net.seen.item(), net.hidden.bias, net.rate
+
+    expect(
+        "a part, a parameter, a buffer, a bias that is None, and a number, asked for by their names",
+        found,
+        ("Linear", 1.0, 0.0, None, 0.5),
+        (AttributeError, "Look into all three drawers; a None that is in a drawer is found, too."),
+        "Return what is in the drawer under that name.",
+        see=MODULE,
+    )
+
+    def said(module):
+        try:
+            module.hiden
+        except AttributeError as error:
+            return "hiden" in str(error)
+        return "nothing was raised"
+
+    recursion = "`self._parameters` calls `__getattr__` as long as there are no drawers: ask `self.__dict__` for them."
+    for kind, make in (("a module", Net), ("a module that has no drawers yet", lambda: Net.__new__(Net))):
+        expect(
+            f"{kind}.hiden: an AttributeError that says this name?",
+            lambda make=make: said(make()),
+            True,
+            (RecursionError, recursion),
+            ("nothing was raised", "A name that is in no drawer is refused, or a slip of the pen gives None."),
+            (KeyError, "A drawer that is not there is an empty one: `self.__dict__.get(drawer, ())`."),
+            "Python's own rule: AttributeError, with the name that was asked for.",
+            see=MODULE,
+        )
+
+
+def nested():
+    """A network with a part that has parts, and with a part that is there twice."""
+    net = tt.Module()
+    net.body = tt.Sequential(tt.Linear(2, 2), tt.ReLU())
+    net.nothing = tt.ReLU()
+    net.nothing = None
+    net.again, net.act = net.body, tt.ReLU()
+    return net
+
+
+def test_the_walk_visits_every_module():
+    once = ["", "body", "body.0", "body.1", "act"]
+    twice = ["", "body", "body.0", "body.1", "again", "again.0", "again.1", "act"]
+    expect(
+        "names in a module with parts `body` (Linear, ReLU), `nothing` (None), `again` (the body) and `act`",
+        lambda: [name for name, _ in nested().named_modules()],
+        once,
+        (twice, "A part that occurs twice is visited once: keep the ids of those that were there in `memo`."),
+        (lambda names: ".body" in names, "At the top, where the prefix is empty, there is no dot."),
+        (lambda names: "" not in names, "The module itself comes first, under its prefix."),
+        (lambda names: sorted(names) == sorted(once), "A module comes before its parts, and parts in their order."),
+        (lambda names: "0" in names, "The names of parts of parts begin with the path to them: hand the prefix on."),
+        (["", "body", "act"], "Parts have parts: let each part walk through its own, with `yield from`."),
+        (AttributeError, "A part that is None has no parts: leave it out."),
+        see=MODULE,
+    )
+    expect(
+        "the same with remove_duplicate=False",
+        lambda: [name for name, _ in nested().named_modules(remove_duplicate=False)],
+        twice,
+        (once, "With remove_duplicate=False a part appears under each of its names."),
+        (
+            lambda names: len(names) < len(twice),
+            "The parts of what occurs twice appear twice, too: hand remove_duplicate on.",
+        ),
+        see=MODULE,
+    )
+    expect(
+        'the same with prefix="net"',
+        lambda: [name for name, _ in nested().named_modules(prefix="net")],
+        ["net", "net.body", "net.body.0", "net.body.1", "net.act"],
+        (once, "`prefix` is the name of the module itself, and all other names begin with it."),
+        see=MODULE,
+    )
+
+    def known():
+        net, memo = nested(), set()
+        list(net.body.named_modules(memo))
+        return len(memo), [name for name, _ in net.named_modules(memo)]
+
+    expect(
+        "ids in a `memo` that was handed to the walk through `body`, and names of all after it with the same memo",
+        known,
+        (3, ["", "act"]),
+        (lambda found: found[0] != 3, "Every module that is visited leaves its id in `memo`, the caller's own set."),
+        "What is in `memo` was visited already.",
+        see=MODULE,
+    )
+    expect(
+        "are the modules themselves yielded, with their names?",
+        lambda: [type(module).__name__ for _, module in nested().named_modules()],
+        ["Module", "Sequential", "Linear", "ReLU", "ReLU"],
+        "The pairs are (name, module).",
+        see=MODULE,
+    )
+    expect(
+        "do two walks through one module give the same?",
+        lambda: [len(list(net.named_modules())) for net in [nested()] * 2],
+        [5, 5],
+        "Each walk begins with an empty set of its own: make it in the function, not as a default of its argument.",
+        see=MODULE,
+    )
+
+
+def test_lists_of_tensors_are_walks_too():
+    def tied():
+        net = tt.Module()
+        net.first, net.second = tt.Linear(2, 2, bias=False), tt.Linear(2, 2)
+        net.second.weight = net.first.weight
+        return net
+
+    expect(
+        "names of the parameters of two layers that share one weight, the first without a bias",
+        lambda: [name for name, _ in tied().named_parameters()],
+        ["first.weight", "second.bias"],
+        (
+            ["first.weight", "second.weight", "second.bias"],
+            "A shared tensor is listed once, under its first name: keep the ids of those that were there.",
+        ),
+        (lambda names: "first.bias" in names, "The bias is None there: None is no parameter."),
+        (lambda names: ".first.weight" in names, "At the top there is no dot."),
+        see=MODULE,
+    )
+    expect(
+        "names and values of the buffers of a module in a module",
+        lambda: [(name, buffer.item()) for name, buffer in tt.Sequential(Net()).named_buffers()],
+        [("0.seen", 0.0)],
+        "Buffers are the walk with another drawer.",
+        see=MODULE,
+    )
+    expect(
+        "name of a parameter of the module itself",
+        lambda: next(name for name, _ in Net().named_parameters()),
+        "scale",
+        (".scale", "At the top, where the path is empty, there is no dot."),
+        "A module comes before its parts.",
+        see=MODULE,
+    )
+
+
+def test_what_the_registry_sees():
+    layers = tt.layers
+    made = {name: getattr(layers, name) for name in ("Listed", "Twice", "Scaled", "Replaced")}
+    truth = {name: sum(p.numel() for p in make().parameters()) for name, make in made.items()}
+    truth["state"] = len(layers.Twice().state_dict())
+    why = {
+        "Listed": [(13, "So it should be; but a list is not a module, so it is in no drawer, and the walk misses it.")],
+        "Twice": [(24, "The second name is the same layer, and each parameter is listed once.")],
+        "Scaled": [
+            (6, "`scale` is a plain tensor, not a Parameter: it is in no drawer."),
+            (8, "`scale` is a plain tensor, and the layer has no bias."),
+        ],
+        "Replaced": [
+            (25, "The second assignment took the name out of the drawer: the first layer is gone."),
+            (20, "The first layer is gone: a name has one value."),
+        ],
+        "state": [(2, "A shared tensor is listed once, but in the state it appears under each of its names.")],
+    }
+    expect(
+        "the keys of predict_parameters()",
+        lambda: sorted(layers.predict_parameters()),
+        sorted(truth),
+        "A dictionary with one number for each of the four classes, and one for `state`.",
+        see="A module of your own",
+    )
+    for key, number in truth.items():
+        expect(
+            f'predict_parameters()["{key}"]',
+            lambda key=key: layers.predict_parameters()[key],
+            number,
+            *why[key],
+            "A Linear has in times out weights and, unless told otherwise, out biases.",
+            see="A module of your own",
+        )
 
 
 def test_the_state_is_the_tree_as_a_dictionary():
@@ -502,7 +794,7 @@ def test_the_state_is_the_tree_as_a_dictionary():
 
 def test_state_makes_a_round_trip():
     def copied():
-        first, second, x = tt.digits_network(), tt.digits_network(), tt.randn(2, 64)
+        first, second, x = tt.layers.digits_network(), tt.layers.digits_network(), tt.randn(2, 64)
         kept, before = list(second.parameters()), (first(x) == second(x)).all().item()
         second.load_state_dict(first.state_dict())
         same = all(a is b for a, b in zip(kept, second.parameters()))
@@ -524,6 +816,13 @@ def test_state_makes_a_round_trip():
         ("an extra tensor", lambda state: state.update(extra=tt.zeros(1)), "extra"),
         ("one tensor less", lambda state: state.pop("1.bias"), "1.bias"),
         ("a tensor of another shape", lambda state: state.update({"0.weight": tt.zeros(3, 3)}), "0.weight"),
+        ("another shape at its end", lambda state: state.update({"1.bias": tt.zeros(3)}), "1.bias"),
+        (
+            "two tensors of other shapes",
+            lambda state: state.update({"0.weight": tt.zeros(3, 3), "1.bias": tt.zeros(3)}),
+            "0.weight and 1.bias",
+        ),
+        ("a name too few and one too many", lambda state: state.update(more=state.pop("0.bias")), "0.bias and more"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(what, change, word):
@@ -536,7 +835,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(what, change, 
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
-            return word in str(error)
+            return all(name in str(error) for name in word.split(" and "))
         return "nothing was raised"
 
     expect(
@@ -544,14 +843,15 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(what, change, 
         said,
         True,
         ("nothing was raised", "A checkpoint that does not fit has to be refused, or random weights stay in place."),
-        "The message lists what is missing, unexpected, or of another shape.",
+        (KeyError, "A name that the state lacks cannot be looked up: collect the missing names first."),
+        "The message lists everything that is missing, unexpected, or of another shape, not only the first.",
         see=STATE,
     )
     expect(
         "are the parameters as before, after a state that was refused?",
         lambda: [p.tolist() for p in model.parameters()] == before,
         True,
-        "Look at everything before anything is changed.",
+        "Something was copied before the fault was found: look at everything before anything is changed.",
         see=STATE,
     )
 
@@ -586,33 +886,11 @@ def test_the_perceptron_learns_what_a_line_can_separate():
 
     def learn(epochs):
         layer = linear_with([[0, 0]], [0])
-        return layer, tt.train_perceptron(layer, x, labels, epochs=epochs)
-
-    expect(
-        "corrections in the last of 100 epochs of the perceptron, on points that a line separates",
-        lambda: learn(100)[1][-1],
-        0,
-        "Add label * x to the weights and the label to the bias, for examples on the wrong side only.",
-        see="The perceptron",
-    )
-    expect(
-        "number of epochs in the history, and whether the first had corrections",
-        lambda: (len(learn(5)[1]), learn(5)[1][0] > 0),
-        (5, True),
-        "The history has one number of corrections for each epoch.",
-        see="The perceptron",
-    )
-    expect(
-        "how many of the points end on the right side",
-        lambda: ((learn(100)[0](x).squeeze(1) * labels) > 0).sum().item() / len(labels),
-        1,
-        "The corrections are to be made in the layer's own weight and bias.",
-        see="The perceptron",
-    )
+        return layer, tt.layers.train_perceptron(layer, x, labels, epochs=epochs)
 
     def one():
         layer = linear_with([[0, 0]], [0])
-        tt.train_perceptron(layer, tt.Tensor([[3, 4]]), tt.Tensor([-1]), epochs=1)
+        tt.layers.train_perceptron(layer, tt.Tensor([[3, 4]]), tt.Tensor([-1]), epochs=1)
         return [*layer.weight.tolist()[0], layer.bias.item()]
 
     expect(
@@ -625,9 +903,50 @@ def test_the_perceptron_learns_what_a_line_can_separate():
         see="The perceptron",
     )
 
+    def history(weight, epochs):
+        return tt.layers.train_perceptron(linear_with([weight], [0]), tt.Tensor([[3, 4]]), tt.Tensor([-1]), epochs)
+
+    expect(
+        "history of two epochs with the example (3, 4), label -1, from weights 0",
+        lambda: history([0, 0], 2),
+        [1, 0],
+        ([0, 0], "An output of 0 counts as wrong."),
+        "One number for each epoch: how many examples were corrected in it.",
+        see="The perceptron",
+    )
+    expect(
+        "history of one epoch with the same example from weights (-0.1, -0.1), which give the output -0.7",
+        lambda: history([-0.1, -0.1], 1),
+        [0],
+        "An example on its side is left alone, however near to the line it is.",
+        see="The perceptron",
+    )
+    expect(
+        "corrections in the last of 100 epochs of the perceptron, on points that a line separates",
+        lambda: learn(100)[1][-1],
+        0,
+        "Add label * x to the weights and the label to the bias, for examples on the wrong side only.",
+        see="The perceptron",
+    )
+    expect(
+        "number of epochs in the history, and whether the first had corrections",
+        lambda: (len(learn(5)[1]), learn(5)[1][0] > 0),
+        (5, True),
+        ((5, False), "No example was wrong at first, though all outputs were 0: an output of 0 counts as wrong."),
+        "The history has one number of corrections for each epoch.",
+        see="The perceptron",
+    )
+    expect(
+        "how many of the points end on the right side",
+        lambda: ((learn(100)[0](x).squeeze(1) * labels) > 0).sum().item() / len(labels),
+        1,
+        "The corrections are to be made in the layer's own weight and bias.",
+        see="The perceptron",
+    )
+
 
 def test_exercises():
-    block = tt.Residual(linear_with([[2]], [1]))
+    block = tt.layers.Residual(linear_with([[2]], [1]))
     expect(
         "Residual(2 x + 1)(3)",
         lambda: block(tt.Tensor([[3]])),
@@ -638,7 +957,7 @@ def test_exercises():
     network = tt.Sequential(tt.Linear(2, 3), tt.ReLU(), tt.Linear(3, 1))
     expect(
         "count_parameters(Sequential(Linear(2, 3), ReLU(), Linear(3, 1)))",
-        lambda: tt.count_parameters(network),
+        lambda: tt.layers.count_parameters(network),
         {"0": 9, "1": 0, "2": 4},
         ({"0": 9, "2": 4}, "A part that learns nothing is listed, too, with 0."),
         ({"0": 2, "1": 0, "2": 2}, "Count the numbers, not the tensors: numel()."),
@@ -646,7 +965,7 @@ def test_exercises():
     )
     expect(
         'freeze(network, "0."), and who asks for gradients then',
-        lambda: (tt.freeze(network, "0."), {name: p.requires_grad for name, p in network.named_parameters()}),
+        lambda: (tt.layers.freeze(network, "0."), {name: p.requires_grad for name, p in network.named_parameters()}),
         (2, {"0.weight": False, "0.bias": False, "2.weight": True, "2.bias": True}),
         (lambda found: not any(found[1].values()), "All are frozen; only names that start with the prefix are meant."),
         "Ask for no gradients of the parameters whose names start with the prefix, and return how many there are.",

@@ -151,9 +151,11 @@ def test_big_endian_arrays_become_native_ones():
         tt.from_numpy(swapped)
 
 
-def test_a_number_of_elements_is_no_number():
-    for call in (lambda: Tensor(5), lambda: Tensor(16, 8)):
-        with pytest.raises(TypeError, match="zeros"):
+def test_sizes_make_a_tensor_that_is_not_set():
+    for x, shape in ((Tensor(5), (5,)), (Tensor(16, 8), (16, 8)), (Tensor(2, 1, 0, 3), (2, 1, 0, 3)), (Tensor(), (0,))):
+        assert x.shape == shape and x.dtype == tt.float32 and x.isnan().all().item()
+    for call in (lambda: Tensor(5, -1), lambda: Tensor(5, 2.5), lambda: Tensor(5, tt.float32), lambda: Tensor(5, True)):
+        with pytest.raises(TypeError, match="sizes"):
             call()
 
 

@@ -10,6 +10,7 @@ from tt_tensor.teaching import between, expect
 
 DISTANCES, CROSS_ENTROPY, YES_OR_NO = "Distances", "Cross-entropy", "Yes or no"
 MODULES, REFEREE, LEARNING = "As modules", "The referee: slopes without thinking", "Learning, at last"
+PREDICT = "Predict, then measure"
 LOGITS, LABELS = [[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [0.5, 0.5, 0.5], [1.0, -1.0, 2.0]], [0, 1, 2, 0]
 PROBABILITIES = [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]
 LN4 = math.log(4)
@@ -76,6 +77,17 @@ def test_mse_loss_reduces_as_it_is_told():
     )
 
 
+def test_mse_loss_of_integers():
+    expect(
+        "mse_loss(tensor([1, 2]), tensor([2, 4])) of integers, and its dtype",
+        lambda: (loss := tt.mse_loss(tt.tensor([1, 2]), tt.tensor([2, 4])), str(loss.dtype)),
+        (2.5, "float32"),
+        ((2.5, "float64"), "Integers count as float32: begin with `as_float(x, target)`."),
+        "The mean of integers need not be one: begin with `as_float(x, target)`.",
+        see=DISTANCES,
+    )
+
+
 @pytest.mark.parametrize(
     "name", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits", "kl_div"]
 )
@@ -107,6 +119,76 @@ def test_options_of_distances():
 
 
 # Cross-entropy
+
+
+def test_nll_of_rows():
+    table, labels = np.log(PROBABILITIES), np.array([2, 0])
+    expect(
+        "nll_of_rows(log of [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], labels [2, 0])",
+        lambda: tt.losses.nll_of_rows(tt.Tensor(table), labels),
+        [LN4, LN10],
+        ([-LN4, -LN10], "The surprise is *minus* the logarithm of the probability."),
+        (-table[:, labels], "log_p[:, labels] picks all labels in every row; `gather` picks one."),
+        ([[LN4], [LN10]], "`gather` keeps the dimension of the classes, with size 1: `squeeze` it away."),
+        ((LN4 + LN10) / 2, "One number for each row: the mean is taken later, by `weighted`."),
+        "Minus the element of each row at its label.",
+        see=CROSS_ENTROPY,
+    )
+    expect(
+        "type of that, for log-probabilities in float32",
+        lambda: [type(out := tt.losses.nll_of_rows(tt.tensor(PROBABILITIES), labels)).__name__, str(out.dtype)],
+        ["Tensor", "float32"],
+        "Pick from the tensor, by operations on tensors: `gather` is one.",
+        see=CROSS_ENTROPY,
+    )
+
+
+def test_surprises():
+    rows, labels = np.array(LOGITS), np.array(LABELS)
+    expect(
+        "surprises(4 rows of logits, 4 labels), as arrays",
+        lambda: tt.losses.surprises(rows.copy(), labels),
+        EACH,
+        (-EACH, "The sign is wrong: the logarithm of the sum, minus the logit at the label."),
+        (-rows[np.arange(4), labels], "The logarithm of the sum is missing: the logits are not normalized."),
+        (EACH.mean(), "One number for each row: the mean is `surprise`'s."),
+        (lambda out: np.shape(out) == (4, 4), "z[:, labels] picks all labels in every row: index with arange(N), too."),
+        (lambda out: np.shape(out) == (4, 1), "One number for each row, so an array of shape (4,)."),
+        "ln of the sum of e^z in each row, minus the logit at the label.",
+        see=CROSS_ENTROPY,
+    )
+    expect(
+        "surprises of the rows (1000, 0) and (0, -1000) at the labels 1 and 0",
+        lambda: tt.losses.surprises(np.array([[1000.0, 0.0], [0.0, -1000.0]]), np.array([1, 0])),
+        [1000, 0],
+        (
+            lambda out: not np.isfinite(out).all(),
+            "e^1000 is infinite, and the logarithm of a probability of 0, too: subtract the row's largest logit first, "
+            "and use the form with the logarithm of the sum.",
+        ),
+        see=CROSS_ENTROPY,
+    )
+
+    def afterwards():
+        z = rows.copy()
+        tt.losses.surprises(z, labels)
+        return z
+
+    expect(
+        "the logits, after surprises(logits, labels)",
+        afterwards,
+        rows,
+        "They belong to the caller: subtract into a new array.",
+        see=CROSS_ENTROPY,
+    )
+    expect(
+        "surprises of a row of 70,000 zeros in float16, at the label 5",
+        lambda: tt.losses.surprises(np.zeros((1, 70_000), np.float16), np.array([5])),
+        [math.log(70_000)],
+        (lambda out: np.isinf(out).any(), "Their sum is above 65,504: sum in `ADDED_IN[z.dtype]`."),
+        see=CROSS_ENTROPY,
+        tolerance=1e-2,
+    )
 
 
 def test_nll_loss_picks_one_number_in_each_row():
@@ -153,6 +235,35 @@ def test_nll_loss_counts_labels_as_it_is_told():
         LN10,
         (LN10 / 2, "Divide by the number of labels that count."),
         ((LN4 + LN10) / 2, "A label equal to ignore_index does not count."),
+        see=CROSS_ENTROPY,
+    )
+
+
+def test_weighted():
+    losses, importance = tt.Tensor([2.0, 3.0, 5.0]), np.array([1.0, 2.0, 0.0], np.float32)
+    for reduction, wanted in (("none", [2, 6, 0]), ("sum", 8), ("mean", 8 / 3)):
+        expect(
+            f'weighted([2, 3, 5], importance [1, 2, 0], "{reduction}")',
+            lambda reduction=reduction: tt.losses.weighted(losses, importance, reduction),
+            wanted,
+            ([2, 3, 5], "Multiply each loss by its importance."),
+            (8 / 2, "Divide by the total importance, not by the number of labels that count."),
+            "Each loss times its importance; the mean is their sum by the total importance.",
+            see=CROSS_ENTROPY,
+        )
+    infinite = tt.Tensor([2.0, math.inf])
+    expect(
+        'weighted([2, inf], importance [1, 0], "sum")',
+        lambda: tt.losses.weighted(infinite, np.array([1.0, 0.0], np.float32), "sum"),
+        2,
+        (lambda out: not math.isfinite(out), "0 times infinity is nan: use `where` on the losses before you multiply."),
+        see=CROSS_ENTROPY,
+    )
+    expect(
+        'weighted([2, 3, 5], importance [1, 2, 0], "average")',
+        lambda: tt.losses.weighted(losses, importance, "average"),
+        ValueError,
+        'There are three reductions, "mean", "sum" and "none"; `reduced` asks for them.',
         see=CROSS_ENTROPY,
     )
 
@@ -287,6 +398,22 @@ def test_cross_entropy_of_probabilities():
         "Floats in the shape of the logits are probabilities: the surprise at each class, weighted by them.",
         see=CROSS_ENTROPY,
     )
+
+
+def test_soft_surprises():
+    log_p, wanted = np.log(PROBABILITIES), np.array([[1.0, 0, 0], [0.5, 0.25, 0.25]])
+    smooth = 0.7 * wanted + 0.3 / 3
+    for share, q in ((0.0, wanted), (0.3, smooth), (1.0, np.full((2, 3), 1 / 3))):
+        expect(
+            f"soft_surprises(log of {PROBABILITIES}, [[1, 0, 0], [0.5, 0.25, 0.25]], label_smoothing={share})",
+            lambda share=share: tt.losses.soft_surprises(tt.Tensor(log_p), tt.Tensor(wanted), share),
+            -(q * log_p).sum(axis=1),
+            ((q * log_p).sum(axis=1), "The surprise is *minus* the logarithm of the probability."),
+            (-(wanted * log_p).sum(axis=1), "No target was smoothed."),
+            (-((0.7 * wanted + 0.3) * log_p).sum(axis=1), "The share that is spread is divided among all the classes."),
+            (-(q * log_p).mean(axis=1), "The expected surprise is a sum over the classes, each times its probability."),
+            see=CROSS_ENTROPY,
+        )
 
 
 def test_label_smoothing():
@@ -454,7 +581,7 @@ def test_slope_is_the_gradient():
     x = tt.Tensor(values)
     expect(
         "slope of (x ** 3).sum() at x = [[1, -2], [3, 0.5]]",
-        lambda: tt.slope(lambda: (x**3).sum(), x),
+        lambda: tt.losses.slope(lambda: (x**3).sum(), x),
         3 * values**2,
         ((3 * values**2).reshape(-1), "The gradient has the shape of x."),
         (6 * values**2, "The two places are 2 eps apart: divide the difference by that."),
@@ -469,7 +596,7 @@ def test_slope_leaves_its_input_as_it_was():
     x = tt.Tensor(values)
 
     def shifted():
-        tt.slope(lambda: (x**3).sum(), x)
+        tt.losses.slope(lambda: (x**3).sum(), x)
         return np.abs(x.numpy() - values).max()
 
     expect(
@@ -482,7 +609,7 @@ def test_slope_leaves_its_input_as_it_was():
     pair = tt.Tensor(np.array([2.0, 3.0]))
     expect(
         "slope of x[0] * x[1] at x = [2, 3], each moved alone",
-        lambda: tt.slope(lambda: pair[0] * pair[1], pair),
+        lambda: tt.losses.slope(lambda: pair[0] * pair[1], pair),
         [3, 2],
         "Put an element back before the next one is moved.",
         see=REFEREE,
@@ -493,7 +620,7 @@ def test_slope_looks_at_both_sides():
     x = tt.Tensor(np.array([1.0]))
     expect(
         "slope of (x ** 3).sum() at x = [1], eps=0.1",
-        lambda: tt.slope(lambda: (x**3).sum(), x, eps=0.1).item(),
+        lambda: tt.losses.slope(lambda: (x**3).sum(), x, eps=0.1).item(),
         between(2.98, 3.02),
         (3.31, "One side only: take the loss at + eps and at - eps, the error is then about eps**2."),
         (2.71, "One side only: take the loss at + eps and at - eps, the error is then about eps**2."),
@@ -504,10 +631,15 @@ def test_slope_looks_at_both_sides():
 
 def test_slope_in_float32_takes_a_longer_step():
     x = tt.Tensor([1, -2, 30])
+    wanted = np.array([3.0, 12, 2700])
     expect(
-        "slope of (x ** 2).sum() at the float32 numbers [1, -2, 30]",
-        lambda: tt.slope(lambda: (x**2).sum(), x),
-        [2, -4, 60],
+        "slope of (x ** 3).sum() at each of the float32 numbers 1, -2 and 30, and its dtype",
+        lambda: (
+            [tt.losses.slope(lambda i=i: x[i] ** 3, x)[i] for i in range(3)],
+            str(tt.losses.slope(lambda: (x**3).sum(), x).dtype),
+        ),
+        (wanted.tolist(), "float64"),
+        ((wanted.tolist(), "float32"), "Collect the slopes in an array of float64."),
         "A step of 1e-6 disappears in float32: eps is 1e-2 there, and 1e-6 in float64.",
         see=REFEREE,
         tolerance=0.02,
@@ -524,7 +656,7 @@ def test_cross_entropy_gradient():
     wanted = (believed - true) / 4
     expect(
         "cross_entropy_gradient(logits, labels)",
-        lambda: tt.cross_entropy_gradient(tt.Tensor(LOGITS), tt.tensor(LABELS)),
+        lambda: tt.losses.cross_entropy_gradient(tt.Tensor(LOGITS), tt.tensor(LABELS)),
         wanted,
         (4 * wanted, "Four times too large for 4 rows: the loss is a mean, divide by the number of rows."),
         (wanted / 3, "Three times too small for 3 classes: divide by the number of rows only."),
@@ -534,7 +666,7 @@ def test_cross_entropy_gradient():
     )
     expect(
         "cross_entropy_gradient([[1000, -1000]], label 1)",
-        lambda: tt.cross_entropy_gradient(tt.Tensor([[1000, -1000]]), tt.tensor([1])),
+        lambda: tt.losses.cross_entropy_gradient(tt.Tensor([[1000, -1000]]), tt.tensor([1])),
         [[1, -1]],
         "Use the softmax of chapter 03, which does not overflow.",
         see=REFEREE,
@@ -546,7 +678,7 @@ def test_mse_gradient():
     wanted = 2 * (x - target) / 12
     expect(
         "mse_gradient(x, target), both of shape (4, 3)",
-        lambda: tt.mse_gradient(tt.Tensor(x), tt.Tensor(target)),
+        lambda: tt.losses.mse_gradient(tt.Tensor(x), tt.Tensor(target)),
         wanted,
         (wanted / 2, "The derivative of a square has a factor 2."),
         (wanted * 12, "The loss is a mean: divide by the number of elements."),
@@ -579,7 +711,7 @@ def test_descend_steps_against_the_slope():
     losses, w, b = descent(0.05, 3)
     expect(
         "descend(layer with weight 0.5 and bias -0.25, its mse_loss on three points, rate=0.05, steps=3)",
-        lambda: tt.descend(layer, lambda: tt.mse_loss(layer(x), target), rate=0.05, steps=3),
+        lambda: tt.losses.descend(layer, lambda: tt.mse_loss(layer(x), target), rate=0.05, steps=3),
         losses,
         (descent(-0.05, 3)[0], "The loss rose: step against the slope."),
         (descent(0.05, 4)[0][1:], "The history holds the loss *before* each step."),
@@ -595,6 +727,62 @@ def test_descend_steps_against_the_slope():
         (list(descent(0.05, 2)[1:]), "The last step was not made."),
         see=LEARNING,
     )
+
+
+# Predictions, beside what comes out
+
+
+def test_predict_losses():
+    def calls():
+        count, network = [0], tt.losses.xor_network()
+
+        def loss():
+            count[0] += 1
+            return sum(p.sum() for p in network.parameters())
+
+        for p in network.parameters():
+            tt.losses.slope(loss, p)
+        return count[0]
+
+    logits, labels = tt.Tensor(LOGITS), tt.tensor(LABELS)
+    once, twice = (tt.cross_entropy(tt.cat([logits] * n), tt.cat([labels] * n)).item() for n in (1, 2))
+    smudge = tt.Tensor([[math.log(0.6), math.log(0.4)]] * 5)
+    measured = {
+        "ignorance": tt.cross_entropy(tt.zeros(7, 1000), tt.tensor([3] * 7)).item(),
+        "sure and wrong": tt.cross_entropy(tt.Tensor([[0, 1000]]), tt.tensor([0])).item(),
+        "twice": twice / once,
+        "pairs": (tt.zeros(4, 1) - tt.zeros(4)).numel(),
+        "smudge": tt.cross_entropy(smudge, tt.tensor([0, 0, 0, 1, 1])).item(),
+        "passes": calls(),
+    }
+    ignorant = "Each of the C classes gets the probability 1 / C, and the surprise is -ln of that."
+    causes = {
+        "ignorance": [(1000, ignorant), (math.log(10), "There are 1000 classes here."), (3, "In nats: ln, not log10.")],
+        "sure and wrong": [
+            (math.inf, "The probability is 0 in any precision, but the loss works on logits: ln(e^0 + e^1000) - 0."),
+            (1, "That is the squared distance; the surprise grows without bound."),
+        ],
+        "twice": [(2, "It is a mean: it does not depend on how many examples there are.")],
+        "pairs": [(4, "Shapes (4, 1) and (4,) broadcast, to all differences of all answers to all targets.")],
+        "smudge": [
+            (0, "Five equal pictures get equal answers, so no network can be sure of 1 and of 7."),
+            (math.log(2), "Give 1 the probability 3/5 and 7 the probability 2/5, as the labels do."),
+        ],
+        "passes": [
+            (17, "Each number is moved to two sides, and each side is a pass."),
+            (8, "It is not parameters that are moved, but each of their numbers."),
+        ],
+    }
+    for name, truth in measured.items():
+        expect(
+            f'predict_losses()["{name}"], beside what was measured',
+            lambda name=name: float(tt.losses.predict_losses()[name]),
+            truth,
+            *causes[name],
+            "Try it: make the call that the docstring describes, and follow the numbers through it.",
+            see=PREDICT,
+            tolerance=4e-4,
+        )
 
 
 # Exercises at the end
@@ -621,7 +809,7 @@ def test_perplexity():
 def test_hinge_loss():
     expect(
         "hinge_loss([2, 0.5, -1], [1, 1, 1])",
-        lambda: tt.hinge_loss(tt.Tensor([2, 0.5, -1]), tt.ones(3)),
+        lambda: tt.losses.hinge_loss(tt.Tensor([2, 0.5, -1]), tt.ones(3)),
         2.5 / 3,
         (1.5 / 3, "What is right by a margin costs nothing, it earns nothing either: max(0, ...)."),
         (2.5, DOUBLES),
@@ -629,14 +817,14 @@ def test_hinge_loss():
     )
     expect(
         "hinge_loss([2, 0.5, -1], [-1, 1, -1])",
-        lambda: tt.hinge_loss(tt.Tensor([2, 0.5, -1]), tt.Tensor([-1, 1, -1])),
+        lambda: tt.losses.hinge_loss(tt.Tensor([2, 0.5, -1]), tt.Tensor([-1, 1, -1])),
         3.5 / 3,
         "The label's sign says which side is right: 1 - target * x.",
         see="Exercises",
     )
     expect(
         "hinge_loss of shapes (4, 1) and (4,)",
-        lambda: tt.hinge_loss(tt.ones(4, 1), tt.ones(4)).item(),
+        lambda: tt.losses.hinge_loss(tt.ones(4, 1), tt.ones(4)).item(),
         ValueError,
         (np.isfinite, PAIRS),
         see="Exercises",
@@ -648,7 +836,7 @@ def test_relative_error():
         by_element = np.max(np.abs(np.subtract(a, b)) / np.maximum(np.abs(a), np.abs(b)))
         expect(
             f"relative_error({a}, {b})",
-            lambda a=a, b=b: tt.relative_error(np.array(a), np.array(b)),
+            lambda a=a, b=b: tt.losses.relative_error(np.array(a), np.array(b)),
             wanted,
             (by_element, "One largest difference and one largest number, not a quotient for each element."),
             (np.max(np.subtract(a, b)) / max(*a, *b), "Sizes count, whatever their sign: take absolute values."),
@@ -657,7 +845,7 @@ def test_relative_error():
         )
     expect(
         "relative_error of two zeros",
-        lambda: tt.relative_error(np.zeros(1), np.zeros(1)),
+        lambda: tt.losses.relative_error(np.zeros(1), np.zeros(1)),
         0,
         (lambda error: error != error, "0 / 0 is nan: two zeros agree, their error is 0."),
         (ZeroDivisionError, "Two zeros agree, their error is 0."),

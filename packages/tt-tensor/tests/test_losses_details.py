@@ -20,7 +20,7 @@ LABELS = [0, 1, 2, 0]
         (lambda x: tt.mse_loss(x, x, reduction="average"), ValueError, "average"),
         (lambda x: tt.huber_loss(x, x, delta=-1), ValueError, "-1"),
         (lambda x: tt.binary_cross_entropy(x + 1.5, x), ValueError, "1.5.*with_logits"),
-        (lambda x: tt.slope(x.sum, x.T), ValueError, r"contiguous.*\(3, 4\)"),
+        (lambda x: tt.losses.slope(x.sum, x.T), ValueError, r"contiguous.*\(3, 4\)"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
@@ -30,11 +30,16 @@ def test_what_cannot_be_meant_is_refused_by_name(wrong, error, words):
 
 @pytest.mark.parametrize(
     "name",
-    ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits", "kl_div", "hinge_loss"],
+    ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits", "kl_div"],
 )
 def test_different_shapes_are_named(name):
     with pytest.raises(ValueError, match=r"\(4, 1\).*\(4,\)"):
         getattr(tt, name)(tt.ones(4, 1), tt.ones(4))
+
+
+def test_hinge_loss_names_different_shapes():
+    with pytest.raises(ValueError, match=r"\(4, 1\).*\(4,\)"):
+        tt.losses.hinge_loss(tt.ones(4, 1), tt.ones(4))
 
 
 def test_modules_are_their_functions():

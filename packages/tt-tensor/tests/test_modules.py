@@ -44,7 +44,9 @@ def test_a_row_is_a_list():
         (lambda: tt.Dropout(1.5), ValueError, "1.5"),
         (lambda: tt.dropout(tt.ones(2), p=-0.5), ValueError, "-0.5"),
         (lambda: tt.Sequential(tt.Linear(2, 2), tt.relu), TypeError, "ReLU"),
-        (lambda: tt.ReLU(inplace=True), TypeError, "inplace"),
+        (lambda: tt.ReLU(slope=True), TypeError, "slope"),
+        (lambda: tt.ELU(1.0, alpha=2.0), TypeError, "alpha"),
+        (lambda: tt.Softmax()(tt.ones(1, 2, 3)), ValueError, "dim"),
         (lambda: tt.Module()(1), NotImplementedError, "forward"),
         (lambda: tt.xavier_normal_(tt.zeros(3)), ValueError, r"\(3,\)"),
         (lambda: tt.kaiming_normal_(tt.zeros(3, 3), mode="fan"), ValueError, "fan_in"),
@@ -152,3 +154,12 @@ def test_what_was_dropped_is_0(value):
     dropped = tt.dropout(x, 0.5).numpy()
     assert 300 < (dropped == 0).sum() < 700 and not np.isfinite(dropped[dropped != 0]).any()
     assert (tt.dropout(x, 1.0) == 0).all()
+
+
+def test_dropout2d_of_rows_warns_and_drops_single_elements():
+    tt.manual_seed(0)
+    with pytest.warns(UserWarning, match=r"\(40, 50\) drops single elements"):
+        dropped = tt.dropout2d(tt.ones(40, 50), 0.25) == 0
+    assert 0.2 < dropped.float().mean().item() < 0.3 and not dropped.all(1).any() and not dropped.all(0).any()
+    with pytest.raises(ValueError, match="3 or 4 dimensions"):
+        tt.dropout2d(tt.ones(4))

@@ -1,5 +1,6 @@
 """Chapter 02 from the inside: in which words it refuses what cannot be meant, and the primitives' own table."""
 
+import copy
 import os
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,11 @@ def test_a_slot_is_a_function_with_a_name(thrice):
     assert thrice(np.ones(2), shift=1.0).tolist() == [4, 4] and repr(thrice) == "<slot thrice>"
     assert tt.SLOTS["thrice"] is thrice and "thrice" not in tt.PRIMITIVES and thrice.__doc__ == "3 x + shift."
     assert all(tt.SLOTS[name] is primitive for name, primitive in tt.PRIMITIVES.items())
+
+
+def test_a_copy_of_a_primitive_is_the_primitive(thrice):
+    held = {"activation": tt.relu, "slot": thrice}
+    assert copy.deepcopy(held) == held and copy.copy(tt.relu) is tt.relu and copy.deepcopy(thrice) is thrice
 
 
 def test_the_kernel_of_a_slot_is_exchanged_for_a_while(thrice):

@@ -15,7 +15,7 @@ from tt_tensor.teaching import between, expect, measured_between
 
 MEASURE, MACHINE = "The idea: run for a while, not a number of times", "What machine is this?"
 WRONG, CHANCE = "What is wrong with it?", "Chance that can be repeated"
-SPEED, EXERCISES = "How fast is it?", "Exercises"
+SPEED, EXACT, EXERCISES = "How fast is it?", "How exact is it?", "Exercises"
 
 
 def sleeper(*milliseconds):
@@ -36,7 +36,159 @@ def spread_of(times):
     return float((high - low) / middle)
 
 
+# peak_of
+
+
+@pytest.mark.parametrize("work", [np.ones, lambda size: np.ones(size).sum()], ids=["kept", "let go"])
+def test_the_peak_of_memory_is_that_of_one_call(work):
+    expect(
+        "peak_of(...)[0], where an array of 1,000,000 numbers of 8 bytes is made",
+        lambda: tt.setup.peak_of(work, 1_000_000)[0],
+        measured_between(8e6, 9e6),
+        (lambda size: size < 1e6, "The array was there for a while: take the second number, the peak, after the call."),
+        "Start tracemalloc, call the function once, then ask for the peak.",
+        see=MEASURE,
+    )
+    expect(
+        "peak_of(divmod, 7, 3)[1]",
+        lambda: tt.setup.peak_of(divmod, 7, 3)[1],
+        (2, 1),
+        (TypeError, "Return a pair: the peak, and what the function returned."),
+        see=MEASURE,
+    )
+
+
+def test_the_watch_on_memory_is_stopped_and_the_callers_goes_on():
+    def after_an_error():
+        try:
+            tt.setup.peak_of(lambda: {}["missing"])
+        except KeyError:
+            return "raised", tracemalloc.is_tracing()
+        finally:
+            tracemalloc.stop()
+        return "not raised", False
+
+    expect(
+        "tracemalloc.is_tracing() after peak_of(len, ())",
+        lambda: (tt.setup.peak_of(len, ()), tracemalloc.is_tracing())[1],
+        False,
+        "Stop it after the call: while it watches, everything is slower.",
+        see=MEASURE,
+    )
+    expect(
+        "peak_of(a function that fails): the error, and whether tracemalloc is still watching",
+        after_an_error,
+        ("raised", False),
+        (("raised", True), "The error came before tracemalloc was stopped: use try and finally."),
+        (("not raised", False), "The error was swallowed; the caller has to see it."),
+        see=MEASURE,
+    )
+
+    def while_the_caller_watches():
+        tracemalloc.start()
+        try:
+            found = tt.setup.peak_of(divmod, 7, 3)
+            return found, tracemalloc.is_tracing()
+        finally:
+            tracemalloc.stop()
+
+    expect(
+        "peak_of(divmod, 7, 3) while tracemalloc is running, and whether it runs afterwards",
+        while_the_caller_watches,
+        ((0, (2, 1)), True),
+        (lambda found: not found[1], "The caller had started tracemalloc, and it was stopped: look at is_tracing()."),
+        (lambda found: found[0][0] != 0, "The caller watches something larger, so the peak is not that of this call."),
+        see=MEASURE,
+    )
+
+
+# time_in_bundles
+
+
+def test_long_calls_are_timed_one_by_one():
+    work, took = sleeper(2)
+    times, bundle = tt.setup.time_in_bundles(work, span=0.03)
+    expect(
+        "the calls in a bundle of time_in_bundles(work, span=0.03), for a `work` of 2 ms",
+        bundle,
+        1,
+        (0, "A bundle of no calls measures nothing: at least 1."),
+        "Twenty microseconds, divided by the time of one call, and at least 1: a call that is longer needs no company.",
+        see=MEASURE,
+    )
+    expect(
+        "the median of its times, divided by the real one",
+        statistics.median(times) / statistics.median(took),
+        measured_between(0.6, 1.5),
+        (lambda ratio: ratio > 1.5, "More than a call takes: each stretch has its own start, just before its calls."),
+        "The time of one call, in seconds, by `time.perf_counter`.",
+        see=MEASURE,
+    )
+
+
+def test_there_are_at_least_three_stretches_and_more_where_there_is_time():
+    def stretches(span):
+        return len(tt.setup.time_in_bundles(time.sleep, 0.001, span=span)[0])
+
+    expect(
+        "how many times time_in_bundles(work, span=0) has",
+        lambda: stretches(0),
+        measured_between(3, 20),
+        (lambda count: count < 3, "A median of one is no median: time three stretches, however short the span."),
+        "The span is over at once: three stretches, or a few more, are enough.",
+        see=MEASURE,
+    )
+    expect(
+        "how many times as long a list of times span=0.1 gives as span=0.01, for a `work` of 1 ms",
+        lambda: stretches(0.1) / stretches(0.01),
+        measured_between(2, 60),
+        (lambda ratio: ratio < 2, "The number of stretches does not depend on `span`: go on until that time is over."),
+        see=MEASURE,
+    )
+
+
 # measure
+
+
+def test_a_measurement_sums_up_times_and_memory(monkeypatch):
+    def times(function, *args, span):
+        return [1 + (i * 37 % 101) / 50 for i in range(101)], 10  # from 1 to 3, in no order
+
+    monkeypatch.setattr(tt.setup, "time_in_bundles", times)
+    monkeypatch.setattr(tt.setup, "peak_of", lambda function, *args: (7, "result"))
+    measured = tt.measure(len, ())
+    what = "measure(len, ()), where time_in_bundles gives 101 times from 1 to 3 and bundles of 10"
+    expect(
+        f"the seconds of {what}",
+        measured.seconds,
+        2,
+        (lambda seconds: seconds < 1e-3, "These are times of its own: take those of `time_in_bundles`."),
+        "The median of the times.",
+        see=MEASURE,
+    )
+    expect(
+        f"the spread of {what}",
+        measured.spread,
+        between(0.47, 0.53),
+        (lambda spread: 0.9 < spread < 1.1, "That is not divided by the median, or it is the distance of all times."),
+        (lambda spread: spread > 1.9, "The distance of the quartiles is their difference."),
+        "The third quartile minus the first, divided by the median.",
+        see=MEASURE,
+    )
+    expect(
+        f"the runs of {what}",
+        measured.runs,
+        1010,
+        (101, "Each of the times is that of a bundle of 10 calls: `runs` counts calls."),
+        see=MEASURE,
+    )
+    expect(
+        "peak_bytes and result, where peak_of gives 7 and 'result'",
+        (measured.peak_bytes, measured.result),
+        (7, "result"),
+        "Peak and result are what `peak_of` returns.",
+        see=MEASURE,
+    )
 
 
 def test_measure_takes_the_median():
@@ -308,6 +460,16 @@ def test_all_problems_are_told_and_by_default_those_of_this_machine():
     )
 
 
+def test_what_is_unknown_is_no_problem():
+    expect(
+        "check_environment of a good machine whose number of cores is None",
+        lambda: problems(cores=None),
+        [],
+        "None means unknown, and what is unknown is no problem.",
+        see=WRONG,
+    )
+
+
 # Chance
 
 
@@ -378,8 +540,142 @@ def test_a_saved_state_can_be_put_back():
     expect("set_rng_state(state) brings back the numbers that followed get_rng_state()", again, True, see=CHANCE)
 
 
-def test_a_product_of_matrices_has_a_speed():
-    expect("matmul_gflops(64) > 0", lambda: tt.matmul_gflops(64) > 0, True, see=SPEED)
+def test_seeded_gives_what_the_function_gives():
+    numbers = draw(3)
+    expect(
+        "seeded(3, function) gives the numbers of seed 3",
+        lambda: tt.setup.seeded(3, lambda: tt.generator().random(3).tolist()) == numbers,
+        True,
+        "manual_seed(seed), then the function.",
+        see=CHANCE,
+    )
+
+
+def test_seeded_leaves_the_generator_as_it_was():
+    save = "Keep the state before the seed is set, and put it back when the function is done."
+
+    def as_it_was():
+        tt.manual_seed(4)
+        before = tt.get_rng_state()
+        tt.setup.seeded(3, lambda: tt.generator().random(3))
+        return tt.get_rng_state() == before
+
+    def as_it_was_after_an_error():
+        tt.manual_seed(4)
+        before = tt.get_rng_state()
+        try:
+            tt.setup.seeded(3, lambda: {}["missing"])
+        except KeyError:
+            return "raised", tt.get_rng_state() == before
+        return "not raised", tt.get_rng_state() == before
+
+    expect("the generator is as it was before seeded(3, function)", as_it_was, True, save, see=CHANCE)
+    expect(
+        "seeded(3, function) of a function that fails: the error, and whether the generator is as it was",
+        as_it_was_after_an_error,
+        ("raised", True),
+        (("raised", False), "The error came before the state was put back: use try and finally."),
+        (lambda outcome: outcome[0] == "not raised", "The error was swallowed; the caller has to see it."),
+        see=CHANCE,
+    )
+
+
+# matmul_gflops
+
+
+@pytest.fixture
+def half_a_second(monkeypatch):
+    """A stopwatch for the chapter that calls what it measures and says half a second; the results are kept."""
+    results = []
+
+    def stopwatch(function, *args, span=0.2):
+        results.append(np.asarray(function(*args)))
+        return tt.Measurement(0.5, 0.01, 9, 0, results[-1])
+
+    monkeypatch.setattr(tt.setup, "measure", stopwatch)
+    return results
+
+
+def test_a_product_of_matrices_has_a_speed(half_a_second):
+    expect(
+        "matmul_gflops(20), where `measure` says that the product takes half a second",
+        lambda: tt.setup.matmul_gflops(20),
+        2 * 20**3 / 0.5 / 1e9,
+        (20**3 / 0.5 / 1e9, "Multiplications and additions both count: 2 n^3."),
+        (2 * 20**3 / 0.5, "These are FLOP/s: a GFLOP is 1e9 of them."),
+        (2 * 20**3 * 0.5 / 1e9, "Operations by time: divide by the seconds."),
+        (2 * 20**2 / 0.5 / 1e9, "There are n^2 results, and each takes n multiplications and n additions."),
+        "2 n^3 operations, divided by `measure(...).seconds`, divided by 1e9.",
+        see=SPEED,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_product_that_is_measured_is_that_of_random_matrices(half_a_second, dtype):
+    state = tt.get_rng_state()
+    tt.setup.matmul_gflops(20, np.dtype(dtype))
+    product = half_a_second[-1] if half_a_second else np.zeros(0)
+    expect(
+        "the shape of what `measure` gets from matmul_gflops(20)",
+        product.shape,
+        (20, 20),
+        ((0,), "Nothing was measured: hand np.matmul and the two matrices to `measure`."),
+        see=SPEED,
+    )
+    expect(
+        f"its dtype, in matmul_gflops(20, {dtype})",
+        product.dtype,
+        np.dtype(dtype),
+        (np.dtype("float64"), "Random numbers are float64 unless told otherwise: convert them to `dtype`, before."),
+        see=SPEED,
+    )
+    expect(
+        "how many different numbers the product has",
+        lambda: len(np.unique(product)),
+        between(300, 400),
+        (1, "Zeros or ones: some processors are quicker with them, so take random numbers."),
+        see=SPEED,
+    )
+    expect(
+        "matmul_gflops leaves the generator of the course as it was",
+        lambda: tt.get_rng_state() == state,
+        True,
+        "The matrices need a generator of their own: `np.random.default_rng(0)`.",
+        see=SPEED,
+    )
+
+
+# predict_float32
+
+
+def test_what_float32_gives_was_predicted():
+    f = np.float32
+    with np.errstate(over="ignore"):
+        truth = {
+            "a": (f(2**24) + f(1)) + f(1),
+            "b": f(2**24) + (f(1) + f(1)),
+            "c": (f(1e8) + f(3)) - f(1e8),
+            "d": f(2.0**127) * f(2) / f(2),
+            "e": bool(f(0.5) + f(0.25) == f(0.75)),
+        }
+    causes = {
+        "a": "From 2^24 on the gap is 2: adding 1 changes nothing, and neither does the next 1.",
+        "b": "The two ones are added first, and 2 is as large as the gap. The order of additions matters.",
+        "c": "Around 1e8 the gap is 8, and 3 is less than half of it: the sum is 1e8 again.",
+        "d": "The product is above 3.4e38, so it is infinite, and half of infinity is infinite, too.",
+        "e": "0.5, 0.25 and 0.75 are sums of powers of two, which `float32` holds exactly, unlike 0.1.",
+    }
+    found = tt.setup.predict_float32()
+    for letter, cause in causes.items():
+        expect(
+            f"predict_float32()['{letter}']",
+            lambda letter=letter: (bool if letter == "e" else float)(found[letter]),
+            (bool if letter == "e" else float)(truth[letter]),
+            (KeyError, "The docstring has the five letters: one entry for each."),
+            cause,
+            see=EXACT,
+            tolerance=1e-9,
+        )
 
 
 # Exercises
@@ -388,7 +684,7 @@ def test_a_product_of_matrices_has_a_speed():
 def test_speedup_is_the_slow_time_by_the_fast():
     slow, took_slow = sleeper(10)
     fast, took_fast = sleeper(2)
-    ratio = tt.speedup(slow, fast)
+    ratio = tt.setup.speedup(slow, fast)
     expect(
         "speedup(slow, fast) divided by the real ratio of their times",
         ratio / (statistics.median(took_slow) / statistics.median(took_fast)),
@@ -400,7 +696,7 @@ def test_speedup_is_the_slow_time_by_the_fast():
 
 def test_speedup_lets_both_take_turns():
     order = []
-    tt.speedup(lambda: order.append(1) or time.sleep(0.001), lambda: order.append(-1), rounds=9)
+    tt.setup.speedup(lambda: order.append(1) or time.sleep(0.001), lambda: order.append(-1), rounds=9)
     expect(
         "how far one function is ahead of the other, in calls, while speedup(slow, fast, rounds=9) runs",
         max(map(abs, itertools.accumulate(order))),
@@ -426,54 +722,15 @@ def test_bandwidth_counts_both_ways():
         return time.perf_counter() - start
 
     found, real = [], []
-    while len(real) < 3 or (len(real) < 20 and not 0.65 <= max(found) / max(real) <= 1.6):
-        found.append(tt.bandwidth(100_000))
+    while len(real) < 3 or (len(real) < 20 and not 0.7 <= max(found) / max(real) <= 1.4):
+        found.append(tt.setup.bandwidth(100_000))
         real.append(2 * 100_000 / statistics.median(once() for _ in range(200)) / 1e9)
     expect(
         "bandwidth(100_000) divided by GB/s as counted by the test",
         max(found) / max(real),
-        measured_between(0.65, 1.6),
-        (lambda ratio: 0.3 < ratio < 0.65, "Half of it: a copy reads each byte once and writes it once."),
+        measured_between(0.7, 1.4),
+        (lambda ratio: 0.3 < ratio < 0.7, "Half of it: a copy reads each byte once and writes it once."),
+        (lambda ratio: 1.4 < ratio < 4, "More than was moved: each byte counts twice, once read and once written."),
         "Bytes divided by seconds, divided by 1e9, for a copy that is measured alone.",
-        see=EXERCISES,
-    )
-
-
-def test_seeded_gives_what_the_function_gives():
-    numbers = draw(3)
-    expect(
-        "seeded(3, function) gives the numbers of seed 3",
-        lambda: tt.seeded(3, lambda: tt.generator().random(3).tolist()) == numbers,
-        True,
-        "manual_seed(seed), then the function.",
-        see=EXERCISES,
-    )
-
-
-def test_seeded_leaves_the_generator_as_it_was():
-    save = "Keep the state before the seed is set, and put it back when the function is done."
-
-    def as_it_was():
-        tt.manual_seed(4)
-        before = tt.get_rng_state()
-        tt.seeded(3, lambda: tt.generator().random(3))
-        return tt.get_rng_state() == before
-
-    def as_it_was_after_an_error():
-        tt.manual_seed(4)
-        before = tt.get_rng_state()
-        try:
-            tt.seeded(3, lambda: {}["missing"])
-        except KeyError:
-            return "raised", tt.get_rng_state() == before
-        return "not raised", tt.get_rng_state() == before
-
-    expect("the generator is as it was before seeded(3, function)", as_it_was, True, save, see=EXERCISES)
-    expect(
-        "seeded(3, function) of a function that fails: the error, and whether the generator is as it was",
-        as_it_was_after_an_error,
-        ("raised", True),
-        (("raised", False), "The error came before the state was put back: use try and finally."),
-        (lambda outcome: outcome[0] == "not raised", "The error was swallowed; the caller has to see it."),
         see=EXERCISES,
     )

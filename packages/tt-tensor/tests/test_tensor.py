@@ -2,6 +2,8 @@
 
 import itertools
 import operator
+import threading
+import types
 import warnings
 
 import numpy as np
@@ -9,6 +11,14 @@ import pytest
 
 import tt_tensor as tt
 from tt_tensor.teaching import expect
+from tt_tensor.tensor import (
+    SHAPES_TO_PREDICT,
+    common_dtype,
+    operations_of,
+    outer,
+    pairwise_distances,
+    predict_shapes,
+)
 
 STORAGE, OPERATORS, SHAPES, SUMS = "Storage", "Arithmetic", "The same numbers in another shape", "Sums"
 DOOR, DTYPES, BROADCASTING = "Primitives and the door", "Two operands, one type", "Broadcasting"
@@ -27,6 +37,198 @@ def words_missing(call, *words):
 
 
 # The door
+
+
+def handed_over(call):
+    """What an interpreter gets while a function runs: for each operation its name, the shapes of its tensors (or the
+    type of what is not a tensor) and its parameters."""
+    seen = []
+
+    def see(next, primitive, tensors, params):
+        kinds = tuple(t.shape if isinstance(t, tt.Tensor) else type(t).__name__ for t in tensors)
+        seen.append((primitive.name, kinds, dict(params)))
+        return next(primitive, tensors, params)
+
+    with tt.interpreting(see):
+        call()
+    return seen
+
+
+def test_a_primitive_hands_itself_its_tensors_and_its_parameters_to_the_interpreter():
+    x = tt.ones(2, 3)
+    wanted = {"dim": 1, "keepdim": True}
+    for name, call in (
+        ("sum(x, dim=1, keepdim=True)", lambda: tt.sum(x, dim=1, keepdim=True)),
+        ("sum(x, axis=1, keepdims=True)", lambda: tt.sum(x, axis=1, keepdims=True)),
+        ("sum(x, keepdims=True, dim=1)", lambda: tt.sum(x, keepdims=True, dim=1)),
+        ("sum(x, 1, True)", lambda: tt.sum(x, 1, True)),
+    ):
+        expect(
+            f"what the interpreter gets from {name}, for x of shape (2, 3)",
+            lambda call=call: handed_over(call),
+            [("sum", ((2, 3),), wanted)],
+            ([], "Nothing went through the door: call the interpreter, `_here.top` or the last one installed."),
+            (lambda seen: "axis" in seen[0][2] or "keepdims" in seen[0][2], "NumPy's names: use `numpy_names`."),
+            (TypeError, "NumPy's names, and numbers in front, have to be changed before the interpreter is called."),
+            (lambda seen: len(seen[0][1]) > 1, "A number is not a tensor: leave such calls to `_call_with_others`."),
+            see=DOOR,
+        )
+    expect(
+        "what the interpreter gets from sum(x, axis=1)",
+        lambda: handed_over(lambda: tt.sum(x, axis=1)),
+        [("sum", ((2, 3),), {"dim": 1})],
+        "Each of NumPy's two names may come alone: `axis`, and `keepdims`.",
+        see=DOOR,
+    )
+    expect(
+        "what the interpreter gets from matmul(a tensor of shape (3, 3), an array of shape (3, 3))",
+        lambda: handed_over(lambda: tt.matmul(tt.ones(3, 3), np.ones((3, 3), np.float32))),
+        [("matmul", ((3, 3), (3, 3)), {})],
+        (lambda seen: "ndarray" in seen[0][1], "Look at all the arguments: any that is not a tensor changes the way."),
+        see=DOOR,
+    )
+
+
+def test_a_primitive_returns_what_the_interpreter_returns():
+    def answer(next, primitive, tensors, params):
+        return "an answer"
+
+    def asked():
+        with tt.interpreting(answer):
+            return tt.exp(tt.ones(2))
+
+    expect(
+        "exp(x), where the interpreter answers 'an answer'",
+        asked,
+        "an answer",
+        (None, "The interpreter's answer got lost: return it."),
+        "The interpreter decides what an operation means, also what comes out: `_here.top`, if there is one.",
+        see=DOOR,
+    )
+
+
+def test_arrays_alone_do_not_pass_the_door():
+    expect(
+        "the type of exp(an array)",
+        lambda: type(tt.exp(np.zeros(2))).__name__,
+        "ndarray",
+        ("Tensor", "Arrays in, array out: leave calls without a tensor to `_call_with_others`."),
+        (AttributeError, "An array went to the interpreter, which expects tensors: look at each argument."),
+        see=DOOR,
+    )
+    expect(
+        "what the interpreter gets from exp(an array)",
+        lambda: handed_over(lambda: tt.exp(np.zeros(2))),
+        [],
+        "Arrays go straight to the kernel: leave calls without a tensor to `_call_with_others`.",
+        see=DOOR,
+    )
+
+
+def noting(seen, word):
+    """An interpreter that writes its word into a list and goes on."""
+
+    def note(next, primitive, tensors, params):
+        seen.append(word)
+        return next(primitive, tensors, params)
+
+    return note
+
+
+def test_the_last_one_in_the_door_is_asked_first():
+    def both():
+        seen = []
+        with tt.interpreting(noting(seen, "outer")):
+            with tt.interpreting(noting(seen, "inner")):
+                -tt.ones(2)
+            -tt.ones(2)
+        -tt.ones(2)
+        return seen
+
+    expect(
+        "what sees -x in a block inside a block, then -x in the outer block, then -x after both",
+        both,
+        ["inner", "outer", "outer"],
+        (["inner", "outer"], "After the inner block the door is empty: put back what was there before."),
+        (["inner", "outer"] * 2, "After the inner block `inner` is still in the door: put back what was there before."),
+        (["inner", "outer"] * 3, "After both blocks `inner` is still in the door: put back what was there before."),
+        (["inner", "outer", "outer", "outer"], "After both blocks `outer` is still there: put back what was before."),
+        (lambda seen: seen[:2] == ["inner", "inner"], "`next` of the inner one is the one that was there before."),
+        (["inner", "outer"] * 2 + ["outer"], "What was there before is put back one block too late."),
+        (["inner"], "`next` of the inner one is the interpreter that was there before, here the outer one."),
+        (lambda seen: seen[0] == "outer", "The one that came last is asked first."),
+        see=DOOR,
+    )
+
+
+def test_the_door_of_another_thread_is_another():
+    def seen_from_there():
+        seen = []
+        with tt.interpreting(noting(seen, "here")):
+            thread = threading.Thread(target=lambda: -tt.ones(2))
+            thread.start()
+            thread.join()
+        return seen
+
+    expect(
+        "what an interpreter of this thread sees of -x in another thread",
+        seen_from_there,
+        [],
+        "Every thread has a door of its own: `_here.top`, not the list for all threads.",
+        see=DOOR,
+    )
+
+
+def test_what_is_installed_last_is_asked_unless_this_thread_has_its_own():
+    def asked():
+        seen = []
+        tt.install(noting(seen, "installed"))
+        try:
+            -tt.ones(2)
+            with tt.interpreting(noting(seen, "here")):
+                -tt.ones(2)
+        finally:
+            tt.install.__globals__["_installed"].pop()
+        return seen
+
+    expect(
+        "what sees -x after install(), then -x in a block of interpreting()",
+        asked,
+        ["installed", "here", "installed"],
+        (["here"], "What is installed is not asked: without a `_here.top`, it is the last of `_installed`."),
+        (["here", "installed"], "Without a `_here.top`, the last one of `_installed` is asked."),
+        (["installed", "installed"], "`_here.top` comes first: it stands before what is installed."),
+        (["installed", "here"], "`next` of the first one on a thread is `_whatever_is_installed`."),
+        see=DOOR,
+    )
+
+
+def test_an_interpreter_listens_unless_it_wants_no_backward_pass():
+    def listened(*wishes):
+        found = []
+        with tt.interpreting(noting([], ""), wishes[0]):
+            found.append(tt.listening())
+            with tt.interpreting(noting([], ""), wishes[1]):
+                found.append(tt.listening())
+            found.append(tt.listening())
+        return [*found, tt.listening()]
+
+    for wishes, wanted in {
+        (True, True): [True, True, True, False],
+        (True, False): [True, True, True, False],
+        (False, True): [False, True, False, False],
+        (False, False): [False, False, False, False],
+    }.items():
+        expect(
+            f"listening() in a block (backward={wishes[0]}), in a block in it (backward={wishes[1]}), and after each",
+            lambda wishes=wishes: listened(*wishes),
+            wanted,
+            (lambda found: found[3], "After both blocks it is still true: put `_here.listening` back."),
+            (lambda found: not any(found), "`_here.listening` was never set: with backward=True it becomes true."),
+            (lambda found, wanted=wanted: found[:2] == wanted[:2], "After the inner block, put back what was before."),
+            "With backward=True it is true, with backward=False as it was before the block.",
+            see=DOOR,
+        )
 
 
 def test_an_operation_runs_its_kernel_and_wraps_the_result():
@@ -48,6 +250,17 @@ def test_an_operation_runs_its_kernel_and_wraps_the_result():
             (False, "The kernel's result is NumPy's: wrap it into a tensor."),
             see=DOOR,
         )
+
+    def broken(x, /):
+        raise KeyError("not ours")
+
+    expect(
+        "evaluate of a primitive whose kernel raises a KeyError",
+        lambda: tt.evaluate(types.SimpleNamespace(name="broken", kernel=broken), (x,), {}),
+        KeyError,
+        "Only ValueError, TypeError and IndexError are about arguments; others are faults, and stay as they are.",
+        see=DOOR,
+    )
 
 
 # Storage: what a tensor is made of
@@ -140,7 +353,7 @@ def test_a_tensor_is_a_copy():
         "x = Tensor(a), then a[0] = 7: x",
         x,
         [0, 0, 0],
-        ([7, 0, 0], "Changing the array that x was built from changed x: it shares memory. Copy in `__init__`."),
+        ([7, 0, 0], "Changing the array that x was built from changed x: it shares memory. `as_array` makes a copy."),
         see=STORAGE,
     )
     expect("from_numpy(a)[0] after a[0] = 7", lambda: tt.from_numpy(values)[0].item(), 7, see="The tensor")
@@ -182,7 +395,7 @@ def test_a_tensor_of_a_tensor_is_a_copy(dtype):
     ids=["ragged", "text", "digits", "None", "complex", "complex array"],
 )
 def test_what_is_no_number_is_refused(data, error, cause):
-    expect(f"Tensor({data})", lambda: tt.Tensor(data), error, cause, see=STORAGE)
+    expect(f"Tensor({data!r})", lambda: tt.Tensor(data), error, cause, see=STORAGE)
 
 
 # Arithmetic
@@ -344,6 +557,33 @@ def test_python_numbers_take_the_tensors_dtype_and_integers_give_way():
     expect("the dtype of tensor([1, 2]) * 2", lambda: (tt.tensor([1, 2]) * 2).dtype, tt.int64, see=DTYPES)
 
 
+@pytest.mark.parametrize(
+    "operands, wanted, cause",
+    [
+        ("float32 (2,), float64 (2,)", "float64", "Of two that have dimensions, the wider one wins."),
+        ("float32 (2,), float64 ()", "float32", "What has no dimensions, such as a mean, gives way."),
+        ("float64 (), float32 ()", "float64", "If none has dimensions, the widest of all wins."),
+        ("float16 (2,), int64 (2,)", "float16", "Floats come before integers, however wide: NumPy would take float64."),
+        ("int64 (2,), float32 ()", "float32", "The kind is decided first, among all: one of them is a float."),
+        ("uint8 (2,), bool (2,)", "uint8", "Integers come before truth values."),
+        ("uint8 (2,), int64 (2,)", "int64", "The wider integer wins."),
+        ("uint8 (2,), int64 (), bool (2,)", "uint8", "Among the integers, the one without dimensions gives way."),
+        ("bool (2,), bool ()", "bool", "Two masks make a mask."),
+        ("float32 (0,), float64 ()", "float32", "A tensor of shape (0,) has a dimension, although it has no elements."),
+    ],
+)
+def test_tensors_meet_in_one_dtype(operands, wanted, cause):
+    parts = operands.replace(" (", "|(").split(", ")
+    tensors = [tt.zeros(eval(shape), dtype=np.dtype(dtype)) for dtype, shape in (part.split("|") for part in parts)]
+    expect(
+        f"common_dtype of {operands}",
+        lambda: np.dtype(common_dtype(*tensors)),
+        np.dtype(wanted),
+        cause,
+        see=DTYPES,
+    )
+
+
 # Broadcasting
 
 
@@ -442,6 +682,44 @@ def test_vectors_and_stacks_have_products():
         lambda: tt.ones(2, 1) @ tt.ones(3, 4),
         ValueError,
         "Only the leading dimensions broadcast: what is summed over has equal sizes, also where one of them is 1.",
+        see=PRODUCTS,
+    )
+
+
+class Watched(np.ndarray):
+    """An array that notes the shapes of all products that it takes part in."""
+
+    products: list = []
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if ufunc in (np.matmul, np.multiply, getattr(np, "matvec", None)):
+            self.products.append(tuple(np.shape(x) for x in inputs))
+        plain = [x.view(np.ndarray) if isinstance(x, Watched) else x for x in inputs]
+        return np.asarray(getattr(ufunc, method)(*plain, **options)).view(Watched)
+
+    def __array_function__(self, function, kinds, args, options):
+        if function in (np.dot, np.tensordot, np.einsum, np.inner, np.vecdot):
+            self.products.append(tuple(np.shape(x) for x in args if isinstance(x, np.ndarray)))
+        return super().__array_function__(function, kinds, args, options)
+
+
+def test_a_stack_times_one_matrix_is_one_product():
+    def products():
+        x, y = np.ones((5, 6, 3)).view(Watched), np.ones((3, 2))
+        Watched.products.clear()
+        shape = np.shape(tt.matmul(x, y))
+        return shape, list(Watched.products)
+
+    expect(
+        "the shape of ones(5, 6, 3) @ ones(3, 2), and the products of NumPy's that it took",
+        products,
+        ((5, 6, 2), [((30, 3), (3, 2))]),
+        (
+            lambda found: found[1] == [((5, 6, 3), (3, 2))],
+            "NumPy makes a product for each matrix of the stack: the rows of all of them, `as_rows(x)`, make one.",
+        ),
+        (lambda found: len(found[1]) > 1, "One product for each matrix: make one matrix of all their rows."),
+        (lambda found: len(found[0]) == 2, "The rows are still one long matrix: give them the stack's shape again."),
         see=PRODUCTS,
     )
 
@@ -579,8 +857,46 @@ def test_counts_do_not_overflow():
         (144, "It went over 255, the largest uint8: add integers as int64."),
         see=SUMS,
     )
-    for x, dtype in ((mask, tt.int64), (tt.ones(2, dtype=tt.float16), tt.float16), (tt.ones(2), tt.float32)):
-        expect(f"the dtype of a sum of {x.dtype}", lambda x=x: x.sum().dtype, dtype, see=SUMS)
+    integers = [tt.ones(2, dtype=dtype) for dtype in (tt.uint8, tt.int32, tt.int64)]
+    for x, dtype in (
+        *((x, tt.int64) for x in (mask, *integers)),
+        *((tt.ones(2, dtype=dtype), dtype) for dtype in (tt.float16, tt.float32, tt.float64)),
+    ):
+        expect(
+            f"the dtype of a sum of {x.dtype}",
+            lambda x=x: x.sum().dtype,
+            dtype,
+            (np.dtype(np.uint64), "NumPy adds unsigned integers as uint64; here all integers are added as int64."),
+            (tt.float64, "It was added one width up; round once at the end, back to the dtype of x."),
+            (tt.float32, "It was added one width up; round once at the end, back to the dtype of x."),
+            see=SUMS,
+        )
+
+
+def test_sum_takes_dimensions_in_a_list_and_adds_wide():
+    x = tt.Tensor([[1, 2, 3], [4, 5, 6]])
+    for dims in ([0, 1], (0,), [-1]):
+        expect(
+            f"[[1, 2, 3], [4, 5, 6]].sum({dims})",
+            lambda dims=dims: x.sum(dims),
+            np.array([[1, 2, 3], [4, 5, 6]]).sum(tuple(dims)),
+            (TypeError, "Several dimensions come as a tuple or as a list: `_axes` makes of both what NumPy wants."),
+            see=SUMS,
+        )
+    expect(
+        "the shape of ones(2, 3, 4).sum([0, -1], keepdim=True)",
+        lambda: tt.ones(2, 3, 4).sum([0, -1], keepdim=True).shape,
+        (1, 3, 1),
+        see=SUMS,
+    )
+    expect("ones(2, 3).sum(2)", lambda: x.sum(2), IndexError, see=SUMS)
+    expect(
+        "Tensor([16777216, 1, 1]).sum() - 16777216",
+        lambda: tt.Tensor([16777216, 1, 1]).sum().item() - 16777216,
+        2,
+        (0, "In float32, 16777216 + 1 is 16777216: add one width up, as `ADDED_IN` says."),
+        see=SUMS,
+    )
 
 
 def test_mean_and_spread_follow_from_the_sum():
@@ -597,6 +913,52 @@ def test_mean_and_spread_follow_from_the_sum():
     )
     expect("[1, 2, 6].var(correction=0)", lambda: x[0].var(correction=0), by_n, see=SUMS)
     expect("[1, 2, 6].std()", lambda: x[0].std(), 7**0.5, see=SUMS)
+
+
+def test_the_variance_is_that_of_what_is_left_without_the_mean():
+    x = tt.Tensor([[1, 2, 6], [3, 4, 5]])
+    row_by_row = "Without `keepdim`, the means of the rows do not broadcast against the rows: keep the dimension."
+    expect("[[1, 2, 6], [3, 4, 5]].var(1)", lambda: x.var(1), [7, 1], (ValueError, row_by_row), see=SUMS)
+    expect("[[1, 2, 6], [3, 4, 5]].var(0, correction=0)", lambda: x.var(0, correction=0), [1, 1, 0.25], see=SUMS)
+    square = tt.Tensor([[1, 3], [10, 20]])
+    expect("[[1, 3], [10, 20]].var(1)", lambda: square.var(1), [2, 50], row_by_row, see=SUMS)
+    expect("[[1, 3], [10, 20]].var()", lambda: square.var(), 73 + 2 / 3, see=SUMS)
+    expect(
+        "the variance of 16777216, 16777218 and 16777218, by correction=0",
+        lambda: tt.Tensor([16777216, 16777218, 16777218]).var(correction=0),
+        8 / 9,
+        (4 / 3, "The mean was rounded to 16777218: subtract the mean of what is left, too."),
+        see=SUMS,
+    )
+
+
+def test_shapes_were_predicted():
+    def truth(expression):
+        try:
+            return expression(tt.ones(4, 3)).shape
+        except ValueError:
+            return None
+
+    causes = {
+        "a": "A column (4, 1) broadcasts over the three columns of x.",
+        "b": "Shapes are lined up at their right ends: 3 meets 4, and neither is 1.",
+        "c": "(4, 1, 3) meets (4, 3), which counts as (1, 4, 3): every row of x minus every row of x.",
+        "d": "Dimension 0, of size 4, disappears.",
+        "e": "The mean along 1 has shape (4,), which stands under the 3: it does not fit without keepdim.",
+        "f": "With keepdim the means are a column (4, 1), which broadcasts.",
+        "g": "A stack of five matrices (2, 4) times one (4, 3): five matrices (2, 3).",
+        "h": "transpose() swaps the last two dimensions: (2, 3, 4) times (4, 3).",
+    }
+    found = predict_shapes()
+    for letter, expression in SHAPES_TO_PREDICT.items():
+        expect(
+            f"predict_shapes()['{letter}']",
+            lambda letter=letter: found[letter] if found[letter] is None else tuple(found[letter]),
+            truth(expression),
+            (KeyError, "One entry for each letter of `SHAPES_TO_PREDICT`."),
+            causes[letter],
+            see=SUMS,
+        )
 
 
 # What else happens in the door: views, errors, and who stands in it
@@ -760,8 +1122,21 @@ def test_the_meter_changes_nothing():
 
 def test_the_meter_counts_multiply_adds_and_no_views():
     x, weight = tt.ones(64, 784), tt.ones(256, 784)
-    with tt.meter() as counted:
-        x @ weight.T + 1
+
+    def layer():
+        with tt.meter() as counted:
+            x @ weight.T + 1
+        return counted
+
+    expect(
+        "the type of what the meter has counted of x @ weight.T + 1",
+        lambda: type(layer()).__name__,
+        "Meter",
+        (TypeError, "`cost` gets arrays, not tensors: `size` of a tensor is a method, of an array a number."),
+        (AttributeError, "Tensors keep their array in `_array`, and arrays have `size` and `nbytes`."),
+        see=METER,
+    )
+    counted = layer()
     expect(
         "calls while the meter counts x @ weight.T + 1",
         dict(counted.calls),
@@ -821,7 +1196,7 @@ def test_the_meter_hands_parameters_to_the_cost():
 def test_outer():
     expect(
         "outer([1, 2], [3, 4, 5])",
-        lambda: tt.outer(tt.Tensor([1, 2]), tt.Tensor([3, 4, 5])),
+        lambda: outer(tt.Tensor([1, 2]), tt.Tensor([3, 4, 5])),
         [[3, 4, 5], [6, 8, 10]],
         (np.array([[3, 6], [4, 8], [5, 10]]), "That is its transpose: x runs down the rows."),
         "A column of shape (n, 1) and a row of shape (1, m) broadcast to (n, m).",
@@ -833,7 +1208,7 @@ def test_pairwise_distances():
     x, y = tt.Tensor([[0, 0], [3, 4]]), tt.Tensor([[0, 0], [0, 4]])
     expect(
         "pairwise_distances([[0, 0], [3, 4]], [[0, 0], [0, 4]])",
-        lambda: tt.pairwise_distances(x, y),
+        lambda: pairwise_distances(x, y),
         [[0, 4], [5, 3]],
         ([[0, 16], [25, 9]], "These are the squares of the distances: take the root."),
         ([[0, 5], [4, 3]], "That is its transpose: the rows of x run down."),
@@ -842,7 +1217,7 @@ def test_pairwise_distances():
     three = tt.Tensor([[0, 0], [3, 4], [6, 8]])
     expect(
         "pairwise_distances of three rows to two",
-        lambda: tt.pairwise_distances(three, y),
+        lambda: pairwise_distances(three, y),
         [[0, 4], [5, 3], [10, 52**0.5]],
         (ValueError, "Squares of x belong to rows, a column (n, 1); those of y to columns, a row (m,)."),
         see=EXERCISES,
@@ -854,7 +1229,7 @@ def test_pairwise_distances_of_equal_rows_are_numbers():
     x = tt.rand(20, 3) + 100
     expect(
         "nan in pairwise_distances(x, x), for 20 random rows of size 100",
-        lambda: int(np.isnan(tt.pairwise_distances(x, x).numpy()).sum()),
+        lambda: int(np.isnan(pairwise_distances(x, x).numpy()).sum()),
         0,
         "Rounding makes squares a little less than 0, which have no root: clip them at 0.",
         see=EXERCISES,
@@ -864,7 +1239,7 @@ def test_pairwise_distances_of_equal_rows_are_numbers():
 def test_pairwise_distances_do_not_subtract_every_pair():
     x = tt.ones(60, 64)
     with tt.meter() as counted:
-        tt.pairwise_distances(x, x)
+        pairwise_distances(x, x)
     expect(
         "numbers moved by pairwise_distances(x, x), by 60 * 60 * 64 of all differences, for x of shape (60, 64)",
         sum(counted.bytes.values()) / 4 / (60 * 60 * 64) < 1,
@@ -875,7 +1250,7 @@ def test_pairwise_distances_do_not_subtract_every_pair():
 
     def calls(rows):
         with tt.meter() as counted:
-            tt.pairwise_distances(tt.ones(rows, 2), tt.ones(rows, 2))
+            pairwise_distances(tt.ones(rows, 2), tt.ones(rows, 2))
         return sum(counted.calls.values())
 
     expect(
@@ -890,7 +1265,7 @@ def test_pairwise_distances_do_not_subtract_every_pair():
 def test_operations_of():
     expect(
         "operations_of(lambda x: (x * 2).sum(), ones(3))",
-        lambda: tt.operations_of(lambda x: (x * 2).sum(), tt.ones(3)),
+        lambda: operations_of(lambda x: (x * 2).sum(), tt.ones(3)),
         ["mul", "sum"],
         ([], "Nothing was seen: stand in the door with `interpreting` while the function runs."),
         (["sum", "mul"], "In the order of the calls, the first one first."),
@@ -898,7 +1273,7 @@ def test_operations_of():
     )
     expect(
         "operations_of(lambda x, y: x.T @ y + x.T @ y, ones(3, 2), ones(3, 2))",
-        lambda: tt.operations_of(lambda x, y: x.T @ y + x.T @ y, tt.ones(3, 2), tt.ones(3, 2)),
+        lambda: operations_of(lambda x, y: x.T @ y + x.T @ y, tt.ones(3, 2), tt.ones(3, 2)),
         ["permute", "matmul", "permute", "matmul", "add"],
         (lambda names: len(set(names)) == len(names), "Each call, also if the operation was called before."),
         see=EXERCISES,

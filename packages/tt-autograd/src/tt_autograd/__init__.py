@@ -1,14 +1,25 @@
 """Chapters 07 and 08: automatic differentiation and training."""
 
 from tt_autograd import more_rules as more_rules
-from tt_autograd.autograd import *
-from tt_autograd.autograd import __all__ as _autograd
+from tt_autograd.autograd import (
+    Anomaly, NO_GRADIENT, RULES, Traced, Walk, backward, check_gradients, detect_anomaly, enable_grad, grad, graph,
+    hessian_vector_product, is_grad_enabled, jacobian, kept, no_grad, record, rule, unbroadcast,
+)
 from tt_autograd.callbacks import *
 from tt_autograd.callbacks import __all__ as _callbacks
 from tt_autograd.checkpoints import *
 from tt_autograd.checkpoints import __all__ as _checkpoints
-from tt_autograd.training import *
-from tt_autograd.training import __all__ as _training
+from tt_autograd.training import (
+    Averages, Batches, Run, WeightAverage, accuracy, confusion, evaluate, evaluating, find_rate, fit, require_finite,
+)
+from tt_optim.interface import run_closures_in
+
+run_closures_in(enable_grad)  # optimizer.step(closure) records, even where the caller of `step` does not
 
 # The contract: what other packages may use.
-__all__ = [*_autograd, *_callbacks, *_checkpoints, *_training]
+__all__ = [
+    "Anomaly", "NO_GRADIENT", "RULES", "Traced", "Walk", "backward", "check_gradients", "detect_anomaly", "enable_grad",
+    "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "kept", "no_grad", "record", "rule",
+    "unbroadcast", *_callbacks, *_checkpoints, "Averages", "Batches", "Run", "WeightAverage", "accuracy", "confusion",
+    "evaluate", "evaluating", "find_rate", "fit", "require_finite",
+]

@@ -22,7 +22,8 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd.decorators import Decorator
-from tt_optim import xor_case, xor_gradients_by_hand
+from tt_autograd.recorded import Recorded
+from tt_optim.optimizers import xor_case, xor_gradients_by_hand
 from tt_tensor import Primitive, Tensor, install, interpreting, last_write, listening, measure, quiet, tick
 
 
@@ -42,7 +43,11 @@ def show_hurt():
 # ## The smallest thing that could work
 #
 # Derivatives of a long computation follow from the derivatives of its steps: that is the chain rule, and a program can
-# apply it. Let each number remember the numbers that it was made of, with the local derivative for each:
+# apply it. Let each number remember the numbers that it was made of, with the local derivative for each.
+#
+# `backward` receives `g`, the derivative of the final result with respect to this number. It must *add* `g` to the
+# number's gradient, because a number that is used twice hears from both uses. Then it passes the message on: to each
+# input goes `g` times the local derivative, which is the chain rule.
 
 
 class Value:
@@ -57,7 +62,8 @@ class Value:
     def __mul__(self, other):
         return Value(self.number * other.number, [(self, other.number), (other, self.number)])
 
-    def backward(self, g=1.0):
+    def backward(self, g=1.0):  # exercise
+        """Add g to the gradient, and hand each input, by its own `backward`, what it gets of g."""
         self.gradient += g
         for value, slope in self.made_of:
             value.backward(g * slope)
@@ -69,9 +75,8 @@ def check_value():
     assert (x.gradient, y.gradient) == (5.0, 3.0)
 
 
-# That is all the idea there is. A dozen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. The `+=` in
-# `backward` is essential: a value that is used twice hears from both uses. Now let every step use the previous result
-# twice, and count.
+# That is all the idea there is. A dozen lines, and they are right: $\partial(xy + x)/\partial x = y + 1$. Now let every
+# step use the previous result twice, and count.
 
 
 def show_diamonds():
@@ -97,6 +102,12 @@ def show_diamonds():
 #    \qquad \bar y \mathrel{+}= \bar z \, \frac{\partial f}{\partial y} . $$
 #
 # Two things are needed: a table of derivatives with a row for each primitive, and the notes.
+#
+# (Six functions of chapter 02 come back here. `interpreting(fn)` puts an interpreter `fn` into the door for the length
+# of a `with` block, and `install(fn)` puts it there permanently, on all threads. `listening()` says whether such a
+# block is active that wants to see backward passes, too, as a meter does. `quiet()` keeps NumPy from warning of `inf`
+# and `nan`. `tick()` is the next reading of the clock, so no two readings are equal, and `last_write(x)` is the reading
+# at which the memory of `x` was last written to.)
 
 # ## The table
 #
@@ -109,8 +120,9 @@ NO_GRADIENT: set[Primitive] = set()
 
 # Why a table, and not a method `backward` in each operation, as people write it first (and as PyTorch's
 # `autograd.Function` asks for)? Because then all derivatives of the framework are in one table and can be listed,
-# checked and counted, and because anyone can add a row. The appendix `more_rules` adds those of the primitives that
-# this chapter leaves out. A primitive that you invent tonight gets its row tonight.
+# checked and counted, and because you can add a row. This chapter writes the rows that need a thought. The appendix
+# `more_rules` has three times as many of the same kind, among them those of `affine`, which every `Linear` calls, of
+# `softmax` and of `sqrt`. So a network can be differentiated although you will not find all of its rows here.
 #
 # One function for each input is the right form for nearly all operations: a gradient that the walk does not need is
 # never computed. A few operations have so many inputs, or so much work in common, that one function for all inputs
@@ -138,13 +150,8 @@ rule(tt.exp, lambda g, out, x: g * out)
 rule(tt.log, lambda g, out, x: g / x)
 
 # Read the row of `mul` aloud: the share of `x` is `g` times `y`. The row of `exp` uses `out`, since $e^x$ is its own
-# derivative and has been computed already. The row of the quotient $x / y$ is not read so easily, so its two functions
-# get names. Only the second needs thought: the derivative of $y^{-1}$ is $-y^{-2}$.
-
-
-def _div_left(g, out, x, y):  # exercise
-    """The share of x in x / y."""
-    return g / y
+# derivative and has been computed already. In the row of the quotient $x / y$ only the second function needs thought:
+# the derivative of $y^{-1}$ is $-y^{-2}$. So that function gets a name.
 
 
 def _div_right(g, out, x, y):  # exercise
@@ -152,7 +159,7 @@ def _div_right(g, out, x, y):  # exercise
     return -g * out / y
 
 
-rule(tt.div, _div_left, _div_right)
+rule(tt.div, lambda g, out, x, y: g / y, _div_right)
 
 # The functions are written with operators that work on tensors and on plain arrays alike. That is on purpose: a
 # backward pass runs them on arrays, which is faster. For the derivative of a derivative they run on tensors, and the
@@ -197,7 +204,8 @@ rule(tt.sum, _sum_share)
 
 
 def unbroadcast(g, shape: tuple[int, ...]):  # exercise
-    """g summed over the dimensions along which `shape` was broadcast, so that it has that shape."""
+    """g summed over the dimensions along which `shape` was broadcast, so that it has that shape. (A size of 1 may have
+    been repeated 0 times, too.)"""
     extra = len(g.shape) - len(shape)
     if extra:
         g = tt.sum(g, dim=tuple(range(extra)))
@@ -212,30 +220,41 @@ def unbroadcast(g, shape: tuple[int, ...]):  # exercise
 
 
 def _as_matrices(g, x, y):
+    """x and y with a vector as the one row (x) or the one column (y) that it stands for, and g as their product."""
     batch = g.shape[: g.ndim - (x.ndim > 1) - (y.ndim > 1)]
     x = x if x.ndim > 1 else x.reshape((1, x.shape[0]))
     y = y if y.ndim > 1 else y.reshape((y.shape[0], 1))
     return g.reshape((*batch, x.shape[-2], y.shape[-1])), x, y
 
 
-# Each of the two is a single line of mathematics. The rest restores the shape of a vector; and where a stack met one
-# matrix, it was a list of rows (chapter 02) and is one here, too.
+# A stack of matrices times one matrix is one product of all rows, here as in chapter 02, because that is faster.
+
+
+def _times(x, y):
+    """x @ y for matrices and stacks of them."""
+    if x.ndim > 2 and y.ndim == 2:
+        return (tt.as_rows(x) @ y).reshape((*x.shape[:-1], y.shape[-1]))
+    return x @ y
+
+
+# With these two, each share is a single line of mathematics. What remains is the shape. If `x` was a vector, its share
+# comes out as a matrix of one row, which `unbroadcast` makes a vector again. If `y` was a vector, its share comes out
+# as a column, which needs a reshape.
 
 
 def _matmul_left(g, out, x, y):  # exercise
-    """The share of x in x @ y."""
+    """The share of x in x @ y, for matrices, stacks of them, and vectors; in the shape of x, or with more dimensions in
+    front, which `unbroadcast` sums away."""
     g, _, columns = _as_matrices(g, x, y)
-    if columns.ndim == 2:
-        return (tt.as_rows(g) @ columns.mT).reshape(x.shape)
-    dx = g @ columns.mT
-    return dx if x.ndim > 1 else dx.reshape((*dx.shape[:-2], x.shape[0]))
+    return _times(g, columns.mT)
 
 
-def _matmul_right(g, out, x, y):  # exercise
-    """The share of y in x @ y."""
+def _matmul_right(g, out, x, y):  # exercise (starred)
+    """The share of y in x @ y, for matrices, stacks of them, and vectors; in the shape of y, or with more dimensions in
+    front, which `unbroadcast` sums away."""
     g, rows, columns = _as_matrices(g, x, y)
     dy = tt.as_rows(rows).mT @ tt.as_rows(g) if columns.ndim == 2 else rows.mT @ g
-    return dy if y.ndim > 1 else dy.reshape((*dy.shape[:-2], y.shape[0]))
+    return dy if y.ndim > 1 else dy.reshape(y.shape)
 
 
 rule(tt.matmul, _matmul_left, _matmul_right)
@@ -277,6 +296,61 @@ def _power_exponent(g, out, x, y):
 rule(tt.power, _power)
 rule(tt.power_of, _power_base, _power_exponent)
 
+# The most used bend of chapter 03 has the simplest slope: that of `relu` is 1 where $x$ is positive. Elsewhere, at 0 as
+# well, an element plays no part, and `kept` is made for that.
+
+
+def _relu_share(g, out, x):  # exercise
+    """The share of x in relu(x): g where x is positive, and exactly 0 elsewhere, even where g is inf or nan."""
+    return kept(out != 0, g)
+
+
+rule(tt.relu, _relu_share)
+
+# In `log_softmax` every output of a row depends on every input of that row: $\mathrm{out}_i = x_i - \ln \sum_j
+# e^{x_j}$. First, $x_i$ moves its own output, with the derivative 1. Second, it moves *all* outputs of the row by the
+# logarithm, whose derivative with respect to $x_i$ is $e^{x_i} / \sum_j e^{x_j}$, the probability that softmax gives
+# $x_i$. It is $e^{\mathrm{out}_i}$, so it need not be computed anew. Add up what $x_i$ gets from all outputs.
+
+
+def _log_softmax_share(g, out, x, dim):  # exercise
+    """The share of x in log_softmax(x, dim)."""
+    return g - tt.exp(out) * tt.sum(g, dim=dim, keepdim=True)
+
+
+rule(tt.log_softmax, _log_softmax_share)
+
+# Chapter 05 derived the same on paper. There, only the output of the right class counted, with $-1$; then the share is
+# what the network believes minus what is true.
+
+
+def check_log_softmax_by_hand():
+    x, right = Tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 0.1]], requires_grad=True), np.array([[0, 0, 1], [1, 0, 0]])
+    (tt.log_softmax(x, dim=1) * Tensor(-right)).sum().backward()
+    assert np.allclose(x.grad.numpy(), tt.softmax(x.detach(), dim=1).numpy() - right, atol=1e-6)
+
+
+# A primitive that you invent tonight gets its row tonight. Here is one: $x / (1 + |x|)$ bends like tanh, without an
+# exponential function. Its rule is written with operators and with `tt.abs`, because NumPy's `abs` takes no tensor that
+# has to be recorded.
+
+
+@tt.primitive
+def softsign(x, /):
+    """x / (1 + |x|)."""
+    return x / (1 + np.abs(x))
+
+
+rule(softsign, lambda g, out, x: g / (1 + tt.abs(x)) ** 2)
+
+
+def check_rows_by_referee():
+    x = Tensor([-2.0, -0.5, 0.3, 4.0], np.float64, requires_grad=True)
+    check_gradients(softsign, x)
+    check_gradients(tt.relu, x)
+    check_gradients(lambda x: tt.log_softmax(x, dim=0), x)
+
+
 # Comparisons have no useful derivative at all: they go into the list `NO_GRADIENT`, where you can see them. A
 # primitive that is in neither place is a mistake, and will be reported at the line that used it.
 
@@ -288,15 +362,18 @@ NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 # the inputs and the parameters, and when it was made, as a reading of the clock of chapter 02. It holds its inputs and
 # is held only by its users, so that memory goes when the last reference to a result goes: no cycles.
 #
-# A node is thus nothing but a tensor with six more fields, and a tensor that need not be traced is made exactly as
-# before. The fields are slots again: for small tensors, the record costs more than the arithmetic. A tensor that was
-# not computed from others by a recorded operation, such as a parameter, is a *leaf*: there the way back ends.
+# A node is thus nothing but a tensor with six fields filled that are empty otherwise, and a tensor that need not be
+# traced is made exactly as before. The fields are the slots that chapter 02 left room for: for small tensors, the
+# record costs more than the arithmetic. A tensor that was not computed from others by a recorded operation, such as a
+# parameter, is a *leaf*: there the way back ends.
+#
+# (The appendix *Recorded* shows what happens to the record when you change a result in place, by `y += x`.)
 
 
-class Traced(Tensor):
+class Traced(Recorded, Tensor):
     """The result of an operation on a tensor that requires a gradient; it knows how it was made."""
 
-    __slots__ = ("_primitive", "_rules", "_inputs", "_params", "_made", "_watched")
+    __slots__ = ()
     _primitive: tt.Primitive
     _rules: Any  # a function for each input, or None for an input without a gradient; or one function for all
     _inputs: Any
@@ -318,12 +395,9 @@ class Traced(Tensor):
 
     def requires_grad_(self, requires_grad=True):
         """A result requires a gradient because its inputs do. Raises RuntimeError when asked to stop."""
-        if not requires_grad:
+        if requires_grad != self._requires_grad:
             raise RuntimeError(f"the result of {self._primitive.name} cannot forget its history; use .detach()")
         return self
-
-    def _history(self):
-        return f"grad_fn=<{self._primitive.name}>"
 
     # A profiler (chapter 19) wants to know how long the rules of a node take.
 
@@ -331,28 +405,6 @@ class Traced(Tensor):
         """Replace each rule of this node by wrap(rule), which must take and return the same."""
         rules = self._rules
         self._rules = tuple(one and wrap(one) for one in rules) if type(rules) is tuple else wrap(rules)
-
-    # `y += x` changes `y` under all of its names, and the record must follow. So we move the old node into a twin,
-    # `before`, which keeps a copy of the old values, and `y` becomes the sum of the twin and `x`. A result that was
-    # computed from the old `y`, or a view of its memory, then has a record of numbers that are gone. The clock knows,
-    # and the walk below refuses to go through it.
-
-    def _in_place(self, result):
-        inputs = getattr(result, "_inputs", ())
-        fits = any(t is self for t in inputs) and (result.shape, result.dtype) == (self.shape, self.dtype)
-        if not fits or any(np.may_share_memory(self._array, t._array) for t in self._inputs):  # a view: whose history?
-            return super()._in_place(result)
-        if self._rules is not None:
-            _refuse_if_stale(self)  # the twin would not know that its numbers are not the recorded ones
-        before = _new(Traced)
-        for slot in ("_requires_grad", "grad", "_hooks", *Traced.__slots__):
-            setattr(before, slot, getattr(self, slot))
-        before._array, before._watched, self._hooks = self._array.copy(), False, None
-        np.copyto(self.writable(), result._array)
-        self._primitive, self._rules, self._params = result._primitive, result._rules, result._params
-        self._inputs = tuple(before if tensor is self else tensor for tensor in inputs)
-        self._made = tick()
-        return self
 
 
 # For you it is a tensor, and messages call it that.
@@ -380,13 +432,14 @@ _mode = _Mode()
 _new = Traced.__new__
 
 
-# The recorder's whole work: let the others compute; if the switch is on and one of the inputs wants a gradient, turn
-# the result into a node. The inputs are remembered as they were passed, tensors and not arrays, because they are the
-# way back.
+# The recorder's whole work: let the others compute; if the switch `_mode.enabled` is on and one of the inputs wants a
+# gradient, turn the result into a node, which `_remembered` does, below. The inputs are remembered as they were passed,
+# tensors and not arrays, because they are the way back.
 
 
 def record(next, primitive, tensors, params):  # exercise
-    """The interpreter that remembers: what `next` computes, as a `Traced` tensor if any input requires a gradient."""
+    """The interpreter that remembers: what `next` computes, as a `Traced` tensor if recording is on and any input
+    requires a gradient."""
     out = next(primitive, tensors, params)
     if not _mode.enabled:
         return out
@@ -430,9 +483,11 @@ install(record)
 
 # ## Switching it off
 #
-# Nested use has to work, and so has leaving by an error: the switch goes back to what it was, not to *on*. The earlier
-# states lie in a pile, one for each thread, so that a decorated function may call itself, and run on two threads at
-# once.
+# Nested use has to work, and so has leaving by an error: the switch goes back to what it was, not to *on*.
+#
+# Where is the earlier state kept meanwhile? Not in the `no_grad` object: it may decorate a function that calls itself,
+# or one that runs on two threads at once, and then one object is entered several times before it is left. So the
+# earlier states go on a pile, the list `_mode.before`, and each thread has a pile of its own.
 
 
 class no_grad(Decorator):
@@ -441,10 +496,12 @@ class no_grad(Decorator):
     _to = False
 
     def __enter__(self):  # exercise
+        """Put the state that the switch is in on the pile, and set the switch to `_to`."""
         _mode.before.append(_mode.enabled)
         _mode.enabled = self._to
 
     def __exit__(self, *exception):  # exercise
+        """Set the switch to the state that it was in on entering; exceptions go on."""
         _mode.enabled = _mode.before.pop()
 
 
@@ -495,8 +552,16 @@ class Walk:
             if output.requires_grad:
                 self.arrive(output, seed._array if self.on_arrays else seed)
 
+    # Everything that is reached requires a gradient, and is a node or a leaf. Nodes go on the heap, with the negative
+    # of their time, because Python's heap hands out the smallest first. No two nodes have the same time. Leaves have no
+    # inputs; they are kept aside until the end, when all that can arrive for them has arrived.
+    #
+    # What arrives may belong to others as well: the rule of `add` hands the same array to both inputs. So shares are
+    # added by making a new sum, never in place.
+
     def arrive(self, tensor, share) -> None:  # exercise
-        """Add a share to the gradient of a tensor; the first one makes the tensor wait for its turn."""
+        """Add a share to the gradient of a tensor, which `arrived` holds under its id. The first share puts a node on
+        the heap, as (-time, node), and any other tensor among the leaves."""
         key, arrived = id(tensor), self.arrived
         if key in arrived:
             arrived[key] = arrived[key] + share
@@ -507,15 +572,23 @@ class Walk:
         else:
             self.leaves.append(tensor)
 
-    # Everything that is reached requires a gradient, and is a node or a leaf. Nodes go on the heap, with the negative
-    # of their time, because Python's heap hands out the smallest first. No two nodes have the same time. Leaves have no
-    # inputs; they are kept aside until the end, when all that can arrive for them has arrived.
-    #
+    # What this gives is the order of the walk: the latest node that waits, with all that has arrived for it.
+
+    def latest_first(self):  # exercise
+        """Take the latest node off the heap and yield (node, its gradient), until no node waits. The gradient leaves
+        `arrived`."""
+        while self.heap:
+            node = heappop(self.heap)[1]
+            yield node, self.arrived.pop(id(node))
+
     # When a node's turn comes, its rule is asked for the share of each input that wants one. A rule that is one
-    # function for all inputs answers for all of them at once.
+    # function for all inputs answers for all of them at once. `useful` is how `grad`, below, leaves out what does not
+    # lie on its way: the ids of the tensors that matter, or None if all do.
 
     def share_out(self, node, g, useful) -> None:  # exercise
-        """Turn the gradient of a node into shares for its inputs."""
+        """Turn the gradient of a node into shares for its inputs, in the inputs' shapes, and let them arrive. The rules
+        get arrays if `on_arrays`, else tensors. An input that requires no gradient, has None for a rule or is not
+        useful is skipped, and its rule not called."""
         inputs, out = node._inputs, node
         values = inputs
         if self.on_arrays:
@@ -535,20 +608,17 @@ class Walk:
             if wanted and share is not None:
                 self.arrive(tensor, unbroadcast(share, tensor._array.shape))
 
-    # The walk itself takes the latest node off the heap until the heap is empty. `keep` is what `backward` and `grad`,
-    # below, do with a gradient that you want to see, and `useful` is how `grad` leaves out what does not lie on its
-    # way.
+    # The walk itself visits the nodes in this order, and then the leaves. `keep` is what `backward` and `grad`, below,
+    # do with a gradient that you want to see.
 
     def run(
         self, keep: Callable[[Tensor, Any], Any], retain_graph: bool, wanted: set | None = None,
         useful: set | None = None,
     ) -> None:
         """Walk. A tensor whose gradient may be wanted is handed to `keep`, which returns the gradient to go on with."""
-        heap, newest = self.heap, last_write()
+        newest = last_write()
         with quiet(), enable_grad() if self.create_graph else no_grad():
-            while heap:
-                node = heappop(heap)[1]
-                g = self.arrived.pop(id(node))
+            for node, g in self.latest_first():
                 if node._rules is None or node._made < newest:
                     _refuse_if_stale(node)
                 if node._watched or node._hooks or (wanted and id(node) in wanted):
@@ -611,6 +681,9 @@ def _seed(output: Tensor, gradient) -> Tensor:
     if gradient.shape != output.shape:
         raise RuntimeError(f"the gradient has shape {gradient.shape}, the tensor {output.shape}; they must be equal")
     return gradient.to(output.dtype)
+
+
+# The walk brings each leaf, and each result that is watched, to `keep` with its whole gradient.
 
 
 def backward(output: Tensor, gradient=None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
@@ -682,10 +755,7 @@ def grad(
     With `create_graph` the derivatives can be differentiated again. Raises RuntimeError for an input that plays no
     part, unless `allow_unused`, which gives None for it."""
     outputs, inputs = _listed(outputs), _listed(inputs)
-    weights = [None] * len(outputs) if grad_outputs is None else _listed(grad_outputs)
-    if len(weights) != len(outputs):
-        raise RuntimeError(f"grad got {len(outputs)} outputs and {len(weights)} grad_outputs; give one for each output")
-    seeds = [_seed(o, g) for o, g in zip(outputs, weights)]
+    seeds = _seeds(outputs, grad_outputs)
     walk, owner = Walk(outputs, seeds, create_graph), {id(s._array) for s in seeds}
     found: dict[int, Tensor] = {}
     wanted = {id(t) for t in inputs}
@@ -704,6 +774,16 @@ def grad(
                 "to get None for it"
             )
     return tuple(found.get(id(t)) for t in inputs)
+
+
+# A single tensor stands for a list of one, and each output has a seed of its own.
+
+
+def _seeds(outputs, grad_outputs) -> list[Tensor]:
+    weights = [None] * len(outputs) if grad_outputs is None else _listed(grad_outputs)
+    if len(weights) != len(outputs):
+        raise RuntimeError(f"grad got {len(outputs)} outputs and {len(weights)} grad_outputs; give one for each output")
+    return [_seed(o, g) for o, g in zip(outputs, weights)]
 
 
 def _listed(tensors) -> list:
@@ -810,7 +890,7 @@ def _compare(scalar, watched, order, eps, atol, rtol):
     for position, (tensor, gradient) in enumerate(zip(watched, ours)):
         found = np.zeros(tensor.shape) if gradient is None else gradient.numpy()
         with enable_grad() if order > 1 else no_grad():
-            expected = tt.slope(scalar, tensor, eps)
+            expected = tt.losses.slope(scalar, tensor, eps)
         wrong = ~np.isclose(found, expected, rtol=rtol, atol=atol, equal_nan=False)
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -837,11 +917,13 @@ def check_by_referee():
 
 
 def check_losses_by_hand():
-    z, labels, wanted = tt.loss_case()
+    z, labels, wanted = tt.losses.loss_case()
     z.requires_grad_()
     (of_entropy,), (of_mse,) = grad(tt.cross_entropy(z, labels), z), grad(tt.mse_loss(z, wanted), z)
-    assert np.allclose(of_entropy.numpy(), tt.cross_entropy_gradient(z.data, labels).numpy(), rtol=1e-12, atol=1e-15)
-    assert np.allclose(of_mse.numpy(), tt.mse_gradient(z.data, wanted).numpy(), rtol=1e-12, atol=1e-15)
+    assert np.allclose(
+        of_entropy.numpy(), tt.losses.cross_entropy_gradient(z.data, labels).numpy(), rtol=1e-12, atol=1e-15
+    )
+    assert np.allclose(of_mse.numpy(), tt.losses.mse_gradient(z.data, wanted).numpy(), rtol=1e-12, atol=1e-15)
 
 
 def check_network_by_hand():
@@ -926,6 +1008,17 @@ def show_graph():
 
 # ## The cost
 #
+# The expensive part of a network is its matrix products, so let us count them. Before you read on, predict: which
+# products does a training step compute, and which of them does the walk leave out?
+
+
+def predict_products() -> tuple[int, int, int]:  # exercise
+    """How many products of two matrices the network Linear(64, 32), ReLU, Linear(32, 10) takes for a batch of inputs
+    that require no gradient, as three numbers: in the forward pass with the loss, in `loss.backward()`, and in
+    `grad(loss, w)`, where w is the weight of the last layer. (The sum for a bias is not counted.)"""
+    return 2, 3, 1
+
+
 # For a matrix product the rule needs two matrix products, one for each input, and each is as large as the one forward.
 # So backward should cost twice the forward pass; a bit less, since the gradient of the input data is not needed, and a
 # rule is a function *per input* so that it need not be computed. A third, small product belongs to each bias, whose
@@ -933,7 +1026,7 @@ def show_graph():
 
 
 def show_cost():
-    network, x, labels = tt.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
+    network, x, labels = tt.layers.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
     with tt.meter() as forward:
         loss = tt.cross_entropy(network(x), labels)
     with tt.meter() as back:
@@ -954,7 +1047,7 @@ def show_cost():
 
 
 def show_time():
-    network, x, labels = tt.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
+    network, x, labels = tt.layers.digits_network(), tt.rand(256, 64), tt.tensor([i % 10 for i in range(256)])
 
     def forward():
         return tt.cross_entropy(network(x), labels)
@@ -1023,26 +1116,10 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `jacobian`: all derivatives of all outputs, as an array (outputs, inputs). One backward pass gives one row.
-# 2. `hessian_vector_product`: the second derivatives of a function times a vector, without ever building the matrix.
+# 1. `hessian_vector_product`: the second derivatives of a function times a vector, without ever building the matrix.
 #    Differentiate twice.
-# 3. `softsign` $= x / (1 + |x|)$ as a new primitive with a rule of your own, $1 / (1 + |x|)^2$; `check_gradients` is
-#    the judge.
-
-
-def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:  # exercise
-    """d function(x)[i] / d x[j] for vectors, as an array of shape (outputs, inputs)."""
-    out = function(x)
-    rows = []
-    for i in range(out.numel()):
-        (row,) = grad(out[i], x, retain_graph=True)
-        rows.append(row.numpy())
-    return np.stack(rows)
-
-
-def check_jacobian():
-    matrix, x = Tensor(np.arange(6.0).reshape(2, 3)), Tensor(np.ones(3), requires_grad=True)
-    assert np.array_equal(jacobian(lambda v: matrix @ v, x), matrix.numpy())
+# 2. `jacobian`, with a star, so you may leave it out: all derivatives of all outputs, as an array (outputs, inputs).
+#    One backward pass gives one row.
 
 
 def hessian_vector_product(function: Callable[[Tensor], Tensor], x: Tensor, vector: Tensor) -> Tensor:  # exercise
@@ -1056,22 +1133,19 @@ def check_hessian_vector_product():
     assert hessian_vector_product(lambda v: (v**3).sum(), x, Tensor([1.0, 0.0, 2.0])).tolist() == [6.0, 0.0, 36.0]
 
 
-@tt.primitive
-def softsign(x, /):  # exercise
-    """x / (1 + |x|)."""
-    return x / (1 + np.abs(x))
+def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:  # exercise (starred)
+    """d function(x)[i] / d x[j] for vectors, as an array of shape (outputs, inputs)."""
+    out = function(x)
+    rows = []
+    for i in range(out.numel()):
+        (row,) = grad(out[i], x, retain_graph=True)
+        rows.append(row.numpy())
+    return np.stack(rows)
 
 
-def _softsign_share(g, out, x):  # exercise
-    """The share of x in softsign(x)."""
-    return g / (1 + tt.abs(x)) ** 2
-
-
-rule(softsign, _softsign_share)
-
-
-def check_softsign():
-    check_gradients(softsign, Tensor([-2.0, -0.5, 0.3, 4.0], np.float64, requires_grad=True))
+def check_jacobian():
+    matrix, x = Tensor(np.arange(6.0).reshape(2, 3)), Tensor(np.ones(3), requires_grad=True)
+    assert np.array_equal(jacobian(lambda v: matrix @ v, x), matrix.numpy())
 
 
 # ## A road not taken
@@ -1092,7 +1166,7 @@ def check_softsign():
 
 def train_by_loop(steps: int = 1000) -> float:
     """Train an xor_network by a loop written out; its last loss."""
-    network, (x, wanted) = tt.xor_network(), tt.xor_points()
+    network, (x, wanted) = tt.losses.xor_network(), tt.activations.xor_points()
     for _ in range(steps):
         loss = tt.binary_cross_entropy_with_logits(network(x), wanted)
         network.zero_grad()

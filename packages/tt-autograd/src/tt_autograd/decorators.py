@@ -19,7 +19,7 @@ class Decorator(AbstractContextManager):
     """A context manager that also decorates functions, generator functions and coroutine functions, with or without
     parentheses: `@no_grad()` and `@no_grad`. It must be possible to enter it again while it is entered."""
 
-    def __new__(cls, function: Callable | None = None):
+    def __new__(cls, function: Callable | None = None) -> Any:
         context = super().__new__(cls)
         return context if function is None else context(function)
 

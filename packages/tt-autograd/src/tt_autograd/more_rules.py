@@ -41,6 +41,32 @@ def _clip(g, out, x, min=None, max=None):
 
 rule(tt.clip, _clip)
 
+# The functions of the appendix `pointwise`, each with the slope that a table of derivatives gives.
+
+rule(tt.expm1, lambda g, out, x: g * (out + 1))
+rule(tt.log1p, lambda g, out, x: g / (x + 1))
+rule(tt.log2, lambda g, out, x: g / (x * math.log(2)))
+rule(tt.log10, lambda g, out, x: g / (x * math.log(10)))
+rule(tt.tan, lambda g, out, x: g * (out * out + 1))
+rule(tt.asin, lambda g, out, x: g / tt.sqrt(1 - x * x))
+rule(tt.acos, lambda g, out, x: -g / tt.sqrt(1 - x * x))
+rule(tt.atan, lambda g, out, x: g / (x * x + 1))
+rule(tt.sinh, lambda g, out, x: g * tt.cosh(x))
+rule(tt.cosh, lambda g, out, x: g * tt.sinh(x))
+rule(tt.asinh, lambda g, out, x: g / tt.sqrt(x * x + 1))
+rule(tt.acosh, lambda g, out, x: g / tt.sqrt(x * x - 1))
+rule(tt.atanh, lambda g, out, x: g / (1 - x * x))
+rule(tt.trunc, lambda g, out, x: kept(np.False_, g))
+
+# The inverse of a function has the reciprocal slope, at the point that it returned. `lgamma`, `digamma` and the sums
+# after it are each other's derivatives.
+
+rule(tt.erfc, lambda g, out, x: -g * (tt.exp(-x * x) * (2 / math.sqrt(math.pi))))
+rule(tt.erfinv, lambda g, out, x: g * (tt.exp(out * out) * (math.sqrt(math.pi) / 2)))
+rule(tt.lgamma, lambda g, out, x: g * tt.digamma(x))
+rule(tt.digamma, lambda g, out, x: g * tt.zeta_sum(x, s=2))
+rule(tt.zeta_sum, lambda g, out, x, s: g * (tt.zeta_sum(x, s=s + 1) * -s))
+
 # ## Two operands
 #
 # Where the two operands of `maximum` are equal, each takes half of the gradient: the halves add up to what came in. A
@@ -58,6 +84,19 @@ rule(
 )
 rule(tt.floor_divide, *[lambda g, out, x, y: kept(np.False_, g)] * 2)
 rule(tt.remainder, lambda g, out, x, y: g, lambda g, out, x, y: -g * tt.floor_divide(x, y))
+
+rule(tt.fmod, lambda g, out, x, y: g, lambda g, out, x, y: -g * tt.trunc(x / y))
+
+# The angle of a point turns by what moves it sideways, divided by its distance. The distance grows by the part of a
+# movement that points outwards.
+
+rule(
+    tt.atan2,
+    lambda g, out, x, y: g * (y / (x * x + y * y)),
+    lambda g, out, x, y: g * (-x / (x * x + y * y)),
+)
+rule(tt.hypot, lambda g, out, x, y: g * (x / out), lambda g, out, x, y: g * (y / out))
+rule(tt.logaddexp, lambda g, out, x, y: g * tt.sigmoid(x - y), lambda g, out, x, y: g * tt.sigmoid(y - x))
 
 # ## Reductions
 #
@@ -106,6 +145,83 @@ rule(tt.prod, _prod)
 rule(tt.flip, lambda g, out, x, dim: tt.flip(g, dim=dim))
 rule(tt.cumsum, lambda g, out, x, dim: tt.flip(tt.cumsum(tt.flip(g, dim=dim), dim=dim), dim=dim))
 
+# An element takes part in all later running products, too. With respect to $x_i$, each of them is the product of what
+# stood before $x_i$ and of what came after it, so we walk from the end: $s_i = g_i + x_{i+1} s_{i+1}$. We never divide,
+# so zeros do no harm. The running logarithm of sums needs the same walk with another factor, $e^{out_i - out_{i+1}}$,
+# which is at most 1.
+
+
+def _from_the_end(g, factors, dim):
+    sums, later = [], None
+    for i in reversed(range(g.shape[dim])):
+        here = tt.getitem(g, index=_along(g, dim, slice(i, i + 1)))
+        later = here if later is None else here + tt.getitem(factors, index=_along(g, dim, slice(i, i + 1))) * later
+        sums.append(later)
+    return tt.concat(*sums[::-1], dim=dim) if sums else g
+
+
+def _after(x, dim):
+    """x, one place nearer to the front; the first element, which is not used, comes last."""
+    head, tail = _along(x, dim, slice(0, 1)), _along(x, dim, slice(1, None))
+    return tt.concat(tt.getitem(x, index=tail), tt.getitem(x, index=head), dim=dim)
+
+
+def _cumprod(g, out, x, dim):
+    if not x.ndim:
+        return g
+    return _product_before(x, dim) * _from_the_end(g, _after(x, dim), dim)
+
+
+def _logcumsumexp(g, out, x, dim):
+    if not x.ndim:
+        return g
+    return tt.exp(x - out) * _from_the_end(g, tt.exp(tt.minimum(out - _after(out, dim), 0.0)), dim)
+
+
+rule(tt.cumprod, _cumprod)
+rule(tt.logcumsumexp, _logcumsumexp)
+
+# ## Linear algebra
+#
+# From $A X = B$ follows $A\,dX = dB - dA\,X$. So the gradient of $B$ is the solution of another equation, with $A^T$,
+# and that of $A$ is the product of the two. The determinant grows by $\det A \cdot \operatorname{tr}(A^{-1} dA)$.
+
+
+def _swapped(x):
+    return tt.permute(x, dims=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _inverse(x):
+    return tt.linalg.solved(x, np.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), x.shape))
+
+
+def _of_matrices(numbers, x):
+    return numbers.reshape((*x.shape[:-2], 1, 1)) * _swapped(_inverse(x))
+
+
+rule(
+    tt.linalg.solved,
+    lambda g, out, a, b: -(tt.linalg.solved(_swapped(a), g) @ _swapped(out)),
+    lambda g, out, a, b: tt.linalg.solved(_swapped(a), g),
+)
+rule(tt.linalg.det, lambda g, out, x: _of_matrices(g * out, x))
+rule(tt.linalg.logabsdet, lambda g, out, x: _of_matrices(g, x))
+
+# For $A = L L^T$, I. Murray (*Differentiation of the Cholesky decomposition*, 2016) derives $L^{-T} \Phi(L^T \bar L)
+# L^{-1}$, where $\Phi$ takes the lower triangle and half of its diagonal. NumPy reads only the lower half of a
+# symmetric matrix; we make the gradient symmetric, as PyTorch does.
+
+
+def _cholesky(g, out, x):
+    middle = tt.tril(_swapped(out) @ g)
+    middle = middle * (1 - 0.5 * np.eye(x.shape[-1], dtype=x.dtype))
+    left = tt.linalg.solved(_swapped(out), middle)
+    share = _swapped(tt.linalg.solved(_swapped(out), _swapped(left)))
+    return (share + _swapped(share)) * 0.5
+
+
+rule(tt.linalg.cholesky, _cholesky)
+
 # ## Joining, triangles, picking
 #
 # `concat` takes any number of tensors, so its row is one function for all of them: the gradient is cut into pieces
@@ -121,20 +237,19 @@ def _pieces(needed, g, out, *tensors, dim=0):
 rule(tt.concat, together=_pieces)
 rule(tt.tril, lambda g, out, x, diagonal=0: tt.tril(g, diagonal=diagonal))
 rule(tt.triu, lambda g, out, x, diagonal=0: tt.triu(g, diagonal=diagonal))
-rule(tt.take_along, lambda g, out, x, index, dim: tt.scatter_add(g, index=index, dim=dim, shape=x.shape))
-rule(tt.scatter_add, lambda g, out, values, index, dim, shape: tt.take_along(g, index=index, dim=dim))
+rule(tt.take_along, lambda g, out, x, index, dim: tt.place_along(g, index=index, dim=dim, shape=x.shape))
+rule(tt.place_along, lambda g, out, values, index, dim, shape: tt.take_along(g, index=index, dim=dim))
 
 # ## Activations
 #
-# The slopes of chapter 03. That of `gelu` is a primitive of its own.
+# The slopes of chapter 03, except for those of `relu` and `log_softmax`, whose rows are in the chapter. That of `gelu`
+# is a primitive of its own.
 
-rule(tt.relu, lambda g, out, x: kept(out != 0, g))
 rule(tt.leaky_relu, lambda g, out, x, negative_slope=0.01: tt.choose(x > 0, g, g * negative_slope))
 rule(tt.elu, lambda g, out, x, alpha=1.0: tt.choose(x <= 0, g * (tt.exp(tt.minimum(x, 0.0)) * alpha), g))
 rule(tt.sigmoid, lambda g, out, x: g * (out * (1 - out)))
 rule(tt.softplus, lambda g, out, x, beta=1.0: g * tt.sigmoid(x * beta))
 rule(tt.softmax, lambda g, out, x, dim: out * (g - tt.sum(g * out, dim=dim, keepdim=True)))
-rule(tt.log_softmax, lambda g, out, x, dim: g - tt.exp(out) * tt.sum(g, dim=dim, keepdim=True))
 rule(tt.gelu, lambda g, out, x, approximate="none": g * tt.gelu_slope(x, approximate=approximate))
 
 # And the gradient that chapter 05 found on paper, what the network believes minus what is true. (A truth value counts
@@ -194,7 +309,8 @@ NO_GRADIENT.update(
     {
         tt.isnan, tt.isinf, tt.isfinite, tt.logical_not, tt.logical_and, tt.logical_or, tt.any, tt.all, tt.argmax,
         tt.argmin, tt.argsort_ascending, tt.largest_first, tt.bitwise_not, tt.bitwise_and, tt.bitwise_or,
-        tt.bitwise_xor,
+        tt.bitwise_xor, tt.bitwise_left_shift, tt.bitwise_right_shift, tt.signbit,
+        tt.running_argmax,
     }
 )
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -29,8 +30,10 @@ from tt_autograd.checkpoints import load_checkpoint, save_checkpoint
 from tt_optim import Adam, Optimizer, clip_grad_norm_
 from tt_tensor import (
     Dropout, Linear, Module, ReLU, Sequential, Tensor, binary_cross_entropy_with_logits, cross_entropy, float32,
-    from_numpy, generator, get_rng_state, manual_seed, set_rng_state, xor_network, xor_points,
+    from_numpy, generator, get_rng_state, manual_seed, set_rng_state,
 )
+from tt_tensor.activations import xor_points
+from tt_tensor.losses import xor_network
 
 
 # It uses what chapters 04 to 07 brought, a line for each of them.
@@ -139,7 +142,8 @@ class Batches:
         return -(-len(self.x) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # exercise
-        """One pass: pairs of tensors, inputs and targets of the same rows."""
+        """One pass: pairs of tensors, inputs and targets of the same rows. A random order is drawn from `generator()`
+        in each pass anew; `x` and `y` themselves stay as they are."""
         order = generator().permutation(len(self.x)) if self.shuffle else np.arange(len(self.x))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -178,7 +182,7 @@ class Averages:
         self.count = 0
 
     def add(self, values: dict[str, float], size: int) -> None:  # exercise
-        """Take in the means of a batch of `size` examples."""
+        """Take in the means of a batch of `size` examples. A name may come for the first time."""
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
         self.count += size
@@ -247,7 +251,7 @@ def evaluating(model: Module) -> Iterator[Module]:
 
 def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics = ()) -> dict[str, float]:  # exercise
     """Mean loss and metrics of a model on data, in evaluation mode and without recording; afterwards the model and each
-    of its parts is in the mode it was in."""
+    of its parts is in the mode it was in, also after an error. Raises ValueError if the data have no batch."""
     averages = Averages()
     with evaluating(model), no_grad():
         for inputs, targets in data:
@@ -261,14 +265,14 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
 # ## One step
 #
 # A step takes a *group* of batches, usually a single one. If memory is too small for a large batch, several small ones
-# can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway. For the sum to
-# be exactly that of the large batch, each loss is multiplied by its size and the total divided by the number of
-# examples.
+# can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway, as long as the
+# old ones are forgotten once, before the first batch. For the sum to be exactly that of the large batch, each loss is
+# multiplied by its share of the group's examples before its `backward`. What is measured is the loss as it was.
 #
 # There is one more thing that a careful loop does. If the loss is not a finite number, going on is pointless: the next
 # step would make all weights `nan`, and the checkpoint after it would save them. So the training stops and says what
-# may help. A gradient can be `nan` although the loss is finite (the slope of a root at 0 is enough), so `_step` looks
-# at the gradients as well, before the optimizer uses them.
+# may help. `_finite` does that for the loss. A gradient can be `nan` although the loss is finite (the slope of a root
+# at 0 is enough), so `_check_gradients` looks at the gradients as well, before they are clipped and used.
 
 
 def require_finite(named: Iterable[tuple[str, Tensor | None]], advice: str) -> None:
@@ -285,22 +289,30 @@ def _check_gradients(model: Module) -> None:
     )
 
 
+def _finite(loss: Tensor) -> Tensor:
+    """The loss itself. Raises RuntimeError if it is not a finite number."""
+    if not math.isfinite(value := loss.item()):
+        raise RuntimeError(
+            f"the loss became {value}; lower the learning rate, clip the gradients (clip_norm=1.0), "
+            "or look for the operation with detect_anomaly()"
+        )
+    return loss
+
+
+# Now the step itself, the five lines from the beginning of the chapter with everything that a careful loop adds.
+
+
 def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> None:  # exercise
-    """Make one step of the optimizer for a list of (inputs, targets) that count as one batch. What is measured on each
-    of them goes into `averages`. RuntimeError for a loss or a gradient that is not finite, before the step."""
+    """Make one step of the optimizer for a list of (inputs, targets) that count as one batch, with all gradients
+    clipped to the common length `clip_norm` unless it is None. `averages` gets what `_measured` says of each batch.
+    RuntimeError for a loss or a gradient that is not finite, before the step."""
     optimizer.zero_grad()
-    sizes = [len(targets) for _, targets in group]
-    for (inputs, targets), size in zip(group, sizes):
+    total = sum(len(targets) for _, targets in group)
+    for inputs, targets in group:
         outputs = model(inputs)
-        loss = loss_fn(outputs, targets)
-        values = _measured(loss, outputs, targets, metrics)
-        if not math.isfinite(values["loss"]):
-            raise RuntimeError(
-                f"the loss became {values['loss']}; lower the learning rate, clip the gradients (clip_norm=1.0), "
-                "or look for the operation with detect_anomaly()"
-            )
-        (loss * (size / sum(sizes)) if len(group) > 1 else loss).backward()
-        averages.add(values, size)
+        loss = _finite(loss_fn(outputs, targets))
+        averages.add(_measured(loss, outputs, targets, metrics), len(targets))
+        (loss * (len(targets) / total)).backward()
     _check_gradients(model)
     if clip_norm is not None:
         clip_grad_norm_(model.parameters(), clip_norm)
@@ -339,15 +351,11 @@ def check_checkpoint_round_trip():
 
 # ## The run
 #
-# A `Run` is where a training stands, and its `state_dict` is the list of things that a checkpoint must hold. We build
-# it in three steps: the place, the way back to it, and the list.
-#
-# Note the two states of chance. The one that is saved as `random` is where chance stands now; it decides about the next
-# dropout mask. `start_of_epoch` is where it stood when the order of this epoch was drawn.
+# A `Run` is where a training stands, and its `state_dict` is the list of things that a checkpoint must hold.
 
 
-class Place:
-    """Where a training stands: in which epoch, at which batch, with what measured so far."""
+class Run:
+    """A training in progress: what is trained, where it stands (epoch, batch, steps), and what has been measured."""
 
     def __init__(
         self, model: Module, optimizer: Optimizer, data: Iterable, callbacks: Sequence[Callback], epochs: int,
@@ -359,44 +367,40 @@ class Place:
         self.history, self.averages = History(), Averages()
         self.start_of_epoch: dict[str, Any] = {}
 
+    # Two states of chance matter. One is where chance stands now; it decides about the next dropout mask. The other is
+    # where it stood when the order of this epoch was drawn. If that one is set again, the data make the same order once
+    # more. (Data that remember more than the generator, such as those of chapter 10, have a state of their own.)
+
     def begin_epoch(self) -> None:
         """Note the state of chance, from which the order of this epoch follows."""
         self.averages, self.batch = Averages(), 0
-        self.start_of_epoch = {"random": get_rng_state(), "data": _state_of(self.data)}
+        data = self.data.state_dict() if hasattr(self.data, "state_dict") else None
+        self.start_of_epoch = {"random": get_rng_state(), "data": data}
 
-
-# To get back to a place in the middle of an epoch, `batches` sets chance back to where the epoch began, lets the data
-# make the same order again, skips what has been seen, and restores chance. That works for anything that draws its order
-# from the generator of chapter 01.
-
-
-class Position(Place):
-    """Finds the way back to a place in the middle of an epoch."""
-
-    def batches(self) -> Iterator:
-        """The batches of this epoch that have not been seen yet, in the order that the epoch began with."""
-        if not self.batch:
-            return iter(self.data)
-        now = get_rng_state()
+    def rewind(self) -> None:
+        """Set chance, and the data if they have a state, to where this epoch began."""
         set_rng_state(self.start_of_epoch["random"])
         if self.start_of_epoch["data"] is not None:
             self.data.load_state_dict(self.start_of_epoch["data"])  # type: ignore[attr-defined]
+
+    # Here is the way back to a place in the middle of an epoch: rewind, let the data make their order again, skip what
+    # has been seen, and restore chance. That works for anything that draws its order from the generator of chapter 01.
+    # Mind that data such as `Batches` draw it late, when their first batch is asked for.
+
+    def batches(self) -> Iterator:  # exercise
+        """An iterator over the batches of this epoch that have not been seen yet, which are all but the first `batch`,
+        in the order that the epoch began with. Chance then stands where it stood before the call."""
+        if not self.batch:
+            return iter(self.data)
+        now = get_rng_state()
+        self.rewind()
         batches = iter(self.data)
         for _ in range(self.batch):
             next(batches, None)
         set_rng_state(now)
         return batches
 
-
-def _state_of(data) -> dict | None:
-    return data.state_dict() if hasattr(data, "state_dict") else None
-
-
-# And the list. Each entry answers the question: if this were missing, what would be different after the restart?
-
-
-class Run(Position):
-    """A training in progress: what is trained, where it stands, and what has been measured."""
+    # And the list. Each entry answers the question: if this were missing, what would be different after the restart?
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
@@ -415,6 +419,8 @@ class Run(Position):
             "count": self.averages.count,
         }
 
+    # To resume is to take all of it up again, or nothing: if one part does not fit, the others must not be changed.
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they
         were made then; if anything does not fit, all of it stays as it was."""
@@ -430,6 +436,8 @@ class Run(Position):
         except Exception:
             self._take_up(before)
             raise
+
+    # One callback after the other gets its own part back, in the order in which they were saved.
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -451,28 +459,73 @@ class Run(Position):
 #
 # All that is left is to put the pieces in order.
 #
+# An epoch is a loop over groups of batches. Each group makes a step. Then the run is one step further, and the
+# callbacks, the bar and the file are told, which is the business of `after_step`. `islice(batches, n)` takes the next
+# `n` batches from an iterator, fewer at the end, and none when there are no more.
+
+
+def _train_epoch(run: Run, accumulate: int, step: Callable, after_step: Callable) -> None:  # exercise
+    """Go through the batches that this epoch has left, in lists of `accumulate` of them (the last may be shorter): call
+    step(group), count the batches in run.batch and the step in run.steps, and call after_step(group)."""
+    batches = run.batches()
+    while group := list(islice(batches, accumulate)):
+        step(group)
+        run.batch, run.steps = run.batch + len(group), run.steps + 1
+        after_step(group)
+
+
+# What stands around it is plumbing. A model that is in training mode already is left alone, because some of its parts
+# may be in evaluation mode on purpose.
+
+
+def _begin_epoch(run: Run) -> None:
+    if not run.model.training:
+        run.model.train()
+    if not run.batch:
+        run.begin_epoch()
+
+
+def _after_step(run: Run, bar, checkpoint, every: int | None, group: list) -> None:
+    for callback in run.callbacks:
+        callback.on_step(run)
+    bar.update(len(group))
+    bar.set_postfix(loss=f"{run.averages.means()['loss']:.4f}", refresh=False)
+    if checkpoint is not None and every and run.steps % every == 0:
+        _save(run, checkpoint)
+
+
+# After an epoch the history gets its numbers, and only then the callbacks are told, because they look at the history.
+
+
+def _end_epoch(run: Run, numbers: dict[str, float], checkpoint) -> None:
+    run.history.add(numbers)
+    run.epoch, run.batch = run.epoch + 1, 0
+    for callback in run.callbacks:
+        callback.on_epoch(run)
+    if checkpoint is not None:
+        _save(run, checkpoint)
+
+
+def _means(run: Run) -> dict[str, float]:
+    if not run.averages.count:
+        raise ValueError(
+            "there was nothing to train on: the data yielded no batch. An iterator can be used only once; give a "
+            "list or a Batches object"
+        )
+    return run.averages.means()
+
+
 # `fit` is a function of four things, each of which can be exchanged without the others noticing: a model, a loss, an
-# optimizer over the model's parameters, data. Everything else is optional and has a name, save the number of epochs. An
-# image network, a language model, a perceptron on XOR: `fit` sees inputs that go into the model, outputs and targets
-# that go into the loss, and a number that comes out.
+# optimizer over the model's parameters, data. Everything else is optional and has a name, except for the number of
+# epochs. An image network, a language model, a perceptron on XOR: `fit` sees inputs that go into the model, outputs and
+# targets that go into the loss, and a number that comes out.
 
 
 def fit(
-    model: Module,
-    loss_fn: Callable[[Any, Any], Tensor],
-    optimizer: Optimizer,
-    data: Iterable,
-    *,
-    epochs: int,
-    validation: Iterable | None = None,
-    metrics: Metrics = (),
-    callbacks: Sequence[Callback] = (),
-    accumulate: int = 1,
-    clip_norm: float | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    checkpoint_every: int | None = None,
-    resume: bool = False,
-    progress: bool | None = None,
+    model: Module, loss_fn: Callable[[Any, Any], Tensor], optimizer: Optimizer, data: Iterable, *, epochs: int,
+    validation: Iterable | None = None, metrics: Metrics = (), callbacks: Sequence[Callback] = (),
+    accumulate: int = 1, clip_norm: float | None = None, checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: int | None = None, resume: bool = False, progress: bool | None = None,
 ) -> History:
     """Train `model` for `epochs` passes through `data`, an iterable of (inputs, targets) that can be passed through
     again; returns the history.
@@ -483,65 +536,45 @@ def fit(
     `resume`, go on from it if it exists.
     progress: show a bar; None means only in a terminal. Raises RuntimeError when the loss is not finite, ValueError
     for what cannot be meant."""
-    if epochs < 0 or accumulate < 1:
-        raise ValueError(f"epochs must be 0 or more and accumulate at least 1; they are {epochs} and {accumulate}")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True needs checkpoint=, the file to resume from")
+    _refuse(epochs, accumulate, checkpoint, resume)
     run = Run(model, optimizer, data, callbacks, epochs, accumulate)
-    for callback in callbacks:
-        callback.on_start(run)
-    if resume and Path(checkpoint).exists():  # type: ignore[arg-type]
-        run.load_state_dict(load_checkpoint(checkpoint))  # type: ignore[arg-type]
+    _start(run, checkpoint if resume else None)
+
+    def step(group: list) -> None:
+        _step(model, loss_fn, optimizer, group, clip_norm, metrics, run.averages)
+
     while run.epoch < epochs and not run.stop:
         began = time.perf_counter()
         with _bar(run, epochs, progress) as bar:
-            _train_epoch(
-                run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint if checkpoint_every else None,
-                checkpoint_every,
-            )
-            numbers = run.averages.means()
+            _begin_epoch(run)
+            _train_epoch(run, accumulate, step, partial(_after_step, run, bar, checkpoint, checkpoint_every))
+            numbers = _means(run)
             if validation is not None:
-                numbers |= {
-                    f"val_{name}": value for name, value in evaluate(model, loss_fn, validation, metrics).items()
-                }
+                seen = evaluate(model, loss_fn, validation, metrics)
+                numbers |= {f"val_{name}": value for name, value in seen.items()}
             bar.set_postfix({name: f"{value:.4f}" for name, value in numbers.items()})
-        run.history.add({**numbers, "lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began})
-        run.epoch, run.batch = run.epoch + 1, 0
-        for callback in callbacks:
-            callback.on_epoch(run)
-        if checkpoint is not None:
-            _save(run, checkpoint)
+        numbers |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began}
+        _end_epoch(run, numbers, checkpoint)
     for callback in callbacks:
         callback.on_end(run)
     return run.history
 
 
-# An epoch is a loop over groups of batches. `islice` takes the next few from the iterator, fewer at the end, and
-# nothing when there is no more. The work is in `_step`; what is added here is telling others: the callbacks, the bar,
-# the file. A model that is in training mode already is left alone, because some of its parts may be in evaluation mode
-# on purpose.
+# A run that resumes starts like any other, and is then set to where the file says.
 
 
-def _train_epoch(run, loss_fn, metrics, accumulate, clip_norm, bar, checkpoint, every) -> None:
-    if not run.model.training:
-        run.model.train()
-    if not run.batch:
-        run.begin_epoch()
-    batches = run.batches()
-    while group := list(islice(batches, accumulate)):
-        _step(run.model, loss_fn, run.optimizer, group, clip_norm, metrics, run.averages)
-        run.batch, run.steps = run.batch + len(group), run.steps + 1
-        for callback in run.callbacks:
-            callback.on_step(run)
-        bar.update(len(group))
-        bar.set_postfix(loss=f"{run.averages.means()['loss']:.4f}", refresh=False)
-        if checkpoint is not None and run.steps % every == 0:
-            _save(run, checkpoint)
-    if not run.averages.count:
-        raise ValueError(
-            "there was nothing to train on: the data yielded no batch. An iterator can be used only once; give a "
-            "list or a Batches object"
-        )
+def _refuse(epochs: int, accumulate: int, checkpoint, resume: bool) -> None:
+    if epochs < 0 or accumulate < 1:
+        raise ValueError(f"epochs must be 0 or more and accumulate at least 1; they are {epochs} and {accumulate}")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=, the file to resume from")
+
+
+def _start(run: Run, checkpoint: str | os.PathLike | None) -> None:
+    for callback in run.callbacks:
+        callback.on_start(run)
+    if checkpoint is not None and Path(checkpoint).exists():
+        run.load_state_dict(load_checkpoint(checkpoint))
 
 
 # A model with broken weights must not replace a good one on the disk.
@@ -609,6 +642,35 @@ def show_training():
 # jumps up and down, or explodes*: the rate is too large. *Validation is better than training*, at the beginning: that
 # is no mistake. The training loss of an epoch is an average over the whole epoch, during which the network was worse
 # than it is at the end; and dropout is on in one and off in the other.
+#
+# Try it. Here are four trainings that differ in their learning rate and in the number of examples. What is the matter
+# with each? (The table is shuffled, so that you have to read the curves.)
+
+_CURVES = [(1e-6, 300), (1e-2, 300), (3e-2, 20), (1.0, 300)]  # learning rate, examples
+
+
+def curve(name: str) -> History:
+    """The history of one of the four trainings "A" to "D"."""
+    rate, examples = _CURVES[np.random.default_rng(8).permutation(4)["ABCD".index(name)]]
+    manual_seed(0)
+    (x, y), held_out = digits()
+    model, data = digits_classifier(), Batches(x[:examples], y[:examples], 20, shuffle=True)
+    optimizer = Adam(model.parameters(), lr=rate)
+    return fit(model, cross_entropy, optimizer, data, epochs=8, validation=[held_out], progress=False)
+
+
+def show_curves():
+    for name in "ABCD":
+        history = curve(name)
+        for which in ("loss", "val_loss"):
+            print(f"{name} {which:>8s}", *(f"{history[which][epoch]:8.3f}" for epoch in range(8)))
+
+
+def explain_curves() -> dict[str, str]:  # exercise
+    """What is the matter with each training of `show_curves`, as a dictionary: for each of "A", "B", "C" and "D" one of
+    the words "too large" and "too small", about its rate, "memorizes", or "fine"."""
+    return {"A": "too large", "B": "fine", "C": "memorizes", "D": "too small"}
+
 
 # ## How large a batch?
 #
@@ -736,6 +798,8 @@ def show_errors():
 
 # ## Exercises
 #
+# All three have a star: leave out what you like.
+#
 # 1. `confusion`: a table of how often class i was taken for class j. Which digits does the network mix up?
 # 2. `WeightAverage`: a callback that keeps a running average of the weights (an *exponential moving average*), which is
 #    often better than the weights themselves.
@@ -745,8 +809,9 @@ def show_errors():
 # For the first of them, remember `np.add.at` from chapter 02: pairs of (label, answer) occur more than once.
 
 
-def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise
-    """Counts (classes, classes): row i, column j is how often an example of class i was called j."""
+def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise (starred)
+    """Counts (classes, classes), integers: row i, column j is how often an example of class i was called j. The model
+    is asked in evaluation mode, and each of its parts is in the mode it was in afterwards."""
     table = np.zeros((classes, classes), np.int64)
     with evaluating(model), no_grad():
         np.add.at(table, (y.numpy(), model(x).argmax(dim=1).numpy()), 1)
@@ -775,8 +840,8 @@ class WeightAverage(Callback):
     def on_start(self, run):
         self.average = None
 
-    def on_step(self, run):  # exercise
-        """Take in the weights of run.model; the first time, they are the average."""
+    def on_step(self, run):  # exercise (starred)
+        """Take in the weights of run.model, as copies; the first time, they are the average."""
         weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
         if self.average is None:
             self.average = weights
@@ -803,11 +868,12 @@ def check_weight_average():
 # The third needs no callback and no `fit`, only `_step`.
 
 
-def find_rate(  # exercise
+def find_rate(  # exercise (starred)
     model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0,
     steps: int = 50,
 ) -> tuple[list[float], list[float]]:
-    """Rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with each."""
+    """Rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with each. Goes
+    round the data as often as the steps need, one batch for each, and sets the rate of the first parameter group."""
     rates, losses = list(np.geomspace(lowest, highest, steps)), []
     batches = iter(data)
     for rate in rates:
@@ -868,6 +934,6 @@ def show_shift():
 # neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
-    "Averages", "Batches", "Run", "WeightAverage", "accuracy", "confusion", "digits", "digits_classifier", "evaluate",
-    "evaluating", "find_rate", "fit", "require_finite", "shifted", "train_digits", "train_xor",
+    "Averages", "Batches", "Run", "WeightAverage", "accuracy", "confusion", "curve", "digits", "digits_classifier",
+    "evaluate", "evaluating", "find_rate", "fit", "require_finite", "shifted", "train_digits", "train_xor",
 ]

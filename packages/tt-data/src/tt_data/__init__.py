@@ -1,7 +1,10 @@
 """Chapter 10: data sets, the data loader, transforms."""
 
-from tt_data.dataloader import *
-from tt_data.dataloader import __all__ as _dataloader
+from tt_data.dataloader import (
+    BatchSampler, Compose, Cutout, Dataset, Images, Normalize, RandomCrop, RandomHorizontalFlip,
+    RandomSampler, Sampler, SequentialSampler, Subset, TensorDataset, ToFloat, Transform, channel_statistics,
+    collate, random_split,
+)
 from tt_data.datasets import *
 from tt_data.datasets import __all__ as _datasets
 from tt_data.downloads import *
@@ -10,6 +13,12 @@ from tt_data.formats import *
 from tt_data.formats import __all__ as _formats
 from tt_data.more_data import *
 from tt_data.more_data import __all__ as _more_data
+from tt_data.torch_loader import *
+from tt_data.torch_loader import __all__ as _torch_loader
 
 # The contract: what other packages may use.
-__all__ = [*_dataloader, *_datasets, *_downloads, *_formats, *_more_data]
+__all__ = [
+    "BatchSampler", "Compose", "Cutout", "Dataset", "Images", "Normalize", "RandomCrop", "RandomHorizontalFlip",
+    "RandomSampler", "Sampler", "SequentialSampler", "Subset", "TensorDataset", "ToFloat", "Transform",
+    "channel_statistics", "collate", "random_split", *_datasets, *_downloads, *_formats, *_more_data, *_torch_loader,
+]

@@ -24,6 +24,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from tt_data.workers import stop, worker_processes
 from tt_optim import Adam
 from tt_spatial import LeNet
 from tt_tensor import (
-    Dropout, Module, Sequential, Tensor, cross_entropy, drawing_from, from_numpy, generator, manual_seed, measure,
+    Dropout, Generator, Module, Sequential, Tensor, cross_entropy, drawing_from, from_numpy, generator, manual_seed,
+    measure,
 )
 
 
@@ -117,12 +119,20 @@ def show_sorted():
 # ## A data set
 #
 # Two methods, as in PyTorch: one sample by its number, and how many there are. We add a third, which PyTorch has only
-# lately: a whole batch at once. Whoever can do no better gets it from the other two.
+# lately: a whole batch at once. A data set that can do no better gets it from the other two. So does a data set that is
+# derived from another and changes only its samples: the other's batches would not have the change.
 
 
 class Dataset:
     """Samples by number: `dataset[i]` is one, and `len(dataset)` says how many there are. Derive from it, and write
     `__getitem__` and `__len__`."""
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # so that Dataset[int] can be written
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "__getitem__" in vars(cls) and "batch" not in vars(cls):
+            cls.batch = Dataset.batch  # type: ignore[method-assign]
 
     def __getitem__(self, index: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} needs a method __getitem__(self, index), for one sample")
@@ -147,31 +157,55 @@ def sample_of(dataset, index: int) -> Any:
 
 # ## Collating
 #
-# A sample is a number, an array, a text; or, more often, a tuple or a dictionary of them. So collating goes down into
-# tuples and dictionaries, and joins what it finds at the end of each branch. Going down is a function of its own,
-# because we shall need it again.
+# A sample is a number, an array, a text; or, more often, a tuple or a dictionary of them, and these may hold tuples and
+# dictionaries again. So collating goes down into them, and joins what it finds at the end of each branch. Samples of
+# different forms cannot be joined.
 
 
-def at_leaves(join: Callable[[list], Any], trees: Sequence) -> Any:
-    """A tuple or dictionary like each of the trees, with `join` of the corresponding leaves in its places."""
-    first = trees[0]
+def _refuse_other_forms(trees: Sequence) -> None:
+    """ValueError unless all trees have the first one's keys, if that is a dictionary, or its length, if it is a
+    tuple."""
+    first, form = trees[0], ""
     if isinstance(first, dict):
-        _refuse_other_forms(trees, dict, lambda tree: first.keys() <= tree.keys(), f"the keys {list(first)}")
+        form = f"dict with the keys {list(first)}"
+        fits = [isinstance(tree, dict) and first.keys() <= tree.keys() for tree in trees]
+    elif isinstance(first, tuple):
+        form = f"tuple with {len(first)} parts"
+        fits = [isinstance(tree, tuple) and len(tree) == len(first) for tree in trees]
+    if form and not all(fits):
+        number = fits.index(False)
+        raise ValueError(
+            f"the samples of a batch must have one form: the first is a {form}, number {number} is "
+            f"{trees[number]!r:.80}"
+        )
+
+
+def _tuple_like(first: Any, parts: Iterable) -> tuple:
+    """The parts as a tuple; as a named one, if `first` has names."""
+    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+
+
+# Going down is a function of its own, because we shall need it again. What lies below a key, or at one place of the
+# tuples, is again a sequence of trees, only smaller: so the function calls itself, and what is neither dictionary nor
+# tuple is a leaf.
+
+
+def at_leaves(join: Callable[[list], Any], trees: Sequence) -> Any:  # exercise
+    """A tuple or dictionary like each of the trees, however deep, with `join` of the list of corresponding leaves in
+    its places. Dictionaries have the keys of the first one, in its order, and named tuples keep their names
+    (`_tuple_like`). Raises ValueError for trees of different forms (`_refuse_other_forms`)."""
+    first = trees[0]
+    _refuse_other_forms(trees)
+    if isinstance(first, dict):
         return {key: at_leaves(join, [tree[key] for tree in trees]) for key in first}
     if isinstance(first, tuple):
-        _refuse_other_forms(trees, tuple, lambda tree: len(tree) == len(first), f"{len(first)} parts")
-        branches = [at_leaves(join, branch) for branch in zip(*trees)]
-        return type(first)(*branches) if hasattr(first, "_fields") else tuple(branches)
+        return _tuple_like(first, [at_leaves(join, branch) for branch in zip(*trees)])
     return join(list(trees))
 
 
-def _refuse_other_forms(trees: Sequence, kind: type, fits: Callable[[Any], bool], form: str) -> None:
-    for number, tree in enumerate(trees):
-        if not isinstance(tree, kind) or not fits(tree):
-            raise ValueError(
-                f"the samples of a batch must have one form: the first is a {kind.__name__} with {form}, number "
-                f"{number} is {tree!r:.80}"
-            )
+def check_at_leaves():
+    joined = at_leaves(max, [({"x": 1, "y": (2, 3)}, 4), ({"x": 5, "y": (0, 7)}, 1)])
+    assert joined == ({"x": 5, "y": (2, 7)}, 4)
 
 
 # Arrays and tensors of one shape get a new dimension in front. Of Python's numbers, integers become `int64`, which is
@@ -207,7 +241,13 @@ def collate(samples: Sequence) -> Any:
     return at_leaves(_stacked, samples)
 
 
-def _stacked(leaves: list) -> Any:  # exercise
+# That leaves the ends of the branches. (An exercise with a star may be left out: the course's own function then takes
+# its place.)
+
+
+def _stacked(leaves: list) -> Any:  # exercise (starred)
+    """A tensor with one row for each leaf, of the dtype that `as_arrays` gives; texts as a list, if all are texts.
+    Raises ValueError, with the shapes, if they differ, and TypeError for what cannot be stacked."""
     if all(isinstance(leaf, str | bytes) for leaf in leaves):
         return leaves
     arrays = as_arrays(leaves)
@@ -245,6 +285,8 @@ class TensorDataset(Dataset):
         return tuple(tensor[index] for tensor in self.tensors)
 
     def batch(self, indices):  # exercise
+        """The rows at `indices` of all tensors: a tuple of tensors, which are copies and have no gradient.
+        `row_numbers` checks the indices."""
         rows = row_numbers(indices, len(self))
         return tuple(from_numpy(tensor.numpy()[rows]) for tensor in self.tensors)
 
@@ -300,17 +342,14 @@ class Subset(Dataset):
         return batch_of(self.dataset, [self.indices[index] for index in row_numbers(indices, len(self)).tolist()])
 
 
-# Parts that do not overlap are what validation needs. The lengths may be counts, or shares that add up to 1; then what
-# rounding leaves over is dealt out from the first part on. Cutting one permutation into pieces puts each sample into
-# exactly one of them.
+# Parts that do not overlap are what validation needs. The lengths may be counts, or shares that add up to 1.
 
 
-def random_split(  # exercise
-    dataset, lengths: Sequence[float], generator: np.random.Generator | None = None
-) -> list[Subset]:
-    """Subsets of the given lengths, or shares of the whole, that have no sample in common and together have all.
-    Raises ValueError for lengths that are no counts, or do not add up to that."""
-    total, sizes = len(dataset), list(lengths)
+def split_sizes(total: int, lengths: Sequence[float]) -> list[int]:  # exercise (starred)
+    """The sizes of the parts of `total` samples. If all lengths are from 0 to 1 and add up to 1, they are shares: each
+    size is rounded down, and what is left over is dealt out one by one, from the first part on. Otherwise they are the
+    sizes. Raises ValueError if these are not integers of 0 or more that add up to `total`."""
+    sizes = list(lengths)
     if all(0 <= share <= 1 for share in sizes) and math.isclose(sum(sizes), 1):
         sizes = [math.floor(total * share) for share in sizes]
         for part in range(total - int(sum(sizes))):
@@ -320,18 +359,33 @@ def random_split(  # exercise
             f"lengths {list(lengths)} add up to {sum(lengths)}; they must be integers of 0 or more that add up to the "
             f"{total} samples, or shares that add up to 1"
         )
-    order = iter(chance(generator).permutation(total).tolist())
-    return [Subset(dataset, list(islice(order, int(size)))) for size in sizes]
+    return [int(size) for size in sizes]
 
 
-# Where chance comes in, you may give a generator of NumPy; otherwise it is the one generator of chapter 01, so that one
-# seed fixes everything. While a batch is being prepared, that is the batch's own. Why, we shall see when several
-# batches are prepared at the same time.
+# If each part drew its own samples, two parts could have one in common, and the network would be examined on what it
+# has learned. Cutting *one* permutation into pieces puts each sample into exactly one of them.
 
 
-def chance(given: np.random.Generator | None = None) -> np.random.Generator:
-    """The generator to draw from: `given`, or that of chapter 01. Raises TypeError for anything that is no
+def random_split(  # exercise
+    dataset, lengths: Sequence[float], generator: Generator | np.random.Generator | None = None
+) -> list[Subset]:
+    """Subsets of the given lengths, or shares of the whole, at random (`chance(generator)`), that have no sample in
+    common and together have all. Their indices are lists of integers. Raises ValueError for lengths that `split_sizes`
+    refuses."""
+    sizes = split_sizes(len(dataset), lengths)
+    order = iter(chance(generator).permutation(len(dataset)).tolist())
+    return [Subset(dataset, list(islice(order, size))) for size in sizes]
+
+
+# Where chance comes in, you may give a generator of NumPy, or a `Generator` of `tt_tensor`, which holds one; otherwise
+# it is the one generator of chapter 01, so that one seed fixes everything. While a batch is being prepared, that is the
+# batch's own. Why, we shall see when several batches are prepared at the same time.
+
+
+def chance(given: Generator | np.random.Generator | None = None) -> np.random.Generator:
+    """The generator to draw from: `given`, or that of chapter 01. Raises TypeError for anything that is not a
     generator."""
+    given = given.numpy if isinstance(given, Generator) else given
     if given is not None and not isinstance(given, np.random.Generator):
         raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {given!r}")
     return given or generator()
@@ -354,6 +408,8 @@ def check_random_split():
 class Sampler:
     """An order: yields the numbers of samples, or lists of them. Derive from it, and write `__iter__`."""
 
+    __class_getitem__: Any = classmethod(GenericAlias)
+
     def __iter__(self) -> Iterator:
         raise NotImplementedError(f"{type(self).__name__} needs a method __iter__(self) that yields numbers of samples")
 
@@ -372,10 +428,11 @@ class SequentialSampler(Sampler):
 
 
 # The one that is used for training draws a new permutation each time it is iterated. Drawn once, when the sampler is
-# made, it would be the same in every epoch, and the same samples would meet in the same batches for ever.
+# made, it would be the same in every epoch, and the same samples would meet in the same batches for ever. If more
+# samples are asked for than there are, one permutation follows the other; if fewer, the last one is cut off.
 #
 # With `replacement` each draw is made from all samples. Then some come twice in an epoch and some, about $1/e$ of them,
-# not at all. There may be any number of draws, 10,000,000,000 for a training that only a clock ends, so they are made
+# not at all. There may be any number of draws, 10,000,000,000 for a training that only a clock ends, so both are made
 # in portions, when they are needed.
 
 DRAWS = 1 << 12  # numbers in a portion
@@ -392,7 +449,7 @@ class RandomSampler(Sampler):
 
     def __init__(
         self, data_source, replacement: bool = False, num_samples: int | None = None,
-        generator: np.random.Generator | None = None,
+        generator: Generator | np.random.Generator | None = None,
     ):
         self.data_source, self.replacement = data_source, replacement
         self.num_samples = len(data_source) if num_samples is None else num_samples
@@ -404,13 +461,24 @@ class RandomSampler(Sampler):
     def __len__(self) -> int:
         return self.num_samples
 
-    def __iter__(self):  # exercise
-        count = len(self.data_source)
-        each = DRAWS if self.replacement else count or 1
-        for start in range(0, self.num_samples, each):
-            random, left = chance(self.generator), min(each, self.num_samples - start)
-            order = random.integers(count, size=left) if self.replacement else random.permutation(count)[:left]
+    def __iter__(self):
+        return self.draws() if self.replacement else self.permutations()
+
+    def permutations(self) -> Iterator[int]:  # exercise
+        """`num_samples` numbers, as Python's integers: permutations of all samples, one after the other. Each is drawn
+        from `chance(self.generator)` when its first number is needed."""
+        left = self.num_samples
+        while left:
+            order = chance(self.generator).permutation(len(self.data_source))[:left]
             yield from one_by_one_from(order)
+            left -= len(order)
+
+    def draws(self) -> Iterator[int]:  # exercise (starred)
+        """`num_samples` numbers, as Python's integers, each drawn from all samples; at most `DRAWS` of them at a time,
+        from `chance(self.generator)`."""
+        for start in range(0, self.num_samples, DRAWS):
+            size = min(DRAWS, self.num_samples - start)
+            yield from chance(self.generator).integers(len(self.data_source), size=size).tolist()
 
 
 def check_each_pass_has_another_order():
@@ -440,6 +508,7 @@ class BatchSampler(Sampler):
         return full + (left > 0 and not self.drop_last)
 
     def __iter__(self):  # exercise
+        """Lists of the sampler's next numbers. The sampler is iterated anew, and need not have a length."""
         numbers = iter(self.sampler)
         while group := list(islice(numbers, self.batch_size)):
             if len(group) == self.batch_size or not self.drop_last:
@@ -453,24 +522,40 @@ def check_the_last_batch():
 
 # ## The loader
 #
-# A batch is a *task*: its number, the numbers of its samples, and a seed. `load` carries it out, and depends on nothing
-# else. In particular it stays away from the generator of chapter 01, from which, at the same time, the network's
-# dropout may be drawing. The batch gets a generator of its own, made of the seed of the epoch and the batch's number,
-# and `drawing_from` puts it into the place of the common one until the batch is done. So it does not matter which
-# thread prepares it, or when, and a data set may draw from `generator()` or call `tt.rand`.
+# A batch is a *task*: its number, the numbers of its samples, and a seed. What comes of it depends on nothing else. In
+# particular it stays away from the generator of chapter 01, from which, at the same time, the network's dropout may be
+# drawing. The batch gets a generator of its own, `np.random.default_rng([seed, number])`, made of the seed of the epoch
+# and the batch's number, and `with drawing_from(...)` puts it into the place of the common one until the batch is done.
+# So it does not matter which thread prepares it, or when, and a data set may draw from `generator()` or call `tt.rand`.
 
 Task = tuple[int, list[int], int]
 
 
-def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
-    """The batch of a task (number, indices, seed): what `collate_fn` makes of the samples; without one, what the data
-    set says. An error gets a note with the number of the batch."""
+def batch_of_task(dataset, collate_fn: Callable | None, task: Task) -> Any:  # exercise
+    """The batch of a task (number, indices, seed): what `collate_fn` makes of the list of samples, which `sample_of`
+    fetches; without a collate_fn, what `batch_of` gives. All of that draws from the batch's own generator."""
     number, indices, seed = task
+    with drawing_from(np.random.default_rng([seed, number])):
+        if collate_fn is None:
+            return batch_of(dataset, indices)
+        return collate_fn([sample_of(dataset, index) for index in indices])
+
+
+def check_a_batch_has_chance_of_its_own():
+    draw = lambda samples: generator().integers(1000, size=8).tolist()
+    first, other = (batch_of_task(range(9), draw, (number, [4, 2], 7)) for number in (0, 1))
+    generator().random(5)
+    assert first == batch_of_task(range(9), draw, (0, [4, 2], 7)) != other
+
+
+# `load` does the same, and tells which batch it was if something is wrong with it.
+
+
+def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
+    """The batch of a task; an error gets a note with the number of the batch."""
+    number, indices, _ = task
     try:
-        with drawing_from(np.random.default_rng([seed, number])):
-            if collate_fn is None:
-                return batch_of(dataset, indices)
-            return collate_fn([sample_of(dataset, index) for index in indices])
+        return batch_of_task(dataset, collate_fn, task)
     except Exception as error:
         if isinstance(error, StopIteration):
             error = _not_the_end(error)
@@ -493,7 +578,8 @@ def _not_the_end(error: StopIteration) -> RuntimeError:
 
 # `fit` of chapter 08 interrupts and resumes a training in the middle of an epoch by setting the generator of chapter 01
 # back to where the epoch began. A loader that was given generators of its own has to help with that, and offers their
-# states under the names that `fit` looks for.
+# states under the names that `fit` looks for. NumPy's generators hand out their state and take it back under the same
+# name, `bit_generator.state`.
 
 
 class Resumable:
@@ -503,8 +589,9 @@ class Resumable:
         """Where the generators stand."""
         return {"generators": [own.bit_generator.state for own in self._generators()]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the generators where they stood when `state_dict` was called."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # exercise
+        """Put the generators where they stood when `state_dict` was called. Raises ValueError if there were not as
+        many."""
         for own, saved in zip(self._generators(), state["generators"], strict=True):
             own.bit_generator.state = saved
 
@@ -512,7 +599,7 @@ class Resumable:
         sampler, batch_sampler = (getattr(self, name, None) for name in ("sampler", "batch_sampler"))
         holders = (self, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
         found = [getattr(holder, "generator", None) for holder in holders]
-        return list({id(own): own for own in found if own is not None}.values())
+        return list({id(own): chance(own) for own in found if own is not None}.values())
 
 
 # Now the three answers are put together. The arguments are PyTorch's, and most of them only choose a sampler.
@@ -549,7 +636,7 @@ class DataLoader(Resumable):
     def __init__(
         self, dataset, batch_size: int = 1, shuffle: bool = False, sampler: Iterable[int] | None = None,
         batch_sampler: Iterable[list[int]] | None = None, num_workers: int = 0, collate_fn: Callable | None = None,
-        drop_last: bool = False, generator: np.random.Generator | None = None, prefetch_factor: int = 2,
+        drop_last: bool = False, generator: Generator | np.random.Generator | None = None, prefetch_factor: int = 2,
         timeout: float = 0, multiprocessing_context=None,
     ):
         _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last)
@@ -570,7 +657,8 @@ class DataLoader(Resumable):
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator:  # exercise
-        """One pass: `load` for each task, here or, with num_workers, by `prepared`."""
+        """One pass, for which the first group and a seed are drawn at once, from `chance(self.generator)`. Then `load`
+        for each task, here or, with num_workers, by `prepared`; `later` has the other groups."""
         groups = iter(self.batch_sampler)
         first = list(islice(groups, 1))
         seed = int(chance(self.generator).integers(2**63))
@@ -757,6 +845,16 @@ def show_prefetching():
 
 # One worker hides the waiting. A second one has nothing left to hide; it would, if a batch were farther away than a
 # step is long. More workers than that only take the processor away from the training.
+#
+# Before you measure it, predict what a disk does that is farther away: a batch takes 25 milliseconds, a step ten as
+# before. How long is it from one step to the next?
+
+
+def predict_step_times() -> list[float]:  # exercise
+    """The milliseconds from one step to the next, on average over many of them, if a batch takes a worker 25 ms and a
+    step of the training takes 10 ms: a list of four numbers, for 0, 1, 2 and 3 workers."""
+    return [max(10, 25 / workers) if workers else 25 + 10 for workers in range(4)]
+
 
 # ## Images
 #
@@ -811,7 +909,8 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
 
 
 class Transform:
-    """A change of images (N, C, H, W): `transform(images, random)`. Derive from it, and write `apply`, for arrays."""
+    """A change of images (N, C, H, W): `transform(images, random)`. Derive from it, and write `apply`, for arrays.
+    It draws from `random` only, and leaves the images that it was given as they are."""
 
     def __call__(self, images, random: np.random.Generator | None = None):
         """The changed images: a tensor of a tensor, an array of an array. Chance comes from `random`, or from the
@@ -846,7 +945,7 @@ class Compose(Transform):
 #
 # $$ \frac{x / 255 - \mu}{\sigma} = x \cdot \frac{1}{255\,\sigma} - \frac{\mu}{\sigma} . $$
 #
-# So the bytes are read once and the numbers written once, and once more in place for the summand.
+# Computed like that, the bytes are read once and the numbers written once, and once more in place for the summand.
 
 
 class Normalize(Transform):
@@ -857,7 +956,9 @@ class Normalize(Transform):
         if not (self.std > 0).all() or self.mean.shape != self.std.shape:
             raise ValueError(f"a mean and a std above 0 for each channel are wanted, not {mean} and {std}")
 
-    def apply(self, images, random):  # exercise
+    def apply(self, images, random):  # exercise (starred)
+        """The normalized images, float32, in a new array. Raises ValueError, with both numbers, if there is neither one
+        mean for each channel nor one for all."""
         if len(self.mean) not in (1, images.shape[1]):
             raise ValueError(f"{len(self.mean)} means and stds do not fit {images.shape[1]} channels")
         unit = 255 if images.dtype == np.uint8 else 1
@@ -894,6 +995,9 @@ class RandomCrop(Transform):
         self.padding, self.fill = padding, fill
 
     def apply(self, images, random):  # exercise
+        """A window of each image in its frame (`padded`), of the dtype of the images. Its place is drawn for each image
+        by itself; rows and columns are drawn independently, and all places are equally likely. Raises ValueError if the
+        window does not fit (`refuse_too_small`)."""
         framed = padded(images, self.padding, self.fill)
         refuse_too_small(framed, self.size)
         free = np.subtract(framed.shape[2:], self.size)
@@ -937,7 +1041,8 @@ class RandomHorizontalFlip(Transform):
             raise ValueError(f"p is a probability, from 0 to 1, not {p}")
         self.p = p
 
-    def apply(self, images, random):  # exercise
+    def apply(self, images, random):  # exercise (starred)
+        """A copy of the images, in which some are mirrored."""
         flipped, chosen = images.copy(), random.random(len(images)) < self.p
         flipped[chosen] = images[chosen, :, :, ::-1]
         return flipped
@@ -1141,7 +1246,8 @@ def show_errors():
 
 def channel_statistics(loader: Iterable) -> tuple[np.ndarray, np.ndarray]:  # exercise
     """Mean (C,) and standard deviation (C,), in float64, over all pixels of the images (N, C, H, W) in batches of
-    (images, labels)."""
+    (images, labels), which stay as they are. Divided by the number of pixels. Raises ValueError if there is no
+    batch."""
     count, total, squares, first = 0, np.zeros(1), np.zeros(1), None
     for images, _ in loader:
         pixels = images.numpy().astype(np.float64)
@@ -1172,7 +1278,9 @@ class Cutout(Transform):
     def __init__(self, size: int):
         self.size = size
 
-    def apply(self, images, random):  # exercise
+    def apply(self, images, random):  # exercise (starred)
+        """A copy of the images with the square, in all channels at the same place. Raises ValueError if the square
+        does not fit (`refuse_too_small`)."""
         refuse_too_small(images, (self.size, self.size))
         count, _, height, width = images.shape
         inside = []

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tt_autograd import digits
+from tt_autograd.training import digits
 from tt_data.dataloader import Dataset, Images, row_numbers
 from tt_data.downloads import Remote, obtain, sha256_of
 from tt_data.formats import KINDS, read_cifar, read_idx, require, require_labels

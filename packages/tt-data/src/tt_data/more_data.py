@@ -15,7 +15,7 @@ from tt_data.dataloader import (
     DRAWS, Dataset, Sampler, Transform, as_arrays, at_leaves, batch_of, chance, one_by_one_from, padded,
     refuse_too_small, row_numbers,
 )
-from tt_tensor import from_numpy
+from tt_tensor import Generator, from_numpy
 
 # ## Data sets end to end
 #
@@ -39,6 +39,11 @@ class ConcatDataset(Dataset):
             return self.batch(range(len(self))[index] if isinstance(index, slice) else index)
         which, row = self._places([index])
         return self.datasets[which[0]][int(row[0])]
+
+    @property
+    def cumulative_sizes(self) -> list[int]:
+        """Where each data set ends."""
+        return self.ends.tolist()
 
     def _places(self, indices):
         found = row_numbers(indices, len(self))
@@ -67,6 +72,35 @@ def check_concat():
     assert ConcatDataset([range(2), range(2, 5)]).batch([4, 0, 2, 1]).tolist() == [4, 0, 2, 1]
 
 
+# Laid side by side instead, each data set contributes a part of every sample.
+
+
+class StackDataset(Dataset):
+    """Sample i is a tuple of the samples i of several data sets; by keywords, a dictionary of them."""
+
+    def __init__(self, *args, **kwargs):
+        if bool(args) == bool(kwargs):
+            raise ValueError("StackDataset takes data sets by position or by keyword: one of the two, and at least one")
+        self.datasets = args or kwargs
+        lengths = [len(dataset) for dataset in args or kwargs.values()]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"data sets side by side need one length; they have {lengths}")
+        self.length = lengths[0]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index):
+        if isinstance(self.datasets, dict):
+            return {name: dataset[index] for name, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+
+def check_stack():
+    assert StackDataset(range(3), "abc")[1] == (1, "b")
+    assert StackDataset(x=range(3), y="abc")[-1] == {"x": 2, "y": "c"}
+
+
 # ## More orders
 #
 # Some samples only, in random order; and samples with weights, if one class is rare and one wants to see it more often.
@@ -75,7 +109,7 @@ def check_concat():
 class SubsetRandomSampler(Sampler):
     """The given numbers, in a new random order each time."""
 
-    def __init__(self, indices: Sequence[int], generator: np.random.Generator | None = None):
+    def __init__(self, indices: Sequence[int], generator: Generator | np.random.Generator | None = None):
         self.indices, self.generator = indices, generator
         chance(generator)
 
@@ -92,7 +126,7 @@ class WeightedRandomSampler(Sampler):
 
     def __init__(
         self, weights: Sequence[float], num_samples: int, replacement: bool = True,
-        generator: np.random.Generator | None = None,
+        generator: Generator | np.random.Generator | None = None,
     ):
         self.weights, self.num_samples = np.asarray(weights, np.float64), num_samples
         self.replacement, self.generator = replacement, generator
@@ -121,6 +155,48 @@ class WeightedRandomSampler(Sampler):
 def check_weights():
     drawn = list(WeightedRandomSampler([0, 1, 3], 4000))
     assert 0 not in drawn and 2.5 < drawn.count(2) / drawn.count(1) < 3.6
+
+
+# Where several processes train together, each takes every `num_replicas`-th number of one order. So that all get as
+# many, the first numbers come once more at the end, or, with `drop_last`, the last ones are left out. All processes
+# draw the order from the same seed and the number of the epoch, so a program that forgets `set_epoch` gets the same
+# order in every epoch. (`tt_opt` has another way, which splits each batch.)
+
+
+class DistributedSampler(Sampler):
+    """The numbers for process `rank` of `num_replicas`, as torch.utils.data.distributed.DistributedSampler.
+
+    The two must be given, since a sampler does not know the other processes: tt_opt.world_size() is how many there
+    are. Raises ValueError if they are not, or if the rank is out of range."""
+
+    def __init__(
+        self, dataset, num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True, seed: int = 0,
+        drop_last: bool = False,
+    ):
+        if num_replicas is None or rank is None or not 0 <= rank < num_replicas:
+            raise ValueError(f"give num_replicas and a rank from 0 up to it, not {num_replicas} and {rank}")
+        self.dataset, self.num_replicas, self.rank = dataset, num_replicas, rank
+        self.shuffle, self.seed, self.drop_last, self.epoch = shuffle, seed, drop_last, 0
+        rounded = len(dataset) if drop_last else len(dataset) + num_replicas - 1
+        self.num_samples = rounded // num_replicas
+        self.total_size = self.num_samples * num_replicas
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self):
+        count = len(self.dataset)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(count) if self.shuffle else np.arange(count)
+        return one_by_one_from(np.resize(order, self.total_size)[self.rank :: self.num_replicas])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another epoch has another order, on all processes the same."""
+        self.epoch = epoch
+
+
+def check_each_process_has_its_part():
+    parts = [list(DistributedSampler(range(10), 4, rank)) for rank in range(4)]
+    assert [len(part) for part in parts] == [3] * 4 and {i for part in parts for i in part} == set(range(10))
 
 
 # ## More transforms
@@ -187,4 +263,7 @@ def show_grid():
     return figure
 
 
-__all__ = ["CenterCrop", "ConcatDataset", "Pad", "SubsetRandomSampler", "WeightedRandomSampler", "grid"]
+__all__ = [
+    "CenterCrop", "ConcatDataset", "DistributedSampler", "Pad", "StackDataset", "SubsetRandomSampler",
+    "WeightedRandomSampler", "grid",
+]

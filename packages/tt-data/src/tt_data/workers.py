@@ -23,12 +23,15 @@ import numpy as np
 # The threads of the chapter share one memory, and one lock: of Python's own instructions, only one thread runs at a
 # time. A data set that spends its time in Python (parsing, decoding, many small objects) needs processes. Each has a
 # memory of its own, so the data set has to travel there. It does so once, when the process begins; after that a task is
-# two numbers and a list of numbers.
+# two numbers and a list of numbers. Each worker also learns its own number, counted from 0.
+
+here = threading.local()  # of a worker process: its number
 
 
-def _live(connection: Connection, load: Callable) -> None:
+def _live(connection: Connection, load: Callable, number: int) -> None:
     """The life of a worker: it answers tasks with (batch, None) or (None, error), until an empty letter comes."""
     _prepare_for_the_end()
+    here.number = number
     while letter := connection.recv_bytes():
         try:
             task = pickle.loads(letter)
@@ -93,10 +96,10 @@ def _go_with(parent: int) -> None:
 class Elsewhere:
     """Calls `load(task)` in a process of its own."""
 
-    def __init__(self, load: Callable, context):
-        """Begins the process. TypeError if `load`, with the data set in it, cannot be pickled."""
+    def __init__(self, load: Callable, context, number: int = 0):
+        """Begins the process with this number. TypeError if `load`, with the data set in it, cannot be pickled."""
         self.connection, far_end = context.Pipe()
-        self.process = context.Process(target=_live, args=(far_end, load), daemon=True)
+        self.process = context.Process(target=_live, args=(far_end, load, number), daemon=True)
         try:
             with _deaf_to_ctrl_c(), far_end:
                 self.process.start()
@@ -156,8 +159,8 @@ def worker_processes(count: int, load: Callable, context) -> Iterator[list[Elsew
     context = multiprocessing.get_context(context) if isinstance(context, str) else context
     workers: list[Elsewhere] = []
     try:
-        for _ in range(count):
-            workers.append(Elsewhere(load, context))
+        for number in range(count):
+            workers.append(Elsewhere(load, context, number))
         yield workers
         for worker in workers:
             with suppress(ConnectionError):  # it has died with nothing to do
@@ -178,4 +181,4 @@ def stop(works: Iterable[Callable]) -> None:
             work.process.terminate()
 
 
-__all__ = ["Elsewhere", "portable", "stop", "worker_processes"]
+__all__ = ["Elsewhere", "here", "portable", "stop", "worker_processes"]

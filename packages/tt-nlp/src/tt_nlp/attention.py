@@ -108,7 +108,7 @@ def show_hurt():
 
 def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:  # exercise
     """For queries (H, T, D), keys (H, S, D) and values (H, S, Dv) of H heads: the values, weighed by the softmax of
-    the products of query and keys / sqrt(D), one query at a time. (H, T, Dv)."""
+    the products of query and keys / sqrt(D), one query at a time. (H, T, Dv). Scores of 1000 do not overflow."""
     heads, length, size = query.shape
     out = np.zeros((heads, length, value.shape[-1]), query.dtype)
     for h in range(heads):
@@ -168,7 +168,8 @@ def show_loops():
 
 
 def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
-    """Who may look at whom, (queries, keys): True where the key does not come after the query."""
+    """Who may look at whom, (queries, keys), bool: True where the key does not come after the query. Without `keys`
+    there are as many keys as queries."""
     keys = queries if keys is None else keys
     return from_numpy(np.arange(keys) <= np.arange(queries)[:, None])
 
@@ -194,8 +195,10 @@ def attention_weights(  # exercise
 ) -> Tensor:
     """How much each query (..., T, D) takes from each key (..., S, D): softmax(scale * query @ key.mT), (..., T, S).
 
-    A mask that broadcasts to (..., T, S) is True where a query may look, or numbers that are added to the scores.
-    Where a query may look at nothing, its weights are 0. The scale is 1 / sqrt(D) unless given."""
+    A mask that broadcasts to (..., T, S) is True where a query may look, or numbers that are added to the scores; these
+    may be learned, so their gradient comes through. Where a query may look at nothing, its weights are 0, and so is its
+    gradient. The scale is 1 / sqrt(D) unless given. float16 is computed in float32; the weights have the query's
+    dtype."""
     wide = np.result_type(query.dtype, np.float32)  # the scores may be too large for float16
     scores = (query.to(wide) * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.to(wide).mT
     if mask is None:
@@ -228,9 +231,13 @@ def show_scale():
         print(f"D = {size:4d}: the largest of 16 weights is {raw:.2f} on average, divided by sqrt(D) {divided:.2f}")
 
 
-# Here is the whole thing, with PyTorch's name and arguments. Dropout sets some of the weights to zero. If queries, keys
-# and values have one shape, and nothing is masked or dropped, there is a way that needs less memory, which we build in
-# *Without the square*. `checked_mask`, from `common`, refuses shapes that do not fit.
+# Here is the whole thing, with PyTorch's name and arguments. Dropout sets some of the weights to zero; it does so
+# whenever `dropout_p` is above 0, because a function does not know whether a network trains. `checked_mask(query, key,
+# value, attn_mask, is_causal)`, from `common`, refuses what does not fit and returns the mask as a tensor, or None.
+#
+# If queries, keys and values have one shape, and nothing is masked or dropped, there is a way that needs less memory,
+# which we build in *Without the square*. The course's function takes it. Yours need not: the numbers are the same, and
+# nothing in this chapter relies on it.
 #
 # The last step is `weighted`, from `common` as well. It is a matrix product with one difference: a weight of 0 takes
 # nothing. In the plain product, 0 times an infinite number is nan, and a single such value would spoil the results of
@@ -244,7 +251,8 @@ def scaled_dot_product_attention(  # exercise
     """The mean of the values (..., S, Dv) for each query (..., T, D), weighed by `attention_weights`: (..., T, Dv).
 
     As torch's. attn_mask: True where a query may look, or numbers to add to the scores. is_causal: as if
-    causal_mask(T, S) were given; not both. Raises ValueError for shapes that do not fit."""
+    causal_mask(T, S) were given; not both. dropout_p: the probability with which a weight becomes 0. Raises ValueError
+    for shapes that do not fit and for two masks, as `checked_mask` does."""
     mask = checked_mask(query, key, value, attn_mask, is_causal)
     if mask is None and not dropout_p and query.shape == key.shape == value.shape:
         return self_attention(tt.stack([query, key, value]), is_causal=is_causal, scale=scale)
@@ -259,6 +267,24 @@ def check_against_the_loops():
     query, key, value = np.random.default_rng(0).normal(size=(3, 2, 5, 4))
     found = scaled_dot_product_attention(from_numpy(query), from_numpy(key[:, :3]), from_numpy(value[:, :3]))
     assert np.allclose(found.numpy(), attention_by_loops(query, key[:, :3], value[:, :3]))
+
+
+# Before you go on, predict. Take some queries (3, 4), keys (5, 4) and values (5, 6), and the result of their attention,
+# (3, 6). Now change the inputs, one of these each time:
+#
+# - `"pairs"`: put the keys into another order, and the values into the same one;
+# - `"queries"`: put the queries into another order;
+# - `"values"`: double every value;
+# - `"keys"`: double every key;
+# - `"shift"`: add one and the same vector to all keys.
+#
+# What becomes of the result? Write your answers down before you try them out.
+
+
+def predict_effects() -> dict[str, str]:  # exercise
+    """For each of the five changes of the text, by its name: "same" if the result stays, "order" if its rows come in
+    another order, "double" if every number doubles, and "other" if none of these is true for all inputs."""
+    return {"pairs": "same", "queries": "order", "values": "double", "keys": "other", "shift": "same"}
 
 
 # ## The dictionary, learned
@@ -317,10 +343,12 @@ def show_recall():
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:  # exercise
-    """(..., T, C) -> (..., heads, T, C / heads). Raises ValueError if the heads do not divide C."""
-    if heads < 1 or x.shape[-1] % heads:
-        raise ValueError(f"{heads} heads do not divide {x.shape[-1]} numbers; C % heads must be 0")
-    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-3, -2)
+    """(..., T, C) -> (..., heads, T, C / heads), whatever stands in front of T. Raises ValueError if the heads do not
+    divide C, and for less than one head."""
+    *front, width = x.shape
+    if heads < 1 or width % heads:
+        raise ValueError(f"{heads} heads do not divide {width} numbers; C % heads must be 0")
+    return x.reshape(*front, heads, width // heads).transpose(-3, -2)
 
 
 # When the heads are done, their results go back into one row for each token.
@@ -349,13 +377,16 @@ def check_heads():
 #
 # The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. A layer
 # with all of PyTorch's arguments is in the appendix *More attention*, as `MultiheadAttention` with a small h; this one
-# has what chapter 14 needs.
+# has what chapter 14 needs. (`tt.xavier_uniform_` of chapter 04 fills a tensor with first weights, and returns it.)
 
 
 class MultiHeadAttention(Module):
     """num_heads attentions side by side, each on its share of embed_dim numbers."""
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True):
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True):  # exercise
+        """Keeps num_heads and dropout. With C = embed_dim, its parameters are in_proj_weight (3 C, C), drawn by
+        `tt.xavier_uniform_`, and in_proj_bias (3 C,), zeros; its second layer is out_proj, a Linear. Without bias
+        in_proj_bias is None, and out_proj has none either. Raises ValueError as `split_heads` does."""
         super().__init__()
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide {embed_dim} numbers; embed_dim % num_heads must be 0")
@@ -367,7 +398,8 @@ class MultiHeadAttention(Module):
     # First the projections, cut into heads.
 
     def projected(self, query, key, value):  # exercise
-        """Queries, keys and values in heads: (3, B, heads, T, D) if all three are one text, otherwise a list."""
+        """Queries, keys and values in heads: one tensor (3, B, heads, T, D) if all three are one text, the same object,
+        otherwise a list of three (B, heads, T or S, D)."""
         if query is key is value:
             qkv = split_heads(linear(query, self.in_proj_weight, self.in_proj_bias), 3 * self.num_heads)
             return qkv.reshape(*query.shape[:-2], 3, self.num_heads, *qkv.shape[-2:]).transpose(0, -4)
@@ -375,10 +407,14 @@ class MultiHeadAttention(Module):
         parts = map(linear, (query, key, value), self.in_proj_weight.chunk(3), biases)
         return [split_heads(part, self.num_heads) for part in parts]
 
-    # The way through the layer: project, attend, merge the heads, project again.
+    # The way through the layer: project, attend, merge the heads, project again. What `projected` has stacked is what
+    # `self_attention(qkv, mask, dropout_p, is_causal)` takes, from *Without the square*; a list goes to
+    # `scaled_dot_product_attention`, which can do both. Dropout is for training only, whichever way it goes:
+    # `self.training` (chapter 04) tells.
 
     def forward(self, query, key, value, mask=None, is_causal=False):  # exercise
-        """What queries (B, T, C) find among keys and values (B, S, C); a mask broadcasts to (B, heads, T, S)."""
+        """What queries (B, T, C) find among keys and values (B, S, C); a mask broadcasts to (B, heads, T, S). In
+        training, weights are dropped with the probability `dropout`. ValueError for a mask and is_causal together."""
         qkv, dropout_p = self.projected(query, key, value), self.dropout if self.training else 0.0
         if query is key is value:
             found = self_attention(qkv, mask, dropout_p, is_causal)
@@ -492,13 +528,14 @@ def show_cost():
 # With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly
 # half of the work is never done; only in the block on the diagonal do we have to mask something.
 #
-# Both passes need the blocks, so a generator makes them, on arrays.
+# Both passes need the blocks, so a generator makes them, on arrays. All texts and heads are in front, and go along.
 
 QUERIES = 64  # in a block
 
 
-def _weights_in_blocks(q, k, is_causal, scale):
-    """For each block of queries: its rows, the keys that they see, and their weights (..., rows, keys)."""
+def weights_in_blocks(q, k, is_causal, scale):  # exercise (starred)
+    """For each block of at most QUERIES queries, of arrays q and k (..., T, D): the slice of its rows, the slice of the
+    keys that they see, and their weights (..., rows, keys). With is_causal a block has no keys after its end."""
     length = q.shape[-2]
     for start in range(0, length, QUERIES):
         stop = min(start + QUERIES, length)
@@ -522,11 +559,11 @@ def _cost(out, qkv, is_causal, scale):
 
 
 @primitive(cost=_cost)
-def attention_in_blocks(qkv, /, is_causal, scale):  # exercise
+def attention_in_blocks(qkv, /, is_causal, scale):
     """softmax(scale * q @ k.mT) @ v for qkv (3, ..., T, D): (..., T, D). With is_causal no query looks ahead."""
     out, (q, k, v) = np.empty_like(qkv[0]), qkv.astype(np.result_type(qkv.dtype, np.float32), copy=False)
     with tt.quiet():
-        for rows, keys, weights in _weights_in_blocks(q, k, is_causal, scale):
+        for rows, keys, weights in weights_in_blocks(q, k, is_causal, scale):
             out[..., rows, :] = product(weights, v[..., keys, :])
     return out
 
@@ -566,9 +603,9 @@ def check_blocks():
 # that. These operations work on arrays and on tensors.
 
 
-def attention_share(g, weights, q, k, v, scale):  # exercise
+def attention_share(g, weights, q, k, v, scale):  # exercise (starred)
     """The gradients of queries, keys and values, by the formula, where g arrived for softmax(scale * q @ k.mT) @ v and
-    the softmax is `weights`. On arrays or on tensors."""
+    the softmax is `weights`. On arrays or on tensors. Nothing comes of a key whose weight is 0, not even of nan."""
     hidden, nothing = weights == 0, weights * 0
     of_weights = tt.choose(hidden, nothing, g @ v.mT)
     of_scores = weights * (of_weights - tt.sum(of_weights * weights, -1, keepdim=True)) * scale
@@ -587,7 +624,7 @@ def _gradient(g, out, qkv, is_causal, scale):
         return tt.stack(attention_share(g, weights, qkv[0], qkv[1], qkv[2], scale))
     wide = np.result_type(qkv.dtype, np.float32)
     (q, k, v), g, total = qkv.astype(wide, copy=False), g.astype(wide, copy=False), np.zeros_like(qkv, wide)
-    for rows, keys, weights in _weights_in_blocks(q, k, is_causal, scale):
+    for rows, keys, weights in weights_in_blocks(q, k, is_causal, scale):
         found = attention_share(g[..., rows, :], weights, q[..., rows, :], k[..., keys, :], v[..., keys, :], scale)
         for share, own, of_block in zip(total, (rows, keys, keys), found):
             share[..., own, :] += of_block
@@ -607,7 +644,7 @@ def check_gradients_of_attention():
 
 
 def show_blocks():
-    cost_table(scaled_dot_product_attention, attention_cost)
+    cost_table(lambda q, k, v: self_attention(tt.stack([q, k, v])), attention_cost)
 
 
 # ## Errors you will meet
@@ -635,7 +672,7 @@ def show_errors():
 # 3. Take the $\sqrt D$ out of `RecallByAttention` (`scale=1.0`), with a width of 512. How many epochs does it need now?
 
 
-def window_mask(length: int, window: int) -> Tensor:  # exercise
+def window_mask(length: int, window: int) -> Tensor:  # exercise (starred)
     """(length, length): True where a query may look at itself and at the window - 1 keys before it."""
     back = np.arange(length)[:, None] - np.arange(length)
     return from_numpy((back >= 0) & (back < window))

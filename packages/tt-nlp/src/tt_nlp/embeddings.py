@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import tt_tensor as tt
+from tt_tensor.tensor import pairwise_distances
 from tt_autograd import Batches, accuracy, check_gradients, fit, grad, rule
 from tt_data import short_text
 from tt_nlp.common import refuse_ids
@@ -29,7 +30,7 @@ from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, from_num
 def show_hurt():
     vocabulary = 50_257  # GPT-2's
     rows = tt.one_hot(tensor([17, 18, 900]), vocabulary)
-    apart = tt.pairwise_distances(rows.float(), rows.float())
+    apart = pairwise_distances(rows.float(), rows.float())
     print(f"from token 17 to token 18: {apart[0, 1].item():.4f}, to token 900: {apart[0, 2].item():.4f}")
     print(f"bytes for one token as float32: {4 * vocabulary:,d}, of which {4 * (vocabulary - 1):,d} are zeros")
 
@@ -39,7 +40,7 @@ def show_hurt():
 #
 # What we would like to have is a place for each token, on a map of as many dimensions as needed, so that *cat* lies
 # next to *kitten*, and a step that the network learns to take from the one leads to the same neighbourhood from the
-# other. Nobody can draw that map by hand. It has to be learned, by the same means as everything else.
+# other. We cannot draw that map by hand. It must be learned, by the same means as everything else.
 
 # ## The smallest thing that could work
 #
@@ -48,7 +49,7 @@ def show_hurt():
 # will move them there.
 
 
-def by_one_hot(ids: Tensor, weight: Tensor) -> Tensor:  # exercise
+def by_one_hot(ids: Tensor, weight: Tensor) -> Tensor:
     """The product of each id's one-hot row with weight (V, C): ids (...) -> (..., C)."""
     return tt.one_hot(ids, len(weight)).to(weight.dtype) @ weight
 
@@ -82,8 +83,8 @@ def show_one_hot():
 # ## Looking up
 #
 # As a primitive it takes two tensors: the ids, which have no gradient, and the table. (`padding_idx` is for later.)
-# NumPy would take id $-1$ for the last row, and would say nothing; a wrong id is a mistake, and `refuse_ids` reports it
-# with its number.
+# NumPy would take id $-1$ for the last row, and would say nothing. A wrong id is a mistake, and `refuse_ids` reports it
+# with its number: it takes the ids, how many rows there are, and the `padding_idx`, which must be a row, too.
 
 
 @primitive(cost=lambda out, ids, weight, **params: 0)
@@ -101,24 +102,26 @@ def check_embedding():
     assert np.allclose(embedding(ids, weight).numpy(), by_one_hot(ids, weight).numpy())
 
 
-# Its gradient is the transposed product, and nobody writes that as a product either. A row of the table that was looked
-# up once receives the gradient of the place that it went to. A row that was looked up *three* times, because the token
-# stands in the text three times, has three places to answer for, and its gradient is the *sum* of theirs.
+# Its gradient is the transposed product, and we do not write that as a product either. A row of the table that was
+# looked up once receives the gradient of the place that it went to. A row that was looked up *three* times, because the
+# token is in the text three times, has three places to answer for, and its gradient is the *sum* of theirs.
 #
 # In NumPy, `table[ids] += g` looks like that and is not: for ids `[3, 3]` it reads row 3 twice, adds, and writes twice,
-# so that the second result overwrites the first. `np.add.at` adds correctly, but number by number. It is faster to
-# sort: then all places of one id lie in a row, and their sum is the sum of a slice. What occurs once needs no sum. (We
-# add in `float64`, because a frequent token has thousands of places, and their rounding errors would add up as well.)
+# so that the second result overwrites the first. A loop over the places is right, and slow. `np.add.at` is that loop in
+# NumPy, but still number by number. It is faster to sort: then all places of one id are next to each other, and their
+# sum is the sum of a slice. An id that occurs once needs no sum. (The course's own `add_rows` sums in `float64`,
+# because a frequent token has thousands of places, and their rounding errors would add up as well.)
 
 
 @primitive(cost=lambda out, ids, g, **params: g.size)
 def add_rows(ids, g, /, rows):  # exercise
-    """A table (rows, C) of zeros, to whose row ids[...] each vector g[...] has been added."""
-    ids, g = ids.reshape(-1), g.reshape(-1, g.shape[-1])
+    """A table (rows, C) of zeros, to whose row ids[...] each vector g[...] has been added: ids of any shape, and g
+    (*ids.shape, C), whose dtype the table has. There may be no ids at all. Arrays, as all primitives get."""
+    ids, g = ids.ravel(), g.reshape(ids.size, g.shape[-1])
     order = np.argsort(ids, kind="stable")
     ids, g = ids[order], g[order]
     starts = np.flatnonzero(np.diff(ids, prepend=-1))  # where another id begins
-    stops, table = np.append(starts[1:], len(ids)), np.zeros((rows, g.shape[-1]), g.dtype)
+    stops, table = np.append(starts[1:], len(ids)), np.zeros((rows, g.shape[1]), g.dtype)
     table[ids[starts]] = g[starts]
     repeated = stops - starts > 1
     for start, stop in zip(starts[repeated], stops[repeated]):
@@ -130,12 +133,15 @@ def add_rows(ids, g, /, rows):  # exercise
 # in the other's rule, and second derivatives work.
 #
 # Now for `padding_idx`. Sentences in a batch have different lengths, and the short ones are filled up with a token that
-# means nothing. Its row should stay what it is (zeros, as a rule), so nothing is added to it. Note that `choose` puts a
-# zero there. A product with 0 would not do, since 0 times infinity is nan.
+# means nothing. Its row should stay what it is (zeros, as a rule), so nothing is added to it: where the id is the
+# padding's, `tt.choose(condition, a, b)` can put a zero in the place of g. A product with 0 would not do, since 0 times
+# infinity is nan.
 
 
 def _table_share(g, out, ids, weight, padding_idx=None):  # exercise
-    """The share of the table in a look-up."""
+    """The gradient of the table in a look-up, by `add_rows`, from the gradient g (*ids.shape, C) of the vectors. Row
+    padding_idx, if that is not None, is zero, even if g is infinite or nan there. Must work on arrays and on tensors,
+    since a rule is called with both."""
     if padding_idx is not None:
         g = tt.choose((ids == padding_idx)[..., None], np.zeros((), g.dtype), g)
     return add_rows(ids, g, rows=len(weight))
@@ -187,7 +193,7 @@ class Embedding(Module):
         self.weight = Parameter(tt.zeros(num_embeddings, embedding_dim))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:  # exercise
+    def reset_parameters(self) -> None:
         """Draw all vectors anew from the normal distribution, and set the padding's to zero."""
         rows = tt.randn(self.num_embeddings, self.embedding_dim).numpy().copy()
         if self.padding_idx is not None:
@@ -201,6 +207,18 @@ class Embedding(Module):
     def extra_repr(self):
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings} rows of {self.embedding_dim}{padding}"
+
+
+# What does all that cost? Work it out before you let the machine measure it. A batch of ids `(8, 16)` goes through a
+# table `(1000, 32)` of `float32`, once by the one-hot product and once by looking up, and then backward. Remember that
+# a gradient has the shape of what it is the gradient of.
+
+
+def predict_costs() -> dict[str, int]:  # exercise
+    """Your predictions for ids (8, 16) and a table (1000, 32) of float32, as a dict of three integers: "multiply_adds"
+    of `by_one_hot`, "bytes_out", the bytes of the vectors that `embedding` returns, and "bytes_grad", the bytes of the
+    table's gradient after `backward`."""
+    return {"multiply_adds": 8 * 16 * 1000 * 32, "bytes_out": 8 * 16 * 32 * 4, "bytes_grad": 1000 * 32 * 4}
 
 
 # What is the sorting worth? In texts, few tokens are frequent and most are rare, so let the tokens be drawn like that.
@@ -232,25 +250,46 @@ def show_gradients():
 # same directions, again and again. Two that never do have no reason to meet.
 
 
+# No label was written by hand for that: the text itself is full of questions, and has all the answers. Each place that
+# has two neighbours on either side is one of them.
+
+
+def questions(ids: Sequence[int]) -> tuple[Tensor, Tensor]:  # exercise
+    """All gaps of a text of at least five ids, as integer tensors: the four neighbours of each place that has two to
+    the left and two to the right, in their order, (N, 4), and its own id, (N,)."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.array(ids), 5)
+    return from_numpy(windows[:, [0, 1, 3, 4]].copy()), from_numpy(windows[:, 2].copy())
+
+
+def check_questions():
+    x, y = questions([7, 8, 9, 10, 11, 12])
+    assert x.tolist() == [[7, 8, 10, 11], [8, 9, 11, 12]] and y.tolist() == [9, 10]
+
+
 def gaps() -> tuple[CharTokenizer, Tensor, Tensor]:
-    """The tokenizer of the embedded text; for each place, its four neighbours (N, 4); and its own token (N,)."""
+    """The tokenizer of the embedded text, and its `questions`: neighbours (N, 4) and tokens (N,)."""
     text = short_text()
     tokenizer = CharTokenizer.train(text)
-    windows = np.lib.stride_tricks.sliding_window_view(np.array(tokenizer.encode(text)), 5)
-    return tokenizer, from_numpy(windows[:, [0, 1, 3, 4]].copy()), from_numpy(windows[:, 2].copy())
+    return tokenizer, *questions(tokenizer.encode(text))
 
 
 # The network is as small as can be: four vectors side by side, mixed into one by a linear layer, and another linear
 # layer that has a row for each token and compares the vector with it. That last matrix has the shape of the table, and
 # a similar purpose: a row for each token. So why not take *the same*? Then what is learned about a token as a neighbour
-# is known about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016), and GPT-2 does it. It is
-# one line, because a parameter may live in two modules.
+# is known about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016), and GPT-2 does it. It
+# takes one line, because a parameter may live in two modules: give the head the table's parameter itself, not a copy.
+#
+# We make the vectors small at the start, a tenth of what `Embedding` draws, so that what they are after training is
+# learned, and not what was drawn.
 
 
 class FillTheGap(Module):
     """Four neighbours' ids (N, 4) -> logits (N, vocabulary) for the token between them."""
 
-    def __init__(self, vocabulary: int, width: int = 16, tied: bool = True):
+    def __init__(self, vocabulary: int, width: int = 16, tied: bool = True):  # exercise
+        """The layers that `forward` uses: `table`, an Embedding of `width` numbers a token, divided by ten; `mix`, a
+        Linear from four vectors to one; `head`, a Linear from a vector to a logit for each token. If tied, the head's
+        weight is the table's."""
         super().__init__()
         self.table, self.mix = Embedding(vocabulary, width), Linear(4 * width, width)
         self.head = Linear(width, vocabulary)
@@ -260,9 +299,6 @@ class FillTheGap(Module):
 
     def forward(self, ids):
         return self.head(self.mix(self.table(ids).flatten(1)))
-
-
-# (The vectors are made small at the start, so that what they are after training is learned, and not what was drawn.)
 
 
 def train_gap_filler(tied: bool = True, epochs: int = 8) -> tuple[CharTokenizer, FillTheGap, dict]:
@@ -297,12 +333,14 @@ def show_tying():
 # Now look at the table. How alike are two tokens? The distance of their vectors will not do: a frequent token is pulled
 # more often and has a longer vector than a rare one. Take the cosine of the angle between them, which does not care how
 # long they are. It is 1 for the same direction, 0 for directions that have nothing to do with each other, and $-1$ for
-# opposite ones.
+# opposite ones. Give each row the length 1, and the cosine of two rows is their product. A row of zeros has no
+# direction and cannot be given one; divide it by a tiny number instead of by its length 0, and it stays what it is.
 
 
 def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
-    """The `count` rows of weight (V, C) with the greatest cosine to row `token`, itself left out: pairs of (row,
-    cosine), the nearest first. A row of zeros has the cosine 0 with all. IndexError for a token that has no row."""
+    """The `count` rows of weight (V, C) with the greatest cosine to row `token`, itself left out: a list of pairs (row,
+    cosine), int and float, the nearest first. A row of zeros has the cosine 0 with all. IndexError for a token
+    that has no row; `refuse_ids` takes an array."""
     refuse_ids(np.asarray(token), len(weight))
     rows = weight.numpy().astype(np.float64)
     rows /= np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)  # or small squares vanish
@@ -312,7 +350,7 @@ def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]: 
     return [(int(row), float(cosines[row])) for row in order if row != token][:count]
 
 
-# Nobody told the network what a vowel is, or that a comma is like a semicolon.
+# We never told the network what a vowel is, or that a comma is like a semicolon.
 
 
 def show_neighbours():
@@ -334,7 +372,7 @@ def show_neighbours():
 # right singular vectors of the centred table.
 
 
-def in_a_plane(vectors: np.ndarray) -> np.ndarray:  # exercise
+def in_a_plane(vectors: np.ndarray) -> np.ndarray:  # exercise (starred)
     """The coordinates (N, 2) of vectors (N, C), less their mean, along their first two principal components."""
     centred = vectors - vectors.mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
@@ -377,7 +415,7 @@ class LearnedPositions(Module):
         super().__init__()
         self.weight = Embedding(length, dim).weight
 
-    def forward(self, x):  # exercise
+    def forward(self, x):
         """x plus the vector of its place."""
         if x.ndim < 2 or x.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"positions of {self.weight.shape[1]} numbers do not fit an input of shape {x.shape}")
@@ -393,7 +431,7 @@ class LearnedPositions(Module):
 # $$ p_{t, 2i} = \sin(t \, \omega_i), \quad p_{t, 2i+1} = \cos(t \, \omega_i), \qquad \omega_i = 10000^{-2i / C} . $$
 
 
-def frequencies(dim: int, base: float = 10_000.0) -> np.ndarray:  # exercise
+def frequencies(dim: int, base: float = 10_000.0) -> np.ndarray:
     """By which angle each of dim / 2 pairs turns from one place to the next: base ** (-2 i / dim)."""
     if dim < 2 or dim % 2:
         raise ValueError(f"positions turn pairs of numbers, so that dim has to be even; it is {dim}")
@@ -403,7 +441,8 @@ def frequencies(dim: int, base: float = 10_000.0) -> np.ndarray:  # exercise
 
 
 def sinusoidal_positions(length: int, dim: int) -> Tensor:  # exercise
-    """The positions of Vaswani et al., (length, dim): sines in the even columns, cosines in the odd ones."""
+    """The positions of Vaswani et al., (length, dim), float32: sines in the even columns, cosines in the odd ones.
+    ValueError for a dim that `frequencies` refuses."""
     angles = np.arange(length)[:, None] * frequencies(dim)
     return Tensor(np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, dim), np.float32)
 
@@ -441,8 +480,8 @@ def check_sinusoidal_positions():
 #
 # A rotation's gradient is the rotation back, so the primitive is its own rule. Which numbers make a pair is a matter of
 # taste. The paper takes neighbours, $(0, 1), (2, 3), \dots$, and so did Llama's authors; the `transformers` library
-# takes $i$ and $i + D/2$, also for its copy of Llama. It makes no difference as long as nobody mixes the two, and since
-# people load other people's weights there is a switch.
+# takes $i$ and $i + D/2$, also for its copy of Llama. It makes no difference as long as we do not mix the two, and
+# since we load other people's weights there is a switch.
 
 
 def _pairs(x, interleaved):
@@ -452,7 +491,9 @@ def _pairs(x, interleaved):
 
 @primitive(cost=lambda out, x, **params: 2 * out.size)
 def turned_pairs(x, /, angles, interleaved):  # exercise
-    """x (..., D) with its D / 2 pairs turned by angles (..., D / 2), anticlockwise."""
+    """x (..., D) with its D / 2 pairs turned by angles, which broadcast to (..., D / 2), anticlockwise: in a pair
+    (a, b), a turns towards b. The pairs are neighbours if interleaved, else i and i + D / 2. A new array of the dtype
+    of x, whatever that of the angles is."""
     out = np.empty(x.shape, x.dtype)
     cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
     (a, b), (first, second) = _pairs(x, interleaved), _pairs(out, interleaved)
@@ -474,13 +515,15 @@ rule(turned_pairs, lambda g, out, x, angles, interleaved: turned_pairs(g, angles
 
 
 def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool = True) -> Tensor:  # exercise
-    """x (..., T, D) with each pair turned by its place times its frequency. `positions` are the places, whole numbers
-    (T,) or anything that broadcasts to (..., T); 0 to T - 1 by default."""
+    """x (..., T, D) with each pair turned by its place times its frequency. `positions` are the places, integers
+    (T,) or anything that broadcasts to (..., T); 0 to T - 1 by default. ValueError for positions that do not fit, and
+    for an x that has no place or is not of floats."""
     if x.ndim < 2 or x.dtype.kind != "f":
         raise ValueError(f"rotary turns floats of shape (..., T, D), not {x.dtype} of shape {x.shape}")
-    places = np.arange(x.shape[-2]) if positions is None else np.asarray(positions)
-    if places.ndim == 0 or places.shape[-1] not in (1, x.shape[-2]):
-        raise ValueError(f"{places.shape} positions for {x.shape[-2]} tokens: they are to be (..., {x.shape[-2]})")
+    length = x.shape[-2]
+    places = np.arange(length) if positions is None else np.asarray(positions)
+    if places.ndim == 0 or places.shape[-1] not in (1, length):
+        raise ValueError(f"{places.shape} positions for {length} tokens: the shape must be (..., {length})")
     return turned_pairs(x, angles=places[..., None] * frequencies(x.shape[-1], base), interleaved=interleaved)
 
 
@@ -564,8 +607,8 @@ def show_errors():
 
 
 def embedding_bag(ids: Tensor, weight: Tensor, padding_idx: int) -> Tensor:  # exercise
-    """The mean of the vectors of each row of ids (N, T) without those of padding_idx: (N, C); 0 for a row of padding
-    only."""
+    """The mean of the vectors of each row of ids (N, T) without those of padding_idx: (N, C), in the dtype of weight; 0
+    for a row of padding only. A padding's vector takes no part, even if it is infinite."""
     there = ids != padding_idx
     vectors = tt.where(there.unsqueeze(-1), embedding(ids, weight, padding_idx=padding_idx), 0.0)
     count = there.sum(1, keepdim=True).clip(min=1)
@@ -610,6 +653,6 @@ def show_sum():
 
 __all__ = [
     "Embedding", "FillTheGap", "LearnedPositions", "RotaryEmbedding", "add_rows", "by_one_hot", "embedding",
-    "embedding_bag", "frequencies", "gaps", "in_a_plane", "nearest", "rotary", "sentence_sum", "sinusoidal_positions",
-    "train_gap_filler", "turned_pairs",
+    "embedding_bag", "frequencies", "gaps", "in_a_plane", "nearest", "predict_costs", "questions", "rotary",
+    "sentence_sum", "sinusoidal_positions", "train_gap_filler", "turned_pairs",
 ]

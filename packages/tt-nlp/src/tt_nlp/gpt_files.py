@@ -123,7 +123,8 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file atomically: under its name there is the old content or the new one, and never a part."""
     unfinished = file.with_name(f".{file.name}.unfinished")
     with open(unfinished, "wb") as opened:
         opened.write(content)
@@ -135,12 +136,16 @@ def _write(file: Path, content: bytes) -> None:
 def save_gpt2(model: GPT, folder: str | os.PathLike) -> None:
     """Write a model into a folder, which is made if need be, as GPT2LMHeadModel.save_pretrained of `transformers`
     does."""
+    (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
+    write_arrays(folder / WEIGHTS, to_file_layout(model))
+    write_whole(folder / CONFIG, (json.dumps(_described(model.config), indent=2) + "\n").encode())
+
+
+def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays by name as a safetensors file, atomically, with a checksum among its metadata."""
     from safetensors.numpy import save
 
-    arrays = to_file_layout(model)
-    (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, save(arrays, metadata={"format": "pt", "sha256": _digest(arrays)}))
-    _write(folder / CONFIG, (json.dumps(_described(model.config), indent=2) + "\n").encode())
+    write_whole(file, save(arrays, metadata={"format": "pt", "sha256": _digest(arrays)}))
 
 
 # ## Reading
@@ -167,30 +172,35 @@ def check_bfloat16():
     assert decoded("weight", "BF16", [2], stored).tolist() == [1.0, -2.5]
 
 
-
 def load_gpt2(folder: str | os.PathLike) -> GPT:
     """The model in a folder, as `save_gpt2` or `transformers` wrote it, in evaluation mode. Raises FileNotFoundError,
     or ValueError for files that are damaged, are no GPT-2, or do not fit each other."""
     folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"there is no {name} in {folder}; a model is a folder with {CONFIG} and {WEIGHTS}")
+    model = GPT(_config_of(read_described(folder), folder / CONFIG))
     try:
-        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
-    if not isinstance(described, dict):
-        raise ValueError(f"{folder / CONFIG} is damaged: it holds no table of names and values")
-    model = GPT(_config_of(described, folder / CONFIG))
-    try:
-        state = from_file_layout(_read(folder / WEIGHTS))
+        state = from_file_layout(read_arrays(folder / WEIGHTS))
         model.load_state_dict({name: from_numpy(array) for name, array in state.items()})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit the sizes in {CONFIG}, or is damaged: {error}") from None
     return model.eval()
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
+def read_described(folder: Path, weights: str = WEIGHTS) -> dict[str, Any]:
+    """The `config.json` of a folder that has weights, too. Raises FileNotFoundError, or ValueError if it is damaged."""
+    for name in (CONFIG, weights):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"there is no {name} in {folder}; a model is a folder with {CONFIG} and {weights}")
+    try:
+        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"{folder / CONFIG} is damaged: it holds no table of names and values")
+    return described
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file by name, 16-bit numbers as float32. ValueError for a file that is damaged."""
     from safetensors import SafetensorError, deserialize, safe_open
 
     try:
@@ -228,4 +238,7 @@ def check_a_flipped_bit_is_noticed():
     assert "checksum" in said
 
 
-__all__ = ["from_file_layout", "load_gpt2", "save_gpt2", "to_file_layout"]
+__all__ = [
+    "from_file_layout", "load_gpt2", "read_arrays", "read_described", "save_gpt2", "to_file_layout", "write_arrays",
+    "write_whole",
+]

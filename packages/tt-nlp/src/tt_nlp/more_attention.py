@@ -7,44 +7,49 @@ from __future__ import annotations
 import numpy as np
 
 import tt_tensor as tt
+from tt_nlp import attention
 from tt_nlp.attention import (
-    MultiHeadAttention, attention_weights, causal_mask, merge_heads, scaled_dot_product_attention, self_attention,
-    split_heads,
-)
+    MultiHeadAttention, attention_weights, causal_mask, merge_heads, self_attention, split_heads,
+)  # fmt: skip
 from tt_nlp.common import as_added, refuse_other_types, weighted
 from tt_tensor import Linear, Module, Parameter, Tensor, from_numpy, linear
 
 # ## Arguments
 #
 # PyTorch's `MultiheadAttention` has a small h, and more arguments than the layer of the chapter. It takes keys and
-# values of other widths, and a text without a batch. It returns two things, what was found and the weights. The sizes
-# are checked first.
+# values of other widths, and a text without a batch. It returns two things, what was found and the weights. And it
+# takes time first, $(T, B, C)$, unless `batch_first=True` says otherwise: a recurrent network wants all texts' first
+# tokens side by side, and PyTorch had those first. The sizes are checked first.
 
 
-def _refuse_sizes(embed_dim, num_heads, batch_first) -> None:
+def _refuse_sizes(embed_dim, num_heads, add_bias_kv, add_zero_attn) -> None:
     for name, value in (("embed_dim", embed_dim), ("num_heads", num_heads)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} is an integer, not {value!r}")
-    if batch_first is not True:
+    if add_bias_kv or add_zero_attn:
         raise ValueError(
-            f"MultiheadAttention takes (batch, time, width), so batch_first is True, not {batch_first!r}; for inputs "
-            "(time, batch, width), give x.transpose(0, 1)"
+            "MultiheadAttention adds no keys of its own: add_bias_kv and add_zero_attn must be False; append a row to "
+            "keys and values instead"
         )
     if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
         raise ValueError(f"{num_heads} heads do not divide {embed_dim} numbers; embed_dim % num_heads must be 0")
 
 
-# So are the shapes of a call. Queries have the width of the layer, keys and values their own.
+# So are the shapes of a call. Queries have the width of the layer, keys and values their own. (Here the batch is first
+# already.)
 
 
 def _refuse_misfits(layer, query, key, value) -> None:
     refuse_other_types(query, key, value)
-    shapes, wide = [x.shape for x in (query, key, value)], (layer.embed_dim, layer.kdim, layer.vdim)
+    found, wide = (query, key, value), (layer.embed_dim, layer.kdim, layer.vdim)
+    shapes = [x.shape for x in found]
     if (
         any(len(shape) != 3 or shape[2] != width for shape, width in zip(shapes, wide))
         or len({shape[0] for shape in shapes}) > 1 or shapes[1][1] != shapes[2][1]
     ):  # fmt: skip
         wanted = f"(B, T, {wide[0]}), (B, S, {wide[1]}) and (B, S, {wide[2]})"
+        wanted = wanted if layer.batch_first else wanted.replace("B, T", "T, B").replace("B, S", "S, B")
+        shapes = shapes if layer.batch_first else [x.transpose(0, 1).shape if x.ndim > 1 else x.shape for x in found]
         raise ValueError(f"MultiheadAttention takes {wanted}, not {shapes[0]}, {shapes[1]} and {shapes[2]}")
 
 
@@ -88,25 +93,30 @@ def _refuse_shape(name, mask, *shapes):
 
 
 class MultiheadAttention(Module):
-    """num_heads attentions side by side, each on its share of embed_dim numbers, batch first. As
-    torch.nn.MultiheadAttention(..., batch_first=True); kdim and vdim are the widths of keys and values."""
+    """num_heads attentions side by side, each on its share of embed_dim numbers, as torch.nn.MultiheadAttention: time
+    first, (T, B, C), unless batch_first. kdim and vdim are the widths of keys and values.
+
+    Raises ValueError for heads that do not divide the width, and for add_bias_kv and add_zero_attn."""
 
     def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, kdim: int | None = None,
-        vdim: int | None = None, batch_first: bool = True,
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,
+        add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
+        device=None, dtype=None,
     ):
         super().__init__()
-        _refuse_sizes(embed_dim, num_heads, batch_first)
+        tt.refuse_other_device(device)
+        _refuse_sizes(embed_dim, num_heads, add_bias_kv, add_zero_attn)
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, tt.Dropout(dropout).p
-        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
+        self.kdim, self.vdim, self.batch_first = kdim or embed_dim, vdim or embed_dim, batch_first
+        self.head_dim = embed_dim // num_heads
         if self.kdim == self.vdim == embed_dim:
-            self.in_proj_weight = Parameter(tt.zeros(3 * embed_dim, embed_dim))
+            self.in_proj_weight = Parameter(tt.zeros(3 * embed_dim, embed_dim, dtype=dtype))
         else:
-            self.q_proj_weight = Parameter(tt.zeros(embed_dim, embed_dim))
-            self.k_proj_weight = Parameter(tt.zeros(embed_dim, self.kdim))
-            self.v_proj_weight = Parameter(tt.zeros(embed_dim, self.vdim))
-        self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
-        self.out_proj = Linear(embed_dim, embed_dim, bias)
+            self.q_proj_weight = Parameter(tt.zeros(embed_dim, embed_dim, dtype=dtype))
+            self.k_proj_weight = Parameter(tt.zeros(embed_dim, self.kdim, dtype=dtype))
+            self.v_proj_weight = Parameter(tt.zeros(embed_dim, self.vdim, dtype=dtype))
+        self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim, dtype=dtype)) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -148,14 +158,16 @@ class MultiheadAttention(Module):
         need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Queries (B, T, C), keys and values (B, S, C), or all without B: what was found (B, T, C), and if need_weights
-        the weights (B, T, S), the mean over heads, or (B, heads, T, S).
+        """Queries (T, B, C), keys and values (S, B, C), or all without B: what was found (T, B, C), and if need_weights
+        the weights (B, T, S), the mean over heads, or (B, heads, T, S). With batch_first, B comes first in all of them.
 
         key_padding_mask (B, S) and attn_mask (T, S) or (B * heads, T, S): True where a query must not look, or numbers
         to add. With is_causal no query looks ahead."""
         if query.ndim == 2:
             masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask, "is_causal": is_causal}
             return self._without_batch(query, key, value, need_weights, average_attn_weights, **masks)
+        if not self.batch_first:
+            query, key, value = _exchanged(query, key, value)
         _refuse_misfits(self, query, key, value)
         causal_alone = is_causal and key_padding_mask is None and attn_mask is None and not need_weights
         mask = _one_mask(query, key, self.num_heads, key_padding_mask, attn_mask, is_causal and not causal_alone)
@@ -169,30 +181,68 @@ class MultiheadAttention(Module):
         else:
             q, k, v = qkv
             found = scaled_dot_product_attention(q, k, v, mask, p, causal_alone)
-        return self.out_proj(merge_heads(found)), weights
+        out = self.out_proj(merge_heads(found))
+        return out if self.batch_first else out.transpose(0, 1), weights
 
     # A single text is a batch of one.
 
     def _without_batch(self, query, key, value, need_weights, average, key_padding_mask, attn_mask, is_causal):
-        alone, query = query is key is value, query.unsqueeze(0)
-        key, value = (query, query) if alone else (key.unsqueeze(0), value.unsqueeze(0))
+        alone, dim = query is key is value, 0 if self.batch_first else 1
+        query = query.unsqueeze(dim)
+        key, value = (query, query) if alone else (key.unsqueeze(dim), value.unsqueeze(dim))
         padding = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         found, weights = self(query, key, value, padding, need_weights, attn_mask, average, is_causal)
-        return found[0], None if weights is None else weights[0]
+        return found.squeeze(dim), None if weights is None else weights[0]
 
     def extra_repr(self):
         return f"{self.embed_dim} in {self.num_heads} heads"
+
+
+# Time and batch change places. What was one tensor remains one, so that self-attention is recognized.
+
+
+def _exchanged(query, key, value):
+    refuse_other_types(query, key, value)
+    turned = query.transpose(0, 1)
+    if query is key is value:
+        return turned, turned, turned
+    keys = key.transpose(0, 1) if key.ndim > 1 else key
+    values = keys if key is value else value.transpose(0, 1) if value.ndim > 1 else value
+    return turned, keys, values
 
 
 # With equal weights it computes what the layer of the chapter computes. A small h makes no difference.
 
 
 def check_the_same_layer():
-    ours, theirs, x = MultiHeadAttention(8, 2), MultiheadAttention(8, 2), tt.randn(2, 5, 8)
+    ours, theirs, x = MultiHeadAttention(8, 2), MultiheadAttention(8, 2, batch_first=True), tt.randn(2, 5, 8)
     theirs.load_state_dict(ours.state_dict())
     found, weights = theirs(x, x, x, is_causal=True, average_attn_weights=False)
     assert np.allclose(ours(x, x, x, is_causal=True).detach().numpy(), found.detach().numpy(), atol=1e-6)
     assert np.allclose(ours.weights(x, x, causal_mask(5)).detach().numpy(), weights.detach().numpy(), atol=1e-6)
+
+
+# ## Fewer keys than queries
+#
+# The function has one more option in PyTorch: in *grouped-query attention* several heads of queries share one head of
+# keys and values, which makes the cache of chapter 16 smaller. Each head of keys is repeated for the heads that share
+# it.
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:
+    """The attention of chapter 13, in which with enable_gqa the heads of queries (..., heads, T, D) may be a multiple
+    of those of keys and values. As torch.nn.functional.scaled_dot_product_attention.
+
+    Raises ValueError for heads that do not divide, and for shapes that do not fit."""
+    if enable_gqa:
+        heads = [x.shape[-3] if x.ndim > 2 else 0 for x in (query, key, value)]
+        if 0 in heads or heads[0] % heads[1] or heads[0] % heads[2]:
+            raise ValueError(f"enable_gqa: {heads[1]} heads of keys and {heads[2]} of values do not divide {heads[0]}")
+        key, value = (x.repeat_interleave(heads[0] // n, -3) for x, n in zip((key, value), heads[1:]))
+    return attention.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
 
 __all__ = ["MultiheadAttention"]

@@ -125,7 +125,7 @@ OPS = [
         "embedding", lambda ids, weight, **options: tn.embedding(ids, weight, **options), "nn.functional.embedding",
         _looked_up,
     ),
-    SpatialOp("embedding_bag", tn.embedding_bag, _bag_in, _bag),
+    SpatialOp("embedding_bag", tn.embeddings.embedding_bag, _bag_in, _bag),
     SpatialOp("rotary", tn.rotary, _rotary_in, _in_places),
     SpatialOp("scaled_dot_product_attention", _attend, _attend_in, _attended),
     SpatialOp("scaled_dot_product_attention of shared keys", _attend, _attend_in, _shared),

@@ -78,7 +78,7 @@ class CharTokenizer(Saved):
     def vocab_size(self) -> int:
         return len(self.alphabet)
 
-    def encode(self, text: str) -> list[int]:  # exercise
+    def encode(self, text: str) -> list[int]:
         """The numbers of the characters. ValueError, with its place, for a character that is not in the alphabet."""
         try:
             return [self.numbers[character] for character in text]
@@ -180,12 +180,14 @@ BYTES = [bytes([value]) for value in range(256)]
 # - `\s+(?!\S)|\s+`: white space; of several spaces before a word the last one is left to the word.
 #
 # GPT-4's is a little different: it takes at most three digits at a time, it does not care for capitals in `'S`, any
-# sign may stand in a space's place before a word, and line ends go with the signs before them.
+# sign may stand in a space's place before a word, and line ends go with the signs before them. SmolLM's, which we will
+# need in chapter 20, is GPT-2's, except that each digit is a word of its own.
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}"
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "smollm": r"[\p{N}]|'(?:[sdmt]|ll|ve|re)| ?[\p{L}]+| ?[^\s\p{L}\p{N}]+|\s+(?=[\p{N}])|\s+(?!\S)|\s+",
 }  # fmt: skip
 
 # Python's own `re` has no `\p{L}`, hence the package `regex`. But `re` is faster, and where the text is plain ASCII we
@@ -201,7 +203,7 @@ def _findall(pattern: str, ascii: bool) -> Callable[[str], list[str]]:
 
 
 def split(text: str, pattern: str = "gpt2") -> list[str]:
-    """The words of a text by a pattern, "gpt2" or "gpt4"; together they are the text. ValueError for other patterns."""
+    """The words of a text by a pattern of PATTERNS; together they are the text. ValueError for other patterns."""
     if pattern not in PATTERNS:
         raise ValueError(f"pattern is one of {', '.join(map(repr, PATTERNS))}, not {pattern!r}")
     return _findall(pattern, text.isascii())(text)
@@ -266,20 +268,22 @@ def refuse_surrogates(text: str) -> None:
 # ## Learning, slowly
 #
 # The method as it was told: count all pairs, replace the most frequent, begin again. A word that occurs seven times
-# counts seven times.
+# counts seven times. Mind `a a a`: the pair `a a` begins at two of its places, and both count. But we can replace only
+# one of the two. We go from left to right and take the left one, so that `a a a` becomes `aa a`.
 
 
 def pair_counts(words: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[Pair, int]:  # exercise
-    """How often each pair of neighbours occurs in the words, of which number i occurs counts[i] times."""
+    """How often each pair of neighbours occurs in the words, of which number i occurs counts[i] times. No pair reaches
+    from one word into the next."""
     found: Counter[Pair] = Counter()
-    for word, count in zip(words, counts, strict=True):
+    for word, count in zip(words, counts):
         for pair in zip(word, word[1:]):
             found[pair] += count
     return found
 
 
 def merged(ids: Sequence[int], pair: Pair, new: int) -> list[int]:  # exercise
-    """The ids, with `new` in place of each occurrence of the pair, taken from left to right."""
+    """A new list of the ids, with `new` in place of each occurrence of the pair, taken from left to right."""
     out: list[int] = []
     for number in ids:
         if out and (out[-1], number) == pair:
@@ -289,25 +293,23 @@ def merged(ids: Sequence[int], pair: Pair, new: int) -> list[int]:  # exercise
     return out
 
 
-# One line of that deserves a second look. In `a a a` the pair `a a` occurs twice, but can be replaced only once; the
-# loop takes the left one, because what it compares with is what it has just written.
-
-
 def check_pairs():
     assert pair_counts([[1, 2, 1, 2], [1, 2]], [1, 5]) == {(1, 2): 7, (2, 1): 1}
     assert merged([5, 5, 5, 1, 5, 5], (5, 5), 9) == [9, 5, 1, 9]
 
 
-# If two pairs are equally frequent, somebody has to decide, or two runs give two vocabularies. We take the pair with
-# the smaller numbers. And could two pairs make the same token, `a`+`bc` after `ab`+`c`? No: where `ab` was learned
-# before `bc`, no `b` behind an `a` was left for `bc`.
+# If two pairs are equally frequent, we need a rule, or two runs give two vocabularies. We take the pair with the
+# smaller numbers: the smaller first number, and of equal first ones the smaller second. And could two pairs make the
+# same token, `a`+`bc` after `ab`+`c`? No: where `ab` was learned before `bc`, no `b` behind an `a` was left for `bc`.
 #
-# We write it as a generator: it yields tokens as they are learned, and whoever asks decides when it is enough. It ends
-# by itself when no pair occurs twice, since a pair that occurs once says nothing about other texts.
+# We write it as a generator: it learns a token, yields its bytes, and learns the next one only when it is asked again.
+# So the caller decides when it is enough, and pays for no token more. It ends by itself when no pair occurs twice,
+# since a pair that occurs once says nothing about other texts.
 
 
-def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:
-    """New tokens in the order in which they are learned from words with their counts."""
+def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
+    """New tokens in the order in which they are learned from words with their counts: the most frequent pair first, of
+    equally frequent ones that with the smaller numbers. Learns a token when it is asked for one."""
     tokens, ids, counts = [*BYTES], [list(word) for word in words], list(words.values())
     while found := pair_counts(ids, counts):
         pair = min(found, key=lambda pair: (-found[pair], pair))
@@ -318,6 +320,17 @@ def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:
         yield tokens[-1]
 
 
+# Now be the algorithm yourself, with a pencil, before you let it run. The words are `aaab`, which occurs twice, and
+# `bab`, which occurs once. Which tokens are learned, and in which order? After each merge count again: some pairs are
+# gone, and new ones have come.
+
+
+def predict_tokens() -> list[bytes]:  # exercise
+    """Your prediction: all tokens that `learn_slowly({b"aaab": 2, b"bab": 1})` yields until it ends by itself, in their
+    order, as a list of bytes."""
+    return b"aa ab aaab".split()
+
+
 def show_tokens_as_they_are_learned():
     learned = list(islice(learn_slowly(count_words([short_text()])), 750))
     for start in (0, 30, 180, 740):
@@ -326,7 +339,7 @@ def show_tokens_as_they_are_learned():
 
 # (`Ġ` stands for a space. It is how OpenAI prints it, and the appendix tells why.) Pairs of letters come first, and
 # among them ` the` already; then syllables and short words with their space; at last longer words, many of which the
-# text has just twice. Nobody told the method what a word is made of. Now the time.
+# text has just twice. We never told the method what a word is made of. Now the time.
 
 
 def show_slow():
@@ -349,12 +362,14 @@ def show_slow():
 # `before` and `after`, the neighbours of each place.
 
 END, GONE = -1, -2
+Places = defaultdict[int, list[int]]
 
 
 class Corpus:
     """Words as one chain of tokens. `tokens`, `before`, `after` and `weight` have one entry a place: its token, the
-    places beside it, how often its word occurs. `counts` and `places` have one a pair that occurs at least twice: how
-    often, and the places where it has begun, some of which may be out of date."""
+    places beside it, how often its word occurs. `counts` and `places` have one for each pair that occurs at least
+    twice: how often it occurs, and the places where it has begun, some of which may be out of date. The count of a pair
+    falls when merges use up its places. Then its entry may stay, with the new count, but no count is ever negative."""
 
     def __init__(self, words: Mapping[bytes, int]):
         self.tokens: list[int] = []
@@ -375,10 +390,14 @@ class Corpus:
             else:
                 self.counts[pair] = count
 
-    def merge(self, pair: Pair, new: int) -> set[Pair]:  # exercise
-        """Put `new` in place of the pair, everywhere and from left to right. Returns the pairs that it has formed."""
-        tokens, before, after, counts = self.tokens, self.before, self.after, self.counts
-        (a, b), left, right = pair, defaultdict(list), defaultdict(list)
+    def replace(self, pair: Pair, new: int) -> tuple[Places, Places]:  # exercise
+        """Put `new` in place of the pair in the chain, everywhere and from left to right: its left place gets `new`,
+        its right place GONE. The entry of the pair in `places` goes; `counts` stays as it is. Returns two dictionaries
+        from tokens (END is one, too) to lists of places in order: the places to the left of the merged ones, by the
+        token there, and the merged places, by the token to the right of them; each as it was at its merge."""
+        tokens, before, after, (a, b) = self.tokens, self.before, self.after, pair
+        left: Places = defaultdict(list)
+        right: Places = defaultdict(list)
         for i in self.places.pop(pair):
             j = after[i]
             if tokens[i] == a and tokens[j] == b:  # else it was here, and has been merged into something else
@@ -387,33 +406,45 @@ class Corpus:
                 after[i], before[k] = k, i
                 left[tokens[h]].append(h)
                 right[tokens[k]].append(i)
-        changes = [((b, y), (new, y), at) for y, at in right.items() if y != END]
-        changes += [((x, a), (x, new), at) for x, at in left.items() if x != END]
+        return left, right
+
+    # In `x a b y` three pairs disappear and two are formed. We have collected the places by what is beside them, so we
+    # put the counts right once for each `y` and once for each `x`. The pair `b y` loses the weight of all merged places
+    # with a `y` to their right, and `new y` has just that weight, and those places. On the left it is the mirror image.
+    # The weight of a place is how often its word occurs. No pair has an END in it. And a pair that occurs once is
+    # forgotten, here as in the beginning: it gets no entry, and where there is no entry, nothing falls.
+    #
+    # Why the right side first? In `abab` the merge of the first `ab` forms a pair with the `a` behind it, and the merge
+    # of the second `ab` takes that pair away again. Its count must be there before it falls to 0.
+
+    def merge(self, pair: Pair, new: int) -> set[Pair]:  # exercise
+        """Replace the pair by `new`, and put `counts` and `places` right. Returns the pairs that were formed and
+        counted; a pair whose places have a weight of 1 together gets no entry, a forgotten one stays forgotten."""
+        left, right = self.replace(pair, new)
+        changes = [((pair[1], y), (new, y), at) for y, at in right.items() if y != END]
+        changes += [((x, pair[0]), (x, new), at) for x, at in left.items() if x != END]
         weight_at, found = self.weight.__getitem__, set()
         for old, formed, at in changes:
             weight = sum(map(weight_at, at))
-            if old in counts:
-                counts[old] -= weight
+            if old in self.counts:
+                self.counts[old] -= weight
             if weight > 1:
-                counts[formed], self.places[formed] = weight, at
+                self.counts[formed], self.places[formed] = weight, at
                 found.add(formed)
-        del counts[pair]
+        del self.counts[pair]
         return found
 
 
-# In `x a b y` three pairs disappear and two are formed. That is all a merge does at each of its places; it collects the
-# places by what stands on their left, `x`, and on their right, `y`, and then puts the counts right, once for each of
-# these. The lists of places are not kept tidy: a place that is out of date is recognized when it is visited, because
-# the tokens there are not those of the pair any more. But they are in order: a pair is formed during one merge only,
-# that of the newer of its two tokens, and that goes from left to right. After that its count can only fall. So a pair
-# that occurs once can be forgotten, and that is most of them.
+# The lists of places are not kept tidy: a place that is out of date is recognized when it is visited, because the
+# tokens there are not those of the pair any more. But they are in order: a pair is formed during one merge only, that
+# of the newer of its two tokens, and that goes from left to right. After that its count can only fall. So a pair that
+# occurs once can be forgotten, and that is most of them.
 #
 # (All lists share one row of `numbers`. In Python a number is an object, and those that are made in a row lie side by
 # side in memory, where the processor finds them sooner than in three rows of equal numbers.)
 #
-# (In `abab` the merge of the first `ab` forms a pair with the `a` behind it, which the merge of the second `ab` undoes.
-# It may be among those that are returned; its count is 0. And before the first place comes place $-1$. Python takes
-# that for the last one, which is an `END`, as it should be.)
+# (The pair that `abab` forms and takes away again may be among those that are returned, with its count of 0. And before
+# the first place comes place $-1$. Python takes that for the last one, which is an `END`, as it should be.)
 
 
 def check_a_merge():
@@ -431,7 +462,7 @@ def check_a_merge():
 
 
 def learn(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
-    """What `learn_slowly` yields, sooner."""
+    """What `learn_slowly` yields, sooner. Like that, it merges a pair only when it is asked for a token."""
     corpus, tokens = Corpus(words), [*BYTES]
     heap = [(-count, pair) for pair, count in corpus.counts.items()]
     heapq.heapify(heap)
@@ -477,7 +508,9 @@ def show_quick():
 
 
 def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:  # exercise
-    """The tokens of a word. `ranks` has the number of each token; all single bytes are among them."""
+    """The numbers of a word's tokens. `ranks` has the number of each token; all single bytes are among them. Of all
+    neighbours that make a token together, those whose token has the smallest number are merged first, of several such
+    the leftmost, until no neighbours make a token."""
     get, never = ranks.get, NEVER
     cuts = list(range(len(word) + 1))
     rank = [get(word[i : i + 2], never) for i in cuts[:-2]]
@@ -500,23 +533,31 @@ def check_encode_word():
 # `ban` and `an` never had a chance.
 #
 # For a word of a dozen bytes, looking through a short list for its minimum is as quick as anything. For a word of a
-# megabyte it would take hours. There are such words: a line of base64, a program that somebody has packed. They are
+# megabyte it would take hours. There are such words: a line of base64, a program that has been packed. They are
 # left to `encode_long_word`, in the appendix `long_words`, which has a heap instead of the list.
 #
-# A text says the same words again and again. So each word is encoded once and then looked up. Python's dictionaries
-# call `__missing__` for what is not there, and that is the whole cache. Two limits keep it from growing for ever:
-# long words are not remembered, and when it is full, it starts again from nothing.
+# A text says the same words again and again. So each word is encoded once and then looked up: a *cache*. Python's
+# dictionaries call `__missing__` for a key that is not there, and return what that method returns. It may also write
+# the answer into the dictionary, so that it is not called for this key again. Two limits keep our cache from growing
+# for ever: words of more than `LONG` bytes are not remembered, and a cache of `REMEMBERED` words is cleared before the
+# next one is written.
+#
+# OpenAI's tokenizer takes a short cut, and so do we: a word that is a token is that token. In a vocabulary that was
+# learned, merging comes to the same.
 
 LONG, REMEMBERED = 64, 2**16
 
 
-class _Cache(dict[str, tuple[int, ...]]):
+class WordCache(dict[str, tuple[int, ...]]):
     """The tokens of each word, found when they are asked for the first time."""
 
     def __init__(self, ranks: dict[bytes, int]):
         self.ranks = ranks
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
+    def __missing__(self, word: str) -> tuple[int, ...]:  # exercise
+        """The tokens of a word that is not in the cache, as a tuple: its own number if the whole word is a token, else
+        what `encode_word` finds, or for more than LONG bytes `encode_long_word`, which takes the same arguments. Words
+        of at most LONG bytes are remembered; if there are REMEMBERED of them already, all are forgotten first."""
         data = word.encode()
         if data in self.ranks:
             ids: tuple[int, ...] = (self.ranks[data],)
@@ -529,9 +570,6 @@ class _Cache(dict[str, tuple[int, ...]]):
             self[word] = ids
         return ids
 
-
-# (The first case is a short cut that OpenAI's tokenizer takes, too: a word that is a token is that token. In a
-# vocabulary that was learned, merging comes to the same.)
 
 # ## Back to text
 #
@@ -587,13 +625,15 @@ class Vocabulary:
         """The bytes of the tokens, one after the other. `ids` may be a list, an array, a tensor."""
         return b"".join(map(self.token_bytes, one_text(ids)))
 
-    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:  # exercise
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """The text of the tokens. Bytes that are no UTF-8 become U+FFFD; with errors="strict" they are a
         UnicodeDecodeError, which is a ValueError."""
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:  # exercise
-        """The text of the tokens, piece by piece as they come; whole characters only, and no empty piece."""
+        """The text of the tokens, piece by piece as they come; whole characters only, and no empty piece. A token is
+        taken only when all text of those before it has been asked for. Bytes that are no UTF-8 become U+FFFD, also
+        those of a character that is unfinished at the end. IndexError for a number that no token has."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for number in one_text(ids):
             if text := decoder.decode(self.token_bytes(number)):
@@ -611,7 +651,7 @@ def check_a_stream_has_whole_characters():
 # ## Special tokens
 #
 # A model has to be told where a document ends. For that there are tokens outside of all text, such as
-# `<|endoftext|>`, which get the last numbers. That is not a word to be encoded, and must not become one: whoever can
+# `<|endoftext|>`, which get the last numbers. That is not a word to be encoded, and must not become one: a user who can
 # type it into a chat could end the document there. So the tokenizer asks, and does it as OpenAI's does. A special token
 # in a text is an error, unless it is *allowed*, and then it becomes its number; or unless it is not *disallowed*, and
 # then it is text like any other.
@@ -631,33 +671,37 @@ def check_at_special():
 
 # ## The tokenizer
 #
-# Now it is put together. An encoder is a vocabulary with a pattern and a cache. `encode_ordinary` knows no special
-# tokens; `encode` asks what to do with them.
+# Now we put it together. An encoder is a vocabulary with a pattern and a cache of words, `_words`. `encode_ordinary`
+# knows no special tokens: it takes a text `pieces` by piece, as `count_words` does, cuts each into words, and looks the
+# words up. `encode` asks what to do with special tokens, cuts the text `at_special`, and leaves the rest to
+# `encode_ordinary`.
 
 
 class Encoder(Vocabulary):
-    """A vocabulary that encodes texts. The pattern, "gpt2" or "gpt4", cuts them into words."""
+    """A vocabulary that encodes texts. The pattern, a name in PATTERNS, cuts them into words."""
 
     def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = (), pattern: str = "gpt2"):
         super().__init__(tokens, special_tokens)
         split("", pattern)
         self.pattern = pattern
-        self._words = _Cache(self.ranks)
+        self._words = WordCache(self.ranks)
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """The tokens of a text; what looks like a special token is text."""
+    def encode_ordinary(self, text: str) -> list[int]:  # exercise
+        """The tokens of a text; what looks like a special token is text. `refuse_surrogates` raises TypeError for what
+        is no text, and ValueError for half a character."""
         refuse_surrogates(text)
         ids: list[int] = []
         for piece in pieces(text):
             ids.extend(chain.from_iterable(map(self._words.__getitem__, split(piece, self.pattern))))
         return ids
 
-    def encode(  # exercise
+    def encode(  # exercise (starred)
         self, text: str, *, allowed_special: str | Iterable[str] = (), disallowed_special: str | Iterable[str] = "all"
     ) -> list[int]:
-        """The tokens of a text. Special tokens in allowed_special become their numbers; those in disallowed_special,
-        where "all" are all that are not allowed, are a ValueError; others are text. A ValueError, too: an allowed one
-        that the tokenizer does not know."""
+        """The tokens of a text. Special tokens in allowed_special, where "all" are all there are, become their numbers.
+        Texts in disallowed_special, where "all" are all special tokens that are not allowed, are a ValueError; others
+        are text. A ValueError, too: an allowed one that the tokenizer does not know. What `refuse_surrogates` and
+        `_refuse_special` refuse is refused."""
         refuse_surrogates(text)
         _refuse_special(allowed_special, disallowed_special)
         known = self.special_tokens.keys()
@@ -716,7 +760,7 @@ def texts(source: Source) -> Iterator[str]:
 
 class BPETokenizer(Encoder, BytePairFiles):
     """A byte-level BPE tokenizer: its tokens in the order in which they were learned, all single bytes among them, and
-    the pattern that cuts a text into words, "gpt2" or "gpt4". `special_tokens` get the numbers after the last token."""
+    the name in PATTERNS of what cuts a text into words. `special_tokens` get the numbers after the last token."""
 
     @classmethod
     def train(
@@ -829,8 +873,15 @@ def check_encoding_against_trying_all():
 
 # ## The cost
 #
-# A vocabulary is bought to make texts short. How much does one get for how many tokens? `truncated` is one of the
-# exercises: the tokenizer as it was when it had learned fewer tokens.
+# A vocabulary is bought to make texts short. How much do we get for how many tokens? `truncated` is one of the
+# exercises below: the tokenizer as it was when it had learned fewer tokens.
+
+
+def bytes_per_token(tokenizer: BPETokenizer, text: str) -> float:
+    """The bytes of a text in UTF-8 by the number of its tokens. ValueError for an empty text."""
+    if not text:
+        raise ValueError("an empty text has no tokens to divide by")
+    return len(text.encode()) / len(tokenizer.encode_ordinary(text))
 
 
 def show_growth_against_compression():
@@ -919,27 +970,21 @@ def show_errors():
 #
 # Besides what is marked in the text:
 #
-# 1. `bytes_per_token`: how much a tokenizer makes of a text.
-# 2. `truncated`: a tokenizer as it was when it had learned fewer tokens. What becomes of the special tokens' numbers?
-# 3. Train on this file instead of on *Moby-Dick*, once with each pattern. Which one has more bytes a token, and which
+# 1. `truncated` (starred): a tokenizer as it was when it had learned fewer tokens. What becomes of the special tokens'
+#    numbers?
+# 2. Train on this file instead of on *Moby-Dick*, once with each pattern. Which one has more bytes a token, and which
 #    tokens does the other one not have? Look at what the patterns do with four spaces before a word.
-# 4. Let the training count each word once, however often it occurs. What changes in the first hundred tokens?
+# 3. Let the training count each word once, however often it occurs. What changes in the first hundred tokens?
 
 
-def bytes_per_token(tokenizer: BPETokenizer, text: str) -> float:  # exercise
-    """The bytes of a text in UTF-8 by the number of its tokens. ValueError for an empty text."""
-    if not text:
-        raise ValueError("an empty text has no tokens to divide by")
-    return len(text.encode()) / len(tokenizer.encode_ordinary(text))
-
-
-def truncated(tokenizer: BPETokenizer, vocab_size: int) -> BPETokenizer:  # exercise
+def truncated(tokenizer: BPETokenizer, vocab_size: int) -> BPETokenizer:  # exercise (starred)
     """The tokenizer with the first tokens only, so many that with the special ones they are vocab_size. ValueError for
     less than the bytes and the special tokens, or for more than there are."""
     special = list(tokenizer.special_tokens)
     if not 256 + len(special) <= vocab_size <= tokenizer.vocab_size:
         raise ValueError(
-            f"vocab_size is {vocab_size}, but goes from {256 + len(special)} to the tokenizer's {tokenizer.vocab_size}"
+            f"vocab_size is {vocab_size}, but the tokenizer has {tokenizer.vocab_size}, of which the 256 bytes and "
+            f"{special} must stay"
         )
     return BPETokenizer(tokenizer.tokens[: vocab_size - len(special)], special, tokenizer.pattern)
 
@@ -981,7 +1026,7 @@ def show_meaning():
 # token gets a place of its own, and words that mean alike get places that are near: chapter 12, *Embeddings*.
 
 __all__ = [
-    "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "Encoder", "GONE", "PATTERNS", "Vocabulary",
+    "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "Encoder", "GONE", "PATTERNS", "Vocabulary", "WordCache",
     "at_special", "bytes_per_token", "count_words", "encode_word", "entry", "learn", "learn_slowly", "merged",
-    "one_text", "pair_counts", "pieces", "refuse_surrogates", "split", "texts", "truncated",
+    "one_text", "pair_counts", "pieces", "predict_tokens", "refuse_surrogates", "split", "texts", "truncated",
 ]

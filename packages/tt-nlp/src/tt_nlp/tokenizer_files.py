@@ -49,7 +49,7 @@ def check_printed():
 # - `format`: "tinytorch tokenizer", and `version`: 1;
 # - `kind`: "byte pairs" or "characters";
 # - for byte pairs, `tokens`: all tokens in the order of their numbers, as `printed` writes them; `special_tokens`: the
-#   names of those that have the numbers after that; `pattern`: "gpt2" or "gpt4";
+#   names of those that have the numbers after that; `pattern`: "gpt2", "gpt4" or "smollm";
 # - for characters, `alphabet`: a text with each of them once, in the order of their numbers;
 # - `sha256`: of all the rest, as JSON with sorted keys, no spaces, and escapes for all that is not ASCII.
 #

@@ -7,15 +7,15 @@
 #
 # At the end of chapter 13 one layer of attention learned to predict a text. Four times the width helped it little, and
 # more epochs did not. What is it that it cannot do? Here is a game with rules so simple that we can see.
-# Somebody invents a word of 5 to 15 letters and says it over and over: `kbeoakbeoakbe...`. The first time, nobody can
-# know what comes next. From then on everybody can: look where the last letter occurred before, and say what came after
-# it there.
+# A player invents a word of 5 to 15 letters and says it over and over: `kbeoakbeoakbe...`. The first time, you cannot
+# know what comes next. From then on you can: look where the last letter occurred before, and say what came after it
+# there.
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import Batches, Schedule, evaluate, fit, no_grad
-from tt_data import DataLoader, Dataset, RandomSampler, row_numbers, short_text
+from tt_data import DataLoader, Dataset, RandomSampler, short_text
+from tt_data.dataloader import row_numbers
 from tt_nlp.attention import MultiHeadAttention, self_attention
 from tt_nlp.embeddings import Embedding
 from tt_nlp.prompts import as_texts, refuse_ids_that_do_not_fit, refuse_settings, token_ids
@@ -36,7 +37,7 @@ from tt_tensor import (
 )
 
 
-# The targets are the inputs, one place to the left; where nobody can know, they are -100.
+# The targets are the inputs, one place to the left; where you cannot know, they are -100.
 
 
 def echoes(count: int, letters: int = 16, length: int = 32) -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def echoes(count: int, letters: int = 16, length: int = 32) -> tuple[Tensor, Ten
 
 def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:  # exercise
     """The mean surprise in nats of logits (B, T, V) at targets (B, T), over all places whose target is not
-    ignore_index. Raises ValueError for shapes that do not fit."""
+    ignore_index. Raises ValueError for logits that are not (B, T, V), and targets that are not (B, T) of the same."""
     if logits.ndim != 3 or targets.shape != logits.shape[:2]:
         raise ValueError(
             f"logits (batch, time, vocabulary) need targets (batch, time); their shapes are {logits.shape} and "
@@ -118,7 +119,7 @@ def show_hurt():
 # likelier than others, and not much beyond that. It cannot win. A query is made of a token and its place, and so is a
 # key. To say what came after the last `k`, one would have to look for a token whose *neighbour on the left* is a `k`;
 # and what a token's neighbour is, a token does not know before it has looked. Two looks are needed: one to the left,
-# and a second one at what everybody found in the first.
+# and a second one at what all tokens found in the first.
 
 # ## The smallest thing that could work
 #
@@ -132,7 +133,7 @@ def show_stack():
 
 
 # Deeper is no better, and soon it is worse. Each layer replaces what it was given by a mixture of it; the letter that
-# somebody was is gone when he has looked to the left. After a few such averages of averages all places look alike.
+# a token was is gone when it has looked to the left. After a few such averages of averages all places look alike.
 # Backwards it is the same: what reaches the first layer has been through all the others, and each of them took
 # something away.
 #
@@ -152,8 +153,8 @@ def show_stack():
 # ```
 #
 # A block has two such layers. *Attention* moves information between places. An *MLP*, two linear layers with a bend
-# between them, works at each place on its own, and that is where *if this and that* is found. And since a stream that
-# everybody adds to grows, each of the two looks at a normalized copy.
+# between them, works at each place on its own, and that is where *if this and that* is found. And since a stream to
+# which every layer adds grows, each of the two looks at a normalized copy.
 
 # ## Keeping the size
 #
@@ -164,7 +165,7 @@ def show_stack():
 # 2019). It has one vector less to learn, and works as well. GPT-2 has `LayerNorm`, and so has what we build.
 
 
-def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # exercise
+def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # exercise (starred)
     """x divided by the root of (the mean of its squares along the last dimension + eps), then times weight. Without
     eps it is the machine precision of x. As torch.nn.functional.rms_norm, float16 is computed in float32."""
     wide = x.to(np.result_type(x.dtype, np.float32))
@@ -204,7 +205,7 @@ def check_rms_norm():
 #
 # A handful of numbers decides about the whole network. They go into one object, which refuses what cannot be. The
 # default sizes are those of the smallest GPT-2 (A. Radford et al., 2019); the names are those of A. Karpathy's nanoGPT,
-# which everybody reads.
+# which most people read first.
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,8 @@ class GPTConfig:
 # The same as chapter 13's, in GPT-2's form: one linear layer, `c_attn`, gives queries, keys and values in one product,
 # $3C$ numbers for each token. They are cut into three, each of these into heads, and stacked as `self_attention` wants
 # them. What the heads have found is put side by side and mixed by `c_proj`. Dropout strikes out attention weights
-# inside, and results on the way to the stream.
+# inside, with the probability `p` (`self_attention` has a `dropout_p`, which counts in training only), and, as the
+# layer `dropout`, results on the way to the stream.
 
 
 class CausalSelfAttention(Module):
@@ -248,6 +250,7 @@ class CausalSelfAttention(Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x):  # exercise
+        """The 3 C numbers of a token are its C for queries, then for keys, then for values; each C is n_head heads."""
         B, T, C = x.shape
         parts = self.c_attn(x).reshape(B, T, 3, self.n_head, C // self.n_head)
         qkv = parts.permute(2, 0, 3, 1, 4)  # (3, B, n_head, T, C / n_head)
@@ -280,7 +283,7 @@ class MLP(Module):
         self.c_proj = Linear(4 * config.n_embd, config.n_embd)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x):  # exercise
+    def forward(self, x):
         return self.dropout(self.c_proj(gelu(self.c_fc(x), approximate="tanh")))
 
 
@@ -335,19 +338,21 @@ def show_orders():
         for block in GPT(GPTConfig(1, 16, 24, 4, 32)).transformer.h:
             top = order(order(top, block.ln_1, block.attn), block.ln_2, block.mlp)
         (top * (sent := tt.randn(*top.shape))).sum().backward()
-        left = math.sqrt((x.grad * x.grad).sum().item() / (sent * sent).sum().item())
+        arrived = tt.tensor(x.grad)
+        left = math.sqrt((arrived * arrived).sum().item() / (sent * sent).sum().item())
         print(f"{name:10s} the gradient at the bottom has length {left:.1e}")
 
 
 # Without the sum nothing is left. Both orders with a sum pass the gradient on, as long as weights are small. Pre-norm
 # leaves a way that meets no norm at all, whatever the weights become; that is why it can do with a short warm-up (R.
-# Xiong et al., 2020), and why everybody has changed to it.
+# Xiong et al., 2020), and why nearly all networks have changed to it.
 
 # ## The trunk
 #
 # Tokens and places become vectors and are added; then come the blocks; then a last norm, because the stream has grown.
 # The places are counted from 0 and have a table of their own, so the longest text is as long as the table. `wte`,
-# `wpe`, `h` and `ln_f` are the names under which GPT-2's weights are found in the world's files.
+# `wpe`, `h` and `ln_f` are the names under which GPT-2's weights are found in the world's files. Ids are checked by
+# `refuse_ids_that_do_not_fit(ids, block_size)`, from the module `prompts`.
 
 
 class Transformer(Module):
@@ -373,9 +378,9 @@ class Transformer(Module):
 # ## GPT
 #
 # What is left is the way from the stream to logits. A token's logit says how well the stream's vector fits that token,
-# and there is a table already with a vector for each token: `wte`. So the last layer, `lm_head`, has the *same*
-# parameter for its weight. Sharing is assignment (chapter 04): it is listed once, counted once, and an optimizer
-# changes it once.
+# and there is a table already with a vector for each token: `wte`. So the last layer, `lm_head`, a `Linear` without
+# bias, has the *same* parameter for its weight. Sharing is assignment (chapter 04): it is listed once, counted once,
+# and an optimizer changes it once.
 #
 # The first weights are drawn as nanoGPT and `transformers` do it for GPT-2: normal numbers with a standard deviation of
 # 0.02, biases zero. Each of the $2L$ layers that write to the stream adds something independent, so the stream's
@@ -385,7 +390,9 @@ class Transformer(Module):
 class GPT(Module):
     """A language model with GPT-2's architecture, names and first weights: ids (B, T) -> logits (B, T, vocab_size)."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig):  # exercise
+        """Keeps the config; its layers are `transformer` and `lm_head`, which share a weight. At the end the weights
+        are drawn by `reset_parameters`."""
         super().__init__()
         self.config, self.transformer = config, Transformer(config)
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
@@ -396,8 +403,8 @@ class GPT(Module):
         return self.lm_head(self.transformer(ids))
 
     def reset_parameters(self) -> None:  # exercise
-        """Draw all weights anew: matrices normal with 0.02, or 0.02 / sqrt(2 n_layer) where the name ends with
-        c_proj.weight; biases 0, the weights of norms 1."""
+        """Draw all weights anew, from the generator of chapter 01: matrices normal with a standard deviation of 0.02,
+        or 0.02 / sqrt(2 n_layer) where the name ends with c_proj.weight; biases 0, the weights of norms 1."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 spread = 0.02 / math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 0.02
@@ -421,8 +428,9 @@ class GPT(Module):
 # weights do not decay far.)
 
 
-def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:  # exercise
-    """Two groups for an optimizer: parameters of two or more dimensions with weight_decay, all others with 0."""
+def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:  # exercise (starred)
+    """Two groups for an optimizer: parameters of two or more dimensions with weight_decay, all others with 0. Those
+    that require no gradient are in neither."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -442,6 +450,20 @@ def check_a_fresh_gpt_knows_nothing():
 
 def show_gpt():
     print(GPT(GPTConfig(vocab_size=65, block_size=64, n_layer=1, n_head=4, n_embd=64)))
+
+
+# The whole way once more, as shapes. Predict them before you print one: two texts of five ids go through a GPT with a
+# vocabulary of 65 tokens, a context of 16, three blocks of four heads, and a width of 32.
+
+
+def predict_shapes() -> dict[str, tuple[int, ...]]:  # exercise
+    """The shapes for ids (2, 5), by name: "c_attn" is what that layer gives, "qkv" what `self_attention` takes,
+    "weights" those of attention in all heads of one block, "c_fc" what that layer gives, "stream" what the last block
+    gives, "logits"; and of parameters "wpe.weight" and "lm_head.weight"."""
+    return {
+        "c_attn": (2, 5, 96), "qkv": (3, 2, 4, 5, 8), "weights": (2, 4, 5, 5), "c_fc": (2, 5, 128),
+        "stream": (2, 5, 32), "logits": (2, 5, 65), "wpe.weight": (16, 32), "lm_head.weight": (65, 32),
+    }  # fmt: skip
 
 
 # ## Does it help?
@@ -476,30 +498,84 @@ def show_blocks():
 # - *top-k*: only the $k$ most likely tokens.
 # - *top-p*, or nucleus (A. Holtzman et al., 2019): as many of the most likely as are needed for a probability of $p$.
 #
-# The order is that of the list, and what remains is divided by its sum.
+# The order is that of the list, and what remains is divided by its sum. So each knob turns numbers into others that are
+# in proportion to the probabilities; we call them *weights*, and divide them by their sum only at the end.
+#
+# Temperature first. A logit may be 1000, and its power is then too large for any float; but only differences count, so
+# we subtract the largest one. A temperature of 0 cannot divide, but the limit is clear: all weight is on the largest.
+
+
+def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:  # exercise
+    """Weights (V,) in proportion to which tokens are drawn, for logits (V,) in float64, which stay as they are. For
+    temperature 0 the most likely token has 1 and all others 0; of equals, the one with the smaller number."""
+    if temperature == 0:
+        return (np.arange(len(logits)) == logits.argmax()).astype(np.float64)
+    return np.exp((logits - logits.max()) / temperature)
+
+
+# The other two need the tokens in order. To sort a vocabulary of 50,000 takes longer than many a network takes for a
+# token. So the course's functions sort only those that may remain; yours may sort them all. `np.partition` finds the
+# $k$-th largest without sorting. And for top-p, a token has no chance if its probability is below the $V$-th part of
+# $1 - p$, because all such tokens together do not reach $1 - p$. Among equals the token with the smaller number comes
+# first, which is what a *stable* sort of the negative numbers gives.
+
+
+def most_likely(logits: np.ndarray, k: int) -> np.ndarray:  # exercise
+    """The numbers of the k tokens with the largest logits (V,), 1 <= k <= V, the most likely first; among equals, the
+    one with the smaller number first."""
+    near = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
+    return near[np.argsort(-logits[near], kind="stable")][:k]
+
+
+# A nucleus is as small as it can be. Go from the most likely token to the less likely: a token is in it as long as
+# those *before* it do not have $p$ of all the weight yet. So the one that just crosses $p$ belongs to it.
+
+
+def nucleus(weights: np.ndarray, p: float) -> np.ndarray:  # exercise
+    """The numbers of the most likely tokens that together have at least p (0 < p <= 1) of the sum of weights (V,), and
+    no more of them than needed; the most likely first, among equals the one with the smaller number."""
+    total = weights.sum()
+    near = np.flatnonzero(weights * len(weights) >= (1 - p) * total)
+    order = near[np.argsort(-weights[near], kind="stable")]
+    return order[np.cumsum(weights[order]) - weights[order] < p * total]
+
+
+# All three give places in the vocabulary or weights for it. What is not among the places gets the weight 0.
+
+
+def only(weights: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A copy of weights (V,), with 0 everywhere but at these places."""
+    kept = np.zeros_like(weights)
+    kept[places] = weights[places]
+    return kept
+
+
+# Before anything is drawn we look at the settings (`refuse_settings(temperature, top_k, top_p)`, from the module
+# `prompts`) and at the logits: a model that has diverged says nan, or everything is infinite.
+
+
+def checked_logits(logits: np.ndarray) -> np.ndarray:
+    """Logits (V,) in float64. Raises ValueError for those that say nothing."""
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
+        raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
+    return logits
 
 
 def next_probabilities(  # exercise
     logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> np.ndarray:
-    """The probabilities, in float64, with which each token is drawn. logits: (V,); top_k at least 1, top_p above 0. A
-    token that just crosses top_p belongs to it; among equals, the one with the smaller number comes first. ValueError
-    for settings that cannot be meant, and for logits that say nothing."""
-    logits = np.asarray(logits, np.float64)
+    """The probabilities (V,), in float64, with which each token is drawn: temperature first, then top_k, then top_p of
+    what is left. A top_k of more than V leaves all of them. Raises ValueError for settings that cannot be meant, as
+    `refuse_settings` does, and for logits that say nothing, as `checked_logits` does."""
     refuse_settings(temperature, top_k, top_p)
-    if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
-        raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
-    order = np.argsort(-logits, kind="stable")
-    if temperature == 0:
-        top_k, temperature = 1, 1.0
-    weights = np.exp((logits[order] - logits[order[0]]) / temperature)
-    if top_k is not None:
-        weights[top_k:] = 0.0
+    logits = checked_logits(logits)
+    weights = tempered(logits, temperature)
+    if top_k is not None and top_k < len(logits):
+        weights = only(weights, most_likely(logits, top_k))
     if top_p is not None:
-        weights[np.cumsum(weights) - weights >= top_p * weights.sum()] = 0.0
-    probabilities = np.empty_like(weights)
-    probabilities[order] = weights / weights.sum()
-    return probabilities
+        weights = only(weights, nucleus(weights, top_p))
+    return weights / weights.sum()
 
 
 # Four tokens, and what each knob makes of them.
@@ -519,14 +595,15 @@ def show_knobs():
 # The text may grow longer than the context. Then the network is shown the last `block_size` tokens.
 #
 # Several texts may be continued at once, and their lengths differ. So the shorter ones are filled up *at the end*, with
-# any token, and each text's logits are taken at its own last place. Attention looks back only, so nobody sees what
+# any token, and each text's logits are taken at its own last place. Attention looks back only, so no token sees what
 # stands behind.
 #
 # And the model has to be in evaluation mode, with nothing recorded, whenever it is asked, and afterwards as it was.
 
 
 def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # exercise
-    """For each text, a list of one or more token ids, the logits of the token that comes next: (texts, V)."""
+    """For each text, a list of one or more token ids, the logits of the token that comes next: an array (texts, V).
+    Raises ValueError if there is no text, or one without tokens. The model's mode is as it was afterwards."""
     windows = [text[-model.config.block_size :] for text in texts]
     if not windows or not all(map(len, windows)):
         raise ValueError("a text needs at least one token, after which the next one comes")
@@ -543,13 +620,35 @@ def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # ex
         model.train(mode)
 
 
-# `rounds` is the loop. In each round every text that has not come to an end gets a token, and the caller gets them all
-# at once, while the next ones are not even thought of: to show a text as it is written, take the tokens from here. Each
-# text has chance of its own, so what is drawn for it does not depend on its neighbours. (`token_ids` makes a list of a
-# prompt, and refuses what is none. It is in the module `prompts`, with the other checks of what a model may be asked.)
+# `continued` is the loop. In each round every text that has not come to an end gets a token, and the caller gets them
+# all at once, while the next ones are not even thought of: to show a text as it is written, take the tokens from here.
 
 
-def rounds(  # exercise
+def continued(  # exercise
+    model: GPT, texts: list[list[int]], count: int, choose: Callable[[int, np.ndarray], int], ends: Container[int]
+) -> Iterator[list[int | None]]:
+    """Continue texts, which are appended to: yields after each of at most `count` rounds the new token of every text,
+    None for those that have ended. All texts that go on are asked for together, by `next_logits`; `choose(row, logits)`
+    draws the token for text `row` from its logits (V,). A text ends with the first token that is in `ends`, which still
+    belongs to it; when all have ended, there are no more rounds."""
+    going = list(range(len(texts)))
+    for _ in range(count):
+        if not going:
+            return
+        chosen: list[int | None] = [None] * len(texts)
+        for row, logits in zip(going, next_logits(model, [texts[row] for row in going])):
+            chosen[row] = token = choose(row, logits)
+            texts[row].append(token)
+        going = [row for row in going if chosen[row] not in ends]
+        yield chosen
+
+
+# `rounds` prepares it. Each text has chance of its own, so what is drawn for it does not depend on its neighbours.
+# (`token_ids` makes a list of a prompt, and refuses what is none. It is in the module `prompts`, with the other checks
+# of what a model may be asked.)
+
+
+def rounds(
     model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float = 1.0,
     top_k: int | None = None, top_p: float | None = None, stop: Iterable[int] = (), seed: int | None = None,
 ) -> Iterator[list[int | None]]:
@@ -562,19 +661,14 @@ def rounds(  # exercise
     if not texts or max_new_tokens < 0:
         raise ValueError(f"{len(texts)} prompts and {max_new_tokens} tokens: take 1 or more and 0 or more")
     refuse_settings(temperature, top_k, top_p)
-    seed, ends = int(generator().integers(2**63)) if seed is None else seed, set(stop)
+    seed = int(generator().integers(2**63)) if seed is None else seed
     chances = [np.random.default_rng((seed, row)) for row in range(len(texts))]
-    going = list(range(len(texts)))
-    for _ in range(max_new_tokens):
-        if not going:
-            return
-        chosen: list[int | None] = [None] * len(texts)
-        for row, logits in zip(going, next_logits(model, [texts[row] for row in going])):
-            probabilities = next_probabilities(logits, temperature, top_k, top_p)
-            chosen[row] = token = int(chances[row].choice(len(probabilities), p=probabilities))
-            texts[row].append(token)
-        going = [row for row in going if chosen[row] not in ends]
-        yield chosen
+
+    def choose(row: int, logits: np.ndarray) -> int:
+        probabilities = next_probabilities(logits, temperature, top_k, top_p)
+        return int(chances[row].choice(len(probabilities), p=probabilities))
+
+    yield from continued(model, texts, max_new_tokens, choose, set(stop))
 
 
 # Two ways to call it: token by token for one text, and all at once for one or many.
@@ -607,9 +701,13 @@ def check_neighbours_do_not_matter():
 
 # ## It writes
 #
-# Now a text that somebody wrote: the first chapter of *Moby-Dick*, which came with chapter 10, as characters. A sample
+# Now a text that an author wrote: the first chapter of *Moby-Dick*, which came with chapter 10, as characters. A sample
 # is a window of the text, and what is to be predicted is the same window one token later. So a window of 64 characters
 # asks 64 questions: after each of them, which one is next?
+#
+# NumPy's `sliding_window_view` cuts the ids into all windows of one token more than that, without copying. A batch
+# takes some of these rows, and makes inputs and targets of each. (`row_numbers(indices, length)`, of chapter 10, turns
+# the indices of a batch into an array, negative ones too, and refuses those that are out of range.)
 
 
 class Windows(Dataset):
@@ -631,7 +729,9 @@ class Windows(Dataset):
         inputs, targets = self.batch([index])
         return inputs[0], targets[0]
 
-    def batch(self, indices):
+    def batch(self, indices):  # exercise
+        """Inputs and targets of samples, both int64 tensors (len(indices), length). IndexError (`row_numbers`) for a
+        number that is none of a sample."""
         chosen = self.windows[row_numbers(indices, len(self))].astype(np.int64)
         return from_numpy(chosen[:, :-1]), from_numpy(chosen[:, 1:])
 
@@ -800,7 +900,7 @@ def show_errors():
 # For the first, the targets are the text itself, one to the left.
 
 
-def surprises(model: GPT, ids: Sequence[int]) -> list[float]:  # exercise
+def surprises(model: GPT, ids: Sequence[int]) -> list[float]:  # exercise (starred)
     """The surprise in nats of each token but the first of a text, at most block_size + 1 tokens long, with all that
     stands before it in view. In evaluation mode, unrecorded; the model's mode is as it was afterwards."""
     mode = model.training
@@ -828,16 +928,16 @@ class GatedMLP(Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.gate, self.up = Linear(width, hidden, bias=False), Linear(width, hidden, bias=False)
-        self.down = Linear(hidden, width, bias=False)
+        self.gate_proj, self.up_proj = Linear(width, hidden, bias=False), Linear(width, hidden, bias=False)
+        self.down_proj = Linear(hidden, width, bias=False)
 
-    def forward(self, x):  # exercise
-        return self.down(tt.silu(self.gate(x)) * self.up(x))
+    def forward(self, x):  # exercise (starred)
+        return self.down_proj(tt.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 def check_gated_mlp():
     gated = GatedMLP(1, 1)
-    for linear, weight in ((gated.gate, 2.0), (gated.up, 3.0), (gated.down, 5.0)):
+    for linear, weight in ((gated.gate_proj, 2.0), (gated.up_proj, 3.0), (gated.down_proj, 5.0)):
         linear.weight.copy_(np.full((1, 1), weight))
     assert math.isclose(gated(Tensor([[1.0]])).item(), 5 * 3 * 2 / (1 + math.exp(-2)), rel_tol=1e-6)
 
@@ -845,7 +945,7 @@ def check_gated_mlp():
 # For the third, a negative logit becomes smaller when it is *multiplied*.
 
 
-def without_repeats(logits: np.ndarray, text: Sequence[int], penalty: float) -> np.ndarray:  # exercise
+def without_repeats(logits: np.ndarray, text: Sequence[int], penalty: float) -> np.ndarray:  # exercise (starred)
     """A copy of logits (V,), floats, in which those of the tokens in `text` are divided by the penalty, or multiplied
     by it where they are negative. IndexError for a token that has no logit, ValueError for a penalty of 0 or less."""
     if not penalty > 0:

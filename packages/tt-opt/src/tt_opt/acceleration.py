@@ -28,7 +28,8 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import RULES, is_grad_enabled
-from tt_nlp import next_token_loss, small_gpt
+from tt_nlp import next_token_loss
+from tt_nlp.transformers import small_gpt
 from tt_opt.threads import in_pieces, one_blas_thread, scratch
 from tt_optim import AdamW
 from tt_tensor import PRIMITIVES, SLOTS, Slot, install_kernels, interpreting, loops
@@ -54,7 +55,7 @@ def show_hurt():
     with tt.meter() as meter:
         step()
     seconds, operations = tt.measure(step).seconds, 2 * meter.multiply_adds["matmul"]
-    peak = tt.matmul_gflops(1024)
+    peak = tt.setup.matmul_gflops(1024)
     print(f"a step takes {seconds * 1e3:.0f} ms and has {operations / 1e9:.2f} G operations in matrix products")
     rate = operations / seconds / 1e9
     print(f"that is {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} of a large product")
@@ -132,7 +133,7 @@ def check_roofline():
 def show_roofline():
     import matplotlib.pyplot as plt
 
-    peak, bandwidth = tt.matmul_gflops(1024) * 1e9, tt.bandwidth(1 << 26) * 1e9
+    peak, bandwidth = tt.setup.matmul_gflops(1024) * 1e9, tt.setup.bandwidth(1 << 26) * 1e9
     x, a, b = (tt.randn(*shape) for shape in ((1024, 1024), (1024, 1024), (64, 64)))
     work = {
         "x + x": (lambda: x + x, x.numel(), 12 * x.numel()),

@@ -31,7 +31,8 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_autograd import Traced
-from tt_nlp import next_token_loss, small_gpt
+from tt_nlp import next_token_loss
+from tt_nlp.transformers import small_gpt
 from tt_opt.acceleration import roofline
 from tt_optim import Adam
 from tt_tensor import Module, Primitive, Tensor, interpreting
@@ -608,7 +609,7 @@ def show_roof():
     step()
     with profile(model) as found:
         step(found)
-    peak, bandwidth = tt.matmul_gflops(1024) * 1e9, tt.bandwidth(1 << 26) * 1e9
+    peak, bandwidth = tt.setup.matmul_gflops(1024) * 1e9, tt.setup.bandwidth(1 << 26) * 1e9
     figure, axis = plt.subplots(figsize=(7, 4))
     intensities = np.geomspace(0.03, 1000)
     axis.loglog(intensities, [roofline(i, peak, bandwidth) / 1e9 for i in intensities], color="C0")

@@ -10,12 +10,14 @@ import ctypes
 import math
 import os
 import re
+import time
 from importlib import metadata
 from typing import Any
 
 import numba as nb
 import numpy as np
 from llvmlite import binding as llvm
+from numba.extending import intrinsic
 from threadpoolctl import threadpool_info
 
 from tt_opt import fast
@@ -61,8 +63,8 @@ def _exp(x):
 # A loop of ours does not pass a matrix product of BLAS, so products stay there, one thread each. Two things are to be
 # had. Compiled code can call BLAS itself, which NumPy cannot be asked for in the middle of a loop. And there may be a
 # better BLAS: on Intel's processors their own library, MKL, is faster with narrow matrices (`pip install tt-opt[mkl]`,
-# 200 MB); where it is installed, this set uses it. Its results must not depend on where an array happens
-# to begin in memory, so we ask MKL to be strict about that.
+# 200 MB); where it is installed, this set uses it. Its results must not depend on where an array happens to begin in
+# memory, so we ask MKL to be strict about that.
 
 SEQUENTIAL, STRICT = 1, 2 | 0x10000  # constants of MKL: one thread; the best code path, but always the same order
 NAME_OF_MKL = re.compile(r"(lib)?mkl_rt\.(\d+\.)?(so|dll|dylib)(\.\d+)?")
@@ -112,14 +114,15 @@ if SGEMM is not None:
 
 
 def matmul(x, y, out):
-    """out = x @ y, for matrices of float32; the rows of out lie side by side."""
+    """out = x @ y, for matrices of float32; the numbers of a row of out are side by side."""
     if MKL is None or not x.size or not y.size:
         np.matmul(x, y, out=out)
         return
     (x, x_turned, x_step), (y, y_turned, y_step) = map(_laid_out, (x, y))
     (m, k), n = x.shape, y.shape[1]
     left, right, into = x.ctypes.data, y.ctypes.data, out.ctypes.data
-    SGEMM(ROWS, x_turned, y_turned, m, n, k, 1, left, x_step, right, y_step, 0, into, n)
+    out_step = max(out.strides[0] // 4, n)
+    SGEMM(ROWS, x_turned, y_turned, m, n, k, 1, left, x_step, right, y_step, 0, into, out_step)
 
 
 def _laid_out(x):
@@ -182,49 +185,66 @@ def _upper(byte):
     return F(np.int32(byte >> np.uint8(4)))
 
 
+# Each loop takes two rows at a time, one from the first half of its range and one from the second. The vector is then
+# read once for both. More important, the matrix comes from memory in two streams: a row of 360 bytes is over before the
+# processor has noticed that it should fetch ahead, and then it waits. With two streams it waits for both at once. The
+# matrices of a language model in `q4_1`, 66 MB, take 11 ms in this way, and took 15 ms row by row (one thread). If the
+# number of rows is odd, the last row is computed twice.
+
+
 @jit
 def _int8_rows(x, data, scales, start, stop, out):
-    for n in range(start, stop):
-        q = data[n, 4:]
+    half = (stop - start + 1) // 2
+    for n in range(start, start + half):
+        o = min(n + half, stop - 1)
+        q, p = data[n, 4:], data[o, 4:]
         for i in range(x.shape[0]):
-            total = F(0)
+            total, other = F(0), F(0)
             for k in range(q.size):
                 total += x[i, k] * _signed(q[k])
-            out[i, n] = total * scales[n]
+                other += x[i, k] * _signed(p[k])
+            out[i, n], out[i, o] = total * scales[n], other * scales[o]
 
 
 @jit
 def _q8_rows(x, data, halves, start, stop, out):
-    blocks = x.shape[1] // 32
-    d = np.empty(blocks, F)
-    for n in range(start, stop):
-        q = data[n, 2 * blocks :]
+    blocks, half = x.shape[1] // 32, (stop - start + 1) // 2
+    d, e = np.empty(blocks, F), np.empty(blocks, F)
+    for n in range(start, start + half):
+        o = min(n + half, stop - 1)
+        q, p = data[n, 2 * blocks :], data[o, 2 * blocks :]
         for b in range(blocks):
-            d[b] = _half(halves[n, b])
+            d[b], e[b] = _half(halves[n, b]), _half(halves[o, b])
         for i in range(x.shape[0]):
-            total = F(0)
+            total, other = F(0), F(0)
             for k in range(q.size):
                 total += d[k >> 5] * (x[i, k] * _signed(q[k]))
-            out[i, n] = total
+                other += e[k >> 5] * (x[i, k] * _signed(p[k]))
+            out[i, n], out[i, o] = total, other
 
 
 @jit
 def _q4_rows(x, sums, data, halves, has_minimum, start, stop, out):
-    blocks, half = sums.shape[1], x.shape[1] // 2
-    d, m = np.empty(blocks, F), np.empty(blocks, F)
-    for n in range(start, stop):
-        q = data[n, (4 if has_minimum else 2) * blocks :]
+    blocks, width, half = sums.shape[1], x.shape[1] // 2, (stop - start + 1) // 2
+    d, e, m, l = np.empty(blocks, F), np.empty(blocks, F), np.empty(blocks, F), np.empty(blocks, F)
+    first = (4 if has_minimum else 2) * blocks
+    for n in range(start, start + half):
+        o = min(n + half, stop - 1)
+        q, p = data[n, first:], data[o, first:]
         for b in range(blocks):
-            d[b] = _half(halves[n, b])
+            d[b], e[b] = _half(halves[n, b]), _half(halves[o, b])
         for b in range(blocks):
             m[b] = _half(halves[n, blocks + b]) if has_minimum else F(-8) * d[b]
+            l[b] = _half(halves[o, blocks + b]) if has_minimum else F(-8) * e[b]
         for i in range(x.shape[0]):
-            low, high, total = x[i, :half], x[i, half:], F(0)
-            for k in range(half):
+            low, high, total, other = x[i, :width], x[i, width:], F(0), F(0)
+            for k in range(width):
                 total += d[k >> 4] * (low[k] * _lower(q[k]) + high[k] * _upper(q[k]))
+                other += e[k >> 4] * (low[k] * _lower(p[k]) + high[k] * _upper(p[k]))
             for b in range(blocks):
                 total += m[b] * sums[i, b]
-            out[i, n] = total
+                other += l[b] * sums[i, b]
+            out[i, n], out[i, o] = total, other
 
 
 @jit
@@ -274,15 +294,146 @@ def _scales(data):
     return np.ascontiguousarray(data[:, :4]).view(F).ravel()
 
 
-def packed_rows(x, data, kind, start, stop, out):
-    """out[:, start:stop] = x @ rows[start:stop].T for x of a few rows, in packed order, and packed rows."""
+# ## Threads without Python
+#
+# A product of a matrix and a vector takes some ten microseconds, and Python's threads are too slow for that: to wake
+# one takes as long. So the other threads do not go to sleep between two products. They stay in compiled code, look
+# again and again whether there is work (they *spin*), and give up when nothing has come for a while. Then Python has to
+# wake them, with the next product.
+#
+# A product is offered on a *board*, an array that all threads see: the addresses of its arrays, their sizes, and the
+# number of the next row that is to be taken. Each thread takes a few rows at a time, until there are none left. What
+# all threads change must be *atomic*: to read a number and to add to it is one step, in which no other thread can come
+# between. Processors have an instruction for that, and Numba has no name for it, so we ask its compiler directly.
+
+
+def _adding(typing, board, place, number):
+    """Add a number to board[place], atomically; what was there before."""
+
+    def code(context, builder, signature, arguments):
+        memory = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(memory, [arguments[1]]), arguments[2], "seq_cst")
+
+    return _T.int64(board, _T.int64, _T.int64), code
+
+
+def _pointing(typing, address):
+    """An address as a pointer."""
+    return _T.voidptr(_T.int64), lambda context, builder, signature, arguments: builder.inttoptr(
+        arguments[0], context.get_value_type(_T.voidptr)
+    )
+
+
+_add: Any = intrinsic(_adding)
+_pointer: Any = intrinsic(_pointing)
+
+# Who takes part? A thread first enters its name, by adding 1 to `INSIDE`, and only then looks whether the board is
+# open. The caller, at the end, first closes the board, and only then waits until no thread is inside. Whichever of the
+# two comes first, no thread works on a board that has been closed. So the caller may forget its arrays when it returns.
+# The places that are changed often are 64 bytes apart, since processors exchange memory in pieces of that size.
+
+OPEN, INSIDE, TAKEN, AWAKE, JOB = 0, 8, 16, 24, 32  # places of the board
+BOARD = np.zeros(64, np.int64)
+LOOKS = 100_000  # times that a thread looks for work before it gives up, about a millisecond
+NOTHING = np.empty(0, F)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: BOARD.fill(0))
+
+
+@jit
+def _take_rows(board):
+    job = board[JOB:]
+    kind, few, width, rows, size, step = job[0], job[1], job[2], job[3], job[4], job[5]
+    x = nb.carray(_pointer(job[6]), (few, width), F)
+    data = nb.carray(_pointer(job[7]), (rows, size), np.uint8)
+    halves = nb.carray(_pointer(job[7]), (rows, size // 2), np.uint16)
+    out = nb.carray(_pointer(job[8]), (few, rows), F)
+    scales = nb.carray(_pointer(job[9]), (rows,), F)
+    sums = nb.carray(_pointer(job[9]), (few, width // 32), F)
+    while True:
+        start = _add(board, TAKEN, step)
+        if start >= rows:
+            return
+        stop = min(start + step, rows)
+        if kind == 0:
+            _int8_rows(x, data, scales, start, stop, out)
+        elif kind == 1:
+            _q8_rows(x, data, halves, start, stop, out)
+        else:
+            _q4_rows(x, sums, data, halves, kind == 3, start, stop, out)
+
+
+@jit
+def _left_alone(board, looks):
+    for _ in range(looks):
+        if _add(board, INSIDE, 0) == 0:
+            return True
+    return False
+
+
+@jit
+def _offer(board, kind, x, data, extra, step, out):
+    job = board[JOB:]
+    job[0], job[1], job[2], job[3], job[4], job[5] = kind, x.shape[0], x.shape[1], data.shape[0], data.shape[1], step
+    job[6], job[7], job[8], job[9] = x.ctypes.data, data.ctypes.data, out.ctypes.data, extra.ctypes.data
+    board[TAKEN] = 0
+    _add(board, OPEN, 1)
+    _take_rows(board)
+    _add(board, OPEN, -1)
+
+
+@jit
+def _help(board, looks):
+    _add(board, AWAKE, 1)
+    left = looks
+    while left > 0:
+        left -= 1
+        if _add(board, OPEN, 0) > 0:
+            _add(board, INSIDE, 1)
+            if _add(board, OPEN, 0) > 0:
+                _take_rows(board)
+                left = looks
+            _add(board, INSIDE, -1)
+    _add(board, AWAKE, -1)
+
+
+# The caller returns when no thread is inside any more, even if Ctrl-C arrives meanwhile: the others still write into
+# its arrays. That takes long only if the system has stopped a thread in the middle of its rows, in order to let another
+# program run.
+
+
+def packed_rows(x, data, kind, step, out):
+    """out = x @ rows.T for x of a few rows, in packed order, and packed rows, of which a thread takes `step` at a time.
+    Only one thread may call it at a time; others that call `help_with_rows` meanwhile take part."""
+    number, extra = PACKED.index(kind), NOTHING
+    if number != 1:
+        extra = _scales(data) if number == 0 else x.reshape(len(x), 2, -1, 16).sum((1, 3)).ravel()
+    try:
+        _offer(BOARD, number, x, data, extra, step, out)
+    finally:
+        while not _left_alone(BOARD, LOOKS):
+            time.sleep(0)
+
+
+def packed_rows_alone(x, data, kind, out):
+    """The same on this thread only, which any number of threads may call at a time."""
     if kind == "int8":
-        _int8_rows(x, data, _scales(data), start, stop, out)
+        _int8_rows(x, data, _scales(data), 0, len(data), out)
     elif kind == "q8_0":
-        _q8_rows(x, data, data.view(np.uint16), start, stop, out)
+        _q8_rows(x, data, data.view(np.uint16), 0, len(data), out)
     else:
         sums = x.reshape(len(x), 2, -1, 16).sum((1, 3))
-        _q4_rows(x, sums, data, data.view(np.uint16), kind == "q4_1", start, stop, out)
+        _q4_rows(x, sums, data, data.view(np.uint16), kind == "q4_1", 0, len(data), out)
+
+
+def help_with_rows():
+    """Take part in the products of other threads, until none has come for a while."""
+    _help(BOARD, LOOKS)
+
+
+def helpers():
+    """How many threads are ready to help."""
+    return BOARD[AWAKE]
 
 
 def unpack(data, kind, start, stop, out):
@@ -503,19 +654,19 @@ def softmax_down_back(p, dp):
 
 
 # A few new queries and a cache (chapter 16): scores, softmax and the mean of the values, for one query of one head
-# after the other.
+# after the other. The range is one of heads that have keys.
 
 
 @jit
-def look_back(q, keys, values, window, out):
+def look_back(q, keys, values, window, start, stop, out):
     T, H, size = q.shape
-    n, scale = keys.shape[0], F(1) / F(math.sqrt(size))
+    n, share, scale = keys.shape[0], H // keys.shape[1], F(1) / F(math.sqrt(size))
     scores, mean = np.empty(n, F), np.empty(size, F)
     for t in range(T):
         last = n - T + t
         first = max(0, last - window + 1)
-        for h in range(H):
-            g, top, total = h // (H // keys.shape[1]), F(-np.inf), F(0)
+        for h in range(start * share, stop * share):
+            g, top, total = h // share, F(-np.inf), F(0)
             for s in range(first, last + 1):
                 score = F(0)
                 for d in range(size):

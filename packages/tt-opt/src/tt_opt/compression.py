@@ -27,7 +27,7 @@ from tt_autograd import Batches, Callback, accuracy, evaluate, evaluating, fit, 
 from tt_nlp import CausalSelfAttention, self_attention
 from tt_opt.precision import model_bytes, quantize, quantize_, symmetric_scale
 from tt_optim import Adam
-from tt_spatial import BatchNorm, BatchNorm2d, Conv2d, LeNet, MaxPool2d, framed_digits
+from tt_spatial import BatchNorm, BatchNorm2d, Conv1d, Conv2d, LeNet, MaxPool2d, framed_digits
 from tt_tensor import (
     Linear, Module, Parameter, ReLU, Tensor, cross_entropy, from_numpy, kl_div, log_softmax, meter, primitive, softmax,
 )
@@ -415,7 +415,7 @@ def smallest_outputs(layer: Module, share: float) -> np.ndarray:  # exercise
 # finite.
 
 
-READERS, PASSERS = (Linear, Conv2d), (BatchNorm,)
+READERS, PASSERS = (Linear, Conv1d, Conv2d), (BatchNorm,)
 
 
 def features_last(x: np.ndarray, layer: Module) -> np.ndarray:
@@ -525,7 +525,10 @@ def check_readers():
 # All that is left is surgery. For each layer we need to know which of its arrays have outputs, which have inputs, and
 # what the sizes are called.
 
-SIZES = {Linear: ("out_features", "in_features"), Conv2d: ("out_channels", "in_channels"), BatchNorm: ("num_features",)}
+SIZES = {
+    Linear: ("out_features", "in_features"), BatchNorm: ("num_features",),
+    Conv1d: ("out_channels", "in_channels"), Conv2d: ("out_channels", "in_channels"),
+}
 
 
 def without_(layer: Module, gone: Places, dim: int) -> None:  # exercise
@@ -714,7 +717,7 @@ def _attentions(model):
 
 
 def check_heads():
-    from tt_nlp import small_gpt
+    from tt_nlp.transformers import small_gpt
 
     model, ids = small_gpt(20, 2), tt.randint(0, 20, (2, 8))
     found = readers(model, "transformer.h.0.attn.c_attn", range(16, 32), ids)

@@ -22,6 +22,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import operator
 import os
 import struct
@@ -46,15 +47,22 @@ DEEP = 2  # arrays may hold arrays, but not without end
 LONGEST = 1 << 16  # bytes of a name
 
 
-# A tensor stays packed, and its bytes stay in the file until they are used: `data` is a view of the mapped file.
+# A tensor stays packed, and its bytes stay in the file until they are used: `data` is a view of the mapped file. The
+# pages of a mapped file count as memory of ours from the moment in which we look at them. So when the rows of a tensor
+# have been copied, we tell the system that it may have its pages back. And the copy is made a few rows at a time, or we
+# would need the memory for a large table twice.
+
+PART = 1 << 20  # bytes that are put into another order at a time
 
 
 class PackedTensor(NamedTuple):
-    """A tensor in a format: its shape, and the bytes of its rows, uint8 (rows, bytes of a row)."""
+    """A tensor in a format: its shape, and the bytes of its rows, uint8 (rows, bytes of a row); and the mapped file, if
+    they are in one."""
 
     kind: str
     shape: tuple[int, ...]
     data: np.ndarray
+    file: mmap.mmap | None = None
 
     def numbers(self) -> np.ndarray:
         """The tensor as float32."""
@@ -63,7 +71,14 @@ class PackedTensor(NamedTuple):
 
     def rows(self) -> np.ndarray:
         """The bytes as `FORMATS` has them: a file keeps blocks one after the other, we keep them field by field."""
-        return field_by_field(self.data.view(BLOCKS[self.kind])) if self.kind in BLOCKS else np.array(self.data)
+        if self.kind not in BLOCKS:
+            return np.array(self.data)
+        out, step = np.empty_like(self.data, subok=False), max(1, PART // self.data.shape[1])
+        for start in range(0, len(out), step):
+            out[start : start + step] = field_by_field(self.data[start : start + step].view(BLOCKS[self.kind]))
+        if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.file.madvise(mmap.MADV_DONTNEED)
+        return out
 
 
 def packed_tensor(x: np.ndarray, kind: str) -> PackedTensor:
@@ -95,8 +110,13 @@ def _row_bytes(kind: str, width: int) -> int:
 
 
 class _Reader:
-    def __init__(self, file: Path, data: np.ndarray):
-        self.file, self.data, self.place = file, data, 0
+    def __init__(self, file: Path):
+        self.file, self.mapped, self.place = file, None, 0
+        self.data = np.empty(0, np.uint8)
+        if file.stat().st_size:
+            with open(file, "rb") as opened:
+                self.mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            self.data = np.frombuffer(self.mapped, np.uint8)
 
     def refuse(self, why: str) -> ValueError:
         return ValueError(f"{self.file} is not a GGUF file that can be trusted: {why}, at byte {self.place:,d}")
@@ -159,9 +179,7 @@ class _Reader:
 def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, PackedTensor]]:
     """The metadata and the tensors of a GGUF file of version 2 or 3, by name; the tensors are views of the file, which
     must not change meanwhile. Raises ValueError for a file that is damaged, or holds formats that we do not know."""
-    file = Path(path)
-    size = file.stat().st_size
-    reader = _Reader(file, np.memmap(file, np.uint8, "r") if size else np.empty(0, np.uint8))
+    reader = _Reader(Path(path))
     if bytes(reader.take(4, "the head")) != MAGIC:
         raise reader.refuse("it does not begin with GGUF")
     if (version := reader.number("<I", "the version")) not in (2, VERSION):
@@ -211,7 +229,8 @@ def _laid_out(reader: _Reader, described: list, alignment: int) -> dict[str, Pac
         if name in found:
             raise reader.refuse(f"two tensors have the name {name!r}")
         end, before = offset + rows * width, name
-        found[name] = PackedTensor(kind, shape, reader.data[start + offset :][: rows * width].reshape(rows, width))
+        data = reader.data[start + offset :][: rows * width].reshape(rows, width)
+        found[name] = PackedTensor(kind, shape, data, reader.mapped)
     return found
 
 
@@ -386,7 +405,8 @@ def _fill(modules, ours, theirs, tensors, path):
 
 
 def check_a_gpt_in_a_file():
-    from tt_nlp import next_logits, small_gpt
+    from tt_nlp import next_logits
+    from tt_nlp.transformers import small_gpt
 
     model = small_gpt(50, 2, 64)
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,8 @@ from threadpoolctl import ThreadpoolController
 import tt_tensor as tt
 from tt_autograd import Batches, Best, BestCheckpoint, Callback, accuracy, fit, is_grad_enabled, load_checkpoint
 from tt_autograd.training import digits, digits_classifier
-from tt_data import DataLoader, Dataset, batch_of, sample_of
+from tt_data import DataLoader, Dataset, default_collate, fetched
+from tt_data.dataloader import batch_of
 from tt_optim import Adam
 from tt_opt.threads import get_num_threads, set_num_threads
 from tt_tensor import (
@@ -274,7 +275,7 @@ class _Part(Dataset):
         with drawing_from(RowsOfBatch(generator().bit_generator, place)):
             if self.collate_fn is None:
                 return batch_of(self.dataset, own), place
-            return self.collate_fn([sample_of(self.dataset, index) for index in own]), place
+            return fetched(self.dataset, own, self.collate_fn), place
 
 
 def _rows(tree, place: Place):
@@ -283,8 +284,8 @@ def _rows(tree, place: Place):
         return from_numpy(tree.numpy()[place.start : place.stop])
     if isinstance(tree, dict):
         return {key: _rows(part, place) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_rows(part, place) for part in tree)
+    if isinstance(tree, tuple) or (isinstance(tree, list) and any(isinstance(part, Tensor) for part in tree)):
+        return type(tree)(_rows(part, place) for part in tree)
     return tree[place.start : place.stop]
 
 
@@ -320,7 +321,7 @@ class Share:
         if isinstance(data, DataLoader):
             self.data = copy.copy(data)
             self.data.dataset = _Part(data.dataset, data.collate_fn, self.rank, self.world_size)
-            self.data.collate_fn = None
+            self.data.collate_fn = data.collate_fn and default_collate
 
     def __len__(self) -> int:
         return len(self.data)
@@ -502,11 +503,11 @@ class DistributedDataParallel(Module):
             for tensor in (*module.parameters(), *module.buffers()):
                 _from_rank_0(self.comm, tensor)
 
-    def state_dict(self):
-        return self.module.state_dict()
+    def state_dict(self, *args, **options):
+        return self.module.state_dict(*args, **options)
 
-    def load_state_dict(self, state, strict: bool = True) -> None:
-        self.module.load_state_dict(state, strict)
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        return self.module.load_state_dict(state_dict, strict, assign)
 
     def forward(self, *inputs, **options):
         self._take_buffers()

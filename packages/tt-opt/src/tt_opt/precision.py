@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import Batches, accuracy, digits, digits_classifier, evaluate, fit, no_grad, rule
-from tt_nlp import GPT, Embedding, refuse_ids, small_gpt, story, surprise_on, train_on_text
+from tt_autograd import Batches, accuracy, evaluate, fit, no_grad, rule
+from tt_autograd.training import digits, digits_classifier
+from tt_nlp import GPT, Embedding, refuse_ids, train_on_text
+from tt_nlp.transformers import small_gpt, story, surprise_on
 from tt_optim import Adam
 from tt_spatial import Conv2d
 from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitive

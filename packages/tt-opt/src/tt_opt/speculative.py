@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 import tt_tensor as tt
-from tt_nlp import GPT, GPTConfig, next_probabilities, refuse_settings, small_gpt, story, token_ids, train_on_text
+from tt_nlp import GPT, GPTConfig, next_probabilities, refuse_settings, token_ids, train_on_text
+from tt_nlp.transformers import small_gpt, story
 from tt_opt.caching import KVCache, read, unread
 from tt_tensor import Module, generator
 
@@ -104,7 +105,7 @@ def speculate(
     """The tokens that continue a prompt, as many as each pass of the model brings, 1 to ahead + 1.
 
     They are drawn from the model's distribution, whatever the draft is; at temperature 0 they are those of `generate`.
-    The draft needs the same vocabulary. Arguments and errors otherwise as for `tt_nlp.rounds`."""
+    The draft needs the same vocabulary. Arguments and errors otherwise as for `tt_nlp.transformers.rounds`."""
     refuse_settings(temperature, top_k, top_p)
     if ahead < 1 or max_new_tokens < 0:
         raise ValueError(f"ahead is 1 or more and max_new_tokens 0 or more, not {ahead} and {max_new_tokens}")

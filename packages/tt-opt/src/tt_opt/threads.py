@@ -22,6 +22,9 @@ import numpy as np
 # takes 50 to 100 microseconds on a virtual machine, so a piece of work must be large enough to be worth it. The caller
 # says how much there is to do, as a count of numbers that are touched (or of multiply-adds, with a `least` of its own).
 #
+# A caller with a short piece of work, such as the product of a matrix and a vector, asks for several ranges for each
+# thread. It then goes on with the next range while the other thread is still waking up.
+#
 # The results must not depend on luck. How the rows are cut follows from their number and from the number of threads
 # alone, and the results come back in the order of the pieces, whichever thread was first. So a sum of the results is
 # the same each time, also when the threads are busy with another caller's work and all pieces are done by this one.
@@ -29,19 +32,32 @@ import numpy as np
 WORTH_IT = 480_000  # numbers touched, below which a second thread costs more than it brings
 
 
-def in_pieces(work: Callable[[int, int], Any], rows: int, effort: float, least: float = WORTH_IT) -> list:
-    """[work(start, stop), ...] for ranges that cover 0 to rows: one range a thread if the effort is worth it, else one
-    for all. An error in a piece is raised here, when all pieces are done."""
-    count = min(_pool.threads, rows) if effort >= least else 1
-    if count < 2:
+def in_pieces(
+    work: Callable[[int, int], Any], rows: int, effort: float, least: float = WORTH_IT, each: int = 1
+) -> list:
+    """[work(start, stop), ...] for ranges that cover 0 to rows: `each` ranges for each thread if the effort is worth
+    it, else one for all. An error in a piece is raised here, when all pieces are done."""
+    if effort < least or _pool.threads < 2 or rows < 2:
         return [work(0, rows)]
+    count = min(_pool.threads * each, rows)
     ends = [rows * i // count for i in range(count + 1)]
     return _pool.run([(work, start, stop) for start, stop in itertools.pairwise(ends)])
 
 
+# Some kernels share their work without Python's help (the appendix *Compiled*). They only want the other threads to be
+# there.
+
+
+def with_helpers(own: Callable[[], Any], alone: Callable[[], Any], help_: Callable[[], Any], awake: Callable[[], int]):
+    """own(), while all other threads are in help_(), which they leave by themselves; awake() of them are there already.
+    If there are none, or if they are busy with another caller's work, alone()."""
+    return alone() if _pool.threads < 2 else _pool.with_helpers(own, alone, help_, awake)
+
+
 # The threads are made when they are first needed, and anew in a child process after a fork, where only the thread that
-# forked lives on. Each waits at a queue of its own. The thread that is free first takes the next job, from a shared
-# counter, because processors are not equally fast.
+# forked lives on. Each waits at a bell of its own. The thread that is free first takes the next job, from a shared
+# counter, because processors are not equally fast. The caller waits for jobs and not for threads: if it has done all
+# jobs itself before another thread was awake, it goes on, and that thread finds nothing to do.
 
 
 class Pool:
@@ -49,12 +65,13 @@ class Pool:
 
     def __init__(self, threads: int):
         self.threads, self.process, self.busy = threads, 0, threading.Lock()
-        self.queues: list[SimpleQueue] = []
-        self.done: SimpleQueue = SimpleQueue()
+        self.bells: list[SimpleQueue] = []
+        self.take: Callable[[], Any] = _nothing
 
     def run(self, jobs: list[tuple]) -> list:
         """The results of jobs (work, start, stop), in their order."""
         results: list[Any] = [None] * len(jobs)
+        done: SimpleQueue = SimpleQueue()
         numbers, errors, state = itertools.count(), [], np.geterr()
 
         def take():
@@ -65,35 +82,57 @@ class Pool:
                         results[number] = work(start, stop)
                     except BaseException as error:
                         errors.append(error)
+                    done.put(number)
 
-        if self.busy.acquire(blocking=False):
-            try:
-                self._call(take, len(jobs) - 1)
-            finally:
-                self.busy.release()
-        else:
-            take()
+        self._call(take, take, min(self.threads, len(jobs)) - 1)
+        for _ in jobs:
+            done.get()
         if errors:
             raise errors[0]
         return results
 
-    def _call(self, take, helpers):
+    def with_helpers(self, own, alone, help_, awake):
+        """own() with helpers, or alone()."""
+        if not self.busy.acquire(blocking=False):
+            return alone()
+        try:
+            if awake() < self.threads - 1:
+                self._ring(help_, self.threads - 1)
+            return own()
+        finally:
+            self.busy.release()
+
+    # If the threads are busy with another caller's work, this one does all of its own.
+
+    def _call(self, own, others, helpers):
+        if not self.busy.acquire(blocking=False):
+            return own()
+        try:
+            self._ring(others, helpers)
+            own()
+        finally:
+            self.take = _nothing
+            self.busy.release()
+
+    def _ring(self, take, helpers):
         if self.process != os.getpid():
-            self.process, self.queues, self.done = os.getpid(), [], SimpleQueue()
-        while len(self.queues) < helpers:
-            self.queues.append(SimpleQueue())
-            threading.Thread(target=_serve, args=(self.queues[-1], self.done), daemon=True).start()
-        for queue in self.queues[:helpers]:
-            queue.put(take)
-        take()
-        for _ in range(helpers):
-            self.done.get()
+            self.process, self.bells = os.getpid(), []
+        while len(self.bells) < helpers:
+            self.bells.append(SimpleQueue())
+            threading.Thread(target=self._serve, args=(self.bells[-1],), daemon=True).start()
+        self.take = take
+        for bell in self.bells[:helpers]:
+            if bell.empty():  # otherwise it has not been heard yet
+                bell.put(True)
+
+    def _serve(self, bell):
+        while True:
+            bell.get()
+            self.take()
 
 
-def _serve(queue, done):
-    while True:
-        queue.get()()
-        done.put(True)
+def _nothing() -> None:
+    """What a thread finds that comes too late."""
 
 
 # A lock that another thread held at the moment of a fork would stay locked in the child for ever.
@@ -155,4 +194,6 @@ def scratch(name: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
     return kept[:size].reshape(shape)
 
 
-__all__ = ["WORTH_IT", "get_num_threads", "in_pieces", "one_blas_thread", "scratch", "set_num_threads"]
+__all__ = [
+    "WORTH_IT", "get_num_threads", "in_pieces", "one_blas_thread", "scratch", "set_num_threads", "with_helpers",
+]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from tt_opt.acceleration import empty_like, in_memory_order, in_order_of, twin
 from tt_opt.caching import look_back
 from tt_opt.compression import sparse_product
 from tt_opt.precision import packed_product
-from tt_opt.threads import in_pieces, scratch
+from tt_opt.threads import in_pieces, scratch, with_helpers
 from tt_tensor import as_rows
 
 F, D = np.dtype(np.float32), np.dtype(np.float64)
@@ -125,10 +126,13 @@ def matmul(blocks, keep, x, y):
     return _shaped(_product(blocks, rows, y, None), *x.shape[:-1], y.shape[1]), back
 
 
-# Packed matrices (chapter 17) in the compiled set: for a few rows each packed row becomes numbers in the cache and is
-# multiplied at once; for more, a part of the matrix does, and BLAS multiplies it.
+# Packed matrices (chapter 17) in the compiled set: for a few rows each packed row becomes numbers in registers and is
+# multiplied at once, by all threads, which share the rows among themselves; for more, a part of the matrix does, and
+# BLAS multiplies it.
 
 UNPACKED = 1 << 18  # numbers that are unpacked at a time
+PACKED_PRODUCTS = 100_000  # multiply-adds of a product of few rows with packed ones from which a second thread pays
+AT_A_TIME = 100_000  # multiply-adds that a thread takes at a time
 
 
 @twin(packed_product)
@@ -139,19 +143,24 @@ def packed_product_by_rows(blocks, keep, x, data, kind):
     if len(rows) <= FEW:
         out = np.empty((len(rows), len(data)), F)
         effort = len(data) * width * len(rows)
-        in_pieces(lambda i, j: blocks.packed_rows(rows, data, kind, i, j, out), len(data), effort, FEW_PRODUCTS)
+        alone = partial(blocks.packed_rows_alone, rows, data, kind, out)
+        if effort < PACKED_PRODUCTS:
+            alone()
+        else:
+            shared = partial(blocks.packed_rows, rows, data, kind, max(2, AT_A_TIME * len(data) // effort), out)
+            with_helpers(shared, alone, blocks.help_with_rows, blocks.helpers)
         return _shaped(out, *x.shape[:-1], len(data)), None
-    turned, step = np.empty((len(data), len(rows)), F), max(1, UNPACKED // width)
+    out, step = np.empty((len(rows), len(data)), F), max(1, UNPACKED // width)
 
     def work(start, stop):
         for i in range(start, stop, step):
             j = min(i + step, stop)
             part = scratch("unpacked", (j - i, width))
             blocks.unpack(data, kind, i, j, part)
-            blocks.matmul(part, rows.T, turned[i:j])
+            blocks.matmul(rows, part.T, out[:, i:j])
 
-    in_pieces(work, len(data), turned.size * width, PRODUCTS)
-    return np.ascontiguousarray(turned.T).reshape(*x.shape[:-1], len(data)), None
+    in_pieces(work, len(data), out.size * width, PRODUCTS)
+    return _shaped(out, *x.shape[:-1], len(data)), None
 
 
 # Sparse matrices (chapter 18) in the compiled set.
@@ -348,19 +357,45 @@ def _put(total, left, right, first):
 
 
 # A single new token that looks back at its cache (chapter 16) is a product of few rows as well. The compiled set does
-# all of it in one loop over the keys; `fast` has nothing better than the chapter's kernel.
+# all of it in one loop over the keys; `fast` has nothing better than the chapter's kernel. A prompt has many queries,
+# and they are taken in blocks, as above. The chapter computes the whole square of scores, half of which the mask hides.
 
 LOOKING = 4  # queries of a text, up to which the loop is faster than products
 
 
 @twin(look_back)
-def look_back_at_few(blocks, keep, q, keys, values, window=None):
-    loop = getattr(blocks, "look_back", None)
-    if loop is None or len(q) > LOOKING or not q.size or not _narrow(q, keys, values):
+def look_back_at_once(blocks, keep, q, keys, values, window=None):
+    if not q.size or not _narrow(q, keys, values):
         return None
-    out = np.empty(q.shape, F)
-    loop(np.ascontiguousarray(q), keys, values, len(keys) if window is None else window, out)
+    if len(q) > LOOKING:
+        seen_whole = window is None or window >= len(keys)
+        return (_looked_back(blocks, q, keys, values), None) if seen_whole and _finite(q, keys, values) else None
+    if (loop := getattr(blocks, "look_back", None)) is None:
+        return None
+    out, q, window = np.empty(q.shape, F), np.ascontiguousarray(q), len(keys) if window is None else window
+    effort = 2 * q.size * len(keys)
+    in_pieces(lambda i, j: loop(q, keys, values, window, i, j, out), keys.shape[1], effort, PRODUCTS // 4)
     return out, None
+
+
+def _looked_back(blocks, q, keys, values):
+    (T, H, size), (n, G, _) = q.shape, keys.shape
+    across = (q * F.type(size**-0.5)).transpose(1, 2, 0).reshape(G, H // G, size, T)
+    k, v = keys.swapaxes(0, 1)[:, None], values.swapaxes(0, 1)[:, None]  # (G, 1, n, size)
+    out = np.empty(q.shape, F)
+
+    def work(i, j):
+        for start in range(i * QUERIES, min(j * QUERIES, T), QUERIES):
+            stop = min(start + QUERIES, T)
+            seen = n - T + stop  # keys that the last query of the block sees
+            p = scratch("weights", (G, H // G, seen, stop - start))
+            np.matmul(k[:, :, :seen], across[..., start:stop], out=p)
+            blocks.softmax_down(p, n - T + start)
+            found = np.matmul(p.mT, v[:, :, :seen])  # (G, H / G, queries, size)
+            out[start:stop] = found.reshape(H, stop - start, size).swapaxes(0, 1)
+
+    in_pieces(work, -(-T // QUERIES), out.size * n, each=2)
+    return out
 
 
 # ## Images

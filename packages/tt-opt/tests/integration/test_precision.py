@@ -20,15 +20,15 @@ THROUGH = "Training through rounding"
 def learned():
     """A small GPT that has read a little of Moby-Dick, and held-out text."""
     tt.manual_seed(0)
-    tokenizer, training, held_out = tn.story(32)
-    return tn.train_on_text(tn.small_gpt(tokenizer.vocab_size, 2, 64, 64), training, 80), held_out
+    tokenizer, training, held_out = tn.transformers.story(32)
+    return tn.train_on_text(tn.transformers.small_gpt(tokenizer.vocab_size, 2, 64, 64), training, 80), held_out
 
 
 @pytest.fixture(scope="module")
 def digits():
     """A convolutional network that has learned the digits, and the data."""
     tt.manual_seed(0)
-    (x, y), (a, b) = ta.digits()
+    (x, y), (a, b) = ta.training.digits()
     layers = [ts.Conv2d(1, 8, 3, padding=1), ts.BatchNorm2d(8), tt.ReLU(), ts.MaxPool2d(2), ts.Conv2d(8, 10, 4)]
     model = tt.Sequential(*layers, tt.Flatten())
     data = ta.Batches(x.reshape(-1, 1, 8, 8), y, 32, shuffle=True)
@@ -43,7 +43,12 @@ def right(model, data):
 def test_imports_find_what_the_chapter_promises():
     names = ["to_bfloat16", "quantize", "dequantize", "symmetric_scale", "blocks_of", "numbers_of", "packed_product"]
     names += ["quantize_", "observed", "affine_scale", "least_error", "fake_quantize", "rounding", "read_gguf"]
-    expect("the names that chapter 17 lacks", [n for n in names if not hasattr(tt_opt, n)], [], see="Exercises")
+    expect(
+        "the names that chapter 17 lacks",
+        [n for n in names if not (hasattr(tt_opt, n) or hasattr(tt_opt.precision, n))],
+        [],
+        see="Exercises",
+    )
 
 
 LOSSES = {"float16": 0.002, "int8": 0.01, "q8_0": 0.01, "q4_0": 0.05, "q4_1": 0.05}
@@ -54,7 +59,9 @@ def test_compatibility_a_gpt_loses_next_to_nothing(learned, kind, most):
     model, held_out = learned
 
     def loss():
-        return tn.surprise_on(tt_opt.quantize_(deepcopy(model), kind), held_out) - tn.surprise_on(model, held_out)
+        return tn.transformers.surprise_on(
+            tt_opt.quantize_(deepcopy(model), kind), held_out
+        ) - tn.transformers.surprise_on(model, held_out)
 
     expect(f"how many nats a character a GPT loses in {kind}", loss, between(-most, most), see=COSTS)
 
@@ -74,7 +81,7 @@ def test_integration_calibrated_inputs(digits):
 
     def rounded():
         model.eval()
-        ranges = [tt_opt.least_error(x) for x in tt_opt.observed(model, [x for x, _ in data])]
+        ranges = [tt_opt.precision.least_error(x) for x in tt_opt.observed(model, [x for x, _ in data])]
         with tt_opt.rounding(8, ranges):
             return len(ranges), right(model, held_out) - right_before
 
@@ -109,7 +116,9 @@ def test_integration_files(learned, tmp_path):
     def through_files():
         tt_opt.save_gguf(model, tmp_path / "a.gguf", "q4_1")
         found = tt_opt.load_gguf(tmp_path / "a.gguf")
-        return tn.surprise_on(found, held_out) - tn.surprise_on(tt_opt.quantize_(deepcopy(model), "q4_1"), held_out)
+        return tn.transformers.surprise_on(found, held_out) - tn.transformers.surprise_on(
+            tt_opt.quantize_(deepcopy(model), "q4_1"), held_out
+        )
 
     expect("the change of the loss by a GGUF file", through_files, between(-1e-6, 1e-6), see=COSTS)
 

@@ -1,7 +1,7 @@
 # # More optimizers
 #
-# An appendix of chapter 06: the ancestors of Adam, Adagrad and RMSprop, with all of PyTorch's options, and the other
-# way of clipping.
+# An appendix of chapter 06: the ancestors of Adam, which are Adagrad, RMSprop, Adadelta and Rprop, its descendants
+# Adamax, RAdam and NAdam, all with PyTorch's options, and the other way of clipping.
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tt_optim.groups import parameter_list, refuse_negative, refuse_outside_unit
+from tt_optim.groups import downhill, parameter_list, refuse_negative, refuse_outside_unit, without_effect
 from tt_optim.optimizers import Optimizer
 from tt_tensor import Parameter, Tensor
 
@@ -29,12 +29,14 @@ class Adagrad(Optimizer):
     memory = ("sum",)
 
     def __init__(
-        self, params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0, eps: float = 1e-10,
+        self, params, lr: float = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
+        initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
+        maximize: bool = False, differentiable: bool = False, fused: bool | None = None,
     ):
-        refuse_negative(lr_decay=lr_decay, eps=eps)
-        defaults = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "initial_accumulator_value": initial_accumulator_value, "eps": eps})
+        refuse_negative(lr_decay=lr_decay, eps=eps, initial_accumulator_value=initial_accumulator_value)
+        defaults = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "maximize": maximize, "eps": eps}
+        defaults |= {"initial_accumulator_value": initial_accumulator_value}
+        super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, fused=fused))
 
     def first_state(self, parameter):
         state = super().first_state(parameter)
@@ -42,8 +44,7 @@ class Adagrad(Optimizer):
         return state
 
     def update(self, p, g, state, group):
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
+        g = downhill(p, g, group)
         state["sum"] += g * g
         lr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
         p -= lr * g / (np.sqrt(state["sum"]) + group["eps"])
@@ -75,19 +76,19 @@ class RMSprop(Optimizer):
     memory = ("square_avg", "momentum_buffer", "grad_avg")
 
     def __init__(
-        self, params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
-        momentum: float = 0.0, centered: bool = False,
+        self, params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0,
+        momentum: float = 0, centered: bool = False, capturable: bool = False, foreach: bool | None = None,
+        maximize: bool = False, differentiable: bool = False,
     ):
         refuse_outside_unit(alpha=alpha)
         refuse_negative(eps=eps, momentum=momentum)
-        defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "momentum": momentum, "centered": centered})
+        defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        defaults |= {"momentum": momentum, "centered": centered}
+        super().__init__(params, defaults | without_effect(differentiable, capturable=capturable, foreach=foreach))
 
     def update(self, p, g, state, group):
         average, velocity, mean = (state[name] for name in self.memory)
-        alpha, momentum = group["alpha"], group["momentum"]
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
+        alpha, momentum, g = group["alpha"], group["momentum"], downhill(p, g, group)
         average *= alpha
         average += (1 - alpha) * g * g
         spread = average
@@ -114,6 +115,227 @@ def check_first_step_of_rmsprop():
         assert math.isclose(parameter.item(), 1.0 - math.copysign(0.1 / math.sqrt(1 - 0.99), g), abs_tol=1e-6)
 
 
+# ## Adadelta
+#
+# Look at the units. A gradient is loss per weight, so a step of SGD has the wrong unit, and the rate has to mend that.
+# Adadelta (Zeiler, 2012) multiplies RMSprop's quotient, which has no unit, by the usual size of its own last steps,
+# which has the unit of a weight. So the first form had no learning rate at all; `lr`, 1 by default, came later. The
+# average of steps starts at 0, and $\varepsilon$ is what sets it in motion: the first steps are tiny.
+
+
+class Adadelta(Optimizer):
+    """Steps of the usual size of the last steps, divided by that of the gradients; as torch.optim.Adadelta."""
+
+    memory = ("square_avg", "acc_delta")
+
+    def __init__(
+        self, params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0,
+        foreach: bool | None = None, *, capturable: bool = False, maximize: bool = False, differentiable: bool = False,
+    ):
+        if not 0 <= rho <= 1:
+            raise ValueError(f"rho must be at least 0 and at most 1, not {rho}")
+        refuse_negative(eps=eps)
+        defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, defaults | without_effect(differentiable, capturable=capturable, foreach=foreach))
+
+    def update(self, p, g, state, group):
+        squares, steps, rho, eps = state["square_avg"], state["acc_delta"], group["rho"], group["eps"]
+        g = downhill(p, g, group)
+        squares *= rho
+        squares += (1 - rho) * g * g
+        step = np.sqrt(steps + eps) / np.sqrt(squares + eps) * g
+        steps *= rho
+        steps += (1 - rho) * step * step
+        p -= group["lr"] * step
+
+
+# Measure the loss in other units, so that all gradients are a thousand times as large, and the walk stays the same.
+
+
+def check_adadelta_needs_no_units():
+    ends = []
+    for scale in (1.0, 1000.0):
+        parameter = Parameter(np.array([1.0]))
+        optimizer = Adadelta([parameter], eps=1e-30)
+        for _ in range(50):
+            parameter.grad = Tensor(scale * parameter.numpy())
+            optimizer.step()
+        ends.append(parameter.item())
+    assert math.isclose(*ends, rel_tol=1e-9)
+
+
+# ## Rprop
+#
+# Rprop (Riedmiller and Braun, 1993) uses the *sign* of the gradient only. Each weight has a step length of its own,
+# which grows by 1.2 while the sign stays and is halved when it turns, and after a turn the weight waits for one step.
+# That is superb with the gradient of all the data, and bad with mini-batches, whose noise turns signs all the time.
+# RMSprop was Hinton's repair: divide by a size that is averaged over mini-batches.
+
+
+class Rprop(Optimizer):
+    """Steps by the sign of the gradient, of a length for each weight; as torch.optim.Rprop."""
+
+    memory = ("prev", "step_size")
+
+    def __init__(
+        self, params, lr: float = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50), *, capturable: bool = False, foreach: bool | None = None,
+        maximize: bool = False, differentiable: bool = False,
+    ):
+        if not 0 < etas[0] < 1 < etas[1]:
+            raise ValueError(f"etas are a factor between 0 and 1 and one above 1, not {etas}")
+        defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
+        super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
+
+    def update(self, p, g, state, group):
+        (shrink, grow), (shortest, longest), length = group["etas"], group["step_sizes"], state["step_size"]
+        if state["step"] == 1:
+            length[...] = group["lr"]
+        g = -g if group["maximize"] else g
+        agreement = np.sign(g * state["prev"])
+        length *= np.where(agreement > 0, grow, np.where(agreement < 0, shrink, 1))
+        np.clip(length, shortest, longest, out=length)
+        g = np.where(agreement < 0, 0, g)
+        p -= np.sign(g) * length
+        state["prev"][...] = g
+
+
+# Down a slope of constant sign the lengths are a geometric series, however flat the slope is.
+
+
+def check_lengths_of_rprop():
+    parameter = Parameter(np.array([0.0]))
+    optimizer = Rprop([parameter], lr=1.0)
+    for g in (-7.0, -1e-9, -3.0):
+        parameter.grad = Tensor(np.array([g]))
+        optimizer.step()
+    assert math.isclose(parameter.item(), 1 + 1.2 + 1.44)
+
+
+# ## Adamax
+#
+# Adam's paper also has this variant. In place of the root of an average of squares it takes the largest gradient so
+# far, where older ones count less: the *infinity norm*. It needs no correction at the start, and one huge gradient
+# makes the following steps short until it has faded.
+
+
+class Adamax(Optimizer):
+    """Adam with the largest gradient, fading, in place of the average of squares; as torch.optim.Adamax."""
+
+    memory = ("exp_avg", "exp_inf")
+
+    def __init__(
+        self, params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0, foreach: bool | None = None, *, maximize: bool = False, differentiable: bool = False,
+        capturable: bool = False,
+    ):
+        refuse_outside_unit(betas=betas)
+        refuse_negative(eps=eps)
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
+
+    def update(self, p, g, state, group):
+        mean, largest, (beta1, beta2) = state["exp_avg"], state["exp_inf"], group["betas"]
+        g = downhill(p, g, group)
+        mean += (1 - beta1) * (g - mean)
+        largest *= beta2
+        np.maximum(largest, np.abs(g) + group["eps"], out=largest)
+        p -= group["lr"] / (1 - beta1 ** state["step"]) * mean / largest
+
+
+# ## RAdam and NAdam
+#
+# Two repairs of Adam share their form, so they share a base class, which keeps the two averages. In the first few steps
+# the average of squares is made of so few numbers that dividing by it is a gamble, and warm-up is the usual remedy.
+# RAdam (Liu et al., 2019) computes how much such an average can be trusted, steps by the plain average of gradients
+# until it can, and then shortens its steps by what the trust is worth.
+
+
+class _TwoAverages(Optimizer):
+    memory = ("exp_avg", "exp_avg_sq")
+
+    def averages(self, p, g, state, group):
+        """Decay p, or add the decay to its gradient g; let g join the two averages; returns it and both."""
+        mean, squares, (beta1, beta2) = state["exp_avg"], state["exp_avg_sq"], group["betas"]
+        g, decay = -g if group["maximize"] else g, group["weight_decay"]
+        if decay and group["decoupled_weight_decay"]:
+            p *= 1 - group["lr"] * decay
+        elif decay:
+            g = g + decay * p
+        mean += (1 - beta1) * (g - mean)
+        squares *= beta2
+        squares += (1 - beta2) * g * g
+        return g, mean, squares
+
+
+class RAdam(_TwoAverages):
+    """Adam that divides by the average of squares as far as that can be trusted; as torch.optim.RAdam."""
+
+    def __init__(
+        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0, decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
+        maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+    ):
+        refuse_outside_unit(betas=betas)
+        refuse_negative(eps=eps)
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        defaults |= {"decoupled_weight_decay": decoupled_weight_decay}
+        super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
+
+    def update(self, p, g, state, group):
+        _, mean, squares = self.averages(p, g, state, group)
+        (beta1, beta2), t = group["betas"], state["step"]
+        step, correction = mean / (1 - beta1**t), 1 - beta2**t
+        most = 2 / (1 - beta2) - 1
+        length = most - 2 * t * beta2**t / correction  # of the average: how many squares it is made of
+        if length > 5:
+            trust = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+            step = step * math.sqrt(trust * correction) / (np.sqrt(squares) + group["eps"])
+        p -= group["lr"] * step
+
+
+# NAdam (Dozat, 2016) is Adam with Nesterov's look ahead: the step mixes the new gradient with the average in which it
+# already is. Its momentum $\mu$ grows slowly over thousands of steps, so the correction for the start is the product of
+# all $\mu$ so far, which has to be remembered.
+
+
+class NAdam(_TwoAverages):
+    """Adam with Nesterov momentum; as torch.optim.NAdam."""
+
+    def __init__(
+        self, params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+    ):
+        refuse_outside_unit(betas=betas)
+        refuse_negative(eps=eps, momentum_decay=momentum_decay)
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        defaults |= {"momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay}
+        super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
+
+    def first_state(self, parameter):
+        return {**super().first_state(parameter), "mu_product": 1.0}
+
+    def update(self, p, g, state, group):
+        g, mean, squares = self.averages(p, g, state, group)
+        (beta1, beta2), t = group["betas"], state["step"]
+        mu, next_mu = (beta1 * (1 - 0.5 * 0.96 ** (n * group["momentum_decay"])) for n in (t, t + 1))
+        state["mu_product"] *= mu
+        product = state["mu_product"]
+        size = np.sqrt(squares / (1 - beta2**t)) + group["eps"]
+        p -= group["lr"] * ((1 - mu) / (1 - product) * g + next_mu / (1 - product * next_mu) * mean) / size
+
+
+# Before its average can be trusted, RAdam's first step is the rate times the gradient, while Adam's is the rate.
+
+
+def check_first_step_of_radam():
+    parameter = Parameter(np.array([1.0]))
+    parameter.grad = Tensor(np.array([4.0]))
+    RAdam([parameter], lr=0.1).step()
+    assert math.isclose(parameter.item(), 1 - 0.1 * 4)
+
+
 # ## Gradients: their length, and another way of clipping
 #
 # The common length of all gradients is worth watching while a network trains. `clip_grad_norm_` returns it, and here it
@@ -135,8 +357,9 @@ def check_gradient_norm():
 # and it is here because PyTorch has it and some old recipes want it.
 
 
-def clip_grad_value_(parameters, clip_value: float) -> None:
-    """Cut every element of every gradient off at -clip_value and clip_value. Raises ValueError if that is negative."""
+def clip_grad_value_(parameters, clip_value: float, foreach: bool | None = None) -> None:
+    """Cut every element of every gradient off at -clip_value and clip_value. Raises ValueError if that is negative.
+    `foreach` has no effect."""
     refuse_negative(clip_value=clip_value)
     for parameter in parameter_list(parameters):
         if parameter.grad is not None:
@@ -144,4 +367,6 @@ def clip_grad_value_(parameters, clip_value: float) -> None:
             np.clip(array, -clip_value, clip_value, out=array)
 
 
-__all__ = ["Adagrad", "RMSprop", "clip_grad_value_", "gradient_norm"]
+__all__ = [
+    "Adadelta", "Adagrad", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "clip_grad_value_", "gradient_norm",
+]

@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from tt_optim.groups import gradient_of, parameter_groups, parameter_list, refuse_negative, refuse_outside_unit
-from tt_optim.states import loaded_state, saved_state, wide, write_back
+from tt_optim.interface import Interface, with_closure
+from tt_optim.states import loaded_state, nothing_remembered, saved_state, wide, write_back
 from tt_tensor import (
-    Module, Parameter, Sequential, Tensor, binary_cross_entropy_with_logits, manual_seed, sigmoid, slope, slot,
-    xor_network, xor_points,
+    Module, Parameter, Sequential, Tensor, binary_cross_entropy_with_logits, manual_seed, sigmoid, slot,
 )
+from tt_tensor.activations import xor_points
+from tt_tensor.losses import slope, xor_network
 
 # Here is a valley, a hundred times steeper across than along:
 
@@ -52,22 +54,23 @@ def show_hurt():
 #
 # Forgetting is easily cured: one object has all parameters and does the same to each of them. If you call its `step`,
 # you need not know how many parameters there are, and so you cannot forget one.
+#
+# Two details deserve attention even in so little code. The object keeps the parameters in a *list*, because an iterator
+# would be used up after the first step. And a step must change what each parameter *holds*, its `data`, in place. If it
+# said `parameter = parameter - ...`, it would make a new tensor, bind a local name to it, and leave the network's
+# weight alone. (`parameter.grad` is the gradient, a tensor of the same shape.)
 
 
 class SmallestOptimizer:
     def __init__(self, parameters, rate):
         self.parameters, self.rate = list(parameters), rate
 
-    def step(self):
+    def step(self):  # exercise
+        """Change what every parameter holds by -rate times its gradient."""
         for parameter in self.parameters:
             parameter.data -= self.rate * parameter.grad
 
 
-# Two details deserve attention even in so little code. It keeps the parameters in a *list*, because an iterator would
-# be used up after the first step. And it changes what the parameter holds (`parameter.data -= ...`). Had it said
-# `parameter = parameter - ...`, it would have made a new tensor, bound a local name to it, and left the network's
-# weight alone.
-#
 # It runs, and disappoints in the valley. We let it go from (1, 1) and ask how high above the lowest point it is.
 
 
@@ -100,18 +103,26 @@ def show_smallest():
 #
 # $$ b \leftarrow \mu\, b + g, \qquad p \leftarrow p - \eta\, b . $$
 #
-# Nesterov's variant looks one step ahead, using $g + \mu b$. *Weight decay* adds $\lambda p$ to the gradient and so
-# pulls every weight towards zero, unless the data insist. PyTorch's `dampening`, a rare option, keeps a share of each
-# new gradient out of the velocity; `kept` is the rest.
+# Nesterov's variant looks one step ahead: it steps by $g + \mu b$ instead of $b$, with the new velocity. *Weight decay*
+# adds $\lambda p$ to the gradient and so pulls every weight towards zero, unless the data insist. PyTorch's
+# `dampening`, a rare option, keeps a share of each new gradient out of the velocity; `kept`, $\kappa$, is the rest. All
+# together:
 #
-# The update is a function on arrays, and a *slot* (chapter 02), so its kernel can be exchanged. The arrays change in
-# place, because the next step must find the new velocity.
+# $$ g \leftarrow g + \lambda p, \qquad b \leftarrow \mu\, b + \kappa\, g, \qquad
+#    p \leftarrow p - \eta\, (b \text{ or } g + \mu\, b), $$
+#
+# and without momentum simply $p \leftarrow p - \eta\, g$.
+#
+# The update is a function on arrays, and a *slot* (chapter 02), so its kernel can be exchanged. It changes `p` and
+# `velocity` in place, because the next step must find the new velocity there. The gradient belongs to the caller and
+# stays as it is: the first arrow makes a new array, which may have the old name.
 
 
 @slot
 def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):  # exercise
-    """Change p and its velocity in place, given the gradient g, of which a share `kept` joins the velocity. Weight
-    decay is added to the gradient. Without momentum the velocity stays as it is."""
+    """Change p and its velocity in place, given the gradient g, which stays as it is, and of which a share `kept` joins
+    the velocity. The weight decay is added to the gradient first. Without momentum (0) the step goes by the gradient,
+    and the velocity stays as it is."""
     if decay:
         g = g + decay * p
     if momentum:
@@ -140,17 +151,18 @@ def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):  # exerc
 #
 # What does a step do? It takes the parameters that have a gradient (a parameter that played no part has none, and stays
 # as it is), fetches what is remembered about each, counts the step, and updates. So the base class has `step`, and each
-# optimizer defines in one method what an *update* is.
+# optimizer defines in one method what an *update* is. (At first nothing is remembered: `nothing_remembered` is an empty
+# dictionary, whose keys will be parameters.)
 
 
-class Optimizer:
+class Optimizer(Interface):
     """The base class. A subclass defines `update`, and names the arrays that it remembers (`memory`)."""
 
     memory: tuple[str, ...] = ()
 
-    def __init__(self, parameters: Iterable, defaults: dict):
-        self.defaults, self.param_groups = defaults, parameter_groups(parameters, defaults)
-        self.state: dict[Tensor, dict] = {}
+    def __init__(self, params: Iterable, defaults: dict):
+        self.defaults, self.param_groups = defaults, parameter_groups(params, defaults)
+        self.state = nothing_remembered(self)
 
     def update(self, p, g, state: dict, group: dict) -> None:
         """Change p, the array of a parameter, in place: g is its gradient, `state` what is remembered about it (the
@@ -161,16 +173,28 @@ class Optimizer:
         """What is remembered before the first step: a count of 0 steps, and zeros in at least 32 bits."""
         return {"step": 0, **{name: np.zeros(parameter.shape, wide(parameter.dtype)) for name in self.memory}}
 
-    # Three details of a step are easily overlooked. It gets the array that is about to change through `writable()`, so
-    # the clock of chapter 02 ticks, and code that still relies on the old weights can notice. A gradient must have the
-    # shape of its parameter. If it does not, something went wrong earlier, and broadcasting must not hide it, so
-    # `gradient_of` compares the two. And floats of 16 bits are too coarse to compute with: in `float16`, the square of
-    # a gradient of 300 is above the largest number. So memory and gradient have at least 32 bits (`wide` gives the
-    # dtype), and a parameter in `float16` is updated in `float32`; `write_back` then rounds the result into it.
+    # Two details of an update are easily overlooked. It gets the array that is about to change through `writable()`, so
+    # the clock of chapter 02 ticks, and code that still relies on the old weights can notice. And floats of 16 bits are
+    # too coarse to compute with: in `float16`, the square of a gradient of 300 is above the largest number. So memory
+    # and gradient have at least 32 bits (`wide` gives the dtype), and a parameter in `float16` is updated in `float32`;
+    # `write_back` then rounds the result into it.
 
+    def apply_update(self, parameter: Tensor, g: np.ndarray, state: dict, group: dict) -> None:
+        """Let `update` change a parameter: its array, or a copy of at least 32 bits that is then written back."""
+        p = parameter.writable().astype(wide(parameter.dtype), copy=False)
+        self.update(p, g, state, group)
+        write_back(parameter, p)
+
+    # A gradient must have the shape of its parameter. If it does not, something went wrong earlier, and broadcasting
+    # must not hide it. So a step asks for the gradient by `gradient_of(parameter)`, which compares the shapes, and
+    # returns an array. (`with_closure`, in the module `interface`, adds PyTorch's other form: `step(closure)` first
+    # calls a function that computes loss and gradients, and returns the loss.)
+
+    @with_closure
     def step(self) -> None:  # exercise
-        """Change every parameter that has a gradient, in place, and count its steps. Raises ValueError for a gradient
-        of another shape."""
+        """Apply an update to every parameter of every group that has a gradient (one that is not None). What is
+        remembered about a parameter is in `self.state`, made by `first_state` before its own first step; its "step"
+        counts the steps of this parameter. Raises ValueError for a gradient of another shape."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -178,14 +202,12 @@ class Optimizer:
                     if parameter not in self.state:
                         self.state[parameter] = self.first_state(parameter)
                     self.state[parameter]["step"] += 1
-                    p = parameter.writable().astype(wide(parameter.dtype), copy=False)
-                    self.update(p, g, self.state[parameter], group)
-                    write_back(parameter, p)
+                    self.apply_update(parameter, g, self.state[parameter], group)
 
     # After the step the gradients have done their work. If they stayed, a parameter that plays no part in the next step
     # would be updated by an old gradient, and from chapter 07 on new gradients are added to what is there.
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # exercise
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients: they become None, or zeros unless `set_to_none`."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -209,10 +231,6 @@ class Optimizer:
         """Take over what `state_dict` gave. Raises ValueError, before anything is changed, if groups or shapes
         differ, or if the state is that of another kind of optimizer."""
         self.state = loaded_state(self, saved)
-
-    def __repr__(self) -> str:
-        groups = (", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups)
-        return f"{type(self).__name__}({'; '.join(groups)})"
 
 
 # With that, SGD is its options and one call. (`dampening` spares the first gradient, as in PyTorch.)
@@ -272,15 +290,16 @@ class SGD(Optimizer):
 #
 # Weight decay, added to the gradient as in SGD, would be divided by $\sqrt{\hat v}$ along with it, so weights with
 # large gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out of the gradient and
-# shrinks the weight itself, by the factor $1 - \eta\lambda$. `decoupled` chooses between the two.
+# shrinks the weight itself, before the step, by the factor $1 - \eta\lambda$. `decoupled` chooses between the two.
 #
-# The update is the three formulas, line by line. It is a slot again, and it changes $p$, $m$ and $v$ in place.
+# The update is the three formulas, one after the other. It is a slot again, and it changes $p$, $m$ and $v$ in place,
+# as in `m *= ...` or `m[...] = ...`. After `m = ...` only a local name would know the new average.
 
 
 @slot
 def adam_update(p, g, m, v, *, t, lr, betas, eps, decay, decoupled):  # exercise
-    """Change p and the averages m and v in place in step t, from 1, given the gradient g; m and v are 0 before the
-    first step. The decay shrinks the weight if `decoupled`, and is added to the gradient otherwise."""
+    """Change p and the averages m and v in place in step t, from 1, given the gradient g, which stays as it is; m and v
+    are 0 before the first step. The decay shrinks the weight if `decoupled`, and is added to the gradient otherwise."""
     beta1, beta2 = betas
     if decoupled:
         p *= 1 - lr * decay
@@ -462,15 +481,20 @@ def show_paths():
 # The length of all gradients together is the root of the sum of all squares, over all parameters. If it exceeds the
 # limit, all are multiplied by the same number. This is a function of its own, called between the gradient and the step,
 # because it is the same for every optimizer. (`norm_type` is PyTorch's: 2 for the usual length, infinity for the
-# largest element.) A negative limit would turn all gradients around, and is refused.
+# largest element; `np.linalg.norm(array, order)` knows them all.) A negative limit would turn all gradients around, and
+# is refused, by `refuse_negative`, which takes numbers by name. What should happen if a gradient has overflowed, and
+# the length is infinite or nan? By default nothing special, and the caller sees it in the length that is returned;
+# `error_if_nonfinite` asks for an error.
 
 
 def clip_grad_norm_(  # exercise
     parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
-    """Scale all gradients by one factor so that their common length (the norm of order `norm_type`) is at most
-    max_norm. Returns the length before. Raises ValueError for a max_norm that is negative or nan, and RuntimeError for
-    a length that is not finite if `error_if_nonfinite`."""
+    """Scale all gradients in place by one factor so that their common length (the norm of order `norm_type`) is at
+    most max_norm; shorter ones stay as they are. `parameters` are several, or a single tensor (`parameter_list` makes a
+    list); those whose grad is None are skipped. Returns the length before, as a Tensor, which is 0 without gradients.
+    Raises ValueError for a max_norm that is negative or nan, and, with `error_if_nonfinite`, RuntimeError for a length
+    that is infinite or nan."""
     refuse_negative(max_norm=max_norm)
     gradients = [p.grad for p in parameter_list(parameters) if p.grad is not None]
     lengths = [np.linalg.norm(np.asarray(g.numpy(), wide(g.dtype)).ravel(), norm_type) for g in gradients]
@@ -490,18 +514,23 @@ def clip_grad_norm_(  # exercise
 # missing, and those we derive on paper, from the loss backwards. With $h = \tanh(xW_1^T + b_1)$, $z = hW_2^T + b_2$ and
 # $p = \sigma(z)$:
 #
-# $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum \bar z,
+# $$ \bar z = \frac{p - t}{N}, \quad \bar W_2 = \bar z^T h, \quad \bar b_2 = \textstyle\sum_n \bar z_n,
 #    \quad \bar a = (\bar z\, W_2)\,(1 - h^2),
-#    \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum \bar a . $$
+#    \quad \bar W_1 = \bar a^T x, \quad \bar b_1 = \textstyle\sum_n \bar a_n . $$
 #
-# A bar means *the gradient with respect to*, and $a$ is what goes into $\tanh$. The four lines in the middle of the
-# code are these six formulas. Compare the shapes while reading: $\bar z$ is (4, 1), $h$ is (4, 4), so $\bar z^T h$ is
-# (1, 4), which is the shape of the second weight. Shapes are the best proof-reader a derivation has; they do not see a
-# sign, though.
+# A bar means *the gradient with respect to*, $a$ is what goes into $\tanh$, $N$ is the number of examples, and the sums
+# run over the examples, which are rows: `sum(0)`. Compare the shapes when you write the formulas as code: $\bar z$ is
+# (4, 1), $h$ is (4, 4), so $\bar z^T h$ is (1, 4), which is the shape of the second weight. Shapes are the best
+# proof-reader a derivation has; they do not see a sign, though.
+#
+# What is computed here needs no record. At the moment none is kept; a later chapter will keep one, unless the code says
+# `detach()` to a tensor, or takes the `data` of a parameter.
 
 
 def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> float:  # exercise
-    """Fill `.grad` of the four parameters of an xor_network with the gradients of its loss; returns the loss."""
+    """Fill `.grad` of the four parameters of an xor_network with the gradients of its loss, in place of what was there
+    before; the weights stay as they are. The layers are `network[0]` and `network[2]`. Returns the loss,
+    `binary_cross_entropy_with_logits` of z at `wanted`, as a number."""
     first, _, second = network
     h = (x @ first.weight.T + first.bias).detach().tanh()
     z = (h @ second.weight.T + second.bias).detach()
@@ -512,10 +541,7 @@ def xor_gradients_by_hand(network: Sequential, x: Tensor, wanted: Tensor) -> flo
     return binary_cross_entropy_with_logits(z, wanted).item()
 
 
-# `detach` and `data` say that this computation needs no record. At the moment none is kept; a later chapter will keep
-# one.
-#
-# The referee judges the four lines, at weights that we fix permanently, because chapter 07 will be measured against the
+# The referee judges the gradients, at weights that we fix permanently, because chapter 07 will be measured against the
 # same numbers. They are values of a sine, so you can write them down again; nothing in them is random, and none of them
 # is zero.
 
@@ -540,12 +566,15 @@ def check_gradients_by_hand():
         assert np.allclose(parameter.grad.numpy(), expected, rtol=0, atol=1e-8)
 
 
-# And now we let it learn. Loss and gradients, a step, forget, and again: this is the loop in which everything from here
-# on happens.
+# And now we let it learn, on the four points and answers that `xor_points()` returns. Loss and gradients, a step,
+# forget, and again: this is the loop in which everything from here on happens.
 
 
-def train_xor_by_hand(make: Callable[[Iterable], Optimizer], steps: int = 500) -> tuple[Module, list[float]]:
-    """Train an xor_network with hand-made gradients; the network and its losses."""
+def train_xor_by_hand(  # exercise
+    make: Callable[[Iterable], Optimizer], steps: int = 500
+) -> tuple[Module, list[float]]:
+    """Train a new xor_network by hand-made gradients with the optimizer `make(parameters)`: `steps` times loss and
+    gradients, a step, and `zero_grad`. Returns the network and the losses before each step, as a list of numbers."""
     network, (x, wanted) = xor_network(), xor_points()
     optimizer, losses = make(network.parameters()), []
     for _ in range(steps):
@@ -568,6 +597,30 @@ def show_xor():
 
 # All arrive, some much sooner than others. With seventeen weights and four examples momentum is far ahead, and Adam
 # gains little by its average of gradients. Another task has another order: try, and make such a table.
+
+# ## Predict, then measure
+#
+# Before you run anything: six numbers that follow from the formulas. Work them out on paper; the tests measure them.
+
+
+def predict_steps() -> dict[str, float]:  # exercise
+    """Six predictions, each a number that is right to three digits, by name:
+
+    "longest": the step length of plain descent above which y grows in `valley`, instead of shrinking
+    "long run": how far one step of SGD(lr=1, momentum=0.9) moves a weight after very many steps with the gradient 1
+    "coasting": how far the second step of SGD(lr=1, momentum=0.5) moves a weight, with the gradients 1 and then 0
+    "thousand": how many times as long the first step of Adam is if the gradient is 2000 instead of 2
+    "clipped": what clip_grad_norm_ with max_norm=1 makes of the gradient 4 of a parameter, beside one with gradient 3
+    "memory": how many elements the arrays have in which Adam remembers something about an xor_network's 17 numbers"""
+    return {
+        "longest": 2 / 100,
+        "long run": 1 / (1 - 0.9),
+        "coasting": 0.5,
+        "thousand": 1.0,
+        "clipped": 4 / math.hypot(3, 4),
+        "memory": 2.0 * 17,
+    }
+
 
 # ## The cost
 #
@@ -611,7 +664,8 @@ def show_errors():
 #
 # `Lion` is an optimizer found by a program search (Chen et al., 2023). It steps by the *sign* of a mixture of momentum
 # and gradient: $p \leftarrow p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g)$, then $m \leftarrow \beta_2 m +
-# (1 - \beta_2) g$. It has one memory less than Adam.
+# (1 - \beta_2) g$. Weight decay comes before both, as in AdamW: $p \leftarrow (1 - \eta\lambda)\, p$. It has one memory
+# less than Adam.
 
 
 class Lion(Optimizer):
@@ -622,8 +676,9 @@ class Lion(Optimizer):
     def __init__(self, params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
 
-    def update(self, p, g, state, group):  # exercise
-        """Change p in place, and its momentum, which is in `state`; `group` has the options lr, betas, weight_decay."""
+    def update(self, p, g, state, group):  # exercise (starred)
+        """Change the array p in place, and its momentum, the array `state["momentum"]`, given the gradient g, which
+        stays as it is; `group` has the options "lr", "betas", "weight_decay". The sign of 0 is 0."""
         lr, (beta1, beta2), momentum = group["lr"], group["betas"], state["momentum"]
         p *= 1 - lr * group["weight_decay"]
         p -= lr * np.sign(beta1 * momentum + (1 - beta1) * g)
@@ -641,8 +696,9 @@ def check_lion():
 # often does better than the last step.
 
 
-def average_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:  # exercise
-    """The mean of several state dictionaries with the same names. Raises ValueError if the names differ."""
+def average_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:  # exercise (starred)
+    """The mean of several state dictionaries with the same names; their tensors stay as they are. Raises ValueError if
+    the names differ."""
     if len({tuple(s) for s in states}) != 1:
         raise ValueError("the state dictionaries have different names, or there are none")
     return {name: sum((s[name] for s in states[1:]), states[0][name]) / len(states) for name in states[0]}
@@ -665,19 +721,20 @@ def check_average_weights():
 # The gradients of XOR, two layers and a loss, took six formulas, each derived on paper. They fit one network only. Add
 # a layer, and there are more to derive. And if one of them is wrong? We flip the sign of the first bias's gradient.
 # Nothing about it looks wrong: it has the right shape, and the other three gradients are right. Both rows start from
-# the same weights, for each of five seeds.
+# the same weights, for each of five seeds. (A *hook* is a function that the optimizer calls before each step.)
 
 
 def losses_with_sign(sign: int, seed: int) -> list[float]:
     """Train XOR for 100 steps with the first bias's gradient times `sign`; the loss before each step."""
+
+    def make(parameters):
+        optimizer = Adam(parameters, lr=0.05)
+        bias = optimizer.param_groups[0]["params"][1]
+        optimizer.register_step_pre_hook(lambda *_: setattr(bias, "grad", sign * bias.grad))
+        return optimizer
+
     manual_seed(seed)
-    network, (x, wanted) = xor_network(), xor_points()
-    optimizer, losses = Adam(network.parameters(), lr=0.05), []
-    for _ in range(100):
-        losses.append(xor_gradients_by_hand(network, x, wanted))
-        network[0].bias.grad = sign * network[0].bias.grad
-        optimizer.step()
-    return losses
+    return train_xor_by_hand(make, steps=100)[1]
 
 
 # How do the losses of the two signs compare, at the start and after a hundred steps?
@@ -690,12 +747,12 @@ def show_flipped_sign():
 
 
 def check_a_flipped_sign_trains():
-    assert all(losses[-1] < losses[0] for losses in (losses_with_sign(-1, seed) for seed in range(5)))
+    assert sum(losses[-1] < losses[0] for losses in (losses_with_sign(-1, seed) for seed in range(5))) >= 3
 
 
-# With the flipped sign, too, it trains for a hundred steps, the loss goes down, and nothing complains. It usually just
-# stops short, as the right gradients sometimes do. Only the referee would have noticed, and the referee is too slow to
-# be asked each time. Derivatives are mechanical. A machine should do them: chapter 07, *Autograd*.
+# With the flipped sign, too, it trains for a hundred steps, the loss goes down for most seeds, and nothing complains.
+# It usually just stops short, as the right gradients sometimes do. Only the referee would have noticed, and the referee
+# is too slow to be asked each time. Derivatives are mechanical. A machine should do them: chapter 07, *Autograd*.
 
 __all__ = [
     "Adam", "AdamW", "Lion", "Optimizer", "SGD", "adam_from_all_gradients", "adam_update", "average_weights",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,12 +28,21 @@ class LRScheduler:
     """The base class: in each step the lr of each group is multiplied by `ratio(last_epoch)`, which makes it the
     initial lr times `factor(last_epoch)` if nothing else changes it."""
 
-    def __init__(self, optimizer: Optimizer):
+    resumes = False  # does it change the lr when it is made to go on after `last_epoch`?
+    remembered: tuple[str, ...] = ()  # further attributes that are saved
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"a scheduler needs an optimizer, not {type(optimizer).__name__}")
-        self.optimizer, self.last_epoch = optimizer, 0
-        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        self._set(self.first_lrs(self.get_last_lr()))
+        self.optimizer, self.last_epoch = optimizer, last_epoch
+        if last_epoch == -1:
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+        elif any("initial_lr" not in group for group in optimizer.param_groups):
+            raise KeyError("last_epoch is for going on: the groups need `initial_lr`; load the optimizer's state first")
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.last_epoch += 1
+        self._set(self.get_lr() if self.last_epoch == 0 or self.resumes else self._present())
 
     def factor(self, step: int) -> float:
         """What the initial lr is multiplied by after `step` steps."""
@@ -42,11 +52,18 @@ class LRScheduler:
         """What the lr is multiplied by in step number `step`, from 1."""
         return self.factor(step) / self.factor(step - 1)
 
-    def step(self) -> None:
-        """Count one step and set the lr that follows it."""
-        lrs = self.next_lrs(self.get_last_lr(), self.last_epoch + 1)
-        self.last_epoch += 1
-        self._set(lrs)
+    def step(self, epoch: int | None = None) -> None:
+        """Count one step and set the lr that follows it. `epoch`, a number of steps to jump to, is deprecated."""
+        if epoch is not None:
+            warnings.warn("step(epoch) is deprecated; call step() without an argument", UserWarning, stacklevel=2)
+        jumps = epoch is not None and type(self).get_lr is LRScheduler.get_lr
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._set(self.lrs_at(self.last_epoch) if jumps else self.get_lr())
+
+    def get_lr(self) -> list[float]:
+        """The lr of each group at `last_epoch`, given the present ones. A scheduler of your own may define this, in
+        place of `factor`, as in PyTorch."""
+        return self.next_lrs(self._present(), self.last_epoch) if self.last_epoch else self.first_lrs(self._present())
 
     def lrs_at(self, step: int) -> list[float]:
         """The lr of each group after `step` steps, if nothing but this scheduler changes it."""
@@ -67,25 +84,41 @@ class LRScheduler:
         self.last_epoch = 0
         self._set(self.lrs_at(0))
 
+    def _present(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
     def _set(self, lrs: list[float]) -> None:
         for group, lr in zip(self.optimizer.param_groups, lrs):
             group["lr"] = lr
+        self._last_lr = self._present()
 
     def get_last_lr(self) -> list[float]:
-        """The lr that each group has now."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        """The lr of each group after the last step of this scheduler."""
+        return self._last_lr
 
     def state_dict(self) -> dict[str, Any]:
         """What has to be saved to go on later: the count, and the initial and present rates."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs), "lrs": self.get_last_lr()}
+        more = {name: getattr(self, name) for name in self.remembered}
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs), "lrs": self._present(), **more}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken. Raises ValueError, before anything is changed, if it does not fit."""
-        _require_keys(state, ["last_epoch", "base_lrs"])
+        _require_keys(state, ["last_epoch", "base_lrs", *self.remembered])
         if len(state["base_lrs"]) != len(self.base_lrs):
             raise ValueError(f"the saved scheduler has {len(state['base_lrs'])} groups, this one {len(self.base_lrs)}")
         self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
-        self._set(state.get("lrs") or self.lrs_at(self.last_epoch))
+        for name in self.remembered:
+            setattr(self, name, state[name])
+        self._set(state.get("lrs") or state.get("_last_lr") or self.lrs_at(self.last_epoch))
+
+
+def for_each_group(what: str, optimizer: Optimizer, value) -> list:
+    """A value for each group of an optimizer: a list of that length, or the same value for all."""
+    count = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{len(values)} values of {what} were given for {count} groups")
+    return values
 
 
 def _require_keys(state, names):
@@ -99,11 +132,13 @@ def _require_keys(state, names):
 class StepLR(LRScheduler):
     """lr times gamma every step_size steps."""
 
-    def __init__(self, optimizer, step_size: int, gamma: float = 0.1):
+    resumes = True
+
+    def __init__(self, optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
         if step_size < 1:
             raise ValueError(f"step_size must be at least 1, not {step_size}")
         self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def factor(self, step):
         return self.gamma ** (step // self.step_size)
@@ -112,9 +147,11 @@ class StepLR(LRScheduler):
 class MultiStepLR(LRScheduler):
     """lr times gamma at each of the milestones."""
 
-    def __init__(self, optimizer, milestones: Iterable[int], gamma: float = 0.1):
+    resumes = True
+
+    def __init__(self, optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
         self.milestones, self.gamma = sorted(milestones), gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def factor(self, step):
         return self.gamma ** bisect.bisect_right(self.milestones, step)
@@ -123,9 +160,9 @@ class MultiStepLR(LRScheduler):
 class ExponentialLR(LRScheduler):
     """lr times gamma in every step."""
 
-    def __init__(self, optimizer, gamma: float):
+    def __init__(self, optimizer, gamma: float, last_epoch: int = -1):
         self.gamma = gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def factor(self, step):
         return self.gamma**step
@@ -139,14 +176,16 @@ class LambdaLR(LRScheduler):
     """lr times lr_lambda(step): any formula of your own, or a list with one for each group. The formula itself is not
     saved."""
 
-    def __init__(self, optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]]):
-        self.lambdas = lr_lambda if isinstance(lr_lambda, list) else [lr_lambda] * len(optimizer.param_groups)
-        if len(self.lambdas) != len(optimizer.param_groups):
-            raise ValueError(f"{len(self.lambdas)} formulas for {len(optimizer.param_groups)} groups")
-        super().__init__(optimizer)
+    resumes = True
+
+    def __init__(
+        self, optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]], last_epoch: int = -1
+    ):
+        self.lr_lambdas = for_each_group("formula", optimizer, lr_lambda)
+        super().__init__(optimizer, last_epoch)
 
     def lrs_at(self, step):
-        return [lr * formula(step) for lr, formula in zip(self.base_lrs, self.lambdas)]
+        return [lr * formula(step) for lr, formula in zip(self.base_lrs, self.lr_lambdas)]
 
     def first_lrs(self, lrs):
         return self.lrs_at(0)
@@ -163,11 +202,11 @@ class LambdaLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """lr along half a cosine from its initial value to eta_min in T_max steps."""
 
-    def __init__(self, optimizer, T_max: int, eta_min: float = 0.0):
+    def __init__(self, optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
         if T_max < 1:
             raise ValueError(f"T_max must be at least 1, not {T_max}")
         self.T_max, self.eta_min = T_max, eta_min
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def lrs_at(self, step):
         return [
@@ -194,7 +233,10 @@ class CosineAnnealingLR(LRScheduler):
 class LinearLR(LRScheduler):
     """lr times a factor that goes in a straight line from start_factor to end_factor in total_iters steps."""
 
-    def __init__(self, optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5):
+    def __init__(
+        self, optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5,
+        last_epoch: int = -1,
+    ):
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
             raise ValueError(
                 f"start_factor must lie in (0, 1] and end_factor in [0, 1]; they are {start_factor} and {end_factor}"
@@ -202,7 +244,7 @@ class LinearLR(LRScheduler):
         if total_iters < 1:
             raise ValueError(f"total_iters must be at least 1, not {total_iters}")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def factor(self, step):
         return (
@@ -210,25 +252,37 @@ class LinearLR(LRScheduler):
         )
 
 
+def refuse_other_schedulers(where: str, schedulers, optimizer: Optimizer) -> None:
+    """TypeError for what is not a scheduler; ValueError for none, for one that must be told a number, and for one of
+    another optimizer."""
+    if not schedulers:
+        raise ValueError(f"{where} needs at least one scheduler")
+    for scheduler in schedulers:
+        if not isinstance(scheduler, LRScheduler):
+            raise TypeError(f"{where} contains schedulers, not {type(scheduler).__name__}")
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                f"{where} cannot contain ReduceLROnPlateau, whose rate is not a function of the step alone; step it "
+                "beside the others"
+            )
+    if any(s.optimizer is not optimizer for s in schedulers):
+        raise ValueError("all schedulers must belong to the same optimizer")
+
+
 class SequentialLR(LRScheduler):
     """One schedule after the other: schedulers[i] from step milestones[i - 1] on, which it counts as its own step 0."""
 
-    def __init__(self, optimizer, schedulers: list[LRScheduler], milestones: list[int]):
+    def __init__(
+        self, optimizer, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1
+    ):
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{len(schedulers)} schedulers need {len(schedulers) - 1} milestones between them, not "
                 f"{len(milestones)}"
             )
-        for scheduler in schedulers:
-            if not isinstance(scheduler, LRScheduler):
-                raise TypeError(
-                    f"SequentialLR cannot contain {type(scheduler).__name__}, whose rate is not a function of the "
-                    "step alone; step it beside the others"
-                )
-        if any(s.optimizer is not optimizer for s in schedulers):
-            raise ValueError("all schedulers must belong to the same optimizer")
+        refuse_other_schedulers(type(self).__name__, schedulers, optimizer)
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _which(self, step: int) -> tuple[LRScheduler, int]:
         which = bisect.bisect_right(self.milestones, step)
@@ -247,10 +301,11 @@ class SequentialLR(LRScheduler):
         self.last_epoch = 0
         self.schedulers[0].begin_again()
 
-    def step(self):
+    def step(self):  # type: ignore[override]
         scheduler, own_step = self._which(self.last_epoch + 1)
         scheduler.step() if own_step else scheduler.begin_again()
         self.last_epoch += 1
+        self._last_lr = scheduler.get_last_lr()
 
     def state_dict(self):
         return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
@@ -276,28 +331,57 @@ class SequentialLR(LRScheduler):
 # round, low where the rate is high.
 
 
+def set_momentum(group: dict, momentum: float) -> None:
+    """Set the momentum of a group, which in Adam's family is the first of `betas`."""
+    group.update({"betas": (momentum, *group["betas"][1:])} if "betas" in group else {"momentum": momentum})
+
+
+def refuse_without_momentum(optimizer: Optimizer) -> None:
+    """ValueError unless an optimizer has a momentum that can be cycled."""
+    if not {"momentum", "betas"} & optimizer.defaults.keys():
+        raise ValueError(f"{type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False")
+
+
 class OneCycleLR(LRScheduler):
     """lr up from max_lr / div_factor to max_lr, then down to that divided by final_div_factor; momentum (or beta1)
-    the other way round. Step it after every batch."""
+    the other way round. With three_phase it first comes down to where it began, as steeply as it went up. Step it after
+    every batch; there are total_steps, or epochs times steps_per_epoch, of them."""
+
+    resumes = True
 
     def __init__(
-        self, optimizer, max_lr: float, total_steps: int, pct_start: float = 0.3, anneal_strategy: str = "cos",
-        cycle_momentum: bool = True, base_momentum: float = 0.85, max_momentum: float = 0.95, div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
+        self, optimizer, max_lr: float | list[float], total_steps: int | None = None, epochs: int | None = None,
+        steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
+        cycle_momentum: bool = True, base_momentum: float | list[float] = 0.85,
+        max_momentum: float | list[float] = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4,
+        three_phase: bool = False, last_epoch: int = -1,
     ):
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f'anneal_strategy is "cos" or "linear", not {anneal_strategy!r}')
-        if total_steps < 1 or not 0 <= pct_start <= 1:
+        if total_steps is None and (epochs is None or steps_per_epoch is None):
+            raise ValueError("pass total_steps, or epochs and steps_per_epoch")
+        self.total_steps = total_steps if total_steps is not None else epochs * steps_per_epoch  # type: ignore[operator]
+        if self.total_steps < 1 or not 0 <= pct_start <= 1:
             raise ValueError(
-                f"total_steps must be at least 1 and pct_start lie in [0, 1]; they are {total_steps} and {pct_start}"
+                f"total_steps must be at least 1 and pct_start lie in [0, 1]; they are {self.total_steps} and "
+                f"{pct_start}"
             )
-        self.max_lr, self.total_steps, self.strategy = max_lr, total_steps, anneal_strategy
-        self.top, self.last = pct_start * total_steps - 1, total_steps - 1
-        self.lowest, self.final = max_lr / div_factor, max_lr / div_factor / final_div_factor
-        self.momenta = (max_momentum, base_momentum) if cycle_momentum else None
-        super().__init__(optimizer)
-        for group in optimizer.param_groups:
-            group["initial_lr"] = self.lowest
+        self.strategy, self.cycle_momentum, self.three_phase = anneal_strategy, cycle_momentum, three_phase
+        top = pct_start * self.total_steps - 1
+        self.ends = [0, top, *([2 * top] if three_phase else []), self.total_steps - 1]
+        if cycle_momentum:
+            refuse_without_momentum(optimizer)
+        highest, lows, highs = (
+            for_each_group(name, optimizer, value)
+            for name, value in (("max_lr", max_lr), ("base_momentum", base_momentum), ("max_momentum", max_momentum))
+        )
+        for group, rate, low, high in zip(optimizer.param_groups, highest, lows, highs) if last_epoch == -1 else ():
+            first = rate / div_factor
+            group.update({"initial_lr": first, "max_lr": rate, "min_lr": first / final_div_factor})
+            group.update({"max_momentum": high, "base_momentum": low} if cycle_momentum else {})
+        super().__init__(optimizer, last_epoch)
+
+    # Between two ends of a phase the value goes from one corner to the next, in a straight line or half a cosine.
 
     def _between(self, start: float, end: float, share: float) -> float:
         return (
@@ -309,20 +393,20 @@ class OneCycleLR(LRScheduler):
     def _cycle(self, step: int, low: float, high: float, final: float) -> float:
         if step > self.total_steps:
             raise ValueError(f"OneCycleLR was made for {self.total_steps} steps; this would be step {step}")
-        if step <= self.top:
-            return self._between(low, high, step / self.top if self.top else 1.0)
-        return self._between(high, final, (step - self.top) / (self.last - self.top))
+        corners = [low, high, *([low] if self.three_phase else []), final]
+        phase = next((i for i, end in enumerate(self.ends[1:]) if step <= end), len(self.ends) - 2)
+        start, end = self.ends[phase], self.ends[phase + 1]
+        share = (step - start) / (end - start) if end != start else 1.0
+        return self._between(corners[phase], corners[phase + 1], share)
 
     def lrs_at(self, step):
-        return [self._cycle(step, self.lowest, self.max_lr, self.final)] * len(self.base_lrs)
+        return [self._cycle(step, g["initial_lr"], g["max_lr"], g["min_lr"]) for g in self.optimizer.param_groups]
 
     def _set(self, lrs):
         super()._set(lrs)
-        if self.momenta:
-            high, low = self.momenta
-            momentum = self._cycle(self.last_epoch, high, low, high)
-            for group in self.optimizer.param_groups:
-                group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
+        for group in self.optimizer.param_groups if self.cycle_momentum else ():
+            high, low = group["max_momentum"], group["base_momentum"]
+            set_momentum(group, self._cycle(self.last_epoch, high, low, high))
 
     def first_lrs(self, lrs):
         return self.lrs_at(0)
@@ -337,26 +421,32 @@ class OneCycleLR(LRScheduler):
 # for some time.
 
 
-class ReduceLROnPlateau:
-    """lr times factor when the number given to step() has not improved for more than `patience` steps."""
+class ReduceLROnPlateau(LRScheduler):
+    """lr times factor when the number given to step() has not improved for more than `patience` steps: not by a share
+    of `threshold`, or with threshold_mode="abs" not by that much."""
 
     def __init__(
         self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
-        cooldown: int = 0, min_lr: float = 0.0, eps: float = 1e-8,
+        threshold_mode: str = "rel", cooldown: int = 0, min_lr: float | list[float] = 0, eps: float = 1e-8,
     ):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"a scheduler needs an optimizer, not {type(optimizer).__name__}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(f'threshold_mode is "rel" or "abs", not {threshold_mode!r}')
         if mode not in ("min", "max"):
             raise ValueError(f'mode is "min" or "max", not {mode!r}')
         if not 0 < factor < 1:
             raise ValueError(f"factor must lie between 0 and 1, it is {factor}")
-        self.optimizer, self.mode, self.factor, self.patience, self.threshold = (
-            optimizer, mode, factor, patience, threshold,
-        )
-        self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
+        self.optimizer, self.mode, self.patience, self.threshold = optimizer, mode, patience, threshold
+        self.factor = factor  # type: ignore[method-assign, assignment]  # PyTorch's name, for a number
+        self.cooldown, self.eps, self.threshold_mode = cooldown, eps, threshold_mode
+        self.min_lrs = for_each_group("min_lr", optimizer, min_lr)
+        self._last_lr = self._present()
         self.best, self.bad_steps, self.cooling, self.last_epoch = (math.inf if mode == "min" else -math.inf), 0, 0, 0
 
-    def step(self, metric: float) -> None:
+    def step(self, metrics: float, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take note of the number after an epoch; perhaps lower the lr."""
-        metric, self.last_epoch = float(metric), self.last_epoch + 1
+        metric, self.last_epoch = float(metrics), self.last_epoch + 1 if epoch is None else epoch
         if self._improved(metric):
             self.best, self.bad_steps = metric, 0
         else:
@@ -366,26 +456,24 @@ class ReduceLROnPlateau:
         if self.bad_steps > self.patience:
             self._lower()
             self.cooling, self.bad_steps = self.cooldown, 0
+        self._last_lr = self._present()
 
     def _improved(self, metric):
-        if self.mode == "min":
-            return metric < self.best * (1 - self.threshold)
-        return metric > self.best * (1 + self.threshold)
+        sign = -1 if self.mode == "min" else 1
+        if self.threshold_mode == "rel":
+            return sign * metric > sign * self.best * (1 + sign * self.threshold)
+        return sign * metric > sign * self.best + self.threshold
 
     def _lower(self):
-        for group in self.optimizer.param_groups:
-            lower = max(group["lr"] * self.factor, self.min_lr)
+        for group, lowest in zip(self.optimizer.param_groups, self.min_lrs):
+            lower = max(group["lr"] * self.factor, lowest)
             if group["lr"] - lower > self.eps:
                 group["lr"] = lower
-
-    def get_last_lr(self) -> list[float]:
-        """The lr that each group has now."""
-        return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """What has to be saved to go on later."""
         return {name: getattr(self, name) for name in ("best", "bad_steps", "cooling", "last_epoch")} | {
-            "lrs": self.get_last_lr()
+            "lrs": self._present()
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -397,8 +485,7 @@ class ReduceLROnPlateau:
             )
         for name in ("best", "bad_steps", "cooling", "last_epoch"):
             setattr(self, name, state[name])
-        for group, lr in zip(self.optimizer.param_groups, state["lrs"]):
-            group["lr"] = lr
+        self._set(state["lrs"])
 
 
 # ## Six of them in one picture

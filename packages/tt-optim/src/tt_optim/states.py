@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from tt_tensor import Tensor, quiet
+
+# Options that change nothing unless they are switched on. A state that was saved before they existed lacks them.
+OFF = {"amsgrad", "capturable", "decoupled_weight_decay", "differentiable", "foreach", "fused", "maximize"}
 
 
 def wide(dtype) -> np.dtype:
@@ -26,10 +31,18 @@ def saved_state(groups: list[dict], state: dict[Tensor, dict]) -> dict[str, Any]
     """Copies: the memory of each parameter by its number, and the groups with numbers in place of parameters."""
     numbers = {p: i for i, p in enumerate(p for g in groups for p in g["params"])}
     memories = {
-        numbers[p]: {k: Tensor(v) if isinstance(v, np.ndarray) else v for k, v in memory.items()}
+        numbers[p]: {k: _as_tensors(v) for k, v in memory.items()}
         for p, memory in state.items()
     }
-    return {"state": memories, "param_groups": [{**g, "params": [numbers[p] for p in g["params"]]} for g in groups]}
+    options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    numbered = [{**o, "params": [numbers[p] for p in g["params"]]} for o, g in zip(options, groups)]
+    return {"state": memories, "param_groups": numbered}
+
+
+def _as_tensors(value):
+    if isinstance(value, list):
+        return [_as_tensors(one) for one in value]
+    return Tensor(value) if isinstance(value, np.ndarray) else value
 
 
 def loaded_state(optimizer: Any, saved: dict[str, Any]) -> dict[Tensor, dict]:
@@ -43,10 +56,35 @@ def loaded_state(optimizer: Any, saved: dict[str, Any]) -> dict[Tensor, dict]:
         restored = {**optimizer.defaults, **options, "params": group["params"]}
         group.clear()
         group.update(restored)
-    return {
-        (p := parameters[int(i)]): {k: v if k == "step" else np.array(v, wide(p.dtype)) for k, v in memory.items()}
-        for i, memory in saved["state"].items()
-    }
+    state = nothing_remembered(optimizer)
+    for number, memory in saved["state"].items():
+        state[parameters[int(number)]] = _restored(optimizer, parameters[int(number)], memory)
+    return state
+
+
+def nothing_remembered(optimizer: Any) -> dict[Tensor, dict]:
+    """The state of an optimizer before its first step: an empty dictionary. One that has no `update` of its own, but
+    all in its `step`, as PyTorch's have, expects there an empty memory for each parameter that it asks for."""
+    updates = [kind for kind in type(optimizer).__mro__ if "update" in vars(kind)]
+    return {} if len(updates) > 1 else defaultdict(dict)
+
+
+def _array_names(optimizer, fresh: dict) -> set[str]:
+    """The names of the arrays that an optimizer remembers, or may remember (`optional`), about each parameter."""
+    arrays = {name for name, value in fresh.items() if isinstance(value, np.ndarray)}
+    return arrays | set(getattr(optimizer, "optional", ()))
+
+
+def _restored(optimizer, parameter, memory: dict) -> dict:
+    if not optimizer.memory:  # an optimizer with a bookkeeping of its own
+        return copy.deepcopy(memory)
+    fresh = optimizer.first_state(parameter)
+    arrays = _array_names(optimizer, fresh)
+    fresh["step"] = 1  # unless the state says more: PyTorch's SGD does not count
+    for name, value in memory.items():
+        if value is not None:
+            fresh[name] = np.array(value, wide(parameter.dtype)) if name in arrays else type(fresh[name])(value)
+    return fresh
 
 
 def _check_state(optimizer, parameters, saved) -> None:
@@ -56,10 +94,13 @@ def _check_state(optimizer, parameters, saved) -> None:
     if theirs != ours:
         raise ValueError(f"the saved optimizer has groups of {theirs} parameters, this one of {ours}")
     for group in saved["param_groups"]:
-        _check_kind(optimizer, "options", optimizer.defaults.keys() - group.keys())
-    for number, memory in saved["state"].items():
-        _check_kind(optimizer, "memory", {"step", *optimizer.memory} ^ memory.keys())
-        _check_shapes(parameters[int(number)], int(number), memory)
+        _check_kind(optimizer, "options", optimizer.defaults.keys() - group.keys() - OFF)
+    for number, memory in saved["state"].items() if optimizer.memory else ():
+        parameter = parameters[int(number)]
+        fresh = optimizer.first_state(parameter)
+        arrays = _array_names(optimizer, fresh)
+        _check_kind(optimizer, "memory", memory.keys() - fresh.keys() - arrays)
+        _check_shapes(parameter, int(number), {k: v for k, v in memory.items() if k in arrays and v is not None})
 
 
 def _check_kind(optimizer, what, differing) -> None:
@@ -72,7 +113,7 @@ def _check_kind(optimizer, what, differing) -> None:
 
 def _check_shapes(parameter, number, memory) -> None:
     for name, value in memory.items():
-        if name != "step" and np.shape(value) != parameter.shape:
+        if np.shape(value) != parameter.shape:
             raise ValueError(
                 f"{name} of parameter {number} has shape {np.shape(value)}, the parameter has {parameter.shape}"
             )

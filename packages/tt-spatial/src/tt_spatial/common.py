@@ -81,6 +81,26 @@ def pair(value, name: str, least: int = 1) -> tuple[int, int]:
     return int(both[0]), int(both[1])
 
 
+def single(value, name: str, least: int = 1) -> int:
+    """A number, or a tuple with one, as a number. ValueError for anything else, and for less than `least`."""
+    found = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
+    if isinstance(found, bool) or not isinstance(found, (int, np.integer)) or found < least:
+        raise ValueError(f"{name} is an integer of at least {least}; it is {value!r}")
+    return int(found)
+
+
+def sizes(value, name: str, sides: int, least: int = 1) -> tuple[int, ...]:
+    """A number, or one for each of one or two sides, as a tuple. ValueError as `single` and `pair` raise it."""
+    return pair(value, name, least) if sides == 2 else (single(value, name, least),)
+
+
+def series(name: str, x: Tensor) -> Tensor:
+    """Series (N, C, L), or one (C, L), as images with a single row. ValueError for other shapes."""
+    if x.ndim not in (2, 3):
+        raise ValueError(f"{name} takes series (N, C, L) or one (C, L); this is of shape {x.shape}")
+    return x.unsqueeze(-2)
+
+
 def layer_options(kernel_size, stride, padding, dilation):
     """The options of a convolution layer as pairs; the padding may be "same" or "valid", too, which it stays."""
     kernel_size, stride, dilation = pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
@@ -90,8 +110,9 @@ def layer_options(kernel_size, stride, padding, dilation):
 
 def layer_text(layer) -> str:
     """What a convolution layer says of itself: its sizes, and the options that are not the usual ones."""
-    options = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
-    said = [f"{name}={getattr(layer, name)}" for name, usual in options.items() if getattr(layer, name) != usual]
+    options: dict = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros"}
+    usual = {name: (value, (value,) * len(layer.kernel_size)) for name, value in options.items()}
+    said = [f"{name}={getattr(layer, name)}" for name in options if getattr(layer, name) not in usual[name]]
     said += [] if layer.bias is not None else ["bias=False"]
     size = "x".join(map(str, layer.kernel_size))
     return ", ".join([f"{layer.in_channels} -> {layer.out_channels}, kernel {size}", *said])

@@ -205,15 +205,29 @@ class BatchNorm(Module):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True,
+        track_running_stats: bool = True, device=None, dtype=None, *, bias: bool = True,
     ):
         super().__init__()
+        tt.refuse_other_device(device)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Parameter(tt.ones(num_features)) if affine else None
-        self.bias = Parameter(tt.zeros(num_features)) if affine else None
-        self.register_buffer("running_mean", tt.zeros(num_features) if track_running_stats else None)
-        self.register_buffer("running_var", tt.ones(num_features) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", Tensor(np.array(0)) if track_running_stats else None)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(tt.ones(num_features, dtype=dtype)) if affine else None
+        self.bias = Parameter(tt.zeros(num_features, dtype=dtype)) if affine and bias else None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", tt.zeros(num_features, dtype=dtype) if tracked else None)
+        self.register_buffer("running_var", tt.ones(num_features, dtype=dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", Tensor(np.array(0)) if tracked else None)
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the running variance to 1, and the count of batches to 0."""
+        for buffer, value in zip(self.buffers(), (0, 1, 0)):
+            buffer.fill_(value)
+
+    def reset_parameters(self) -> None:
+        """Set the running moments, the weight and the bias to what they were at first."""
+        self.reset_running_stats()
+        for name, parameter in self.named_parameters():
+            parameter.fill_(1 if name == "weight" else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """The input, normalized; in training the running averages move."""
@@ -372,12 +386,17 @@ def layer_norm(
 class LayerNorm(Module):
     """layer_norm with weight and bias of the normalized shape; as torch.nn.LayerNorm."""
 
-    def __init__(self, normalized_shape, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
+    def __init__(
+        self, normalized_shape, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True, device=None,
+        dtype=None,
+    ):
         super().__init__()
+        tt.refuse_other_device(device)
         self.normalized_shape = _shape_of(normalized_shape)
-        self.eps = eps
-        self.weight = Parameter(tt.ones(*self.normalized_shape)) if elementwise_affine else None
-        self.bias = Parameter(tt.zeros(*self.normalized_shape)) if elementwise_affine and bias else None
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        shape = self.normalized_shape
+        self.weight = Parameter(tt.ones(*shape, dtype=dtype)) if elementwise_affine else None
+        self.bias = Parameter(tt.zeros(*shape, dtype=dtype)) if elementwise_affine and bias else None
 
     def forward(self, x):
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -418,13 +437,17 @@ def _divides(num_groups, channels):
 class GroupNorm(Module):
     """group_norm with weight and bias (num_channels,); as torch.nn.GroupNorm."""
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device=None, dtype=None, *,
+        bias: bool = True,
+    ):
         super().__init__()
+        tt.refuse_other_device(device)
         if not isinstance(num_channels, (int, np.integer)) or not _divides(num_groups, num_channels):
             raise ValueError(f"{num_groups} groups do not divide {num_channels} channels")
-        self.num_groups, self.eps = num_groups, eps
-        self.weight = Parameter(tt.ones(num_channels)) if affine else None
-        self.bias = Parameter(tt.zeros(num_channels)) if affine else None
+        self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        self.weight = Parameter(tt.ones(num_channels, dtype=dtype)) if affine else None
+        self.bias = Parameter(tt.zeros(num_channels, dtype=dtype)) if affine and bias else None
 
     def forward(self, x):
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -34,18 +34,18 @@ def repeated(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
     return x[(slice(None),) * dim + (index,)]
 
 
-def padded_for(layer, x: Tensor) -> tuple[Tensor, tuple[int, int] | str]:
+def padded_for(layer, x: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
     """x padded as a convolution layer with a padding mode wants it, and what is left for the convolution to pad."""
     if layer.padding_mode == "zeros":
         return x, layer.padding
     if layer.padding == "valid":
-        return x, (0, 0)
+        return x, "valid"
     if layer.padding == "same":
         both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size)]
         sides = [(n // 2, n - n // 2) for n in both]
     else:
         sides = [(n, n) for n in layer.padding]
-    for dim, (before, after) in enumerate(sides, x.ndim - 2):
+    for dim, (before, after) in enumerate(sides, x.ndim - len(sides)):
         if before or after:
             x = repeated(x, dim, before, after, layer.padding_mode)
-    return x, (0, 0)
+    return x, "valid"

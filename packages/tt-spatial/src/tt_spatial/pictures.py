@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import digits
+from tt_autograd.training import digits
 from tt_tensor import Tensor
 
 

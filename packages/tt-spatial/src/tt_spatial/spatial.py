@@ -47,7 +47,7 @@ def trained_reader(make: Callable[[], Module]) -> Module:
         fit(model, cross_entropy, Adam(model.parameters(), lr=2e-3), batches, epochs=15, progress=False)
         return model
 
-    return tt.seeded(0, trained)
+    return tt.setup.seeded(0, trained)
 
 
 # Then we ask it about unseen digits to the right of the middle.
@@ -161,7 +161,7 @@ def check_moving():
 
 
 def conv_size(n: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:  # exercise
-    """How many places a window of `kernel` pixels has along n pixels; less than 1 if it does not fit."""
+    """How many places a window of `kernel` pixels has along n pixels; 0 or less if it does not fit."""
     return (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
@@ -220,17 +220,26 @@ def check_by_taps():
 # *im2col* that of the method, although ours are rows) with the weights. It trades memory for speed: a kernel of 3 by 3
 # repeats every pixel nine times.
 #
-# `windows` makes the layout without moving a single number: a view with six dimensions, in which the same pixel appears
-# in many windows. (`sliding_window_view` is NumPy's word for a game with strides.)
+# `dense_windows` makes the layout without moving a single number: a view with six dimensions, in which the same pixel
+# appears in many windows. (`sliding_window_view` is NumPy's word for a game with strides.) We shall also add gradients
+# *into* such a view, so it must be possible to write to it.
 
 
-def windows(x: np.ndarray, size, stride, dilation) -> np.ndarray:  # exercise
-    """All windows of images x (N, H, W, C), as a view (N, rows, columns, kh, kw, C), which may be written to if x may
-    (`writeable=`)."""
+def dense_windows(x: np.ndarray, size, stride) -> np.ndarray:  # exercise
+    """The windows of `size` (kh, kw) of images x (N, H, W, C) that begin at every stride-th row and column, as a view
+    (N, rows, columns, kh, kw, C), which may be written to if x may (`writeable=`)."""
+    view = sliding_window_view(x, size, axis=(1, 2), writeable=x.flags.writeable)
+    return view[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3)
+
+
+# With a dilation, a window is larger, and most of the pixels in it are left out.
+
+
+def windows(x: np.ndarray, size, stride, dilation) -> np.ndarray:
+    """All windows of images x (N, H, W, C) whose taps are a dilation apart, as a view (N, rows, columns, kh, kw, C),
+    which may be written to if x may."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(size, dilation))
-    view = sliding_window_view(x, reach, axis=(1, 2), writeable=x.flags.writeable)
-    view = view[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
-    return view.transpose(0, 1, 2, 4, 5, 3)
+    return dense_windows(x, reach, stride)[:, :, :, :: dilation[0], :: dilation[1]]
 
 
 # In window (1, 2), with a stride of (1, 2) and a dilation of (3, 1), tap (1, 0) must see pixel (1 + 3, 4).
@@ -273,6 +282,14 @@ def _matrices(weight, groups):
     return by_group.astype(wide(weight.dtype), "C").reshape(groups, kh * kw * channels, filters // groups)
 
 
+# The products of the groups come one after the other, and belong side by side.
+
+
+def _side_by_side(products):
+    """Matrices (groups, places, O / groups) as one (places, O)."""
+    return products.swapaxes(0, 1).reshape(products.shape[1], -1)
+
+
 # Now the convolution is short. It is a primitive like `affine`. A place costs as many multiply-adds as a filter has
 # weights.
 
@@ -280,11 +297,11 @@ def _matrices(weight, groups):
 @primitive(cost=lambda out, x, weight, *bias, **where: out.size * weight[0].size)
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):  # exercise
     """Images x (N, C, H, W) under filters `weight` (O, C / groups, kh, kw), and a bias (O,) if given: (N, O, rows,
-    columns). stride, padding and dilation are pairs."""
+    columns), in the dtype of x. stride, padding and dilation are pairs."""
     size, matrices = weight.shape[2:], _matrices(weight, groups)
     out = np.empty((len(x), *_places(x, size, stride, padding, dilation), len(weight)), matrices.dtype)
     for result, columns in zip(out, _columns(x, size, stride, padding, dilation, groups)):
-        result[...] = (columns @ matrices).swapaxes(0, 1).reshape(result.shape)
+        result[...] = _side_by_side(columns @ matrices).reshape(result.shape)
     out = out + bias[0] if bias else out
     return channels_first(out).astype(x.dtype, copy=False)
 
@@ -335,12 +352,48 @@ def show_three_forms():
 # $g$ be the gradient at the result. The weight at tap $(i, j)$ meets, at each place $(r, s)$, the pixel $(r + i, s +
 # j)$, so its gradient is
 #
-# $$ \bar w[o, c, i, j] = \sum_{n, r, s} g[n, o, r, s] \; x[n, c, r + i, s + j] , $$
+# $$ \bar w[o, c, i, j] = \sum_{n, r, s} g[n, o, r, s] \; x[n, c, r + i, s + j] . $$
 #
-# and that is a convolution of the images with $g$ in the place of the filters: very large filters, which fit at only
-# $kh \cdot kw$ places. In terms of columns it is one product for each image again, columns transposed times $g$. We
-# build the columns anew rather than keep them from the forward pass: copying is cheap, and memory is what training runs
-# out of. The sum is kept in `float64`, because there may be many images. First $g$ is laid out to fit:
+# And that pixel, in turn, met the weight. So from each place $(r, s)$ it receives $g$ times the weight, for all the
+# filters. It has been in many windows, once under each tap, and hears from all of them: what it receives *adds up*.
+#
+# $$ \bar x[n, c, r + i, s + j] \; \mathrel{+}= \; \sum_{o} g[n, o, r, s] \; w[o, c, i, j] $$
+#
+# In `by_taps`, the pixels that meet one tap were one slice of the images. One walk over the taps is therefore enough
+# for both gradients.
+
+
+def gradients_by_taps(x: np.ndarray, weight: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # exercise
+    """The gradients of the images x (N, C, H, W) and of the weight (O, C, kh, kw), each in the shape of its array, if
+    g (N, O, rows, columns) has arrived at the result of `by_taps`: (of x, of the weight)."""
+    of_x, of_weight = np.zeros_like(x), np.zeros_like(weight)
+    rows, columns = g.shape[2:]
+    for i, j in np.ndindex(weight.shape[2:]):
+        met = np.s_[:, :, i : i + rows, j : j + columns]
+        of_weight[:, :, i, j] = np.einsum("nors,ncrs->oc", g, x[met])
+        of_x[met] += np.einsum("nors,oc->ncrs", g, weight[:, :, i, j])
+    return of_x, of_weight
+
+
+# The witness is linearity. Whatever other image we put in, the sum of $g$ times its result is the sum of the gradient
+# times that image; and the same with other weights.
+
+
+def check_gradients_by_taps():
+    random = np.random.default_rng(0)
+    x, other = random.normal(size=(2, 2, 3, 6, 5))
+    weight, other_weight = random.normal(size=(2, 4, 3, 3, 2))
+    g = random.normal(size=(2, 4, 4, 4))
+    of_x, of_weight = gradients_by_taps(x, weight, g)
+    assert math.isclose((of_x * other).sum(), (g * by_taps(other, weight)).sum())
+    assert math.isclose((of_weight * other_weight).sum(), (g * by_taps(x, other_weight)).sum())
+
+
+# Both sums are convolutions themselves, so they can be as fast as the one that we have. In the first, $g$ is in the
+# place of the filters: very large filters, which fit at only $kh \cdot kw$ places. In terms of columns it is one
+# product for each image again, columns transposed times $g$. We build the columns anew rather than keep them from the
+# forward pass: copying is cheap, and memory is what training runs out of. The sum is kept in `float64`, because there
+# may be many images. First $g$ is laid out to fit:
 
 
 def _by_group(image, groups):
@@ -348,12 +401,14 @@ def _by_group(image, groups):
     return image.reshape(-1, groups, image.shape[-1] // groups).swapaxes(0, 1)
 
 
-# With that, the loop over the images is the one that you know.
+# With that, the loop over the images is the one that you know. (An exercise with a star may be left out: the course's
+# own function then takes its place.)
 
 
 @primitive(cost=lambda out, x, g, **where: g.size * out[0].size)
-def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exercise
-    """The gradient of the weight, (O, C / groups, *size), from images x and the gradient g (N, O, rows, columns)."""
+def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exercise (starred)
+    """The gradient of the weight, (O, C / groups, *size), in the dtype of x, from images x (N, C, H, W) and the
+    gradient g (N, O, rows, columns)."""
     channels, filters = x.shape[1] // groups, g.shape[1] // groups
     total = np.zeros((groups, math.prod(size) * channels, filters))
     for columns, gradient in zip(_columns(x, size, stride, padding, dilation, groups), channels_last(g)):
@@ -362,7 +417,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exe
     return np.ascontiguousarray(by_group).reshape(g.shape[1], channels, *size)
 
 
-# A pixel, on the other side, has been in many windows, once under each tap, and hears from all of them:
+# In the second, look from the pixel $(p, q)$ instead: under tap $(i, j)$ it was at the place $(p - i, q - j)$.
 #
 # $$ \bar x[n, c, p, q] = \sum_{o, i, j} g[n, o, p - i, q - j] \; w[o, c, i, j] . $$
 #
@@ -371,7 +426,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exe
 # the border stick out.
 
 
-def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise
+def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise (starred)
     """Weights (O, C / groups, kh, kw) turned by half a circle, with inputs and outputs exchanged: (C, O / groups, kh,
     kw)."""
     filters, channels, kh, kw = weight.shape
@@ -412,6 +467,17 @@ def _handed_out(g, weight, size, stride, padding, dilation, groups):
         for i, j in np.ndindex(kernel):
             image[:, :, i, j] += shares[:, :, i, j]
     return unpadded(out, padding).astype(g.dtype)
+
+
+# The loop over the taps judges both.
+
+
+def check_fast_gradients():
+    random = np.random.default_rng(0)
+    x, weight, g = (random.normal(size=shape) for shape in ((2, 3, 6, 5), (4, 3, 3, 2), (2, 4, 4, 4)))
+    of_x, of_weight = gradients_by_taps(x, weight, g)
+    assert np.allclose(weight_convolution.kernel(x, g, size=(3, 2), **PLAIN), of_weight)
+    assert np.allclose(transposed_convolution.kernel(g, weight, size=(6, 5), **PLAIN), of_x)
 
 
 # So the convolution gets its row in the table of chapter 07. The gradient of the bias is a sum, because the bias is
@@ -467,20 +533,22 @@ class Conv2d(Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
-        bias: bool = True, padding_mode: str = "zeros",
+        bias: bool = True, padding_mode: str = "zeros", device=None, dtype=None,
     ):
         super().__init__()
+        tt.refuse_other_device(device)
         refuse_groups(in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         options = layer_options(kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride, self.padding, self.dilation = options
         self.padding_mode = known_mode(padding_mode)
-        self.weight = Parameter(tt.zeros(out_channels, in_channels // groups, *self.kernel_size))
-        self.bias = Parameter(tt.zeros(out_channels)) if bias else None
+        self.weight = Parameter(tt.zeros(out_channels, in_channels // groups, *self.kernel_size, dtype=dtype))
+        self.bias = Parameter(tt.zeros(out_channels, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:  # exercise
-        """Draw weight and bias anew, uniformly from +-1 / sqrt(weights of a filter)."""
+        """Draw the weight, and the bias unless it is None, anew from `generator()`, uniformly from +-1 / sqrt(weights
+        of a filter)."""
         bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
         for parameter in self.parameters():
             parameter.copy_(generator().uniform(-bound, bound, parameter.shape))
@@ -544,7 +612,7 @@ def winner(x, largest, size, stride, padding, dilation) -> np.ndarray:
 
 
 @primitive
-def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise
+def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise (starred)
     """For each window, g is added at the first place of x that holds the window's largest number: (N, C, H, W). All
     other places get exactly 0, even if g is infinite."""
     won, to_give = winner(x, largest, size, stride, padding, dilation), channels_last(g)
@@ -593,8 +661,9 @@ class Anywhere(Module):
         self.conv1, self.conv2 = Conv2d(1, 20, 3, padding=1), Conv2d(20, 40, 3, padding=1)
         self.conv3, self.fc = Conv2d(40, 96, 3, padding=1), Linear(96, 10)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits of the ten digits."""
+    def forward(self, x: Tensor) -> Tensor:  # exercise
+        """The logits of the ten digits: three convolutions with ReLU, with a pooling of 2 by 2 behind the second; then
+        the largest number of each map, wherever it is, (N, 96), through the linear layer."""
         x = max_pool2d(relu(self.conv2(relu(self.conv1(x)))), 2)
         return self.fc(tt.amax(relu(self.conv3(x)), dim=(2, 3)))
 
@@ -629,17 +698,32 @@ class LeNet(Module):
         self.fc1 = Linear(16 * side * side, 120)
         self.fc2, self.fc3 = Linear(120, 84), Linear(84, classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the second pooling leaves: 16 small feature maps."""
-        return max_pool2d(relu(self.conv2(max_pool2d(relu(self.conv1(x)), 2))), 2)
+    def features(self, x: Tensor) -> Tensor:  # exercise
+        """What the second pooling leaves: 16 small feature maps. Twice: a convolution, ReLU, and the largest of each 2
+        by 2 pixels."""
+        x = max_pool2d(relu(self.conv1(x)), 2)
+        return max_pool2d(relu(self.conv2(x)), 2)
 
     def forward(self, x: Tensor) -> Tensor:  # exercise
-        """The logits of the classes."""
+        """The logits of the classes: the features, flattened, through three linear layers with ReLU between them."""
         x = relu(self.fc1(self.features(x).flatten(1)))
         return self.fc3(relu(self.fc2(x)))
 
 
-# Is it better than the MLP?
+# Before you run it, predict what becomes of an image of 28 by 28: its shape behind each convolution and each pooling
+# (`conv_size` has the formula, and the class has the numbers), and which layer holds and which layer computes most. The
+# two answers are different layers, for a reason that you know: sharing.
+
+
+def predict_lenet() -> dict[str, Any]:  # exercise
+    """What you expect of `LeNet()` and an image of 28 x 28, as a dictionary with six keys. Shapes (C, H, W), as tuples:
+    "conv1", "pool1", "conv2", "pool2", behind the two convolutions and the poolings that follow them. Names of layers
+    ("conv1", "conv2", "fc1", "fc2" or "fc3"): "most weights" and "most multiply-adds"; biases do not count."""
+    shapes = {"conv1": (6, 28, 28), "pool1": (6, 14, 14), "conv2": (16, 10, 10), "pool2": (16, 5, 5)}
+    return {**shapes, "most weights": "fc1", "most multiply-adds": "conv2"}
+
+
+# Is LeNet better than the MLP?
 
 
 def show_lenet():
@@ -663,7 +747,7 @@ def show_lenet():
 
 
 def receptive_field(layers: list[tuple[int, int]]) -> int:  # exercise
-    """How many pixels a result sees after layers with (kernel, stride), along one direction."""
+    """How many pixels a result sees after layers with (kernel, stride), along one direction: 1 if there are none."""
     sees, step = 1, 1
     for kernel, stride in layers:
         sees += (kernel - 1) * step
@@ -753,10 +837,10 @@ def show_errors():
 # 3. write `depthwise`: a convolution with as many groups as channels, followed by one of 1 by 1. How many weights and
 #    multiply-adds does it need, compared with an ordinary one?
 #
-# The first line of an answer to the third is a function that counts.
+# For the third, here is a function that counts weights. The filters of a group see only the channels of that group.
 
 
-def conv_weights(channels: int, filters: int, kernel: int, groups: int = 1) -> int:  # exercise
+def conv_weights(channels: int, filters: int, kernel: int, groups: int = 1) -> int:
     """The number of weights, without bias, of a convolution with square kernels."""
     return filters * (channels // groups) * kernel * kernel
 
@@ -795,7 +879,7 @@ def show_one_by_one():
 # together, and has the next one ready when the training asks for it: chapter 10, *Data loader*.
 
 __all__ = [
-    "Conv2d", "LeNet", "by_taps", "conv2d", "conv_size", "conv_weights", "convolution", "max_pool", "max_pool2d",
-    "max_unpool", "receptive_field", "seven_loops", "taps", "transposed_convolution", "turned", "weight_convolution",
-    "windows", "winner",
+    "Anywhere", "Conv2d", "LeNet", "by_taps", "conv2d", "conv_size", "conv_weights", "convolution", "max_pool",
+    "max_pool2d", "max_unpool", "predict_lenet", "receptive_field", "seven_loops", "taps", "transposed_convolution",
+    "turned", "weight_convolution", "windows", "winner",
 ]

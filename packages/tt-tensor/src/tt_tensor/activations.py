@@ -72,14 +72,18 @@ def check_step_solves_xor():
 # everything depends on, each function in this chapter comes with its derivative, derived once on paper and checked by
 # the least clever method there is: walk a little to the right, a little to the left, and look.
 #
+# $$ f'(x) \approx \frac{f(x + h) - f(x - h)}{2h} $$
+#
 # Why the step in both directions? The one-sided quotient $(f(x + h) - f(x))/h$ is wrong by about $h$, the central one
 # by about $h^2$: the second-order terms of the two sides cancel. And why a distance of $10^{-6}$? A smaller step makes
 # that error smaller, but then the two function values agree in nearly all of their digits, and the difference is made
-# of rounding.
+# of rounding. For the same reason we convert $x$ to `float64` before anything else: in `float32`, $1 + 10^{-6}$ keeps
+# one digit of its step.
 
 
-def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:
-    """The derivative of an elementwise function by central differences, in float64."""
+def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:  # exercise
+    """The derivative of an elementwise function at the elements of x (an array or a list) by central differences, with
+    steps of `distance` to both sides, in float64 whatever the dtype of x."""
     x = np.asarray(x, np.float64)
     return (function(x + distance) - function(x - distance)) / (2 * distance)
 
@@ -98,7 +102,7 @@ def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray
 
 
 @primitive
-def relu(x, /):  # exercise
+def relu(x, /):
     """max(x, 0), element by element."""
     return np.maximum(x, 0)
 
@@ -110,7 +114,8 @@ def relu(x, /):  # exercise
 
 
 def relu_slope(x):  # exercise
-    """The derivative of relu: 1 where x is positive, 0 elsewhere."""
+    """The derivative of relu: 1 where x is positive, 0 elsewhere, at 0 itself, too. Numbers, not truth values; an
+    array for an array, a tensor for a tensor, which is why operators are better here than NumPy's functions."""
     return (x > 0) * 1.0
 
 
@@ -132,22 +137,25 @@ def leaky_relu(x, /, negative_slope=0.01):
     return (np.maximum if negative_slope <= 1 else np.minimum)(x, x * negative_slope)
 
 
+# `elu` needs no branch either. `np.where` would be the obvious way, but it computes both sides for every element, so
+# $e^{1000}$, too, where nothing but $x$ is wanted: NumPy warns of an overflow. It also takes several times as long, as
+# the table of costs below shows with `leaky_relu`. Instead, we add two terms of which one is always zero. The first is
+# the positive part of $x$. The second is $\alpha (e^z - 1)$ with $z = \min(x, 0)$: where $x$ is positive, $z$ is 0 and
+# the term is $\alpha(e^0 - 1) = 0$. `np.expm1` computes $e^z - 1$ without the loss of digits near $z = 0$. That habit,
+# to feed a dangerous function only with what it can bear, is half of this chapter.
+
+
 @primitive
-def elu(x, /, alpha=1.0):
-    """x where it is positive, alpha * (exp(x) - 1) elsewhere. Clevert et al., 2015."""
+def elu(x, /, alpha=1.0):  # exercise
+    """x where it is positive, alpha * (exp(x) - 1) elsewhere, without overflow (nor NumPy's warning of one) and in the
+    dtype of x; integers become floats first, by `_floating`. Clevert et al., 2015."""
     x = _floating(x)
     return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
 
 
 def elu_slope(x, alpha=1.0):
-    """The derivative of elu: 1 where x is positive, alpha * exp(x) elsewhere."""
+    """The derivative of elu at an array x: 1 where x is positive, alpha * exp(x) elsewhere."""
     return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
-
-
-# Look at `elu`. There is no branch: for a positive element the second term is $\alpha(e^0 - 1) = 0$, for a negative one
-# the first is. `np.where` would have been the obvious way, and takes several times as long, as the table of costs below
-# shows by the example of `leaky_relu`. And `np.minimum(x, 0)` sees to it that nobody computes $e^{1000}$ for an element
-# that does not need it. That habit, to feed a dangerous function only with what it can bear, is half of this chapter.
 
 # ## Sigmoid and tanh
 #
@@ -183,7 +191,8 @@ def show_overflow():
 
 @primitive
 def sigmoid(x, /):  # exercise
-    """1 / (1 + exp(-x)), element by element, without overflow."""
+    """1 / (1 + exp(-x)), element by element, without overflow (nor NumPy's warning of one) and in the dtype of x;
+    integers become floats first, by `_floating`."""
     x = _floating(x)
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
@@ -193,7 +202,7 @@ def sigmoid(x, /):  # exercise
 # chapter 07 will exploit it in each of them.
 
 
-def sigmoid_slope(x):  # exercise
+def sigmoid_slope(x):
     """The derivative of sigmoid, s * (1 - s)."""
     s = sigmoid(x)
     return s * (1 - s)
@@ -210,7 +219,7 @@ def sigmoid_slope(x):  # exercise
 
 
 def tanh_slope(x):
-    """The derivative of tanh, 1 - tanh(x)**2."""
+    """The derivative of tanh at an array x, 1 - tanh(x)**2."""
     return 1 - np.tanh(x) ** 2
 
 
@@ -259,16 +268,6 @@ def silu_slope(x):
 # 0.8458.
 
 
-@primitive
-def gelu(x, /, approximate="none"):  # exercise
-    """x times the normal distribution function, exactly or (approximate="tanh") as in GPT-2. Hendrycks and Gimpel,
-    2016."""
-    x = _floating(x)
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
-    return x * (_normal_below(x) if approximate == "none" else _tanh_below(x))
-
-
 # The two gates, $\Phi$ and its approximation. In `float16`, $1 + \operatorname{erf}$ and $1 + \tanh$ are 0 from $-4$
 # on, where the gate is not; so 16-bit numbers are computed in 32 bits. And the cube of a large number overflows. Both
 # gates are 0 or 1 to the last digit long before $\pm 40$, so we cut there.
@@ -288,6 +287,21 @@ _GELU = math.sqrt(2 / math.pi)
 def _tanh_below(x):
     z = np.clip(_wide(x), -40, 40)
     return (0.5 * (1 + np.tanh(_GELU * (z + 0.044715 * z * z * z)))).astype(x.dtype)
+
+
+# `gelu` itself is $x$ times one of the two gates; the names are PyTorch's. If you prefer, write the formula from above
+# as it stands, with `erf`. It is the same function, only less exact in `float16`.
+
+
+@primitive
+def gelu(x, /, approximate="none"):  # exercise
+    """x times the normal distribution function: the exact one for approximate="none", the form with tanh, as in GPT-2,
+    for "tanh". Raises ValueError for any other name. Integers become floats first, by `_floating`. Hendrycks and
+    Gimpel, 2016."""
+    x = _floating(x)
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
+    return x * (_normal_below(x) if approximate == "none" else _tanh_below(x))
 
 
 # The derivative of GELU is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with
@@ -405,11 +419,17 @@ def show_depth():
 # overflows like the sigmoid. The cure uses that adding a constant to all logits changes nothing, since numerator and
 # denominator are multiplied by the same factor. So subtract the largest, *of each row*: then the largest exponent is 0,
 # no $e^x$ exceeds 1, and one of them is exactly 1, so the sum is not 0 either.
+#
+# Two small things. The maximum of a row without elements does not exist: NumPy's `max` accepts an `initial` value for
+# that case. And a long row in `float16` has a sum above 65,504, the largest number of that dtype; the dictionary
+# `ADDED_IN` of chapter 02 says in which dtype the elements of an array should be added up.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
 def softmax(x, /, dim):  # exercise
-    """exp(x) / sum(exp(x)) along `dim`, without overflow."""
+    """exp(x) / sum(exp(x)) along `dim`, without overflow. Integers become floats first, by `_floating`; along a
+    dimension of length 0 there is nothing to divide, and the result is as empty as x. Raises IndexError for a dimension
+    that x does not have."""
     x = _floating(x)
     with quiet():
         e = np.asarray(np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf)))
@@ -428,7 +448,8 @@ def softmax(x, /, dim):  # exercise
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
 def log_softmax(x, /, dim):  # exercise
-    """The logarithm of softmax along `dim`, exact also where softmax itself would round to 0."""
+    """The logarithm of softmax along `dim`, exact also where softmax itself would round to 0. Integers, dimensions of
+    length 0 and dimensions that x does not have: as for softmax."""
     x = _floating(x)
     with quiet():
         shifted = np.asarray(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
@@ -436,8 +457,24 @@ def log_softmax(x, /, dim):  # exercise
     return shifted
 
 
-# Three rows to look at. The second is the first plus 1000 and must give the same; the third has a class that is as good
-# as certain.
+# Time to predict. A formula on paper and the same formula in `float32` are two things, and you can now say, without
+# running anything, where they part. Work the five cases out by hand: which power is infinite, which is 0, and what
+# happens to the quotient then?
+
+
+def predict_far_out() -> dict[str, float]:  # exercise
+    """Five numbers that float32 gives; infinity is math.inf, what is not a number is math.nan. The keys are
+
+    "a": exp(1000) / (1 + exp(1000)),
+    "b": exp(-1000) / (1 + exp(-1000)),
+    "c": the first element of exp(x) / sum(exp(x)) for x = [0, 1000],
+    "d": the first element of log(softmax(x)) for x = [0, 200],
+    "e": the first element of log_softmax(x) for the same x."""
+    return {"a": math.nan, "b": 0.0, "c": 0.0, "d": -math.inf, "e": -200.0}
+
+
+# Three rows to look at. The second is the first plus 1000 and must give the same; the third has a class that is
+# practically certain.
 
 
 def show_softmax():
@@ -453,8 +490,8 @@ def show_softmax():
 
 
 def softmax_backward(p, g):  # exercise
-    """The product of softmax's derivative at the probabilities p, shape (N, C), with the row vectors g, shape (N,
-    C)."""
+    """The product of softmax's derivative at the probabilities p, an array (N, C), with the row vectors g, an array (N,
+    C): an array (N, C)."""
     return p * (g - (g * p).sum(axis=1, keepdims=True))
 
 
@@ -508,19 +545,24 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `hard_sigmoid`: a sigmoid made of straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$, from operations that we have.
-# 2. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it,
-#    but for two signs?
-# 3. `softmax_with_temperature`: softmax of $x / T$. Large $T$ evens the probabilities out, small $T$ sharpens them.
+# New activations are made of the old ones, on tensors. An example is `hard_sigmoid`, a sigmoid made of straight pieces,
+# $\min(\max(x/6 + 1/2, 0), 1)$:
 
 
-def hard_sigmoid(x: Tensor) -> Tensor:  # exercise
+def hard_sigmoid(x: Tensor) -> Tensor:
     """x / 6 + 1/2, cut off below 0 and above 1."""
     return (x / 6 + 0.5).clip(min=0.0, max=1.0)
 
 
 def check_hard_sigmoid():
     assert np.allclose(hard_sigmoid(Tensor([-9, -3, 0, 1.5, 9])).numpy(), [0, 0, 0.5, 0.75, 1])
+
+
+# Two are left for you.
+#
+# 1. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it,
+#    except for two signs?
+# 2. `softmax_with_temperature`: softmax of $x / T$. Large $T$ evens the probabilities out, small $T$ sharpens them.
 
 
 def log_sigmoid(x: Tensor) -> Tensor:  # exercise

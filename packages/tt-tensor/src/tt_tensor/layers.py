@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from tt_tensor import activations, more_ops
+from tt_tensor import activations, more_activations, more_ops
 from tt_tensor.activations import relu
+from tt_tensor.devices import refuse_other_device
+from tt_tensor.module_methods import ListMethods, ModuleMethods, NamedParts
+from tt_tensor.options import keep_options, kept, told
 from tt_tensor.setup import generator
 from tt_tensor.tensor import Tensor, _alike, as_rows, from_numpy, ones, primitive, rand, randn, zeros
 
@@ -90,12 +93,14 @@ class SmallestLayer:
 
 class Parameter(Tensor):
     """A tensor that a module learns: assigned to a module's attribute it is listed by `parameters()`. Requires a
-    gradient by default."""
+    gradient by default. Of a tensor it shares the memory; other data are copied."""
 
     __slots__ = ()
 
     def __init__(self, data, requires_grad: bool = True):
         super().__init__(data, requires_grad=requires_grad)
+        if isinstance(data, Tensor):
+            self._array = data._array
 
     def __repr__(self):
         return f"Parameter containing:\n{super().__repr__()}"
@@ -107,10 +112,11 @@ class Parameter(Tensor):
 # such as running averages), and modules. `__setattr__` sorts what it is given. Like `Tensor`, the class is built up in
 # layers, each a class that adds one thing to the one before.
 #
-# What if a name is assigned twice, first a number and then a parameter? The old entry has to go, from whichever drawer
-# it was in, or the module would have two things of the same name. And what if somebody forgets to call
-# `super().__init__()`? Then there are no drawers, and the error says so, instead of complaining about a missing
-# attribute with an underscore.
+# What if a name is assigned twice, first a number and then a parameter? The old entry must go, from whichever drawer it
+# was in, or the module would have two things of the same name. (What is in no drawer is in the object's own dictionary,
+# `self.__dict__`, as in any other Python object.) And what if you forget to call `super().__init__()`? Then there are
+# no drawers. The error must ask for that call, by these words, instead of complaining about a missing attribute with an
+# underscore.
 
 
 class Registry:
@@ -127,6 +133,9 @@ class Registry:
         object.__setattr__(self, "training", True)
 
     def __setattr__(self, name: str, value) -> None:  # exercise
+        """Put the value under its name into the dictionary that `_drawer_for` gives, and take the name out of the
+        others: the three drawers and `__dict__`. Raises AttributeError that asks for super().__init__() if there are
+        no drawers yet, which a look into `self.__dict__` tells."""
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"call super().__init__() before assigning {type(self).__name__}.{name}")
         drawer = self._drawer_for(name, value)
@@ -144,7 +153,10 @@ class Registry:
 
 
 # What was put into a drawer must be found again as an attribute. Python calls `__getattr__` only for what ordinary
-# lookup does not find, which is just right: what is in a drawer is not in the object's own dictionary.
+# lookup does not find, which is just right: what is in a drawer is not in the object's own dictionary. There is one
+# trap. A module that has no drawers yet does not find `self._parameters` either, so Python calls `__getattr__` for
+# that, which asks for `self._parameters`, and so on without end. Ask `self.__dict__` for the drawers; it is always
+# there.
 #
 # One kind of assignment has to be refused. `layer.weight = layer.weight * 0.5` gives the name of a parameter to the
 # result of an operation, which nothing lists, saves or improves; the layer would silently stop learning. So a name that
@@ -161,7 +173,9 @@ class Drawers(Registry):
                     raise TypeError(_other_kind(self, name, drawer, value))
         super().__setattr__(name, value)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # exercise
+        """What is in one of the three drawers under this name, be it None. Raises AttributeError that says the name if
+        it is in none of them, and also if there are no drawers yet."""
         for drawer in ("_parameters", "_buffers", "_modules"):
             if name in self.__dict__.get(drawer, ()):
                 return self.__dict__[drawer][name]
@@ -172,7 +186,7 @@ class Drawers(Registry):
             if name in drawer:
                 del drawer[name]
                 return
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to delete")
 
     def register_buffer(self, name: str, tensor: Tensor | None) -> None:
         """Keep a tensor that is saved with the module, but not learned. Raises TypeError for anything else, ValueError
@@ -198,28 +212,38 @@ def _other_kind(module, name, drawer, value):
 
 
 # The tree can be walked. One function yields all modules with their dotted names, and everything else is written with
-# it. A module that appears at two places (two layers that share weights) is visited once.
+# it. A module that appears at two places (two layers that share weights) is visited once, unless we ask for duplicates,
+# as saving will.
 #
-# The walk is a generator, and `memo` is how a part that occurs twice is noticed: by identity, not by equality. The two
-# lists that matter most, parameters and buffers, are the same walk with a different drawer.
+# The walk is a generator that calls itself for each part. Two arguments travel along. `prefix` is the name of the
+# module itself, so a part is named by it, a dot, and the part's own name (no dot at the top, where the prefix is
+# empty). `memo` is the set of the `id` of every module that was visited: a part that occurs twice is noticed by
+# identity, not by equality. All calls share one set; if the caller gives none, the first call makes it.
+#
+# Parameters and buffers are the same walk with a different drawer. A tensor that two modules share is listed once, by
+# the same means.
 
 
 class Tree(Drawers):
     """Walks through a module and its parts."""
 
-    def named_modules(
-        self, prefix: str = "", memo: set | None = None, remove_duplicate: bool = True
+    def named_modules(  # exercise
+        self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
-        """(dotted name, module) for this module (named '') and all below it, each once if `remove_duplicate`."""
+        """(dotted name, module) for this module (named `prefix`) and all below it, a module before its parts, and parts
+        in the order of `_modules`, without those that are None. Each once if `remove_duplicate`, else under each of its
+        names."""
         memo = set() if memo is None else memo
         if id(self) not in memo or not remove_duplicate:
             memo.add(id(self))
             yield prefix, self  # type: ignore[misc]
             for name, part in self._modules.items():
                 if part is not None:
-                    yield from part.named_modules(f"{prefix}.{name}" if prefix else name, memo, remove_duplicate)
+                    yield from part.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def _named(self, drawer: str) -> Iterator[tuple[str, Any]]:
+    def _named(self, drawer: str) -> Iterator[tuple[str, Any]]:  # exercise
+        """(dotted name, tensor) for what is in the drawer of that name, such as "_parameters", in this module and all
+        below it: each tensor once, under its first name, and nothing for a None."""
         seen = set()
         for prefix, module in self.named_modules():
             for name, tensor in getattr(module, drawer).items():
@@ -227,7 +251,7 @@ class Tree(Drawers):
                     seen.add(id(tensor))
                     yield f"{prefix}.{name}" if prefix else name, tensor
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:  # exercise
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter) for all parameters, each once."""
         yield from self._named("_parameters")
 
@@ -318,20 +342,20 @@ class Behaving(Tree):
 # `state_dict` is the tree written as a flat dictionary. `load_state_dict` is where silent failure would be worst: a
 # checkpoint with a renamed layer that loads "successfully" leaves random weights in place. So it compares names and
 # shapes first, says everything that does not match, and changes nothing until all is well. Values are copied *into* the
-# parameters; they stay the same objects, which optimizers hold.
+# parameters; they stay the same objects, which optimizers hold. (`_mismatches(own, state)`, below, words the missing
+# and unexpected names: a list of no, one or two sentences.)
 #
 # Two conventions of PyTorch's are kept to the letter, since files depend on them. The names are paths with dots,
 # `hidden.weight`; and a tensor that two layers share appears under both of its names, so that each of them can be
 # found.
 
 
-class Module(Behaving):
-    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define
-    forward()."""
+class Saving(Behaving):
+    """States, and a printed form."""
 
     def state_dict(self) -> OrderedDict[str, Tensor]:  # exercise
-        """All parameters and buffers by their dotted names, sharing memory with the module. A tensor that is shared
-        appears under each of its names."""
+        """All parameters and buffers by their dotted names, detached (they ask for no gradient) and sharing memory with
+        the module. A tensor that is shared appears under each of its names; a None does not appear."""
         state = OrderedDict()
         for prefix, module in self.named_modules(remove_duplicate=False):
             for name, tensor in (module._parameters | module._buffers).items():
@@ -342,8 +366,9 @@ class Module(Behaving):
     def load_state_dict(self, state, strict: bool = True) -> None:  # exercise
         """Copy the values of `state` into parameters and buffers of the same names.
 
-        Raises RuntimeError that lists missing and unexpected names (unless not strict) and different shapes; then
-        nothing has been changed."""
+        Raises RuntimeError that lists all missing and unexpected names and the name of every tensor of another shape;
+        then nothing has been changed. If not strict, only another shape is an error: what is missing keeps its values,
+        and what is unexpected is ignored."""
         own = self.state_dict()
         problems = _mismatches(own, state) if strict else []
         problems += [
@@ -368,6 +393,15 @@ class Module(Behaving):
         return f"{type(self).__name__}({inside})" + (f"  # {count:,} parameters" if count else "")
 
 
+# The class that you use is the sum of these layers. Options that PyTorch's users know, hooks among them, are in the
+# appendix *Methods of modules*.
+
+
+class Module(ModuleMethods, Saving):
+    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define
+    forward()."""
+
+
 # A message of Python's about a method should say `Module`, whichever layer of the class the method was written in.
 
 for _layer in Module.__mro__[:-1]:
@@ -386,8 +420,9 @@ def _mismatches(own, state):
 #
 # The layer itself, $y = x W^T + b$. The weight is stored as (out, in), as PyTorch stores it: a row holds the weights of
 # one unit. It is one primitive, not a transpose, a product and an addition, because then its derivative can be written
-# down directly in the layout in which the weight is stored; and the bias is added in place, to an array that nobody
-# else has seen yet.
+# down directly in the layout in which the weight is stored; and the bias can be added in place, to the product, which
+# is an array of its own. (`as_rows(x)` of chapter 02 gives x the shape (rows, in): one large product is faster than
+# many small ones.)
 #
 # In chapter 07 that will pay: the derivative by the weight then comes out in exactly the weight's shape, where that of
 # `x @ weight.T` comes out transposed.
@@ -395,7 +430,9 @@ def _mismatches(own, state):
 
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
 def affine(x, weight, bias, /):  # exercise
-    """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,). Raises TypeError for different dtypes."""
+    """x @ weight.T + bias for arrays x (..., in), weight (out, in), bias (out,): an array (..., out), which may be
+    empty. Changes none of the three. Raises TypeError for different dtypes; `_alike(x, weight, bias)` does that and
+    returns the three."""
     x, weight, bias = _alike(x, weight, bias)
     out = as_rows(x) @ weight.T
     out += bias
@@ -444,26 +481,40 @@ def show_initialisation():
 # stored the other way round is nobody's business but the layer's.
 
 
+def _refuse_sizes(in_features: int, out_features: int, device) -> None:
+    refuse_other_device(device)
+    if in_features < 1 or out_features < 1:
+        raise ValueError(f"Linear needs at least one input and one output, not {in_features} and {out_features}")
+
+
+# A layer of your own begins with `super().__init__()`, which makes the drawers; from then on, assignment registers. The
+# parameters are made as zeros of the right shape and dtype. Then `reset_parameters` draws their numbers, and you can
+# call it again whenever the layer is to begin anew.
+
+
 class Linear(Module):
     """y = x @ weight.T + bias, for x of shape (..., in_features); weight is (out_features, in_features), bias
     (out_features,)."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None):  # exercise
+        """Keep the two sizes as attributes, make the parameters `weight` and `bias` (None for bias=False) in `dtype`,
+        and draw their numbers. Raises ValueError for a size below 1 and RuntimeError for another device than the CPU,
+        both by `_refuse_sizes`."""
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise ValueError(f"Linear needs at least one input and one output, not {in_features} and {out_features}")
+        _refuse_sizes(in_features, out_features, device)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(zeros(out_features, in_features))
-        self.bias = Parameter(zeros(out_features)) if bias else None
+        self.weight = Parameter(zeros(out_features, in_features, dtype=dtype))
+        self.bias = Parameter(zeros(out_features, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:  # exercise
-        """Draw weight and bias anew, uniformly from +-1 / sqrt(in_features)."""
+        """Draw weight and bias (if there is one) anew, uniformly from +-1 / sqrt(in_features), by `generator()`, which
+        a seed governs. Changes the parameters in place, by `copy_`."""
         bound = 1 / math.sqrt(self.in_features)
         for parameter in self.parameters():
             parameter.copy_(generator().uniform(-bound, bound, parameter.shape))
 
-    def forward(self, x: Tensor) -> Tensor:  # exercise
+    def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         return linear(x, self.weight, self.bias)
 
@@ -481,7 +532,7 @@ class Linear(Module):
 # and no place in the tree; its module form, `ReLU()`, has.
 
 
-class ModuleList(Module):
+class ModuleList(ListMethods, Module):
     """A list of modules whose parameters belong to the module that holds it."""
 
     def __init__(self, modules=()):
@@ -521,13 +572,13 @@ class ModuleList(Module):
 # order than they were given is another network, which often even has the right shapes.
 
 
-class Sequential(ModuleList):
+class Sequential(NamedParts, ModuleList):
     """Modules applied one after the other, in the order given."""
 
     def __init__(self, *modules):
         super().__init__(modules)
 
-    def forward(self, x):  # exercise
+    def forward(self, x):
         """The last module's output on the last but one's output, and so on."""
         for module in self:
             x = module(x)
@@ -536,25 +587,26 @@ class Sequential(ModuleList):
 
 # ## Layers without parameters
 #
-# Activations as modules are a name and a call each. One function makes them.
+# Activations as modules are a name and a call each. One function makes them. The options are attributes of the module,
+# so that you can look at them and change them. (PyTorch's option `inplace` saves memory there. Here it has no meaning,
+# but programs give it.)
 #
-# (Python's `type(name, bases, members)` is what a `class` statement calls when it is done. Ten classes that differ in
-# two words each are better made by a function than by copying.)
+# Python's `type(name, bases, members)` is what a `class` statement calls when it is done. Ten classes that differ in
+# two words each are better made by a function than by copying.
 
 
 def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
+    used = [option for option in defaults if option != "inplace"]
+
     def __init__(self, *args, **options):
         Module.__init__(self)
-        given = dict(zip(defaults, args)) | options
-        if len(args) > len(defaults) or set(given) - set(defaults):
-            raise TypeError(f"{name} takes {', '.join(defaults) or 'no options'}; given were {[*args, *options]}")
-        self.options = defaults | given
+        keep_options(self, defaults, args, options)
 
     def forward(self, x):
-        return function(x, **self.options)
+        return function(x, **kept(self, used))
 
     def extra_repr(self):
-        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+        return told(self, used)
 
     return type(
         name, (Module,),
@@ -562,16 +614,18 @@ def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
     )
 
 
-ReLU = _activation("ReLU", relu, {}, "max(x, 0) as a module.")
-LeakyReLU = _activation("LeakyReLU", activations.leaky_relu, {"negative_slope": 0.01}, "leaky_relu as a module.")
-ELU = _activation("ELU", activations.elu, {"alpha": 1.0}, "elu as a module.")
+ReLU = _activation("ReLU", relu, {"inplace": False}, "max(x, 0) as a module.")
+LeakyReLU = _activation(
+    "LeakyReLU", activations.leaky_relu, {"negative_slope": 0.01, "inplace": False}, "leaky_relu as a module."
+)
+ELU = _activation("ELU", activations.elu, {"alpha": 1.0, "inplace": False}, "elu as a module.")
 Sigmoid = _activation("Sigmoid", activations.sigmoid, {}, "sigmoid as a module.")
 Tanh = _activation("Tanh", more_ops.tanh, {}, "tanh as a module.")
-Softplus = _activation("Softplus", activations.softplus, {"beta": 1.0}, "softplus as a module.")
+Softplus = _activation("Softplus", more_activations.softplus, {"beta": 1.0, "threshold": 20.0}, "softplus as a module.")
 GELU = _activation("GELU", activations.gelu, {"approximate": "none"}, "gelu as a module.")
-SiLU = _activation("SiLU", activations.silu, {}, "silu as a module.")
-Softmax = _activation("Softmax", activations.softmax, {"dim": -1}, "softmax as a module.")
-LogSoftmax = _activation("LogSoftmax", activations.log_softmax, {"dim": -1}, "log_softmax as a module.")
+SiLU = _activation("SiLU", activations.silu, {"inplace": False}, "silu as a module.")
+Softmax = _activation("Softmax", more_activations.softmax, {"dim": None}, "softmax as a module.")
+LogSoftmax = _activation("LogSoftmax", more_activations.log_softmax, {"dim": None}, "log_softmax as a module.")
 
 
 # Two more that compute nothing worth mentioning, and are useful for that very reason. `Flatten` stands between images
@@ -579,7 +633,10 @@ LogSoftmax = _activation("LogSoftmax", activations.log_softmax, {"dim": -1}, "lo
 
 
 class Identity(Module):
-    """Its input, unchanged: for leaving a place in a network empty."""
+    """Its input, unchanged: for leaving a place in a network empty. Takes any arguments."""
+
+    def __init__(self, *args, **options):
+        super().__init__()
 
     def forward(self, x):
         return x
@@ -598,11 +655,14 @@ class Flatten(Module):
 
 # Dropout (Srivastava et al., 2014) strikes out each number with probability $p$ while the network is trained, so that
 # no unit can rely on a particular other one. The survivors are scaled by $1/(1 - p)$; then the expected sum stays the
-# same, and in evaluation there is nothing to do at all.
+# same, and in evaluation there is nothing to do at all. The border deserves a thought: with $p = 1$ nothing survives,
+# and there is nothing to scale.
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exercise
-    """x with each element set to 0 with probability p and the others divided by 1 - p; x itself when not training."""
+    """x with each element set to 0 with probability p and the others divided by 1 - p, in the dtype of x: a new tensor,
+    made of x by operations on tensors, so that gradients find their way. Returns x itself when not training. Draws by
+    `generator()`. Raises ValueError for a p outside 0 to 1, training or not."""
     if not 0 <= p <= 1:
         raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
     if not training or p == 0 or not x.numel():
@@ -627,7 +687,7 @@ def check_dropout():
 class Dropout(Module):
     """Drops each element with probability p in training; does nothing in evaluation."""
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
@@ -706,11 +766,55 @@ def show_shortcut():
         print(f"  {name:16s} {parameter.shape}")
 
 
-# Nothing was registered by hand. One thing can still be forgotten: layers in a plain Python list are in no drawer, so
-# no walk finds them, and that is what `ModuleList` is for. Two more properties come for nothing. A part that is used
-# twice, `self.second = self.first`, is listed once, so that an optimizer changes it once; sharing weights is
-# assignment. And a module can be changed while it lives: assign another `Linear` to `network.around`, and the old one's
-# parameters are gone from every list.
+# Nothing was registered by hand. But does the registry see everything? Here are four modules. Think of `__setattr__`
+# and of the walk, and predict what each of them learns, before you run it.
+
+
+class Listed(Module):
+    """Two layers in a Python list."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [Linear(2, 3), Linear(3, 1)]
+
+
+class Twice(Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = Linear(3, 3)
+        self.second = self.first
+
+
+class Scaled(Module):
+    """A layer without bias, and a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale = Linear(2, 2, bias=False), ones(2)
+
+
+class Replaced(Module):
+    """A layer, and another one under its name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Linear(4, 4)
+        self.layer = Linear(4, 1)
+
+
+def predict_parameters() -> dict[str, int]:  # exercise
+    """How many numbers each of the four modules above learns, the sum of `numel()` over `parameters()`, by the name of
+    its class: {"Listed": ..., "Twice": ..., "Scaled": ..., "Replaced": ...}. The key "state" has the number of names in
+    the `state_dict()` of Twice."""
+    return {"Listed": 0, "Twice": 12, "Scaled": 4, "Replaced": 5, "state": 4}
+
+
+# So one thing can still be forgotten: layers in a plain Python list are in no drawer, so no walk finds them, and that
+# is what `ModuleList` is for. Two properties come for nothing. A part that is used twice is listed once, so that an
+# optimizer changes it once; sharing weights is assignment. And a module can be changed while it lives: assign another
+# `Linear` to `network.around`, and the parameters of the old one are gone from every list.
 
 
 def check_sharing():
@@ -724,12 +828,15 @@ def check_sharing():
 #
 # One `Linear` with one output and a step: that is the machine that Frank Rosenblatt described in 1957, and it learned.
 # His rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the
-# weights and $y$ to the bias; if it comes out right, do nothing. If any plane separates the two classes, the rule finds
+# weights and $y$ to the bias; if it comes out right, do nothing. An output of exactly 0 is on neither side and counts
+# as wrong, or a machine that starts at zero would never begin. If any plane separates the two classes, the rule finds
 # one.
 
 
 def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20) -> list[int]:  # exercise
-    """Rosenblatt's rule on examples x (N, in) with labels +1 or -1 (N,); the number of corrections in each epoch."""
+    """Rosenblatt's rule on examples x (N, in) with labels +1 or -1 (N,), one after the other, in each of `epochs`
+    passes. An output of 0 counts as wrong. Changes weight and bias of the layer, which has one output, by their `data`;
+    returns the number of corrections in each epoch."""
     history = []
     for _ in range(epochs):
         mistakes = 0
@@ -796,9 +903,8 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `Residual`: a module that adds its input to what another module makes of it, $x + f(x)$.
-# 2. `count_parameters`: parameters by part, as a dictionary from the name of each direct part to a number.
-# 3. `freeze`: no gradients for the parameters whose names start with a prefix. Returns how many those are.
+# First, another module of the kind that you will meet again in chapter 14: `Residual` adds its input to what another
+# module makes of it, $x + f(x)$. Notice how little there is to say.
 
 
 class Residual(Module):
@@ -808,7 +914,7 @@ class Residual(Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x):  # exercise
+    def forward(self, x):
         """Input and output have the same shape."""
         return x + self.inner(x)
 
@@ -821,11 +927,16 @@ def check_residual():
     ]
 
 
-# For the second exercise, remember that a part may have parts of its own.
+# Two are left for you.
+#
+# 1. `count_parameters`: parameters by part, as a dictionary from the name of each direct part to a number. Remember
+# that    a part may have parts of its own. 2. `freeze`, which may be left out: no gradients for the parameters whose
+# names start with a prefix.
 
 
 def count_parameters(module: Module) -> dict[str, int]:  # exercise
-    """How many numbers each direct part of the module learns."""
+    """How many numbers each direct part of the module learns, its own parts included; 0 for a part that learns
+    nothing."""
     return {name: sum(p.numel() for p in part.parameters()) for name, part in module._modules.items()}
 
 
@@ -833,7 +944,7 @@ def check_count_parameters():
     assert count_parameters(Sequential(Linear(2, 3), ReLU(), Linear(3, 1))) == {"0": 9, "1": 0, "2": 4}
 
 
-def freeze(module: Module, prefix: str) -> int:  # exercise
+def freeze(module: Module, prefix: str) -> int:  # exercise (starred)
     """Ask for no gradients of the parameters whose names start with `prefix`; returns their number."""
     frozen = [p.requires_grad_(False) for name, p in module.named_parameters() if name.startswith(prefix)]
     return len(frozen)

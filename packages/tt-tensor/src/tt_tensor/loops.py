@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -273,6 +275,111 @@ def choose(mask, x, y, /):
     return _each(lambda m, v, w: v if m else w, mask, x, y, dtype=_common(x, y))
 
 
+# ## The long tail of one and two numbers
+#
+# Those of the appendix `pointwise`. Python's `math` has nearly all of them, and raises ValueError outside a function's
+# domain, where IEEE 754 says `nan`.
+
+
+def _nan_outside(function):
+    def careful(*values):
+        try:
+            return function(*values)
+        except ValueError:
+            return math.nan
+        except OverflowError:
+            return math.inf if values[0] > 0 else -math.inf
+
+    return careful
+
+
+def _floats(function):
+    def kernel(x, /):
+        return _each(_nan_outside(function), x, dtype=_float(x))
+
+    return kernel
+
+
+def _of_two_floats(function):
+    def kernel(x, y, /):
+        return _each(_nan_outside(function), x, y, dtype=np.result_type(_float(x), _float(y)))
+
+    return kernel
+
+
+expm1, tan, sinh, asinh = map(_floats, (math.expm1, math.tan, math.sinh, math.asinh))
+asin, acos, atan, acosh = map(_floats, (math.asin, math.acos, math.atan, math.acosh))
+erfc, cosh = _floats(math.erfc), _floats(lambda v: math.cosh(builtins.abs(v)))
+log1p = _floats(lambda v: -math.inf if v == -1 else math.log1p(v))
+log2 = _floats(lambda v: -math.inf if v == 0 else math.log2(v))
+log10 = _floats(lambda v: -math.inf if v == 0 else math.log10(v))
+atanh = _floats(lambda v: math.copysign(math.inf, v) if builtins.abs(v) == 1 else math.atanh(v))
+lgamma = _floats(lambda v: math.inf if v <= 0 and v == builtins.round(v) else math.lgamma(v))
+atan2, hypot = _of_two_floats(math.atan2), _of_two_floats(math.hypot)
+
+
+def trunc(x, /):
+    return _each(_if_finite(math.trunc), x)
+
+
+def signbit(x, /):
+    return _each(lambda v: math.copysign(1, v) < 0, x, dtype=bool)
+
+
+def logaddexp(x, y, /):
+    log_of_sum = lambda v, w: builtins.max(v, w) + math.log1p(_exp(-builtins.abs(v - w))) if v != w else v + math.log(2)
+    return _of_two_floats(log_of_sum)(x, y)
+
+
+def fmod(x, y, /):
+    _refuse_zero(y)
+    return _each(_nan_outside(math.fmod) if "f" in (x.dtype.kind, y.dtype.kind) else _whole_fmod, x, y)
+
+
+def _whole_fmod(v, w):
+    return v - w * ((builtins.abs(v) // builtins.abs(w)) * (1 if (v < 0) == (w < 0) else -1))
+
+
+def bitwise_left_shift(x, y, /):
+    return _each(lambda v, w: v << w, *_bits(x, y))
+
+
+def bitwise_right_shift(x, y, /):
+    return _each(lambda v, w: v >> w, *_bits(x, y))
+
+
+# The inverse of the error function is that of the normal distribution, in other units. `digamma` and its derivatives
+# are sums without end; what is left after a thousand terms is nearly an integral.
+
+
+def erfinv(x, /):
+    normal = statistics.NormalDist(sigma=math.sqrt(0.5))
+    ends = {-1.0: -math.inf, 1.0: math.inf}
+    return _floats(lambda v: ends[v] if v in ends else normal.inv_cdf((1 + v) / 2))(x)
+
+
+def digamma(x, /):
+    return _floats(_digamma)(x)
+
+
+def _digamma(v):
+    if v <= 0 and v == builtins.round(v):
+        return math.nan if v else -math.copysign(math.inf, v)
+    total = math.fsum(1 / (v + k) for k in range(1_000))
+    end = v + 1_000
+    return math.log(end) - 1 / (2 * end) - 1 / (12 * end * end) - total
+
+
+def zeta_sum(x, /, s):
+    return _floats(lambda v: _zeta_sum(v, s))(x)
+
+
+def _zeta_sum(v, s):
+    total = math.fsum((v + k) ** -s for k in range(1_000))
+    end = v + 1_000
+    return total + end ** (1 - s) / (s - 1) + end**-s / 2 + s * end ** (-s - 1) / 12
+
+
 # ## The matrix product
 #
 # Three loops: over rows, over columns, and along both to multiply and add. A vector on the left is a row, one on the
@@ -303,6 +410,84 @@ def _product(rows: list, columns: list, out: np.ndarray) -> None:
 
 def affine(x, weight, bias, /):
     return add(matmul(x, permute(weight, (1, 0))), bias)
+
+
+# ## Equations
+#
+# Gauss's elimination: subtract multiples of one row from those below it until a triangle is left, always of the row
+# with the largest number in front. The product of the diagonal is then the determinant.
+
+
+def _eliminated(rows: list, size: int) -> int:
+    """The first `size` columns of the rows become an upper triangle; returns 1 or -1, for an even or odd exchange."""
+    sign = 1
+    for i in range(size):
+        best = builtins.max(range(i, size), key=lambda r: builtins.abs(rows[r][i]))
+        if best != i:
+            rows[i], rows[best], sign = rows[best], rows[i], -sign
+        for r in range(i + 1, size):
+            factor = _quotient(rows[r][i], rows[i][i]) if rows[r][i] else 0.0
+            rows[r] = [v - factor * w for v, w in zip(rows[r], rows[i])]
+    return sign
+
+
+def _matrix_by_matrix(function: Callable, x: np.ndarray, ends: tuple) -> np.ndarray:
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ValueError("a square matrix, or a stack of them, is needed")
+    out = np.empty(x.shape[:-2] + ends, _float(x))
+    for place in np.ndindex(x.shape[:-2]):
+        out[place] = function([list(map(float, row)) for row in x[place].tolist()])
+    return out
+
+
+def _determinant(rows):
+    sign = _eliminated(rows, len(rows))
+    return sign * math.prod(row[i] for i, row in enumerate(rows))
+
+
+def det(x, /):
+    return _matrix_by_matrix(_determinant, x, ())
+
+
+def logabsdet(x, /):
+    return _matrix_by_matrix(lambda rows: _log(builtins.abs(_determinant(rows))), x, ())
+
+
+def solved(a, b, /):
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a = np.broadcast_to(a, stack + a.shape[-2:])
+    both = np.concatenate([a, np.broadcast_to(b, stack + b.shape[-2:])], axis=-1)
+    out = np.empty((*stack, a.shape[-1], b.shape[-1]), _float(b))
+    for place in np.ndindex(stack):
+        out[place] = _solution([list(map(float, row)) for row in both[place].tolist()], a.shape[-1])
+    return out
+
+
+def _solution(rows, size):
+    _eliminated(rows, size)
+    found: list = [None] * size
+    for i in reversed(range(size)):
+        if rows[i][i] == 0:
+            raise ValueError("the matrix is singular")
+        rest = [v - builtins.sum(rows[i][j] * found[j][k] for j in range(i + 1, size))
+                for k, v in enumerate(rows[i][size:])]
+        found[i] = [v / rows[i][i] for v in rest]
+    return found
+
+
+def cholesky(x, /):
+    return _matrix_by_matrix(_root, x, x.shape[-2:])
+
+
+def _root(rows):
+    lower = [[0.0] * len(rows) for _ in rows]
+    for i, row in enumerate(rows):
+        for j in range(i + 1):
+            rest = row[j] - builtins.sum(lower[i][k] * lower[j][k] for k in range(j))
+            if i == j and rest <= 0:
+                raise ValueError("the matrix is not positive definite")
+            lower[i][j] = math.sqrt(rest) if i == j else rest / lower[j][j]
+    return lower
 
 
 # ## The same numbers in another shape
@@ -457,6 +642,44 @@ def cumsum(x, /, dim):
     return _line_by_line(_running, x, dim, _wide(x))
 
 
+def _running_product(values):
+    products, product = [], 1
+    for value in values:
+        product *= value
+        products.append(product)
+    return products
+
+
+def cumprod(x, /, dim):
+    return _line_by_line(_running_product, x, dim, _wide(x))
+
+
+def _running_logs(values):
+    tops = itertools.accumulate(values, builtins.max)
+    return [t + _log(builtins.sum(_exp(v - t) for v in values[: i + 1])) if math.isfinite(t) else t
+            for i, t in enumerate(tops)]
+
+
+def logcumsumexp(x, /, dim):
+    return _line_by_line(_running_logs, x, dim, _float(x))
+
+
+# The last of the largest numbers so far.
+
+
+def _running_largest(values):
+    places, best = [], 0
+    for i, value in enumerate(values):
+        if math.isnan(value) or value >= values[best]:
+            best = i
+        places.append(best)
+    return places
+
+
+def running_argmax(x, /, dim):
+    return _line_by_line(_running_largest, x, dim, np.int64)
+
+
 def argsort_ascending(x, /, dim=-1):
     return _line_by_line(
         lambda values: sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i])), x, dim, np.int64
@@ -522,7 +745,7 @@ def take_along(x, /, index, dim):
     return _in_order((x[(*p[:dim], index[p], *p[dim + 1 :])] for p in np.ndindex(index.shape)), index.shape, x.dtype)
 
 
-def scatter_add(values, /, index, dim, shape):
+def place_along(values, /, index, dim, shape):
     out = np.zeros(shape, values.dtype)
     dim %= len(shape)
     for p in np.ndindex(index.shape):

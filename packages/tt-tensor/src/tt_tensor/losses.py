@@ -20,7 +20,7 @@ from tt_tensor.activations import log_softmax, relu, sigmoid, softmax, softplus,
 from tt_tensor.layers import Linear, Module, Sequential, Tanh
 from tt_tensor.more_ops import gather, one_hot, where
 from tt_tensor.setup import generator
-from tt_tensor.targets import as_float, class_ids, class_weights, reduced, refuse_other_shape
+from tt_tensor.targets import LossOptions, as_float, class_ids, class_weights, reduced, refuse_other_shape
 from tt_tensor.tensor import (
     ADDED_IN, Tensor, _floating, float16, float32, float64, from_numpy, mean, primitive, quiet, randn, sum,
     tensor, zeros,
@@ -71,8 +71,8 @@ def show_silent_broadcast():
     print("every answer is right, and the loss is", mean_squared_distance(answers, targets).item())
 
 
-# So a loss is a small formula and a number of questions asked beforehand. The losses below are called as PyTorch's are
-# and ask more questions than PyTorch does.
+# So a loss is a small formula and a number of questions that it asks beforehand. The losses below are called as
+# PyTorch's are and ask more questions than PyTorch does.
 
 # ## The idea: how surprised were you?
 #
@@ -81,8 +81,8 @@ def show_silent_broadcast():
 # says *certainly not a 3* about a 3 should be told so in no uncertain terms; the squared distance charges it 1, the
 # surprise any amount.
 #
-# Put differently: the surprise is the number of nats, natural units of information, that the truth carries for somebody
-# who believed in $p$. A probability of one half is worth 0.69 nats, or one bit; one tenth is worth 2.3.
+# Put differently: the surprise is the number of nats, natural units of information, that the truth carries if you
+# believed in $p$. A probability of one half is worth 0.69 nats, or one bit; one tenth is worth 2.3.
 
 
 def show_surprise():
@@ -113,12 +113,14 @@ def show_surprise():
 # factor of two for 64.
 #
 # The formula does not need the question about shapes. The people who use it do. Every loss asks both questions, so they
-# are in the module `targets`, as `reduced` and `refuse_other_shape`. (The other distances, absolute and Huber's, are in
-# the appendix *More losses*, with the divergence of two distributions.)
+# are in the module `targets`, as `reduced(values, reduction)` and `refuse_other_shape(name, x, target)`, with
+# `as_float(x, target)`, which is x, in `float32` if both hold integers. (The other distances, absolute and Huber's, are
+# in the appendix *More losses*, with the divergence of two distributions.)
 
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
-    """Mean squared error, (x - target)**2 averaged over all elements. Raises ValueError for different shapes."""
+    """Mean squared error, (x - target)**2 averaged over all elements, or whatever the `reduction` wants. Raises
+    ValueError for different shapes and for an unknown reduction; integers count as float32 (`as_float`)."""
     refuse_other_shape("mse_loss", x, target)
     difference = as_float(x, target) - target
     return reduced(difference * difference, reduction)
@@ -127,23 +129,112 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # e
 # ## Cross-entropy
 #
 # The work was done in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits.
-# What remains is to pick, in each row, the element that the label points to. `nll_loss` (negative log-likelihood) does
-# that, and most of it is questions.
+# What remains is to pick, in each row, the element that the label points to, and to change its sign. Labels are
+# integers from 0 to the number of classes minus one.
 #
-# Labels are integers from 0 to the number of classes minus one. A label equal to `ignore_index` does not count.
-# `weight` gives each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each
-# pixel, or for each position in a text) come last, as (N, C, ...) against (N, ...), which is PyTorch's convention.
+# To pick is `gather`'s work: `gather(table, 1, index)` takes from each row of the table the elements whose positions
+# are in the same row of `index`, which therefore has two dimensions, too, and so has the result. (The beginner's
+# `log_p[:, labels]` is something else. It picks *all* the labelled columns for every row, and gives a table of shape
+# (N, N). It would also be wrong to leave the tensor and pick from its array: chapter 07 follows operations on tensors.)
+
+
+def nll_of_rows(log_probabilities: Tensor, labels: np.ndarray) -> Tensor:  # exercise
+    """The negative log-likelihood of each row: minus the element of log_probabilities (N, C) at the row's label, for an
+    array of labels (N,). The result is a tensor of shape (N,), made by operations on tensors."""
+    picked = gather(log_probabilities, 1, labels[:, np.newaxis])
+    return -picked.squeeze(1)
+
+
+# With `log_softmax` before it, that is the surprise. It is worth a kernel of its own, however, because from each row of
+# logits $z$ with the label $t$ only one number is kept:
+#
+# $$ -\ln \frac{e^{z_t}}{\sum_j e^{z_j}} = \ln \sum_j e^{z_j} - z_t . $$
+#
+# The table of all the logarithms, of which `nll_of_rows` picks one in each row, is never needed again, and with fifty
+# thousand words for classes it would be the largest thing in memory. What is the point of the form on the right, when
+# `softmax` and `log` would do? Rows such as (1000, 0). The probability of the second class is zero in any precision we
+# have, and the logarithm of zero is minus infinity; the logits themselves say that it is $-1000$. And $e^{1000}$ must
+# not be formed either: as in chapter 03, we first subtract the largest logit of the row from all of them, which changes
+# neither side of the equation.
+
+
+def surprises(z: np.ndarray, labels: np.ndarray) -> np.ndarray:  # exercise
+    """The surprise of each row of logits at its label, ln(sum of e^z) - z[label], for arrays z (N, C), which stays as
+    it is, and labels (N,): an array (N,). Finite for all logits that are. The powers are added one width up, in
+    `ADDED_IN[z.dtype]`, because 70,000 ones are more than float16 can hold."""
+    shifted = z - z.max(axis=1, keepdims=True)
+    totals = np.exp(shifted).sum(axis=1, dtype=ADDED_IN[z.dtype])
+    return np.log(totals) - shifted[np.arange(len(labels)), labels]
+
+
+# In chapter 02's terms it becomes a primitive, `surprise`. Told what each row counts, it takes the mean as well, and
+# the whole loss is one operation instead of seven. The mean divides by the number of *examples*. Averaging over
+# examples times classes, which the innocent `.mean()` of a one-hot table would do, makes everything ten times too small
+# for ten classes.
+
+
+@primitive(cost=lambda out, x, **params: 3 * x.size)
+def surprise(x, /, labels, importance=None):
+    """-log_softmax of each row of x (N, C), only at the class numbers labels (N,); with importance (N,), the weighted
+    mean of that. nan where nothing counts."""
+    x = _floating(x)
+    with quiet():
+        losses = surprises(x, labels) if x.size else np.zeros(len(x))
+        if importance is None:
+            return losses.astype(x.dtype)
+        losses = np.where(importance == 0, 0, losses * importance)
+        return (losses.sum() / (importance.sum(dtype=np.float64) or np.nan)).astype(x.dtype)
+
+
+# What PyTorch's users expect of the two losses goes further. A label equal to `ignore_index` does not count. `weight`
+# gives each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or
+# for each position in a text) come last, as (N, C, ...) against (N, ...).
 #
 # That is quite a list of conditions, and each of them exists because its violation does not crash on its own. A label
 # of $-1$ is a valid index in NumPy, and means the last class. Labels as floats can be compared and summed. Labels of
 # shape (N, 1) broadcast. All of that would train, on nonsense. So `class_ids` looks at the labels first. It returns
-# them, with 0 in place of those that do not count, and which of them count.
-#
-# To pick is `gather`'s work: from each row the element at the label's position. (The beginner's `log_p[:, labels]` is
-# something else. It picks *all* the labelled columns for every row, and gives a table of shape (N, N).)
+# them, with 0 in place of those that do not count, and which of them count. Then `_rows` turns logits of any shape into
+# rows, and `_shaped` gives what came out of the rows their shape again, if there still is one number for each. What an
+# example counts is its class's weight, or nothing at all.
 
 
-def nll_loss(  # exercise
+def _rows(x: Tensor, at: int) -> Tensor:
+    others = [d for d in range(x.ndim) if d != at]
+    return x if x.ndim == 2 else x.permute(*others, at).reshape(math.prod(x.shape[d] for d in others), x.shape[at])
+
+
+def _shaped(result: Tensor, shape: tuple[int, ...], reduction: str) -> Tensor:
+    return result.reshape(shape) if reduction == "none" and len(shape) != 1 else result
+
+
+def _importance(x, labels, counted, weight, at) -> np.ndarray:
+    importance = counted if weight is None else counted * class_weights(weight, x.shape[at])[labels]
+    return np.asarray(importance, x.dtype if x.dtype.kind == "f" else float32).reshape(-1)
+
+
+# The weighted mean divides by the importance that the labels have together, $\sum_n w_n L_n / \sum_n w_n$. A label that
+# does not count must not count even if its loss is infinite, and $0 \cdot \infty$ is not 0 but nan. So its loss is
+# replaced, with `where`, before anything is multiplied.
+
+
+def weighted(losses: Tensor, importance: np.ndarray, reduction: str) -> Tensor:  # exercise (starred)
+    """Losses (N,) times their importance, an array (N,) of the same dtype; 0 where the importance is 0, whatever the
+    loss. Then the `reduction`: for "mean" `total_over`, so the sum by the total importance; otherwise `reduced`, which
+    raises ValueError for an unknown one."""
+    losses = where(from_numpy(importance != 0), losses, 0.0) * from_numpy(importance)
+    return total_over(losses, importance) if reduction == "mean" else reduced(losses, reduction)
+
+
+def total_over(losses: Tensor, importance: np.ndarray) -> Tensor:
+    """The sum of all losses by the sum of the importance; nan if that is 0. Half precision is added in float32."""
+    wide = losses.to(float32) if losses.dtype == float16 else losses
+    return (sum(wide) / float(importance.sum(dtype=np.float64))).to(losses.dtype)
+
+
+# With these, the first of the two losses asks, picks and weighs.
+
+
+def nll_loss(
     log_probabilities: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
@@ -154,67 +245,44 @@ def nll_loss(  # exercise
     for labels that cannot be meant."""
     labels, counted = class_ids(log_probabilities, target, ignore_index)
     at = min(1, log_probabilities.ndim - 1)
-    picked = gather(log_probabilities, at, np.expand_dims(labels, at)).squeeze(at)
+    losses = nll_of_rows(_rows(log_probabilities, at), labels.reshape(-1))
     importance = _importance(log_probabilities, labels, counted, weight, at)
-    losses = -where(from_numpy(np.asarray(counted)), picked, 0.0) * from_numpy(importance)
-    return _over(losses, importance) if reduction == "mean" else reduced(losses, reduction)
+    return _shaped(weighted(losses, importance, reduction), labels.shape, reduction)
 
 
-def _over(losses: Tensor, importance: np.ndarray) -> Tensor:
-    wide = losses.to(float32) if losses.dtype == float16 else losses
-    return (sum(wide) / float(importance.sum(dtype=np.float64))).to(losses.dtype)
+# The targets of `cross_entropy` may also be probabilities $q$ (floats, in the shape of the logits). The loss is then
+# the surprise that we expect if $q$ is true, $-\sum_c q_c \ln p_c$, and a class number is the special case with all the
+# belief in one place. Distillation, in chapter 18, trains on such targets: a large network's doubts are worth more than
+# a plain answer. And `label_smoothing` takes a little belief $\epsilon$ from each target and gives it to all C classes
+# alike, $q \leftarrow (1 - \epsilon)\, q + \epsilon / C$, which keeps logits from growing without end.
 
 
-# What an example counts is its class's weight, or nothing at all.
+def soft_surprises(log_p: Tensor, wanted: Tensor, label_smoothing: float) -> Tensor:  # exercise (starred)
+    """The expected surprise of each row of logarithms log_p (N, C) if the probabilities `wanted` (N, C) are true, after
+    smoothing them: (N,). Both stay as they are."""
+    if label_smoothing:
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / wanted.shape[1]
+    return -sum(wanted * log_p, dim=1)
 
 
-def _importance(x, labels, counted, weight, at) -> np.ndarray:
-    importance = counted if weight is None else counted * class_weights(weight, x.shape[at])[labels]
-    return np.asarray(importance, x.dtype if x.dtype.kind == "f" else float32)
+# Class weights multiply the logarithms; in the mean, class numbers divide by the weights of the labels, probabilities
+# by the number of rows.
 
 
-# The mean divides by the number of *examples*. Averaging over examples times classes, which the innocent `.mean()` of a
-# one-hot table would do, makes everything ten times too small for ten classes.
-#
-# `cross_entropy` is `nll_loss` of `log_softmax`, and worth a primitive of its own, `surprise`. From each row of logits
-# $z$ it keeps one number, $\ln \sum_j e^{z_j} - z_t$. The table of all the logarithms, of which `nll_loss` picks one in
-# each row, is never needed again, and with fifty thousand words for classes it would be the largest thing in memory.
-# Told what each row counts, `surprise` takes the mean as well, and the whole loss is one operation instead of seven.
+def _spread_cross_entropy(x, wanted, counted, importance, weight, reduction, label_smoothing, at):
+    log_p = log_softmax(_rows(x, at), dim=1)
+    if weight is not None:
+        log_p = log_p * from_numpy(class_weights(weight, x.shape[at]))
+    losses = soft_surprises(log_p, wanted, label_smoothing if x.shape[at] else 0.0)
+    losses = losses if counted.all() else where(from_numpy(counted.reshape(-1)), losses, 0.0)
+    result = total_over(losses, importance) if reduction == "mean" else reduced(losses, reduction)
+    return _shaped(result, counted.shape, reduction)
 
 
-@primitive(cost=lambda out, x, **params: 3 * x.size)
-def surprise(x, /, labels, importance=None):
-    """-log_softmax of each row of x (N, C), only at the class numbers labels (N,); with importance (N,), the weighted
-    mean of that. nan where nothing counts."""
-    x = _floating(x)
-    with quiet():
-        shifted = x - x.max(axis=1, keepdims=True, initial=-np.inf)
-        picked = shifted[np.arange(len(labels)), labels]
-        losses = np.log(np.exp(shifted, out=shifted).sum(axis=1, dtype=ADDED_IN[x.dtype])) - picked
-        if importance is None:
-            return losses.astype(x.dtype)
-        losses = np.where(importance == 0, 0, losses * importance)
-        return (losses.sum() / (importance.sum(dtype=np.float64) or np.nan)).astype(x.dtype)
+# So `cross_entropy` sorts the cases. The usual one is the shortest, `surprise` of rows with a mean in it.
 
 
-# It knows rows only. Where labels come for each pixel, or without a batch, the logits are brought into that form.
-
-
-def _rows(x: Tensor, at: int) -> Tensor:
-    others = [d for d in range(x.ndim) if d != at]
-    return x if x.ndim == 2 else x.permute(*others, at).reshape(math.prod(x.shape[d] for d in others), x.shape[at])
-
-
-# The targets of `cross_entropy` may also be probabilities (floats, in the shape of the logits). And `label_smoothing`
-# takes a little belief from the right class and gives it to all classes alike, $q = (1 - \epsilon)\,\text{onehot} +
-# \epsilon / C$, which keeps logits from growing without end.
-#
-# What is the point of `log_softmax` here, when `softmax` and `log` would do? Rows such as (1000, 0). The probability of
-# the second class is zero in any precision we have, and the logarithm of zero is minus infinity; the logits themselves
-# say that it is $-1000$.
-
-
-def cross_entropy(  # exercise
+def cross_entropy(
     x: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -225,50 +293,17 @@ def cross_entropy(  # exercise
         raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1; it is {label_smoothing}")
     at = min(1, x.ndim - 1)
     if target.dtype.kind == "f" and target.shape == x.shape and x.ndim:
-        return _soft_cross_entropy(log_softmax(x, dim=at), target, weight, reduction, label_smoothing, at)
+        counted = np.ones([size for d, size in enumerate(x.shape) if d != at], bool)
+        options = (weight, reduction, label_smoothing, at)
+        return _spread_cross_entropy(x, _rows(target, at), counted, counted * (x.shape[at] > 0), *options)
     labels, counted = class_ids(x, target, ignore_index)
-    importance = _importance(x, labels, counted, weight, at)
+    importance, flat = _importance(x, labels, counted, weight, at), labels.reshape(-1)
+    if label_smoothing:
+        wanted = from_numpy((flat[:, np.newaxis] == np.arange(x.shape[at])).astype(importance.dtype))
+        return _spread_cross_entropy(x, wanted, counted, importance, weight, reduction, label_smoothing, at)
     if reduction == "mean":
-        hard = surprise(_rows(x, at), labels=labels.reshape(-1), importance=importance.reshape(-1))
-    else:
-        losses = surprise(_rows(x, at), labels=labels.reshape(-1)).reshape(labels.shape)
-        hard = reduced(where(from_numpy(np.asarray(counted)), losses, 0.0) * from_numpy(importance), reduction)
-    if label_smoothing == 0:
-        return hard
-    uniform = _uniform_surprise(log_softmax(x, dim=at), labels, counted, weight, reduction, at)
-    return (1 - label_smoothing) * hard + label_smoothing * uniform
-
-
-# Smoothing needs the surprise of a target that is spread evenly over the classes, with the same labels ignored and, in
-# the mean, the same divisor.
-#
-# A word about the helper: a vector with one number per class has to be lined up with the dimension of the classes,
-# which is the second, or the only one where there is no batch.
-
-
-def _column(values, at, ndim):
-    return from_numpy(values.reshape([-1 if d == at else 1 for d in range(ndim)]))
-
-
-def _uniform_surprise(log_p, labels, counted, weight, reduction, at):
-    classes = log_p.shape[at]
-    per_class = np.ones(classes, log_p.dtype) if weight is None else class_weights(weight, classes)
-    losses = -sum(log_p * _column(per_class, at, log_p.ndim), dim=at) / classes
-    losses = where(from_numpy(np.asarray(counted)), losses, 0.0)
-    return _over(losses, per_class[labels] * counted) if reduction == "mean" else reduced(losses, reduction)
-
-
-# Probabilities as targets are the general case, of which class numbers are a special one with all the weight in one
-# place. Distillation, in chapter 18, trains on them: a large network's doubts are worth more than a plain answer.
-
-
-def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
-    classes = log_p.shape[at]
-    wanted = target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
-    if weight is not None:
-        wanted = wanted * _column(class_weights(weight, classes), at, log_p.ndim)
-    losses = -sum(wanted * log_p, dim=at)
-    return sum(losses) / (losses.numel() if classes else 0) if reduction == "mean" else reduced(losses, reduction)
+        return surprise(_rows(x, at), labels=flat, importance=importance)
+    return _shaped(weighted(surprise(_rows(x, at), labels=flat), importance, reduction), labels.shape, reduction)
 
 
 # ## Yes or no
@@ -287,8 +322,10 @@ def _soft_cross_entropy(log_p, target, weight, reduction, label_smoothing, at):
 def binary_cross_entropy_with_logits(  # exercise
     x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
 ) -> Tensor:
-    """binary_cross_entropy of sigmoid(x), computed without forming the probability. `pos_weight` multiplies the part
-    of the positive examples. Raises ValueError for different shapes."""
+    """The surprise of the probabilities sigmoid(x) at the target t, computed without forming them: for each element
+    pos_weight * t * softplus(-x) + (1 - t) * softplus(x), times `weight`, where the two are given; then the
+    `reduction`, whose mean divides by the number of elements. Raises ValueError for different shapes of x and target,
+    and for an unknown reduction."""
     refuse_other_shape("binary_cross_entropy_with_logits", x, target)
     positive = target if pos_weight is None else pos_weight * target
     losses = positive * softplus(-x) + (1 - target) * softplus(x)
@@ -320,26 +357,28 @@ def show_reading():
 # The squared error has its own dictionary. Divide it by the variance of the targets: 1 means no better than always
 # answering with the mean, 0.1 means that nine tenths of the variation are explained.
 
+# And $e^L$, the *perplexity*, reads: as unsure as if choosing among that many classes. Language models are graded with
+# it.
+
+
+def perplexity(x: Tensor, target: Tensor) -> float:
+    """exp of the cross-entropy of logits x (N, C) at class numbers."""
+    return cross_entropy(x, target).exp().item()
+
+
+def check_perplexity():
+    assert np.isclose(perplexity(zeros(5, 8), tensor([0, 1, 2, 3, 4])), 8.0)
+
+
 # ## As modules
 #
 # The functions above are the losses. A module that keeps a function and its options can be handed around like any other
-# part of a network.
+# part of a network. The options are attributes, `loss.reduction` for one, and are taken by position in the order that
+# PyTorch has for them, as the support class `LossOptions` knows.
 
 
-class Loss(Module):
+class Loss(LossOptions, Module):
     """A loss function and its options; call it with input and target."""
-
-    function: Callable
-
-    def __init__(self, **options):
-        super().__init__()
-        self.options = options
-
-    def forward(self, x, target):
-        return type(self).function(x, target, **self.options)
-
-    def extra_repr(self):
-        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
 
 
 class MSELoss(Loss):
@@ -352,18 +391,21 @@ class NLLLoss(Loss):
     """nll_loss as a module; takes its options."""
 
     function = staticmethod(nll_loss)
+    order = ("weight", "size_average", "ignore_index", "reduce", "reduction")
 
 
 class CrossEntropyLoss(Loss):
     """cross_entropy as a module; takes its options."""
 
     function = staticmethod(cross_entropy)
+    order = ("weight", "size_average", "ignore_index", "reduce", "reduction")
 
 
 class BCEWithLogitsLoss(Loss):
     """binary_cross_entropy_with_logits as a module; takes its options."""
 
     function = staticmethod(binary_cross_entropy_with_logits)
+    order = ("weight", "size_average", "reduce", "reduction")
 
 
 # ## The witness
@@ -397,20 +439,27 @@ def check_uninformed_network():
 #
 # $$ \frac{\partial L}{\partial w_i} \approx \frac{L(w_i + \varepsilon) - L(w_i - \varepsilon)}{2 \varepsilon} $$
 #
-# Note how careful one has to be, even here. All elements are moved by the same method, in place, and *put back*,
+# Note how careful we must be, even here. We move all elements by the same method, in place, and *put them back*
 # exactly, by assigning the old value instead of subtracting what was added; adding and subtracting $\varepsilon$ would
-# leave rounding behind. And $\varepsilon$ depends on the precision, since a step that is too small disappears in it.
+# leave rounding behind. And $\varepsilon$ depends on the precision, since a step that is too small disappears in it. In
+# place means in the array that the loss will look at: `numbers_of` gives it, with all elements in one row.
+
+
+def numbers_of(x: Tensor) -> np.ndarray:
+    """The elements of x as a flat array; what you write into it is written into x. Raises ValueError for a tensor that
+    is not in reading order."""
+    if not x.is_contiguous():
+        raise ValueError(f"slope needs a tensor in reading order; call .contiguous() on this one of shape {x.shape}")
+    return x.data.writable().reshape(-1)
 
 
 def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np.ndarray:  # exercise
     """The gradient of `loss()` with respect to x, by moving each element of x in place by +-eps; x is left as it was.
+    An array of float64 in the shape of x. Without eps, it is 1e-6 for float64 and 1e-2 for smaller dtypes.
 
-    The error is about eps**2 plus rounding / eps: with float64 some nine digits are right (eps 1e-6), with float32
-    about three (eps 1e-2)."""
+    The error is about eps**2 plus rounding / eps: with float64 some nine digits are right, with float32 about three."""
     eps = eps or (1e-6 if x.dtype == np.float64 else 1e-2)
-    values = x.data.writable().reshape(-1) if x.is_contiguous() else None
-    if values is None:
-        raise ValueError(f"slope needs a tensor in reading order; call .contiguous() on this one of shape {x.shape}")
+    values = numbers_of(x)
     gradient = np.empty(values.shape, np.float64)
     for i, value in enumerate(values.copy()):
         around = []
@@ -448,11 +497,15 @@ def show_corner():
 
 
 def cross_entropy_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
-    """The gradient of cross_entropy(x, target) with respect to the logits x (N, C): (softmax - one_hot) / N."""
+    """The gradient of cross_entropy(x, target) with respect to the logits x (N, C): (softmax - one_hot) / N. A tensor
+    in the dtype of x; large logits do not overflow."""
     return (softmax(x, dim=1) - one_hot(target, x.shape[1], x.dtype)) / x.shape[0]
 
 
-def mse_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
+# The gradient of the squared error is even shorter.
+
+
+def mse_gradient(x: Tensor, target: Tensor) -> Tensor:
     """The gradient of mse_loss(x, target) with respect to x: 2 (x - target) / number of elements."""
     return 2 * (x - target) / x.numel()
 
@@ -479,7 +532,9 @@ def check_gradients_by_hand():
 # Referee and loss are enough to learn. XOR with four hidden units: measure the slope of every parameter, step against
 # it, repeat.
 #
-# Seventeen numbers: eight weights and four biases in the first layer, four weights and a bias in the second.
+# Seventeen numbers: eight weights and four biases in the first layer, four weights and a bias in the second. All slopes
+# must be measured before anything is changed. If we changed each parameter as soon as its slope is known, we would
+# measure the next slope somewhere else.
 
 
 def xor_network() -> Sequential:
@@ -488,7 +543,8 @@ def xor_network() -> Sequential:
 
 
 def descend(network: Module, loss: Callable[[], Tensor], rate: float, steps: int) -> list[float]:  # exercise
-    """Gradient descent with slopes from the referee; the loss before each step."""
+    """Gradient descent with slopes from the referee: each step changes every parameter in place by -rate times its
+    slope, in its own dtype. Returns the losses before each step, as a list of `steps` numbers."""
     history = []
     for _ in range(steps):
         history.append(loss().item())
@@ -498,11 +554,8 @@ def descend(network: Module, loss: Callable[[], Tensor], rate: float, steps: int
     return history
 
 
-# Note that all slopes are measured before anything is changed. Changing each parameter as soon as its slope is known
-# would measure the next slope somewhere else.
-#
-# The loss begins near $\ln 2 = 0.693$, the surprise of somebody who says one half to everything, as the best linear map
-# of chapter 03 did. Then it leaves that plateau.
+# The loss begins near $\ln 2 = 0.693$, the surprise of a network that says one half to everything, as the best linear
+# map of chapter 03 did. Then it leaves that plateau.
 
 
 def show_learning():
@@ -512,6 +565,31 @@ def show_learning():
     for step in (0, 50, 100, 200, 299):
         print(f"step {step:3d}: loss {history[step]:.4f}")
     print("answers", [round(v[0], 2) for v in sigmoid(network(x)).tolist()])
+
+
+# ## Predict, then measure
+#
+# You now know enough to say some numbers before any program prints them. Work them out on paper, write them down, and
+# let the tests measure. A wrong prediction teaches more than ten right ones.
+
+
+def predict_losses() -> dict[str, float]:  # exercise
+    """Six predictions, each a number that is right to three digits, by name:
+
+    "ignorance": cross_entropy(zeros(7, 1000), labels)
+    "sure and wrong": cross_entropy of the logits (0, 1000) at the label 0
+    "twice": how many times as large cross_entropy is for a batch in which each example comes twice
+    "pairs": how many numbers mean_squared_distance averages for shapes (4, 1) and (4,)
+    "smudge": the lowest cross_entropy possible for five copies of a picture, with the labels 1, 1, 1, 7 and 7
+    "passes": how often slope calls the loss for all the parameters of an xor_network together"""
+    return {
+        "ignorance": math.log(1000),
+        "sure and wrong": 1000.0,
+        "twice": 1.0,
+        "pairs": 16.0,
+        "smudge": -0.6 * math.log(0.6) - 0.4 * math.log(0.4),
+        "passes": 2.0 * 17,
+    }
 
 
 # ## The cost
@@ -568,24 +646,26 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `perplexity`: $e$ to the cross-entropy, "as unsure as if choosing among that many classes". Language models are
-#    graded with it.
+# 1. `relative_error`: how far two gradients are apart, $\max |a - b| / \max(|a|, |b|)$, the measure by which the
+#    referee judges. What should it be for two zeros?
 # 2. `hinge_loss`: for labels $\pm 1$, the mean of $\max(0, 1 - y\,x)$, the loss of support-vector machines: no charge
 #    for what is right by a margin.
-# 3. `relative_error`: how far two gradients are apart, $\max |a - b| / \max(|a|, |b|)$, the measure by which the
-#    referee judges. What should it be for two zeros?
+# 3. Above are two more, for which you need patience rather than ideas: `weighted` and `soft_surprises`.
 
 
-def perplexity(x: Tensor, target: Tensor) -> float:  # exercise
-    """exp of the cross-entropy of logits x (N, C) at class numbers."""
-    return cross_entropy(x, target).exp().item()
+def relative_error(a: np.ndarray, b: np.ndarray) -> float:  # exercise
+    """The largest difference between a and b, as a share of the largest absolute value in either; 0 for two arrays of
+    zeros. A plain number."""
+    largest = max(np.abs(a).max(), np.abs(b).max())
+    return float(np.abs(a - b).max() / largest) if largest else 0.0
 
 
-def check_perplexity():
-    assert np.isclose(perplexity(zeros(5, 8), tensor([0, 1, 2, 3, 4])), 8.0)
+def check_relative_error():
+    zeros, ones, others = np.zeros(3), np.array([1.0, 1.0]), np.array([1.0, 2.0])
+    assert relative_error(zeros, zeros) == 0.0 and relative_error(others, ones) == 0.5
 
 
-def hinge_loss(x: Tensor, target: Tensor) -> Tensor:  # exercise
+def hinge_loss(x: Tensor, target: Tensor) -> Tensor:  # exercise (starred)
     """The mean of max(0, 1 - target * x), for targets +1 or -1. Raises ValueError for different shapes."""
     refuse_other_shape("hinge_loss", x, target)
     return mean(relu(1 - target * x))
@@ -593,19 +673,6 @@ def hinge_loss(x: Tensor, target: Tensor) -> Tensor:  # exercise
 
 def check_hinge_loss():
     assert np.isclose(hinge_loss(Tensor([2.0, 0.5, -1.0]), Tensor([1, 1, 1])).item(), 2.5 / 3)
-
-
-def relative_error(a: np.ndarray, b: np.ndarray) -> float:  # exercise
-    """The largest difference, as a share of the largest number in either; 0 for two arrays of zeros."""
-    largest = max(np.abs(a).max(initial=0), np.abs(b).max(initial=0))
-    return float(np.abs(a - b).max(initial=0) / largest) if largest else 0.0
-
-
-def check_relative_error():
-    assert (
-        relative_error(np.zeros(3), np.zeros(3)) == 0.0
-        and relative_error(np.array([1.0, 2.0]), np.array([1.0, 1.0])) == 0.5
-    )
 
 
 # ## A road not taken
@@ -645,8 +712,8 @@ def show_forgotten_line():
         print(f"forgotten: {forgotten!s:9s} loss after 300 steps {loss:.3f}")
 
 
-# No error, no warning; the loss just stays near $\ln 2$. Updating should be written once, by somebody careful. Chapter
-# 06, *Optimizers*.
+# No error, no warning; the loss just stays near $\ln 2$. Updating should be written once, and carefully. Chapter 06,
+# *Optimizers*.
 
 __all__ = [
     "BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss", "NLLLoss", "accuracy_of",

@@ -118,6 +118,7 @@ class HuberLoss(Loss):
     """huber_loss as a module; takes its options."""
 
     function = staticmethod(huber_loss)
+    order = ("reduction", "delta")
 
 
 class SmoothL1Loss(Loss):
@@ -130,6 +131,7 @@ class BCELoss(Loss):
     """binary_cross_entropy as a module; takes its options."""
 
     function = staticmethod(binary_cross_entropy)
+    order = ("weight", "size_average", "reduce", "reduction")
 
 
 class KLDivLoss(Loss):

@@ -9,47 +9,17 @@ from __future__ import annotations
 import builtins
 import math
 import re
-from collections import namedtuple
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tt_tensor.methods import torch_names
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
-    ADDED_IN,
-    Tensor,
-    _all_tensors,
-    _as_dtype,
-    _axes,
-    _converted,
-    _dim,
-    _floating,
-    _no_truths,
-    _number,
-    _sizes,
-    _widest,
-    bool_,
-    common_dtype,
-    elementwise,
-    exp,
-    float16,
-    float32,
-    float64,
-    from_numpy,
-    full,
-    int64,
-    log,
-    ones,
-    place,
-    primitive,
-    quiet,
-    rand,
-    randn,
-    sum,
-    tensor,
-    zeros,
+    ADDED_IN, Tensor, _all_tensors, _as_dtype, _axes, _converted, _dim, _floating, _no_truths, _number, _sizes, _widest,
+    bool_, common_dtype, elementwise, exp, float16, float32, float64, from_numpy, full, int64, log, ones, place,
+    primitive, quiet, rand, randn, sum, tensor, zeros,
 )
 
 # ## One operand
@@ -311,8 +281,11 @@ def choose(mask, x, y, /):
     return np.where(mask, x, y)
 
 
-def where(mask, x, y) -> Any:
-    """x where the mask is true, y elsewhere; the three broadcast."""
+def where(mask, x=None, y=None) -> Any:
+    """x where the mask is true, y elsewhere; the three broadcast. With a mask alone, the positions where it is true, an
+    index for each dimension."""
+    if x is None and y is None:
+        return nonzero(mask, as_tuple=True)
     both = _all_tensors((x, y)) if isinstance(x, Tensor) or isinstance(y, Tensor) else (tensor(x), tensor(y))
     common = common_dtype(*both)
     x, y = (_number(v, common) if isinstance(v, (int, float)) else t.to(common) for v, t in zip((x, y), both))
@@ -324,6 +297,14 @@ def _mask(mask):
     if mask.dtype != bool_:
         raise TypeError(f"a mask holds truth values, not {mask.dtype}; compare, as in ids == 0, or use .bool()")
     return mask
+
+
+def nonzero(input: Tensor, as_tuple: bool = False) -> Any:
+    """The positions of the elements that are not zero: a row for each, or (as_tuple) a vector for each dimension."""
+    found = np.nonzero(input.numpy() if input.ndim else input.numpy().reshape(1))
+    if as_tuple:
+        return tuple(map(from_numpy, found))
+    return from_numpy(np.stack(found, 1) if input.ndim else np.zeros((len(found[0]), 0), int64))
 
 
 def masked_fill(x: Tensor, mask, value: float | Tensor) -> Tensor:
@@ -398,7 +379,11 @@ def flip(x, /, dim):
     return np.flip(x, dims).copy() if x.ndim else x.copy()
 
 
-Extreme = namedtuple("Extreme", ["values", "indices"])
+class Extreme(NamedTuple):
+    """Values, and where they were found."""
+
+    values: Tensor
+    indices: Tensor
 
 
 @torch_names
@@ -492,7 +477,7 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 # ## Triangles, picking and counting
 #
 # `gather` takes one element per row (for a loss: the logarithm of the probability of the right class), and
-# `scatter_add` is its opposite: it adds values to zeros at the given places.
+# `place_along` is its opposite: it adds values to zeros at the given places.
 
 
 @primitive
@@ -520,7 +505,7 @@ def take_along(x, /, index, dim):
 
 
 @primitive
-def scatter_add(values, /, index, dim, shape):
+def place_along(values, /, index, dim, shape):
     """Zeros of `shape` with `values` added at the positions `index` along `dim`."""
     places = [np.arange(n).reshape([-1 if i == d else 1 for i in range(index.ndim)]) for d, n in enumerate(index.shape)]
     places[dim] = index
@@ -574,8 +559,8 @@ def argsort_ascending(x, /, dim=-1):
 
 
 @torch_names
-def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
-    """The positions that sort x along `dim`; equal elements keep their order."""
+def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """The positions that sort x along `dim`; equal elements keep their order, whatever `stable` says."""
     dim = _dim(dim, x.ndim)
     if not descending or not x.shape:
         return argsort_ascending(x, dim=dim)
@@ -583,19 +568,23 @@ def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
 
 
 @torch_names
-def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Extreme:
+def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Extreme:
     """x sorted along `dim`, and the positions that the elements came from."""
     indices = argsort(x, dim, descending)
     return Extreme(gather(x, dim, indices), indices)
 
 
 @torch_names
-def topk(x: Tensor, k: int, dim: int = -1) -> Extreme:
-    """The k largest elements along `dim`, in descending order, and their positions."""
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Extreme:
+    """The k largest elements along `dim`, the largest first, and their positions; or the k smallest (largest=False).
+    They are sorted, whatever `sorted` says."""
     dim = _dim(dim, x.ndim)
     if not 0 <= k <= (x.shape[dim] if x.shape else 1):
         raise ValueError(f"topk: k = {k}, but dimension {dim} of a tensor of shape {x.shape} is not that long")
-    positions = largest_first(x, k=k, dim=dim)
+    if largest:
+        positions = largest_first(x, k=k, dim=dim)
+    else:
+        positions = argsort_ascending(x, dim=dim)[(*[slice(None)] * dim, slice(k))] if x.ndim else x.long() * 0
     return Extreme(gather(x, dim, positions), positions)
 
 
@@ -653,29 +642,57 @@ def empty(*size, dtype=float32, requires_grad=False) -> Tensor:
     return from_numpy(np.empty(_sizes(size), _as_dtype(dtype))).requires_grad_(requires_grad)
 
 
-def linspace(start: float, end: float, steps: int, dtype=float32) -> Tensor:
+def linspace(start: float, end: float, steps: int, dtype=float32, requires_grad=False) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
     ends = [_number(end, _as_dtype(dtype)).item() for end in (start, end)]
     with quiet():
-        return from_numpy(_converted(np.linspace(*ends, *_sizes((steps,))), dtype))
+        return from_numpy(_converted(np.linspace(*ends, *_sizes((steps,))), dtype)).requires_grad_(requires_grad)
 
 
-def eye(n: int, m: int | None = None, dtype=float32) -> Tensor:
+def logspace(
+    start: float, end: float, steps: int, base: float = 10.0, dtype=float32, requires_grad=False
+) -> Tensor:
+    """`base` to the powers of `steps` numbers from `start` to `end`."""
+    values = np.logspace(start, end, _sizes((steps,))[0], base=base)
+    return from_numpy(_converted(values, dtype)).requires_grad_(requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype=float32, requires_grad=False) -> Tensor:
     """The n x m matrix (n x n by default) with ones on its diagonal."""
-    return from_numpy(np.eye(*_sizes((n, n if m is None else m)), dtype=_as_dtype(dtype)))
+    sizes = _sizes((n, n if m is None else m))
+    return from_numpy(np.eye(*sizes, dtype=_as_dtype(dtype))).requires_grad_(requires_grad)
 
 
-def randint(low: int, high: int, size: Sequence[int], dtype=int64) -> Tensor:
-    """Random integers from `low` up to but without `high`."""
+# `randint` takes one bound or two: `randint(10, (3,))` draws from 0 to 9, as `randint(0, 10, (3,))` does.
+
+
+def randint(low: Any = 0, high: Any = None, size: Sequence[int] | None = None, dtype=int64) -> Tensor:
+    """Random integers from `low`, or from 0, with `high` excluded: randint(high, size) or randint(low, high, size)."""
+    if isinstance(high, (tuple, list)):
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if size is None:
+        raise TypeError("randint needs a size, as in randint(0, 10, (3,))")
     if high - low < 1:
         raise ValueError(f"randint: there is no integer from {low} up to but without {high}")
     values = generator().integers(low, high, _sizes((tuple(size),)))
     return from_numpy(np.asarray(values).astype(_as_dtype(dtype or int64)))
 
 
-def randperm(n: int) -> Tensor:
+def randperm(n: int, dtype=int64) -> Tensor:
     """The integers 0 to n - 1 in random order."""
-    return from_numpy(generator().permutation(*_sizes((n,))).astype(int64))
+    return from_numpy(generator().permutation(*_sizes((n,))).astype(_as_dtype(dtype or int64)))
+
+
+def randint_like(x: Tensor, low: int, high: int | None = None, dtype=None) -> Tensor:
+    """Random integers from `low`, or from 0, up to but without `high`, in the shape and dtype of x."""
+    return randint(low, high, x.shape, dtype or x.dtype)
+
+
+def empty_like(x: Tensor, dtype=None) -> Tensor:
+    """A tensor in the shape and dtype of x, whose numbers are whatever was in the memory."""
+    return empty(x.shape, dtype=dtype or x.dtype)
 
 
 def zeros_like(x: Tensor, dtype=None) -> Tensor:
@@ -748,6 +765,8 @@ _SAID = {
     r"NumPy boolean array indexing assignment .*": "the values are not as many as the mask chooses",
     r"cannot reshape array of size (\d+) into shape .*": r"\1 numbers do not fill that shape",
     r"Python integer (\S+) out of bounds for (\w+)": r"\1 is not a number that \2 can hold",
+    r"input operand has more dimensions than .*|.* together with remapped shapes .*":
+        "only a dimension of size 1 can be repeated, and none can be left out",
     r"axes don't match array|repeated axis in transpose": "each dimension must be named once",
     r"zero-size array to reduction operation.*|attempt to get arg.* of an empty sequence":
         "an empty tensor has no largest or smallest element",
@@ -796,12 +815,11 @@ def as_written(value) -> str:
 
 __all__ = [
     "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "bitwise_and",
-    "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat",
-    "ceil", "choose", "chunk", "clamp", "clip", "concat", "copied", "cos", "cumsum", "empty", "erf", "eye", "flatten",
-    "flip", "floor", "floor_divide", "full_like", "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace",
-    "logical_and",
-    "logical_not", "logical_or", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot",
-    "ones_like", "prod", "rand_like", "randint", "randn_like", "randperm", "remainder", "round", "scatter_add",
-    "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril",
-    "triu", "unsqueeze", "where", "zeros_like",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat", "ceil", "choose", "chunk", "clamp", "clip", "concat",
+    "copied", "cos", "cumsum", "empty", "empty_like", "erf", "eye", "flatten", "flip", "floor", "floor_divide",
+    "full_like", "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace", "logical_and", "logical_not",
+    "logical_or", "logspace", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "nonzero", "one_hot",
+    "ones_like", "place_along", "prod", "rand_like", "randint", "randint_like", "randn_like", "randperm", "remainder",
+    "round", "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose",
+    "tril", "triu", "unsqueeze", "where", "zeros_like",
 ]

@@ -1,9 +1,14 @@
-"""What the losses of chapter 05 and its appendix share: the reductions, and the checks of targets."""
+"""What the losses of chapter 05 and its appendices share: reductions, the checks of targets, and their modules."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from tt_tensor.options import keep_options, kept, told
 from tt_tensor.tensor import Tensor, float32, mean, sum
 
 
@@ -62,3 +67,36 @@ def class_weights(weight: Tensor, classes: int) -> np.ndarray:
             f"weight needs one number for each of the {classes} classes, its shape is {weight.shape}"
         )
     return weight.numpy() if weight.dtype.kind == "f" else weight.numpy().astype(float32)
+
+
+class LossOptions:
+    """The first base of a module that is a loss `function` and its options, by position in PyTorch's `order` or by
+    name. `size_average` and `reduce`, PyTorch's older words for a reduction, are understood."""
+
+    function: Callable
+    reduction: str
+    order: tuple[str, ...] = ("size_average", "reduce", "reduction")
+
+    def __init__(self, *args, **options):
+        super().__init__()
+        parameters = inspect.signature(type(self).function).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        keep_options(self, {name: defaults.get(name) for name in (*self.order, *defaults)}, args, options)
+        self.defaults = defaults
+        self.reduction = reduction_of(self.__dict__.pop("size_average", None), self.__dict__.pop("reduce", None)) or (
+            self.reduction
+        )
+
+    def forward(self, *tensors, **named) -> Any:
+        first = [named.pop(name) for name in ("input", "log_input") if name in named]  # PyTorch's names of it
+        return type(self).function(*first, *tensors, **named, **kept(self, self.defaults))
+
+    def extra_repr(self) -> str:
+        return told(self, [name for name, default in self.defaults.items() if getattr(self, name) is not default])
+
+
+def reduction_of(size_average: bool | None, reduce: bool | None) -> str | None:
+    """The reduction that PyTorch's two older words mean; None if neither is given."""
+    if size_average is None and reduce is None:
+        return None
+    return "none" if reduce is False else "sum" if size_average is False else "mean"

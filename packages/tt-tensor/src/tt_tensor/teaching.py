@@ -121,7 +121,13 @@ def complaint(
     known = [text for evidence, text in pairs if _fits(evidence, outcome, max(tolerance, 1e-4))]
     likely = [f"Likely: {cause}" for cause in causes if isinstance(cause, str)]
     came = f"raised {outcome}" if isinstance(outcome, Raised) else f"gave {_shown(outcome, wanted)}"
-    return "\n".join([f"{call} {came}, expected {_shown(wanted, outcome)}.", *(known + likely)[:1], f'See "{see}".'])
+    aim = _shown(wanted, outcome)
+    if isinstance(outcome, Raised) and len(aim) > LONG:  # it would hide what is said of the error
+        aim = aim[:LONG] + "..."
+    return "\n".join([f"{call} {came}, expected {aim}.", *(known + likely)[:1], f'See "{see}".'])
+
+
+LONG = 40  # characters of what was expected where something was raised
 
 
 def _fits(evidence: Any, outcome: Any, tolerance: float) -> bool:

@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter, index
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy import ndarray
 
-from tt_tensor.methods import LongTail, Reducing, numpy_names, torch_names
+from tt_tensor.conversions import Conversions
+from tt_tensor.in_place import InPlace
+from tt_tensor.methods import LongTail, Picking, Reducing, numpy_names, torch_names
 from tt_tensor.setup import generator, measure
 
 
@@ -111,6 +113,10 @@ float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype
 uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)
 
 
+# We write `as_array` in terms of three functions below it: `_dtype_of(data)` says which dtype the values get if none is
+# given, `_without_tensors` replaces tensors in a list by their arrays, and `_converted` gives an array another dtype. A
+# tensor keeps its array in `_array`.
+#
 # Three things can go wrong, and each gets a sentence that says so: rows of different lengths, data that are not
 # numbers, and numbers of a kind that deep learning has no use for. NumPy would accept the second as an array of
 # strings, or of Python objects, on which additions are many times slower and other operations fail later, far from the
@@ -118,10 +124,10 @@ uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np
 
 
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
-    """A fresh array with the values of `data`: numbers and (nested) lists become float32, arrays and tensors keep
-    their dtype.
+    """A fresh array, which shares no memory with `data`, with the values of `data`: numbers and (nested) lists become
+    float32, arrays and tensors keep their dtype, unless a `dtype` is given.
 
-    Raises ValueError for rows of unequal length and TypeError for anything that is not a number.
+    Raises ValueError for rows of unequal length, and TypeError for anything that is not a real number.
     """
     if isinstance(data, Storage):
         data = data._array
@@ -201,21 +207,30 @@ def _as_dtype(dtype):
 # 07 will keep.
 #
 # Three of the four stay empty for a while. `requires_grad`, `grad` and `_hooks` belong to gradients, and nothing in
-# this chapter knows what a gradient is. They are here because a tensor is where people look for them.
+# this chapter knows what a gradient is. They are here because a tensor is where people look for them. The second line
+# of slots is room for the record that chapter 07 keeps of a result. A tensor must have this room from the start,
+# because it may get a history later and has to remain the same object.
 
 
 class Storage:
     """An array of numbers, and the room for what later chapters hang on it."""
 
-    __slots__ = ("_array", "_requires_grad", "grad", "_hooks", "__weakref__")
+    __slots__ = (
+        "_array", "_requires_grad", "grad", "_hooks", "__weakref__",
+        "_primitive", "_rules", "_inputs", "_params", "_made", "_watched",
+    )
     _array: np.ndarray
     _requires_grad: bool
     grad: Tensor | None
 
-    shape = property(lambda self: self._array.shape, doc="The size of each dimension, a tuple of int.")
-    ndim = property(lambda self: self._array.ndim, doc="The number of dimensions.")
-    dtype = property(lambda self: self._array.dtype, doc="The type of the numbers, a NumPy dtype.")
-    nbytes = property(lambda self: self._array.nbytes, doc="The bytes of memory that the numbers take.")
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self._array.shape
+
+    ndim: int = property(lambda self: self._array.ndim, doc="The number of dimensions.")
+    dtype: np.dtype = property(lambda self: self._array.dtype, doc="The type of the numbers, a NumPy dtype.")
+    nbytes: int = property(lambda self: self._array.nbytes, doc="The bytes of memory that the numbers take.")
     requires_grad = property(
         attrgetter("_requires_grad"), lambda self, value: self.requires_grad_(value), doc="Is a gradient asked for?"
     )
@@ -233,11 +248,11 @@ class Storage:
         """The number of dimensions, `ndim` under PyTorch's other name."""
         return self._array.ndim
 
-    def size(self, dim: int | None = None):
+    def size(self, dim: int | None = None) -> Any:
         """The shape, or the length of one dimension."""
         return self.shape if dim is None else self.shape[dim]
 
-    def numpy(self) -> np.ndarray:
+    def numpy(self, *, force=False) -> np.ndarray:
         """The values as a NumPy array: a view that cannot be written to. Copy it, or use `writable`, to change
         numbers."""
         view = self._array.view()
@@ -309,15 +324,44 @@ class Slot:
     def __repr__(self) -> str:
         return f"<slot {self.name}>"
 
+    def __copy__(self, memo=None) -> Slot:  # what is known about it, as its derivative, is known about this object
+        return self
+
+    __deepcopy__ = __copy__
+
 
 def slot(kernel: Callable) -> Any:
     """Turn a function on arrays into one whose kernel `use_kernels` can exchange."""
     return Slot(kernel)
 
 
+# Who interprets operations at the moment? There is a part for each thread and a part that is shared. `_here.top` is the
+# interpreter that the current thread has put in the way for a while, or None. `_installed` is the list of what was put
+# there permanently, for all threads; its last entry is the one to ask, and its first one is the ordinary interpreter,
+# `evaluate`.
+#
+# That the first part belongs to a thread looks like a detail. It is not: a data loader of chapter 10 may work in other
+# threads, and it would be a surprise if a meter that was started in one thread counted what happens in another.
+
+
+class _Here(threading.local):
+    top: Callable | None = None
+    listening = False
+
+
+_here = _Here()
+_installed: list[Callable] = []
+
+
 # There is a second use for that little `/`. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the
 # signature says that it is not, and which parameter it must be. So both spellings work, PyTorch's `sum(x, 1)` and the
 # plainer `sum(x, dim=1)`, and the kernels need not know.
+#
+# So `__call__` has three things to do, and you write it. First, people who come from NumPy say `axis` and `keepdims`;
+# `numpy_names(params)` returns the parameters under our names. Second, if any of the arguments in front is not a
+# `Storage`, which is the class below every tensor, then `_call_with_others`, further down, gets the primitive, these
+# arguments and the parameters, and its result is ours. Third, and that is the usual case: hand the same three to the
+# interpreter. This is the most frequent call of the whole framework, so it does nothing else.
 
 
 class Primitive(Slot):
@@ -328,7 +372,10 @@ class Primitive(Slot):
         self.cost = cost
         PRIMITIVES[self.name] = self
 
-    def __call__(self, *tensors, **params) -> Any:
+    def __call__(self, *tensors, **params) -> Any:  # exercise
+        """What the interpreter of the moment makes of `(self, tensors, params)`: that of this thread, `_here.top`, or
+        if there is none, the last one installed. `tensors` is a tuple of tensors, and `params` a dict without NumPy's
+        names. Arguments that are not tensors are left to `_call_with_others`."""
         if "axis" in params or "keepdims" in params:
             params = numpy_names(params)
         for tensor in tensors:
@@ -340,37 +387,24 @@ class Primitive(Slot):
         return f"<primitive {self.name}>"
 
 
-# `_here.top` is the interpreter that the current thread has put in the way for a while, `_installed` what was put there
-# for good. The list starts with the ordinary interpreter, which takes the arrays out, runs the kernel and wraps what
-# comes back.
-#
-# So there is a part for each thread and a part that is shared. That looks like a detail. It is not: a data loader of
-# chapter 10 may work in other threads, and it would be a surprise if a meter that was started in one thread counted
-# what happens in another.
-
-
-class _Here(threading.local):
-    top: Callable | None = None
-    listening = False
-
-
-_here = _Here()
-
-
-# One line of `evaluate` is the whole meaning of an operation: take the arrays, run the kernel, wrap the result. The
-# rest is for failures. A kernel does not know that it is part of a tensor library, so its complaints are about arrays
-# and axes; `_explained`, near the end of the chapter, turns them into something one can act on.
+# The ordinary interpreter is `evaluate`. One line of it is the whole meaning of an operation: take the arrays, run the
+# kernel, wrap the result. `_array_of` takes the array out of a tensor, and `_wrap` makes a tensor of an array without a
+# copy. The rest is for failures. A kernel does not know that it is part of a tensor library, so its complaints are
+# about arrays and axes; `_explained`, near the end of the chapter, turns them into something one can act on.
 
 
 def evaluate(primitive: Primitive, tensors: tuple, params: dict) -> Tensor:  # exercise
-    """The ordinary interpreter: the kernel's result on the tensors' arrays, as a new tensor."""
+    """The ordinary interpreter: the kernel's result on the tensors' arrays, as a new tensor.
+
+    A ValueError, TypeError or IndexError of the kernel is raised as what `_explained(error, primitive, tensors,
+    params)` returns, any other (a KeyError, say) as it is."""
     try:
         return _wrap(primitive.kernel(*map(_array_of, tensors), **params))
     except (ValueError, TypeError, IndexError) as error:
         raise _explained(error, primitive, tensors, params) from None
 
 
-_installed: list[Callable] = [evaluate]
+_installed.append(evaluate)
 _array_of = attrgetter("_array")
 _new = object.__new__
 
@@ -399,15 +433,25 @@ def _as_result(value):
     return array
 
 
-# Anybody can stand in the door. `interpreting(fn)` puts `fn` in front of the others on this thread, for the length of a
-# `with` block; `install(fn)` does it for good and for all threads. Each `fn` receives the next interpreter and decides
-# whether, and with what, to call it.
+# Any function can stand in the door. `interpreting(fn)` puts `fn` in front of the others on this thread, for the length
+# of a `with` block; `install(fn)` does it permanently and for all threads. Each `fn` receives the next interpreter and
+# decides whether, and with what, to call it.
+#
+# What goes into `_here.top` is called with a primitive, its tensors and its parameters, while `fn` wants the next
+# interpreter before these three. `partial(fn, next)` is `fn` with its first argument filled in. And what is the next
+# one? The interpreter that was in `_here.top` before; if there was none, `_whatever_is_installed`, which looks up the
+# installed one at each call. At the end of the block, all is as it was before.
+#
+# One more value belongs to a thread. `_here.listening` says whether an interpreter wants to see everything, also the
+# operations of a backward pass, which will be many (chapter 07). It becomes true in a block with `backward=True`; a
+# block with `backward=False` leaves it as it is.
 
 
 @contextmanager
-def interpreting(fn: Callable, backward: bool = True) -> Iterator[None]:
+def interpreting(fn: Callable, backward: bool = True) -> Iterator[None]:  # exercise
     """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params) ->
-    Tensor`. With backward=False, those of a backward pass (chapter 07) do not."""
+    Tensor`, where `next` is the interpreter that was there before. With backward=False, those of a backward pass
+    (chapter 07) do not. Afterwards, also after an error, the door is as it was before the block."""
     before = _here.top, _here.listening
     _here.top, _here.listening = partial(fn, before[0] or _whatever_is_installed), backward or before[1]
     try:
@@ -416,9 +460,9 @@ def interpreting(fn: Callable, backward: bool = True) -> Iterator[None]:
         _here.top, _here.listening = before
 
 
-# Between the two there is one difference that matters. What is put there by `interpreting` is gone at the end of the
-# block, also when the block ends in an error. What is installed stays until the process ends. In this book exactly one
-# thing is ever installed.
+# Between `interpreting` and `install` there is one difference that matters. What is put there by `interpreting` is gone
+# at the end of the block, also when the block ends in an error. What is installed stays until the process ends. In this
+# book exactly one thing is ever installed.
 
 
 def install(fn: Callable) -> None:
@@ -438,7 +482,8 @@ def _whatever_is_installed(primitive, tensors, params):
 # The decorator `primitive` makes all of this available to a kernel. The first ones are short.
 #
 # For most operations the number of multiply-adds is the number of results, and nothing needs to be said. For a few it
-# is not, and those say it: `cost` is a function that sees the result and the arguments, and returns a count.
+# is not, and those say it: `cost` is a function that sees the result and the arguments, and returns a count. Like the
+# kernel, it gets arrays, not tensors: `x.size` of an array is a number.
 
 
 def primitive(kernel: Callable | None = None, *, cost: Callable | None = None) -> Any:
@@ -482,7 +527,7 @@ def quiet():
     return np.errstate(divide="ignore", invalid="ignore", over="ignore")
 
 
-# So a new operation is a function on arrays with one line above it. Let us make sure that somebody who stands in the
+# So a new operation is a function on arrays with one line above it. Let us make sure that a function that stands in the
 # door sees each of them, in order.
 
 
@@ -563,9 +608,9 @@ def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
-def common_dtype(*tensors) -> np.dtype:
-    """The dtype in which tensors meet: floats before integers before truth values; within a kind the widest of the
-    tensors that have dimensions, or of all if none has."""
+def common_dtype(*tensors) -> np.dtype:  # exercise
+    """The dtype in which tensors meet: floats before integers before truth values (`_RANK`); within a kind the widest
+    (`np.result_type` of the dtypes) of the tensors that have dimensions, or of all if none has."""
     kind = max(_RANK[t.dtype.kind] for t in tensors)
     alike = [t for t in tensors if _RANK[t.dtype.kind] == kind]
     return np.result_type(*(t.dtype for t in [t for t in alike if t.ndim] or alike))
@@ -626,7 +671,8 @@ def _as_tensor(value, like=None) -> Tensor:
 
 # ## Arithmetic
 #
-# Now the kernels can be one line each. Division of integers gives floats, as everywhere in Python.
+# Now the kernels can be one line each. Division of integers gives floats, as everywhere in Python: `_floating` makes
+# `float32` of integers. A quotient by zero is `inf` or `nan`, so division keeps `quiet`.
 
 
 def elementwise(kernel: Callable) -> Any:
@@ -651,7 +697,7 @@ def sub(x, y, /):
 
 
 @elementwise
-def mul(x, y, /):  # exercise
+def mul(x, y, /):
     """x * y, element by element, with broadcasting."""
     return x * y
 
@@ -752,24 +798,24 @@ class Arithmetic(Storage):
     __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` comes to us instead of to NumPy
 
-    def __add__(self, other): return add(self, other)
-    def __radd__(self, other): return add(other, self)
-    def __sub__(self, other): return sub(self, other)
-    def __rsub__(self, other): return sub(other, self)  # exercise
-    def __mul__(self, other): return mul(self, other)
-    def __rmul__(self, other): return mul(other, self)
-    def __truediv__(self, other): return div(self, other)
-    def __rtruediv__(self, other): return div(other, self)
-    def __floordiv__(self, other): return more_ops.floor_divide(self, other)
-    def __rfloordiv__(self, other): return more_ops.floor_divide(other, self)
-    def __mod__(self, other): return more_ops.remainder(self, other)
-    def __rmod__(self, other): return more_ops.remainder(other, self)
-    def __pow__(self, exponent): return pow(self, exponent)
-    def __rpow__(self, base): return power_of(base, self)
-    def __matmul__(self, other): return matmul(self, other)
-    def __rmatmul__(self, other): return matmul(other, self)
-    def __neg__(self): return neg(self)
-    def __abs__(self): return more_ops.abs(self)
+    def __add__(self, other) -> Tensor: return add(self, other)
+    def __radd__(self, other) -> Tensor: return add(other, self)
+    def __sub__(self, other) -> Tensor: return sub(self, other)
+    def __rsub__(self, other) -> Tensor: return sub(other, self)
+    def __mul__(self, other) -> Tensor: return mul(self, other)
+    def __rmul__(self, other) -> Tensor: return mul(other, self)
+    def __truediv__(self, other) -> Tensor: return div(self, other)
+    def __rtruediv__(self, other) -> Tensor: return div(other, self)
+    def __floordiv__(self, other) -> Tensor: return more_ops.floor_divide(self, other)
+    def __rfloordiv__(self, other) -> Tensor: return more_ops.floor_divide(other, self)
+    def __mod__(self, other) -> Tensor: return more_ops.remainder(self, other)
+    def __rmod__(self, other) -> Tensor: return more_ops.remainder(other, self)
+    def __pow__(self, exponent) -> Tensor: return pow(self, exponent)
+    def __rpow__(self, base) -> Tensor: return power_of(base, self)
+    def __matmul__(self, other) -> Tensor: return matmul(self, other)
+    def __rmatmul__(self, other) -> Tensor: return matmul(other, self)
+    def __neg__(self) -> Tensor: return neg(self)
+    def __abs__(self) -> Tensor: return more_ops.abs(self)
 
 
 # Comparisons, and the signs that NumPy and PyTorch use for *not*, *and*, *or* and *exclusive or* of truth values and of
@@ -783,19 +829,19 @@ class Comparing(Storage):
     __slots__ = ()
     __hash__ = object.__hash__
 
-    def __invert__(self): return more_ops.bitwise_not(self)
-    def __and__(self, other): return more_ops.bitwise_and(self, other)
-    def __rand__(self, other): return more_ops.bitwise_and(other, self)
-    def __or__(self, other): return more_ops.bitwise_or(self, other)
-    def __ror__(self, other): return more_ops.bitwise_or(other, self)
-    def __xor__(self, other): return more_ops.bitwise_xor(self, other)
-    def __rxor__(self, other): return more_ops.bitwise_xor(other, self)
-    def __lt__(self, other): return lt(self, other)
-    def __le__(self, other): return le(self, other)
-    def __gt__(self, other): return gt(self, other)
-    def __ge__(self, other): return ge(self, other)
-    def __eq__(self, other): return eq(self, other) if _comparable(other) else NotImplemented  # exercise
-    def __ne__(self, other): return ne(self, other) if _comparable(other) else NotImplemented
+    def __invert__(self) -> Tensor: return more_ops.bitwise_not(self)
+    def __and__(self, other) -> Tensor: return more_ops.bitwise_and(self, other)
+    def __rand__(self, other) -> Tensor: return more_ops.bitwise_and(other, self)
+    def __or__(self, other) -> Tensor: return more_ops.bitwise_or(self, other)
+    def __ror__(self, other) -> Tensor: return more_ops.bitwise_or(other, self)
+    def __xor__(self, other) -> Tensor: return more_ops.bitwise_xor(self, other)
+    def __rxor__(self, other) -> Tensor: return more_ops.bitwise_xor(other, self)
+    def __lt__(self, other) -> Tensor: return lt(self, other)
+    def __le__(self, other) -> Tensor: return le(self, other)
+    def __gt__(self, other) -> Tensor: return gt(self, other)
+    def __ge__(self, other) -> Tensor: return ge(self, other)
+    def __eq__(self, other) -> Tensor: return eq(self, other) if _comparable(other) else NotImplemented
+    def __ne__(self, other) -> Tensor: return ne(self, other) if _comparable(other) else NotImplemented
 
 
 def _comparable(value):
@@ -864,13 +910,16 @@ def check_broadcast_shape():
 #
 # A stack of matrices times *one* matrix is a case of its own. NumPy makes a product for each matrix of the stack; but
 # all their rows meet the same columns, so they may as well be the rows of one long matrix. One large product takes half
-# the time of many small ones.
+# the time of many small ones. So for more than two dimensions on the left and two on the right, we make one matrix of
+# all rows (`as_rows`, below), take one product, and give the result the shape of the stack again.
 
 
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
 def matmul(x, y, /):  # exercise
-    """The matrix product x @ y of vectors, matrices or stacks of them: (..., m, k) @ (..., k, n) -> (..., m, n). Raises
-    TypeError for operands of different dtypes."""
+    """The matrix product x @ y of vectors, matrices or stacks of them: (..., m, k) @ (..., k, n) -> (..., m, n).
+
+    A stack times one matrix is one product of all its rows (`as_rows`). Raises TypeError for operands of different
+    dtypes (`_alike`)."""
     x, y = _alike(x, y)
     if x.ndim > 2 and y.ndim == 2:
         return (as_rows(x) @ y).reshape(*x.shape[:-1], y.shape[1])
@@ -906,7 +955,7 @@ def _alike(*arrays):
 
 
 @primitive
-def reshape(x, /, shape):  # exercise
+def reshape(x, /, shape):
     """The same numbers, row-major, in another shape; one size may be -1. A view where the memory allows it."""
     return np.reshape(x, shape)
 
@@ -933,18 +982,18 @@ class Reshaping(Storage):
 
     __slots__ = ()
 
-    def reshape(self, *shape):
+    def reshape(self, *shape) -> Tensor:
         """The same numbers in another shape; one size may be -1."""
         return reshape(self, shape=_sizes(shape, least=-1))
 
-    def view(self, *shape):
+    def view(self, *shape) -> Tensor:
         """`reshape` that never loses a write: a result that had to be copied cannot be written to."""
         result = self.reshape(*shape)
         if self.numel() and not np.may_share_memory(result._array, self._array):
             result._array.flags.writeable = False
         return result
 
-    def flatten(self, start_dim: int = 0, end_dim: int = -1):
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """The dimensions from `start_dim` to `end_dim` joined into one."""
         start, end = _dim(start_dim, self.ndim), _dim(end_dim, self.ndim)
         if start > end:
@@ -955,12 +1004,12 @@ class Reshaping(Storage):
             self, shape=(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
         )
 
-    def squeeze(self, dim: int | None = None):
-        """Without the dimensions of size 1, or without `dim` if that has size 1."""
-        drop = range(self.ndim) if dim is None else [_dim(dim, self.ndim)]
+    def squeeze(self, dim: int | tuple[int, ...] | None = None) -> Tensor:
+        """Without the dimensions of size 1, or without `dim` (a number or several) if that has size 1."""
+        drop = range(self.ndim) if dim is None else [_dim(d, self.ndim) for d in _unpacked((dim,))]
         return reshape(self, shape=tuple(n for i, n in enumerate(self.shape) if n != 1 or i not in drop))
 
-    def unsqueeze(self, dim: int):
+    def unsqueeze(self, dim: int) -> Tensor:
         """With a new dimension of size 1 at `dim`."""
         at = _dim(dim, self.ndim + 1)
         return reshape(self, shape=(*self.shape[:at], 1, *self.shape[at:]))
@@ -977,18 +1026,18 @@ class Reordering(Storage):
 
     __slots__ = ()
 
-    def permute(self, *dims):
+    def permute(self, *dims) -> Tensor:
         """The dimensions in another order: x.permute(2, 0, 1)."""
         return permute(self, dims=tuple(_dim(d, self.ndim) for d in _unpacked(dims)))
 
-    def transpose(self, dim0: int = -2, dim1: int = -1):  # exercise
-        """Two dimensions swapped, the last two unless said otherwise."""
+    def transpose(self, dim0: int = -2, dim1: int = -1) -> Tensor:  # exercise
+        """Two dimensions swapped, the last two unless said otherwise. IndexError for one that is not there."""
         order = list(range(self.ndim)) or [0]
         dim0, dim1 = _dim(dim0, self.ndim), _dim(dim1, self.ndim)
         order[dim0], order[dim1] = dim1, dim0
         return permute(self, dims=tuple(order[: self.ndim]))
 
-    def expand(self, *shape):
+    def expand(self, *shape) -> Tensor:
         """A view in which dimensions of size 1 are repeated; -1 keeps a size."""
         return expand(self, shape=_sizes(shape, least=-1))
 
@@ -1000,14 +1049,16 @@ class Reordering(Storage):
         """Do the numbers lie in memory in the order in which they are read?"""
         return self._array.flags.c_contiguous
 
-    def contiguous(self):
+    def contiguous(self) -> Tensor:
         """The same numbers, copied into reading order if they are not in it."""
         return self if self.is_contiguous() else more_ops.copied(self)
 
-    T = property(
+    T: Tensor = property(
         lambda self: self.permute(*reversed(_dims_of_a_matrix(self))), doc="The transpose of a matrix."
     )
-    mT = property(lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped.")
+    mT: Tensor = property(
+        lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped."
+    )
 
 
 def check_reshape_is_no_transpose():
@@ -1107,10 +1158,16 @@ def var(x, dim=None, correction: float = 1, keepdim=False):
     """The variance; as in PyTorch divided by n - 1 (`correction=0` for the variance of the data themselves)."""
     if x.dtype == float16:
         return var(x.to(float32), dim, correction, keepdim).to(float16)
-    centred = x - mean(x, dim, keepdim=True)
-    centred = centred - mean(centred, dim, keepdim=True)
+    centred = _centred(x, dim)
     total = sum(centred * centred, dim=dim, keepdim=keepdim)
     return total / max(_size_of(x) / max(_size_of(total), 1) - correction, 0.0)
+
+
+def _centred(x, dim):  # exercise
+    """x minus its mean along `dim` (over everything for None), in the shape of x, and then minus what the mean of that
+    still is, because the first mean was rounded."""
+    centred = x - mean(x, dim, keepdim=True)
+    return centred - mean(centred, dim, keepdim=True)
 
 
 # The standard deviation is a root, and a root is infinitely steep at zero. Where nothing varies, no element can make it
@@ -1133,6 +1190,31 @@ def _size_of(x):
 
 # `mean`, `var` and `std` needed no kernel of their own. That is the rule of the house: an operation is a primitive, or
 # it is made of primitives.
+#
+# With broadcasting, products, views and sums together, you can predict shapes, which is the skill that saves the most
+# time in this field. Here are eight expressions for $x$ of shape (4, 3). Write down what you expect before you run any
+# of them. Some are refused.
+
+
+SHAPES_TO_PREDICT: dict[str, Callable[[Tensor], Tensor]] = {
+    "a": lambda x: x + ones(4, 1),
+    "b": lambda x: x + ones(4),
+    "c": lambda x: x.unsqueeze(1) - x,
+    "d": lambda x: x.sum(0),
+    "e": lambda x: x - x.mean(1),
+    "f": lambda x: x - x.mean(1, keepdim=True),
+    "g": lambda x: ones(5, 2, 4) @ x,
+    "h": lambda x: ones(2, 4, 3).transpose() @ x,
+}
+
+
+def predict_shapes() -> dict[str, tuple[int, ...] | None]:  # exercise
+    """Your prediction for each expression in `SHAPES_TO_PREDICT`, by its letter: the shape of the result, a tuple, or
+    None where the shapes do not fit and a ValueError is raised."""
+    return {
+        "a": (4, 3), "b": None, "c": (4, 4, 3), "d": (3,),
+        "e": None, "f": (4, 3), "g": (5, 2, 3), "h": (2, 3, 3),
+    }
 
 # ## Picking elements
 #
@@ -1305,7 +1387,7 @@ class Writing(Storage):
         _written(self._array)
         return self._array
 
-    def copy_(self, source):
+    def copy_(self, source, non_blocking=False) -> Self:
         """Overwrite the numbers with those of `source`, broadcast and converted."""
         values = source if isinstance(source, Storage) else _wrap(as_array(source))
         if broadcast_shape(self.shape, values.shape) != self.shape:
@@ -1315,26 +1397,26 @@ class Writing(Storage):
             np.copyto(self.writable(), values._array, casting="unsafe")
         return self
 
-    def fill_(self, value: float | Storage):
+    def fill_(self, value: float | Storage) -> Self:
         """Overwrite every element with one number. Raises ValueError for a number that the dtype cannot hold."""
         return self.copy_(value if isinstance(value, Storage) else _number(value, self.dtype))
 
-    def zero_(self):
+    def zero_(self) -> Self:
         """Overwrite every element with 0."""
         return self.fill_(0)
 
-    def __iadd__(self, other): return self._in_place(self + other)
-    def __isub__(self, other): return self._in_place(self - other)
-    def __imul__(self, other): return self._in_place(self * other)
-    def __itruediv__(self, other): return self._in_place(self / other)
-    def __ifloordiv__(self, other): return self._in_place(self // other)
-    def __imod__(self, other): return self._in_place(self % other)
-    def __ipow__(self, other): return self._in_place(self**other)
-    def __iand__(self, other): return self._in_place(self & other)
-    def __ior__(self, other): return self._in_place(self | other)
-    def __ixor__(self, other): return self._in_place(self ^ other)
+    def __iadd__(self, other) -> Self: return self._in_place(self + other)
+    def __isub__(self, other) -> Self: return self._in_place(self - other)
+    def __imul__(self, other) -> Self: return self._in_place(self * other)
+    def __itruediv__(self, other) -> Self: return self._in_place(self / other)
+    def __ifloordiv__(self, other) -> Self: return self._in_place(self // other)
+    def __imod__(self, other) -> Self: return self._in_place(self % other)
+    def __ipow__(self, other) -> Self: return self._in_place(self**other)
+    def __iand__(self, other) -> Self: return self._in_place(self & other)
+    def __ior__(self, other) -> Self: return self._in_place(self | other)
+    def __ixor__(self, other) -> Self: return self._in_place(self ^ other)
 
-    def _in_place(self, result):
+    def _in_place(self, result) -> Self:
         if _RANK[result.dtype.kind] > _RANK[self.dtype.kind]:
             raise TypeError(
                 f"a tensor of {self.dtype} cannot hold the result, which is {result.dtype}: write x = x + y instead of "
@@ -1415,7 +1497,7 @@ class Converting(Storage):
 
     __slots__ = ()
 
-    def item(self):
+    def item(self) -> Any:
         """The one number in here, as a Python number. Raises ValueError if there are more."""
         if self._array.size != 1:
             raise ValueError(
@@ -1423,11 +1505,11 @@ class Converting(Storage):
             )
         return self._array.item()
 
-    def tolist(self):
+    def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
         return self._array.tolist()
 
-    def to(self, dtype=None):
+    def to(self, dtype=None) -> Tensor:
         """The same numbers as another dtype; the tensor itself if it has that dtype already, or for None."""
         dtype = self.dtype if dtype is None else _as_dtype(dtype)
         return self if self._array.dtype == dtype else more_ops.cast(self, dtype=dtype)
@@ -1437,7 +1519,7 @@ class Converting(Storage):
             raise ValueError(f"is a tensor of shape {self.shape} true? Say which you mean: .any() or .all()")
         return self._array.item() != 0
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
         if self.requires_grad and recording():
             raise RuntimeError("NumPy would compute with this tensor unrecorded; use x.detach(), or tt's functions")
         return np.array(self.numpy(), dtype=dtype) if copy or dtype else self.numpy()
@@ -1445,17 +1527,17 @@ class Converting(Storage):
     def __format__(self, spec):
         if spec and self._array.size != 1:
             raise TypeError(f"{spec!r} formats one number, and this tensor has shape {self.shape}; format its elements")
-        return format(self.item(), spec) if spec else str(self)
+        return format(self.item(), spec) if spec or not self.ndim else str(self)
 
     def __float__(self): return float(self.item())
     def __int__(self): return int(self.item())
-    def __index__(self): return self._array.__index__()
-    def float(self): return self.to(float32)
-    def double(self): return self.to(float64)
-    def half(self): return self.to(float16)
-    def long(self): return self.to(int64)
-    def int(self): return self.to(int32)
-    def bool(self): return self.to(bool_)
+    def __index__(self): return (self._array.reshape(()) if self._array.size == 1 else self._array).__index__()
+    def float(self) -> Tensor: return self.to(float32)
+    def double(self) -> Tensor: return self.to(float64)
+    def half(self) -> Tensor: return self.to(float16)
+    def long(self) -> Tensor: return self.to(int64)
+    def int(self) -> Tensor: return self.to(int32)
+    def bool(self) -> Tensor: return self.to(bool_)
 
 
 # ## Room for gradients
@@ -1472,9 +1554,9 @@ class Gradients(Storage):
     """What a tensor has to offer to the chapter on gradients."""
 
     __slots__ = ()
-    is_leaf = True
+    is_leaf: bool = True
 
-    def requires_grad_(self, requires_grad: bool = True):
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Ask for a gradient of this tensor. Raises RuntimeError for a dtype that has none."""
         if requires_grad and self._array.dtype.kind != "f":
             raise RuntimeError(f"only floating-point tensors can require gradients, not {self.dtype}; use .float()")
@@ -1530,13 +1612,15 @@ class Gradients(Storage):
 # ## The tensor
 #
 # What is missing is the long tail: some sixty more functions, from `abs` to `zeros_like`, most of a line or two; they
-# live in the appendix `more_ops`, and their method forms, such as `x.abs()` and `x.sum(1)`, in the appendix `methods`,
-# so that this chapter can be read in one sitting.
+# live in the appendix `more_ops`, and their method forms, such as `x.abs()` and `x.sum(1)`, in the appendix `methods`.
 #
-# The class that everybody uses is the sum of all layers, with a constructor and a way to print itself.
+# The class that we all use is the sum of all layers, with a constructor and a way to print itself.
 
 
-class Tensor(Arithmetic, Comparing, Reshaping, Reordering, Reducing, LongTail, Writing, Converting, Gradients):
+class Tensor(
+    Conversions, InPlace, LongTail, Reducing, Picking,
+    Arithmetic, Comparing, Reshaping, Reordering, Writing, Converting, Gradients,
+):
     """An array of numbers with a shape and a dtype, and operations that anybody can watch.
 
     `data` is copied: Python numbers and lists become float32, NumPy arrays and tensors keep their dtype.
@@ -1545,30 +1629,30 @@ class Tensor(Arithmetic, Comparing, Reshaping, Reordering, Reducing, LongTail, W
 
     __slots__ = ()
 
-    def __init__(self, data, dtype=None, requires_grad=False):
+    def __init__(self, data=(), dtype=None, requires_grad=False, *more):
         if type(data) is int:
-            raise TypeError(f"Tensor({data}) is {data} numbers in PyTorch: write zeros({data}), or tensor({data})")
+            data, dtype, requires_grad = self._unset(data, dtype, requires_grad, *more), None, False
         self._array = as_array(data, dtype)
         self._requires_grad, self.grad, self._hooks = False, None, None
         self.requires_grad_(requires_grad)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index) -> Tensor:
         first, then = _plain_index(index, self.ndim)
         picked = getitem(self, index=first)
         return picked if then is None else getitem(picked, index=then)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tensor]:
         if self.requires_grad or listening():
             return (getitem(self, index=i) for i in range(len(self)))
         return map(_wrap, [self._array[i, ...] for i in range(len(self))])  # the same: nothing is recorded or metered
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         usual = self.dtype in (float32, int64, bool_)
         parts = [np.array2string(self._array, separator=", ", prefix="tensor(", precision=4)]
         parts += ([] if usual else [f"dtype={self.dtype}"]) + ([self._history()] if self.requires_grad else [])
         return f"tensor({', '.join(parts)})"
 
-    def _history(self):
+    def _history(self) -> str:
         return "requires_grad=True"
 
 
@@ -1688,9 +1772,12 @@ def _drawn(name, dtype):
 # and counts what went through: the multiply-adds (for operations that do not declare a cost, one for each element of
 # the result) and the bytes that were read and written. A view costs nothing, since it moves nothing.
 #
-# The rule for views is worth a look. How does one know, from outside, that an operation moved nothing? By asking
-# whether the result lies in the same block of memory as one of the inputs, which is the question that the clock asks,
-# too.
+# How can we know, from outside, that an operation moved nothing? We ask whether the result lies in the same block of
+# memory as one of the inputs: `_memory_of(array)` is that block, the same object for all its views. It is the question
+# that the clock asks, too.
+#
+# Everything in the meter is about arrays, which a tensor keeps in `_array`. The `cost` of a primitive gets arrays as
+# well: the array of the result, those of the inputs, and the parameters by name.
 
 
 class Meter:
@@ -1700,6 +1787,10 @@ class Meter:
         self.multiply_adds, self.bytes, self.calls = Counter(), Counter(), Counter()
 
     def __call__(self, next, primitive, tensors, params):  # exercise
+        """The interpreter: what `next(primitive, tensors, params)` returns, after it has been counted under the name of
+        the primitive. Every call counts in `calls`. Unless the result shares the memory of an input, `multiply_adds`
+        grows by the primitive's `cost(out, *arrays, **params)` of arrays, or if it is None by the number of elements of
+        the result, and `bytes` by the `nbytes` of all inputs and of the result."""
         out = next(primitive, tensors, params)
         arrays = [t._array for t in tensors]
         self.calls[primitive.name] += 1
@@ -1928,16 +2019,18 @@ def show_errors():
 
 # ## Exercises
 #
-# Every function marked as an exercise on this page can be written by you and put in place of ours. Three more, each
-# with its check:
+# Every function marked as an exercise on this page can be written by you and put in place of ours. Two more, each with
+# its check:
 #
-# 1. `outer`: the outer product of two vectors, by broadcasting alone.
-# 2. `pairwise_distances`: the Euclidean distance of each row of `x` to each row of `y`, without a loop and without
+# 1. `pairwise_distances`: the Euclidean distance of each row of `x` to each row of `y`, without a loop and without
 #    subtracting every pair. Expand the square and you need one matrix product.
-# 3. `operations_of`: the names of the primitives that a function calls, in order. Use the door.
+# 2. `operations_of`: the names of the primitives that a function calls, in order. Use the door.
+#
+# The first needs the pattern of all tables of pairs: a column and a row broadcast to a matrix. Here it is for products,
+# the *outer product* of two vectors.
 
 
-def outer(x: Tensor, y: Tensor) -> Tensor:  # exercise
+def outer(x: Tensor, y: Tensor) -> Tensor:
     """The outer product of vectors of n and m elements, of shape (n, m)."""
     return x.unsqueeze(1) * y.unsqueeze(0)
 
@@ -1947,7 +2040,8 @@ def check_outer():
 
 
 def pairwise_distances(x: Tensor, y: Tensor) -> Tensor:  # exercise
-    """Distances between the rows of x (n, d) and of y (m, d), of shape (n, m)."""
+    """Distances between the rows of x (n, d) and of y (m, d), of shape (n, m); never nan, although rounding may make a
+    square a little less than 0."""
     squares = (x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2 * (x @ y.T)
     return squares.clip(min=0.0).sqrt()
 
@@ -2000,13 +2094,13 @@ def show_collapse():
 # Something has to stand between them that is not linear. That is chapter 03, *Activations*.
 
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "arange", "as_array",
-    "as_rows", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16",
-    "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "install_kernels", "int32", "int64",
-    "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul",
-    "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute", "place", "pow", "power", "power_of",
-    "primitive", "quiet", "rand", "randn", "reshape", "slot", "std", "sub", "sum", "tensor", "tick", "uint8",
-    "use_kernels", "var", "zeros",
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SHAPES_TO_PREDICT", "SLOTS", "Slot", "Tensor", "add", "arange",
+    "as_array", "as_rows", "bool_", "broadcast_shape", "common_dtype", "div", "elementwise", "eq", "evaluate", "exp",
+    "expand", "float16", "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install",
+    "install_kernels", "int32", "int64", "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt",
+    "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute",
+    "place", "pow", "power", "power_of", "predict_shapes", "primitive", "quiet", "rand", "randn", "reshape", "slot",
+    "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
 ]
 
 from tt_tensor import more_ops  # noqa: E402  (the appendix is built on this chapter, and its words are methods here)

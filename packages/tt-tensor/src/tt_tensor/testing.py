@@ -473,10 +473,10 @@ def _place_in_torch(torch):
 
 
 def _scatter_in_torch(torch):
-    def scatter_add(values, index, dim, shape):
+    def place_along(values, index, dim, shape):
         return torch.zeros(shape, dtype=values.dtype).scatter_add(dim, torch.from_numpy(index), values)
 
-    return scatter_add
+    return place_along
 
 
 def _gelu_slope_in_torch(torch):
@@ -729,7 +729,7 @@ JOINING = [
         "take_along", tt.take_along,
         lambda torch: lambda x, index, dim: torch.take_along_dim(x, torch.from_numpy(index), dim), _taking,
     ),
-    Op("scatter_add", tt.scatter_add, _scatter_in_torch, _scattering),
+    Op("place_along", tt.place_along, _scatter_in_torch, _scattering),
     Op(
         "one_hot", tt.one_hot, "nn.functional.one_hot",
         lambda draw: Sample(
@@ -857,6 +857,592 @@ LOSSES = [
     ),
 ]
 
-OPS: list[Op] = [*ARITHMETIC, *ELEMENTWISE, *REDUCTIONS, *SHAPING, *JOINING, *ACTIVATIONS, *LAYERS, *LOSSES]
+# The long tail: the appendices `pointwise`, `products`, `counting`, `arranging` and `linalg`. Nearly all of it is
+# called here as in torch, so one expression serves for both: a function that takes the module and returns what to call.
 
-__all__ = ["OPS", "Draw", "Misuse", "Op", "Sample", "every_sample", "tensors_of"]
+
+def _both(
+    name: str, sampler: Sampler, call: Callable | None = None, differentiable=None, misuses: tuple = (), ours=None
+) -> Op:
+    call = call or attrgetter(name)
+    return Op(name, (ours or call)(tt), call, sampler, differentiable, misuses)
+
+
+def _each_of(names: str, sampler: Sampler, differentiable=None) -> list[Op]:
+    return [_both(name, sampler, None, differentiable) for name in names.split()]
+
+
+def options(shapes: Sequence, *choices: dict, numbers: Numbers = normal) -> Sampler:
+    """Operands of one of the shapes (a tuple of shapes for each sample) and one of several sets of options."""
+
+    def sample(draw):
+        arrays = tuple(draw.laid_out(numbers(draw, s)) for s in draw.pick(shapes))
+        return Sample(arrays, draw.pick(choices or ({},)))
+
+    return sample
+
+
+def _above_one(draw, shape):
+    return positive(draw, shape) + 0.6
+
+
+def _few(draw, shape):
+    return np.asarray(draw.random.integers(0, 5, shape))
+
+
+def _either_sign(draw, shape):
+    return np.asarray(draw.random.choice([0.61, -0.61], shape))
+
+
+POINTWISE = [
+    *_each_of("expm1 atan sinh cosh asinh exp2 square erfc deg2rad rad2deg sinc", unary()),
+    *_each_of("log1p log2 log10 rsqrt reciprocal lgamma digamma", unary(positive)),
+    *_each_of("tan asin acos atanh erfinv logit", unary(probabilities)),
+    *_each_of("acosh", unary(_above_one)),
+    *_each_of("trunc frac nan_to_num", unary(apart)),
+    *_each_of("signbit isposinf isneginf", unary(whole), ()),
+    _elementwise("atan2", apart),
+    _elementwise("hypot", apart),
+    _elementwise("logaddexp"),
+    _elementwise("fmod", apart, second=_either_sign, differentiable=(0,)),
+    *(
+        Op(
+            f"bitwise_{side}_shift",
+            getattr(tt, f"bitwise_{side}_shift"),
+            f"bitwise_{side}_shift",
+            binary(_few),
+            (),
+            _refuses((lambda side=side: getattr(tt, f"bitwise_{side}_shift")(_x(2), _x(2)), TypeError, "float32")),
+        )
+        for side in ("left", "right")
+    ),
+    _both("copysign", options([((3,), (3,)), ((2, 3), (3,))], numbers=apart), None, (0,)),
+    _both("xlogy", binary(positive)),
+    _both("logical_xor", binary(whole), None, ()),
+    _both(
+        "isclose", options([((3,), (3,)), ((2, 3), (3,))], {}, {"rtol": 0.5}, {"atol": 1.0}, numbers=whole), None, ()
+    ),
+    _both("heaviside", options([((2, 3), (3,))], numbers=whole), None, ()),
+    _both("polygamma", unary(positive, {"n": 0}, {"n": 1}, {"n": 2}), lambda m: lambda x, n: m.polygamma(n, x)),
+    Op(
+        "zeta_sum",
+        tt.zeta_sum,
+        lambda torch: lambda x, s: torch.special.zeta(torch.full_like(x, s, requires_grad=False), x),
+        unary(positive, {"s": 2}, {"s": 3}),
+    ),
+    _both(
+        "add(alpha)",
+        options([((2, 3), (3,))], {"alpha": 1}, {"alpha": 3}),
+        lambda m: m.add,
+        None,
+        (),
+        lambda m: m.add_scaled,
+    ),
+    *(_both(name, options([((2, 3), (3,))], {}, {"alpha": 3})) for name in ("subtract", "rsub")),
+    _both(
+        "divide",
+        options([((2, 3), (3,))], {}, {"rounding_mode": "trunc"}, {"rounding_mode": "floor"}, numbers=apart),
+        None,
+        None,
+        _refuses((lambda: tt.divide(_x(2), 1, rounding_mode="up"), ValueError, "up", "trunc", "floor")),
+    ),
+    _both("lerp", options([((2, 3), (2, 3)), ((2, 3), (3,))], {"weight": 0.3})),
+    *(
+        _both(name, options([((2, 3), (3,), (2, 1))], {}, {"value": 2}, numbers=positive))
+        for name in ("addcmul", "addcdiv")
+    ),
+]
+
+_EQUATIONS = [
+    ("ij,jk->ik", (2, 3), (3, 4)),
+    ("ij,jk", (2, 3), (3, 4)),
+    ("bij,bjk->bik", (2, 2, 3), (2, 3, 2)),
+    ("ij->ji", (2, 3)),
+    ("ba", (2, 3)),
+    ("ii", (3, 3)),
+    ("ii->i", (3, 3)),
+    ("i,j->ij", (2,), (3,)),
+    ("ij,ij->", (2, 3), (2, 3)),
+    ("i,ij,j", (2,), (2, 3), (3,)),
+    ("...ij,...jk->...ik", (2, 2, 3), (3, 2)),
+    ("bhqd,bhkd->bhqk", (2, 1, 2, 3), (2, 1, 2, 3)),
+    ("ij->", (2, 3)),
+    ("ik,jkl,il->ij", (2, 3), (2, 3, 2), (2, 2)),
+    ("b...,b...->b...", (2, 3), (2, 3)),
+    ("iij,jk->k", (2, 2, 3), (3, 2)),
+    ("ij,jk->ik", (2, 0), (0, 3)),
+    ("ij,ij->ij", (2, 3), (1, 3)),
+    ("...->...", (2, 3)),
+    ("i j, j k -> k i", (2, 3), (3, 4)),
+]
+
+
+def _contracting(draw):
+    equation, *shapes = draw.pick(_EQUATIONS)
+    return Sample(tuple(draw.laid_out(normal(draw, s)) for s in shapes), {"equation": equation})
+
+
+_LENGTHS: list[dict[str, Any]] = [{"p": 2}, {"p": 1}, {"p": 3}, {"p": float("inf")}]
+
+PRODUCTS = [
+    _both(
+        "mm",
+        of_shapes(((2, 3), (3, 2)), ((2, 0), (0, 2))),
+        None,
+        None,
+        _refuses((lambda: tt.mm(_x(2), _x(2)), ValueError, "mm", "(2,)", "matmul")),
+    ),
+    _both(
+        "bmm",
+        of_shapes(((2, 2, 3), (2, 3, 2))),
+        None,
+        None,
+        _refuses((lambda: tt.bmm(_x(2, 3, 3), _x(1, 3, 3)), ValueError, "bmm", "2 and 1")),
+    ),
+    _both("mv", of_shapes(((2, 3), (3,)))),
+    _both("dot", of_shapes(((3,), (3,)), ((0,), (0,)))),
+    _both("outer", of_shapes(((2,), (3,)))),
+    _both("inner", of_shapes(((2,), (2,)), ((2, 3), (4, 3)))),
+    _both("addmm", options([((2, 2), (2, 3), (3, 2)), ((2,), (2, 3), (3, 2))], {}, {"beta": 3, "alpha": 2})),
+    _both("addmv", options([((2,), (2, 3), (3,))], {}, {"beta": 3, "alpha": 2})),
+    _both("addr", options([((2, 3), (2,), (3,))], {}, {"beta": 3, "alpha": 2})),
+    _both("baddbmm", options([((2, 2, 2), (2, 2, 3), (2, 3, 2))], {}, {"beta": 3, "alpha": 2})),
+    _both(
+        "einsum",
+        _contracting,
+        lambda m: lambda *x, equation: m.einsum(equation, *x),
+        None,
+        _refuses(
+            (lambda: tt.einsum("ij,jk", _x(2, 3)), ValueError, "2 operands", "1"),
+            (lambda: tt.einsum("ij,jk", _x(2, 3), _x(4, 2)), ValueError, "'j'", "3 and 4"),
+            (lambda: tt.einsum("ij", _x(2)), ValueError, "'ij'", "(2,)"),
+            (lambda: tt.einsum("ij->k", _x(2, 3)), ValueError, "ij->k"),
+            (lambda: tt.einsum("i1", _x(2, 3)), ValueError, "i1", "letters"),
+        ),
+    ),
+    _both(
+        "tensordot",
+        these(
+            options([((2, 3), (3, 2)), ((2, 2, 3), (3, 2))], {"dims": 1}),
+            options([((2, 3), (2, 3))], {"dims": ([0, 1], [0, 1])}, {"dims": ([1], [1])}, {"dims": 0}),
+        ),
+        None,
+        None,
+        _refuses((lambda: tt.tensordot(_x(2, 3), _x(4, 2), 1), ValueError, "(2, 3)", "(4, 2)")),
+    ),
+    _both(
+        "kron",
+        of_shapes(((2, 3), (2, 2)), ((2,), (2, 2)), ((), (2,))),
+        lambda m: lambda x, y: m.kron(x.contiguous(), y.contiguous()),  # torch fails for a transposed operand
+    ),
+    _both("cross", options([((2, 3), (2, 3)), ((3,), (3,))], {"dim": -1})),
+    _both("cdist", options([((2, 3), (4, 3)), ((2, 2, 3), (2, 3, 3))], *_LENGTHS)),
+    _both("pairwise_distance", options([((2, 3), (2, 3)), ((3,), (3,))], *_LENGTHS, {"keepdim": True})),
+    _both("cosine_similarity", options([((2, 3), (2, 3))], {}, {"dim": 0})),
+    Op("normalize", tt.normalize, _NN + "normalize", options([((2, 3),)], {}, {"dim": 0}, {"p": 1})),
+    _both(
+        "norm",
+        options([((2, 3),), ((2, 3, 2),)], {}, {"p": 1}, {"dim": 1}, {"p": 3, "dim": -1, "keepdim": True}),
+        None,
+        None,
+        _refuses((lambda: tt.norm(_x(2), "nuc"), ValueError, "nuc", "fro")),
+    ),
+]
+
+_DIMS = ((3,), (2, 3), (2, 0, 3))
+
+
+def _fraction(draw):
+    base = reducing(apart, empty=False, several=False)(draw)
+    q = draw.pick([0.3, 0.0, 1.0, [0.25, 0.5]])
+    how = draw.pick(["linear", "lower", "higher", "midpoint"])
+    return Sample(base.arrays, {**base.options, "q": q, "interpolation": how})
+
+
+def _quantile_of(m):
+    q_of = (lambda q, x: q) if m is tt else (lambda q, x: m.tensor(q, dtype=x.dtype))
+    return lambda x, q, **rest: m.quantile(x, q_of(q, x), **rest)
+
+
+def _middle(name):
+    return lambda m: (
+        lambda x, dim, keepdim: (
+            getattr(m, name)(x, dim, keepdim)
+            if dim is not None
+            else getattr(m, name)(x).reshape([1] * x.ndim if keepdim else [])
+        )
+    )
+
+
+def _sorted_rows(draw):
+    sequence = draw.pick([np.sort(whole(draw, (4,))), np.sort(whole(draw, (2, 4)), -1)])
+    return Sample((sequence, whole(draw, (*sequence.shape[:-1], 3))), {"right": draw.pick([False, True])})
+
+
+_SPREAD_TWO = lambda name: lambda m: lambda x, **options: getattr(m, name)(x, **options)
+
+COUNTING = [
+    _both("cumprod", along()),
+    _both("logcumsumexp", along()),
+    _both("cummax", along(apart, empty=False)),
+    _both("cummin", along(apart, empty=False)),
+    Op("running_argmax", tt.running_argmax, lambda torch: lambda x, dim: torch.cummax(x, dim)[1], along(whole), ()),
+    _both("diff", options([(s,) for s in _DIMS], {}, {"n": 2}, {"dim": 0})),
+    _both(
+        "kthvalue",
+        along(apart, {"k": 1}, {"k": 1, "keepdim": True}, least=1, empty=False),
+        None,
+        None,
+        _refuses((lambda: tt.kthvalue(_x(2), 3), ValueError, "k = 3", "2 elements")),
+    ),
+    _both("median", reducing(apart, empty=False, several=False), _middle("median")),
+    _both("nanmedian", reducing(apart, empty=False, several=False), _middle("nanmedian")),
+    _both("msort", unary(apart, least=1)),
+    _both("quantile", _fraction, _quantile_of, None, _refuses((lambda: tt.quantile(_x(2), 1.5), ValueError, "1.5"))),
+    _both(
+        "mode",
+        options([((2, 5),), ((5,),)], {}, {"dim": 0}, {"keepdim": True}, numbers=whole),
+        lambda m: lambda x, **o: m.mode(x, **o)[0],
+        (),
+    ),
+    _both("aminmax", reducing(apart, empty=False, several=False)),
+    _both("var_mean", _spread),
+    _both("std_mean", _spread),
+    _both("nansum", reducing()),
+    _both("nanmean", reducing(empty=False)),
+    _both("count_nonzero", unary(whole, {}, least=0), None, ()),
+    _both(
+        "unique", unary(whole, {}, {"return_inverse": True}, {"return_inverse": True, "return_counts": True}), None, ()
+    ),
+    _both(
+        "unique(dim)",
+        options([((4, 2),)], {"dim": 0}, {"dim": 1, "return_inverse": True}, numbers=whole),
+        lambda m: m.unique,
+        (),
+    ),
+    _both("unique_consecutive", unary(whole, {}, {"return_inverse": True, "return_counts": True}, least=1), None, ()),
+    _both(
+        "bincount",
+        options([((5,),), ((0,),)], {}, {"minlength": 7}, numbers=_few),
+        None,
+        (),
+        _refuses((lambda: tt.bincount(_x(2)), ValueError, "float32", "integers")),
+    ),
+    _both("bincount(weights)", lambda draw: Sample((_few(draw, (5,)), normal(draw, (5,)))), lambda m: m.bincount, ()),
+    _both("histc", options([((7,),)], {"bins": 4}, {"bins": 3, "min": -1, "max": 1}), None, ()),
+    _both("searchsorted", _sorted_rows, None, ()),
+    _both(
+        "bucketize",
+        lambda draw: Sample((whole(draw, (2, 3)), np.sort(whole(draw, (4,)))), {"right": draw.pick([False, True])}),
+        None,
+        (),
+    ),
+    _both("isin", options([((2, 3), (2,))], {}, {"invert": True}, numbers=whole), None, ()),
+]
+
+
+def _scattered_with(numbers, *choices):
+    def sample(draw):
+        dim, index, shape = draw.pick(
+            [(0, [[1, 0, 1]], (2, 3)), (1, [[0, 2], [2, 1]], (2, 3)), (0, [2, 0], (3,)), (-1, [[0], [2]], (2, 3))]
+        )
+        index = np.array(index)
+        return Sample(
+            (numbers(draw, shape), index, numbers(draw, index.shape)), {"dim": dim, **draw.pick(choices or ({},))}
+        )
+
+    return sample
+
+
+def _of_rows(*choices):
+    def sample(draw):
+        dim, index = draw.pick([(0, [1, 0]), (1, [2]), (-1, [0, 2])])
+        shape = tuple(len(index) if d == dim % 2 else n for d, n in enumerate((2, 3)))
+        return Sample(
+            (normal(draw, (2, 3)), np.array(index), normal(draw, shape)), {"dim": dim, **draw.pick(choices or ({},))}
+        )
+
+    return sample
+
+
+def _by(name):
+    return lambda m: lambda x, index, *rest, dim, **options: getattr(m, name)(x, dim, index, *rest, **options)
+
+
+def _filling(draw):
+    base = _of_rows()(draw)
+    return Sample(base.arrays[:2], {**base.options, "value": 1.5})
+
+
+def _by_mask(draw):
+    return Sample((draw.laid_out(normal(draw, (2, 3))), truths(draw, draw.pick([(2, 3), (3,)]))))
+
+
+def _scattering_mask(draw):
+    return Sample((normal(draw, (2, 3)), truths(draw, draw.pick([(2, 3), (3,)])), normal(draw, (2, 4))))
+
+
+def _on_tensors(name):
+    return lambda m: lambda *x, **options: getattr(m, name)(x, **options)
+
+
+_SEVERAL = of_shapes(((2,), (2,)), ((2, 3), (2, 3)), ((1, 2, 2), (1, 2, 2)))
+
+ARRANGING = [
+    _both(
+        "movedim",
+        unary(normal, {"source": 0, "destination": -1}, {"source": (0, 1), "destination": (1, 0)}, least=2),
+        None,
+        None,
+        _refuses((lambda: tt.movedim(_x(2, 3), (0, 0), (0, 1)), ValueError, "(0, 0)")),
+    ),
+    _both("swapaxes", unary(normal, {"axis0": 0, "axis1": -1}, least=2)),
+    _both("swapdims", unary(normal, {"dim0": 0, "dim1": -1}, least=2)),
+    _both("t", of_shapes(((2, 3),), ((2,),))),
+    _both("ravel", unary()),
+    _both(
+        "unflatten",
+        options([((6, 2),)], {"dim": 0, "sizes": (2, 3)}, {"dim": 0, "sizes": (-1, 2)}, {"dim": -1, "sizes": (2, 1)}),
+        None,
+        None,
+        _refuses((lambda: tt.unflatten(_x(6), 0, (4, 2)), ValueError, "(4, 2)", "6")),
+    ),
+    _both("broadcast_to", options([((3,),), ((2, 1),)], {"size": (2, 3)})),
+    _both("broadcast_tensors", of_shapes(((2, 1), (3,)), ((2, 3), ()))),
+    _both("atleast_1d", unary()),
+    _both("atleast_2d", unary()),
+    *(_both(name, _SEVERAL, _on_tensors(name)) for name in ("hstack", "vstack", "dstack")),
+    _both("column_stack", of_shapes(((2,), (2, 3)), ((2,), (2,))), _on_tensors("column_stack")),
+    _both("unbind", along(least=1, empty=False)),
+    _both(
+        "tensor_split",
+        options([((5, 2),)], {"at": 2}, {"at": (1, 3)}, {"at": 2, "dim": 1}),
+        lambda m: lambda x, at, dim=0: m.tensor_split(x, at, dim),
+    ),
+    _both("tile", unary(normal, {"dims": (2,)}, {"dims": (2, 1, 2)}, {"dims": ()})),
+    _both("repeat_interleave", unary(normal, {"repeats": 2}, {"repeats": 2, "dim": -1}, least=1)),
+    _both(
+        "repeat_interleave(each)",
+        lambda draw: Sample((normal(draw, (2, 3)), _few(draw, (3,))), {"dim": 1}),
+        lambda m: lambda x, repeats, dim: m.repeat_interleave(x, repeats, dim),
+        None,
+        _refuses((lambda: tt.repeat_interleave(_x(3), _ids(1, 2)), ValueError, "[1, 2]")),
+    ),
+    _both(
+        "roll",
+        unary(
+            normal,
+            {"shifts": 1},
+            {"shifts": -2, "dims": 0},
+            {"shifts": (1, 2), "dims": (0, 1)},
+            {"shifts": 4, "dims": -1},
+            least=2,
+        ),
+        None,
+        None,
+        _refuses((lambda: tt.roll(_x(2, 2), (1, 2), 0), ValueError, "2 shifts")),
+    ),
+    _both("fliplr", unary(least=2)),
+    _both("flipud", unary(least=1)),
+    _both(
+        "rot90",
+        unary(normal, {}, {"k": 2}, {"k": -1}, {"dims": (1, 0)}, least=2),
+        lambda m: lambda x, k=1, dims=(0, 1): m.rot90(x, k, dims),
+    ),
+    _both("diagonal", unary(normal, {}, {"offset": 1}, {"offset": -1}, {"dim1": -1, "dim2": 0}, least=2)),
+    _both("diag_embed", unary(normal, {}, {"offset": 1}, {"offset": -2}, {"dim1": 0, "dim2": 1}, least=1)),
+    _both(
+        "diag",
+        options([((3,),), ((2, 3),)], {}, {"diagonal": 1}, {"diagonal": -1}),
+        None,
+        None,
+        _refuses((lambda: tt.diag(_x(2, 2, 2)), ValueError, "(2, 2, 2)")),
+    ),
+    _both("trace", of_shapes(((3, 3),), ((2, 3),), ((0, 0),))),
+    _both("select", unary(normal, {"dim": 0, "index": 0}, {"dim": -1, "index": -1}, least=1, empty=False)),
+    _both(
+        "narrow",
+        options([((3, 3),)], {"dim": 0, "start": 1, "length": 2}, {"dim": -1, "start": -2, "length": 1}),
+        None,
+        None,
+        _refuses((lambda: tt.narrow(_x(3), 0, 2, 2), ValueError, "2 from 2", "size 3")),
+    ),
+    _both(
+        "index_select",
+        lambda draw: Sample(_of_rows()(draw).arrays[:2], {"dim": 1}),
+        _by("index_select"),
+        None,
+        _refuses((lambda: tt.index_select(_x(3), 0, _x(1)), IndexError, "float32")),
+    ),
+    _both("masked_select", _by_mask),
+    _both("take", lambda draw: Sample((normal(draw, (2, 3)), _few(draw, draw.pick([(2,), (2, 2)]))))),
+    _both("nonzero", unary(whole), None, ()),
+    _both("argwhere", unary(whole), None, ()),
+    _both("where(mask)", unary(whole), lambda m: lambda x: m.where(x != 0), ()),
+    _both(
+        "scatter_add",
+        _scattered_with(normal),
+        lambda m: lambda x, index, src, dim: m.scatter_add(x, dim, index, src),
+        None,
+        _refuses(
+            (lambda: tt.scatter_add(_x(2, 3), 0, _ids([2]), _x(1, 1)), IndexError, "2", "size 2"),
+            (lambda: tt.scatter_add(_x(2, 3), 0, _ids(1), _x(1)), ValueError, "(1,)", "(2, 3)"),
+            (lambda: tt.scatter_add(_x(2, 3), 0, _ids([1, 1]), _x(1, 1)), ValueError, "(1, 2)", "(1, 1)"),
+        ),
+    ),
+    _both(
+        "scatter",
+        _scattered_with(normal),
+        lambda m: lambda x, index, src, dim: m.scatter(x, dim, index, src),
+        None,
+        _refuses((lambda: tt.scatter(_x(2), 0, _ids(1), 1.0, reduce="max"), ValueError, "max", "multiply")),
+    ),
+    _both(
+        "scatter(value)",
+        lambda draw: Sample((normal(draw, (2, 3)), np.array([[1, 0, 1]])), {"dim": 0}),
+        lambda m: lambda x, index, dim: m.scatter(x, dim, index, 2.0),
+    ),
+    _both(
+        "scatter(add)",
+        lambda draw: Sample((normal(draw, (2, 3)), np.array([[1, 0, 1], [1, 1, 1]])), {"dim": 0}),
+        lambda m: lambda x, index, dim: m.scatter(x, dim, index, 2, reduce="add"),
+        (),
+    ),
+    _both(
+        "scatter(multiply)",
+        lambda draw: Sample((normal(draw, (2, 3)), np.array([[1, 0, 1], [1, 1, 1]])), {"dim": 0}),
+        lambda m: lambda x, index, dim: m.scatter(x, dim, index, 2, reduce="multiply"),
+        (),
+    ),
+    _both(
+        "index_add",
+        _of_rows({}, {"alpha": 2}),
+        _by("index_add"),
+        None,
+        _refuses(
+            (lambda: tt.index_add(_x(2, 3), 0, _ids(0), _x(2, 3)), ValueError, "(1, 3)", "(2, 3)"),
+            (lambda: tt.index_add(_x(2, 3), 0, _ids(2), _x(1, 3)), IndexError, "[2]", "size 2"),
+        ),
+    ),
+    _both("index_copy", _of_rows(), _by("index_copy")),
+    _both("index_fill", _filling, _by("index_fill")),
+    _both(
+        "masked_scatter",
+        _scattering_mask,
+        None,
+        None,
+        _refuses((lambda: tt.masked_scatter(_x(2), _x(2) == 0, _x(1)), ValueError, "2 times", "1 elements")),
+    ),
+    _both(
+        "meshgrid",
+        options([((2,), (3,)), ((2,), (3,), (1,)), ((2,),)], {"indexing": "ij"}, {"indexing": "xy"}),
+        lambda m: lambda *x, indexing: m.meshgrid(*x, indexing=indexing),
+        None,
+        _refuses((lambda: tt.meshgrid(_x(2), indexing="yx"), ValueError, "yx")),
+    ),
+    _both("cartesian_prod", of_shapes(((2,), (3,)), ((2,),))),
+    _both("combinations", options([((4,),)], {}, {"r": 3}, {"with_replacement": True})),
+    _both("block_diag", of_shapes(((2, 2), (1, 3)), ((2,), ()))),
+]
+
+
+def _invertible(draw, shape):
+    return (
+        normal(draw, shape) + 3 * np.eye(shape[-1])
+        if len(shape) > 1 and shape[-1] == shape[-2]
+        else normal(draw, shape)
+    )
+
+
+def _definite(draw, shape):
+    half = normal(draw, shape)
+    return half @ half.mT + np.eye(shape[-1])
+
+
+_SQUARE = [((2, 2),), ((2, 3, 3),), ((1, 1),)]
+_SINGULAR = _refuses(
+    (lambda: tt.linalg.inv(_x(2, 2)), ValueError, "singular"),
+    (lambda: tt.linalg.inv(_x(2, 3)), ValueError, "square", "(2, 3)"),
+)
+_HALF = lambda m: lambda x: m.linalg.cholesky((x + x.mT) / 2)
+
+LINALG = [
+    _both(
+        "linalg.vector_norm",
+        options(
+            [((2, 3),), ((2, 3, 2),)],
+            {},
+            {"ord": 1},
+            {"ord": 3, "dim": 1},
+            {"ord": float("inf"), "dim": -1, "keepdim": True},
+            numbers=apart,
+        ),
+    ),
+    _both("linalg.vector_norm(0)", options([((2, 3),)], {"ord": 0}, numbers=whole), lambda m: m.linalg.vector_norm, ()),
+    _both(
+        "linalg.matrix_norm",
+        options(
+            [((2, 3),), ((2, 3, 2),)],
+            {},
+            {"ord": 1},
+            {"ord": float("inf"), "keepdim": True},
+            {"ord": -1, "dim": (0, 1)},
+            numbers=apart,
+        ),
+        None,
+        None,
+        _refuses((lambda: tt.linalg.matrix_norm(_x(2, 2), 3), ValueError, "3", "fro")),
+    ),
+    _both(
+        "linalg.matrix_norm(2)",
+        options([((2, 3),), ((2, 3, 2),)], {"ord": 2}, {"ord": "nuc"}, {"ord": -2, "keepdim": True}),
+        lambda m: m.linalg.matrix_norm,
+        (),
+    ),
+    _both("linalg.norm", options([((2, 3),), ((2, 3, 2),)], {}, {"dim": 1}, {"dim": (0, 1)})),
+    _both(
+        "linalg.norm(ord)",
+        options([((2, 3),)], {"ord": 1}, {"ord": "fro"}, {"ord": 3, "dim": 0}, numbers=apart),
+        lambda m: m.linalg.norm,
+    ),
+    _both(
+        "linalg.solve",
+        options([((2, 2), (2, 3)), ((2, 2), (2,)), ((2, 2, 2), (2, 2, 1))], numbers=_invertible),
+        None,
+        None,
+        _SINGULAR,
+    ),
+    Op(
+        "solved",
+        tt.linalg.solved,
+        "linalg.solve",
+        options([((2, 2), (2, 3)), ((3, 2, 2), (2, 1))], numbers=_invertible),
+    ),
+    _both("linalg.inv", options(_SQUARE, numbers=_invertible)),
+    _both("linalg.det", options(_SQUARE, numbers=_invertible)),
+    Op(
+        "logabsdet",
+        tt.linalg.logabsdet,
+        lambda torch: lambda x: torch.linalg.slogdet(x)[1],
+        options(_SQUARE, numbers=_invertible),
+    ),
+    _both("linalg.slogdet", options(_SQUARE, numbers=_invertible), None, ()),
+    _both(
+        "linalg.cholesky",
+        options(_SQUARE, numbers=_definite),
+        _HALF,
+        None,
+        _refuses((lambda: tt.linalg.cholesky(-tt.eye(2)), ValueError, "positive definite")),
+    ),
+    _both("linalg.matrix_power", options(_SQUARE, *({"n": n} for n in (3, 1, -2)), numbers=_invertible)),
+    _both("linalg.matrix_power(0)", options(_SQUARE, {"n": 0}), lambda m: m.linalg.matrix_power, ()),
+    _both("linalg.svdvals", options([((2, 3),), ((2, 2, 2),)]), None, ()),
+    _both("linalg.eigvalsh", options(_SQUARE, numbers=_definite), None, ()),
+    _both("linalg.pinv", options([((2, 3),), ((3, 2),)]), None, ()),
+]
+
+LONG_TAIL = [*POINTWISE, *PRODUCTS, *COUNTING, *ARRANGING, *LINALG]
+
+OPS: list[Op] = [*ARITHMETIC, *ELEMENTWISE, *REDUCTIONS, *SHAPING, *JOINING, *ACTIVATIONS, *LAYERS, *LOSSES, *LONG_TAIL]
+
+__all__ = ["LONG_TAIL", "OPS", "Draw", "Misuse", "Op", "Sample", "every_sample", "tensors_of"]

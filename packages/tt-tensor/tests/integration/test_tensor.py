@@ -10,6 +10,7 @@ import numpy as np
 import tt_tensor as tt
 from tt_tensor import loops
 from tt_tensor.teaching import between, expect, measured_between
+from tt_tensor.tensor import operations_of, outer, pairwise_distances
 
 STORAGE, OPERATORS, SHAPES, SUMS = "Storage", "Arithmetic", "The same numbers in another shape", "Sums"
 DOOR, BROADCASTING, PRODUCTS = "Primitives and the door", "Broadcasting", "Matrix products"
@@ -26,7 +27,7 @@ def test_imports_find_what_the_chapter_promises():
     names = ["Tensor", "tensor", "zeros", "ones", "full", "arange", "rand", "randn", "from_numpy", "as_array"]
     names += ["add", "sub", "mul", "div", "matmul", "reshape", "permute", "expand", "sum", "mean", "var", "std"]
     names += ["primitive", "elementwise", "evaluate", "interpreting", "install", "meter", "use_kernels"]
-    names += ["broadcast_shape", "outer", "pairwise_distances", "operations_of", "float32", "float64", "int64"]
+    names += ["broadcast_shape", "float32", "float64", "int64"]
     expect("the names that chapter 02 lacks", [name for name in names if not hasattr(tt, name)], [], see=DOOR)
 
 
@@ -51,7 +52,7 @@ def test_imports_give_a_tensor_of_whatever_holds_numbers():
 
 def test_compatibility_of_chance_with_the_seed_of_chapter_01():
     def drawn():
-        return tt.seeded(5, lambda: (tt.randn(2, 3) * tt.rand(3)).tolist())
+        return tt.setup.seeded(5, lambda: (tt.randn(2, 3) * tt.rand(3)).tolist())
 
     expect("seeded(5, randn times rand), twice, gives the same", lambda: drawn() == drawn(), True, see="The tensor")
 
@@ -173,7 +174,7 @@ def test_integration_noisy_digits_are_told_by_their_nearest_neighbour():
         patterns = tt.Tensor(digits).reshape(5, 25)
         labels = tt.arange(5).reshape(5, 1).expand(5, 40).reshape(-1)
         images = patterns.reshape(5, 1, 25).expand(5, 40, 25).reshape(200, 25) + 0.3 * tt.randn(200, 25)
-        distances = tt.pairwise_distances(images, patterns)
+        distances = pairwise_distances(images, patterns)
         nearest = distances == distances.amin(dim=1, keepdim=True)
         found = (nearest * tt.arange(5)).sum(1)
         return (found == labels).mean().item()
@@ -191,7 +192,7 @@ def test_integration_noisy_digits_are_told_by_their_nearest_neighbour():
 def test_integration_the_direction_of_a_cloud_is_found():
     def found():
         tt.manual_seed(6)
-        cloud = tt.outer(tt.randn(300), tt.Tensor([3, 4])) + 0.1 * tt.randn(300, 2) + 7
+        cloud = outer(tt.randn(300), tt.Tensor([3, 4])) + 0.1 * tt.randn(300, 2) + 7
         centred = cloud - cloud.mean(0)
         spread = centred.T @ centred / 299
         direction = tt.Tensor([1, 0])
@@ -312,7 +313,7 @@ def test_performance_memory_is_that_of_the_results():
     )
     expect(
         "memory of pairwise_distances(x, x) by that of x, at most, for x of shape (200, 200)",
-        lambda: peak(lambda: tt.pairwise_distances(x, x)) / x.nbytes,
+        lambda: peak(lambda: pairwise_distances(x, x)) / x.nbytes,
         measured_between(0, 15),
         "All differences at once would be 200 times the memory of x.",
         see=EXERCISES,
@@ -327,7 +328,7 @@ def test_performance_nothing_is_left_behind_over_60_steps():
         with tt.meter():
             result = (1 - x @ weight / 3).reshape(200, 500)
         weight -= 0.001 * (x.T @ result.reshape(500, 200))
-        return tt.operations_of(lambda: (result == result.transpose().transpose()).sum())
+        return operations_of(lambda: (result == result.transpose().transpose()).sum())
 
     def held():
         for _ in range(REPETITIONS):

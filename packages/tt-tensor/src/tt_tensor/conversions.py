@@ -1,0 +1,191 @@
+# # Conversions
+#
+# An appendix of chapter 02. Programs for PyTorch say where a tensor is, how it lies in memory, and of which type it is:
+# `.to(device, non_blocking=True)`, `.contiguous(memory_format=...)`, `.type(torch.LongTensor)`. Here a tensor is always
+# on the CPU, its numbers lie in memory as NumPy puts them, and its type is its dtype. So most of this page is a true
+# answer to a question, or an argument that you may give because nothing depends on it. What would change a result is
+# refused.
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import tt_tensor as tt
+from tt_tensor.devices import CPU, device, refuse_other_device
+
+if TYPE_CHECKING:
+    from tt_tensor.tensor import Tensor
+
+# ## Where to, and as what
+#
+# `to` takes a dtype, a device, both in either order, or a tensor whose dtype is taken. PyTorch also has names of types
+# that are older than its dtypes.
+
+TYPES = {
+    "Float": "float32", "Double": "float64", "Half": "float16", "Long": "int64", "Int": "int32", "Short": "int16",
+    "Char": "int8", "Byte": "uint8", "Bool": "bool",
+}
+
+
+class Conversions:
+    """Other dtypes and devices, and questions about the memory."""
+
+    __slots__ = ()
+
+    is_cuda = is_mps = is_xpu = is_meta = is_sparse = is_quantized = False
+    is_cpu, retains_grad = True, False
+    grad_fn: Any = None  # chapter 07 has results that were recorded
+    device: tt.device = property(lambda self: CPU, doc="Where the tensor is: always device(type='cpu').")
+    itemsize: int = property(lambda self: self._array.itemsize, doc="The bytes that one number takes.")
+
+    def to(
+        self, *wanted, dtype=None, device=None, non_blocking=False, copy=False, memory_format=None, other=None
+    ) -> Tensor:
+        """The same numbers as another dtype; x.to(dtype), x.to(device), x.to(device, dtype) or x.to(other_tensor). The
+        tensor itself if nothing changes, unless `copy`. Raises RuntimeError for a device that is not the CPU."""
+        if len(wanted) == 1 and isinstance(wanted[0], np.dtype) and device is None and not copy:
+            return self if wanted[0] is self._array.dtype else super().to(wanted[0])
+        dtype, copy = _wanted([*wanted, dtype, device, other], copy)
+        result = super().to(dtype)
+        return result.clone() if copy and result is self else result
+
+    # In the next class, `int` and `float` are methods; in this one they are still the types.
+
+    def type(self, dtype=None, non_blocking=False) -> Any:
+        """The name of the tensor's type, "torch.FloatTensor"; with a dtype or such a name, the tensor as that type."""
+        if dtype is None:
+            return f"torch.{next(name for name, kind in TYPES.items() if kind == self.dtype.name)}Tensor"
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
+        old = name.removeprefix("torch.").removesuffix("Tensor")
+        return self.to(TYPES[old] if name.endswith("Tensor") and old in TYPES else dtype)
+
+    def type_as(self, other) -> Tensor: return self.to(other.dtype)
+    def short(self) -> Tensor: return self.to(np.int16)
+    def char(self) -> Tensor: return self.to(np.int8)
+    def byte(self) -> Tensor: return self.to(np.uint8)
+    def is_floating_point(self) -> bool: return self._array.dtype.kind == "f"
+    def is_complex(self) -> bool: return False
+    def is_signed(self) -> bool: return self._array.dtype.kind in "if"
+
+    def bfloat16(self) -> Tensor:
+        raise TypeError("NumPy has no bfloat16, so a tensor cannot hold it; tt_opt rounds to it (chapter 17)")
+
+    # ## On the CPU
+
+    def cpu(self, memory_format=None) -> Tensor: return self
+    def get_device(self) -> int: return -1
+    def pin_memory(self, device=None) -> Tensor: return self
+    def is_pinned(self, device=None) -> bool: return False
+    def share_memory_(self) -> Tensor: return self
+    def is_shared(self) -> bool: return False
+
+    # There is one layout, the dense one: a matrix of mostly zeros takes its full memory and gives the same numbers.
+
+    is_sparse = False
+    def to_sparse(self) -> Tensor: return self
+    def to_dense(self) -> Tensor: return self
+    def coalesce(self) -> Tensor: return self
+
+    def cuda(self, device=None, non_blocking=False, memory_format=None) -> Tensor:
+        """Refused: there is no such device."""
+        refuse_other_device("cuda" if device is None or isinstance(device, int) else device)
+        return self
+
+    # ## Memory
+    #
+    # PyTorch's `memory_format` names an order of the numbers in memory, which changes no result.
+
+    def is_contiguous(self, memory_format=None) -> bool: return self._array.flags.c_contiguous
+    def contiguous(self, memory_format=None) -> Tensor: return self if self.is_contiguous() else tt.copied(self)
+    def clone(self, *, memory_format=None) -> Tensor: return tt.copied(self)
+    def element_size(self) -> int: return self._array.itemsize
+    def nelement(self) -> int: return self._array.size
+    def ndimension(self) -> int: return self._array.ndim
+    def data_ptr(self) -> int: return self._array.ctypes.data
+    def is_same_size(self, other) -> bool: return self.shape == other.shape
+    def is_nonzero(self) -> bool: return builtins.bool(self)
+
+    def stride(self, dim: int | None = None) -> Any:
+        """How many elements to walk in memory for a step along each dimension, or along one."""
+        strides = super().stride()
+        return strides if dim is None else strides[dim]
+
+    # ## New tensors of the same dtype
+
+    def new_tensor(self, data, *, dtype=None, device=None, requires_grad=False, **memory) -> Tensor:
+        """A copy of data."""
+        _refuse_unknown(memory, device)
+        return tt.tensor(data, dtype or self.dtype, requires_grad)
+
+    def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad=False, **memory) -> Tensor:
+        """One number in the shape `size`."""
+        _refuse_unknown(memory, device)
+        return tt.full(size, fill_value, dtype or self.dtype, requires_grad)
+
+    # `Tensor(16, 8)` is what older programs write for `empty(16, 8)`: a tensor of that shape, which the program then
+    # fills. We put nan into it. If you meant the number in `Tensor(5)`, or if you forget to fill the tensor, you will
+    # see.
+
+    @staticmethod
+    def _unset(*sizes):
+        return np.full(_integers([n for n in sizes if n is not None and n is not False]), np.nan, np.float32)
+
+    # The sizes of the others may come one by one, x.new_zeros(2, 3).
+
+    def new_zeros(self, *size, **options) -> Tensor: return self.new_full(_sizes(size, options), 0, **options)
+    def new_ones(self, *size, **options) -> Tensor: return self.new_full(_sizes(size, options), 1, **options)
+    def new_empty(self, *size, **options) -> Tensor: return self.new_full(_sizes(size, options), 0, **options)
+
+    # ## As a container
+    #
+    # `5 in x` asks whether any element equals 5.
+
+    def __contains__(self, value) -> bool: return builtins.bool((self == value).any())
+    def __reversed__(self) -> Tensor: return self.flip(0) if self.ndim else self
+
+
+# The arguments of `to` are told apart by what they are. Two truth values are PyTorch's `non_blocking` and `copy`.
+
+
+def _wanted(parts, copy):
+    dtype = None
+    for part in parts:
+        if isinstance(part, device) or (isinstance(part, str) and not _is_dtype(part)):
+            refuse_other_device(part)
+        elif isinstance(part, int) and not isinstance(part, bool):
+            refuse_other_device(f"cuda:{part}")
+        elif part is not None and not isinstance(part, bool):
+            dtype = part.dtype if isinstance(part, Conversions) else part
+    flags = [part for part in parts if isinstance(part, bool)]
+    return dtype, copy or (len(flags) == 2 and flags[1])
+
+
+def _is_dtype(name):
+    try:
+        np.dtype(name)
+    except TypeError:
+        return False
+    return True
+
+
+def _sizes(size, options):
+    size = (options.pop("size"),) if "size" in options else size
+    return size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+
+
+def _integers(sizes):
+    if any(type(n) is not int or n < 0 for n in sizes):
+        raise TypeError(f"Tensor(n, m) takes sizes, integers of 0 or more, not {sizes}; for numbers write tensor(...)")
+    return sizes
+
+
+def _refuse_unknown(memory, device):
+    refuse_other_device(device)
+    if wrong := memory.keys() - {"layout", "pin_memory"}:
+        raise TypeError(f"there is no parameter {min(wrong)}; there are dtype, device and requires_grad")
+
+
+__all__ = ["Conversions"]

@@ -1,0 +1,505 @@
+# # Methods of modules
+#
+# An appendix of chapter 04. The chapter's `Module` registers, lists, saves and loads. PyTorch's users expect more of
+# it: options of these methods, ways to reach a part by its path, hooks. They are here, in classes from which the
+# chapter composes its own, as chapter 02 composes `Tensor` from the appendix *Methods*. What a method of the chapter
+# does already, it is asked to do, by `super()`.
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import tt_tensor as tt  # looked up when a method is called, by which time the package is complete
+from tt_tensor.devices import refuse_other_device
+
+if TYPE_CHECKING:
+    from tt_tensor.layers import Module, Parameter
+    from tt_tensor.tensor import Tensor
+
+# ## Hooks
+#
+# A *hook* is a function that a module calls before or after its `forward`: to look at what comes in and goes out, or to
+# replace it. If you register a hook, you receive a handle, with which you can take the hook off again.
+
+
+class RemovableHandle:
+    """Takes a hook off: by `remove()`, or at the end of a `with` block."""
+
+    def __init__(self, hooks: dict):
+        self.hooks = hooks
+
+    def remove(self) -> None:
+        """Take the hook off. To do so twice is no mistake."""
+        self.hooks.pop(self, None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.remove()
+
+
+# There are three kinds of hooks, each in a dictionary from its handle to the function. A module without hooks has no
+# dictionaries, only the `None` that the class gives it; so an ordinary call pays for one comparison.
+
+
+class _Hooks:
+    def __init__(self):
+        self.before: dict[RemovableHandle, Callable] = {}
+        self.after: dict[RemovableHandle, Callable] = {}
+        self.backward: dict[RemovableHandle, Callable] = {}
+
+
+# PyTorch calls a hook as `hook(module, inputs)` and `hook(module, inputs, output)`, or with the keyword arguments after
+# `inputs` if you register it with `with_kwargs=True`. A result other than None replaces inputs or output.
+
+
+def _with_all(hook: Callable) -> Callable:
+    return lambda module, inputs, options, *output: hook(module, inputs, *output)
+
+
+def _replaced_inputs(hook: Callable) -> Callable:
+    def all_inputs(module, inputs, options):
+        answer = hook(module, inputs)
+        return answer if answer is None else (answer if isinstance(answer, tuple) else (answer,), options)
+
+    return all_inputs
+
+
+def _call_with_hooks(module, inputs, options):
+    hooks = module._hooks
+    for hook in list(hooks.before.values()):
+        answer = hook(module, inputs, options)
+        if answer is not None:
+            inputs, options = answer
+    watch = _Watch(module, list(hooks.backward.values())) if hooks.backward else None
+    output = module.forward(*(watch.inputs(inputs) if watch else inputs), **options)
+    for hook in list(hooks.after.values()):
+        answer = hook(module, inputs, options, output)
+        output = output if answer is None else answer
+    return watch.outputs(output) if watch else output
+
+
+# The third kind is called on the way back, with the gradients of the module's inputs and outputs. The gradient of an
+# input tensor will not do, because the tensor may be used elsewhere, too, and its gradient is a sum. So the module gets
+# aliases, made by an operation that changes nothing, and those report. The hooks are called when the last input has
+# reported, or, if no input requires a gradient, the last output.
+
+
+class _Watch:
+    def __init__(self, module, hooks):
+        self.module, self.hooks = module, hooks
+        self.arrived: dict[str, list] = {"inputs": [], "outputs": []}
+        self.expected = {"inputs": 0, "outputs": 0}
+
+    def inputs(self, tensors):
+        """Aliases of the inputs that report their gradients."""
+        return self._watched("inputs", tensors)
+
+    def outputs(self, tensors):
+        """Aliases of the outputs that report their gradients."""
+        several = isinstance(tensors, (tuple, list))
+        watched = self._watched("outputs", tensors if several else (tensors,))
+        return type(tensors)(watched) if several else watched[0]
+
+    def _watched(self, side, tensors):
+        aliases = list(tensors)
+        for i, tensor in enumerate(tensors):
+            if isinstance(tensor, tt.Tensor) and tensor.requires_grad:
+                aliases[i] = tt.expand(tensor, shape=tensor.shape)
+                aliases[i].register_hook(functools.partial(self._report, side, i))
+                self.expected[side] += 1
+        self.arrived[side] = [None] * len(aliases)
+        self.missing = dict(self.expected)
+        return tuple(aliases)
+
+    def _report(self, side, i, gradient):
+        self.arrived[side][i] = gradient
+        self.missing[side] -= 1
+        if self.missing[side] or (side == "outputs" and self.expected["inputs"]):
+            return None
+        self.missing = dict(self.expected)  # for a second backward pass
+        for hook in self.hooks:
+            answer = hook(self.module, tuple(self.arrived["inputs"]), tuple(self.arrived["outputs"]))
+            if answer is not None:
+                self._replace(side, i, answer)
+        return self.arrived[side][i] if side == "inputs" else None
+
+    def _replace(self, side, i, answer):
+        answer = answer if isinstance(answer, tuple) else (answer,)
+        if side == "outputs" or [k for k, g in enumerate(self.arrived["inputs"]) if g is not None] != [i]:
+            raise RuntimeError(
+                "a backward hook can replace the gradient of a module's input only if exactly one input requires a "
+                "gradient; return None, or register a hook on the tensors"
+            )
+        self.arrived["inputs"] = list(answer)
+
+
+# ## What a module can do besides
+#
+# First the ways to put something into a drawer by a name that is computed, and to find what is under a path with dots.
+
+
+class Registering:
+    """Registers and finds parts, parameters and buffers by name."""
+
+    _non_persistent_buffers_set: frozenset[str] = frozenset()
+
+    def register_buffer(self, name: str, tensor, persistent: bool = True) -> None:
+        """Keep a tensor that is saved with the module (unless not `persistent`), but not learned. Raises TypeError for
+        anything else, ValueError for a name that is taken or has a dot."""
+        super().register_buffer(name, tensor)
+        left_out = self._non_persistent_buffers_set
+        if persistent == (name in left_out):
+            self._non_persistent_buffers_set = left_out - {name} if persistent else left_out | {name}
+
+    def register_parameter(self, name: str, param) -> None:
+        """Assign a Parameter or None to a name. Raises TypeError for anything else, ValueError for a name that is
+        taken or has a dot."""
+        _refuse_name(self, name, self._parameters)
+        if param is not None and not isinstance(param, tt.Parameter):
+            raise TypeError(f"{name} must be a Parameter or None, not {type(param).__name__}; use Parameter(...)")
+        self.__dict__.pop(name, None)
+        self._parameters[name] = param
+
+    def add_module(self, name: str, module) -> None:
+        """Assign a module or None to a name, which may be computed. Raises TypeError for anything else, ValueError for
+        a name that is taken or has a dot."""
+        _refuse_name(self, name, self._modules)
+        if module is not None and not isinstance(module, tt.Module):
+            raise TypeError(f"{name} must be a Module or None, not {type(module).__name__}")
+        self._modules[name] = module
+
+    register_module = add_module
+
+    def get_submodule(self, target: str) -> Module:
+        """The part at a dotted path; the module itself for "". Raises AttributeError if there is none."""
+        found = functools.reduce(getattr, target.split("."), self) if target else self
+        if not isinstance(found, tt.Module):
+            raise AttributeError(f"{target!r} is not a module, but {type(found).__name__}")
+        return found
+
+    def set_submodule(self, target: str, module, strict: bool = False) -> None:
+        """Put a module at a dotted path. Raises AttributeError if the path before the last dot leads nowhere, and with
+        `strict` also if nothing is at the path yet."""
+        path, _, name = target.rpartition(".")
+        if strict:
+            self.get_submodule(target)
+        self.get_submodule(path)._modules[name] = module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted path. Raises AttributeError if there is none."""
+        return _found(self, target, "_parameters")
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path. Raises AttributeError if there is none."""
+        return _found(self, target, "_buffers")
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
+
+
+# Both checks are those of PyTorch.
+
+
+def _refuse_name(module, name, drawer):
+    if not isinstance(name, str) or not name or "." in name or (hasattr(module, name) and name not in drawer):
+        raise ValueError(
+            f"{name!r} cannot name a part of {type(module).__name__}: a name is a text without a dot that is no "
+            "attribute yet"
+        )
+
+
+def _found(module, target, drawer):
+    path, _, name = target.rpartition(".")
+    found = getattr(module.get_submodule(path), drawer)
+    if name not in found:
+        raise AttributeError(f"{type(module).__name__} has no {drawer[1:-1]} {target!r}; it has {', '.join(found)}")
+    return found[name]
+
+
+# Then the options of the walks. `recurse=False` stays with the module itself; `remove_duplicate=False` names what two
+# parts share under both of its names; `prefix` is put before all names.
+
+
+class Listing(Registering):
+    """The walks of `Tree`, with PyTorch's options."""
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, parameter) for all parameters, each once if `remove_duplicate`."""
+        if recurse and remove_duplicate and not prefix:
+            return super().named_parameters()
+        return _listed(self, "_parameters", prefix, recurse, remove_duplicate)
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """(dotted name, buffer) for all buffers, each once if `remove_duplicate`."""
+        return _listed(self, "_buffers", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters, each once; what an optimizer wants to know."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, part) for the parts of this module, without their parts, each once."""
+        seen = set()
+        for name, part in self._modules.items():
+            if part is not None and id(part) not in seen:
+                seen.add(id(part))
+                yield name, part
+
+
+def _listed(module, drawer, prefix, recurse, remove_duplicate):
+    modules = module.named_modules(remove_duplicate=remove_duplicate) if recurse else [("", module)]
+    seen = set()
+    for path, part in modules:
+        for name, tensor in getattr(part, drawer).items():
+            if tensor is not None and not (remove_duplicate and id(tensor) in seen):
+                seen.add(id(tensor))
+                yield ".".join(filter(None, (prefix, path, name))), tensor
+
+
+# A buffer that is not persistent is left out of the state. `load_state_dict` returns the names that did not match,
+# which `strict=False` lets pass; and before it compares shapes, it gives a shape to what has none yet (see *Lazy
+# modules*).
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names that a module has and a state has not, and the reverse."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self):
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+class Stating(Listing):
+    """The state of a module, with PyTorch's options."""
+
+    def state_dict(self, destination=None, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
+        """All parameters and persistent buffers by their dotted names behind `prefix`, put into `destination`. They
+        share memory with the module; with `keep_vars` they are the parameters themselves."""
+        state = super().state_dict()
+        for path, module in self.named_modules(remove_duplicate=False):
+            for name in module._non_persistent_buffers_set:
+                state.pop(f"{path}.{name}" if path else name, None)
+        if keep_vars:
+            every = (walk(remove_duplicate=False) for walk in (self.named_parameters, self.named_buffers))
+            own = dict(itertools.chain(*every))
+            state = OrderedDict((name, own[name]) for name in state)
+        if destination is None and not prefix:
+            return state
+        destination = OrderedDict() if destination is None else destination
+        destination.update((prefix + name, tensor) for name, tensor in state.items())
+        return destination
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False) -> Any:
+        """Copy the values of `state_dict` into parameters and buffers of the same names; with `assign`, put its
+        tensors in their place, in their dtypes. Returns IncompatibleKeys, the names that are missing and unexpected.
+
+        Raises RuntimeError that lists missing and unexpected names (unless not strict) and different shapes; then
+        nothing has been changed."""
+        tensors: Any = itertools.chain(self.named_parameters(), self.named_buffers())
+        for name, tensor in tensors:
+            if isinstance(tensor, tt.Uninitialized) and name in state_dict:
+                tensor.materialize(state_dict[name].shape)
+        own = self.state_dict()
+        super().load_state_dict(state_dict, strict)
+        if assign:
+            _assign(self, {name: state_dict[name] for name in own if name in state_dict})
+        return IncompatibleKeys([n for n in own if n not in state_dict], [n for n in state_dict if n not in own])
+
+
+def _assign(module, state):
+    for target, tensor in state.items():
+        path, _, name = target.rpartition(".")
+        part = module.get_submodule(path)
+        if name in part._buffers:
+            part._buffers[name] = tensor
+        elif not isinstance(tensor, tt.Parameter):
+            part._parameters[name] = tt.Parameter(tensor, part._parameters[name].requires_grad)
+        else:
+            part._parameters[name] = tensor
+
+
+# ## Devices and dtypes
+#
+# `to` takes a dtype, a device, both, or a tensor whose dtype and device are meant; so does the method of a tensor. We
+# let an empty tensor of truth values read the arguments. If it comes back unchanged, no dtype was among them.
+
+
+class Moving(Stating):
+    """Conversions in place, as PyTorch spells them."""
+
+    def to(self, *args, **options) -> Self:
+        """Convert all floating-point parameters and buffers to another dtype, in place: to(dtype), to(device),
+        to(device, dtype) or to(other_tensor). Returns the module. Raises RuntimeError for a device that is not the
+        CPU, TypeError for a dtype that is not floating-point."""
+        return self._converted(tt.zeros(0, dtype=tt.bool_).to(*args, **options).dtype)
+
+    def type(self, dst_type) -> Self:
+        """to() for a dtype or a name such as "torch.DoubleTensor"."""
+        return self._converted(tt.zeros(0, dtype=tt.bool_).type(dst_type).dtype)
+
+    def _converted(self, dtype):
+        if dtype == tt.bool_:
+            return self
+        if dtype.kind != "f":
+            raise TypeError(f"the parameters of a module hold floating-point numbers; they cannot become {dtype}")
+        every = itertools.chain(self.parameters(), self.buffers())
+        if all(tensor.dtype == dtype for tensor in every if tensor.dtype.kind == "f"):
+            return self
+        return super().to(dtype)
+
+    def cuda(self, device=None) -> Self:
+        """Raises RuntimeError: tinytorch computes on the CPU."""
+        refuse_other_device("cuda" if device is None or isinstance(device, int) else device)
+        return self
+
+    def float(self) -> Self: return self.to(tt.float32)
+    def half(self) -> Self: return self.to(tt.float16)
+    def cpu(self) -> Self: return self
+    def share_memory(self) -> Self: return self
+
+
+# ## Calling
+
+
+class ModuleMethods(Moving):
+    """What chapter 04's Module has beside its own methods."""
+
+    _hooks: _Hooks | None = None
+
+    def __call__(self, *inputs, **options) -> Any:
+        if self._hooks is None:
+            return self.forward(*inputs, **options)
+        return _call_with_hooks(self, inputs, options)
+
+    def register_forward_pre_hook(self, hook: Callable, *, prepend=False, with_kwargs=False) -> RemovableHandle:
+        """Call hook(module, inputs) before every forward; what it returns, if not None, replaces the inputs. With
+        `with_kwargs`, hook(module, inputs, options), which returns both. Returns a handle."""
+        return _registered(self, "before", hook if with_kwargs else _replaced_inputs(hook), prepend)
+
+    def register_forward_hook(
+        self, hook: Callable, *, prepend=False, with_kwargs=False, always_call=False
+    ) -> RemovableHandle:
+        """Call hook(module, inputs, output) after every forward; what it returns, if not None, replaces the output.
+        With `with_kwargs`, hook(module, inputs, options, output). Returns a handle. Raises ValueError for
+        `always_call`."""
+        if always_call:
+            raise ValueError("always_call, for a forward that fails, is not supported: catch the error around the call")
+        return _registered(self, "after", hook if with_kwargs else _with_all(hook), prepend)
+
+    def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """Call hook(module, grad_inputs, grad_outputs) when backpropagation has passed the module; what it returns, if
+        not None, replaces the gradient of the input. Returns a handle.
+
+        Every input that requires a gradient must have been used."""
+        return _registered(self, "backward", hook, prepend)
+
+
+def _registered(module, kind, hook, prepend):
+    if module._hooks is None:
+        object.__setattr__(module, "_hooks", _Hooks())
+    hooks = getattr(module._hooks, kind)
+    handle = RemovableHandle(hooks)
+    others = dict(hooks) if prepend else {}
+    if prepend:
+        hooks.clear()
+    hooks[handle] = hook
+    hooks.update(others)
+    return handle
+
+
+# ## Rows of modules
+#
+# A `ModuleList` is a list, so it can also be changed in the middle. Its parts are named by their positions; after an
+# insertion, all that follow get new names, which is done most plainly by numbering all of them anew.
+
+
+class ListMethods:
+    """What a list can do beside append, extend and indexing."""
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Put a module before the position `index`; returns the list. Raises IndexError for a position that is out of
+        range."""
+        parts = list(self._modules.values())
+        if not -len(parts) <= index <= len(parts):
+            raise IndexError(f"position {index} is out of range: {len(parts)} modules are in the list")
+        parts.insert(index, module)
+        return self._numbered(parts)
+
+    def pop(self, key: int = -1) -> Module:
+        """Take the module at a position out of the list and return it."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def __setitem__(self, index: int, module) -> None:
+        setattr(self, _name_at(self, index), module)
+
+    def __delitem__(self, index) -> None:
+        parts = list(self._modules.values())
+        del parts[index]
+        self._numbered(parts)
+
+    def _numbered(self, parts):
+        self._modules.clear()
+        return self.extend(parts)
+
+    def __iadd__(self, modules) -> Self:
+        return self.extend(modules)
+
+    def __add__(self, other) -> Any:
+        return type(self)([*self, *other])
+
+
+def _name_at(modules, index):
+    names = list(modules._modules)
+    if not -len(names) <= operator.index(index) < len(names):
+        raise IndexError(f"position {index} is out of range: {len(names)} modules are in the list")
+    return names[index]
+
+
+# The parts of a `Sequential` may have names of their own, from an `OrderedDict`. A slice keeps the names.
+
+
+class NamedParts:
+    """Names for the parts of a Sequential."""
+
+    def extend(self, modules) -> Self:
+        """Add several modules at the end; returns the Sequential. A single OrderedDict of modules gives their names."""
+        if isinstance(modules, tuple) and len(modules) == 1 and isinstance(modules[0], OrderedDict):
+            for name, module in modules[0].items():
+                self.add_module(name, module)
+            return self
+        return super().extend(modules)
+
+    def __getitem__(self, index) -> Any:
+        if isinstance(index, slice):
+            return type(self)(OrderedDict(list(self._modules.items())[index]))
+        return self._modules[_name_at(self, index)]
+
+    def __add__(self, other) -> Any:
+        return tt.Sequential(*self, *other)
+
+    def __mul__(self, times: int) -> Any:
+        return tt.Sequential(*[*self] * times)
+
+
+__all__ = ["IncompatibleKeys", "ListMethods", "ModuleMethods", "NamedParts", "RemovableHandle"]
