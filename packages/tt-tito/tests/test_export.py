@@ -88,6 +88,21 @@ def test_the_same_files_give_the_same_bytes(mine, tmp_path):
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
+def test_what_was_left_out_is_the_courses_in_the_wheel(tmp_path):
+    chapter = curriculum.chapter("losses")
+    reference = course.reference(chapter).read_text(encoding="utf-8")
+    known = exercises.exercises(reference)
+    starred = [each.name for each in known if each.starred]
+    file = tmp_path / "losses.py"
+    required = [each.name for each in known if not each.starred]
+    file.write_text(exercises.graft(skeleton(chapter), reference, required), encoding="utf-8")
+    made = export.wheel("tt-tensor", {"losses": file}, tmp_path / "out")
+    exported = zipfile.ZipFile(made).read("tt_tensor/losses.py").decode("utf-8")
+    assert starred and exercises.unwritten(exported, starred) == [] != exercises.unwritten(
+        file.read_text(encoding="utf-8"), starred
+    )
+
+
 # ## What is refused
 
 
@@ -100,7 +115,7 @@ def test_what_exists_is_not_overwritten(mine, tmp_path):
 
 def test_unwritten_exercises_are_refused_unless_forced(mine, tmp_path):
     mine.write_text(skeleton(ACTIVATIONS), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"activations.py still has exercises to write: relu, relu_slope, .*--force"):
+    with pytest.raises(ValueError, match=r"activations.py still has exercises to write: numeric_slope, .*--force"):
         export.wheel("tt-tensor", {"activations": mine}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert export.wheel("tt-tensor", {"activations": mine}, tmp_path / "out", force=True).is_file()

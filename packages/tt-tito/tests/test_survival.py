@@ -27,14 +27,14 @@ QUICK = [curriculum.chapter(number) for number in (1, 3, 5, 6)]  # whose tests t
 
 UNJUDGED = """
 import time
-from tt_tito import cli, running
+from tt_tito import cli, judging, running
 from tt_tito.judge import Assessment, Mark
 
-def assess(space, chapter, groups):
+def assess(space, chapter, groups, tell=None):
     time.sleep(0.1)
     return Assessment(chapter.slug, "passed", (Mark("x", "passed", 1),))
 
-running.assess = assess
+running.assess = judging.assess = assess
 cli.main()
 """
 

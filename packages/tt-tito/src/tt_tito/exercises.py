@@ -1,7 +1,8 @@
 """What a learner writes: the functions of a chapter whose `def` line ends in `# exercise`, found in its text.
 
 An exercise is known by its qualified name, `softmax` or `Linear.forward`. The file of a learner is searched for the
-names of the reference, so that a mark that was deleted by accident deletes no exercise."""
+names of the reference, so that a mark that was deleted by accident deletes no exercise. One that is marked
+`# exercise (starred)` may be left out: what stands in for the chapter then has the reference's."""
 
 from __future__ import annotations
 
@@ -15,23 +16,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 __all__ = [
-    "PARSING", "Exercise", "exercises", "framed", "functions", "graft", "graft_tree", "parse", "skeleton", "unwritten",
+    "PARSING", "Exercise", "body_lines", "exercises", "fill_starred", "framed", "functions", "graft", "graft_tree",
+    "parse", "section", "skeleton", "stand_on", "unwritten",
 ]  # fmt: skip
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-MARK = re.compile(r"#\s*exercise\s*$")
+MARK = re.compile(r"#\s*exercise(\s+\(starred\))?\s*$")
 PARSING = threading.RLock()  # Python 3.11 can make syntax trees in one thread at a time
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function in a text: its qualified name, the line of its `def`, its first and last line, and its docstring."""
+    """A function in a text: its qualified name, the line of its `def`, its first and last line, its docstring, and
+    whether it has a star, which means that it may be left out."""
 
     name: str
     line: int
     first: int
     last: int
     doc: str
+    starred: bool = False
 
 
 def parse(text: str) -> ast.Module:
@@ -48,11 +52,13 @@ def functions(tree: ast.Module) -> dict[str, Function]:
 def exercises(text: str) -> list[Exercise]:
     """The exercises of a chapter, in the order of the text. SyntaxError for a text that is not Python."""
     lines = text.splitlines()
+    marked = {name: (node, MARK.search(lines[node.lineno - 1])) for name, node in functions(parse(text)).items()}
     return [
-        Exercise(name, node.lineno, _first(node), node.end_lineno or node.lineno, ast.get_docstring(node) or "")
-        for name, node in sorted(functions(parse(text)).items(), key=lambda item: item[1].lineno)
-        if MARK.search(lines[node.lineno - 1])
-    ]
+        Exercise(name, node.lineno, _first(node), node.end_lineno or node.lineno, ast.get_docstring(node) or "",
+                 starred=bool(mark[1]))
+        for name, (node, mark) in sorted(marked.items(), key=lambda item: item[1][0].lineno)
+        if mark
+    ]  # fmt: skip
 
 
 def skeleton(text: str, label: str) -> str:
@@ -81,6 +87,25 @@ def unwritten(text: str, names: Iterable[str]) -> list[str]:
     """Those of the named exercises whose body is empty or only raises NotImplementedError, or that are not there."""
     found = functions(parse(text))
     return [name for name in names if name not in found or _is_blank(found[name])]
+
+
+def fill_starred(tree: ast.Module, reference: str) -> None:
+    """Give the functions with a star that are left out in a tree the reference's bodies, which are said to stand on
+    the line of their `def`."""
+    names = [exercise.name for exercise in exercises(reference) if exercise.starred]
+    nodes = functions(tree)
+    names = [name for name in names if name in nodes and _is_blank(nodes[name])]
+    if names:
+        graft_tree(tree, parse(reference), names)
+        for name in names:
+            stand_on(nodes[name].body, nodes[name].lineno)
+
+
+def stand_on(body: Iterable[ast.stmt], line: int) -> None:
+    """Say of statements, and all that is in them, that they stand on one line."""
+    for node in (inner for statement in body for inner in ast.walk(statement)):
+        if hasattr(node, "lineno"):
+            vars(node).update(lineno=line, end_lineno=line, col_offset=0, end_col_offset=0)
 
 
 def graft(text: str, donor: str, names: Iterable[str]) -> str:
@@ -120,6 +145,18 @@ def _first(node: ast.AST) -> int:
 def _statements(node: Function) -> list[ast.stmt]:
     """The body without its docstring."""
     return node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+
+
+def section(text: str, line: int) -> str:
+    """The title of the section of a chapter in which a line stands."""
+    titles = [each.removeprefix("# ## ").strip() for each in text.splitlines()[:line] if each.startswith("# ## ")]
+    return titles[-1]
+
+
+def body_lines(node: Function) -> set[int]:
+    """The lines on which the code of a function stands, without its head and docstring."""
+    inner = (inner for statement in _statements(node) for inner in ast.walk(statement))
+    return {each.lineno for each in inner if hasattr(each, "lineno")}
 
 
 def _is_blank(node: Function) -> bool:

@@ -39,7 +39,7 @@ def wheel(name: str, chapters: Mapping[str, Path], out: Path, *, force: bool = F
         raise ValueError(f"no chapter of {name} is yours and in use: complete one of {', '.join(package.chapters)}")
     for slug, file in chapters.items():
         _demand(curriculum.chapter(slug), file, force)
-        contents[f"{package.module}/{slug}.py"] = file.read_bytes()
+        contents[f"{package.module}/{slug}.py"] = _whole(curriculum.chapter(slug), file)
     found = distribution(name)
     version = f"{found.version.partition('+')[0]}+{LABEL}"
     metadata = re.sub("^Version:.*", f"Version: {version}", found.read_text("METADATA") or "", count=1, flags=re.M)
@@ -67,10 +67,18 @@ def _demand(chapter: curriculum.Chapter, file: Path, force: bool) -> None:
     """ValueError or SwapError unless a file can be the chapter for everybody."""
     text = reading.python(file)
     swap.StandIn(chapter.module, str(file), "this command").get_code(chapter.module)
-    names = [exercise.name for exercise in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
-    left = exercises.unwritten(text, names)
+    known = exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))
+    left = exercises.unwritten(text, [exercise.name for exercise in known if not exercise.starred])
     if left and not force:
         raise ValueError(f"{file.name} still has exercises to write: {', '.join(left)}; --force exports it so")
+
+
+def _whole(chapter: curriculum.Chapter, file: Path) -> bytes:
+    """A chapter's file, with the reference's answers where exercises with a star were left out."""
+    text, reference = reading.python(file), course.reference(chapter).read_text(encoding="utf-8")
+    starred = [exercise.name for exercise in exercises.exercises(reference) if exercise.starred]
+    left = [name for name in exercises.unwritten(text, starred) if name in exercises.functions(exercises.parse(text))]
+    return exercises.graft(text, reference, left).encode("utf-8") if left else file.read_bytes()
 
 
 def _record(contents: Mapping[str, bytes], itself: str) -> str:

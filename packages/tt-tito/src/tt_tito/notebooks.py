@@ -13,7 +13,7 @@ from typing import Any
 
 from tt_tito import files, reading
 
-__all__ = ["cells", "dumps", "placed", "program", "read", "text", "write"]
+__all__ = ["cells", "dumps", "made_of", "placed", "program", "read", "text", "write"]
 
 LIGHT = "py:light"
 METADATA = {
@@ -23,24 +23,51 @@ METADATA = {
 PLAIN = {"jupytext": {"notebook_metadata_filter": "-all"}}  # no header in the text
 DISPLAY = "display = print"
 TESTS = "from tt_tito.nbgrader import check"  # in a cell that `tito nbgrader export` has written to test an exercise
+RUNS = re.compile(r"(?:\s*(?:show|check)_\w+\(\)\s*(?:\n|$))+")  # what a cell has that only runs experiments
 GAP = "lines_to_next_cell"  # how many empty lines follow a cell, where that is not what jupytext expects
 
 
 def write(text: str, path: Path) -> None:
     """Write the text of a chapter as a notebook. ModuleNotFoundError where jupytext is missing."""
-    files.write(path, dumps(cells(text)))
+    files.write(path, made_of(text))
+
+
+def made_of(text: str) -> str:
+    """The JSON of a chapter as a notebook, with a cell behind each experiment that runs it. ModuleNotFoundError where
+    jupytext is missing."""
+    return dumps([cell for each in cells(text) for cell in (each, *_running(each))])
+
+
+def _running(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """A cell for each `show_*` and `check_*` that a cell defines, which runs it."""
+    names = re.findall(r"^def ((?:show|check)_\w+)\(\)", cell["source"], re.MULTILINE) if _is_code(cell) else []
+    return [_cell({"cell_type": "code", "metadata": {}, "source": f"{name}()"}) | {"id": name[:64]} for name in names]
+
+
+def _is_code(cell: dict[str, Any]) -> bool:
+    return bool(cell["cell_type"] == "code")
+
+
+def _without_runs(cells: list[dict[str, Any]]) -> str:
+    return text([cell for cell in cells if not _only_runs(cell)])
+
+
+def _only_runs(cell: dict[str, Any]) -> bool:
+    """Does a cell do nothing but run experiments?"""
+    return _is_code(cell) and bool(RUNS.fullmatch(cell["source"]))
 
 
 def read(path: Path) -> str:
-    """The text of the chapter in a notebook, without what it has put out. ValueError for what is no notebook."""
-    return text(_read(path))
+    """The text of the chapter in a notebook, without what it has put out, and without cells that only run experiments.
+    ValueError for what is no notebook."""
+    return _without_runs(_read(path))
 
 
 def program(path: Path) -> str:
     """The text of the chapter in a notebook as a program that can run outside of one: where it uses `display`, which
-    Jupyter defines, it prints, and cells in which nbgrader asks the judge are empty. Unreadable for what is not a
-    notebook, or too long."""
-    found = text(_runnable(_read(path)))
+    Jupyter defines, it prints; cells that run experiments are left out, and those in which nbgrader asks the judge are
+    empty. Unreadable for what is not a notebook, or too long."""
+    found = _without_runs(_runnable(_read(path)))
     if (size := len(found.encode())) > reading.LARGEST:
         raise reading.Unreadable(f"{path.name} has {size:,} bytes of text, and at most {reading.LARGEST:,} are read.")
     return found
@@ -60,11 +87,11 @@ def placed(message: str, path: Path) -> str:
 
 def _places(cells: list[dict[str, Any]], name: str) -> list[str]:
     """For each line of a notebook's program where it comes from: `x.ipynb, cell 3 ("import math"), line 1`."""
-    lines = text(cells).splitlines()
+    lines = _without_runs(cells).splitlines()
     found, at = [name] * len(lines), 0
     for number, cell in enumerate(cells, start=1):
         source = cell["source"].splitlines()
-        if cell["cell_type"] != "code" or not source:
+        if not _is_code(cell) or not source or _only_runs(cell):
             continue
         fits = (start for start in range(at, len(lines)) if _same(lines[start : start + len(source)], source))
         start = next(fits, None)
@@ -90,7 +117,7 @@ def _same(lines: list[str], source: list[str]) -> bool:
 def _runnable(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cells without what asks the judge, and with a definition of `display` in the first one that uses it, if none
     defines or imports it."""
-    asking = [cell for cell in cells if cell["cell_type"] == "code" and TESTS in cell["source"]]
+    asking = [cell for cell in cells if _is_code(cell) and TESTS in cell["source"]]
     cells = [cell | {"source": ""} if cell in asking else cell for cell in cells]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     using = [cell for cell in code if re.search(r"\bdisplay\(", cell["source"])]

@@ -1,77 +1,34 @@
-"""What the commands do beyond looking: judge, choose, run, export, rebuild."""
+"""What the commands do beyond looking and judging: choose, run, export, rebuild."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tt_tito import course, exercises, reading, swap
 from tt_tito.curriculum import Chapter, chapters, package
+from tt_tito.judging import assess, exercise_of
 from tt_tito.progress import Milestone, Progress, implementations, milestones
 from tt_tito.standing import Example, all_examples
-from tt_tito.workspace import Workspace, available, fingerprint, known_name
+from tt_tito.workspace import NoWorkspace, Workspace, available, fingerprint, known_name
 
-if TYPE_CHECKING:
-    from tt_tito.judge.assessment import Assessment
-
-__all__ = ["Outcome", "assess", "assess_in_use", "choose", "difference", "export", "hints", "rebuild", "run_example"]
-
-
-# ## Judging
+__all__ = [
+    "Outcome", "choose", "difference", "export", "hints", "rebuild", "run_capstone", "run_example",
+]
 
 
-def assess(space: Workspace, chapter: Chapter, groups: tuple[str, ...] = ("unit",)) -> Assessment:
-    """The judge's verdict on the learner's file of a chapter, on the earlier chapters that are in use."""
-    try:
-        space.text(chapter)
-    except reading.Unreadable as why:
-        return _unreadable(chapter, str(why))
-    return _placed(space, chapter, _judged(chapter, space.source(chapter), groups))
-
-
-def assess_in_use(space: Workspace, chapter: Chapter, groups: tuple[str, ...]) -> tuple[str, Assessment]:
-    """What is in use for a chapter (mine, reference, a path or a module), and the judge's verdict on it."""
-    name = space.implementation(chapter)
-    if name == "mine":
-        return name, assess(space, chapter, groups)
-    return name, _judged(chapter, _file_in_use(chapter), groups)
-
-
-def _file_in_use(chapter: Chapter) -> Path:
-    """The file that an import of the chapter runs."""
-    targets = swap.in_use().targets
-    folder = targets.get(chapter.module.partition(".")[0])
-    beside = [folder / f"{chapter.slug}.py"] if folder else []
-    found = [targets[chapter.module]] if chapter.module in targets else beside
-    return next((file for file in found if file.is_file()), course.reference(chapter))
-
-
-def _judged(chapter: Chapter, file: Path, groups: tuple[str, ...]) -> Assessment:
-    from tt_tito.judge.assessment import assess as judge
-
-    return judge(chapter, file, groups=groups, swaps=_others(chapter))
-
-
-def _unreadable(chapter: Chapter, why: str) -> Assessment:
-    from tt_tito.judge.assessment import Assessment, Mark
-
-    names = [e.name for e in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
-    return Assessment(chapter.slug, "error", tuple(Mark(name, "failed") for name in names), why)
-
-
-def _placed(space: Workspace, chapter: Chapter, found: Assessment) -> Assessment:
-    """A verdict whose messages name lines of the file that the learner has, be it a notebook."""
-    marks = tuple(replace(mark, message=space.placed(chapter, mark.message)) for mark in found.exercises)
-    return replace(found, message=space.placed(chapter, found.message), exercises=marks)
+# ## Progress, rebuilt
 
 
 def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
@@ -96,11 +53,6 @@ def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
     return progress
 
 
-def _others(chapter: Chapter) -> dict[str, Path]:
-    """What stands in for other modules than the chapter's."""
-    return {module: path for module, path in swap.in_use().targets.items() if module != chapter.module}
-
-
 # ## Help on the way
 
 
@@ -113,12 +65,8 @@ def hints(space: Workspace, chapter: Chapter, name: str | None) -> tuple[str, li
         if not left:
             raise ValueError(f"every exercise of {chapter} is written; name the one that the hint is to be for")
         name = left[0]
-    matches = [known for known in hints if known == name or known.rpartition(".")[2] == name]
-    if not matches:
-        close = difflib.get_close_matches(name, hints, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(hints)}"
-        raise ValueError(f"{chapter} has no exercise {name!r}: {advice}")
-    return matches[0], hints[matches[0]]
+    found = exercise_of(chapter, name)
+    return found, hints[found]
 
 
 def difference(space: Workspace, chapter: Chapter) -> list[str]:
@@ -156,6 +104,7 @@ def choose(space: Workspace, name: str, value: str) -> list[str]:
         space.use(found.slug, value)
         return [
             f"{found}: the reference is in use, and its capability is unlocked: {found.unlocks}.",
+            f"Read it: {course.reference(found)}",
             *[f"{space.short(file)} stays as it is." for file in space.files(found)],
         ]
     if value == "mine" or space.is_mine(found, value):  # however its path is written
@@ -164,7 +113,8 @@ def choose(space: Workspace, name: str, value: str) -> list[str]:
     (file,) = _try(space, {found.slug: value})
     if not space.is_mine(found, value) and file.is_file():
         text = reading.python(file)
-        names = [e.name for e in exercises.exercises(course.reference(found).read_text(encoding="utf-8"))]
+        known = exercises.exercises(course.reference(found).read_text(encoding="utf-8"))
+        names = [exercise.name for exercise in known if not exercise.starred]
         there = exercises.functions(exercises.parse(text))  # another implementation need not have them
         _demand_written(file.name, [name for name in exercises.unwritten(text, names) if name in there], found)
     space.use(found.slug, value)
@@ -269,6 +219,40 @@ def _results(file: Path) -> list[dict[str, Any]]:
 def _milestone(example: Example) -> Milestone | None:
     """The one that its script earns, however it is called: XOR with autograd shows what XOR by hand shows."""
     return next((m for m in milestones() if example.script in (m.chapter.example or "").split()), None)
+
+
+# ## The programs of chapter 20
+#
+# They run in a process of their own, like the examples, so that what is in use takes part from its first import on. The
+# working directory stays, since paths among the arguments are meant from there.
+
+
+def run_capstone(command: str, arguments: tuple[str, ...]) -> int:
+    """Run a command of tt-capstone on what is in use; its exit status. ModuleNotFoundError if it is not installed."""
+    course.folder("tt-capstone")
+    with contextlib.suppress(NoWorkspace):
+        space = Workspace.here()
+        implementations(space, [c for c in chapters() if c in available()])  # notebooks become files again
+    words = [sys.executable, "-m", "tt_capstone", command, *arguments]
+    return _in_our_place(words) if os.name == "posix" else _waited_for(words)
+
+
+# On most systems a process can become another program. So nothing stands in between: Ctrl-C, a request to end, and the
+# exit status pass directly between the program and the shell that started it. Windows has no such thing, but sends
+# Ctrl-C to both of us, and we leave it to the other.
+
+
+def _in_our_place(words: list[str]) -> int:
+    sys.stdout.flush()
+    os.execv(words[0], words)
+
+
+def _waited_for(words: list[str]) -> int:
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(words, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ## Export

@@ -12,10 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tt_tito import course
+from tt_tito import course, exercises
 from tt_tito.curriculum import Chapter, phases
 from tt_tito.curriculum import chapters as all_chapters
 from tt_tito.doctor import Problem
+from tt_tito.judging import course_exercises
 from tt_tito.running import Outcome
 from tt_tito.standing import Standing
 from tt_tito.workspace import Workspace
@@ -102,7 +103,10 @@ def standing(found: Standing) -> None:
         _print(made)
     say()
     earned = [r.milestone for r in found.milestones if r.earned]
-    say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}. ", end="")
+    own = [row for row in found.rows if row.done and row.implementation == "mine"]
+    taken = len(found.capabilities) - len(own)
+    borrowed = f" ({len(own)} by your own code, {taken} taken from elsewhere)" if taken else ""
+    say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}{borrowed}. ", end="")
     say(f"Milestones: {len(earned)} of {len(found.milestones)}.")
     if found.kernels != "default":
         say(f"Kernels: {found.kernels}, by TT_KERNELS. What you wrote computes where this set has no kernel.")
@@ -177,39 +181,79 @@ def started(space: Workspace, chapter: Chapter, file: Path) -> None:
     say(f"{space.short(file)} is the chapter with {len(names)} functions left to you, each marked `# exercise`:")
     console().print(Padding(Text(", ".join(names)), (0, 0, 0, 2)), soft_wrap=False)
     say()
-    say("Read it from the top, and write as you go. Then:")
-    command(f"tito module test {_name(chapter)}", "  test")
+    starred = [exercise.name for exercise in course_exercises(chapter) if exercise.starred]
+    if starred:
+        say("With a star, to be left out if you like: " + ", ".join(starred))
+        say()
+    words, lines = course.words(chapter), course.lines_to_write(chapter)
+    say(f"{words:,d} words, {words // 200} minutes to read at 200 a minute, and about {lines} lines to write.", "dim")
+    say("Read it from the top, and write as you go. Beside your editor, in a terminal:")
+    command(f"tito watch {_name(chapter)}", "  whenever you save")
+    command(f"tito module test {_name(chapter)}", "  once")
     command(f"tito module hint {_name(chapter)}", "  hint")
+    command(f"tito module show {_name(chapter)}", "  see its outputs")
 
 
-def verdict(space: Workspace, chapter: Chapter, found: Assessment, again: str, name: str = "mine") -> None:
-    """What the judge found in your file or in what `name` says: a line for each exercise, then the first failure and
-    the command to run again."""
-    console().print(_title(chapter, f", {space.short(space.file(chapter)) if name == 'mine' else name}"))
-    if name != "mine":
-        say(f"This is what is in use, not your file: tito module test {_name(chapter)} tests that.", "dim")
-    if found.status != "error":  # nothing could be judged
-        made = table("what", "verdict")
-        made.show_header = False
-        for mark in found.exercises:
-            style = BAD if mark.status == "failed" else None
-            made.add_row(mark.name, coloured(VERDICTS.get(mark.status, mark.status), style))
-        _print(made, 2)
-        say(found.summary(), "green" if found.full else "")
-    if found.message:
+class Report:
+    """What is said of a file that is judged: the first failure at once; then, when all is known, a line for each other
+    exercise that fails, a table, and the command to run again."""
+
+    def __init__(self, space: Workspace, chapter: Chapter, name: str = "mine"):
+        self.chapter, self.told = chapter, ""
+        console().print(_title(chapter, f", {space.short(space.file(chapter)) if name == 'mine' else name}"))
+        if name != "mine":
+            say(f"This is what is in use, not your file: tito module test {_name(chapter)} tests that.", "dim")
+
+    def first(self, message: str) -> None:
+        """Say the first failure."""
+        self.told = message
         say()
-        failure(found.message)
+        failure(message)
+        say()
+
+    def rest(self, found: Assessment, again: str) -> None:
+        """Say everything else; the command to run again is `tito` and `again`."""
+        if found.message and found.message != self.told:
+            self.first(found.message)
+        self._others(found)
+        _printed(found)
+        if found.status != "error":  # nothing could be judged
+            _verdicts(found)
+        if found.remark:
+            say(found.remark, "yellow")
+        if found.full:
+            return
+        if found.passed:
+            say("What is written is right; go on with the next.", "green")
+        command(f"tito {again}", "Run again")
+
+    def _others(self, found: Assessment) -> None:
+        """A line for each exercise that fails in another way than was told."""
+        lines = {mark.name: mark.message.splitlines()[0] for mark in found.exercises if mark.message}
+        lines = {name: line for name, line in lines.items() if line != self.told.partition("\n")[0]}
+        for name, line in lines.items():
+            console().print(Text.assemble((f"{name}: ", "bold"), line))
+        if lines:
+            say()
+
+
+def _printed(found: Assessment) -> None:
     if found.printed.strip():
-        say()
         say("It printed:", "dim")
         for line in found.printed.strip().splitlines()[-PRINTED:]:
             say(f"  {line}", "dim")
-    if found.full:
-        return
-    if found.passed:
         say()
-        say("What is written is right; go on with the next.", "green")
-    command(f"tito {again} {_name(chapter)}", "Run again")
+
+
+def _verdicts(found: Assessment) -> None:
+    made = table("what", "verdict")
+    made.show_header = False
+    for mark in found.exercises:
+        style = BAD if mark.status == "failed" else None
+        name = f"{mark.name} *" if mark.starred else mark.name
+        made.add_row(name, coloured(VERDICTS.get(mark.status, mark.status), style))
+    _print(made, 2)
+    say(found.summary(), "green" if found.full else "")
 
 
 def failure(message: str) -> None:
@@ -225,6 +269,12 @@ def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Standi
     console().print(_title(chapter, f" is complete: {found.summary()}"), style="green")
     say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")
     say(f"From now on everything in this workspace runs on your {space.short(space.file(chapter))}.")
+    if found.remark:
+        say(found.remark, "yellow")
+    left = [mark.name for mark in found.exercises if mark.starred and mark.status == "unwritten"]
+    if left:
+        say(f"What you left out comes from the course: {', '.join(left)}.", "dim")
+    command(f"tito module diff {_name(chapter)}", "Compare with the course's answers")
     for example in now.examples:
         if example.chapter == chapter and example.can_run:
             say()
@@ -236,12 +286,75 @@ def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Standi
     advice(now)
 
 
+# ## Watching
+
+
+def watching(space: Workspace, chapter: Chapter) -> None:
+    """How watching begins."""
+    console().print(_title(chapter, f", {space.short(space.file(chapter))}: judged whenever you save it."))
+    say("Keys: h hint, n next exercise, s show, d diff, q quit.", "dim")
+
+
+def watched_failure(message: str, seconds: float) -> None:
+    """The first thing that is wrong after the file was saved."""
+    say()
+    failure(message)
+    say(f"({seconds:.1f} s)", "dim")
+
+
+def watched(chapter: Chapter, found: Assessment, new: set[str], possible: list[str], now: str) -> None:
+    """What a look at a saved file has found: what passes now and what that makes possible, and the exercise to do."""
+    say()
+    for mark in found.exercises:
+        if mark.name in new:
+            say(f"{mark.name} passed.", "green")
+    if possible:
+        command(f"tito module show {_name(chapter)} {' '.join(possible)}", "To be seen on your code now (key s)")
+    failing = [mark.name for mark in found.exercises if mark.status == "failed"]
+    if failing:
+        say(f"To mend: {', '.join(failing)}", BAD)
+    say(found.summary(), "green" if found.full else "")
+    if found.full:
+        command(f"tito module complete {_name(chapter)}")
+        say(f"      {chapter.unlocks}", "dim")
+    elif now and now not in failing:
+        exercise(chapter, now)
+
+
+def exercise(chapter: Chapter, name: str) -> None:
+    """The exercise that is next, and the first sentence of its docstring."""
+    if not name:
+        say("All is written.")
+        return
+    doc = next(each.doc for each in course_exercises(chapter) if each.name == name)
+    sentence = " ".join(doc.split()).partition(". ")[0].rstrip(".")
+    console().print(Text.assemble(("Next: ", "bold"), (name, "bold cyan"), f": {sentence}."))
+
+
+def experiments(space: Workspace, chapter: Chapter) -> None:
+    """The experiments of a chapter: where they stand, and which exercises they still take from the course."""
+    from tt_tito.experiments import experiments
+
+    names = [exercise.name for exercise in course_exercises(chapter)]
+    left = set(exercises.unwritten(space.text(chapter), names) if space.started(chapter) else names)
+    made = table("section", "what", "runs on")
+    for each in experiments(chapter):
+        missing = sorted(each.needs & left)
+        runs_on = f"the course's {', '.join(missing)}" if missing else "your code" if each.needs else "what is given"
+        made.add_row(each.section, coloured(each.name, "bold cyan"), coloured(runs_on, "" if missing else "green"))
+    _print(made)
+    say()
+    command(f"tito module show {_name(chapter)} {experiments(chapter)[0].name}", "See one")
+
+
 def hint(chapter: Chapter, name: str, number: int, hints: list[str]) -> None:
     """One hint, and how to get the next."""
     console().print(Text.assemble((name, "bold"), f", hint {number} of {len(hints)}"))
     console().print(Padding(Text(hints[number - 1]), (0, 0, 0, 2)), soft_wrap=False)
     if number < len(hints):
         command(f"tito module hint {_name(chapter)} {name}", "More")
+    else:
+        command(f"tito module diff {_name(chapter)}", "When you have written it, compare")
 
 
 def difference(lines: Iterable[str]) -> None:
@@ -294,7 +407,7 @@ def marks(found: Marks) -> None:
         assessment = row.assessment
         points = f"{assessment.points}/{assessment.out_of}"
         status = coloured(assessment.status, None if assessment.passed else BAD)
-        left = sum(mark.status == "unwritten" for mark in assessment.exercises)
+        left = sum(mark.status == "unwritten" and not mark.starred for mark in assessment.exercises)
         made.add_row(Text(row.learner), assessment.chapter, status, points, str(left or ""))
     for learner in found.without_files:
         made.add_row(Text(learner), "", coloured("nothing", BAD), "", "")

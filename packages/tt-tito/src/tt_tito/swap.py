@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tt_tito import course, curriculum
+from tt_tito.exercises import fill_starred
 from tt_tito.reading import Unreadable, decoded, text
 from tt_tito.startup import Finder, search
 
@@ -181,7 +182,10 @@ class StandIn(SourceFileLoader):
             source = decoded(self.get_data(self.path), Path(self.path).name)
         except Unreadable as error:
             raise SwapError(f"{error} It stands in for {self.name} (see {self.origin})", name=self.name) from None
-        return ast.parse(source, self.path)
+        tree = ast.parse(source, self.path)
+        if reference := _starred(self.name):
+            fill_starred(tree, reference)
+        return tree
 
     def get_code(self, fullname: str):
         tree = self.parse()
@@ -214,6 +218,16 @@ def _near(path: str) -> str:
         return Path(path).relative_to(Path.cwd()).as_posix()
     except (ValueError, OSError):
         return path
+
+
+@functools.cache
+def _starred(module: str) -> str:
+    """The reference's text of a chapter in which some exercises may be left out; nothing for any other module."""
+    slug = module.partition(".")[2]
+    if all(chapter.module != module for chapter in curriculum.chapters()):
+        return ""
+    text = _text(course.reference(curriculum.chapter(slug)))
+    return text if "# exercise (starred)" in text else ""
 
 
 # ## The names that others need

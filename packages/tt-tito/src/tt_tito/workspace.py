@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from tt_tito import course, exercises, files, reading, startup, swap
 from tt_tito.curriculum import Chapter, chapters, packages
 
-__all__ = ["NoWorkspace", "Workspace", "available", "fingerprint", "known_name"]
+__all__ = ["NoWorkspace", "Workspace", "available", "fingerprint", "known_name", "skeleton"]
 
 TT_TOML = """\
 # What stands in for which chapter, for everybody who imports it from this folder or one below it.
@@ -132,9 +133,10 @@ class Workspace:
         return notebooks.placed(message, file)
 
     def left(self, chapter: Chapter) -> list[str]:
-        """The exercises of a started chapter that are still to be written. Unreadable for what is not Python."""
-        names = [e.name for e in exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))]
-        return exercises.unwritten(self.text(chapter), names)
+        """The exercises of a started chapter that are still to be written, without those that have a star. Unreadable
+        for what is not Python."""
+        known = exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))
+        return exercises.unwritten(self.text(chapter), [e.name for e in known if not e.starred])
 
     def start(self, chapter: Chapter, notebook: bool = False) -> Path:
         """Write the skeleton of a chapter. ValueError if the learner has a file for it: nothing is ever overwritten."""
@@ -178,7 +180,7 @@ class Workspace:
         return next(folder / name for name in names if not os.path.lexists(folder / name))
 
     def _write_skeleton(self, chapter: Chapter, file: Path) -> None:
-        text = exercises.skeleton(course.reference(chapter).read_text(encoding="utf-8"), str(chapter))
+        text = skeleton(chapter)
         if file.suffix == ".py":
             files.write(file, text)
         else:
@@ -241,6 +243,16 @@ class Workspace:
     def short(self, path: Path) -> str:
         """A path as it is named inside the workspace."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def skeleton(chapter: Chapter) -> str:
+    """The skeleton of a chapter, whose second line says how to see what it does."""
+    text = exercises.skeleton(course.reference(chapter).read_text(encoding="utf-8"), str(chapter))
+    title, rest = text.split("\n", 1)
+    name = f"{chapter.number:02d}"
+    shown = re.search(r"^def show_(\w+)\(\)", text, re.MULTILINE)
+    show = f" See an output that the text speaks of: `tito module show {name} {shown[1]}`." if shown else ""
+    return f"{title}\n# *Judged whenever you save: `tito watch {name}`.{show}*\n{rest}"
 
 
 def fingerprint(file: Path) -> str:

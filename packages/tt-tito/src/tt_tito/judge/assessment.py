@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -11,9 +11,10 @@ from threading import Lock
 from tt_tito.curriculum import Chapter
 from tt_tito.judge import box
 from tt_tito.judge.reading import Reading
-from tt_tito.judge.recording import Recording, questions, record
+from tt_tito.judge.recording import Recording, questions, reached, record
 from tt_tito.judge.sandbox import CORES, Job, Limits, Run, run, workers
-from tt_tito.judge.verdict import Verdict, clean, judge, spoiled
+from tt_tito.judge.submission import Submission
+from tt_tito.judge.verdict import Verdict, clean, faults, judge, spoiled, stuck_in
 from tt_tito.reading import Unreadable
 
 __all__ = ["Assessment", "Mark", "assess"]
@@ -24,12 +25,14 @@ TRIES = {"integration": 3}  # its tests compare times, in which a busy machine m
 
 @dataclass(frozen=True)
 class Mark:
-    """An exercise: passed, failed or unwritten, its points, and what is wrong with it if it is judged alone."""
+    """An exercise: passed, failed or unwritten, its points, what is wrong with it if it is judged alone, and whether
+    it has a star: such a one may be left out, and has no points."""
 
     name: str
     status: str
     points: int = 0
     message: str = ""
+    starred: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Assessment:
     The status is passed if everything that is written is right, else failed, error (it does not run, whatever its
     exercises hold), timeout, memory or crashed. The points are those of exercises that are right in this file, all
     together; so only a file that passes has all of them, and one that does not run has none. `right` of `checks`
-    values were right when the first was wrong."""
+    values were right when the first was wrong. A remark says what could not be judged."""
 
     chapter: str
     status: str
@@ -48,17 +51,18 @@ class Assessment:
     right: int = 0
     checks: int = 0
     stand_ins: tuple[str, ...] = ()
+    remark: str = ""
     printed: str = field(default="", compare=False)
 
     @property
     def points(self) -> int:
-        """A point for each exercise that is right."""
+        """A point for each exercise that is right and has no star."""
         return sum(mark.points for mark in self.exercises)
 
     @property
     def out_of(self) -> int:
         """The points for everything."""
-        return len(self.exercises)
+        return sum(not mark.starred for mark in self.exercises)
 
     @property
     def passed(self) -> bool:
@@ -67,7 +71,7 @@ class Assessment:
 
     @property
     def full(self) -> bool:
-        """Is everything written, and right?"""
+        """Is everything written that has no star, and all that is written right?"""
         return self.passed and self.points == self.out_of
 
     def lines(self) -> list[tuple[str, str]]:
@@ -76,9 +80,11 @@ class Assessment:
 
     def summary(self) -> str:
         """The whole in a line."""
-        left = sum(mark.status == "unwritten" for mark in self.exercises)
+        left = sum(mark.status == "unwritten" and not mark.starred for mark in self.exercises)
         rest = f", {left} to be written" if left else ""
-        return f"{self.points} of {self.out_of} exercises{rest}; {self.right} of {self.checks} checks."
+        stars = [mark.status == "passed" for mark in self.exercises if mark.starred]
+        starred = f", {sum(stars)} of {len(stars)} with a star" if stars else ""
+        return f"{self.points} of {self.out_of} exercises{rest}{starred}; {self.right} of {self.checks} checks."
 
     def as_data(self) -> dict:
         """Everything as JSON can write it, but for what was printed, which may be another text each time."""
@@ -103,12 +109,22 @@ def assess(
     swaps: Mapping[str, Path] | None = None,
     limits: Limits = DEFAULT,
     alone: bool = True,
+    only: Collection[str] | None = None,
+    tell: Callable[[str], None] = lambda message: None,
+    trusted: bool = False,
 ) -> Assessment:
     """Judge a learner's file of a chapter by groups of its tests, `unit` and `integration`, on the reference or on
-    what `swaps` puts in the place of other modules. If something is wrong, each exercise is judged alone, with all
-    others from the reference, unless that is not wanted. No code of the learner's runs or is parsed in this process."""
-    reading = Reading(chapter, Path(file).resolve())
-    found = _Judging(reading, dict(swaps or {}), limits).assessment(groups, alone)
+    what `swaps` puts in the place of other modules. If something is wrong, the exercises that may be at fault are
+    judged alone, with all others from the reference, unless that is not wanted; before that `tell` gets the message.
+    With `only`, these exercises are judged, with all others from the reference, and by the tests in which they run. No
+    code of the learner's runs in this process, and none is parsed here unless it is `trusted`, which is quicker."""
+    file = Path(file).resolve()
+    reading = Submission.of(chapter, file) if trusted else Reading(chapter, file)
+
+    def tell_placed(message: str) -> None:
+        tell(*reading.placed([message]))
+
+    found = _Judging(reading, dict(swaps or {}), limits, only, tell_placed).assessment(groups, alone)
     message, *messages = reading.placed([found.message, *(mark.message for mark in found.exercises)])
     marks = tuple(replace(mark, message=text) for mark, text in zip(found.exercises, messages))
     return replace(found, message=message, exercises=marks)
@@ -128,23 +144,32 @@ class _Budget:
 
 SOUND: set[tuple[Chapter, str]] = set()  # chapters and groups whose reference has passed where learners' files run
 SPENT = Verdict("timeout", "Not judged: the time for one file was spent.", 0)
-SHORT = 4  # what part of the time an exercise has when it is first tried alone
+BUSY = "Times could not be judged: this machine is busy, and the reference takes too long, too."
+SHORT = 4  # what part of the time an exercise has when it is tried alone after a timeout
 
 
 @dataclass(frozen=True)
 class _Judging:
-    reading: Reading
+    reading: Reading | Submission
     swaps: dict[str, Path]
     limits: Limits
+    only: Collection[str] | None
+    tell: Callable[[str], None]
+
+    @property
+    def judged(self) -> list[str]:
+        """The exercises that are written, of those that are asked for."""
+        return [name for name in self.reading.written if self.only is None or name in self.only]
 
     def assessment(self, groups: Sequence[str], alone: bool) -> Assessment:
-        """The whole file first; if it fails, the exercises one by one."""
+        """All exercises together first; if that fails, those that may be at fault."""
         reading = self.reading
-        unwritten = tuple(Mark(name, "unwritten") for name in reading.exercises)
-        found = Assessment(reading.chapter.slug, "failed", unwritten, stand_ins=tuple(sorted(self.swaps)))
+        found = Assessment(reading.chapter.slug, "failed", self._marks({}), stand_ins=tuple(sorted(self.swaps)))
         try:
-            if not reading.written:
-                return replace(found, message=f"Nothing is written yet: begin with {reading.exercises[0]}.")
+            if not self.judged:
+                first = next(name for name in reading.exercises if self.only is None or name in self.only)
+                nothing = "Nothing is written yet: begin with" if not reading.written else "Not written yet:"
+                return replace(found, message=f"{nothing} {first}.")
             for group in groups:
                 recording, run, verdict = self._whole(group)
                 found = replace(
@@ -156,65 +181,85 @@ class _Judging:
                     message=verdict.message,
                 )
                 if verdict.status != "passed":
-                    explained = self._explained(found, recording, group) if alone else found
-                    if explained is not None:
+                    self.tell(verdict.message)
+                    explained = self._explained(found, recording, group, run, verdict) if alone else found
+                    if isinstance(explained, Assessment):
                         return explained
                     right = found.right - verdict.right + recording.checks
-                    found = replace(found, status="passed", message="", right=right)
+                    found = replace(found, status="passed", message="", right=right, remark=explained)
         except Unreadable as why:
-            failed = tuple(Mark(name, "failed") for name in reading.exercises)
+            failed = self._marks(dict.fromkeys(reading.exercises, Verdict("error", "", 0)))
             return replace(found, status="error", message=clean(str(why)), exercises=failed)
-        return replace(found, exercises=self._marks(dict.fromkeys(reading.written, Verdict("passed", "", 0))))
+        return replace(found, exercises=self._marks(dict.fromkeys(self.judged, Verdict("passed", "", 0))))
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
-        """Run the tests on the file while, on another core, they are recorded. It ends with the first that fails."""
-        job = self._job(group, self.reading.code(self.reading.written), self.swaps)
-        recorded: list[Recording] = []
-
-        def enough(run: Run) -> bool:
-            return bool(recorded) and spoiled(recorded[0], run, self.limits)
-
+        """Run the tests on the file while, on another core, they are recorded."""
+        chapter = self.reading.chapter
+        tests = None
+        if self.only is not None:
+            wanted = set(self.judged)
+            tests = [name for name, parts in reached(chapter, group).items() if wanted & set().union(*parts)]
+        job = self._job(group, self.reading.code(self.judged), self.swaps, tests)
         with workers(1) as pool:
-            running = pool.submit(run, job, self.limits, enough)
-            recorded.append(recording := record(self.reading.chapter, group))
+            running = pool.submit(run, job, self.limits)
+            recording = record(chapter, group, tests)
             ran = running.result()
         verdict = judge(recording, ran, self.limits, self.reading.file)
         for _ in range(TRIES.get(group, 1) - 1):
             if verdict.status in ("passed", "timeout", "memory", "crashed"):
                 break
-            ran = run(job, self.limits, enough)
+            ran = run(job, self.limits)
             verdict = judge(recording, ran, self.limits, self.reading.file)
         return recording, ran, verdict
 
-    def _explained(self, found: Assessment, recording: Recording, group: str) -> Assessment | None:
-        """Find out which exercises are at fault, or whether none is; None if all is well at the second look."""
-        written = self.reading.written
+    def _explained(
+        self, found: Assessment, recording: Recording, group: str, ran: Run, whole: Verdict
+    ) -> Assessment | str:
+        """Find out which exercises are at fault, or whether none is; what is to be remarked, or nothing, if all is well
+        at the second look."""
+        judged = self.judged
         trial = _Trial(self, recording, group, self.swaps)
-        rest, note = trial.of(()), ""
+        wrong, unseen = faults(recording, ran, self.limits)
+        guilty = {name: whole for name in judged if name == stuck_in(ran) and whole.status == "timeout"}
+        guilty |= {name: whole for name in judged if len(judged) == 1}
+        with workers(1) as pool:
+            running = pool.submit(trial.of, (), wrong)
+            first = {} if guilty else trial.alone(trial.suspects(judged, wrong)[:CORES], wrong, bool(unseen))
+            rest, note = running.result(), ""
         if rest.status != "passed" and self.swaps:
             trial = _Trial(self, recording, group, {})
-            rest_here = trial.of(())
+            rest_here = trial.of((), wrong)
             if rest_here.status == "passed":
                 others = ", ".join(sorted(self.swaps))
                 note = f"No exercise is at fault, but what stands in for {others}: all passes on the reference."
                 found = replace(found, status=rest.status, message=rest.message)
+                wrong, unseen, first, guilty = dict.fromkeys(recording.tests, 0), [], {}, {}
             rest = rest_here
         if rest.status != "passed":
+            if self._is_busy(recording, group, ran):
+                return BUSY
             if (self.reading.chapter, group) not in SOUND:
                 self._demand_a_reference_that_passes(recording, group)
             note = "No exercise can be judged in this file: with all of them from the reference, it fails, too."
-            marks = self._marks({name: Verdict("error", "", 0) for name in written})
+            marks = self._marks({name: Verdict("error", "", 0) for name in judged})
             status = "error" if rest.status == "failed" else rest.status
             return replace(found, status=status, message=_noted(rest.message, note), exercises=marks)
-        verdicts = trial.one_by_one(written, found.status)
-        passing = [name for name in written if verdicts[name].status == "passed"]
-        wrong_together = trial.together(passing)
-        if passing == written and not note:
-            if not wrong_together:
-                return None
+        verdicts, at_odds = trial.verdicts(judged, wrong, bool(unseen), first | guilty)
+        if all(verdict.status == "passed" for verdict in verdicts.values()) and not note:
+            if not at_odds:
+                return ""
             note = "Each exercise passes with the others from the reference: look at how they work together."
-        verdicts |= wrong_together
-        return replace(found, message=_noted(found.message, note), exercises=self._marks(verdicts))
+        return replace(found, message=_noted(found.message, note), exercises=self._marks(verdicts | at_odds))
+
+    def _is_busy(self, recording: Recording, group: str, ran: Run) -> bool:
+        """Is nothing wrong but times, which the reference does not keep here, either?"""
+        wrong, unseen = faults(recording, ran, self.limits)
+        late = [checks[right].is_timed for test, right in wrong.items() if right < len(checks := recording.tests[test])]
+        if unseen or not late or not all(late):
+            return False
+        job = self._job(group, self.reading.reference_code(), {}, [*wrong])
+        only = recording.only(wrong)
+        return judge(only, run(job, self.limits), self.limits, self.reading.file).status == "failed"
 
     def _demand_a_reference_that_passes(self, recording: Recording, group: str) -> None:
         job = self._job(group, self.reading.reference_code(), {})
@@ -226,18 +271,22 @@ class _Judging:
             )
         SOUND.add((self.reading.chapter, group))
 
-    def _job(self, group: str, code: tuple[bytes, list[int]], swaps: Mapping[str, Path]) -> Job:
+    def _job(
+        self, group: str, code: tuple[bytes, list[int]], swaps: Mapping[str, Path], only: list[str] | None = None
+    ) -> Job:
         chapter = self.reading.chapter
         others = {module: path for module, path in swaps.items() if module != chapter.module}
         hidden = box.hidden_from(chapter, others.values())
-        return Job(chapter.module, self.reading.file, *code, *questions(chapter, group), others, hidden=hidden)
+        return Job(chapter.module, self.reading.file, *code, *questions(chapter, group), only, others, hidden=hidden)
 
     def _marks(self, verdicts: Mapping[str, Verdict]) -> tuple[Mark, ...]:
         def mark(name: str) -> Mark:
+            starred = name in self.reading.starred
             if name not in verdicts:
-                return Mark(name, "unwritten")
+                return Mark(name, "unwritten", starred=starred)
             passed = verdicts[name].status == "passed"
-            return Mark(name, "passed" if passed else "failed", int(passed), verdicts[name].message)
+            points = int(passed and not starred)
+            return Mark(name, "passed" if passed else "failed", points, verdicts[name].message, starred)
 
         return tuple(map(mark, self.reading.exercises))
 
@@ -249,61 +298,85 @@ class _Trial:
         self.judging, self.recording, self.group, self.swaps = judging, recording, group, swaps
         self.budget = _Budget(judging.limits.budget)
 
-    def of(self, kept: Sequence[str], part: int = 1) -> Verdict:
-        """The verdict on the file with these exercises of its own, in a part of the time that a run may take."""
+    def of(self, kept: Sequence[str], tests: Collection[str] | None = None, part: int = 1) -> Verdict:
+        """The verdict on the file with these exercises of its own by these tests, in a part of the time of a run."""
+        return self._ran(kept, tests, part)[0]
+
+    def _ran(self, kept: Sequence[str], tests: Collection[str] | None, part: int = 1) -> tuple[Verdict, Run]:
         limits = self.judging.limits
         limits = replace(limits, seconds=limits.seconds / part, budget=max(self.budget.left, 0.0))
         if limits.budget <= 0:
-            return SPENT
-        job = self.judging._job(self.group, self.judging.reading.code(kept), self.swaps)
-        ran = run(job, limits, lambda run: spoiled(self.recording, run, limits))
+            return SPENT, Run(end="timeout")
+        recording = self.recording if tests is None else self.recording.only(tests)
+        job = self.judging._job(self.group, self.judging.reading.code(kept), self.swaps, [*recording.tests])
+        alone = len(kept) < 2
+        ran = run(job, limits, lambda run: alone and spoiled(recording, run, limits))
         self.budget.take(ran.seconds)
-        return judge(self.recording, ran, limits, self.judging.reading.file)
+        return judge(recording, ran, limits, self.judging.reading.file), ran
 
-    def one_by_one(self, names: Sequence[str], whole: str) -> dict[str, Verdict]:
-        """The verdict on each exercise. `whole` is the status of all together; those that pass together are not tried
-        alone, so halves are tried first, then quarters. After a timeout each is tried alone, first in a part of the
-        time, so that those which wait leave some to the others."""
-        if whole == "timeout":
-            verdicts = self._alone(names, SHORT)
-            slow = [name for name, verdict in verdicts.items() if verdict.status == "timeout"]
-            return verdicts | self._alone(slow, 1)
-        return self._in_parts(names, whole)
+    # An exercise is tried alone if it runs in a test that fails. Those come first of which no test passes, and then
+    # those that run in most of them. When some were found wrong, the others are tried together; that shows whether
+    # there is more.
 
-    def _alone(self, names: Sequence[str], part: int) -> dict[str, Verdict]:
+    def verdicts(
+        self, names: Sequence[str], wrong: dict[str, int], slow: bool, tried: dict[str, Verdict]
+    ) -> tuple[dict[str, Verdict], dict[str, Verdict]]:
+        """The verdict on each exercise; and on those that pass alone, but not together with the ones before them.
+        Together, these tests were wrong, at least one of them because it was `slow`; some were tried alone."""
+        news = any(verdict.status != "passed" for verdict in tried.values())
+        while True:
+            while not news and (suspects := self.suspects(names, wrong, tried)[:CORES]):
+                found = self.alone(suspects, wrong, slow)
+                tried = tried | found
+                news = any(verdict.status != "passed" for verdict in found.values())
+            bad = {name: verdict for name, verdict in tried.items() if verdict.status != "passed"}
+            good = [name for name in names if name not in bad]
+            passed = dict.fromkeys(good, Verdict("passed", "", 0))
+            if not news:
+                return bad | passed, self._at_odds(good)
+            together, ran = self._ran(good, None) if good else (Verdict("passed", "", 0), Run())
+            if together.status == "passed":
+                return bad | passed, {}
+            if together is SPENT:
+                return bad | dict.fromkeys(good, SPENT), {}
+            wrong, unseen = faults(self.recording, ran, self.judging.limits)
+            slow, stuck = slow or bool(unseen), stuck_in(ran)
+            if news := together.status == "timeout" and stuck in good:
+                tried = tried | {stuck: together}
+
+    def suspects(self, names: Sequence[str], wrong: dict[str, int], tried: Collection[str] = ()) -> list[str]:
+        """The exercises that run in tests which fail, the most suspicious first: those which run in most of them just
+        before they fail; among these, those without tests that pass."""
+        parts = reached(self.judging.reading.chapter, self.group)
+
+        def suspicion(name: str) -> tuple[float, float]:
+            near = sum(name in parts[test][min(right, len(parts[test]) - 1)] for test, right in wrong.items())
+            tests = [test for test in self.recording.tests if name in set().union(*parts[test])]
+            return near / len(wrong), sum(test in wrong for test in tests) / len(tests)
+
+        ran = set().union(*(part for test in wrong for part in parts[test]))
+        return sorted((name for name in names if name in ran and name not in tried), key=suspicion, reverse=True)
+
+    def alone(self, names: Sequence[str], wrong: dict[str, int], slow: bool) -> dict[str, Verdict]:
+        """The verdicts on exercises, each with all others from the reference. If something was slow, they first get a
+        part of the time, and then all of it if they need it."""
+        parts, first = reached(self.judging.reading.chapter, self.group), SHORT if slow else 1
+
+        def verdict(name: str, part: int) -> Verdict:
+            return self.of([name], [test for test in wrong if name in set().union(*parts[test])], part)
+
         with workers(CORES) as pool:
-            return dict(zip(names, pool.map(lambda name: self.of([name], part), names)))
+            found = dict(zip(names, pool.map(verdict, names, [first] * len(names))))
+            again = [name for name in names if slow and found[name].status == "timeout"]
+            return found | dict(zip(again, pool.map(verdict, again, [1] * len(again))))
 
-    def _in_parts(self, names: Sequence[str], whole: str) -> dict[str, Verdict]:
-        def parts(names: Sequence[str]) -> list[Sequence[str]]:
-            step = (len(names) + 1) // 2
-            return [names[start : start + step] for start in range(0, len(names), step)]
-
-        verdicts: dict[str, Verdict] = {}
-        trying = parts(names)
-        while trying:
-            failing: list[Sequence[str]] = []
-            slow: list[str] = []
-            with workers(CORES) as pool:
-                found = list(pool.map(self.of, trying))
-            for part, verdict in zip(trying, found):
-                if verdict.status == "passed" or len(part) == 1:
-                    verdicts |= dict.fromkeys(part, verdict)
-                elif verdict.status == "timeout":
-                    slow += part
-                else:
-                    failing += parts(part)
-            verdicts |= self.one_by_one(slow, "timeout") if slow else {}
-            trying = failing
-        return verdicts
-
-    def together(self, passing: Sequence[str]) -> dict[str, Verdict]:
-        """The verdicts on exercises that pass alone: those which fail with the ones before them are wrong."""
-        if len(passing) < 2 or self.of(passing).status == "passed":
-            return {}
+    def _at_odds(self, names: Sequence[str]) -> dict[str, Verdict]:
+        """The verdicts on exercises that pass alone: those which fail with the ones before them."""
         kept: list[str] = []
         verdicts: dict[str, Verdict] = {}
-        for name in passing:
+        if self.of(names).status == "passed":
+            return verdicts
+        for name in names:
             verdict = self.of([*kept, name])
             if verdict.status == "passed":
                 kept.append(name)

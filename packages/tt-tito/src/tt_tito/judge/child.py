@@ -6,6 +6,7 @@ Events go to what was its standard output, one a line: the run's token, a space,
     ["import", null or raised]    the chapter has been imported, or has not
     ["test", name]                a test begins
     ["check", call, value]        a call of `expect` in it
+    ["stuck", name, line]         a function of the chapter has been running for most of the time that a run has
     ["end", null or raised]       the test has ended
     ["collect", raised]           the tests could not be read
     ["changed", name]             something of NumPy or Python was replaced
@@ -25,6 +26,8 @@ import json
 import marshal
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -42,10 +45,9 @@ __all__ = ["BOOT", "CLOSED", "OPTIONS", "main"]
 
 BOOT = """
 import json, sys
-request = json.loads(sys.stdin.buffer.read())
-sys.path[:] = request["path"]
+sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from tt_tito.judge.child import main
-main(request)
+main(json.loads(sys.stdin.buffer.read()))
 """
 OPTIONS = [  # of pytest: the tests of one file, and silence
     *("--noconftest", "--import-mode=importlib", "--assert=plain", "--capture=no"),
@@ -63,6 +65,7 @@ def main(request: dict[str, Any]) -> None:
     try:
         _prepare(request)
         send("ready")
+        reporter.watch()
         if reporter.importing():
             os.chdir(request["scratch"])
             arguments = ["-c", "pytest.ini", "--rootdir=.", "--basetemp=tmp", *OPTIONS, request["test"]]
@@ -79,6 +82,7 @@ def _channel(token: str) -> Send:
 
     The functions that it needs are taken now, before other code can replace them."""
     descriptor, write, leave, dumps = os.dup(1), os.write, os._exit, json.JSONEncoder(separators=(",", ":")).encode
+    one_at_a_time = threading.Lock()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     for stream in (sys.stdout, sys.stderr):
@@ -87,8 +91,9 @@ def _channel(token: str) -> Send:
     def send(*event: Any) -> None:
         line = f"{token} {dumps(event)}\n".encode("ascii")
         try:
-            while line:
-                line = line[write(descriptor, line) :]
+            with one_at_a_time:
+                while line:
+                    line = line[write(descriptor, line) :]
         except OSError:
             leave(CLOSED)
 
@@ -146,6 +151,7 @@ class Reporter:
     def __init__(self, request: dict[str, Any], send: Send, of: Callable[..., Any]):
         self.send, self.of, self.module = send, of, request["module"]
         self.file, self.filled, self.test = request["file"], set(request["filled"]), request["test"]
+        self.only, self.patience, self.events = request["only"], request["patience"], 0
         self.error: Any = None
         self.known = [(module, dict(vars(module))) for module in (builtins, np, np.linalg, np.random)]
 
@@ -174,7 +180,32 @@ class Reporter:
                 data = encode(got() if callable(got) else got)
         except BaseException as error:
             data = self.raised(error)
+        self.events += 1
         self.send("check", str(call), data)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Run only what is asked for."""
+        if self.only is not None:
+            items[:] = [item for item in items if item.nodeid in self.only]
+
+    def watch(self) -> None:
+        """Tell, once, where the program is if nothing has happened for most of the time that it has."""
+        main, send, frames = threading.get_ident(), self.send, sys._current_frames
+        sleep, clock = time.sleep, time.monotonic
+
+        def look() -> None:
+            seen, since = -1, clock()
+            while clock() - since < self.patience:
+                if seen != self.events:
+                    seen, since = self.events, clock()
+                sleep(self.patience / 20)
+            frame = frames().get(main)
+            while frame is not None and (frame.f_code.co_filename != self.file or frame.f_lineno in self.filled):
+                frame = frame.f_back
+            if frame is not None:
+                send("stuck", frame.f_code.co_qualname, frame.f_lineno)
+
+        threading.Thread(target=look, daemon=True).start()
 
     def pytest_exception_interact(self, node: Any, call: Any) -> None:
         """Tests that cannot be read."""
@@ -184,6 +215,7 @@ class Reporter:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
         self.error = None
+        self.events += 1
         self.send("test", nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -57,6 +57,11 @@ class Reading:
         """The names of the chapter's exercises, in the order of its text."""
         return _exercises(self.chapter)
 
+    @property
+    def starred(self) -> frozenset[str]:
+        """The names of those that may be left out."""
+        return _starred(self.chapter)
+
     @cached_property
     def written(self) -> list[str]:
         """The exercises that the learner has written."""
@@ -117,6 +122,11 @@ class Reading:
 @functools.cache
 def _exercises(chapter: Chapter) -> list[str]:
     return Submission(chapter, Path()).exercises
+
+
+@functools.cache
+def _starred(chapter: Chapter) -> frozenset[str]:
+    return frozenset(Submission(chapter, Path()).starred)
 
 
 def answer(request: dict[str, Any]) -> None:

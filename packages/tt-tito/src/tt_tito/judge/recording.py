@@ -14,7 +14,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Set
+import threading
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from threadpoolctl import threadpool_limits
 
 from tt_tito import course, swap
 from tt_tito.curriculum import Chapter
-from tt_tito.exercises import PARSING, parse
+from tt_tito.exercises import PARSING, exercises, parse
 from tt_tito.judge.child import OPTIONS
 from tt_tito.judge.values import decode, encode
+from tt_tito.judge.visible import tests_of_checks
 
-__all__ = ["GROUPS", "Check", "Recording", "questions", "record"]
+__all__ = ["GROUPS", "Check", "Recording", "questions", "reached", "record"]
 
 GROUPS = {"unit": course.unit_tests, "integration": course.integration_tests}
 
@@ -41,6 +43,13 @@ class Check:
     wanted: Any
     causes: tuple[Any, ...]
     options: dict[str, Any]
+
+    @property
+    def is_timed(self) -> bool:
+        """Is a time, or an amount of memory, what is compared?"""
+        from tt_tensor.teaching import measured_between
+
+        return isinstance(self.wanted, measured_between)
 
     @property
     def see(self) -> str:
@@ -60,6 +69,10 @@ class Recording:
 
     tests: dict[str, list[Check]]
 
+    def only(self, names: Collection[str]) -> Recording:
+        """The tests of these names."""
+        return Recording({name: checks for name, checks in self.tests.items() if name in names})
+
     @property
     def checks(self) -> int:
         """How many values are compared."""
@@ -76,6 +89,8 @@ def _texts(chapter: Chapter, group: str) -> tuple[str, str]:
     """The tests as they are recorded, and as they are asked: with calls of `expect` that have only the call and what
     came out. The tests have the same names in both."""
     text = _file(chapter, group).read_text(encoding="utf-8")
+    if group == "unit":
+        text += tests_of_checks(chapter)
     recorded, tree = parse(text), parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "expect":
@@ -210,22 +225,26 @@ def _parametrized(tree: ast.Module) -> Iterator[_Parametrized]:
                         yield _Parametrized(test, call, known, rows)
 
 
-def record(chapter: Chapter, group: str) -> Recording:
-    """The recording of a chapter's tests, made once in a process. ValueError if there are none, RuntimeError if the
-    reference fails them."""
-    with PARSING:  # pytest makes syntax trees of the tests, and of every traceback that it shows
-        return _record(chapter, group)
+RECORDINGS: dict[tuple[Chapter, str, frozenset[str] | None], Recording] = {}
 
 
-@functools.cache
-def _record(chapter: Chapter, group: str) -> Recording:
+def record(chapter: Chapter, group: str, only: Collection[str] | None = None) -> Recording:
+    """The recording of a chapter's tests, of all or of `only` some, made once in a process. ValueError if there are
+    none, RuntimeError if the reference fails them."""
+    if (whole := RECORDINGS.get((chapter, group, None))) is not None:
+        return whole if only is None else whole.only(only)
+    key = chapter, group, None if only is None else frozenset(only)
+    if key not in RECORDINGS:
+        with PARSING:  # pytest makes syntax trees of the tests, and of every traceback that it shows
+            RECORDINGS[key] = _record(chapter, group, only)
+    return RECORDINGS[key]
+
+
+def _record(chapter: Chapter, group: str, only: Collection[str] | None) -> Recording:
     file = _file(chapter, group)
     _on_the_reference()
     text, _asked = _texts(chapter, group)
-    for _ in range(3):  # the others for tests of speed, on a machine that has been busy
-        recorder = _run(file.name, text)
-        if not recorder.problems:
-            break
+    recorder = _run(file.name, text, _Recorder(only))
     if recorder.problems or not any(recorder.tests.values()):
         problem = recorder.problems[0] if recorder.problems else "they check nothing"
         raise RuntimeError(
@@ -235,6 +254,24 @@ def _record(chapter: Chapter, group: str) -> Recording:
     return Recording(recorder.tests)
 
 
+Reached = dict[str, list[set[str]]]
+REACHED: dict[tuple[Chapter, str], Reached] = {}
+
+
+def reached(chapter: Chapter, group: str) -> Reached:
+    """The exercises that run in each test, before each of its checks and after the last, seen once in a process while
+    the tests run on the reference. What runs in the preparation of one may serve others, too, so it counts for all."""
+    if (chapter, group) not in REACHED:
+        with PARSING:
+            _on_the_reference()
+            probe = _Probe(chapter)
+            _run(_file(chapter, group).name, _texts(chapter, group)[0], probe)
+        REACHED[chapter, group] = {
+            name: [found[0] | probe.before, *found[1:]] for name, found in probe.found.items()
+        }  # fmt: skip
+    return REACHED[chapter, group]
+
+
 def _file(chapter: Chapter, group: str) -> Path:
     file = GROUPS[group](chapter)
     if not file.is_file():
@@ -242,17 +279,37 @@ def _file(chapter: Chapter, group: str) -> Path:
     return file
 
 
-class _Recorder:
+class _Listener:
+    """What pytest tells; of all tests, those of the names in `only` are run."""
+
+    def __init__(self, only: Collection[str] | None):
+        self.only, self.interrupted = only, False
+
+    def expect(self, call: str, got: Any, wanted: Any, *causes: Any, **options: Any) -> None:
+        """What the tests call."""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Run only what is asked for."""
+        if self.only is not None:
+            items[:] = [item for item in items if item.nodeid in self.only]
+
+    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+        """Ctrl-C was pressed, which pytest would keep for itself. (Its own interruptions are subclasses.)"""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+
+class _Recorder(_Listener):
     """The `expect` of a recording, and what pytest tells of each test."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: Collection[str] | None) -> None:
+        super().__init__(only)
         self.tests: dict[str, list[Check]] = {}
         self.problems: list[str] = []
         self.checks: list[Check] = []
-        self.interrupted = False
 
     def expect(self, call: str, got: Any, wanted: Any, *causes: Any, **options: Any) -> None:
-        """Keep what is wanted; look whether the reference gives it, also when it comes as data from elsewhere."""
+        """Keep what is wanted; look whether the reference gives it, also when it comes as data from elsewhere. If it is
+        late, the machine is busy; the judge will find that out again if it matters."""
         from tt_tensor import teaching
 
         pairs = tuple(cause if isinstance(cause, str) else (teaching.plain(cause[0]), cause[1]) for cause in causes)
@@ -260,7 +317,7 @@ class _Recorder:
         self.checks.append(check)
         outcome = teaching.outcome(got)
         said = check.complaint(outcome if isinstance(outcome, teaching.Raised) else decode(encode(outcome)))
-        if said is not None:
+        if said is not None and not check.is_timed:
             self.problems.append(said)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -274,20 +331,67 @@ class _Recorder:
         elif report.when == "call" and report.passed:
             self.tests[report.nodeid] = self.checks
 
-    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
-        """Somebody has pressed Ctrl-C, which pytest would keep for itself. (Its own interruptions are subclasses.)"""
-        self.interrupted = excinfo.type is KeyboardInterrupt
-
     def pytest_collectreport(self, report: Any) -> None:
         """The tests could not be read."""
         if report.failed:
             self.problems.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
 
 
-def _run(name: str, text: str) -> _Recorder:
+class _Probe(_Listener):
+    """Notes which exercises of a chapter run in each test, by the lines on which their code stands."""
+
+    def __init__(self, chapter: Chapter):
+        super().__init__(None)
+        self.file = importlib.import_module(chapter.module).__file__
+        known = exercises(course.reference(chapter).read_text(encoding="utf-8"))
+        self.lines = {line: each.name for each in known for line in range(each.first, each.last + 1)}
+        self.names: dict[int, tuple[str | None, Any]] = {}
+        self.before: set[str] = set()
+        self.found: Reached = {}
+        self.test = [self.before]
+
+    def expect(self, call: str, got: Any, *others: Any, **options: Any) -> None:
+        """Run what is to be compared; what runs from now on comes before the next check."""
+        with contextlib.suppress(Exception):
+            _ = got() if callable(got) else got
+        self.test.append(set())
+
+    def __call__(self, frame: Any, event: str, arg: Any) -> None:
+        """A function is called. (Its code is kept, so that no other gets its place in memory.)"""
+        code = frame.f_code
+        if id(code) not in self.names:
+            name = self.lines.get(code.co_firstlineno) if code.co_filename == self.file else None
+            self.names[id(code)] = name, code
+        name, _ = self.names[id(code)]
+        if name is not None:
+            self.test[-1].add(name)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: Any) -> Iterator[None]:
+        """What is called now belongs to this test."""
+        self.test = self.found[item.nodeid] = [set()]
+        try:
+            return (yield)
+        finally:
+            self.test = [self.before]
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look at every call, in all threads."""
+        before = sys.gettrace(), threading.gettrace()
+        sys.settrace(self)
+        threading.settrace(self)
+        try:
+            yield
+        finally:
+            sys.settrace(before[0])
+            threading.settrace(before[1])
+
+
+def _run(name: str, text: str, recorder: Any) -> Any:
     """Run tests in this process as the child will: from a copy, without any configuration, on one BLAS thread."""
     teaching = importlib.import_module("tt_tensor.teaching")
-    recorder, expect = _Recorder(), teaching.expect
+    expect = teaching.expect
     with tempfile.TemporaryDirectory(prefix="tito-") as folder, _undisturbed(), threadpool_limits(1, "blas"):
         (Path(folder) / name).write_text(text, encoding="utf-8")
         (Path(folder) / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
@@ -295,7 +399,8 @@ def _run(name: str, text: str) -> _Recorder:
         os.chdir(folder)
         vars(teaching)["expect"] = recorder.expect
         try:
-            pytest.main(["-c", "pytest.ini", "--rootdir=.", "--basetemp=tmp", *OPTIONS, name], plugins=[recorder])
+            with recorder.looking() if isinstance(recorder, _Probe) else contextlib.nullcontext():
+                pytest.main(["-c", "pytest.ini", "--rootdir=.", "--basetemp=tmp", *OPTIONS, name], plugins=[recorder])
         finally:
             vars(teaching)["expect"] = expect
     if recorder.interrupted:

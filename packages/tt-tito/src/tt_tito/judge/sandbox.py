@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +24,7 @@ from tt_tito.judge import box
 from tt_tito.judge.child import BOOT, CLOSED
 from tt_tito.judge.scratch import MOST_ENTRIES, excess, scratch
 
-__all__ = ["CORES", "Job", "Limits", "Run", "run", "workers"]
+__all__ = ["CORES", "SPARES", "Job", "Limits", "Run", "run", "workers"]
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 AT_ONCE = threading.BoundedSemaphore(CORES)
@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """What a child is to do: a file's code under a module's name, and tests to run on it."""
+    """What a child is to do: a file's code under a module's name, and tests to run on it, all or only some."""
 
     module: str
     file: Path
@@ -59,6 +59,7 @@ class Job:
     filled: list[int]
     test: str
     text: str
+    only: list[str] | None = None
     swaps: dict[str, Path] = field(default_factory=dict)
     readable: list[str] = field(default_factory=box.readable)
     hidden: list[str] = field(default_factory=list)
@@ -95,48 +96,118 @@ def workers(count: int) -> Iterator[ThreadPoolExecutor]:
 def run(job: Job, limits: Limits, enough: Callable[[Run], bool] = lambda run: False) -> Run:
     """Run a job in a process of its own; no more of them at once than there are cores. After each test, `enough` says
     whether the rest need not run."""
-    command = [sys.executable, "-s", "-S", "-B", "-P", "-c", BOOT]
-    seen = [*job.readable, *(os.path.realpath(path) for path in (job.file, *job.swaps.values()))]
-    boxed = box.wrapped(command, seen, job.hidden)
-    with AT_ONCE, nullcontext(box.SCRATCH) if boxed else scratch() as folder:
-        child = Child(boxed or command, job, limits, folder, boxed is not None, seen, enough)
+    with AT_ONCE:
+        child = SPARES.take(Place.of(job))
         try:
+            child.begin(job, limits, enough)
             child.watch()
         finally:
             child.clean_up()
-        return child.result()
+    SPARES.prepare(job)
+    return child.result()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a child runs: its command, what it sees of the machine, and whether that is a box."""
+
+    command: tuple[str, ...]
+    seen: tuple[str, ...]
+    boxed: bool
+
+    @classmethod
+    def of(cls, job: Job) -> Place:
+        """The place for a job."""
+        command = [sys.executable, "-s", "-S", "-B", "-P", "-c", BOOT]
+        seen = [*job.readable, *(os.path.realpath(path) for path in (job.file, *job.swaps.values()))]
+        boxed = box.wrapped(command, seen, job.hidden)
+        return cls(tuple(boxed or command), tuple(seen), boxed is not None)
+
+
+class Spares:
+    """Children that have started and wait for something to do, if some are kept: half a second less for each run."""
+
+    def __init__(self) -> None:
+        self.count, self.lock = 0, threading.Lock()
+        self.waiting: list[Child] = []
+
+    def take(self, place: Place) -> Child:
+        """A child in a place, which is a new one if none waits there."""
+        with self.lock:
+            found = next((child for child in self.waiting if child.place == place), None)
+            if found is not None:
+                self.waiting.remove(found)
+        return found or Child(place)
+
+    def prepare(self, job: Job) -> None:
+        """Start as many as are kept, for jobs like this one."""
+        place = Place.of(job)
+        while len(self.waiting) < self.count:
+            child = Child(place)
+            with self.lock:
+                self.waiting.append(child)
+
+    @contextmanager
+    def kept(self, count: int) -> Iterator[None]:
+        """Keep some from now on, until the end of the block."""
+        self.count = count
+        try:
+            yield
+        finally:
+            self.count = 0
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """End those that wait, when they would wait in the wrong place."""
+        while self.waiting:
+            self.waiting.pop().clean_up()
+
+
+SPARES = Spares()
 
 
 class Child:
     """A process, the threads that read what it writes, and the clock."""
 
-    def __init__(
-        self, command: list[str], job: Job, limits: Limits, folder: Path, boxed: bool, seen: list[str],
-        enough: Callable[[Run], bool],
-    ):
-        self.limits, self.folder, self.boxed, self.enough = limits, folder, boxed, enough
+    def __init__(self, place: Place):
+        self.place, self.boxed, self.limits = place, place.boxed, Limits()
+        self.enough: Callable[[Run], bool] = lambda run: False
         self.mark, self.token = secrets.token_hex(16), secrets.token_hex(16)
         self.run, self.ready, self.over = Run(), threading.Event(), threading.Event()
         self.printed = b""
         self.start, self.heard, self.looked = time.time(), time.monotonic(), 0.0
+        self.open = ExitStack()
+        self.folder = box.SCRATCH if place.boxed else self.open.enter_context(scratch())
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        if not boxed:
-            options |= {"cwd": folder, **box.as_nobody()}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(folder, self.mark),
-            **options,
-        )
+        if not place.boxed:
+            options |= {"cwd": self.folder, **box.as_nobody()}
+        try:
+            self.process = subprocess.Popen(
+                place.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_environment(self.folder, self.mark),
+                **options,
+            )
+        except BaseException:
+            self.open.close()
+            raise
         readers = {self._read_events: self.process.stdout, self._read_output: self.process.stderr}
         self.threads = [threading.Thread(target=read, args=[pipe], daemon=True) for read, pipe in readers.items()]
         for thread in self.threads:
             thread.start()
-        request = _request(job, limits, folder, self.token) | {"readable": [*seen, *box.PROC], "boxed": boxed}
+        with suppress(OSError):
+            self.process.stdin.write(json.dumps(box.import_path()).encode() + b"\n")  # so that it can begin to import
+            self.process.stdin.flush()
+
+    def begin(self, job: Job, limits: Limits, enough: Callable[[Run], bool]) -> None:
+        """Give it a job."""
+        self.limits, self.enough = limits, enough
+        readable = [*self.place.seen, *box.PROC]
+        request = _request(job, limits, self.folder, self.token) | {"readable": readable, "boxed": self.boxed}
         with suppress(OSError), self.process.stdin:
             self.process.stdin.write(json.dumps(request).encode())
 
@@ -199,7 +270,8 @@ class Child:
                     self.ready.set()
                 else:
                     self.run.events.append(event)
-                    self.heard = time.monotonic()
+                    if event[0] != "stuck":
+                        self.heard = time.monotonic()
                     if event[0] == "end" and self.enough(self.run):
                         self.run.end = "stopped"
                         break
@@ -220,6 +292,8 @@ class Child:
 
     def clean_up(self) -> None:
         """End the process and whatever it has started, and close the pipes."""
+        with suppress(OSError):
+            self.process.stdin.close()
         if not self.run.end:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(1)
@@ -232,6 +306,7 @@ class Child:
         end_marked(self.mark, self.start)
         for thread in self.threads:
             thread.join(2)
+        self.open.close()
         if not self.run.end:
             self.run.end = "closed" if status in (None, CLOSED) else _exit(status, self.boxed)
 
@@ -272,7 +347,6 @@ def _exit(status: int, boxed: bool = False) -> str:
 def _request(job: Job, limits: Limits, folder: Path, token: str) -> dict[str, Any]:
     return {
         "token": token,
-        "path": box.import_path(),
         "scratch": str(folder),
         "module": job.module,
         "file": str(job.file),
@@ -280,6 +354,8 @@ def _request(job: Job, limits: Limits, folder: Path, token: str) -> dict[str, An
         "filled": job.filled,
         "test": job.test,
         "text": job.text,
+        "only": job.only,
+        "patience": 0.8 * limits.seconds,
         "swaps": {name: os.path.realpath(target) for name, target in job.swaps.items()},
         "hidden": job.hidden,
         "memory": limits.memory,

@@ -5,8 +5,9 @@ Nothing of it runs in this process; but parsing takes what time it takes, so tha
 from __future__ import annotations
 
 import ast
+import copy
 import marshal
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from tt_tito import course, reading, swap
 from tt_tito.curriculum import Chapter
-from tt_tito.exercises import PARSING, exercises, functions, graft_tree, parse, unwritten
+from tt_tito.judge.visible import checks
+from tt_tito.exercises import PARSING, exercises, functions, graft_tree, parse, stand_on, unwritten
 from tt_tito.reading import Unreadable
 
 __all__ = ["Submission"]
@@ -27,6 +29,15 @@ class Submission:
     chapter: Chapter
     file: Path
     source: str = ""
+
+    @classmethod
+    def of(cls, chapter: Chapter, file: Path) -> Submission:
+        """The submission in a Python file."""
+        return cls(chapter, file, reading.text(file))
+
+    def placed(self, messages: list[str]) -> list[str]:
+        """Messages about the file, which name its lines already."""
+        return messages
 
     @cached_property
     def text(self) -> str:
@@ -45,6 +56,12 @@ class Submission:
             return [exercise.name for exercise in exercises(self.reference)]
 
     @cached_property
+    def starred(self) -> list[str]:
+        """The names of those that may be left out."""
+        with self._reading():
+            return [exercise.name for exercise in exercises(self.reference) if exercise.starred]
+
+    @cached_property
     def written(self) -> list[str]:
         """The exercises that the learner has written."""
         with self._reading():
@@ -57,20 +74,29 @@ class Submission:
         with self._reading():
             tree, donor = parse(self.text), parse(self.reference)
             filled = [name for name in self.exercises if name not in kept]
-            for name in filled:
+            for name in [*filled, *checks(self.chapter)]:
                 if name not in functions(tree):
                     self._insert(name, tree, donor)
             graft_tree(tree, donor, filled)
+            filled += self._graft_checks(tree)
             nodes = functions(tree)
             for name in filled:
-                _move(nodes[name].body, nodes[name].lineno)
+                stand_on(nodes[name].body, nodes[name].lineno)
             return self._compiled(tree), [nodes[name].lineno for name in filled]
+
+    def _graft_checks(self, tree: ast.Module) -> list[str]:
+        """Put the reference's checks into a tree; their names."""
+        nodes, found = functions(tree), checks(self.chapter)
+        for name, node in found.items():
+            nodes[name].body = copy.deepcopy(node.body)
+            nodes[name].decorator_list, nodes[name].args = [], node.args
+        return [*found]
 
     def reference_code(self) -> tuple[bytes, list[int]]:
         """The same of the reference, all of which is said to stand on the first line."""
         with self._reading():
             tree = parse(self.reference)
-            _move(tree.body, 1)
+            stand_on(tree.body, 1)
             return self._compiled(tree), [1]
 
     def _compiled(self, tree: ast.Module) -> bytes:
@@ -113,13 +139,6 @@ class _Tree(swap.StandIn):
     def parse(self) -> ast.Module:
         """The tree."""
         return self.tree
-
-
-def _move(body: Iterable[ast.stmt], line: int) -> None:
-    """Say of statements, and all that is in them, that they stand on one line."""
-    for node in (inner for statement in body for inner in ast.walk(statement)):
-        if hasattr(node, "lineno"):
-            vars(node).update(lineno=line, end_lineno=line, col_offset=0, end_col_offset=0)
 
 
 def _block(tree: ast.Module, owner: str) -> list[ast.stmt] | None:

@@ -16,7 +16,7 @@ from tt_tito.judge.recording import Check, Recording
 from tt_tito.judge.sandbox import Limits, Run
 from tt_tito.judge.values import NOTHING, decode
 
-__all__ = ["Verdict", "clean", "judge", "spoiled"]
+__all__ = ["Verdict", "clean", "faults", "judge", "spoiled", "stuck_in"]
 
 LONGEST = 1_000  # characters of a message
 
@@ -60,13 +60,39 @@ def spoiled(recording: Recording, run: Run, limits: Limits) -> bool:
     """Whether something is wrong in the last test of a run that goes on: nothing after it can change the verdict."""
     start = max((i for i, event in enumerate(run.events) if event[0] == "test"), default=len(run.events))
     tests = [test for test in _sent(Run(run.events[start:]))[0] if test.name in recording.tests]
+    return any(_right(test, recording.tests[test.name], run, limits) is not None for test in tests)
+
+
+def faults(recording: Recording, run: Run, limits: Limits) -> tuple[dict[str, int], list[str]]:
+    """The tests in which something is wrong, with the number of checks that were right before, and those that the run
+    has not come to. If something is wrong with the run itself, that is wrong in all of them."""
+    tests, others = _sent(run)
+    if "import" not in others or others["import"] is not None or others.keys() & {"collect", "changed"}:
+        return dict.fromkeys(recording.tests, 0), []
+    known = [test for test in tests if test.name in recording.tests]
+    right = {test.name: _right(test, recording.tests[test.name], run, limits) for test in known}
+    wrong = {name: count for name, count in right.items() if count is not None}
+    unseen = [name for name in recording.tests if name not in right]
+    if run.end == "done" or not wrong:  # what ended it is no test's doing, or it cannot be known whose
+        return wrong | dict.fromkeys(unseen, 0), []
+    return wrong, unseen
+
+
+def stuck_in(run: Run) -> str:
+    """The function, by its qualified name, that was running when a run had been silent for long; nothing if none."""
+    names = [event[1] for event in run.events if event[0] == "stuck" and len(event) > 1 and isinstance(event[1], str)]
+    return names[-1] if names else ""
+
+
+def _right(test: _Test, due: list[Check], run: Run, limits: Limits) -> int | None:
+    """How many checks of a test are met before something is wrong; None if nothing is."""
+    right = 0
     try:
-        for test in tests:
-            for _ in _right_in(test, recording.tests[test.name], run, limits):
-                pass
+        for _ in _right_in(test, due, run, limits):
+            right += 1
     except _Wrong:
-        return True
-    return False
+        return right
+    return None
 
 
 def _right_values(recording: Recording, run: Run, limits: Limits, file: Path) -> Iterator[Check]:
@@ -105,6 +131,8 @@ def _sent(run: Run) -> tuple[list[_Test], dict[str, Any]]:
                     tests[-1].ended, tests[-1].error = True, decode(error)
                 case ["import" | "collect" | "changed" as kind, value]:
                     others.setdefault(kind, decode(value))
+                case ["stuck", str(), int()]:
+                    pass
                 case _:
                     raise ValueError
     except (ValueError, IndexError):
@@ -122,7 +150,8 @@ def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterat
                 raise _Wrong("failed", f"The test came to {call}, where {check.call} was due.\n{see}")
             said = check.complaint(outcome)
             if said is not None:
-                raise _Wrong(_status(outcome), _without_a_return(said, call, outcome))
+                refused = isinstance(check.wanted, type) and issubclass(check.wanted, BaseException)
+                raise _Wrong(_status(outcome), said if refused else _without_a_return(said, call, outcome))
             yield check
         elif test.error is not None:
             raise _Wrong(_status(test.error), f"On the way to {check.call}: {test.error}.\n{see}")
