@@ -30,7 +30,8 @@ import tokens
 from workloads import WORKLOADS, Workload
 
 import tt_tensor as tt
-from tt_opt import least_values, median_interval, take_turns
+from tt_opt import median_interval
+from tt_opt.benchmarking import least_values, take_turns
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parent / "site" / "benchmarks" / "phase1-2.json"

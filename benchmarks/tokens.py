@@ -37,7 +37,8 @@ def tokenizer(size: int):
 
 def merges(size: int) -> list[tuple[str, str]]:
     """The two parts of each learned token, as they are printed: what other libraries call merges."""
-    from tt_nlp import encode_word, printed
+    from tt_nlp import printed
+    from tt_nlp.tokenization import encode_word
 
     ranks, found = {}, []
     for number, token in enumerate(tokenizer(size).tokens):

@@ -69,7 +69,7 @@ def mlp():
 
 def digits():
     """The training part of the digits, (1438, 64) with labels, and the (weight, bias) of each layer."""
-    from tt_autograd import digits
+    from tt_autograd.training import digits
 
     (x, y), _ = digits()
     return x.numpy().copy(), y.numpy().copy(), _layers(np.random.default_rng(2), 64, 64, 10)

@@ -1,7 +1,8 @@
 """The tour: a machine is checked, and six networks learn on it, each by what the course has built up to there.
 
 Perceptron (1957), XOR with gradients by hand (1969), XOR with autograd, a network that reads handwritten digits, LeNet
-(1998), which reads them as images, and a GPT (2018), which learns to write.
+(1998), which reads them as images, and a GPT (2018), which learns to write. Where the weights of SmolLM2 (2025) are on
+the machine, a chat model answers at the end.
 It takes less than a minute and ends in a table of what was measured; the exit status is 0 if everything was reached.
 With the files of MNIST in the folder that TT_DATA names, `--mnist` adds a larger network on 60,000 larger digits.
 """
@@ -21,8 +22,11 @@ from perceptron_1957 import rosenblatt_perceptron
 from terminal import KERNELS, Result, heading, json_file, on_kernels, paint, picture, report, side_by_side
 from xor_1969 import minsky_xor_problem
 
-from tt_autograd import Batches, Schedule, accuracy, digits, evaluate, fit
-from tt_nlp import generate, small_gpt, story, surprise_on, train_on_text
+from tt_autograd import Batches, Schedule, accuracy, evaluate, fit
+from tt_autograd.training import digits
+from tt_capstone import load_language_model, weights_file
+from tt_nlp import generate, train_on_text
+from tt_nlp.transformers import small_gpt, story, surprise_on
 from tt_optim import AdamW, CosineAnnealingLR
 from tt_spatial import LeNet
 from tt_tensor import (
@@ -35,10 +39,10 @@ from tt_tensor import (
     check_environment,
     cross_entropy,
     manual_seed,
-    matmul_gflops,
     system_info,
     tune_malloc,
 )
+from tt_tensor.setup import matmul_gflops
 
 # Each stage prints what it does and returns its rows of the table.
 
@@ -195,6 +199,30 @@ def gpt_stage(seed: int, steps: int = 900) -> list[Result]:
     return [Result("letters of Moby-Dick", f"{nats:.2f} nats, held out", "<= 2.40", nats <= 2.4, seconds)]
 
 
+# ## A chat (chapter 20)
+#
+# The last model was trained by others, and is run by our code. Its weights take 98 MB, so they do not come with the
+# course.
+
+QUESTION = "What is the capital of France?"
+
+
+def chat_stage() -> list[Result]:
+    """Ask SmolLM2 for a capital, if its weights are on this machine."""
+    heading("2025: a chat model answers")
+    start, file = time.perf_counter(), weights_file()
+    if file is None:
+        return []
+    print(f"you: {QUESTION}\nSmolLM2: ", end="", flush=True)
+    answer = ""
+    for piece in load_language_model(file).answer([{"role": "user", "content": QUESTION}], 20, temperature=0):
+        print(piece.encode("ascii", "replace").decode(), end="", flush=True)
+        answer += piece
+    print()
+    seconds = time.perf_counter() - start
+    return [Result("a chat", "it says Paris" if "Paris" in answer else "it errs", "Paris", "Paris" in answer, seconds)]
+
+
 # ## MNIST
 #
 # The same as the digits with a network of three layers, larger. Nobody is asked unless somebody sits at both ends of
@@ -258,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
             *machine_stage(), *perceptron_stage(options.seed), *xor_stage(options.seed),
             *digits_stage(options.seed, options.epochs), *lenet_stage(options.seed, options.epochs),
             *gpt_stage(options.seed, 900 if options.epochs else 0),
-            *(mnist_stage(options.seed, folder) if folder else []),
+            *(mnist_stage(options.seed, folder) if folder else []), *chat_stage(),
         ]
     status = report(results, __file__, options.json)
     print(f"{time.perf_counter() - start:.1f} s in all")

@@ -40,9 +40,9 @@ from tt_opt import (
     quantize_,
     remove_heads_,
     slim_,
-    smallest_heads,
     sparsify_,
 )
+from tt_opt.compression import smallest_heads
 from tt_optim import Adam, AdamW
 from tt_spatial import LeNet
 from tt_tensor import Flatten, Linear, Module, ReLU, Sequential, Tensor, from_numpy, manual_seed, meter, tune_malloc

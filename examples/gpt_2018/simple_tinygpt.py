@@ -260,10 +260,12 @@ def program(name: str, text: str, options: argparse.Namespace) -> int:
 
     history = learn(model, training, piece, options, [Progress(options.out / "curve.csv", write)])
     save_gpt2(model, options.out / "gpt2")
+    tokenizer.save(options.out / "gpt2" / "tokenizer.json")  # with which the folder is a model that chapter 20 serves
     start = time.perf_counter()
     nats, seconds = nats_per_character(model, tokenizer, unseen), sum(history.get("seconds", []))
     print(f"\njudged on all {len(unseen):,} unseen characters in {time.perf_counter() - start:.1f} s")
-    print("to talk to it: the same command with --chat")
+    print("to talk to it: the same command with --chat, or with chapter 20")
+    print(f"  python -m tt_capstone chat {options.out / 'gpt2'}")
     return report(results(name, len(to_learn), nats, len(unseen), seconds), __file__, options.json)
 
 

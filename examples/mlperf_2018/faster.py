@@ -100,12 +100,20 @@ def training(kernels: str) -> list[Task]:
     large = {
         "LeNet, 32 digits": (LeNet(), cross_entropy, *images(32, 1, 28)),
         "CIFAR network, 32 images": (network(3, 32), cross_entropy, *images(32, 3, 32)),
-        "GPT, 8 x 64 characters": (tt_nlp.small_gpt(65, 4, 128, 64), tt_nlp.next_token_loss, *windows(8, 64)),
+        "GPT, 8 x 64 characters": (
+            tt_nlp.transformers.small_gpt(65, 4, 128, 64),
+            tt_nlp.next_token_loss,
+            *windows(8, 64),
+        ),
     }
     small = {
         "LeNet, 1 digit": (LeNet(), cross_entropy, *images(1, 1, 28)),
         "CIFAR, width / 8, 1 image": (network(3, 32, width=4), cross_entropy, *images(1, 3, 32)),
-        "GPT, width / 4, 16 letters": (tt_nlp.small_gpt(65, 1, 32, 16), tt_nlp.next_token_loss, *windows(1, 16)),
+        "GPT, width / 4, 16 letters": (
+            tt_nlp.transformers.small_gpt(65, 1, 32, 16),
+            tt_nlp.next_token_loss,
+            *windows(1, 16),
+        ),
     }
     needed = dict(zip(large, (1.5, 1.5, 1.1)))
     planned = [(what, "loops", 1, given, 10.0) for what, given in small.items()]
@@ -122,7 +130,7 @@ def training(kernels: str) -> list[Task]:
 
 def generation(kernels: str, prompt: int, tokens: int, count: int) -> list[Task]:
     """Continue a long text; answer several requests; take the best of several answers."""
-    model = tt_nlp.small_gpt(65, 4, 128, prompt + tokens)
+    model = tt_nlp.transformers.small_gpt(65, 4, 128, prompt + tokens)
     model.eval()
     random = np.random.default_rng(0)
     text = random.integers(0, 65, prompt).tolist()
@@ -150,14 +158,14 @@ def generation(kernels: str, prompt: int, tokens: int, count: int) -> list[Task]
         Task(f"{count} requests / no cache", on("default", partial(loop, short, few)),
              on(kernels, served), 10.0),
         Task(f"best of {count} / no cache", on("default", partial(best, best_without_a_cache)),
-             on(kernels, partial(best, tt_opt.best_of)), 10.0),
+             on(kernels, partial(best, tt_opt.caching.best_of)), 10.0),
     ]  # fmt: skip
 
 
 def best_without_a_cache(model: Module, prompt: Sequence[int], count: int, tokens: int, seed: int) -> list[list[int]]:
-    """What tt_opt.best_of does, by the loop of chapter 14."""
+    """What tt_opt.caching.best_of does, by the loop of chapter 14."""
     texts = [tt_nlp.generate(model, prompt, tokens, seed=(seed, i)) for i in range(count)]
-    return sorted(texts, key=lambda text: np.mean(tt_nlp.surprises(model, text)[len(prompt) - 1 :]))
+    return sorted(texts, key=lambda text: np.mean(tt_nlp.transformers.surprises(model, text)[len(prompt) - 1 :]))
 
 
 def quantized(kernels: str) -> Task:

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tt_tensor import Linear, Tensor, from_numpy, generator, manual_seed, train_perceptron, xor_points
+from tt_tensor import Linear, Tensor, from_numpy, generator, manual_seed
+from tt_tensor.activations import xor_points
+from tt_tensor.layers import train_perceptron
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path, and `terminal` lies one folder up
 

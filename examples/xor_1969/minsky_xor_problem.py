@@ -21,16 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tt_optim import SGD, Optimizer, train_xor_by_hand
-from tt_tensor import (
-    Module,
-    binary_cross_entropy_with_logits,
-    from_numpy,
-    manual_seed,
-    sigmoid,
-    xor_network,
-    xor_points,
-)
+from tt_optim import SGD, Optimizer
+from tt_optim.optimizers import train_xor_by_hand
+from tt_tensor import Module, binary_cross_entropy_with_logits, from_numpy, manual_seed, sigmoid
+from tt_tensor.activations import xor_points
+from tt_tensor.losses import xor_network
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is run by its path; what it imports lies one folder up
 

@@ -1,0 +1,12 @@
+# Written by tools/stubs.py.
+# mypy: disable-error-code="overload-cannot-match, overload-overlap, misc"
+import builtins
+from typing import Any, overload
+
+from tt_tensor import Tensor as Tensor
+
+from tinytorch.autograd._derivatives import (
+    gradcheck as gradcheck,
+    gradgradcheck as gradgradcheck,
+)
+

@@ -1,0 +1,15 @@
+# Written by tools/stubs.py.
+# mypy: disable-error-code="overload-cannot-match, overload-overlap, misc"
+import builtins
+from typing import Any, overload
+
+from tt_tensor import Tensor as Tensor
+
+from tinytorch._no_devices import (
+    is_available as is_available,
+)
+
+allow_tf32: Any
+benchmark: Any
+deterministic: Any
+enabled: Any

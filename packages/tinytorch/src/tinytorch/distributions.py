@@ -1,0 +1,5 @@
+"""torch.distributions: random choices with probabilities that are known."""
+
+from tinytorch._names import offer as _offer
+
+__getattr__, __dir__ = _offer(__name__)

@@ -1,0 +1,10 @@
+# Written by tools/stubs.py.
+# mypy: disable-error-code="overload-cannot-match, overload-overlap, misc"
+import builtins
+from typing import Any, overload
+
+from tt_tensor import Tensor as Tensor
+
+
+DataParallel: Any
+DistributedDataParallel: Any

@@ -1,0 +1,13 @@
+# Written by tools/stubs.py.
+# mypy: disable-error-code="overload-cannot-match, overload-overlap, misc"
+import builtins
+from typing import Any, overload
+
+from tt_tensor import Tensor as Tensor
+
+from tt_tensor import (
+    Parameter as Parameter,
+    UninitializedBuffer as UninitializedBuffer,
+    UninitializedParameter as UninitializedParameter,
+)
+

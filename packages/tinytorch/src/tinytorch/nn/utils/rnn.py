@@ -1,0 +1,5 @@
+"""torch.nn.utils.rnn: sequences of different lengths."""
+
+from tinytorch._names import offer as _offer
+
+__getattr__, __dir__ = _offer(__name__)

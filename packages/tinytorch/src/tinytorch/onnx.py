@@ -1,0 +1,5 @@
+"""torch.onnx: what it names, refused when it is called."""
+
+from tinytorch._names import offer as _offer
+
+__getattr__, __dir__ = _offer(__name__)

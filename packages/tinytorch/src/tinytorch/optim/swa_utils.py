@@ -1,0 +1,5 @@
+"""torch.optim.swa_utils: averages of weights."""
+
+from tinytorch._names import offer as _offer
+
+__getattr__, __dir__ = _offer(__name__)

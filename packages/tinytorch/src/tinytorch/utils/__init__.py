@@ -1,0 +1,5 @@
+"""torch.utils: data and a few helpers."""
+
+from tinytorch._names import offer as _offer
+
+__getattr__, __dir__ = _offer(__name__)

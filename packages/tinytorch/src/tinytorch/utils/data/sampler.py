@@ -1,0 +1,5 @@
+"""torch.utils.data.sampler: orders of samples."""
+
+from tinytorch._names import offer as _offer
+
+__getattr__, __dir__ = _offer(__name__)

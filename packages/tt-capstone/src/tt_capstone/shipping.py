@@ -1,0 +1,594 @@
+# # Shipping
+#
+# An appendix of chapter 20. At the end of it everything that the chat model or your project needs is in one file, and
+# it runs on a machine that has never heard of this course.
+
+# ## What has to go along
+#
+# On your machine the program runs because a dozen packages are installed, and perhaps because some chapters of yours
+# stand in for ours. A colleague wants to try it, and has Python. We could send a list of instructions. Instead we send
+# one file, because Python can run an archive: `python chat.pyz` looks for `__main__.py` inside, and modules are
+# imported from the archive as from a folder.
+#
+# | what | where it comes from |
+# | --- | --- |
+# | modules of the course, and yours where they stand in | the file that Python would import here |
+# | libraries in plain Python, such as Jinja | the archive |
+# | NumPy, regex, safetensors: machine code | `pip install` over there, or a folder made for machines like ours |
+# | weights | beside it: they are a hundred times as large, and change at other times |
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import inspect
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tt_capstone.cards import own_chapters, write_text
+
+# ## Following the imports
+#
+# Which modules does a program need? We could run it and look at `sys.modules`, but then we would miss what is imported
+# only when a function is called. So we read the source. An `import` may stand anywhere in it, and a name in quotes that
+# looks like a module of the course may be imported later, too. Whether there is such a module, Python decides.
+
+
+def mentioned(source: bytes | str) -> set[str]:
+    """The names of all modules that a source may import, anywhere, and of some things that are not modules."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"tt_\w+(\.\w+)*", str(node.value)):
+            found.add(str(node.value))
+    return found
+
+
+def check_mentioned():
+    source = "import a.b\ndef later():\n    from c import d\nSETS = {'fast': 'tt_opt.fast'}"
+    assert mentioned(source) == {"a.b", "c", "c.d", "tt_opt.fast"}
+
+
+# `find_spec` asks Python where it would find a module. Its answer takes everything into account, and so also the
+# `tt.toml` that puts one of your chapters into the place of ours. What is imported here is what is packed.
+
+
+def located(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Where Python finds a module of the course; None if it is not one of them."""
+    if not name.startswith("tt_") or name.partition(".")[0] == "tt_tito":
+        return None
+    with suppress(ModuleNotFoundError):
+        spec = importlib.util.find_spec(name)
+        return spec if spec and spec.origin else None
+    return None
+
+
+def source_of(spec: importlib.machinery.ModuleSpec) -> bytes:
+    """The source of a module, from a folder or an archive."""
+    loader: Any = spec.loader
+    return loader.get_data(spec.origin)
+
+
+# From there it is a walk through a graph: take a module, look which modules it mentions, and go on with those that are
+# new. With a module come the packages around it.
+
+
+def needed_modules(first: Iterable[str]) -> dict[str, importlib.machinery.ModuleSpec]:
+    """All modules of the course that some names lead to, by name."""
+    found: dict[str, importlib.machinery.ModuleSpec] = {}
+    waiting = list(first)
+    while waiting:
+        name = waiting.pop()
+        if name in found or (spec := located(name)) is None:
+            continue
+        found[name] = spec
+        waiting += {*mentioned(source_of(spec)), name.rpartition(".")[0]}
+    return dict(sorted(found.items()))
+
+
+def check_needed_modules():
+    found = needed_modules(["tt_optim"])
+    assert {"tt_optim.optimizers", "tt_tensor.tensor", "tt_tensor.loops"} <= set(found)
+    assert not any(name.startswith(("tt_autograd", "tt_tito")) for name in found)
+
+
+# A package may have data: the digits of chapter 08, the page of a server. Everything that is not Python goes along, and
+# folders that hold no modules, except for tests.
+
+APART = {"__pycache__", "benchmarks", "py.typed", "tests"}
+
+
+def data_of(package: str) -> Iterator[tuple[str, bytes]]:
+    """The data files of a package, by their paths in it."""
+
+    def walk(folder, path):
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if entry.name in APART or entry.name.startswith(".") or entry.joinpath("__init__.py").is_file():
+                continue
+            if entry.is_dir():
+                yield from walk(entry, f"{path}{entry.name}/")
+            elif path or not entry.name.endswith((".py", ".pyc")):
+                yield path + entry.name, entry.read_bytes()
+
+    yield from walk(resources.files(package), "")
+
+
+def packed_modules(specs: Mapping[str, importlib.machinery.ModuleSpec]) -> dict[str, bytes]:
+    """The files of modules and the data of their packages, by their paths in an archive."""
+    files = {}
+    for name, spec in specs.items():
+        path = name.replace(".", "/")
+        if spec.submodule_search_locations is None:
+            files[f"{path}.py"] = source_of(spec)
+        else:
+            files[f"{path}/__init__.py"] = source_of(spec)
+            files |= {f"{path}/{file}": data for file, data in data_of(name)}
+    return files
+
+
+# ## Libraries of others
+#
+# Each package declares what it needs, and `importlib.metadata` knows the declarations of all that is installed. A
+# library in plain Python goes into the archive, with those that it needs itself. One with machine code cannot: Python
+# loads such code from files only, and it is different for each system. MarkupSafe has both, and works without its
+# machine code.
+
+WORKS_WITHOUT = {"markupsafe"}
+MACHINE_CODE = (".so", ".pyd", ".dylib", ".dll")
+
+
+def requirements(name: str) -> dict[str, str]:
+    """What an installed distribution requires, without its extras: requirements by name."""
+    try:
+        declared = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError(f"{name} is not installed, so what it requires is unknown: pip install {name}") from None
+    plain = [line.partition(";")[0].strip() for line in declared if "extra ==" not in line.replace("'", '"')]
+    return {key(re.split(r"[^\w.-]", line, maxsplit=1)[0]): line for line in plain}
+
+
+def key(name: str) -> str:
+    """The name of a distribution as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# Some requirements hold only for other systems or older versions of Python. What is not installed here is not needed
+# here.
+
+
+def installed(name: str) -> importlib.metadata.Distribution | None:
+    """A distribution, or None if it is not installed."""
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def with_machine_code(found: importlib.metadata.Distribution) -> bool:
+    """Whether a distribution runs only with its machine code."""
+    compiled = any(file.name.endswith(MACHINE_CODE) for file in found.files or [])
+    return compiled and key(found.metadata["Name"]) not in WORKS_WITHOUT
+
+
+# So a walk again, which ends at libraries with machine code.
+
+
+def sorted_out(wanted: Mapping[str, str]) -> tuple[dict[str, importlib.metadata.Distribution], dict[str, str]]:
+    """What requirements by name lead to: distributions to pack, and requirements of those with machine code."""
+    packed: dict[str, importlib.metadata.Distribution] = {}
+    compiled: dict[str, str] = {}
+    waiting = dict(wanted)
+    while waiting:
+        name, line = waiting.popitem()
+        found = installed(name)
+        if found is None or name in packed or name.startswith("tt-"):
+            continue
+        if with_machine_code(found):
+            compiled[name] = line
+        else:
+            packed[name] = found
+            waiting |= requirements(name)
+    return dict(sorted(packed.items())), dict(sorted(compiled.items()))
+
+
+# Of a distribution we pack its files, and of what describes it the metadata and the licence, because most licences
+# demand that. A list of its files with their checksums is of no use in an archive, and says where it was installed.
+
+LEFT_OUT = (*MACHINE_CODE, ".pyc", ".pyi", ".typed", ".c", ".h")
+
+
+def library_files(found: importlib.metadata.Distribution) -> dict[str, bytes]:
+    """The files of a distribution in plain Python, by their paths in an archive."""
+    files = {}
+    for file in found.files or []:
+        described = file.parts[0].endswith(".dist-info")
+        legal = re.match(r"METADATA|LICEN[CS]E|COPYING|NOTICE", file.name)
+        kept = legal if described else not file.name.endswith(LEFT_OUT)
+        if kept and ".." not in file.parts and not Path(str(file)).is_absolute():
+            files[file.as_posix()] = Path(str(file.locate())).read_bytes()
+    return files
+
+
+# What is installed as `typing-extensions` is imported as `typing_extensions`, and sometimes the two names have nothing
+# in common. The files tell.
+
+
+def modules_of(found: importlib.metadata.Distribution) -> set[str]:
+    """The names under which a distribution is imported."""
+    tops = {file.parts[0] for file in found.files or [] if file.suffix in (".py", *MACHINE_CODE)}
+    return {top.partition(".")[0] for top in tops if top.partition(".")[0].isidentifier()}
+
+
+def imported_as(name: str) -> str:
+    """The name under which an installed distribution is imported, by that of the distribution."""
+    found, alike = importlib.metadata.distribution(name), name.replace("-", "_")
+    names = modules_of(found)
+    return alike if alike in names or not names else min(names)
+
+
+def check_imported_as():
+    assert imported_as("numpy") == "numpy" and imported_as("safetensors") == "safetensors"
+
+
+# ## What happens at the start
+#
+# Before the program runs, a few lines look around: is this Python new enough, is everything there that could not be
+# packed, and is each file as it was when it was packed? These lines become the `__main__.py` of the archive. They must
+# not need anything but Python. The sources of the functions below are copied into it, so that they can be read and
+# tested here.
+
+
+def missing(needed: Mapping[str, str]) -> list[str]:
+    """The requirements whose module Python does not find."""
+    return [requirement for module, requirement in needed.items() if importlib.util.find_spec(module) is None]
+
+
+def damaged(files: Mapping[str, str], read: Callable[[str], bytes]) -> list[str]:
+    """The files whose content, by read(name), does not have the SHA-256 that is given."""
+
+    def changed(name):
+        try:
+            return hashlib.sha256(read(name)).hexdigest() != files[name]
+        except (OSError, ImportError):
+            return True
+
+    return [name for name in files if changed(name)]
+
+
+def check_damaged():
+    files = {"a": hashlib.sha256(b"a").hexdigest(), "b": hashlib.sha256(b"b").hexdigest()}
+    assert damaged(files, lambda name: {"a": b"a", "b": b"c"}[name]) == ["b"]
+
+
+# An archive and a folder are read in the same way, through the loader that has loaded `__main__.py`. The folder may
+# have libraries in `lib`, for one system and one version of Python. Those are many, so they are looked at only if you
+# ask for it, with `--verify`. And there is a trap: Numba keeps what it has compiled beside the source, or in a cache.
+# It knows archives, but only by a name that ends in `.zip`, and refuses all others. So in a `.pyz` we hide it, and the
+# kernels of NumPy compute. If the other machine has Numba, name the archive `chat.zip`; Python runs it as well.
+
+
+def begin(place: str, read: Callable[[str], bytes]) -> None:
+    """Look whether what was packed can run here. Ends the program with advice if not."""
+    if sys.version_info < (3, 11):  # noqa: UP036
+        sys.exit("This program needs Python 3.11 or newer; this is " + sys.version.split()[0])
+    if place.endswith(".pyz"):
+        sys.modules["numba"] = None  # type: ignore[assignment]
+    manifest = json.loads(read("MANIFEST.json"))
+    here = sys.implementation.cache_tag + " " + sysconfig.get_platform()
+    if manifest["lib"]:
+        if manifest["lib"] != here:
+            sys.exit(f"This folder was packed for {manifest['lib']}, and this is {here}: pack it on such a machine")
+        sys.path.insert(1, os.path.join(os.path.abspath(place), "lib"))
+    lacking = missing(manifest["needed"])
+    if lacking:
+        quoted = " ".join(f'"{requirement}"' for requirement in lacking)
+        sys.exit(f"This program needs {', '.join(lacking)}: {sys.executable} -m pip install {quoted}")
+    verify = sys.argv[1:] == ["--verify"]
+    checked = {name: value for name, value in manifest["files"].items() if verify or not name.startswith("lib/")}
+    wrong = damaged(checked, read)
+    if wrong:
+        sys.exit(f"{len(wrong)} files are damaged, the first is {wrong[0]}: get {place} again")
+    if verify:
+        print(f"all {len(checked)} files are as they were packed")
+        sys.exit(0)
+
+
+# The rest runs what was packed: `tt_capstone` with its commands, or the `main` of a project.
+
+HEAD = """from __future__ import annotations
+
+import hashlib, importlib.util, json, os, sys, sysconfig
+"""
+TAIL = """
+def read(name):
+    return __loader__.get_data(os.path.join(place, *name.split("/")))
+
+
+place = os.path.dirname(__file__)
+begin(place, read)
+"""
+RUN = {
+    "tt_capstone": 'import runpy\n\nrunpy.run_module("tt_capstone", run_name="__main__", alter_sys=True)\n',
+    "project": "import project\n\nsys.exit(project.main(sys.argv[1:]))\n",
+}
+
+
+def starter(run: str) -> str:
+    """The text of __main__.py, which starts "tt_capstone" or "project"."""
+    parts = [HEAD, *(inspect.getsource(function) for function in (missing, damaged, begin)), TAIL + RUN[run]]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+# ## Packing
+#
+# For the chat model all modules of `tt_capstone` go along, so that the archive has the same commands. For a project it
+# is what its files import.
+
+
+def first_names(project: Path | None) -> set[str]:
+    """The modules at which the walk begins."""
+    if project is None:
+        package = resources.files("tt_capstone")
+        inner = {entry.name.removesuffix(".py") for entry in package.iterdir() if entry.name.endswith(".py")}
+        return {"tt_capstone", *(f"tt_capstone.{name}" for name in inner - {"__init__"})}
+    if not (project / "project.py").is_file():
+        raise ValueError(f"{project} has no project.py: `python -m tt_capstone new` makes a project")
+    return set().union(*(mentioned(file.read_bytes()) for file in project.glob("*.py")))
+
+
+# Libraries are needed by the packages, by what your project imports, and by your chapters. Of these we count only what
+# they import when they are loaded: nearly every chapter can draw, with a library that running a model does not need.
+# Two packages may ask for different versions of one library, and then both conditions count.
+
+
+def joined(lines: Iterable[str]) -> dict[str, str]:
+    """Requirements by name, with all conditions on one library in one line."""
+    conditions: dict[str, set[str]] = {}
+    for line in lines:
+        name, rest = re.fullmatch(r"([\w.-]+)\s*(.*)", line).groups()
+        conditions.setdefault(key(name), set()).update(part.strip() for part in rest.split(",") if part.strip())
+    return {name: name + ",".join(sorted(found)) for name, found in sorted(conditions.items())}
+
+
+def check_joined():
+    assert joined(["a>=1", "B", "a >=2,<3"]) == {"a": "a<3,>=1,>=2", "b": "b"}
+
+
+def loaded_with(source: bytes | str) -> set[str]:
+    """The names of modules that a source imports outside of its functions and classes."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return mentioned(ast.unparse(tree))
+
+
+def wanted_libraries(specs: Mapping[str, importlib.machinery.ModuleSpec], names: set[str]) -> dict[str, str]:
+    """The requirements, by name, of modules of the course, and of a project that mentions names."""
+    lines = [line for name in specs if "." not in name for line in requirements(name.replace("_", "-")).values()]
+    own = [loaded_with(source_of(specs[name])) for name in own_chapters() if name in specs]
+    known = {name.replace("-", "_") for name in joined(lines)} | set(sys.stdlib_module_names)
+    foreign = {name.partition(".")[0] for name in names.union(*own)} - known
+    foreign = {name for name in foreign if importlib.util.find_spec(name) and not name.startswith("tt_")}
+    for found in importlib.metadata.distributions() if foreign else ():
+        lines += [found.metadata["Name"]] if foreign & modules_of(found) else []
+    return {name: line for name, line in joined(lines).items() if not name.startswith("tt-")}
+
+
+# A project takes its Python files and its card along. (If it has been checked, its card says what it is not for, and
+# that should travel with it.)
+
+
+def project_files(project: Path) -> dict[str, bytes]:
+    """The files of a project that are packed."""
+    cards = [project / name for name in ("CARD.md", "card.json") if (project / name).is_file()]
+    return {file.name: file.read_bytes() for file in [*project.glob("*.py"), *cards]}
+
+
+# The *manifest* lists each file with its checksum, and what has to be there at the start.
+
+
+def manifest(files: Mapping[str, bytes], needed: Mapping[str, str], lib: str | None) -> bytes:
+    """The content of MANIFEST.json."""
+    content = {
+        "schema": 1, "needed": dict(needed), "lib": lib, "own_chapters": own_chapters(),
+        "files": {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)},
+    }  # fmt: skip
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+# The same files should give the same bytes, so that you can tell by a checksum whether two archives are equal. So the
+# order is that of the names, the time is that at which the calendar of the format begins, and nothing is compressed,
+# since compressors differ from version to version.
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A zip file of files, always the same for the same ones."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as packed:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name)  # of 1980
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16  # as on Unix, also on Windows
+            packed.writestr(entry, files[name], zipfile.ZIP_STORED)
+    return data.getvalue()
+
+
+def check_archive():
+    data = archive({"b": b"2", "a": b"1"})
+    assert data == archive({"a": b"1", "b": b"2"})
+    assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["a", "b"]
+
+
+# ## A folder that needs no network
+#
+# Where even `pip install` is impossible, a folder can hold the libraries as well. `pip` fills it (or `uv`, in an
+# environment without pip), with the versions that are installed here. It then works for machines with the same system
+# and the same version of Python. The files are copies: uv would link them to its cache, and an edit in the folder would
+# reach every environment of the machine.
+
+
+def installer() -> list[str]:
+    """The command that installs packages for this Python."""
+    if importlib.util.find_spec("pip") is None and shutil.which("uv"):
+        return ["uv", "pip", "install", "--link-mode", "copy", "--python", sys.executable]
+    return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
+
+
+def fill(lib: Path, wanted: Iterable[str]) -> None:
+    """Install libraries into a folder, in the versions that are installed here. Raises OSError if that fails."""
+    every = {key(found.metadata["Name"]): found.version for found in importlib.metadata.distributions()}
+    pins = [f"{name}=={version}" for name, version in sorted(every.items()) if not name.startswith("tt-")]
+    constraints = lib.with_name("constraints.txt")
+    constraints.write_text("\n".join(pins), encoding="utf-8")
+    options = ["--quiet", "--target", str(lib), "-c", str(constraints), *sorted(wanted)]
+    done = subprocess.run([*installer(), *options], capture_output=True, encoding="utf-8", check=False)
+    constraints.unlink()
+    if done.returncode:
+        raise OSError(f"the libraries could not be fetched: {done.stderr.strip()}")
+    for scripts in ("bin", "Scripts"):  # which name this Python
+        shutil.rmtree(lib / scripts, ignore_errors=True)
+
+
+# The folder appears under its name when it is complete.
+
+
+def write_folder(folder: Path, files: dict[str, bytes], wanted: Iterable[str]) -> None:
+    """Write files into a new folder, with libraries in `lib`; the folder appears when it is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        fill(made / "lib", wanted)
+        libraries = sorted(file for file in (made / "lib").rglob("*") if file.is_file())
+        lib = {file.relative_to(made).as_posix(): file.read_bytes() for file in libraries}
+        tag = f"{sys.implementation.cache_tag} {sysconfig.get_platform()}"
+        files["MANIFEST.json"] = manifest(files | lib, {}, tag)
+        for name, data in files.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(data)
+        made.chmod(0o755)
+        os.replace(made, folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+# What cannot work is refused before any work is done.
+
+
+def refuse(path: Path, folder: bool, include: Sequence[str]) -> None:
+    """ValueError for a name that cannot be written to, or a library that is not installed."""
+    if not folder and path.suffix not in (".pyz", ".zip"):
+        raise ValueError(f"{path.name} is not a name for an archive: let it end in .pyz or .zip")
+    if folder and path.exists():
+        raise ValueError(f"{path} is there already: give a new folder, nothing is overwritten")
+    for name in include:
+        if installed(name) is None:
+            raise ValueError(f"{name} cannot go along, since it is not installed here: pip install {name}")
+
+
+# All together:
+
+SERVE = ("starlette", "uvicorn", "prometheus-client")
+
+
+def ship(
+    path: str | os.PathLike, *, project: str | os.PathLike | None = None, include: Sequence[str] = (),
+    folder: bool = False,
+) -> Path:
+    """Write everything that `python -m tt_capstone` needs, or a project, into an archive or a folder; returns its path.
+
+    `include` names libraries that go along besides those that are required, such as those in SERVE. With folder=True
+    libraries with machine code come along, for this system. Raises ValueError for an archive whose name does not end
+    in .pyz or .zip, a folder that is there already, or a library that is not installed."""
+    path, home = Path(path), None if project is None else Path(project)
+    refuse(path, folder, include)
+    names = first_names(home)
+    specs = needed_modules(names)
+    wanted = wanted_libraries(specs, names if home else set()) | {key(name): name for name in include}
+    files = packed_modules(specs) | (project_files(home) if home else {})
+    files["__main__.py"] = starter("project" if home else "tt_capstone").encode()
+    if folder:
+        write_folder(path, files, wanted.values())
+        return path
+    libraries, compiled = sorted_out(wanted)
+    for found in libraries.values():
+        files |= library_files(found)
+    needed = {imported_as(name): line for name, line in compiled.items()}
+    files["MANIFEST.json"] = manifest(files, needed, None)
+    write_text(path, archive(files))
+    return path
+
+
+# How large is it, and what is in it?
+
+
+def show_archive():
+    with tempfile.TemporaryDirectory() as folder:
+        file = ship(Path(folder) / "chat.pyz")
+        with zipfile.ZipFile(file) as packed:
+            sizes: dict[str, int] = {}
+            for entry in packed.infolist():
+                top = entry.filename.partition("/")[0]
+                sizes[top] = sizes.get(top, 0) + entry.file_size
+            needed = json.loads(packed.read("MANIFEST.json"))["needed"]
+        for top, size in sorted(sizes.items(), key=lambda item: -item[1])[:12]:
+            print(f"{top:28s} {size / 1e3:8.1f} KB")
+        print(f"{len(sizes) - 12} others; in all {file.stat().st_size / 1e6:.1f} MB")
+        print("needs", ", ".join(needed.values()))
+
+
+# ## The command
+
+
+def main(arguments: list[str]) -> int:
+    """The command `ship`: write an archive or a folder. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "ship", description="Pack the chat model's program, or a project, for machines with Python and without this "
+        "course. Weights are not packed.",
+    )  # fmt: skip
+    parser.add_argument("path", type=Path, help="the archive, NAME.pyz or NAME.zip, or with --folder a new folder")
+    parser.add_argument("--project", type=Path, help="the folder of a project; unless given, the chat model's program")
+    parser.add_argument("--serve", action="store_true", help="with the libraries of the server")
+    parser.add_argument("--folder", action="store_true", help="a folder with all libraries, for machines like this one")
+    given = parser.parse_args(arguments)
+    try:
+        made = ship(given.path, project=given.project, include=SERVE if given.serve else (), folder=given.folder)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if given.folder:
+        print(f"wrote {made}: copy it, and run `python {made.name}`")
+    else:
+        print(f"wrote {made}, {made.stat().st_size / 1e6:.1f} MB: copy it, and run `python {made.name}`")
+        print(f"SHA-256 {hashlib.sha256(made.read_bytes()).hexdigest()}")
+    return 0
+
+
+# ## A road not taken
+#
+# PyInstaller and Nuitka put Python itself into the file, so that the other machine needs nothing at all; they must be
+# run on each system, and the result cannot be read. A container holds a whole system. PyTorch exports a *program*, the
+# graph of a model without Python (`torch.export`, and ONNX in another appendix of this chapter), for machines on which
+# Python is too slow or too large. Ours is the road for a framework whose point is that you can open the file and read
+# it.
+
+__all__ = ["SERVE", "archive", "joined", "mentioned", "needed_modules", "ship", "starter"]
