@@ -93,7 +93,7 @@ def test_in_a_pipe_there_are_80_columns_of_plain_text(finished):
 def test_an_example_that_misses_exits_with_1(missed):
     done = missed[0]
     assert done.returncode == 1, done.stderr
-    assert re.search(r"\d of \d missed\.", done.stdout) and "NO\n" in done.stdout
+    assert re.search(r"\d+ of \d+ missed\.", done.stdout) and "NO\n" in done.stdout
 
 
 def the_table_is_what_was_printed(done, table, reached):

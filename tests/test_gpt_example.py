@@ -212,6 +212,14 @@ def test_the_weights_are_left_for_others(tried):
     assert all(np.array_equal(saved[name].numpy(), p.numpy()) for name, p in model.named_parameters())
 
 
+def test_the_folder_of_weights_is_a_model_for_chapter_20(tried):
+    find = pytest.importorskip("tt_capstone.weights", reason="chapter 20 is not installed: pip install tt-capstone")
+    chat = find.find_language_model(tried[1] / "out" / "gpt2")
+    pieces = list(chat.answer([{"role": "user", "content": "Call me Ishmael."}], 10, seed=0))
+    assert chat.tokenizer.encode("".join(pieces)) and len(pieces) == 10
+    assert f"tt_capstone chat {Path('out', 'gpt2')}" in tried[0].stdout
+
+
 # What is judged
 
 

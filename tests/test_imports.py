@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = sorted(path.name for path in ROOT.glob("packages/*/src/tt_*") if path.name not in ("tt_tito", "tt_torch"))
+PACKAGES = sorted(path.name for path in ROOT.glob("packages/*/src/t*") if path.name not in ("tt_tito", "tt_torch"))
 
 COMPARE = """
 import gc, locale, os, random, signal, sys, threading, warnings

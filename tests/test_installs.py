@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = [line.split()[0] for line in (ROOT / "packages.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
-COURSE = [name for name in OURS if name not in ("tt-tito", "tt-torch")]  # packages.txt lists them in the course's order
+OTHERS = ("tt-tito", "tt-torch", "tinytorch")
+COURSE = [name for name in OURS if name not in OTHERS]  # packages.txt lists them in the course's order
 
 TYPE_IN = """
 import pathlib, sys
@@ -83,6 +84,14 @@ def test_pip_installs_as_the_readme_says(tmp_path):
     run("-m", "pip", "install", "--quiet", "tt-optim", "-c", "packages.txt", python=environment.python)
     run("-c", "import tt_optim", python=environment.python)
     assert environment.finds("tt-tensor") and not environment.finds("tt-autograd")
+
+
+def test_torchs_names_work_alone(tmp_path):
+    environment = Environment(tmp_path / "env")
+    environment.install("tinytorch", "-c", "packages.txt", "numpy==2.0.2", "pytest>=9,<10")
+    run("-m", "pytest", "-q", "packages/tinytorch/tests", python=environment.python)
+    run("-m", "tinytorch", "-c", "import torch; assert torch.ones(2).sum() == 2", python=environment.python)
+    assert [other for other in OURS if environment.finds(other)] == [*COURSE[:-1], "tinytorch"]
 
 
 def test_wheels_carry_their_data_and_install_without_the_clone(tmp_path, built):

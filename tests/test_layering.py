@@ -1,6 +1,7 @@
 """Imports obey the course: a package imports what it declares, others use its public names only, nothing runs ahead."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import re
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tt_tito import curriculum
+from tt_tito import course, curriculum, exercises
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 IMPORTED = [folder for folder in FOLDERS if folder.name != "tt-torch"]  # which is installed beside PyTorch only
 TEST_TOOLS = {"pytest", "hypothesis", "matplotlib", "torch", "gguf", "scipy", "tiktoken", "tokenizers", "transformers"}
+TEST_TOOLS |= {"llama_cpp", "onnxruntime", "openai", "schemathesis", "selenium", "torchvision", "PIL"}
+IMPORTED_AS = {"pillow": "PIL"}
 
 
 def project(folder):
@@ -25,7 +28,8 @@ def project(folder):
 
 
 def import_names(requirements):
-    return {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in requirements}
+    names = {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in requirements}
+    return {IMPORTED_AS.get(name, name) for name in names}
 
 
 def declared(folder):
@@ -78,17 +82,30 @@ def private(source, own=None):
             modules[local] = f"{module}.{name}"
         else:
             taken.append((line, module, name))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and (module := modules.get(ast.unparse(node.value))):
-            if f"{module}.{node.attr}" not in modules.values():
-                taken.append((node.lineno, module, node.attr))
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    for node in nodes:  # tt.losses, a chapter of the package
+        if (module := modules.get(ast.unparse(node.value))) and f"{module}.{node.attr}" in sys.modules:
+            modules.setdefault(ast.unparse(node), f"{module}.{node.attr}")
+    for node in nodes:
+        if (module := modules.get(ast.unparse(node.value))) and f"{module}.{node.attr}" not in modules.values():
+            taken.append((node.lineno, module, node.attr))
     return [f"line {line}: {module}.{name}" for line, module, name in taken if name not in public_names(module)]
 
 
 def public_names(module):
-    """What a module's `__all__` names; a package without one offers what it imports from its chapters' `__all__`."""
+    """What a module's `__all__` names, and a learner writes; a package without one offers what it imports from its
+    chapters' `__all__`."""
     names = vars(importlib.import_module(module))
-    return {*names.get("__all__", [name for name in names if name[0] != "_"]), "*", "__all__", "__file__", "__name__"}
+    offered = names.get("__all__", [name for name in names if name[0] != "_"])
+    return {*offered, *written_in(module), "*", "__all__", "__file__", "__name__"}
+
+
+@functools.cache
+def written_in(module):
+    """The functions and classes of a chapter in which exercises are."""
+    chapters = [chapter for chapter in course.written() if chapter.module == module]
+    texts = [course.reference(chapter).read_text(encoding="utf-8") for chapter in chapters]
+    return {each.name.partition(".")[0] for text in texts for each in exercises.exercises(text)}
 
 
 def is_module(package, name):
@@ -223,8 +240,9 @@ def test_no_file_name_carries_a_number_of_a_chapter():
 
 def test_every_module_is_a_chapter_or_an_appendix_or_says_that_it_is_not():
     known = {entry.source for entry in (*curriculum.chapters(), *curriculum.appendices())}
-    helpers = {"__init__", "common", "functional", "groups", "hard_texts", "padding", "pictures", "prompts", "shows"}
-    helpers |= {"states", "targets", "teaching", "testing"}
+    helpers = {"__init__", "__main__", "common", "devices", "functional", "generators", "groups", "hard_texts"}
+    helpers |= {"interface", "options", "padding", "pictures", "prompts", "shows", "states", "targets", "teaching"}
+    helpers |= {"testing", "testing_layers", "vision"}
     for package in curriculum.packages():
         modules = (ROOT / "packages" / package.name / "src" / package.module).glob("*.py")
         unknown = [file.stem for file in modules if file.relative_to(ROOT).as_posix() not in known]
@@ -235,7 +253,7 @@ def test_what_asks_an_oracle_is_run_where_the_oracle_is():
     script = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))["envs"]["parity"]["scripts"]["run"]
     words = re.search(r'-k "([^"]+)"', script)[1].split(" or ")
     files = [file for file in ROOT.glob("packages/*/tests/**/test_*.py") if "tt-tito" not in file.parts]
-    asks = re.compile(r'importorskip\("(torch|transformers|tiktoken|tokenizers|gguf|scipy.stats)"')
+    asks = re.compile(r'importorskip\("(torch|transformers|tiktoken|tokenizers|gguf|scipy.stats|onnxruntime)"')
     asking = [file.stem for file in files if asks.search(file.read_text(encoding="utf-8"))]
     assert len(asking) > 5 and [stem for stem in asking if not any(word in stem for word in words)] == []
 

@@ -37,6 +37,18 @@ def test_compressed_networks_have_a_table_each_and_one_of_claims(page, tmp_path)
     assert claims.splitlines()[2:] == ["| smaller | 50% | <= 40% | no |"]
 
 
+def test_runs_against_the_clock_have_their_claims_and_their_seconds(page, tmp_path):
+    for seed, forward in ((0, 30.0), (1, 40.5)):
+        claim = {"claim": "minutes, all of it", "measured": f"{forward / 60:.2f}", "seconds": forward}
+        run = {"results": [claim], "seconds": {"forward": forward, "the rest": 2.25}}
+        (tmp_path / f"seed-{seed}.json").write_text(json.dumps(run), encoding="utf-8")
+    claims, seconds = page.training(tmp_path).split("\n\n")
+    assert claims.splitlines()[2:] == ["| seed-0 | 0.50 |", "| seed-1 | 0.68 |"]
+    assert seconds.splitlines()[2:] == [
+        "| forward | 30.0 | 40.5 |", "| the rest | 2.2 | 2.2 |", "| in all | 32.2 | 42.8 |",
+    ]  # fmt: skip
+
+
 def test_a_folder_without_results_is_an_error(page, tmp_path):
     with pytest.raises(Exception, match="there is no log in"):
         page.training(tmp_path)

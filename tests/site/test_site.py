@@ -28,7 +28,7 @@ DRIVER = shutil.which("chromedriver")
 def build(config, folder):
     options = ["--strict", "--config-file", str(config), "--site-dir", str(folder)]
     command = [sys.executable, "-m", "mkdocs", "build", *options]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=1200)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=2400)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +85,16 @@ print(json.dumps({module: book.public_names(file) for module, file in book.docum
 PICTURES = {
     "learn": {
         "tito module test 01": [
-            "manual_seed        FAILED",
+            "manual_seed          FAILED",
             "Likely: ",
             'See "Chance that can be repeated".',
             "Run again: ",
         ],
+        "tito watch 01": ["To mend: manual_seed", "Keys: h hint"],
         "tito module complete 01": ["01 Setup is complete: 7 of 7", "Capability 0 is unlocked", "tito module start 02"],
         "tito status": ["complete", "4 of 13 written", "mine", "reference", "Capabilities: 4 of 20", "Next: "],
     },
-    "teach": {"tito grade submissions --csv marks.csv": ["ada", "11/11", "crashed", "2 of 5 with full marks", "2 x "]},
+    "teach": {"tito grade submissions --csv marks.csv": ["ada", "9/9", "crashed", "2 of 5 with full marks", "2 x "]},
 }
 
 

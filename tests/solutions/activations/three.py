@@ -1,9 +1,24 @@
 """Chapter 03 by absolute values, by its own functions, and by what autograd would make of them."""
 
 
-def relu(x, /):
-    half = np.asarray(0.5, x.dtype) if x.dtype.kind == "f" else 1
-    return (x + np.abs(x)) * half if x.dtype.kind == "f" else (x + np.abs(x)) // 2
+def numeric_slope(function, x, distance=1e-6):
+    x = np.array(x).astype(np.float64)
+    to_the_right, to_the_left = ((function(x + step) - function(x)) / step for step in (distance, -distance))
+    return (to_the_right + to_the_left) / 2
+
+
+def elu(x, /, alpha=1.0):
+    x = _floating(x)
+    size = np.abs(x)
+    with quiet():
+        left = np.where(x < 0, np.expm1(-size), np.zeros((), x.dtype))
+    return np.where(x > 0, x, left * alpha).astype(x.dtype)
+
+
+def predict_far_out():
+    answers = dict.fromkeys("bc", 0.0)
+    answers |= {"a": math.nan, "d": float("-inf"), "e": -2e2}
+    return answers
 
 
 def relu_slope(x):
@@ -14,11 +29,6 @@ def relu_slope(x):
 def sigmoid(x, /):
     x = _floating(x)
     return np.exp(-np.logaddexp(np.zeros((), x.dtype), -x))
-
-
-def sigmoid_slope(x):
-    distance = sigmoid(x) - 0.5
-    return 0.25 - distance * distance
 
 
 def gelu(x, /, approximate="none"):
@@ -33,13 +43,14 @@ def softmax(x, /, dim):
     x = _floating(x)
     with quiet():
         odds = np.exp(x - np.maximum.reduce(x, axis=dim, keepdims=True, initial=-np.inf))
-        return odds * (1 / np.add.reduce(odds, axis=dim, keepdims=True))
+        total = np.add.reduce(odds, axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype])
+        return (odds * (1 / total)).astype(x.dtype)
 
 
 def log_softmax(x, /, dim):
     x = _floating(x)
     with quiet():
-        total = np.logaddexp.reduce(x, axis=dim, keepdims=True)
+        total = np.logaddexp.reduce(x.astype(ADDED_IN[x.dtype]), axis=dim, keepdims=True)
         return (x - total).astype(x.dtype, copy=False)
 
 
@@ -47,11 +58,6 @@ def softmax_backward(p, g):
     p, g = np.asarray(p), np.asarray(g)
     jacobians = p[:, :, None] * (np.eye(p.shape[1]) - p[:, None, :])
     return (jacobians @ g[:, :, None])[:, :, 0]
-
-
-def hard_sigmoid(x):
-    shifted = (x + 3).clip(min=0.0, max=6.0)
-    return shifted / 6
 
 
 def log_sigmoid(x):

@@ -1,8 +1,21 @@
 """Chapter 03 by choosing between two formulas where one would overflow, and by loops over rows."""
 
 
-def relu(x, /):
-    return np.where(x > 0, x, np.zeros((), x.dtype))
+def numeric_slope(function, x, distance=1e-6):
+    points = np.stack([np.asarray(x, np.float64) + side * distance for side in (-1, 1)])
+    return np.diff(function(points), axis=0)[0] / (distance + distance)
+
+
+def elu(x, /, alpha=1.0):
+    out = np.array(_floating(x))
+    left = out < 0
+    out[left] = alpha * (np.exp(out[left]) - 1)
+    return out
+
+
+def predict_far_out():
+    infinite, lost = math.inf, 0.0
+    return {"a": infinite / infinite, "b": lost / 1, "c": 1 / infinite, "d": -infinite, "e": 0.0 - 200}
 
 
 def relu_slope(x):
@@ -19,10 +32,6 @@ def sigmoid(x, /):
     return out
 
 
-def sigmoid_slope(x):
-    return sigmoid(x) * sigmoid(-x)
-
-
 def gelu(x, /, approximate="none"):
     known = {
         "none": lambda z: 0.5 * z * (1 + erf(z / math.sqrt(2))),
@@ -36,8 +45,8 @@ def gelu(x, /, approximate="none"):
 def softmax(x, /, dim):
     x = np.moveaxis(_floating(x), dim, -1)
     with np.errstate(all="ignore"):
-        e = np.exp(x - (x.max(-1)[..., None] if x.shape[-1] else 0))
-        p = e / e.sum(-1)[..., None]
+        e = np.exp(x - (x.max(-1)[..., None] if x.shape[-1] else np.zeros((), x.dtype)))
+        p = (e / e.sum(-1, dtype=np.float64)[..., None]).astype(x.dtype)
     return np.moveaxis(p, -1, dim)
 
 
@@ -45,16 +54,12 @@ def log_softmax(x, /, dim):
     x = _floating(x)
     with np.errstate(all="ignore"):
         highest = np.amax(x, axis=dim, keepdims=True, initial=-np.inf)
-        total = highest + np.log(np.exp(x - highest).sum(axis=dim, keepdims=True))
-        return x - total
+        total = np.log(np.exp(x - highest).sum(axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype]))
+        return ((x - highest) - total).astype(x.dtype)
 
 
 def softmax_backward(p, g):
     return p * g - p * np.einsum("nc,nc->n", p, g)[:, None]
-
-
-def hard_sigmoid(x):
-    return tensor(np.clip(x.numpy() / 6 + 0.5, 0, 1).astype(x.dtype))
 
 
 def log_sigmoid(x):

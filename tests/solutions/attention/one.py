@@ -41,6 +41,11 @@ def scaled_dot_product_attention(
     return weights @ value
 
 
+def predict_effects():
+    same, order, double, other = "same", "order", "double", "other"
+    return {"pairs": same, "queries": order, "values": double, "keys": other, "shift": same}
+
+
 def split_heads(x, heads):
     if heads <= 0 or x.shape[-1] % heads != 0:
         raise ValueError(f"cannot make {heads} heads of {x.shape[-1]} numbers")
@@ -53,6 +58,22 @@ def merge_heads(x):
 
 
 class MultiHeadAttention:
+    def __init__(self, embed_dim, num_heads, dropout=0.0, bias=True):
+        super().__init__()
+        if num_heads < 1:
+            raise ValueError("at least one head is needed")
+        if embed_dim % num_heads != 0:
+            raise ValueError(f"cannot cut {embed_dim} numbers into {num_heads} heads")
+        weight = tt.zeros(embed_dim * 3, embed_dim)
+        tt.xavier_uniform_(weight)
+        self.in_proj_weight = Parameter(weight)
+        self.in_proj_bias = None
+        if bias:
+            self.in_proj_bias = Parameter(tt.zeros(embed_dim * 3))
+        self.out_proj = Linear(embed_dim, embed_dim, bias=bias)
+        self.num_heads = num_heads
+        self.dropout = dropout
+
     def projected(self, query, key, value):
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         parts = [
@@ -75,18 +96,17 @@ def attention_cost(batch, heads, length, size):
     return scores * size + scores * size, scores * 4
 
 
-def attention_in_blocks(qkv, /, is_causal, scale):
-    out = np.zeros(qkv.shape[1:], qkv.dtype)
-    for place in np.ndindex(*qkv.shape[1:-2]):
-        q, k, v = qkv[(slice(None), *place)]
-        for start in range(0, len(q), 50):
-            rows = slice(start, start + 50)
-            scores = q[rows] @ k.T * scale
-            if is_causal:
-                scores[np.arange(len(k)) > np.arange(len(q))[rows, None]] = -np.inf
-            powers = np.exp(scores - scores.max(1, keepdims=True))
-            out[place][rows] = powers @ v / powers.sum(1, keepdims=True)
-    return out
+def weights_in_blocks(q, k, is_causal, scale):
+    length = q.shape[-2]
+    for start in range(0, length, QUERIES):
+        rows = slice(start, min(start + QUERIES, length))
+        keys = slice(0, rows.stop) if is_causal else slice(0, length)
+        scores = q[..., rows, :] @ np.swapaxes(k[..., keys, :], -1, -2) * scale
+        if is_causal:
+            scores[..., np.arange(keys.stop) > np.arange(start, rows.stop)[:, None]] = -np.inf
+        powers = np.exp(scores - scores.max(-1, keepdims=True))
+        powers /= powers.sum(-1, keepdims=True)
+        yield rows, keys, powers
 
 
 def attention_share(g, weights, q, k, v, scale):

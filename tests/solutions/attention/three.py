@@ -45,6 +45,11 @@ def scaled_dot_product_attention(
     return kept @ value
 
 
+def predict_effects():
+    names = "pairs queries values keys shift".split()
+    return dict(zip(names, "same order double other same".split()))
+
+
 def split_heads(x, heads):
     if heads < 1 or x.shape[-1] % heads > 0:
         raise ValueError(f"{heads} heads and {x.shape[-1]} numbers do not go together")
@@ -58,6 +63,17 @@ def merge_heads(x):
 
 
 class MultiHeadAttention:
+    def __init__(self, embed_dim, num_heads, dropout=0.0, bias=True):
+        super().__init__()
+        if num_heads <= 0 or embed_dim // num_heads * num_heads != embed_dim:
+            raise ValueError(f"{embed_dim} is no multiple of {num_heads}")
+        bound = math.sqrt(6 / (4 * embed_dim))
+        drawn = generator().uniform(-bound, bound, (3 * embed_dim, embed_dim)).astype(np.float32)
+        self.in_proj_weight = Parameter(from_numpy(drawn))
+        self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias)
+        self.num_heads, self.dropout = num_heads, dropout
+
     def projected(self, query, key, value):
         size, parts = len(self.in_proj_weight) // 3, []
         for start, x in zip((0, size, 2 * size), (query, key, value)):
@@ -83,21 +99,18 @@ def attention_cost(batch, heads, length, size):
     return products, weights
 
 
-def attention_in_blocks(qkv, /, is_causal, scale):
-    batch, (length, size) = qkv.shape[1:-2], qkv.shape[-2:]
-    q, k, v = qkv.reshape(3, -1, length, size)
-    out = np.zeros(q.shape, q.dtype)
-    for n in range(len(q)):
-        for start in range(0, length, 16):
-            stop = min(start + 16, length)
-            keys = stop if is_causal else length
-            scores = (q[n, start:stop] * scale) @ k[n, :keys].T
-            if is_causal:
-                late = np.arange(keys)[None] > np.arange(start, stop)[:, None]
-                scores = np.where(late, -np.inf, scores)
-            scores = np.exp(scores - scores.max(axis=1)[:, None])
-            out[n, start:stop] = (scores / scores.sum(axis=1)[:, None]) @ v[n, :keys]
-    return out.reshape(*batch, length, size)
+def weights_in_blocks(q, k, is_causal, scale):
+    length = q.shape[-2]
+    for t in range(0, length, QUERIES):
+        rows = slice(t, t + QUERIES)
+        queries = q[..., rows, :]
+        stop = t + queries.shape[-2]
+        seen = k[..., :stop, :] if is_causal else k
+        scores = np.einsum("...td,...sd->...ts", queries, seen) * scale
+        if is_causal:
+            scores = np.where(np.tri(stop, dtype=bool)[t:], scores, -np.inf)
+        weights = np.exp(scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True))
+        yield slice(t, stop), slice(0, seen.shape[-2]), weights
 
 
 def attention_share(g, weights, q, k, v, scale):

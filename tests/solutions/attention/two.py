@@ -39,6 +39,14 @@ def scaled_dot_product_attention(
     return tt.dropout(attention_weights(query, key, attn_mask, scale), dropout_p) @ value
 
 
+def predict_effects():
+    effects = dict.fromkeys(("pairs", "shift"), "same")
+    effects["queries"] = "order"
+    effects["values"] = "double"
+    effects["keys"] = "other"
+    return effects
+
+
 def split_heads(x, heads):
     *front, length, width = x.shape
     if heads < 1 or width // heads * heads != width:
@@ -54,6 +62,16 @@ def merge_heads(x):
 
 
 class MultiHeadAttention:
+    def __init__(self, embed_dim, num_heads, dropout=0.0, bias=True):
+        Module.__init__(self)
+        split_heads(tt.zeros(1, embed_dim), num_heads)  # refuses heads that do not divide
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_weight = Parameter(tt.zeros(3 * embed_dim, embed_dim))
+        self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
+        tt.xavier_uniform_(self.in_proj_weight)
+        self.out_proj = Linear(embed_dim, embed_dim, bias=bias)
+
     def projected(self, query, key, value):
         width = self.in_proj_weight.shape[1]
         if query is key and key is value:
@@ -79,19 +97,18 @@ def attention_cost(batch, heads, length, size):
     return 2 * size * weights, np.dtype(np.float32).itemsize * weights
 
 
-def attention_in_blocks(qkv, /, is_causal, scale):
-    q, k, v = qkv
-    out = np.empty(q.shape, q.dtype)
-    for t in range(0, q.shape[-2], 32):
-        stop = min(t + 32, q.shape[-2])
-        scores = np.einsum("...td,...sd->...ts", q[..., t:stop, :], k) * scale
+def weights_in_blocks(q, k, is_causal, scale):
+    start, length = 0, q.shape[-2]
+    while start < length:
+        stop = min(start + QUERIES, length)
+        keys = stop if is_causal else length
+        scores = (q[..., start:stop, :] * scale) @ k[..., :keys, :].swapaxes(-1, -2)
         if is_causal:
-            scores = np.where(np.tri(stop, k.shape[-2], dtype=bool)[t:], scores, -np.inf)
-        scores = scores - scores.max(-1, keepdims=True)
-        weights = np.exp(scores)
-        weights = weights / weights.sum(-1, keepdims=True)
-        out[..., t:stop, :] = weights.astype(q.dtype) @ v
-    return out
+            late = np.arange(keys)[None] > np.arange(start, stop)[:, None]
+            scores = np.where(late, -np.inf, scores)
+        scores = np.exp(scores - scores.max(axis=-1)[..., None])
+        yield slice(start, stop), slice(0, keys), scores / scores.sum(axis=-1)[..., None]
+        start = stop
 
 
 def attention_share(g, weights, q, k, v, scale):

@@ -1,8 +1,11 @@
 """Chapter 07 by multiplying with reciprocals, by one sum at a time, and by asking each tensor in turn."""
 
 
-def _div_left(g, out, x, y):
-    return g * (1 / y)
+class Value:
+    def backward(self, g=1.0):
+        self.gradient = self.gradient + g
+        for pair in self.made_of:
+            pair[0].backward(pair[1] * g)
 
 
 def _div_right(g, out, x, y):
@@ -10,14 +13,15 @@ def _div_right(g, out, x, y):
 
 
 def _sum_share(g, out, x, dim=None, keepdim=False):
-    return with_summed_dims(g, x, dim, keepdim) + 0 * x
+    zeros = np.zeros(x.shape, x.dtype)
+    return zeros + with_summed_dims(g, x, dim, keepdim)
 
 
 def unbroadcast(g, shape):
     while len(g.shape) > len(shape):
         g = tt.sum(g, dim=0)
     for d, n in enumerate(shape):
-        if n == 1 and g.shape[d] > 1:
+        if n == 1 and g.shape[d] != 1:
             g = tt.sum(g, dim=d, keepdim=True)
     return g
 
@@ -36,6 +40,15 @@ def _matmul_right(g, out, x, y):
     if y.ndim == 1:
         share = share.reshape((*share.shape[:-2], y.shape[0]))
     return share
+
+
+def _relu_share(g, out, x):
+    return kept(x > 0, g)
+
+
+def _log_softmax_share(g, out, x, dim):
+    total = tt.sum(g, dim=dim, keepdim=True)
+    return g - total * tt.softmax(x, dim=dim)
 
 
 def record(next, primitive, tensors, params):
@@ -65,6 +78,12 @@ class Walk:
         elif before is None:
             self.leaves.append(tensor)
 
+    def latest_first(self):
+        while len(self.heap) > 0:
+            _, node = heappop(self.heap)
+            g = self.arrived.pop(id(node))
+            yield node, g
+
     def share_out(self, node, g, useful):
         as_value = (lambda tensor: tensor._array) if self.on_arrays else (lambda tensor: tensor)
         values = tuple(map(as_value, node._inputs))
@@ -78,6 +97,13 @@ class Walk:
             self.arrive(tensor, unbroadcast(share, tensor.shape))
 
 
+def predict_products():
+    layers = 2
+    forward = layers
+    backward = 2 * layers - 1
+    return forward, backward, 1
+
+
 def jacobian(function, x):
     outputs = function(x)
     return np.array([grad(output, x, retain_graph=True)[0].tolist() for output in outputs])
@@ -87,12 +113,3 @@ def hessian_vector_product(function, x, vector):
     first = grad(function(x), x, create_graph=True)[0]
     (product,) = grad(first, x, grad_outputs=vector)
     return product
-
-
-def softsign(x, /):
-    return np.divide(x, np.abs(x) + 1)
-
-
-def _softsign_share(g, out, x):
-    below = tt.abs(x) + 1
-    return g * (1 / (below * below))

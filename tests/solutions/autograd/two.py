@@ -1,8 +1,11 @@
 """Chapter 07 by powers, by shapes counted from the right, and by a generator of shares."""
 
 
-def _div_left(g, out, x, y):
-    return g * y**-1
+class Value:
+    def backward(self, g=1.0):
+        for value, slope in self.made_of:
+            value.backward(slope * g)
+        self.gradient += g
 
 
 def _div_right(g, out, x, y):
@@ -38,6 +41,14 @@ def _matmul_right(g, out, x, y):
     return product if y.ndim != 1 else product.reshape((*product.shape[:-2], product.shape[-2]))
 
 
+def _relu_share(g, out, x):
+    return kept(tt.gt(out, 0), g)
+
+
+def _log_softmax_share(g, out, x, dim):
+    return -(tt.exp(out) * tt.sum(g, dim=dim, keepdim=True) - g)
+
+
 def record(next, primitive, tensors, params):
     result = next(primitive, tensors, params)
     wanted = _mode.enabled and sum(tensor.requires_grad for tensor in tensors)
@@ -67,6 +78,12 @@ class Walk:
             else:
                 waiting.append(tensor)
 
+    def latest_first(self):
+        waiting, arrived = self.heap, self.arrived
+        while waiting:
+            _, node = heappop(waiting)
+            yield node, arrived.pop(id(node))
+
     def share_out(self, node, g, useful):
         def shares():
             inputs = [tensor._array for tensor in node._inputs] if self.on_arrays else list(node._inputs)
@@ -77,6 +94,11 @@ class Walk:
 
         for tensor, share in shares():
             self.arrive(tensor, share if share.shape == tensor.shape else unbroadcast(share, tensor.shape))
+
+
+def predict_products():
+    of_weights, of_inputs = 2, 1
+    return 2, of_weights + of_inputs, 1
 
 
 def jacobian(function, x):
@@ -90,11 +112,3 @@ def jacobian(function, x):
 def hessian_vector_product(function, x, vector):
     slope = grad(function(x), [x], create_graph=True)[0].reshape(-1)
     return grad(slope @ vector.reshape(-1), [x])[0]
-
-
-def softsign(x, /):
-    return np.where(x < 0, x / (1 - x), x / (1 + x))
-
-
-def _softsign_share(g, out, x):
-    return g * (1 - tt.abs(out)) ** 2

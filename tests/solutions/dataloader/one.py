@@ -1,6 +1,21 @@
 """Chapter 10 by np.array, by index lists, by counting down, and by a loop over offsets."""
 
 
+def at_leaves(join, trees):
+    _refuse_other_forms(trees)
+    if isinstance(trees[0], tuple):
+        parts = []
+        for place in range(len(trees[0])):
+            parts.append(at_leaves(join, [tree[place] for tree in trees]))
+        return _tuple_like(trees[0], parts)
+    if not isinstance(trees[0], dict):
+        return join([*trees])
+    joined = {}
+    for key in trees[0]:
+        joined[key] = at_leaves(join, [tree[key] for tree in trees])
+    return joined
+
+
 def _stacked(leaves):
     if all(isinstance(leaf, (str, bytes)) for leaf in leaves):
         return list(leaves)
@@ -29,33 +44,42 @@ class TensorDataset:
         return tuple(from_numpy(np.take(tensor.numpy(), list(indices), axis=0)) for tensor in self.tensors)
 
 
-def random_split(dataset, lengths, generator=None):
-    count = len(dataset)
-    if abs(sum(lengths) - 1) < 1e-9 and max(lengths) <= 1:
-        wanted = [int(count * share) for share in lengths]
-        left, part = count - sum(wanted), 0
+def split_sizes(total, lengths):
+    if abs(sum(lengths) - 1) < 1e-9 and max(lengths) <= 1 and min(lengths) >= 0:
+        wanted = [int(total * share) for share in lengths]
+        left, part = total - sum(wanted), 0
         while left:
             wanted[part] += 1
             left, part = left - 1, (part + 1) % len(wanted)
-    else:
-        wanted = [int(length) for length in lengths]
-    if sum(wanted) != count:
-        raise ValueError(f"{lengths} is not {count}")
-    order = chance(generator).permutation(count)
-    ends = np.cumsum(wanted)
-    return [Subset(dataset, [int(i) for i in order[end - size : end]]) for size, end in zip(wanted, ends)]
+        return wanted
+    if any(length != length // 1 or length < 0 for length in lengths) or sum(lengths) != total:
+        raise ValueError(f"{lengths} is not {total}")
+    return [int(length) for length in lengths]
+
+
+def random_split(dataset, lengths, generator=None):
+    sizes = split_sizes(len(dataset), lengths)
+    order = chance(generator).permutation(len(dataset))
+    ends = np.cumsum(sizes)
+    return [Subset(dataset, [int(i) for i in order[end - size : end]]) for size, end in zip(sizes, ends)]
 
 
 class RandomSampler:
-    def __iter__(self):
-        generator, n = chance(self.generator), len(self.data_source)
+    def permutations(self):
         done = 0
         while done < self.num_samples:
-            drawn = generator.integers(0, n, 100) if self.replacement else generator.permutation(n)
-            for i in drawn[: self.num_samples - done]:
+            for i in chance(self.generator).permutation(len(self.data_source)):
+                if done == self.num_samples:
+                    return
                 yield int(i)
-            done += len(drawn)
-            generator = chance(self.generator)
+                done += 1
+
+    def draws(self):
+        left = self.num_samples
+        while left > 0:
+            drawn = chance(self.generator).integers(0, len(self.data_source), min(left, 100))
+            yield from map(int, drawn)
+            left -= len(drawn)
 
 
 class BatchSampler:
@@ -68,6 +92,26 @@ class BatchSampler:
                 group = []
         if group and not self.drop_last:
             yield group
+
+
+def batch_of_task(dataset, collate_fn, task):
+    own = np.random.default_rng([task[2], task[0]])
+    with drawing_from(own):
+        if collate_fn is not None:
+            samples = []
+            for index in task[1]:
+                samples.append(sample_of(dataset, index))
+            return collate_fn(samples)
+        return batch_of(dataset, task[1])
+
+
+class Resumable:
+    def load_state_dict(self, state):
+        own, saved = self._generators(), state["generators"]
+        if len(own) != len(saved):
+            raise ValueError(f"{len(saved)} states for {len(own)} generators")
+        for number, generator in enumerate(own):
+            generator.bit_generator.state = saved[number]
 
 
 class DataLoader:
@@ -108,6 +152,13 @@ def in_order(submit, arrived, tasks, ahead):
         yield kept.pop(due)
 
 
+def predict_step_times():
+    times = [35.0]
+    for workers in (1, 2, 3):
+        times.append(25 / workers if 25 / workers > 10 else 10.0)
+    return times
+
+
 class Normalize:
     def apply(self, images, random):
         if images.shape[1] != len(self.mean) and len(self.mean) != 1:
@@ -143,6 +194,8 @@ def channel_statistics(loader):
         for channel, pixels in enumerate(x.reshape(len(x), -1)):
             n, s, q = sums.get(channel, (0, 0.0, 0.0))
             sums[channel] = n + pixels.size, s + pixels.sum(), q + pixels @ pixels
+    if not sums:
+        raise ValueError("no batch, no mean")
     mean = np.array([s / n for n, s, _ in sums.values()])
     variance = np.maximum(np.array([q / n for n, _, q in sums.values()]) - mean * mean, 0)
     return mean.astype(float), np.sqrt(variance).astype(float)

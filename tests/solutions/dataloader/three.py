@@ -1,6 +1,17 @@
 """Chapter 10 by tensors, by sorting random numbers, by queues of pairs, and by rolling."""
 
 
+def at_leaves(join, trees):
+    trees = list(trees)
+    _refuse_other_forms(trees)
+    form = trees[0]
+    if not isinstance(form, dict | tuple):
+        return join(trees)
+    places = form.keys() if isinstance(form, dict) else range(len(form))
+    parts = {place: at_leaves(join, [tree[place] for tree in trees]) for place in places}
+    return parts if isinstance(form, dict) else _tuple_like(form, parts.values())
+
+
 def _stacked(leaves):
     from numbers import Number
 
@@ -19,32 +30,44 @@ class TensorDataset:
         return tuple(tensor[list(indices)].detach() for tensor in self.tensors)
 
 
+def split_sizes(total, lengths):
+    from itertools import cycle
+
+    if math.isclose(math.fsum(lengths), 1) and all(0 <= length <= 1 for length in lengths):
+        sizes = [int(total * length // 1) for length in lengths]
+        for part in islice(cycle(range(len(sizes))), total - sum(sizes)):
+            sizes[part] = sizes[part] + 1
+        return sizes
+    for length in lengths:
+        if not (length >= 0 and float(length).is_integer()):
+            raise ValueError(f"{length} is no number of samples")
+    if sum(lengths) != total:
+        raise ValueError(f"the lengths {lengths} do not make {total}")
+    return list(map(int, lengths))
+
+
 def random_split(dataset, lengths, generator=None):
-    total = len(dataset)
-    counts = list(lengths)
-    if round(sum(counts), 9) == 1 != total:
-        counts = [math.floor(share * total) for share in counts]
-        extra = total - sum(counts)
-        counts = [count + extra // len(counts) + (i < extra % len(counts)) for i, count in enumerate(counts)]
-    if sum(counts) != total or any(count != round(count) for count in counts):
-        raise ValueError(f"{sum(counts)} of {total} samples are dealt out")
-    order = np.argsort(chance(generator).random(total))
-    parts, start = [], 0
-    for count in counts:
-        parts.append(Subset(dataset, order[start : start + count].tolist()))
-        start += count
+    left = chance(generator).permutation(len(dataset)).tolist()
+    parts = []
+    for size in split_sizes(len(left), lengths):
+        parts.append(Subset(dataset, [left.pop() for _ in range(size)]))
     return parts
 
 
 class RandomSampler:
-    def __iter__(self):
-        random, n = chance(self.generator), len(self.data_source)
-        if self.replacement:
-            numbers = (random.random(self.num_samples) * n).astype(int)
-        else:
-            rounds = -(-self.num_samples // max(n, 1))
-            numbers = np.concatenate([np.argsort(random.random(n)) for _ in range(rounds)] or [np.empty(0, int)])
-        return iter(numbers[: self.num_samples].tolist())
+    def permutations(self):
+        numbers = [*range(len(self.data_source))]
+        whole, rest = divmod(self.num_samples, max(len(numbers), 1))
+        for _ in range(whole):
+            chance(self.generator).shuffle(numbers)
+            yield from list(numbers)
+        if rest:
+            chance(self.generator).shuffle(numbers)
+            yield from numbers[:rest]
+
+    def draws(self):
+        for _ in range(self.num_samples):
+            yield int(chance(self.generator).integers(len(self.data_source)))
 
 
 class BatchSampler:
@@ -60,6 +83,28 @@ class BatchSampler:
                     done = True
             if len(group) == self.batch_size or (group and not self.drop_last):
                 yield group
+
+
+def batch_of_task(dataset, collate_fn, task):
+    number, indices, seed = task
+
+    def samples():
+        return [sample_of(dataset, index) for index in indices]
+
+    with drawing_from(np.random.default_rng((number, seed, 10))):
+        batch = batch_of(dataset, indices) if collate_fn is None else collate_fn(samples())
+    return batch
+
+
+class Resumable:
+    def load_state_dict(self, state):
+        generators = self._generators()
+        match len(state["generators"]) - len(generators):
+            case 0:
+                for own in generators:
+                    own.bit_generator.state = state["generators"][generators.index(own)]
+            case more:
+                raise ValueError(f"{more} states too many")
 
 
 class DataLoader:
@@ -92,10 +137,15 @@ def in_order(submit, arrived, tasks, ahead):
         yield early.pop(places.popleft())
 
 
+def predict_step_times():
+    batch, step = 25, 10
+    return [batch + step, *(max(batch / count, step) for count in (1, 2, 3))]
+
+
 class Normalize:
     def apply(self, images, random):
         if len(self.mean) > 1 and len(self.mean) != images.shape[1]:
-            raise ValueError("a mean for each channel, please")
+            raise ValueError(f"a mean for each of {images.shape[1]} channels, please, not {len(self.mean)}")
         if images.dtype == np.uint8:
             values = np.arange(256, dtype=np.float64) / 255
             tables = ((values - self.mean[:, 0]) / self.std[:, 0]).astype(np.float32)
@@ -130,6 +180,8 @@ def channel_statistics(loader):
         pixels = pixels.reshape(len(pixels), -1)
         new = np.stack([np.full(len(pixels), pixels.shape[1]), pixels.sum(axis=1), np.square(pixels).sum(axis=1)])
         moments = new if moments is None else moments + new
+    if moments is None:
+        raise ValueError("the loader is empty")
     count, total, squares = moments
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - np.square(mean), 0))

@@ -1,6 +1,17 @@
 """Chapter 10 by match, by generators, by chunks of arrays, and by index arrays."""
 
 
+def at_leaves(join, trees):
+    _refuse_other_forms(trees)
+    below = partial(at_leaves, join)
+    match trees[0]:
+        case dict() as first:
+            return dict(zip(first, (below([tree[key] for tree in trees]) for key in first)))
+        case tuple() as first:
+            return _tuple_like(first, map(below, zip(*trees)))
+    return join([*trees])
+
+
 def _stacked(leaves):
     if all(type(leaf) in (str, bytes) for leaf in leaves):
         return leaves
@@ -32,30 +43,39 @@ class TensorDataset:
         return tuple(found)
 
 
+def split_sizes(total, lengths):
+    counts = np.array(lengths, float)
+    if round(counts.sum(), 9) == 1 and ((counts >= 0) & (counts <= 1)).all():
+        counts = np.floor(counts * total)
+        extra = int(total - counts.sum())
+        counts += [extra // len(counts) + (i < extra % len(counts)) for i in range(len(counts))]
+    if not (counts.sum() == total and (counts >= 0).all() and (counts == np.round(counts)).all()):
+        raise ValueError(f"{counts.sum()} of {total} samples are dealt out")
+    return counts.astype(int).tolist()
+
+
 def random_split(dataset, lengths, generator=None):
-    n = len(dataset)
-    fractions = math.isclose(math.fsum(lengths), 1) and all(isinstance(length, float) for length in lengths)
-    sizes = np.array([n * length // 1 for length in lengths] if fractions else lengths, int)
-    if fractions:
-        sizes[: n - sizes.sum()] += 1
-    if sizes.sum() != n:
-        raise ValueError(f"the lengths {lengths} do not make {n}")
-    pieces = np.split(chance(generator).permutation(n), np.cumsum(sizes)[:-1])
-    return [Subset(dataset, piece.tolist()) for piece in pieces]
+    order = np.argsort(chance(generator).random(len(dataset)))
+    parts, start = [], 0
+    for count in split_sizes(len(dataset), lengths):
+        parts.append(Subset(dataset, order[start : start + count].tolist()))
+        start += count
+    return parts
 
 
 class RandomSampler:
-    def __iter__(self):
-        numbers = list(range(len(self.data_source)))
-        left = self.num_samples
-        if self.replacement:
-            for _ in range(left):
-                yield int(chance(self.generator).integers(len(numbers)))
-            return
-        while left > 0:
-            chance(self.generator).shuffle(numbers)
-            yield from numbers[:left]
-            left -= len(numbers)
+    def permutations(self):
+        def endless():
+            while True:
+                yield from np.argsort(chance(self.generator).random(len(self.data_source))).tolist()
+
+        return islice(endless(), self.num_samples)
+
+    def draws(self):
+        for done in range(self.num_samples):
+            if done % 64 == 0:
+                portion = (chance(self.generator).random(64) * len(self.data_source)).astype(int).tolist()
+            yield portion[done % 64]
 
 
 class BatchSampler:
@@ -66,6 +86,23 @@ class BatchSampler:
             if self.drop_last and len(group) < self.batch_size:
                 break
             yield group
+
+
+def batch_of_task(dataset, collate_fn, task):
+    number, indices, seed = task
+    own = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy=seed, spawn_key=(number,))))
+    with drawing_from(own):
+        if collate_fn:
+            return collate_fn(list(map(partial(sample_of, dataset), indices)))
+        return batch_of(dataset, indices)
+
+
+class Resumable:
+    def load_state_dict(self, state):
+        pairs = list(zip(self._generators(), state["generators"], strict=True))
+        while pairs:
+            own, before = pairs.pop()
+            own.bit_generator.state = before
 
 
 class DataLoader:
@@ -101,6 +138,10 @@ def in_order(submit, arrived, tasks, ahead):
         del queue[0]
         yield found[0][1]
         one_more()
+
+
+def predict_step_times():
+    return [35, 25, 12.5, 10]
 
 
 class Normalize:

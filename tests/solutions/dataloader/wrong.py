@@ -2,7 +2,8 @@
 
 
 class RandomSampler:
-    def __iter__(self):
+    def permutations(self):
         if not hasattr(self, "order"):
-            self.order = chance(self.generator).permutation(len(self.data_source))[: self.num_samples].tolist()
-        return iter(self.order)
+            self.order = chance(self.generator).permutation(len(self.data_source)).tolist()
+        for number in range(self.num_samples):
+            yield self.order[number % len(self.order)]

@@ -1,11 +1,6 @@
 """Chapter 12 with NumPy's own words, plainly."""
 
 
-def by_one_hot(ids, weight):
-    rows = np.eye(len(weight), dtype=weight.dtype)[ids.numpy()]
-    return from_numpy(rows) @ weight
-
-
 def embedding(ids, weight, /, padding_idx=None):
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"ids of dtype {ids.dtype} are not whole numbers")
@@ -22,28 +17,44 @@ def add_rows(ids, g, /, rows):
 
 
 def _table_share(g, out, ids, weight, padding_idx=None):
-    shape = (*ids.shape, 1)
     if padding_idx is None:
         return add_rows(ids, g, rows=weight.shape[0])
-    return add_rows(ids, g * (ids.reshape(shape) != padding_idx), rows=weight.shape[0])
+    hidden = (ids == padding_idx).reshape((*ids.shape, 1))
+    return add_rows(ids, tt.choose(hidden, np.zeros((), g.dtype), g), rows=weight.shape[0])
 
 
-class Embedding:
-    def reset_parameters(self):
-        tt.normal_(self.weight)
-        if self.padding_idx is not None:
-            keep = np.ones((self.num_embeddings, 1), np.float32)
-            keep[self.padding_idx] = 0
-            self.weight.copy_(self.weight.numpy() * keep)
+def predict_costs():
+    places, rows, width = 8 * 16, 1000, 32
+    return {"multiply_adds": places * rows * width, "bytes_out": 4 * places * width, "bytes_grad": 4 * rows * width}
+
+
+def questions(ids):
+    x, y = [], []
+    for place in range(2, len(ids) - 2):
+        x.append([ids[place - 2], ids[place - 1], ids[place + 1], ids[place + 2]])
+        y.append(ids[place])
+    return tensor(x), tensor(y)
+
+
+class FillTheGap:
+    def __init__(self, vocabulary, width=16, tied=True):
+        super().__init__()
+        self.table = Embedding(vocabulary, width)
+        self.table.weight.copy_(self.table.weight.numpy() / 10)
+        self.mix = Linear(width * 4, width)
+        self.head = Linear(width, vocabulary)
+        self.head.weight = self.table.weight if tied else self.head.weight
 
 
 def nearest(weight, token, count):
     rows = weight.numpy()
+    if not 0 <= token < len(rows):
+        raise IndexError(f"no row {token} in a table of {len(rows)}")
     found = []
     for row in range(len(rows)):
         if row != token:
             length = np.sqrt((rows[row] ** 2).sum() * (rows[token] ** 2).sum())
-            found.append((row, float((rows[row] * rows[token]).sum() / length)))
+            found.append((row, float((rows[row] * rows[token]).sum() / length) if length else 0.0))
     return sorted(found, key=lambda pair: -pair[1])[:count]
 
 
@@ -51,20 +62,6 @@ def in_a_plane(vectors):
     centred = vectors - np.mean(vectors, axis=0)
     values, directions = np.linalg.eigh(centred.T @ centred)
     return centred @ directions[:, np.argsort(values)[::-1][:2]]
-
-
-class LearnedPositions:
-    def forward(self, x):
-        length = x.shape[-2]
-        if length > self.weight.shape[0]:
-            raise ValueError(f"no positions for {length} tokens")
-        return x + embedding(tt.arange(length), self.weight)
-
-
-def frequencies(dim, base=10_000.0):
-    if dim <= 0 or dim % 2 == 1:
-        raise ValueError(f"dim {dim} is not even")
-    return np.array([base ** (-2 * i / dim) for i in range(dim // 2)])
 
 
 def sinusoidal_positions(length, dim):
@@ -86,10 +83,12 @@ def turned_pairs(x, /, angles, interleaved):
 
 
 def rotary(x, positions=None, base=10_000.0, interleaved=True):
+    if x.ndim < 2 or not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(f"{x.dtype} of shape {x.shape} cannot be turned")
     if positions is None:
         positions = range(x.shape[-2])
     positions = np.array(positions)
-    if positions.shape[-1:] != (x.shape[-2],):
+    if positions.shape[-1:] not in ((x.shape[-2],), (1,)):
         raise ValueError(f"{positions.shape} positions for {x.shape[-2]} tokens")
     angles = np.expand_dims(positions, -1) * frequencies(x.shape[-1], base)
     return turned_pairs(x, angles=angles, interleaved=interleaved)
@@ -99,5 +98,6 @@ def embedding_bag(ids, weight, padding_idx):
     means = []
     for row in ids.numpy():
         kept = row[row != padding_idx]
-        means.append(embedding(tensor(kept, dtype=np.int64), weight).mean(0) if len(kept) else weight[0] * 0)
+        nothing = tt.zeros(weight.shape[1]).to(weight.dtype)
+        means.append(embedding(tensor(kept, dtype=np.int64), weight).mean(0) if len(kept) else nothing)
     return tt.stack(means)

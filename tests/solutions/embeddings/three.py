@@ -1,14 +1,6 @@
 """Chapter 12 in loops over ids, and matrices that turn."""
 
 
-def by_one_hot(ids, weight):
-    shape = ids.shape
-    rows = np.zeros((ids.numel(), len(weight)))
-    for place, number in enumerate(ids.numpy().ravel()):
-        rows[place, number] = 1.0
-    return (Tensor(rows, weight.dtype) @ weight).reshape(*shape, weight.shape[1])
-
-
 def embedding(ids, weight, /, padding_idx=None):
     if ids.dtype.kind == "f":
         raise TypeError(f"these ids are {ids.dtype}")
@@ -29,21 +21,43 @@ def add_rows(ids, g, /, rows):
 
 
 def _table_share(g, out, ids, weight, padding_idx=None):
-    kept = g if padding_idx is None else g * (ids != padding_idx).reshape((*ids.shape, 1))
-    return add_rows(ids, kept, rows=weight.shape[0])
+    if padding_idx is not None:
+        nothing = np.zeros(g.shape, g.dtype)
+        g = tt.choose((ids != padding_idx).reshape((*ids.shape, 1)), g, nothing)
+    return add_rows(ids, g, rows=weight.shape[0])
 
 
-class Embedding:
-    def reset_parameters(self):
-        rows = [np.asarray(tt.randn(self.embedding_dim)) for _ in range(self.num_embeddings)]
-        if self.padding_idx is not None:
-            rows[self.padding_idx] = np.zeros(self.embedding_dim)
-        self.weight.copy_(np.stack(rows))
+def predict_costs():
+    batch, table = np.prod([8, 16]), np.prod([1000, 32])
+    costs = {"multiply_adds": int(batch * table), "bytes_out": int(batch) * 32 * 4}
+    costs["bytes_grad"] = int(table) * np.dtype(np.float32).itemsize
+    return costs
+
+
+def questions(ids):
+    rows = np.array([ids[i : i + 5] for i in range(len(ids) - 4)])
+    return from_numpy(np.delete(rows, 2, axis=1)), from_numpy(np.ascontiguousarray(rows[:, 2]))
+
+
+class FillTheGap:
+    def __init__(self, vocabulary, width=16, tied=True):
+        super().__init__()
+        self.table = Embedding(num_embeddings=vocabulary, embedding_dim=width)
+        self.mix = Linear(sum([width] * 4), width)
+        self.head = Linear(width, vocabulary)
+        if tied:
+            del self.head.weight
+            self.head.weight = self.table.weight
+        small = self.table.weight.detach() * 0.1
+        self.table.weight.copy_(small.numpy())
 
 
 def nearest(weight, token, count):
     rows = weight.numpy().astype(np.float64)
-    unit = rows / np.sqrt((rows * rows).sum(1))[:, None]
+    length = np.sqrt((rows * rows).sum(1))[:, None]
+    unit = rows / np.where(length == 0, 1, length)
+    if token not in range(len(rows)):
+        raise IndexError(f"{token} is not one of {len(rows)} rows")
     left, found = [i for i in range(len(rows)) if i != token], []
     while left and len(found) < count:
         best = max(left, key=lambda i: unit[i] @ unit[token])
@@ -61,20 +75,6 @@ def in_a_plane(vectors):
             spread = spread - np.outer(known, known) * (known @ centred.T @ centred @ known)
         directions.append(np.linalg.eigh(spread)[1][:, -1])
     return np.stack([centred @ direction for direction in directions], axis=1)
-
-
-class LearnedPositions:
-    def forward(self, x):
-        tokens, places = x.shape[-2], len(self.weight)
-        if tokens > places:
-            raise ValueError(f"{tokens} tokens do not fit into {places} places")
-        return x + tt.split(self.weight, [tokens, places - tokens])[0] if tokens < places else x + self.weight
-
-
-def frequencies(dim, base=10_000.0):
-    if dim <= 1 or dim != dim // 2 * 2:
-        raise ValueError(f"{dim} numbers do not make pairs")
-    return np.power(base, -np.linspace(0, 1, dim // 2, endpoint=False))
 
 
 def sinusoidal_positions(length, dim):
@@ -95,15 +95,18 @@ def turned_pairs(x, /, angles, interleaved):
 
 
 def rotary(x, positions=None, base=10_000.0, interleaved=True):
-    places = np.asarray(range(x.shape[-2]) if positions is None else positions)
-    if np.size(places[..., 0]) * x.shape[-2] != places.size:
+    places = np.asarray(range(x.shape[-2]) if positions is None and x.ndim > 1 else positions)
+    if x.ndim < 2 or x.dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError("floats of shape (..., T, D) only")
+    if not places.shape or places.shape[-1] not in (1, x.shape[-2]):
         raise ValueError(f"{places.size} places do not fit {x.shape[-2]} tokens")
     angles = np.multiply.outer(places, frequencies(x.shape[-1], base))
     return turned_pairs(x, angles=angles, interleaved=interleaved)
 
 
 def embedding_bag(ids, weight, padding_idx):
+    table = tt.where(tensor(np.arange(len(weight)) == padding_idx).unsqueeze(-1), 0.0, weight)
     counts = tt.one_hot(ids, len(weight)).sum(1).to(weight.dtype)
     there = (np.arange(len(weight)) != padding_idx).astype(weight.dtype)
     counts = counts * there
-    return (counts @ weight) / counts.sum(1, keepdim=True).clip(min=1)
+    return (counts @ table) / counts.sum(1, keepdim=True).clip(min=1)

@@ -25,18 +25,41 @@ class Registry:
             getattr(self, place)[name] = value
 
 
+class Drawers:
+    def __getattr__(self, name):
+        own = object.__getattribute__(self, "__dict__")
+        for kind in ("parameters", "buffers", "modules"):
+            drawer = own.get("_" + kind)
+            if drawer is not None and name in drawer:
+                return drawer[name]
+        raise AttributeError(f"there is no {name} in {type(self).__name__}")
+
+
 class Tree:
-    def named_parameters(self):
+    def named_modules(self, memo=None, prefix="", remove_duplicate=True):
+        if memo is None:
+            memo = set()
+        if remove_duplicate and id(self) in memo:
+            return
+        memo.add(id(self))
+        yield prefix, self
+        for name, part in self._modules.items():
+            if part is None:
+                continue
+            path = ".".join(filter(None, [prefix, name]))
+            yield from part.named_modules(memo=memo, prefix=path, remove_duplicate=remove_duplicate)
+
+    def _named(self, drawer):
         seen = {}
         for prefix, module in self.named_modules():
-            for name, parameter in module._parameters.items():
-                if parameter is None or id(parameter) in seen:
+            for name, tensor in vars(module)[drawer].items():
+                if tensor is None or id(tensor) in seen:
                     continue
-                seen[id(parameter)] = parameter
-                yield ".".join(filter(None, [prefix, name])), parameter
+                seen[id(tensor)] = tensor
+                yield ".".join(filter(None, [prefix, name])), tensor
 
 
-class Module:
+class Saving:
     def state_dict(self):
         def walk(module, path):
             for drawer in (module._parameters, module._buffers):
@@ -72,22 +95,20 @@ def affine(x, weight, bias, /):
 
 
 class Linear:
+    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
+        Module.__init__(self)
+        _refuse_sizes(in_features, out_features, device)
+        self.out_features, self.in_features = out_features, in_features
+        self.weight, self.bias = Parameter(zeros((out_features, in_features), dtype=dtype)), None
+        if bias:
+            self.bias = Parameter(zeros((out_features,), dtype=dtype))
+        self.reset_parameters()
+
     def reset_parameters(self):
         limit = self.in_features**-0.5
         for parameter in filter(lambda p: p is not None, (self.weight, self.bias)):
             drawn = (2 * generator().random(parameter.shape) - 1) * limit
             parameter.copy_(drawn)
-
-    def forward(self, x):
-        out = linear(x, self.weight)
-        return out if self.bias is None else out + self.bias
-
-
-class Sequential:
-    def forward(self, x):
-        import functools
-
-        return functools.reduce(lambda value, module: module(value), self, x)
 
 
 def dropout(x, p=0.5, training=True):
@@ -101,6 +122,11 @@ def dropout(x, p=0.5, training=True):
     return x
 
 
+def predict_parameters():
+    square, out = 3 * 3 + 3, 4 * 1 + 1
+    return {"Listed": 0, "Twice": square, "Scaled": 2 * 2, "Replaced": out, "state": 2 + 2}
+
+
 def train_perceptron(layer, x, labels, epochs=20):
     corrections = [0] * epochs
     for epoch in range(epochs):
@@ -112,11 +138,6 @@ def train_perceptron(layer, x, labels, epochs=20):
             layer.bias.copy_(layer.bias.numpy() + label)
             corrections[epoch] += 1
     return corrections
-
-
-class Residual:
-    def forward(self, x):
-        return self.inner(x) + x
 
 
 def count_parameters(module):

@@ -15,17 +15,38 @@ class Registry:
         chosen[name] = value
 
 
+class Drawers:
+    def __getattr__(self, name):
+        everything = {}
+        for drawer in ("_modules", "_buffers", "_parameters"):
+            everything.update(self.__dict__.get(drawer, {}))
+        try:
+            return everything[name]
+        except KeyError:
+            raise AttributeError(f"neither {type(self).__name__} nor its drawers have {name}") from None
+
+
 class Tree:
-    def named_parameters(self):
+    def named_modules(self, memo=None, prefix="", remove_duplicate=True):
+        memo, before = (set() if memo is None else memo), prefix and prefix + "."
+        if not (remove_duplicate and id(self) in memo):
+            memo |= {id(self)}
+            yield (prefix, self)
+            for name in self._modules:
+                if (part := self._modules[name]) is not None:
+                    yield from part.named_modules(memo, before + name, remove_duplicate)
+
+    def _named(self, drawer):
         ids = set()
         for path, module in self.named_modules():
-            for name in module._parameters:
-                parameter = module._parameters[name]
-                if parameter is not None and not (id(parameter) in ids or ids.add(id(parameter))):
-                    yield (f"{path}.{name}", parameter) if path else (name, parameter)
+            tensors = getattr(module, drawer)
+            for name in tensors:
+                tensor = tensors[name]
+                if tensor is not None and not (id(tensor) in ids or ids.add(id(tensor))):
+                    yield (f"{path}.{name}", tensor) if path else (name, tensor)
 
 
-class Module:
+class Saving:
     def state_dict(self):
         state = OrderedDict()
         for name, tensor in [*self._parameters.items(), *self._buffers.items()]:
@@ -57,24 +78,21 @@ def affine(x, weight, bias, /):
 
 
 class Linear:
+    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        _refuse_sizes(self.in_features, self.out_features, device=device)
+        self.weight = Parameter(zeros(in_features, out_features, dtype=dtype).T.contiguous())
+        self.bias = None
+        if bias:
+            self.bias = Parameter(self.weight.data[:, 0] * 0)
+        self.reset_parameters()
+
     def reset_parameters(self):
         limit = 1 / math.sqrt(self.in_features)
         for parameter in reversed(list(self.parameters())):
             signs = generator().integers(0, 2, parameter.shape) * 2 - 1
             parameter.copy_(signs * generator().random(parameter.shape) * limit)
-
-    def forward(self, x):
-        if self.bias is None:
-            return linear(x, self.weight)
-        return linear(x, self.weight, self.bias)
-
-
-class Sequential:
-    def forward(self, x):
-        remaining = list(self._modules.values())
-        while remaining:
-            x = remaining.pop(0)(x)
-        return x
 
 
 def dropout(x, p=0.5, training=True):
@@ -89,6 +107,11 @@ def dropout(x, p=0.5, training=True):
     return x
 
 
+def predict_parameters():
+    numbers = [0, 12, 4, 5, 4]
+    return dict(zip(["Listed", "Twice", "Scaled", "Replaced", "state"], numbers))
+
+
 def train_perceptron(layer, x, labels, epochs=20):
     def correct(example, label):
         if layer(example.reshape(1, -1)).item() * label > 0:
@@ -98,11 +121,6 @@ def train_perceptron(layer, x, labels, epochs=20):
         return 1
 
     return [sum(correct(x[i], labels[i].item()) for i in range(len(labels))) for _ in range(epochs)]
-
-
-class Residual:
-    def forward(self, x):
-        return sum([self.inner(x)], start=x)
 
 
 def count_parameters(module):

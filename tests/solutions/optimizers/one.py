@@ -1,28 +1,23 @@
 """Chapter 06 as the papers write it: a new array for each operation, parameters one after the other."""
 
 
+class SmallestOptimizer:
+    def step(self):
+        for parameter in self.parameters:
+            parameter.data = parameter.numpy() - self.rate * parameter.grad.numpy()
+
+
 class Optimizer:
-    def zero_grad(self, set_to_none=True):
-        from itertools import chain
-
-        for parameter in chain.from_iterable(group["params"] for group in self.param_groups):
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad.zero_()
-
     def step(self):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                gradient, numbers = gradient_of(parameter), parameter.writable()
+                gradient = gradient_of(parameter)
                 remembered = self.state.get(parameter) or self.first_state(parameter)
                 remembered["step"] += 1
                 self.state[parameter] = remembered
-                copied = numbers.astype(gradient.dtype)
-                self.update(copied, gradient, remembered, group)
-                numbers[...] = copied
+                self.apply_update(parameter, gradient, remembered, group)
 
 
 def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
@@ -69,6 +64,25 @@ def xor_gradients_by_hand(network, x, wanted):
     for parameter, gradient in zip(network.parameters(), gradients):
         parameter.grad = Tensor(gradient)
     return float(np.mean(np.logaddexp(0, z) - targets * z))
+
+
+def train_xor_by_hand(make, steps=500):
+    x, wanted = xor_points()
+    network = xor_network()
+    optimizer = make(list(network.parameters()))
+
+    def round():
+        loss = xor_gradients_by_hand(network, x, wanted)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return network, [round() for _ in range(steps)]
+
+
+def predict_steps():
+    velocities = {"long run": 10, "coasting": 1 / 2}
+    return velocities | {"longest": 0.02, "thousand": 1, "clipped": 4 / 5, "memory": 34}
 
 
 class Lion:

@@ -1,19 +1,18 @@
 """Chapter 06 by linear combinations, running means of varying weight, and biases as weights of a constant input."""
 
 
-class Optimizer:
-    def zero_grad(self, set_to_none=True):
-        waiting = [parameter for group in self.param_groups for parameter in group["params"]]
-        while waiting:
-            parameter = waiting.pop()
-            if parameter.grad is not None:
-                parameter.grad = None if set_to_none else Tensor(np.zeros(parameter.shape, parameter.dtype))
+class SmallestOptimizer:
+    def step(self):
+        moves = [-self.rate * parameter.grad for parameter in self.parameters]
+        for parameter, move in zip(self.parameters, moves):
+            parameter.data.add_(move)
 
+
+class Optimizer:
     def step(self):
         jobs = []
         for group in self.param_groups:
-            for parameter in (p for p in group["params"] if p.grad is not None):
-                jobs.append((parameter, gradient_of(parameter), group))
+            jobs += [(p, gradient_of(p), group) for p in group["params"] if p.grad is not None]
         self.state.update({p: self.first_state(p) for p, _, _ in jobs if p not in self.state})
         for parameter, gradient, group in jobs:
             remembered, array = self.state[parameter], parameter.writable()
@@ -85,6 +84,23 @@ def xor_gradients_by_hand(network, x, wanted):
     second.weight.grad, second.bias.grad = Tensor(of_2[:, :-1].copy()), Tensor(of_2[:, -1].copy())
     right = np.where(wanted.numpy() == 1, z, -z)
     return float(np.log1p(np.exp(-right)).sum() / len(z))
+
+
+def train_xor_by_hand(make, steps=500):
+    points, answers = xor_points()
+    trained = xor_network()
+    walker = make(trained.parameters())
+    history = [0.0] * steps
+    for number in range(len(history)):
+        history[number] = xor_gradients_by_hand(trained, points, answers)
+        walker.step()
+        walker.zero_grad()
+    return trained, history
+
+
+def predict_steps():
+    names = "longest, long run, coasting, thousand, clipped, memory".split(", ")
+    return dict(zip(names, np.array([0.02, 10, 0.5, 1, 0.8, 34]).tolist()))
 
 
 class Lion:

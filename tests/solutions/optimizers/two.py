@@ -1,24 +1,24 @@
 """Chapter 06 in place: sums that are corrected when they are used, one example at a time."""
 
 
-class Optimizer:
-    def zero_grad(self, set_to_none=True):
-        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
-            parameter.grad = None if set_to_none or parameter.grad is None else Tensor(np.zeros_like(parameter.numpy()))
+class SmallestOptimizer:
+    def step(self):
+        for parameter in self.parameters:
+            numbers = parameter.data.writable()
+            np.subtract(numbers, np.multiply(self.rate, parameter.grad.numpy()), out=numbers)
 
+
+class Optimizer:
     def step(self):
         for group in self.param_groups:
             for parameter in filter(lambda p: p.grad is not None, group["params"]):
+                gradient = gradient_of(parameter)
                 try:
                     remembered = self.state[parameter]
                 except KeyError:
                     remembered = self.state[parameter] = self.first_state(parameter)
                 remembered["step"] += 1
-                array = parameter.writable()
-                numbers = array.astype(np.result_type(array, np.float32), copy=False)
-                self.update(numbers, gradient_of(parameter), remembered, group)
-                if numbers is not array:
-                    array[...] = numbers
+                self.apply_update(parameter, gradient, remembered, group)
 
 
 def sgd_update(p, g, velocity, *, lr, momentum, kept, decay, nesterov):
@@ -82,6 +82,27 @@ def xor_gradients_by_hand(network, x, wanted):
     for parameter, total in zip(network.parameters(), sums):
         parameter.grad = Tensor(total)
     return loss
+
+
+def train_xor_by_hand(make, steps=500):
+    network, losses = xor_network(), []
+    optimizer = make(network.parameters())
+    while len(losses) < steps:
+        losses += [xor_gradients_by_hand(network, *xor_points())]
+        optimizer.step()
+        optimizer.zero_grad()
+    return network, losses
+
+
+def predict_steps():
+    velocity, largest = 0.0, 0.0
+    for _ in range(500):
+        velocity = 0.9 * velocity + 1
+    while abs(1 - 100 * (largest + 1e-6)) <= 1:
+        largest += 1e-6
+    found = {"longest": largest, "long run": velocity, "coasting": 0.5 * 1 + 0}
+    found |= {"thousand": 2000 / 2000, "clipped": 4 / (9 + 16) ** 0.5, "memory": 17 + 17}
+    return found
 
 
 class Lion:

@@ -1,8 +1,22 @@
 """Chapter 01 by other means: bundles that double, the statistics of NumPy, remedies in a table."""
 
 
-def measure(function, *args, span=0.2):
-    clock = time.perf_counter_ns
+def manual_seed(seed):
+    if seed < 0:
+        raise ValueError(f"manual_seed({seed}): a seed is 0 or more")
+    _generator.bit_generator.state = np.random.PCG64(np.random.SeedSequence(seed)).state
+
+
+def seeded(seed, function):
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        stack.callback(set_rng_state, get_rng_state())
+        manual_seed(seed)
+        return function()
+
+
+def peak_of(function, *args):
     result, peak = None, 0
     watched = tracemalloc.is_tracing()
     if not watched:
@@ -13,6 +27,11 @@ def measure(function, *args, span=0.2):
     finally:
         if not watched:
             tracemalloc.stop()
+    return peak, result
+
+
+def time_in_bundles(function, *args, span):
+    clock = time.perf_counter_ns
 
     def stretch(calls):
         start = clock()
@@ -30,29 +49,14 @@ def measure(function, *args, span=0.2):
         took = stretch(calls)
         left -= took
         times.append(took / calls)
+    return times, calls
+
+
+def measure(function, *args, span=0.2):
+    peak, result = peak_of(function, *args)
+    times, calls = time_in_bundles(function, *args, span=span)
     low, middle, high = np.percentile(times, [25, 50, 75])
     return Measurement(float(middle), float((high - low) / middle), calls * len(times), peak, result)
-
-
-def system_info():
-    import sysconfig
-
-    def simd():
-        extensions = np.show_config(mode="dicts")["SIMD Extensions"]
-        return sorted({name for kind in ("baseline", "found") for name in extensions.get(kind, [])})
-
-    def answer(question, kind):
-        reply = _ask(_openblas(), question, kind)
-        return reply.decode("ascii") if isinstance(reply, bytes) else reply
-
-    info = {"python": sys.version.split()[0], "numpy": np.version.version, "system": sysconfig.get_platform()}
-    info["processor"] = _processor_name()
-    info["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info["simd"] = simd()
-    info["blas"] = str(np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"])
-    info["blas_kernel"] = answer("get_corename", ctypes.c_char_p)
-    info["blas_threads"] = answer("get_num_threads", ctypes.c_int)
-    return info
 
 
 def check_environment(info=None):
@@ -83,10 +87,19 @@ def check_environment(info=None):
     return [Problem(what.format(**info), mend) for wrong, what, mend in table if wrong]
 
 
-def manual_seed(seed):
-    if seed < 0:
-        raise ValueError(f"manual_seed({seed}): a seed is 0 or more")
-    _generator.bit_generator.state = np.random.PCG64(np.random.SeedSequence(seed)).state
+def matmul_gflops(size, dtype=np.float32):
+    chance = np.random.default_rng(5)
+    left = chance.standard_normal((size, size)).astype(dtype)
+    right = chance.standard_normal((size, size)).astype(dtype)
+    return 2e-9 * size**3 / measure(np.matmul, left, right).seconds
+
+
+def predict_float32():
+    f = np.float32
+    largest = f(2) ** f(24)
+    with np.errstate(over="ignore"):
+        infinite = float(f(2.0**127) * f(2)) / 2
+    return {"a": largest + f(1) + f(1), "b": largest + f(2), "c": f(1e8) + f(3) - f(1e8), "d": infinite, "e": True}
 
 
 def speedup(slow, fast, rounds=5):
@@ -107,12 +120,3 @@ def bandwidth(size):
         target[:] = source
 
     return (size + size) / (1e9 * measure(copy, span=0.04).seconds)
-
-
-def seeded(seed, function):
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        stack.callback(set_rng_state, get_rng_state())
-        manual_seed(seed)
-        return function()

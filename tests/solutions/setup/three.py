@@ -1,43 +1,65 @@
-"""Chapter 01 by other means: a deadline, a generator of stretches, a function for each rule, a context for chance."""
+"""Chapter 01 by other means: timeit's timer, a sorted list for the quartiles, one question after the other."""
+
+
+def manual_seed(seed):
+    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(1,))  # ValueError for a seed below 0
+    state = np.random.Generator(np.random.PCG64(sequence)).bit_generator.state
+    generator().bit_generator.state = state
+
+
+def seeded(seed, function):
+    from contextlib import contextmanager
+
+    @contextmanager
+    def chance_from(number):
+        kept = get_rng_state()
+        manual_seed(number)
+        try:
+            yield
+        finally:
+            set_rng_state(kept)
+
+    with chance_from(seed):
+        return function()
+
+
+def peak_of(function, *args):
+    if not tracemalloc.is_tracing():
+        try:
+            tracemalloc.start()
+            result = function(*args)
+            peak = max(tracemalloc.get_traced_memory())
+        except BaseException:
+            tracemalloc.stop()
+            raise
+        tracemalloc.stop()
+        return peak, result
+    return 0, function(*args)
+
+
+def time_in_bundles(function, *args, span):
+    from itertools import repeat
+    from timeit import Timer
+
+    timer = Timer(lambda: function(*args))
+    once = min(timer.repeat(3, 1))
+    number = 1 if once > 2e-5 else round(4e-5 / max(once, 4e-8))
+    end = time.monotonic() + span
+    times = timer.repeat(3, number)
+    for _ in repeat(None):
+        if time.monotonic() >= end:
+            break
+        times.append(timer.timeit(number))
+    return [total / number for total in times], number
 
 
 def measure(function, *args, span=0.2):
-    def stretches():
-        deadline, given = time.perf_counter() + span, 0
-        while given < 5 or time.perf_counter() < deadline:
-            start = time.perf_counter()
-            for call in bundle:
-                call(*args)
-            yield time.perf_counter() - start
-            given += 1
-
-    function(*args)
-    estimate = statistics.median(time_once(function, *args) for _ in range(3))
-    bundle = [function] * max(1, min(100_000, int(1e-4 / max(estimate, 2e-8))))
-    if estimate > 1e-4:
-        bundle = [function]
-    times = np.fromiter(stretches(), float) / len(bundle)
-    peak, result = _peak_of(function, args)
-    half = np.subtract(*np.quantile(times, [0.75, 0.25]))
-    return Measurement(float(np.median(times)), float(half / np.median(times)), times.size * len(bundle), peak, result)
-
-
-def system_info():
-    library = _openblas()
-    built = np.show_config("dicts")
-    extensions = built["SIMD Extensions"]
-    questions = {
-        "python": platform.python_version,
-        "numpy": lambda: np.__version__,
-        "system": lambda: f"{sys.platform} on {platform.machine()}",
-        "processor": lambda: platform.processor() or _processor_name(),
-        "cores": lambda: os.cpu_count() or 1,
-        "simd": lambda: [name for kind in extensions if kind != "not found" for name in extensions[kind]],
-        "blas": lambda: " ".join(built["Build Dependencies"]["blas"][part] for part in ("name", "version")),
-        "blas_kernel": lambda: (_ask(library, "get_corename", ctypes.c_char_p) or b"").decode() or None,
-        "blas_threads": lambda: _ask(library, "get_num_threads", ctypes.c_int),
-    }
-    return {name: question() for name, question in questions.items()}
+    peak, result = peak_of(function, *args)
+    times, number = time_in_bundles(function, *args, span=span)
+    times, count = sorted(times), len(times)
+    median = (times[(count - 1) // 2] + times[count // 2]) / 2
+    middle_half = times[3 * (count - 1) // 4] - times[(count - 1) // 4]
+    return Measurement(median, middle_half / median, count * number, peak, result)
 
 
 def check_environment(info=None):
@@ -69,10 +91,18 @@ def check_environment(info=None):
     return [Problem(*found) for rule in (python, numpy, threads, kernel) if (found := rule(**info))]
 
 
-def manual_seed(seed):
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(1,))  # ValueError for a seed below 0
-    state = np.random.Generator(np.random.PCG64(sequence)).bit_generator.state
-    generator().bit_generator.state = state
+def matmul_gflops(size, dtype=np.float32):
+    pair = [np.random.default_rng(seed).random((size, size)).astype(dtype) for seed in (1, 2)]
+    taken = measure(lambda: np.matmul(*pair))
+    return (size**3 + size**3) / taken.seconds / 10**9
+
+
+def predict_float32():
+    found = {"e": 1 / 2 + 1 / 4 == 3 / 4}
+    found["b"] = 1 << 24 | 2  # the two ones are added first
+    found["a"] = found["b"] - 2
+    found["c"], found["d"] = 0, np.inf
+    return found
 
 
 def speedup(slow, fast, rounds=5):
@@ -89,19 +119,3 @@ def bandwidth(size):
     source, target = ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)
     seconds = [time_once(ctypes.memmove, target, source, size) for _ in range(400)]
     return 2 * size / sorted(seconds)[200] / 1e9
-
-
-def seeded(seed, function):
-    from contextlib import contextmanager
-
-    @contextmanager
-    def chance_from(number):
-        kept = get_rng_state()
-        manual_seed(number)
-        try:
-            yield
-        finally:
-            set_rng_state(kept)
-
-    with chance_from(seed):
-        return function()

@@ -1,55 +1,59 @@
-"""Chapter 01 by other means: timeit's timer, a sorted list for the quartiles, one question after the other."""
+"""Chapter 01 by other means: a deadline, a generator of stretches, a function for each rule, a context for chance."""
+
+
+def manual_seed(seed):
+    if not seed >= 0:
+        raise ValueError(f"{seed} is below 0, and a seed must not be")
+    fresh = type(_generator.bit_generator)(seed)
+    set_rng_state(fresh.state)
+
+
+def seeded(seed, function):
+    state = get_rng_state()
+    manual_seed(seed)
+    try:
+        result = function()
+    except BaseException:
+        set_rng_state(state)
+        raise
+    set_rng_state(state)
+    return result
+
+
+def peak_of(function, *args):
+    from contextlib import ExitStack
+
+    if tracemalloc.is_tracing():
+        return 0, function(*args)
+    with ExitStack() as stack:
+        stack.callback(tracemalloc.stop)
+        tracemalloc.start()
+        result = function(*args)
+        _, peak = tracemalloc.get_traced_memory()
+    return peak, result
+
+
+def time_in_bundles(function, *args, span):
+    def stretches():
+        deadline, given = time.perf_counter() + span, 0
+        while given < 5 or time.perf_counter() < deadline:
+            start = time.perf_counter()
+            for call in bundle:
+                call(*args)
+            yield time.perf_counter() - start
+            given += 1
+
+    estimate = statistics.median(time_once(function, *args) for _ in range(3))
+    bundle = [function] * max(1, min(100_000, int(1e-4 / max(estimate, 2e-8))))
+    return [took / len(bundle) for took in stretches()], len(bundle)
 
 
 def measure(function, *args, span=0.2):
-    from itertools import repeat
-    from timeit import Timer
-
-    peak, result = _peak_of(function, args)
-    timer = Timer(lambda: function(*args))
-    once = min(timer.repeat(3, 1))
-    number = 1 if once > 2e-5 else round(4e-5 / max(once, 4e-8))
-    end = time.monotonic() + span
-    times = timer.repeat(3, number)
-    for _ in repeat(None):
-        if time.monotonic() >= end:
-            break
-        times.append(timer.timeit(number))
-    times = sorted(total / number for total in times)
-    count = len(times)
-    median = (times[(count - 1) // 2] + times[count // 2]) / 2
-    middle_half = times[3 * (count - 1) // 4] - times[(count - 1) // 4]
-    return Measurement(median, middle_half / median, count * number, peak, result)
-
-
-def system_info():
-    def ask_openblas(question, kind):
-        for folder in (Path(np.__file__).parent.parent / "numpy.libs", Path(np.__file__).parent / ".dylibs"):
-            for file in folder.glob("*openblas*"):
-                for name in (f"scipy_openblas_{question}64_", f"openblas_{question}64_", f"openblas_{question}"):
-                    try:
-                        function = ctypes.CDLL(str(file))[name]
-                    except (OSError, AttributeError):
-                        continue
-                    function.restype = kind
-                    return function()
-        return None
-
-    config = np.show_config(mode="dicts")
-    name = ask_openblas("get_corename", ctypes.c_char_p)
-    values = [
-        sys.version.partition(" ")[0].rstrip("+"),
-        np.__version__,
-        platform.platform(),
-        platform.machine() or "unknown",
-        os.cpu_count(),
-        [*map(str, config["SIMD Extensions"]["baseline"]), *map(str, config["SIMD Extensions"].get("found", ()))],
-        "{name} {version}".format(**{"version": "", **config["Build Dependencies"]["blas"]}),
-        None if name is None else str(name, "ascii"),
-        ask_openblas("get_num_threads", ctypes.c_int),
-    ]
-    keys = "python numpy system processor cores simd blas blas_kernel blas_threads"
-    return dict(zip(keys.split(), values, strict=True))
+    function(*args)
+    times, bundle = time_in_bundles(function, *args, span=span)
+    peak, result = peak_of(function, *args)
+    half, middle = np.subtract(*np.quantile(times, [0.75, 0.25])), statistics.median(times)
+    return Measurement(middle, float(half / middle), bundle * len(times), peak, result)
 
 
 def check_environment(info=None):
@@ -73,11 +77,14 @@ def check_environment(info=None):
     return found
 
 
-def manual_seed(seed):
-    if not seed >= 0:
-        raise ValueError(f"{seed} is below 0, and a seed must not be")
-    fresh = type(_generator.bit_generator)(seed)
-    set_rng_state(fresh.state)
+def matmul_gflops(size, dtype=np.float32):
+    matrices = np.random.RandomState(2).uniform(-1, 1, (2, size, size)).astype(dtype)
+    flop = size * size * (size + size)  # for each of the results, as many multiplications and additions
+    return flop / (1e9 * measure(np.matmul, *matrices).seconds)
+
+
+def predict_float32():
+    return dict(zip("abcde", (16_777_216, 16_777_218, 0.0, float("inf"), True), strict=True))
 
 
 def speedup(slow, fast, rounds=5):
@@ -101,15 +108,3 @@ def bandwidth(size):
         target[:] = source
         times.append(time.perf_counter() - start)
     return source.nbytes / statistics.median(times) * 2e-9
-
-
-def seeded(seed, function):
-    state = get_rng_state()
-    manual_seed(seed)
-    try:
-        result = function()
-    except BaseException:
-        set_rng_state(state)
-        raise
-    set_rng_state(state)
-    return result

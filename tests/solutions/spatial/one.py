@@ -26,15 +26,13 @@ def by_taps(x, weight):
     return out
 
 
-def windows(x, size, stride, dilation):
+def dense_windows(x, size, stride):
     from numpy.lib.stride_tricks import as_strided
 
     n, height, width, channels = x.shape
-    rows = (height - (size[0] - 1) * dilation[0] - 1) // stride[0] + 1
-    columns = (width - (size[1] - 1) * dilation[1] - 1) // stride[1] + 1
+    rows, columns = ((pixels - k) // step + 1 for pixels, k, step in zip((height, width), size, stride))
     a, b, c, d = x.strides
-    strides = (a, b * stride[0], c * stride[1], b * dilation[0], c * dilation[1], d)
-    return as_strided(x, (n, rows, columns, *size, channels), strides)
+    return as_strided(x, (n, rows, columns, *size, channels), (a, b * stride[0], c * stride[1], b, c, d))
 
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
@@ -48,6 +46,15 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
     if bias:
         out += bias[0]
     return out.transpose(0, 3, 1, 2)
+
+
+def gradients_by_taps(x, weight, g):
+    of_x, of_weight = np.zeros(x.shape), np.zeros(weight.shape)
+    for o, c, i, j in np.ndindex(*weight.shape):
+        place = (slice(None), c, slice(i, i + g.shape[2]), slice(j, j + g.shape[3]))
+        of_x[place] += weight[o, c, i, j] * g[:, o]
+        of_weight[o, c, i, j] = (x[place] * g[:, o]).sum()
+    return of_x, of_weight
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
@@ -69,7 +76,6 @@ def turned(weight, groups):
         of_group = weight[g * filters : (g + 1) * filters]
         parts.append(np.flip(of_group, (2, 3)).transpose(1, 0, 2, 3))
     return np.concatenate(parts)
-
 
 
 class Conv2d:
@@ -101,7 +107,20 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):
     return whole[:, top : top + height, left : left + width].transpose(0, 3, 1, 2)
 
 
+class Anywhere:
+    def forward(self, x):
+        x = relu(self.conv1(x))
+        x = max_pool2d(relu(self.conv2(x)), 2)
+        x = relu(self.conv3(x)).flatten(2)
+        return self.fc(tt.amax(x, dim=2))
+
+
 class LeNet:
+    def features(self, x):
+        for layer in (self.conv1, self.conv2):
+            x = max_pool2d(relu(layer(x)), kernel_size=2)
+        return x
+
     def forward(self, x):
         x = self.features(x)
         x = x.reshape(x.shape[0], -1)
@@ -110,16 +129,19 @@ class LeNet:
         return self.fc3(x)
 
 
+def predict_lenet():
+    expected = {"most weights": "fc1", "most multiply-adds": "conv2"}
+    pixels, maps = 28, {"1": (6, 2), "2": (16, 0)}
+    for number, (count, padding) in maps.items():
+        pixels = conv_size(pixels, 5, padding=padding)
+        expected["conv" + number] = (count, pixels, pixels)
+        pixels //= 2
+        expected["pool" + number] = (count, pixels, pixels)
+    return expected
+
+
 def receptive_field(layers):
     sees = 1
     for position, (kernel, _) in enumerate(layers):
         sees += (kernel - 1) * math.prod(stride for _, stride in layers[:position])
     return sees
-
-
-
-
-
-def conv_weights(channels, filters, kernel, groups=1):
-    seen = channels // groups
-    return kernel**2 * seen * filters

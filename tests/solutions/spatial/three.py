@@ -32,14 +32,9 @@ def by_taps(x, weight):
     return out.swapaxes(0, 1)
 
 
-def windows(x, size, stride, dilation):
-    def along(array, axis, k, s, d):
-        view = sliding_window_view(array, d * (k - 1) + 1, axis=axis, writeable=array.flags.writeable)
-        return view[..., ::d].swapaxes(0, axis)[::s].swapaxes(0, axis)
-
-    view = along(x, 1, size[0], stride[0], dilation[0])
-    view = along(view, 2, size[1], stride[1], dilation[1])
-    return view.transpose(0, 1, 2, 4, 5, 3)
+def dense_windows(x, size, stride):
+    seen = sliding_window_view(x, (1, *size, 1), writeable=x.flags.writeable)
+    return seen[:, :: stride[0], :: stride[1], :, 0, :, :, 0].transpose(0, 1, 2, 4, 5, 3)
 
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
@@ -59,6 +54,17 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
     return out + bias[0].reshape(-1, 1, 1) if bias else out
 
 
+def gradients_by_taps(x, weight, g):
+    kh, kw = weight.shape[2:]
+    of_x = x * 0
+    for row in range(g.shape[2]):
+        for column in range(g.shape[3]):
+            handed_out = np.einsum("no,ocij->ncij", g[:, :, row, column], weight)
+            of_x[:, :, row : row + kh, column : column + kw] += handed_out
+    seen = sliding_window_view(x, (kh, kw), axis=(2, 3))
+    return of_x, np.einsum("nors,ncrsij->ocij", g, seen)
+
+
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
     seen = np.stack(list(_columns(x, size, stride, padding, dilation, groups)))
     shares = np.stack([_by_group(image, groups) for image in g.transpose(0, 2, 3, 1)])
@@ -70,7 +76,6 @@ def turned(weight, groups):
     parts = np.split(weight, groups)
     parts = [np.swapaxes(part, 0, 1)[..., ::-1, ::-1] for part in parts]
     return np.vstack(parts)
-
 
 
 class Conv2d:
@@ -102,10 +107,31 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):
     return out[:, :, top : top + height, left : left + width]
 
 
+class Anywhere:
+    def forward(self, x):
+        for layer in (self.conv1, self.conv2):
+            x = relu(layer(x))
+        x = relu(self.conv3(max_pool2d(x, 2)))
+        found = max_pool2d(x, x.shape[2:])
+        return self.fc(found.reshape(len(found), -1))
+
+
 class LeNet:
+    def features(self, x):
+        first = self.conv1(x).relu()
+        second = self.conv2(max_pool2d(first, (2, 2))).relu()
+        return max_pool2d(second, (2, 2))
+
     def forward(self, x):
         flat = self.features(x).flatten(1)
         return self.fc3(relu(self.fc2(relu(self.fc1(flat)))))
+
+
+def predict_lenet():
+    return dict(
+        [("conv1", (6, 28, 28)), ("pool1", (6, 14, 14)), ("conv2", (16, 10, 10)), ("pool2", (16, 5, 5))],
+        **{"most multiply-adds": "conv2", "most weights": "fc1"},
+    )
 
 
 def receptive_field(layers):
@@ -114,10 +140,3 @@ def receptive_field(layers):
         last = last + step * (kernel - 1)
         step = step * stride
     return last - first + 1
-
-
-
-
-
-def conv_weights(channels, filters, kernel, groups=1):
-    return channels * filters * kernel**2 // groups

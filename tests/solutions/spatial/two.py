@@ -31,12 +31,11 @@ def by_taps(x, weight):
     return np.moveaxis(np.sum(taps, axis=0), -1, 1)
 
 
-def windows(x, size, stride, dilation):
-    kh, kw = size
-    reach = ((kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1)
-    view = sliding_window_view(x, reach, axis=(1, 2), writeable=x.flags.writeable)
-    view = np.moveaxis(view, 3, -1)
-    return view[:, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+def dense_windows(x, size, stride):
+    view = x
+    for axis in (1, 2):
+        view = sliding_window_view(view, size[axis - 1], axis=axis, writeable=x.flags.writeable)
+    return np.moveaxis(view[:, :: stride[0], :: stride[1]], 3, -1)
 
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
@@ -55,6 +54,17 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
     for b in bias:
         out = out + b
     return np.ascontiguousarray(out).transpose(0, 3, 1, 2)
+
+
+def gradients_by_taps(x, weight, g):
+    of_x = np.zeros(x.shape, x.dtype)
+    of_weight = np.empty(weight.shape, weight.dtype)
+    for r, s in np.ndindex(*weight.shape[2:]):
+        under = x[:, :, r : r + g.shape[2], s : s + g.shape[3]]
+        of_weight[:, :, r, s] = np.tensordot(g, under, axes=((0, 2, 3), (0, 2, 3)))
+        share = np.tensordot(g, weight[:, :, r, s], axes=(1, 0))
+        of_x[:, :, r : r + g.shape[2], s : s + g.shape[3]] += share.transpose(0, 3, 1, 2)
+    return of_x, of_weight
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
@@ -84,7 +94,6 @@ def turned(weight, groups):
         for channel in range(channels):
             out[group * channels + channel, inside] = np.rot90(weight[filter, channel], 2)
     return out
-
 
 
 class Conv2d:
@@ -117,11 +126,30 @@ def max_unpool(g, x, largest, /, size, stride, padding, dilation):
     return out[:, :, top : top + height, left : left + width]
 
 
+class Anywhere:
+    def forward(self, x):
+        maps = self.conv2(self.conv1(x).relu()).relu()
+        maps = self.conv3(max_pool2d(maps, kernel_size=2))
+        return self.fc(maps.amax((2, 3)).relu())
+
+
 class LeNet:
+    def features(self, x):
+        maps = relu(max_pool2d(self.conv1(x), 2))
+        return relu(max_pool2d(self.conv2(maps), 2))
+
     def forward(self, x):
         hidden = relu(self.fc1(tt.reshape(self.features(x), shape=(len(x), -1))))
         hidden = relu(self.fc2(hidden))
         return self.fc3(hidden)
+
+
+def predict_lenet():
+    sizes = [28 + 2 * 2 - 4, 28 // 2, 14 - 4, 10 // 2]
+    names, maps = ["conv1", "pool1", "conv2", "pool2"], [6, 6, 16, 16]
+    expected = {name: (count, size, size) for name, count, size in zip(names, maps, sizes)}
+    expected["most weights"], expected["most multiply-adds"] = "fc1", "conv2"
+    return expected
 
 
 def receptive_field(layers):
@@ -129,10 +157,3 @@ def receptive_field(layers):
     for kernel, stride in reversed(layers):
         sees = (sees - 1) * stride + kernel
     return sees
-
-
-
-
-
-def conv_weights(channels, filters, kernel, groups=1):
-    return sum(kernel * kernel for _ in range(filters) for _ in range(channels // groups))

@@ -16,6 +16,15 @@ def as_array(data, dtype=None):
     return fresh
 
 
+class Primitive:
+    def __call__(self, *tensors, **params):
+        interpreter = _installed[-1] if _here.top is None else _here.top
+        params = numpy_names(params)
+        if all(isinstance(each, Storage) for each in tensors):
+            return interpreter(self, tensors, params)
+        return _call_with_others(self, tensors, params)
+
+
 def evaluate(primitive, tensors, params):
     arrays = [tensor._array for tensor in tensors]
     try:
@@ -27,8 +36,30 @@ def evaluate(primitive, tensors, params):
     raise advice
 
 
-def mul(x, y, /):
-    return np.multiply(x, y)
+@contextmanager
+def interpreting(fn, backward=True):
+    def top(primitive, tensors, params):
+        return fn(below, primitive, tensors, params)
+
+    kept, listened = _here.top, _here.listening
+    below = _whatever_is_installed if kept is None else kept
+    _here.top = top
+    if backward:
+        _here.listening = True
+    try:
+        yield
+    finally:
+        _here.top = kept
+        _here.listening = listened
+
+
+
+def common_dtype(*tensors):
+    kinds = {t.dtype.kind for t in tensors}
+    best = "f" if "f" in kinds else "iu" if kinds & set("iu") else "b"
+    winners = [t for t in tensors if t.dtype.kind in best]
+    large = [t for t in winners if t.shape]
+    return np.result_type(*[t.dtype for t in (large if large else winners)])
 
 
 def div(x, y, /):
@@ -37,19 +68,6 @@ def div(x, y, /):
         dtype = float32
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.true_divide(x, y, dtype=dtype)
-
-
-class Arithmetic:
-    def __rsub__(self, other):
-        left, right = _all_tensors((other, self))
-        return sub(left, right)
-
-
-class Comparing:
-    def __eq__(self, other):
-        if not _comparable(other):
-            return NotImplemented
-        return eq(self, other)
 
 
 def broadcast_shape(*shapes):
@@ -68,11 +86,10 @@ def broadcast_shape(*shapes):
 def matmul(x, y, /):
     if x.dtype != y.dtype:
         raise TypeError(f"{x.dtype} and {y.dtype} are two dtypes; convert one, by x.float() for example")
-    return np.matmul(x, y)
-
-
-def reshape(x, /, shape):
-    return x.reshape(shape, order="C")
+    if x.ndim < 3 or y.ndim != 2:
+        return np.matmul(x, y)
+    rows = np.matmul(np.reshape(x, (-1 if x.size else 0, x.shape[-1])), y)
+    return np.reshape(rows, (*x.shape[:-1], y.shape[-1]))
 
 
 class Reordering:
@@ -90,6 +107,19 @@ def sum(x, /, dim=None, keepdim=False):
     return total.astype(x.dtype) if x.dtype.kind == "f" else total
 
 
+def _centred(x, dim):
+    for _ in range(2):
+        x = x - mean(x, dim=dim, keepdim=True)
+    return x
+
+
+
+def predict_shapes():
+    square, column = (4, 3), (4, 1)
+    fitting = {"a": broadcast_shape(square, column), "c": (4, *square), "d": square[1:], "f": square}
+    return {**fitting, "g": (5, 2, 3), "h": (2, 3, 3), "b": None, "e": None}
+
+
 class Meter:
     def __call__(self, next, primitive, tensors, params):
         result = next(primitive, tensors, params)
@@ -103,10 +133,6 @@ class Meter:
         for array in (out, *inputs):
             self.bytes.update({primitive.name: array.nbytes})
         return result
-
-
-def outer(x, y):
-    return x.reshape(-1, 1) * y
 
 
 def pairwise_distances(x, y):

@@ -18,6 +18,16 @@ def as_array(data, dtype=None):
     return array.astype(wanted if dtype is None else dtype)
 
 
+class Primitive:
+    def __call__(self, *tensors, **params):
+        try:
+            [tensor._array for tensor in tensors]
+        except AttributeError:
+            return _call_with_others(self, tensors, numpy_names(params))
+        stack = [*_installed, _here.top] if _here.top else _installed
+        return stack[-1](self, tensors, numpy_names(params))
+
+
 def evaluate(primitive, tensors, params):
     from contextlib import contextmanager
 
@@ -37,8 +47,30 @@ def evaluate(primitive, tensors, params):
     return out
 
 
-def mul(x, y, /):
-    return np.einsum("...,...->...", x, y)
+@contextmanager
+def interpreting(fn, backward=True):
+    state = dict(vars(_here))
+    _here.top = partial(fn, state.get("top") or _whatever_is_installed)
+    if backward:
+        _here.listening = backward
+    try:
+        yield None
+    except BaseException:
+        vars(_here).clear()
+        vars(_here).update(state)
+        raise
+    vars(_here).clear()
+    vars(_here).update(state)
+
+
+
+def common_dtype(*tensors):
+    floats = [t for t in tensors if t.dtype.kind == "f"]
+    masks = [t for t in tensors if t.dtype == bool_]
+    integers = [t for t in tensors if t.dtype.kind in "iu"]
+    group = floats or integers or masks
+    return np.result_type(*(t.dtype for t in filter(lambda t: t.ndim, group)), *(t.dtype for t in group if not any(
+        other.ndim for other in group)))
 
 
 def div(x, y, /):
@@ -47,16 +79,6 @@ def div(x, y, /):
     with quiet():
         np.divide(x, y, out=quotient, casting="same_kind")
     return quotient
-
-
-class Arithmetic:
-    def __rsub__(self, other):
-        return PRIMITIVES["sub"](other, self)
-
-
-class Comparing:
-    def __eq__(self, other):
-        return le(self, other) & ge(self, other) if _comparable(other) else NotImplemented
 
 
 def broadcast_shape(*shapes):
@@ -73,17 +95,12 @@ def matmul(x, y, /):
     _alike(x, y)
     if x.ndim < 1 or y.ndim < 1 or x.shape[-1] != y.shape[max(y.ndim - 2, 0)]:
         raise ValueError(f"{x.shape} and {y.shape} differ in the size that is summed over")
+    if y.ndim == 2 < x.ndim:
+        return np.dot(as_rows(x), y).reshape(x.shape[:-1] + y.shape[1:])
     if x.ndim > 2 or y.ndim > 2:
         indices = {(True, True): "i,i->", (True, False): "i,...ij->...j", (False, True): "...ij,j->...i"}
         return np.einsum(indices.get((x.ndim == 1, y.ndim == 1), "...ij,...jk->...ik"), x, y)
     return np.tensordot(x, y, axes=(-1, max(y.ndim - 2, 0)))
-
-
-def reshape(x, /, shape):
-    sizes = list(shape)
-    if sizes.count(-1) == 1:
-        sizes[sizes.index(-1)] = x.size // max(1, -math.prod(sizes))
-    return x.reshape(sizes)  # which refuses what does not come out even
 
 
 class Reordering:
@@ -105,6 +122,19 @@ def sum(x, /, dim=None, keepdim=False):
     return total.reshape([1 if d in dims else n for d, n in enumerate(x.shape)]) if keepdim else total
 
 
+def _centred(x, dim):
+    middle = mean(x, dim, keepdim=True)
+    correction = mean(x - middle, dim, keepdim=True)
+    return x - middle - correction
+
+
+
+def predict_shapes():
+    fits = "a c d f g h".split()
+    shapes = [(4, 3), (4, 4, 3), (3,), (4, 3), (5, 2, 3), (2, 3, 3)]
+    return {letter: shapes[fits.index(letter)] if letter in fits else None for letter in "abcdefgh"}
+
+
 class Meter:
     def __call__(self, next, primitive, tensors, params):
         from numpy.lib.array_utils import byte_bounds
@@ -121,10 +151,6 @@ class Meter:
             self.multiply_adds += Counter({primitive.name: int(count(out._array, *arrays, **params))})
             self.bytes += Counter({primitive.name: int(math.fsum(a.nbytes for a in (out._array, *arrays)))})
         return out
-
-
-def outer(x, y):
-    return x[:, None] * y[None]
 
 
 def pairwise_distances(x, y):

@@ -32,6 +32,15 @@ def as_array(data, dtype=None):
     return np.array(list(walk(data))).astype(_dtype_of(data) if dtype is None else dtype).reshape(shape)
 
 
+class Primitive:
+    def __call__(self, *tensors, **params):
+        if {"axis", "keepdims"} & params.keys():
+            params = numpy_names(params)
+        strangers = [each for each in tensors if not isinstance(each, Storage)]
+        call = partial(_call_with_others if strangers else (_here.top or _installed[-1]), self)
+        return call(tensors, params)
+
+
 def evaluate(primitive, tensors, params):
     try:
         array = primitive.kernel(*(t._array for t in tensors), **params)
@@ -42,11 +51,25 @@ def evaluate(primitive, tensors, params):
     return from_numpy(array if isinstance(array, np.ndarray) else np.array(array))
 
 
-def mul(x, y, /):
-    x, y = np.broadcast_arrays(x, y)
-    product = np.empty(x.shape, np.result_type(x, y))
-    np.multiply(x, y, out=product)
-    return product
+@contextmanager
+def interpreting(fn, backward=True):
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        for name in ("top", "listening"):
+            stack.callback(setattr, _here, name, getattr(_here, name))
+        _here.top = partial(fn, _here.top or _whatever_is_installed)
+        _here.listening |= bool(backward)
+        yield
+
+
+
+def common_dtype(*tensors):
+    def rank(t):
+        return _RANK[t.dtype.kind], t.ndim > 0
+
+    best = max(map(rank, tensors))
+    return np.result_type(*(t.dtype for t in tensors if rank(t) == best))
 
 
 def div(x, y, /):
@@ -59,19 +82,6 @@ def div(x, y, /):
         return np.divide(over, under)
     finally:
         np.seterr(**before)
-
-
-class Arithmetic:
-    def __rsub__(self, other):
-        minuend = other if isinstance(other, Storage) else _as_tensor(other, self)
-        return minuend - self
-
-
-class Comparing:
-    def __eq__(self, other):
-        if _comparable(other):
-            return more_ops.logical_not(ne(self, other))
-        return NotImplemented
 
 
 def broadcast_shape(*shapes):
@@ -93,6 +103,10 @@ def matmul(x, y, /):
     x, y = _alike(x, y)
     if x.ndim <= 2 and y.ndim <= 2:
         return np.dot(x, y) if x.ndim and y.ndim else np.matmul(x, y)
+    if y.ndim == 2:
+        rows = np.empty((math.prod(x.shape[:-1]), y.shape[1]), x.dtype)
+        np.matmul(x.reshape(len(rows), x.shape[-1]), y, out=rows)
+        return rows.reshape(x.shape[:-1] + rows.shape[1:])
     left, right = (x[None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
     stack = broadcast_shape(left.shape[:-2], right.shape[:-2])
     left = np.broadcast_to(left, stack + left.shape[-2:])
@@ -102,18 +116,6 @@ def matmul(x, y, /):
         product[where] = np.dot(left[where], right[where])
     product = product[..., 0, :] if x.ndim == 1 else product
     return product[..., 0] if y.ndim == 1 else product
-
-
-def reshape(x, /, shape):
-    sizes = [shape] if isinstance(shape, int) else list(shape)
-    known = math.prod(size for size in sizes if size != -1)
-    if -1 in sizes and known and x.size % known == 0:
-        sizes[sizes.index(-1)] = x.size // known
-    if min(sizes, default=0) < 0 or math.prod(sizes) != x.size:
-        raise ValueError(f"{x.size} numbers do not fit into shape {tuple(shape)}")
-    if x.flags.c_contiguous and x.flags.writeable and isinstance(x, np.ndarray):
-        return np.ndarray(tuple(sizes), x.dtype, buffer=x)
-    return np.reshape(x, sizes)
 
 
 class Reordering:
@@ -137,6 +139,17 @@ def sum(x, /, dim=None, keepdim=False):
     return total
 
 
+def _centred(x, dim):
+    rough = sub(x, mean(x, dim, True))
+    return sub(rough, mean(rough, dim, True))
+
+
+
+def predict_shapes():
+    found = {"a": (4, 3), "c": (4, 4, 3), "d": (3,), "f": (4, 3), "g": (5, 2, 3), "h": (2, 3, 3)}
+    return found | dict.fromkeys("be")
+
+
 class Meter:
     def __call__(self, next, primitive, tensors, params):
         def owner(array):
@@ -155,11 +168,6 @@ class Meter:
             else:
                 self.multiply_adds[name] += out.numel()
         return out
-
-
-def outer(x, y):
-    n, m = len(x), len(y)
-    return x.unsqueeze(-1).expand(n, m) * y.unsqueeze(0).expand(n, m)
 
 
 def pairwise_distances(x, y):

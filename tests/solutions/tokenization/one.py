@@ -1,16 +1,6 @@
 """Chapter 11 by walking through lists with an index, and by asking again."""
 
 
-class CharTokenizer:
-    def encode(self, text):
-        ids = []
-        for place, character in enumerate(text):
-            if character not in self.numbers:
-                raise ValueError(f"there is no number for {character!r} at {place}; train on more text")
-            ids.append(self.numbers[character])
-        return ids
-
-
 def pair_counts(words, counts):
     total = {}
     for i in range(len(words)):
@@ -32,33 +22,64 @@ def merged(ids, pair, new):
     return out
 
 
+def learn_slowly(words):
+    ids = {word: list(word) for word in words}
+    tokens = list(BYTES)
+    while True:
+        found = pair_counts(list(ids.values()), [words[word] for word in ids])
+        if not found or max(found.values()) < 2:
+            break
+        often = max(found.values())
+        pair = min(pair for pair in found if found[pair] == often)
+        for word in ids:
+            ids[word] = merged(ids[word], pair, len(tokens))
+        token = tokens[pair[0]] + tokens[pair[1]]
+        tokens.append(token)
+        yield token
+
+
+def predict_tokens():
+    return [bytes([97, 97]), bytes([97, 98]), bytes([97, 97, 97, 98])]
+
+
 class Corpus:
-    def merge(self, pair, new):
-        found = set()
-
-        def change(left, right, by, place=None):
-            if left == END or right == END:
-                return
-            self.counts[left, right] += by
-            if place is not None:
-                self.places[left, right].append(place)
-                found.add((left, right))
-
+    def replace(self, pair, new):
+        left, right = {}, {}
         for place in sorted(set(self.places[pair])):
             following = self.after[place]
             if (self.tokens[place], self.tokens[following]) != pair:
                 continue
             behind, ahead = self.before[place], self.after[following]
-            by = self.weight[place]
-            change(self.tokens[behind], pair[0], -by)
-            change(pair[1], self.tokens[ahead], -by)
             self.tokens[place] = new
             self.tokens[following] = GONE
             self.after[place] = ahead
             self.before[ahead] = place
-            change(self.tokens[behind], new, by, behind)
-            change(new, self.tokens[ahead], by, place)
+            left.setdefault(self.tokens[behind], []).append(behind)
+            right.setdefault(self.tokens[ahead], []).append(place)
         self.places.pop(pair)
+        return left, right
+
+    def merge(self, pair, new):
+        found = set()
+
+        def change(gone, formed, places):
+            weight = 0
+            for place in places:
+                weight += self.weight[place]
+            if gone in self.counts:
+                self.counts[gone] -= weight
+            if weight >= 2:
+                self.counts[formed] = weight
+                self.places[formed] = list(places)
+                found.add(formed)
+
+        left, right = self.replace(pair, new)
+        for token, places in right.items():
+            if token != END:
+                change((pair[1], token), (new, token), places)
+        for token, places in left.items():
+            if token != END:
+                change((token, pair[0]), (token, new), places)
         self.counts.pop(pair)
         return found
 
@@ -96,10 +117,26 @@ def encode_word(word, ranks):
     return [ranks[part] for part in parts]
 
 
-class Vocabulary:
-    def decode(self, ids, errors="replace"):
-        return str(self.decode_bytes(ids), encoding="utf-8", errors=errors)
+class WordCache:
+    def __missing__(self, word):
+        data = bytes(word, "utf-8")
+        long = len(data) > LONG
+        number = self.ranks.get(data)
+        if number is not None:
+            found = (number,)
+        elif long:
+            found = tuple(encode_long_word(data, self.ranks))
+        else:
+            found = tuple(encode_word(data, self.ranks))
+        if long:
+            return found
+        if len(self) == REMEMBERED:
+            self.clear()
+        self[word] = found
+        return found
 
+
+class Vocabulary:
     def decode_stream(self, ids):
         reader = codecs.getincrementaldecoder("utf-8")("replace")
         for number in ids:
@@ -112,6 +149,13 @@ class Vocabulary:
 
 
 class Encoder:
+    def encode_ordinary(self, text):
+        refuse_surrogates(text)
+        ids = []
+        for word in split(text, self.pattern):
+            ids += self._words[word]
+        return ids
+
     def encode(self, text, *, allowed_special=(), disallowed_special="all"):
         special = self.special_tokens
         allowed = list(special) if allowed_special == "all" else list(allowed_special)
@@ -130,13 +174,6 @@ class Encoder:
             else:
                 ids.extend(self.encode_ordinary(part))
         return ids
-
-
-def bytes_per_token(tokenizer, text):
-    tokens = tokenizer.encode_ordinary(text)
-    if len(tokens) == 0:
-        raise ValueError("no text, no tokens")
-    return len(bytes(text, "utf-8")) / len(tokens)
 
 
 def truncated(tokenizer, vocab_size):

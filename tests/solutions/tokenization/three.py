@@ -1,15 +1,6 @@
 """Chapter 11 with bytes kept by hand, counts taken anew at a pair's places, and regular expressions."""
 
 
-class CharTokenizer:
-    def encode(self, text):
-        numbers = [self.numbers.get(character, -1) for character in text]
-        if -1 in numbers:
-            place = numbers.index(-1)
-            raise ValueError(f"the alphabet has no {text[place]!r}, which is at {place}")
-        return numbers
-
-
 def pair_counts(words, counts):
     flat = [(pair, count) for word, count in zip(words, counts) for pair in zip(word[:-1], word[1:])]
     total = dict.fromkeys((pair for pair, _ in flat), 0)
@@ -28,33 +19,66 @@ def merged(ids, pair, new):
     return out
 
 
+def learn_slowly(words):
+    tokens, corpus = BYTES[:], [[list(word), count] for word, count in words.items()]
+
+    def best():
+        found = pair_counts([ids for ids, _ in corpus], [count for _, count in corpus])
+        heap = [(-count, a, b) for (a, b), count in found.items() if count > 1]
+        return heapq.nsmallest(1, heap)
+
+    while chosen := best():
+        ((_, a, b),) = chosen
+        for entry in corpus:
+            entry[0] = merged(entry[0], (a, b), len(tokens))
+        tokens += [tokens[a] + tokens[b]]
+        yield tokens[-1]
+
+
+def predict_tokens():
+    return [b"aaab"[:2], b"aaab"[2:], b"aaab"]
+
+
 class Corpus:
-    def merge(self, pair, new):
-        touched = set()
+    def replace(self, pair, new):
         places = self.places.pop(pair)
         places.sort()
+        left, right = defaultdict(list), defaultdict(list)
         for place in places:
             gone = self.after[place]
             if self.tokens[place] != pair[0] or self.tokens[gone] != pair[1]:
                 continue
             ends = [self.before[place], self.after[gone]]
-            names = [self.tokens[end] for end in ends]
-            weight = self.weight[gone]
             self.tokens[place] = new
             self.tokens[gone] = GONE
             self.after[place] = ends[1]
             self.before[ends[1]] = place
-            if names[0] >= 0:
-                self.counts[names[0], pair[0]] -= weight
-                self.places[names[0], new].append(ends[0])
-                touched.add((names[0], new))
-                self.counts[names[0], new] += weight
-            if names[1] >= 0:
-                self.counts[pair[1], names[1]] -= weight
-                self.places[new, names[1]].append(place)
-                touched.add((new, names[1]))
-                self.counts[new, names[1]] += weight
+            left[self.tokens[ends[0]]] += [ends[0]]
+            right[self.tokens[ends[1]]] += [place]
+        return dict(left), dict(right)
+
+    def merge(self, pair, new):
+        left, right = self.replace(pair, new)
+        left.pop(END, None)
+        right.pop(END, None)
         self.counts.pop(pair, None)
+        touched = set()
+        for token in right:
+            weight = sum(self.weight[place] for place in right[token])
+            if (pair[1], token) in self.counts:
+                self.counts[pair[1], token] -= weight
+            if weight > 1:
+                touched.add((new, token))
+                self.places[new, token] += right[token]
+                self.counts[new, token] += weight
+        for token in left:
+            weight = sum(self.weight[place] for place in left[token])
+            if (token, pair[0]) in self.counts:
+                self.counts[token, pair[0]] -= weight
+            if weight > 1:
+                touched.add((token, new))
+                self.places[token, new] += left[token]
+                self.counts[token, new] += weight
         return touched
 
 
@@ -108,12 +132,21 @@ def encode_word(word, ranks):
     return reduce(lambda ids, part: [*ids, ranks[part]], parts, [])
 
 
-class Vocabulary:
-    def decode(self, ids, errors="replace"):
-        whole = bytearray()
-        whole += self.decode_bytes(ids)
-        return codecs.decode(whole, "utf-8", errors)
+class WordCache:
+    def __missing__(self, word):
+        size = len(data := word.encode("utf-8"))
+        try:
+            ids = [self.ranks[data]]
+        except KeyError:
+            ids = (encode_long_word if size > LONG else encode_word)(data, self.ranks)
+        if size > LONG:
+            return tuple(ids)
+        while len(self) >= REMEMBERED:
+            self.clear()
+        return self.setdefault(word, tuple(ids))
 
+
+class Vocabulary:
     def decode_stream(self, ids):
         kept = b""
 
@@ -141,6 +174,11 @@ class Vocabulary:
 
 
 class Encoder:
+    def encode_ordinary(self, text):
+        refuse_surrogates(text)
+        words = (word for piece in pieces(text) for word in split(piece, self.pattern))
+        return list(chain.from_iterable(self._words[word] for word in words))
+
     def encode(self, text, *, allowed_special=(), disallowed_special="all"):
         known = dict(self.special_tokens)
         allowed = {*known} if allowed_special == "all" else {*allowed_special}
@@ -155,13 +193,6 @@ class Encoder:
             ids += [known[part]] if special else self.encode_ordinary(part)
             special = not special
         return ids
-
-
-def bytes_per_token(tokenizer, text):
-    size = sum(1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text)
-    if size == 0:
-        raise ValueError("the text is empty")
-    return size / len(tokenizer.encode_ordinary(text))
 
 
 def truncated(tokenizer, vocab_size):

@@ -1,15 +1,6 @@
 """Chapter 11 by comprehensions, iterators and a linked list."""
 
 
-class CharTokenizer:
-    def encode(self, text):
-        unknown = [(place, c) for place, c in enumerate(text) if c not in self.numbers]
-        if unknown:
-            place, character = unknown[0]
-            raise ValueError(f"{len(unknown)} characters have no number, the first is {character!r} at place {place}")
-        return list(map(self.numbers.get, text))
-
-
 def pair_counts(words, counts):
     total = Counter()
     for word, count in zip(words, counts):
@@ -33,29 +24,56 @@ def merged(ids, pair, new):
     return out + waiting
 
 
+def learn_slowly(words):
+    tokens = dict(enumerate(BYTES))
+    ids = [tuple(word) for word in words]
+    for new in range(256, 1 << 30):
+        found = sorted(pair_counts(ids, [*words.values()]).items(), key=lambda item: (-item[1], item[0]))
+        if not found or found[0][1] == 1:
+            return
+        (a, b), _ = found[0]
+        tokens[new] = tokens[a] + tokens[b]
+        yield tokens[new]
+        ids = [tuple(merged(word, (a, b), new)) for word in ids]
+
+
+def predict_tokens():
+    first, second = b"a" + b"a", b"a" + b"b"
+    return [first, second, first + second]
+
+
 class Corpus:
-    def merge(self, pair, new):
+    def replace(self, pair, new):
+        sides = defaultdict(list), defaultdict(list)
         a, b = pair
-        fresh = defaultdict(list)
         for i in sorted(self.places.pop(pair)):
             j = self.after[i]
             if self.tokens[i] == a and self.tokens[j] == b:
                 h, k = self.before[i], self.after[j]
-                for gone, formed, place in (
-                    ((self.tokens[h], a), (self.tokens[h], new), h),
-                    ((b, self.tokens[k]), (new, self.tokens[k]), i),
-                ):
-                    if END not in gone:
-                        self.counts[gone] -= self.weight[i]
-                        self.counts[formed] += self.weight[i]
-                        fresh[formed].append(place)
+                for side, neighbour, place in zip(sides, (h, k), (h, i)):
+                    side[self.tokens[neighbour]].append(place)
                 self.tokens[i] = new
                 self.tokens[j] = GONE
                 self.after[i], self.before[k] = k, i
+        return sides
+
+    def merge(self, pair, new):
+        left, right = self.replace(pair, new)
+        fresh = {}
+        for y, where in right.items():
+            fresh[new, y] = ((pair[1], y), where)
+        for x, where in left.items():
+            fresh[x, new] = ((x, pair[0]), where)
+        for formed, (gone, where) in fresh.items():
+            if END in formed:
+                continue
+            weight = sum(self.weight[place] for place in where)
+            self.counts.update({gone: self.counts[gone] - weight} if gone in self.counts else {})
+            if weight != 1:
+                self.counts[formed] = weight
+                self.places[formed].extend(where)
         self.counts.pop(pair)
-        for formed, where in fresh.items():
-            self.places[formed].extend(where)
-        return set(fresh)
+        return {formed for formed in fresh if formed in self.counts}
 
 
 def learn(words):
@@ -91,18 +109,30 @@ def encode_word(word, ranks):
         ids[i : i + 2] = [number]
 
 
+class WordCache:
+    def __missing__(self, word):
+        data = word.encode()
+        how = encode_long_word if len(data) > LONG else encode_word
+        ids = (self.ranks[data],) if data in self.ranks else (*how(data, self.ranks),)
+        if len(data) <= LONG:
+            if not len(self) < REMEMBERED:
+                for known in list(self):
+                    del self[known]
+            self.update({word: ids})
+        return ids
+
+
 class Vocabulary:
-    def decode(self, ids, errors="replace"):
-        import io
-
-        return io.TextIOWrapper(io.BytesIO(self.decode_bytes(ids)), encoding="utf-8", errors=errors, newline="").read()
-
     def decode_stream(self, ids):
         arriving = (self.token_bytes(number) for number in ids)
         yield from filter(None, codecs.iterdecode(arriving, "utf-8", errors="replace"))
 
 
 class Encoder:
+    def encode_ordinary(self, text):
+        refuse_surrogates(text)
+        return [number for piece in pieces(text) for word in split(piece, self.pattern) for number in self._words[word]]
+
     def encode(self, text, *, allowed_special=(), disallowed_special="all"):
         names = set(self.special_tokens)
         allowed = names if isinstance(allowed_special, str) else set(allowed_special)
@@ -115,13 +145,6 @@ class Encoder:
         pieces_of_ids = [self.encode_ordinary(part) for part in parts[0::2]]
         numbers = [[self.special_tokens[name]] for name in parts[1::2]] + [[]]
         return list(chain.from_iterable(a + b for a, b in zip(pieces_of_ids, numbers)))
-
-
-def bytes_per_token(tokenizer, text):
-    try:
-        return len(text.encode("utf-8")) / len(tokenizer.encode(text, disallowed_special=()))
-    except ZeroDivisionError:
-        raise ValueError("give a text that is not empty") from None
 
 
 def truncated(tokenizer, vocab_size):

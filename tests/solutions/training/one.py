@@ -58,6 +58,35 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
     optimizer.step()
 
 
+class Run:
+    def batches(self):
+        first, now = self.batch, get_rng_state()
+        if first == 0:
+            return iter(self.data)
+        self.rewind()
+        left = iter(self.data)
+        seen = [next(left, None) for _ in range(first)]
+        del seen
+        set_rng_state(now)
+        return left
+
+
+def _train_epoch(run, accumulate, step, after_step):
+    left = run.batches()
+    group = list(islice(left, accumulate))
+    while group:
+        step(group)
+        run.batch += len(group)
+        run.steps += 1
+        after_step(group)
+        group = list(islice(left, accumulate))
+
+
+def explain_curves():
+    words = ["too large", "fine", "memorizes", "too small"]
+    return dict(zip("ABCD", words))
+
+
 def confusion(model, x, y, classes):
     with evaluating(model), no_grad():
         answers = model(x).numpy().argmax(axis=1)
@@ -80,8 +109,7 @@ def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=5
     losses = []
     forever = itertools.chain.from_iterable(itertools.repeat(data))
     for rate, (inputs, targets) in zip(rates, forever):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.param_groups[0].update(lr=rate)
         optimizer.zero_grad()
         loss = loss_fn(model(inputs), targets)
         losses.append(loss.item())

@@ -54,6 +54,40 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages):
     optimizer.step()
 
 
+class Run:
+    def batches(self):
+        before = get_rng_state()
+        if self.batch > 0:
+            self.rewind()
+        rest = islice(iter(self.data), self.batch, None)
+        first = next(rest, None) if self.batch > 0 else None
+        if self.batch > 0:
+            set_rng_state(before)
+        if first is not None:
+            yield first
+        yield from rest
+
+
+def _train_epoch(run, accumulate, step, after_step):
+    def end_of(group):
+        step(group)
+        run.batch, run.steps = run.batch + len(group), run.steps + 1
+        after_step(group)
+
+    group = []
+    for batch in run.batches():
+        group.append(batch)
+        if len(group) == accumulate:
+            end_of(group)
+            group = []
+    if group:
+        end_of(group)
+
+
+def explain_curves():
+    return {"A": "too large", "B": "fine", "C": "memorizes", "D": "too small"}
+
+
 def confusion(model, x, y, classes):
     with evaluating(model), no_grad():
         answers = model(x).argmax(dim=1)
@@ -76,8 +110,8 @@ def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=5
         for batch in data:
             if len(losses) == steps:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = rates[len(losses)]
+            first, *_ = optimizer.param_groups
+            first["lr"] = rates[len(losses)]
             seen = Averages()
             _step(model, loss_fn, optimizer, [batch], None, (), seen)
             losses.append(seen.means()["loss"])

@@ -28,13 +28,6 @@ class CausalSelfAttention:
         return self.dropout(self.c_proj(found.transpose(1, 2).reshape(batch, length, width)))
 
 
-class MLP:
-    def forward(self, x):
-        h = self.c_fc(x)
-        bent = h * 0.5 * (1 + tt.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h * h * h)))
-        return self.dropout(self.c_proj(bent))
-
-
 class Block:
     def forward(self, x):
         for norm, layer in ((self.ln_1, self.attn), (self.ln_2, self.mlp)):
@@ -54,6 +47,15 @@ class Transformer:
 
 
 class GPT:
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+        head = Linear(config.n_embd, config.vocab_size, bias=False)
+        head.weight = self.transformer.wte.weight
+        self.lm_head = head
+        self.reset_parameters()
+
     def reset_parameters(self):
         random = generator()
         for module in self.modules():
@@ -78,27 +80,53 @@ def decay_groups(model, weight_decay):
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def next_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
-    z = np.array(logits, np.float64)
+def predict_shapes():
+    B, T, V, H, C = 2, 5, 65, 4, 32
+    shapes = {"c_attn": (B, T, 3 * C), "c_fc": (B, T, 4 * C), "stream": (B, T, C), "logits": (B, T, V)}
+    shapes |= {"qkv": (3, B, H, T, C // H), "weights": (B, H, T, T)}
+    return shapes | {"wpe.weight": (16, C), "lm_head.weight": (V, C)}
+
+
+def tempered(logits, temperature):
     if temperature == 0:
-        return np.eye(len(z))[z.argmax()]
-    z = z / temperature
+        return np.eye(len(logits))[logits.argmax()]
+    z = logits / temperature
     p = np.exp(z - z.max())
-    ranking = sorted(range(len(z)), key=lambda token: (-z[token], token))
+    return p / p.sum()
+
+
+def most_likely(logits, k):
+    ranking = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
+    return np.array(ranking[:k])
+
+
+def nucleus(weights, p):
+    reached, chosen = 0.0, []
+    for token in sorted(range(len(weights)), key=lambda token: (-weights[token], token)):
+        if reached >= p * weights.sum():
+            break
+        chosen.append(token)
+        reached += weights[token]
+    return np.array(chosen)
+
+
+def next_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
+    refuse_settings(temperature, top_k, top_p)
+    logits = checked_logits(logits)
+    p = tempered(logits, temperature)
     if top_k is not None:
-        p[ranking[top_k:]] = 0.0
-    p = p / p.sum()
+        out = np.ones(len(p), bool)
+        out[most_likely(logits, min(top_k, len(p)))] = False
+        p[out] = 0.0
     if top_p is not None:
-        reached = 0.0
-        for token in ranking:
-            if reached >= top_p:
-                p[token] = 0.0
-            reached += p[token]
+        p = only(p, nucleus(p, top_p))
     return p / p.sum()
 
 
 def next_logits(model, texts):
     windows = [list(text)[-model.config.block_size :] for text in texts]
+    if min(map(len, windows), default=0) == 0:
+        raise ValueError("there is no text, or one without tokens")
     longest = max(map(len, windows))
     filled = np.array([window + [0] * (longest - len(window)) for window in windows], np.int64)
     was_training = model.training
@@ -109,28 +137,25 @@ def next_logits(model, texts):
     return np.stack([rows[len(window) - 1] for rows, window in zip(logits, windows)])
 
 
-def rounds(model, prompts, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop=(), seed=None):
-    texts = [list(map(int, prompt)) for prompt in prompts]
-    if not texts or min(map(len, texts)) == 0 or max_new_tokens < 0 or temperature < 0:
-        raise ValueError("prompts need tokens, and max_new_tokens and temperature must not be negative")
-    if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
-        raise ValueError("top_k is at least 1, top_p above 0 and at most 1")
-    if seed is None:
-        seed = int(generator().integers(2**31))
-    randoms = [np.random.default_rng([seed, 17, row]) for row in range(len(texts))]
+def continued(model, texts, count, choose, ends):
     ended = [False] * len(texts)
-    for _ in range(max_new_tokens):
+    for _ in range(count):
         rows = [row for row in range(len(texts)) if not ended[row]]
         if not rows:
             break
         tokens = [None] * len(texts)
         for row, logits in zip(rows, next_logits(model, [texts[row] for row in rows])):
-            p = next_probabilities(logits, temperature, top_k, top_p)
-            token = min(int(np.searchsorted(np.cumsum(p), randoms[row].random(), side="right")), len(p) - 1)
-            tokens[row] = token
-            texts[row].append(token)
-            ended[row] = token in list(stop)
+            tokens[row] = choose(row, logits)
+            texts[row].append(tokens[row])
+            ended[row] = tokens[row] in ends
         yield tokens
+
+
+class Windows:
+    def batch(self, indices):
+        rows = row_numbers(indices, len(self))
+        both = [np.array([self.windows[row][part] for row in rows], np.int64) for part in (slice(-1), slice(1, None))]
+        return tuple(map(from_numpy, both))
 
 
 def surprises(model, ids):
@@ -145,8 +170,8 @@ def surprises(model, ids):
 
 class GatedMLP:
     def forward(self, x):
-        gate = self.gate(x)
-        return self.down(gate * tt.sigmoid(gate) * self.up(x))
+        gate = self.gate_proj(x)
+        return self.down_proj(gate * tt.sigmoid(gate) * self.up_proj(x))
 
 
 def without_repeats(logits, text, penalty):

@@ -33,13 +33,6 @@ class CausalSelfAttention:
         return self.dropout(self.c_proj(found.permute(0, 2, 1, 3).reshape(B, T, C)))
 
 
-class MLP:
-    def forward(self, x):
-        h = self.c_fc(x)
-        u = (h + h * h * h * 0.044715) * math.sqrt(2 / math.pi)
-        return self.dropout(self.c_proj(h * tt.sigmoid(u * 2)))
-
-
 class Block:
     def forward(self, x):
         middle = self.attn(self.ln_1(x)) + x
@@ -59,6 +52,15 @@ class Transformer:
 
 
 class GPT:
+    def __init__(self, config):
+        super().__init__()
+        self.transformer = Transformer(config)
+        table = self.transformer.wte.weight
+        self.lm_head = Linear(table.shape[1], table.shape[0], bias=False)
+        self.lm_head.weight = table
+        self.config = config
+        self.reset_parameters()
+
     def reset_parameters(self):
         state = dict(self.named_parameters())
         random = generator()
@@ -79,26 +81,53 @@ def decay_groups(model, weight_decay):
     return [{"weight_decay": decay, "params": parameters} for decay, parameters in by_decay.items()]
 
 
-def next_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
-    logits = np.asarray(logits, np.float64)
-    order = np.lexsort((np.arange(len(logits)), -logits))
-    ranked = logits[order] - logits.max()
+def predict_shapes():
+    names = "c_attn qkv weights c_fc stream logits wpe.weight lm_head.weight".split()
+    wide = [(2, 5, n * 32) for n in (3, 4, 1)]
+    shapes = [wide[0], (3, 2, 4, 5, 8), (2, 4, 5, 5), wide[1], wide[2], (2, 5, 65), (16, 32), (65, 32)]
+    return dict(zip(names, shapes))
+
+
+def tempered(logits, temperature):
+    best = int(np.argmax(logits))
     if temperature == 0:
-        p = (np.arange(len(ranked)) == 0).astype(float)
+        z = np.where(np.arange(len(logits)) == best, 0.0, -np.inf)
     else:
-        p = np.exp(ranked / temperature)
-    if top_k is not None:
-        p = p * (np.arange(len(p)) < top_k)
-    p /= p.sum()
-    if top_p is not None:
-        count = int(np.searchsorted(np.cumsum(p), top_p - 1e-12)) + 1
-        p[count:] = 0
-        p /= p.sum()
-    return p[np.argsort(order)]
+        z = (logits - logits[best]) / temperature
+    return np.exp(z)
+
+
+def most_likely(logits, k):
+    left, chosen = np.array(logits, np.float64), []
+    for _ in range(k):
+        chosen.append(int(np.argmax(left)))
+        left[chosen[-1]] = -np.inf
+    return chosen
+
+
+def nucleus(weights, p):
+    order = np.argsort(-weights, kind="stable")
+    likelier = np.concatenate([[0.0], np.cumsum(weights[order])[:-1]]) / weights.sum()
+    return order[: np.count_nonzero(likelier < p)]
+
+
+def next_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
+    z = checked_logits(logits)
+    refuse_settings(temperature, top_k, top_p)
+    weights = tempered(z, temperature)
+    places = np.arange(len(z)) if top_k is None else np.array(most_likely(z, min(len(z), top_k)))
+    weights = only(weights / weights[places].sum(), places)
+    if top_p is None:
+        return weights
+    weights = only(weights, nucleus(weights, top_p))
+    return weights / weights.sum()
 
 
 def next_logits(model, texts):
     from contextlib import ExitStack
+
+    if not texts or any(len(text) == 0 for text in texts):
+        raise ValueError("every text needs a token, and there must be a text")
 
     with ExitStack() as stack:
         stack.callback(model.train, model.training)
@@ -112,32 +141,22 @@ def next_logits(model, texts):
         return np.take_along_axis(logits, ends[:, None, None], axis=1)[:, 0]
 
 
-def rounds(model, prompts, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop=(), seed=None):
-    texts = [[*prompt] for prompt in prompts]
-    bad = [
-        not texts, any(not text for text in texts), max_new_tokens < 0, temperature < 0,
-        top_k is not None and top_k < 1, top_p is not None and not 0 < top_p <= 1,
-    ]
-    if any(bad):
-        raise ValueError("a prompt without tokens, or a setting that cannot be meant")
-    root = np.random.SeedSequence(int(generator().integers(2**62)) if seed is None else seed)
-    randoms = [np.random.default_rng(child) for child in root.spawn(len(texts))]
-    going = [True] * len(texts)
-    for _ in range(max_new_tokens):
-        if not any(going):
-            return
-        rows = [row for row, goes in enumerate(going) if goes]
-        all_logits = dict(zip(rows, next_logits(model, [texts[row] for row in rows])))
-        tokens = []
-        for row in range(len(texts)):
-            if not going[row]:
-                tokens.append(None)
-                continue
-            p = next_probabilities(all_logits[row], temperature=temperature, top_k=top_k, top_p=top_p)
-            tokens.append(int(randoms[row].multinomial(1, p / p.sum()).argmax()))
-            texts[row].append(tokens[-1])
-            going[row] = tokens[-1] not in set(stop)
-        yield tokens
+def continued(model, texts, count, choose, ends):
+    going = dict(enumerate(texts))
+    while going and count > 0:
+        found = next_logits(model, list(going.values()))
+        tokens = {row: choose(row, logits) for row, logits in zip(going, found)}
+        for row, token in tokens.items():
+            texts[row].append(token)
+        going = {row: text for row, text in going.items() if tokens[row] not in ends}
+        count -= 1
+        yield [tokens.get(row) for row in range(len(texts))]
+
+
+class Windows:
+    def batch(self, indices):
+        chosen = np.take(self.windows, row_numbers(indices, len(self)), axis=0).astype(np.int64)
+        return tuple(from_numpy(chosen[:, first : first + self.length].copy()) for first in (0, 1))
 
 
 def surprises(model, ids):
@@ -151,8 +170,8 @@ def surprises(model, ids):
 
 class GatedMLP:
     def forward(self, x):
-        opened = self.gate(x)
-        return self.down(self.up(x) * opened / (1 + tt.exp(-opened)))
+        opened = self.gate_proj(x)
+        return self.down_proj(self.up_proj(x) * opened / (1 + tt.exp(-opened)))
 
 
 def without_repeats(logits, text, penalty):

@@ -30,12 +30,6 @@ class CausalSelfAttention:
         return self.dropout(self.c_proj(tt.cat(results, dim=-1)))
 
 
-class MLP:
-    def forward(self, x):
-        h = gelu(self.c_fc(x.reshape(-1, x.shape[-1])), approximate="tanh")
-        return self.dropout(self.c_proj(h)).reshape(x.shape)
-
-
 class Block:
     def forward(self, x):
         said = self.attn(self.ln_1(x))
@@ -60,6 +54,14 @@ class Transformer:
 
 
 class GPT:
+    def __init__(self, config):
+        Module.__init__(self)
+        self.config = config
+        self.transformer, self.lm_head = Transformer(config), Linear(config.n_embd, config.vocab_size, False)
+        shared = self.transformer.wte.weight
+        self.lm_head.weight = shared
+        self.reset_parameters()
+
     def reset_parameters(self):
         shrunk = (2 * self.config.n_layer) ** -0.5
         for name, parameter in self.named_parameters():
@@ -81,27 +83,48 @@ def decay_groups(model, weight_decay):
     return groups
 
 
-def next_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
-    z = np.array(logits, dtype=np.float64)
-    best = int(np.argmax(z))
+def predict_shapes():
+    stream = (2, 5, 32)
+    return {
+        "c_attn": (*stream[:2], 96), "c_fc": (*stream[:2], 128), "stream": stream, "logits": (*stream[:2], 65),
+        "qkv": (3, 2, 4, 5, 8), "weights": (2, 4, 5, 5), "lm_head.weight": (65, 32), "wpe.weight": (16, 32),
+    }
+
+
+def tempered(logits, temperature):
     if temperature == 0:
-        z = np.where(np.arange(len(z)) == best, 0.0, -np.inf)
-    else:
-        z = (z - z[best]) / temperature
-    ranks = np.empty(len(z), int)
-    ranks[np.argsort(-z, kind="stable")] = np.arange(len(z))
-    if top_k is not None:
-        z = np.where(ranks < top_k, z, -np.inf)
-    p = np.exp(z) / np.exp(z).sum()
-    if top_p is not None:
-        likelier = np.array([p[ranks < rank].sum() for rank in ranks])
-        p = np.where(likelier < top_p, p, 0.0)
-    return p / p.sum()
+        one_hot = np.zeros(len(logits))
+        one_hot[np.argmax(logits)] = 1.0
+        return one_hot
+    return np.exp(logits / temperature - logits.max() / temperature)
+
+
+def most_likely(logits, k):
+    return np.lexsort((np.arange(len(logits)), -logits))[:k]
+
+
+def nucleus(weights, p):
+    order = np.lexsort((np.arange(len(weights)), -weights))
+    share = np.cumsum(weights[order]) / weights.sum()
+    return order[: min(int(np.searchsorted(share, p - 1e-12)) + 1, len(order))]
+
+
+def next_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
+    logits = checked_logits(logits)
+    refuse_settings(temperature, top_k, top_p)
+    weights = tempered(logits, temperature)
+    if top_k:
+        weights = weights * np.isin(np.arange(len(weights)), most_likely(logits, min(top_k, len(logits))))
+    if top_p:
+        weights = weights * np.isin(np.arange(len(weights)), nucleus(weights, top_p))
+    return weights * (1 / weights.sum())
 
 
 def next_logits(model, texts):
     block, mode = model.config.block_size, model.training
     lengths = [min(len(text), block) for text in texts]
+    if 0 in lengths or lengths == []:
+        raise ValueError(f"texts of {lengths} tokens: each needs one")
     ids = np.zeros((len(texts), max(lengths)), np.int64)
     for row, (text, length) in enumerate(zip(texts, lengths)):
         ids[row, :length] = text[len(text) - length :]
@@ -113,30 +136,29 @@ def next_logits(model, texts):
     return last @ model.transformer.wte.weight.numpy().T
 
 
-def rounds(model, prompts, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, stop=(), seed=None):
-    texts = [list(prompt) for prompt in prompts]
-    if len(texts) == 0 or any(len(text) == 0 for text in texts):
-        raise ValueError("each prompt needs a token")
-    for name, value, fits in (
-        ("max_new_tokens", max_new_tokens, max_new_tokens >= 0), ("temperature", temperature, temperature >= 0),
-        ("top_k", top_k, top_k is None or top_k >= 1), ("top_p", top_p, top_p is None or 0 < top_p <= 1),
-    ):
-        if not fits:
-            raise ValueError(f"{name} cannot be {value}")
-    seed = generator().integers(1 << 40) if seed is None else seed
-    noise = {row: np.random.default_rng(int(seed) * 1009 + row) for row in range(len(texts))}
-    for _ in range(max_new_tokens):
-        if not noise:
+def continued(model, texts, count, choose, ends):
+    going = [True] * len(texts)
+    for _ in range(count):
+        if not any(going):
             return
-        found = next_logits(model, [texts[row] for row in noise])
-        tokens = {}
-        for row, logits in zip(noise, found):
-            p = next_probabilities(logits, temperature, top_k, top_p)
-            with np.errstate(divide="ignore"):
-                tokens[row] = int(np.argmax(np.log(p) + noise[row].gumbel(size=len(p))))
-            texts[row].append(tokens[row])
-        noise = {row: random for row, random in noise.items() if tokens[row] not in tuple(stop)}
-        yield [tokens.get(row) for row in range(len(texts))]
+        rows = [row for row, goes in enumerate(going) if goes]
+        all_logits = dict(zip(rows, next_logits(model, [texts[row] for row in rows])))
+        tokens = []
+        for row in range(len(texts)):
+            if not going[row]:
+                tokens.append(None)
+                continue
+            tokens.append(choose(row, all_logits[row]))
+            texts[row].append(tokens[-1])
+            going[row] = tokens[-1] not in ends
+        yield tokens
+
+
+class Windows:
+    def batch(self, indices):
+        starts = row_numbers(indices, len(self))
+        inputs, targets = (self.windows[starts, first : first + self.length] for first in (0, 1))
+        return from_numpy(inputs.astype(np.int64)), from_numpy(targets.astype(np.int64))
 
 
 def surprises(model, ids):
@@ -152,7 +174,7 @@ def surprises(model, ids):
 
 class GatedMLP:
     def forward(self, x):
-        return tt.linear(tt.silu(x @ self.gate.weight.T) * (x @ self.up.weight.T), self.down.weight)
+        return tt.linear(tt.silu(x @ self.gate_proj.weight.T) * (x @ self.up_proj.weight.T), self.down_proj.weight)
 
 
 def without_repeats(logits, text, penalty):

@@ -217,7 +217,7 @@ def softsign(x):
 
 def train_by_loop(steps=1000):
     """Train an xor_network by a loop written out; its last loss."""
-    network, (x, wanted) = tt.xor_network(), tt.xor_points()
+    network, (x, wanted) = tt.losses.xor_network(), tt.activations.xor_points()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
     for _ in range(steps):
         optimizer.zero_grad()

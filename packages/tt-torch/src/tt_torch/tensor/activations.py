@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+
 import numpy as np
 import torch
 from torch.nn import functional
+
+from tt_torch.as_written import as_written
 
 from .more_ops import tanh
 from .tensor import Tensor, gradient_of, native, unary
@@ -120,8 +123,11 @@ def softmax_with_temperature(x, temperature):
     return softmax(x / temperature, dim=-1)
 
 
+(predict_far_out,) = as_written("tt_tensor.activations", globals(), "predict_far_out")
+
 __all__ = [
     "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax",
-    "numeric_slope", "relu", "relu_slope", "sigmoid", "sigmoid_naive", "sigmoid_slope", "silu", "silu_slope",
-    "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh_slope", "xor_points",
+    "numeric_slope", "predict_far_out", "relu", "relu_slope", "sigmoid", "sigmoid_naive", "sigmoid_slope", "silu",
+    "silu_slope", "softmax", "softmax_backward", "softmax_with_temperature", "softplus", "step", "tanh_slope",
+    "xor_points",
 ]

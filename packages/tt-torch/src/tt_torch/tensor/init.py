@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from torch.nn import init
-from torch.nn.init import calculate_gain, constant_, ones_, zeros_
+from torch.nn.init import calculate_gain, constant_, dirac_, eye_, ones_, zeros_
 
 from .tensor import chance
 
@@ -24,8 +24,9 @@ def _drawn(function):
 uniform_, normal_ = _drawn(init.uniform_), _drawn(init.normal_)
 xavier_normal_, xavier_uniform_ = _drawn(init.xavier_normal_), _drawn(init.xavier_uniform_)
 kaiming_normal_, kaiming_uniform_ = _drawn(init.kaiming_normal_), _drawn(init.kaiming_uniform_)
+trunc_normal_, orthogonal_, sparse_ = _drawn(init.trunc_normal_), _drawn(init.orthogonal_), _drawn(init.sparse_)
 
 __all__ = [
-    "calculate_gain", "constant_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_", "uniform_",
-    "xavier_normal_", "xavier_uniform_", "zeros_",
+    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
+    "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
 ]

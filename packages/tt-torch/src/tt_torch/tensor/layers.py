@@ -6,9 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tt_torch.as_written import as_written
+
 from . import activations
 from .more_ops import tanh
-from .tensor import Tensor, chance, matmul, native, one_dtype, torch_dtype
+from .tensor import Tensor, chance, matmul, native, one_dtype, ones, torch_dtype
 
 
 class Parameter(Tensor):
@@ -171,8 +173,13 @@ def freeze(module, prefix):
     return len([p.requires_grad_(False) for name, p in module.named_parameters() if name.startswith(prefix)])
 
 
+Listed, Replaced, Scaled, Twice, predict_parameters = as_written(
+    "tt_tensor.layers", {**globals(), "ones": ones}, "Listed", "Replaced", "Scaled", "Twice", "predict_parameters"
+)
+
 __all__ = [
-    "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList",
-    "Parameter", "ReLU", "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "affine",
-    "count_parameters", "digits_network", "dropout", "freeze", "linear", "train_perceptron",
+    "Dropout", "ELU", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "Listed", "LogSoftmax", "Module",
+    "ModuleList", "Parameter", "ReLU", "Replaced", "Residual", "Scaled", "Sequential", "SiLU", "Sigmoid", "Softmax",
+    "Softplus", "Tanh", "Twice", "affine", "count_parameters", "digits_network", "dropout", "freeze", "linear",
+    "predict_parameters", "train_perceptron",
 ]

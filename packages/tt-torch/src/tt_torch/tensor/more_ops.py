@@ -41,8 +41,15 @@ def choose(mask, x, y, /):
     return torch.where(mask, x, y)
 
 
-def where(mask, x, y):
-    """x where the mask is true, y elsewhere; the three broadcast."""
+def nonzero(input, as_tuple=False):
+    """The positions of the elements that are not zero."""
+    return ours(torch.nonzero(input, as_tuple=as_tuple))
+
+
+def where(mask, x=None, y=None):
+    """x where the mask is true, y elsewhere; the three broadcast. With a mask alone, where it is true."""
+    if x is None and y is None:
+        return nonzero(mask, as_tuple=True)
     like = next((v for v in (x, y) if isinstance(v, Tensor)), None)
     mask = mask if isinstance(mask, Tensor) else Tensor(mask, bool_)
     return choose(mask, _as_tensor(x, like), _as_tensor(y, like))
@@ -185,7 +192,7 @@ def take_along(x, /, index, dim):
 
 
 @native
-def scatter_add(values, /, index, dim, shape):
+def place_along(values, /, index, dim, shape):
     return values.new_zeros(shape).scatter_add(dim, _positions(index), values)
 
 
@@ -209,12 +216,12 @@ def argsort_ascending(x, /, dim=-1):
     return torch.argsort(x, dim=dim, stable=True)
 
 
-def argsort(x, dim=-1, descending=False):
+def argsort(x, dim=-1, descending=False, stable=True):
     """The positions that sort x along `dim`; equal elements keep their order."""
     return torch.argsort(x, dim=dim, descending=descending, stable=True)
 
 
-def sort(x, dim=-1, descending=False):
+def sort(x, dim=-1, descending=False, stable=True):
     """x sorted along `dim`, and the positions that the elements came from."""
     return Extreme(map(ours, torch.sort(x, dim=dim, descending=descending, stable=True)))
 
@@ -225,9 +232,9 @@ def largest_first(x, /, k, dim):
     return torch.topk(x, k, dim)[1]
 
 
-def topk(x, k, dim=-1):
-    """The k largest elements along `dim`, in descending order, and their positions."""
-    return Extreme(map(ours, torch.topk(x, k, dim)))
+def topk(x, k, dim=-1, largest=True, sorted=True):
+    """The k largest (or smallest) elements along `dim`, in order, and their positions."""
+    return Extreme(map(ours, torch.topk(x, k, dim, largest)))
 
 
 # ## More ways to begin, and words for methods
@@ -238,24 +245,43 @@ def empty(*size, dtype=float32, requires_grad=False):
     return ours(torch.empty(_unpacked(size), dtype=torch_dtype(dtype))).requires_grad_(requires_grad)
 
 
-def linspace(start, end, steps, dtype=float32):
+def linspace(start, end, steps, dtype=float32, requires_grad=False):
     """`steps` numbers at equal distances from `start` to `end`."""
-    return ours(torch.linspace(start, end, steps, dtype=torch_dtype(dtype)))
+    return ours(torch.linspace(start, end, steps, dtype=torch_dtype(dtype))).requires_grad_(requires_grad)
 
 
-def eye(n, m=None, dtype=float32):
+def logspace(start, end, steps, base=10.0, dtype=float32, requires_grad=False):
+    """`base` to the powers of `steps` numbers from `start` to `end`."""
+    return ours(torch.logspace(start, end, steps, base, dtype=torch_dtype(dtype))).requires_grad_(requires_grad)
+
+
+def eye(n, m=None, dtype=float32, requires_grad=False):
     """The n x m matrix with ones on its diagonal."""
-    return ours(torch.eye(n, n if m is None else m, dtype=torch_dtype(dtype)))
+    return ours(torch.eye(n, n if m is None else m, dtype=torch_dtype(dtype))).requires_grad_(requires_grad)
 
 
-def randint(low, high, size, dtype=int64):
-    """Random integers from `low` up to but without `high`."""
+def randint(low=0, high=None, size=None, dtype=int64):
+    """Random integers from `low`, or from 0, with `high` excluded."""
+    if isinstance(high, (tuple, list)):
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
     return ours(torch.randint(low, high, tuple(size), generator=chance(), dtype=torch_dtype(dtype)))
 
 
-def randperm(n):
+def randint_like(x, low, high=None, dtype=None):
+    """Random integers in the shape and dtype of x."""
+    return randint(low, high, tuple(x.shape), dtype or x.dtype)
+
+
+def empty_like(x, dtype=None):
+    """A tensor in the shape and dtype of x, whose numbers are whatever was in the memory."""
+    return empty(tuple(x.shape), dtype=dtype or x.dtype)
+
+
+def randperm(n, dtype=int64):
     """The integers 0 to n - 1 in random order."""
-    return ours(torch.randperm(n, generator=chance()))
+    return ours(torch.randperm(n, generator=chance(), dtype=torch_dtype(dtype)))
 
 
 def zeros_like(x, dtype=None):
@@ -308,9 +334,10 @@ def transpose(x, dim0=-2, dim1=-1):
 __all__ = [
     "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "bitwise_and",
     "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat", "ceil", "choose", "chunk", "clamp", "clip", "concat",
-    "copied", "cos", "cumsum", "empty", "erf", "eye", "flatten", "flip", "floor", "floor_divide", "full_like",
-    "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace", "logical_and", "logical_not", "logical_or",
-    "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "one_hot", "ones_like", "prod", "rand_like",
-    "randint", "randn_like", "randperm", "remainder", "round", "scatter_add", "sign", "sin", "sort", "split", "sqrt",
-    "squeeze", "stack", "take_along", "tanh", "topk", "transpose", "tril", "triu", "unsqueeze", "where", "zeros_like",
+    "copied", "cos", "cumsum", "empty", "empty_like", "erf", "eye", "flatten", "flip", "floor", "floor_divide",
+    "full_like", "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace", "logical_and", "logical_not",
+    "logical_or", "logspace", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "nonzero", "one_hot",
+    "ones_like", "place_along", "prod", "rand_like", "randint", "randint_like", "randn_like", "randperm", "remainder",
+    "round", "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose",
+    "tril", "triu", "unsqueeze", "where", "zeros_like",
 ]

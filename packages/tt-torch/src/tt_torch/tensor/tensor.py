@@ -15,6 +15,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from tt_torch.as_written import as_written
+
 from .setup import generator
 
 float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
@@ -266,6 +268,11 @@ class Slot:
 
     def __repr__(self):
         return f"<slot {self.name}>"
+
+    def __copy__(self, memo=None):
+        return self
+
+    __deepcopy__ = __copy__
 
 
 def slot(kernel):
@@ -694,12 +701,22 @@ def operations_of(function, *args):
     return names
 
 
+def common_dtype(*tensors):
+    """The dtype in which tensors meet."""
+    met = tensors[0]
+    for tensor in tensors[1:]:
+        met = torch.zeros([1] * builtins.max(met.ndim, tensor.ndim), dtype=torch.result_type(met, tensor))
+    return numpy_dtype(torch_dtype(met.dtype))
+
+
+SHAPES_TO_PREDICT, predict_shapes = as_written("tt_tensor.tensor", globals(), "SHAPES_TO_PREDICT", "predict_shapes")
+
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "arange", "as_array",
-    "as_rows", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16",
-    "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "install_kernels", "int32", "int64",
-    "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul",
-    "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute", "place", "pow", "power", "power_of",
-    "primitive", "quiet", "rand", "randn", "reshape", "slot", "std", "sub", "sum", "tensor", "tick", "uint8",
-    "use_kernels", "var", "zeros",
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SHAPES_TO_PREDICT", "SLOTS", "Slot", "Tensor", "add", "arange",
+    "as_array", "as_rows", "bool_", "broadcast_shape", "common_dtype", "div", "elementwise", "eq", "evaluate", "exp",
+    "expand", "float16", "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install",
+    "install_kernels", "int32", "int64", "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt",
+    "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute",
+    "place", "pow", "power", "power_of", "predict_shapes", "primitive", "quiet", "rand", "randn", "reshape", "slot",
+    "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
 ]
