@@ -17,12 +17,16 @@ if os.environ.get("TT_KERNELS"):  # the chapters on another kernel set: TT_KERNE
     importlib.import_module("tt_opt")
 
 
+EXTRAS = {"compiled": ("numba", "tt-opt"), "serve": ("starlette", "tt-capstone")}  # modules that need one
+
+
 class Chapter(pytest.File):
     """A chapter, imported by its name: never a second time from its path, which would define its classes twice."""
 
     def collect(self):
-        if self.path.stem == "compiled":  # an extra of tt-opt
-            pytest.importorskip("numba", reason="the compiled kernel set needs Numba: pip install 'tt-opt[compiled]'")
+        if self.path.stem in EXTRAS:
+            library, package = EXTRAS[self.path.stem]
+            pytest.importorskip(library, reason=f"it needs {library}: pip install '{package}[{self.path.stem}]'")
         module = importlib.import_module(f"{self.path.parent.name}.{self.path.stem}")
         public = getattr(module, "__all__", ())  # `check_gradients` is a function to use, not an experiment
         for name, experiment in vars(module).items():

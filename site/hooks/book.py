@@ -21,9 +21,12 @@ from source import woven_source
 from teaching_page import mistakes, syllabus
 from training_page import training
 
+from tt_tito import curriculum, notebooks, workspace
+
 ROOT = weave.ROOT  # where mkdocs.yml stands, once it has been read
-EXERCISE = re.compile(r'<span class="c1">#\s*exercise</span>')
+EXERCISE = re.compile(r'<span class="c1">#\s*exercise(\s*\(starred\))?</span>')
 EXERCISE_MARK = '<span class="tt-exercise" title="Yours to write: the skeleton leaves this body out">exercise</span>'
+STARRED_MARK = '<span class="tt-exercise" title="Yours to write, or to leave out">exercise ★</span>'
 MARKER = re.compile(r"<!-- tt:([a-z_]+)(?: (\S+))? -->")
 
 
@@ -42,6 +45,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         raise PluginError(str(error)) from None
     for slug, markdown in pages.items():
         files.append(File.generated(config, f"chapters/{slug}.md", content=markdown))
+    for chapter in [chapter for chapter in curriculum.chapters() if chapter.slug in pages]:
+        notebook = notebooks.made_of(workspace.skeleton(chapter))
+        files.append(File.generated(config, f"chapters/{chapter.slug}.ipynb", content=notebook))
     files.append(File.generated(config, "command.md", content=command_page()))
     for module, file in documented_modules():
         files.append(File.generated(config, f"reference/{module}.md", content=_reference(module, file)))
@@ -58,7 +64,7 @@ def on_page_markdown(markdown: str, page: Page, **_) -> str:
 
 def on_page_content(content: str, **_) -> str:
     """Show `# exercise` as a mark instead of a comment."""
-    return EXERCISE.sub(EXERCISE_MARK, content)
+    return EXERCISE.sub(lambda mark: STARRED_MARK if mark[1] else EXERCISE_MARK, content)
 
 
 def _fill(marker: re.Match) -> str:
@@ -95,7 +101,8 @@ def _navigation() -> list:
         pages = [f"chapters/{entry.slug}.md" for entry in entries if entry.package in phase.packages]
         if pages:
             nav.append({f"{phase.number} {phase.title}": pages})
-    nav.append({"In practice": ["learn.md", "teach.md", "swapping.md", "differences.md", "command.md"]})
+    guides = ["learn.md", "teach.md", "swapping.md", "pytorch-programs.md", "differences.md", "command.md"]
+    nav.append({"In practice": guides})
     nav.append({"Measured": ["trainings.md", "benchmarks.md"]})
     packages: dict[str, list] = {}
     for module, _ in documented_modules():

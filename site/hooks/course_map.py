@@ -75,6 +75,7 @@ def _note(chapter: Chapter) -> str:
 
 
 KNOWN = {"xor": "XOR", "lenet": "LeNet", "alexnet": "AlexNet", "gpt": "GPT", "perceptron": "Perceptron"}
+KNOWN |= {"mlperf": "MLPerf", "smollm2": "SmolLM2"}
 
 
 def course_list(course: Curriculum, built: set[str]) -> str:

@@ -158,7 +158,7 @@ def _play(block: Block, terminal: Terminal) -> list[list[str]]:
 
 
 def _fingerprint(blocks: list[Block], root: Path) -> str:
-    packages = [*(package.name for package in read_curriculum(root).packages), "tt-tito"]
+    packages = [*(package.name for package in read_curriculum(root).packages), "tt-tito", "tinytorch"]
     digest = hashlib.sha256(Path(__file__).read_bytes() + repr(blocks).encode() + code_digest(root, packages).encode())
     for folder in [*(root / "packages").glob("*/tests"), root / "tests" / "solutions", root / "examples"]:
         for file in sorted(folder.rglob("*.py")) + sorted(folder.rglob("*.toml")):

@@ -11,10 +11,13 @@ import weave
 
 def training(folder: Path) -> str:
     """The results and the curves in a folder: a log `NAME.csv` for each network, a table `NAME.json` for each run.
-    Without logs, a run has tables of networks instead, and they are shown."""
+    Without logs, a run has tables of networks, or the seconds of its parts, and they are shown."""
     logs = {file.stem: _log(file) for file in sorted(folder.glob("*.csv"))}
-    if not logs and (runs := sorted(folder.glob("*.json"))):
-        return "\n\n".join(_networks(json.loads(file.read_text(encoding="utf-8"))) for file in runs)
+    if not logs and (files := sorted(folder.glob("*.json"))):
+        runs = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+        if all("seconds" in run for run in runs.values()):
+            return f"{_results(folder)}\n\n{_seconds(runs)}"
+        return "\n\n".join(map(_networks, runs.values()))
     if not logs:
         raise weave.WeaveError(f"there is no log in {folder}")
     return "\n\n".join([_results(folder), f'<figure class="tt-figure">{_curves(logs)}</figure>', _epochs(logs)])
@@ -36,6 +39,15 @@ def _results(folder: Path) -> str:
     for name, found in results.items():
         minutes = f" | {sum(row['seconds'] for row in found) / 60:.1f}"
         rows.append(f"| {name} | " + " | ".join(row["measured"] for row in found) + ("" if timed else minutes) + " |")
+    return "\n".join(rows)
+
+
+def _seconds(runs: dict[str, dict]) -> str:
+    """Where the seconds of each run went."""
+    rows = ["| seconds | " + " | ".join(runs) + " |", "| --- |" + " --: |" * len(runs)]
+    for part in next(iter(runs.values()))["seconds"]:
+        rows.append(f"| {part} | " + " | ".join(f"{run['seconds'][part]:.1f}" for run in runs.values()) + " |")
+    rows.append("| in all | " + " | ".join(f"{sum(run['seconds'].values()):.1f}" for run in runs.values()) + " |")
     return "\n".join(rows)
 
 

@@ -398,7 +398,14 @@ def _masthead(entry: Chapter | Appendix, text: Text, course: Curriculum) -> str:
         above, says = f"Appendix to {chapter.number:02d} · {chapter.title}", ""
     where = f'<span class="tt-where">{entry.package} <code>{entry.module.replace(".", "/")}.py</code></span>'
     heading = f"# {title_of(entry, text)} {{ #top }}"
-    return f'<p class="tt-above">{above}</p>\n\n{heading}\n\n<p class="tt-masthead">{says}{where}</p>'
+    parts = [f'<p class="tt-above">{above}</p>', heading, f'<p class="tt-masthead">{says}{where}</p>']
+    if isinstance(entry, Chapter):
+        parts.append(
+            f"Write it yourself: `tito watch {entry.number:02d}` beside your editor, or the chapter's "
+            f"[notebook]({entry.slug}.ipynb){{ download }} ([how to start it](../learn.md#write-in-a-notebook)).\n"
+            "{ .tt-write }"
+        )
+    return "\n\n".join(parts)
 
 
 def _answers(source: str) -> list[tuple[str, str]]:
@@ -510,7 +517,7 @@ def measure(source: str, name: str) -> Measures:
         words_a_line=round(words / max(1, sum(size for size, _ in runs)), 1),
         checks=len(text.experiments("check_")),
         shows=len(text.experiments("show_")),
-        exercises=len(re.findall(r"#\s*exercise\s*$", source, re.MULTILINE)),
+        exercises=len(re.findall(r"#\s*exercise(?: \(starred\))?\s*$", source, re.MULTILINE)),
     )
 
 

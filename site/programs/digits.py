@@ -1,5 +1,6 @@
 import tt_tensor as tt
-from tt_autograd import Batches, accuracy, digits, fit
+from tt_autograd import Batches, accuracy, fit
+from tt_autograd.training import digits
 from tt_optim import Adam
 
 tt.manual_seed(1957)
