@@ -879,7 +879,8 @@ ON_PURPOSE = [
         "a wrong call on an empty tensor",
         "we refuse",
         "x1 = T.zeros(0, 2); x2 = x1[:, T.tensor([5])]",
-        ours="out of range|integers, not|zero|positive size|dtypes|values of shape|do not broadcast|is not possible",
+        ours="out of range|integers, not|an index of int64|zero|positive size|dtypes|values of shape|do not broadcast"
+        "|is not possible",
         theirs=NOTHING,
     ),
     OnPurpose(
@@ -1503,7 +1504,10 @@ ON_PURPOSE = [
 
 def explained(found: Finding) -> str | None:
     """The difference on purpose that explains a finding, if there is one."""
-    return next((entry.what for entry in ON_PURPOSE if entry.explains(found)), None)
+    found = [found]
+    if found[0].kind == "gradient in another order":  # a nan and a 0 that changed places may be two differences
+        found.append(replace(found[0], kind="gradient: value"))
+    return next((entry.what for f in found for entry in ON_PURPOSE if entry.explains(f)), None)
 
 
 # ## Many programs
@@ -1578,8 +1582,8 @@ def coverage(drawn: set[str]) -> str:
     return f"{len(ours) - len(missing)} of {len(ours)} functions that torch has, too, and {methods} methods drawn{rest}"
 
 
-def run_many(seed: int, numbers: Iterable[int], seconds: float = math.inf) -> tuple[dict, str]:
-    """Run programs until the time is up: the smallest finding of each kind as text, and a summary."""
+def run_many(seed: int, numbers: Iterable[int], seconds: float = math.inf) -> tuple[dict, str, int]:
+    """Run programs until the time is up: the smallest finding of each kind as text, a summary, and how many ran."""
     tally, drawn, findings, counts = Counter(), set(), {}, Counter()
     start, programs = time.perf_counter(), 0
     for number in numbers:
@@ -1599,34 +1603,35 @@ def run_many(seed: int, numbers: Iterable[int], seconds: float = math.inf) -> tu
         f"{programs} programs of seed {seed}, {lines} lines, {time.perf_counter() - start:.0f} s\n"
         f"differences: {counts.total()} of {len(counts)} kinds\non purpose or rounding: {purposes}\n{coverage(drawn)}"
     )
-    return {(counts[key], *key): findings[key] for key, _ in counts.most_common()}, summary
+    return {(counts[key], *key): findings[key] for key, _ in counts.most_common()}, summary, programs
 
 
 ROOT = Path(__file__).parents[1]
 SECONDS = float(os.environ.get("TT_DIFFERENTIAL_SECONDS", "60"))
 KNOWN = 2  # a seed whose first programs show no difference
-FEW = 5
+FEW = 1 / 1500  # of the programs
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_known_programs():
     torch.set_num_threads(1)
-    findings, summary = run_many(KNOWN, range(2000))
+    findings, summary, _ = run_many(KNOWN, range(2000))
     assert not findings, "\n\n".join([summary, *findings.values()])
 
 
 # New programs find corners that were never seen: twenty in 100,000 when gradients were last gone through. A corner is
 # printed, to be mended or put on the page, and a change that has nothing to do with it does not fail. A fault that a
-# change brings in shows more often. Of 88 rules, made wrong by an eighth one at a time, the rarest of those that are
+# change brings in shows more often: of 88 rules, made wrong by an eighth one at a time, the rarest of those that are
 # for a first derivative showed after 845 programs (and that of `softmax`, whose sum has no slope, after 1,969).
+# A machine that runs many programs in the time finds more corners, so that the limit is a share of the programs.
 def test_random_programs(capsys):
     seed = int(os.environ.get("TT_DIFFERENTIAL_SEED", secrets.randbelow(2**31)))
     torch.set_num_threads(1)
-    findings, summary = run_many(seed, itertools.count(), SECONDS)
+    findings, summary, programs = run_many(seed, itertools.count(), SECONDS)
     report = "\n\n".join([summary, *list(findings.values())[:10]])
     with capsys.disabled():
         print(f"\n{report}")
-    assert sum(count for count, *_ in findings) < FEW, report
+    assert sum(count for count, *_ in findings) < max(5, FEW * programs), report
 
 
 @pytest.mark.parametrize("entry", ON_PURPOSE, ids=[entry.what for entry in ON_PURPOSE])
@@ -1675,7 +1680,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     numbers = range(options.programs) if options.number is None else [options.number]
-    findings, summary = run_many(options.seed, numbers, options.seconds)
+    findings, summary, _ = run_many(options.seed, numbers, options.seconds)
     for (count, *_), text in findings.items():
         print(f"\n{count} times {text}")
     print(f"\n{summary}")

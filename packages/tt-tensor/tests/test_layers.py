@@ -172,8 +172,8 @@ def test_a_new_linear_is_what_was_asked_for():
             see=LINEAR,
         )
     expect(
-        'Linear(3, 2, device="cuda")',
-        lambda: tt.Linear(3, 2, device="cuda"),
+        'Linear(3, 2, device="gpu")',
+        lambda: tt.Linear(3, 2, device="gpu"),
         RuntimeError,
         "Another device is refused by `_refuse_sizes`: hand it on.",
         see=LINEAR,
