@@ -23,8 +23,8 @@ def load(name):
     return module
 
 
-weave, benchmark_page, course_map, program, shell, source, command_page = map(
-    load, ["weave", "benchmark_page", "course_map", "program", "shell", "source", "command_page"]
+weave, measures, benchmark_page, course_map, program, shell, source, command_page = map(
+    load, ["weave", "measures", "benchmark_page", "course_map", "program", "shell", "source", "command_page"]
 )
 WRITTEN = weave.written(ROOT)
 
@@ -231,9 +231,40 @@ def test_what_is_neither_prose_nor_code_is_refused(source, message):
 
 
 def test_measures_of_a_known_chapter():
-    measures = weave.measure(DEMO, "demo.py")
-    assert (measures.words, measures.code, measures.longest_run, measures.at_line) == (11, 16, 13, 5)
-    assert (measures.median_run, measures.checks, measures.shows, measures.exercises) == (2, 1, 1, 1)
+    demo = measures.measure(DEMO, "demo.py")
+    assert (demo.words, demo.code, demo.longest_run, demo.at_line) == (11, 16, 13, 5)
+    assert (demo.median_run, demo.checks, demo.shows, demo.exercises) == (2, 1, 1, 1)
+
+
+SPOKEN = """# # Voices
+#
+# We add two numbers. Do you see why? Somebody who
+# adds must carry! Who carries the one? See [the sum](sum.md).
+#
+# | We are | a table |
+# | --- | --- |
+#
+# - One must count, e.g. `a + b`
+# - The gradient of $$we$$ is right.
+
+__all__ = []
+"""
+
+
+def test_sentences_and_their_voice():
+    assert measures.sentences(SPOKEN, "spoken.py") == [
+        "We add two numbers.", "Do you see why?", "Somebody who adds must carry!",
+        "Who carries the one?", "See the sum.", "One must count, e.g. `a + b`", "The gradient of is right.",
+    ]  # fmt: skip
+    voice = measures.measure(SPOKEN, "spoken.py")
+    assert (voice.we, voice.you, voice.impersonal, voice.terms) == (14.3, 14.3, 28.6, 1)
+
+
+def test_measures_are_printed_and_sentences_drawn(capsys):
+    measures.main(["tensor"])
+    assert "02 tensor" in capsys.readouterr().out
+    measures.main(["tensor", "--sentences", "3"])
+    assert len(capsys.readouterr().out.split("\n  ")) == 4
 
 
 # -- weaving ----------------------------------------------------------------------------------------------------------
@@ -336,8 +367,6 @@ def test_the_command_writes_markdown_and_names_an_unknown_chapter(tmp_path, caps
     with pytest.raises(SystemExit):
         weave.main(["--out", str(tmp_path), "nowhere"])
     assert "no such chapter: nowhere" in capsys.readouterr().err
-    weave.main(["--measure"])
-    assert "02 tensor" in capsys.readouterr().out
 
 
 # -- the hand-written pages -------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
     python site/hooks/weave.py --out build/pages            every chapter, as Markdown files
     python site/hooks/weave.py --out build/pages autograd   one of them
-    python site/hooks/weave.py --measure                    words, lines and runs of code, a row per chapter
 
 A chapter is an ordinary module whose column-0 comments are Markdown. It is imported, never executed as a script; then
 its functions `show_*` are called, each chapter in a process of its own. What they print, and the figures they return,
@@ -22,14 +21,13 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import tokenize
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -437,12 +435,12 @@ def _folded(summary: str, body: str, kind: str) -> str:
 
 def headings(markdown: str) -> Iterator[tuple[int, str]]:
     """(level, text) of the headings, leaving out what stands inside fences."""
-    for line in _outside_fences(markdown):
+    for line in outside_fences(markdown):
         if heading := re.match(r"(#+) (.+)", line):
             yield len(heading[1]), heading[2]
 
 
-def _outside_fences(markdown: str) -> Iterator[str]:
+def outside_fences(markdown: str) -> Iterator[str]:
     fence = None
     for line in markdown.splitlines():
         mark = re.match(r"\s*(`{3,}|~{3,})", line)
@@ -479,66 +477,10 @@ def weave(entries: list[Chapter | Appendix], root: Path = ROOT) -> dict[str, str
     return {entry.slug: page(entry, output, course, root) for entry, output in zip(entries, outputs, strict=True)}
 
 
-@dataclass(frozen=True)
-class Measures:
-    """Of a chapter. A run is the code between two pieces of prose, without blank lines and `__all__`."""
-
-    words: int
-    code: int
-    median_run: float
-    longest_run: int
-    at_line: int
-    words_a_line: float
-    checks: int
-    shows: int
-    exercises: int
-
-
-def measure(source: str, name: str) -> Measures:
-    text = read_chapter(source, name)
-    words = _words(text.title)
-    runs = [(0, 1)]
-    for block in text.blocks:
-        if isinstance(block, Prose):
-            words += _words(" ".join(_outside_fences(block.text)))
-            runs.append((0, block.line))
-        elif block.aside != CONTRACT:
-            size, at = runs[-1]
-            more = sum(bool(line.strip()) for line in block.source.splitlines())
-            runs[-1] = (size + more, at if size else block.line)
-    runs = [run for run in runs if run[0]] or [(0, 1)]
-    longest, at = max(runs)
-    return Measures(
-        words=words,
-        code=sum(size for size, _ in runs),
-        median_run=statistics.median(size for size, _ in runs),
-        longest_run=longest,
-        at_line=at,
-        words_a_line=round(words / max(1, sum(size for size, _ in runs)), 1),
-        checks=len(text.experiments("check_")),
-        shows=len(text.experiments("show_")),
-        exercises=len(re.findall(r"#\s*exercise(?: \(starred\))?\s*$", source, re.MULTILINE)),
-    )
-
-
-def _words(text: str) -> int:
-    return sum(any(sign.isalnum() for sign in word) for word in text.split())
-
-
-def print_measures(entries: list[Chapter | Appendix], root: Path = ROOT) -> None:
-    columns = [field.name for field in fields(Measures)]
-    print(f"{'':<20}" + "".join(f"{name.replace('_', ' '):>14}" for name in columns))
-    for entry in entries:
-        measures = measure((root / entry.source).read_text(encoding="utf-8"), entry.source)
-        name = str(entry) if isinstance(entry, Chapter) else f"   {entry.slug}"
-        print(f"{name:<20}" + "".join(f"{getattr(measures, column):>14,g}" for column in columns))
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slugs", nargs="*", help="which chapters; without any, all that are written")
-    parser.add_argument("--out", type=Path, help="the folder for the Markdown files")
-    parser.add_argument("--measure", action="store_true", help="print the measures of each chapter")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the Markdown files")
     parser.add_argument("--child", nargs=2, metavar=("MODULE", "RESULT"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -546,14 +488,9 @@ def main(arguments: list[str] | None = None) -> None:
     entries = [entry for entry in written() if not options.slugs or entry.slug in options.slugs]
     if unknown := set(options.slugs) - {entry.slug for entry in entries}:
         parser.error(f"no such chapter: {', '.join(sorted(unknown))}; there are {', '.join(e.slug for e in written())}")
-    if options.measure:
-        print_measures(entries)
-    elif options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        for slug, markdown in weave(entries).items():
-            (options.out / f"{slug}.md").write_text(markdown, encoding="utf-8")
-    else:
-        parser.error("say --out FOLDER or --measure")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for slug, markdown in weave(entries).items():
+        (options.out / f"{slug}.md").write_text(markdown, encoding="utf-8")
 
 
 if __name__ == "__main__":
