@@ -107,7 +107,7 @@ def sentences(source: str, name: str) -> list[str]:
             for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", lines):
                 plain = re.sub(r"^\s*(?:[-*]|\d+\.) ", "", paragraph)
                 plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(plain.split()))
-                found += re.split(r"(?<=[.!?])[\"')*]*\s+(?=[\"'(*`$A-Z])", plain)
+                found += re.split(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.!?])[\"')*]*\s+(?=[\"'(*`$A-Z])", plain)
     return [sentence for sentence in found if _words(sentence) > 2]
 
 
