@@ -1,12 +1,13 @@
 # # Activations
 #
-# At the end of this chapter there are eight functions that bend, so that a stack of layers can say more than one layer;
-# and a softmax that does not break on large numbers.
+# At the end of this chapter we have eight nonlinear functions, the *activations* that let a stack of layers express
+# more than a single layer can, and a softmax that survives large numbers.
 
 # ## The hurt
 #
-# Chapter 02 ended with two linear maps that were one: 704 numbers that could say no more than 24. It is worth seeing
-# what that costs. The smallest problem that no linear map can solve is XOR: answer 1 if exactly one of two inputs is 1.
+# At the end of chapter 02 we stacked two linear maps and got one: 704 numbers that could express no more than 24. Let
+# us see what that costs. The smallest problem that no linear map can solve is XOR: answer 1 if exactly one of two
+# inputs is 1.
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ def xor_points() -> tuple[Tensor, Tensor]:
     return Tensor([[0, 0], [0, 1], [1, 0], [1, 1]]), Tensor([[0], [1], [1], [0]])
 
 
-# `lstsq` finds the best linear answer there is, in the sense of the smallest squared error, so nobody can say that we
-# did not try hard enough. The column of ones gives it a constant term to play with.
+# To be fair to linear maps, we let `lstsq` find the best one, in the sense of the smallest squared error. The column of
+# ones gives it a constant term to work with.
 
 
 def show_hurt():
@@ -37,13 +38,13 @@ def show_hurt():
         print(f"{row}  {target[0]:.0f}     {answer[0]:.3f}")
 
 
-# The best that a linear map can do on XOR is to say one half to everything, and by the calculation of chapter 02 a
-# tower of linear maps does no better.
+# The best linear map answers one half to everything. By the calculation of chapter 02, a tower of linear maps does no
+# better.
 
 # ## The smallest thing that could work
 #
-# Put something between the layers that is not linear. The first thing that comes to mind is a switch: 1 above zero, 0
-# below. That is what the neurons of McCulloch and Pitts did in 1943.
+# We need something between the layers that is not linear. The first idea is a switch: 1 above zero, 0 below. That is
+# how the neurons of McCulloch and Pitts worked in 1943.
 
 
 def step(x: Tensor) -> Tensor:
@@ -51,9 +52,9 @@ def step(x: Tensor) -> Tensor:
     return (x > 0).to(x.dtype)
 
 
-# Here is the construction in full. The first hidden unit adds its inputs and fires above one half; the second adds them
-# and fires above one and a half. The output takes the first but not the second: *at least one, but not both* is what
-# XOR means.
+# With it we can build XOR by hand. Our first hidden unit adds its inputs and fires above one half. The second adds them
+# and fires above one and a half. The output takes the first but not the second, because *at least one, but not both* is
+# what XOR means.
 
 
 def check_step_solves_xor():
@@ -62,37 +63,44 @@ def check_step_solves_xor():
     assert (step(hidden @ Tensor([[1], [-1]]) - 0.5) == wanted).all()
 
 
-# It works, and disappoints in one way. We chose those weights by thinking. To find weights by improving them little by
-# little, one must be able to ask what a small change of a weight does to the answer; and for a switch the answer is:
-# nothing, until it suddenly does everything. Its slope is 0 wherever it exists.
+# It works, but it disappoints in one way: we chose those weights by thinking. We would rather find weights by improving
+# them little by little, and for that we must be able to ask how the answer reacts to a small change of a weight. The
+# switch does not react at all, until it suddenly flips. Its slope is 0 wherever it has one.
 
 # ## The idea: bend, and have a slope
 #
-# We want functions that are not straight and have a slope nearly everywhere. And since later the slope is what
-# everything depends on, each function in this chapter comes with its derivative, derived once on paper and checked by
-# the least clever method there is: walk a little to the right, a little to the left, and look.
+# So we want functions that are *nonlinear*, not straight, and that have a slope nearly everywhere. Everything later
+# depends on these slopes. For this reason each function in this chapter comes with its *derivative*: we derive it once
+# on paper, and then check it by the least clever method there is. We step a little to the right, a little to the left,
+# and look.
 #
 # $$ f'(x) \approx \frac{f(x + h) - f(x - h)}{2h} $$
 #
-# Why the step in both directions? The one-sided quotient $(f(x + h) - f(x))/h$ is wrong by about $h$, the central one
-# by about $h^2$: the second-order terms of the two sides cancel. And why a distance of $10^{-6}$? A smaller step makes
-# that error smaller, but then the two function values agree in nearly all of their digits, and the difference is made
-# of rounding. For the same reason we convert $x$ to `float64` before anything else: in `float32`, $1 + 10^{-6}$ keeps
-# one digit of its step.
+# Why do we step in both directions? Taylor's formula gives both values:
+#
+# $$ f(x \pm h) = f(x) \pm h f'(x) + \tfrac{h^2}{2} f''(x) \pm \tfrac{h^3}{6} f'''(x) + \dots $$
+#
+# The one-sided quotient $(f(x + h) - f(x))/h$ is therefore wrong by about $\frac h2 f''(x)$. In the *central
+# difference* the terms with $f''$ cancel, and an error of about $\frac{h^2}{6} f'''(x)$ remains.
+#
+# And why do we choose $h = 10^{-6}$? A smaller step would reduce that error. However, the two function values would
+# then agree in nearly all of their digits, and their difference would consist of rounding. For the same reason we
+# convert $x$ to `float64` before anything else: in `float32`, $1 + 10^{-6}$ keeps a single digit of the step.
 
 
 def numeric_slope(function, x: np.ndarray, distance: float = 1e-6) -> np.ndarray:  # exercise
-    """The derivative of an elementwise function at the elements of x (an array or a list) by central differences, with
-    steps of `distance` to both sides, in float64 whatever the dtype of x."""
+    """The derivative of an elementwise function at the elements of x (an array or a list), by central differences with
+    steps of `distance` to both sides. Computes in float64, whatever the dtype of x."""
     x = np.asarray(x, np.float64)
     return (function(x + distance) - function(x - distance)) / (2 * distance)
 
 
-# Together the two errors come to about $10^{-10}$ in float64: the quotient agrees with a right formula to nine digits.
+# In float64 the two errors together amount to about $10^{-10}$, so the quotient agrees with a correct formula to nine
+# digits.
 
 # ## ReLU
 #
-# The simplest bend: keep what is positive.
+# The simplest way to bend a line is to keep its positive part. The *rectified linear unit*, ReLU, does just that:
 #
 # $$ \operatorname{relu}(x) = \max(x, 0) $$
 #
@@ -107,27 +115,26 @@ def relu(x, /):
     return np.maximum(x, 0)
 
 
-# Nearly everything that is said against ReLU is said about its left half, and nearly everything in its favour comes
-# from the same place. A zero is cheap to compute and to propagate; a network in which half of the units are silent for
-# a given input is a different, smaller network for each input; and on the right side the slope is 1, so that nothing
-# shrinks from layer to layer.
+# Nearly every argument against ReLU concerns its left half, and so does nearly every argument for it. A zero is cheap
+# to compute and to propagate. A network in which half of the units are silent for a given input is a different, smaller
+# network for each input. On the right side the slope is 1, so that nothing shrinks from layer to layer.
 
 
 def relu_slope(x):  # exercise
-    """The derivative of relu: 1 where x is positive, 0 elsewhere, at 0 itself, too. Numbers, not truth values; an
-    array for an array, a tensor for a tensor, which is why operators are better here than NumPy's functions."""
+    """The derivative of relu: 1 where x is positive, 0 elsewhere and at 0 itself. Returns numbers, not truth values:
+    an array for an array, a tensor for a tensor (so use operators here rather than NumPy's functions)."""
     return (x > 0) * 1.0
 
 
-# A unit that is negative for every input has slope 0 for every input, and will never change again: it is dead. The
-# leaky version lets a little through, and ELU approaches $-\alpha$ smoothly.
+# The left half has a price, too. A unit that is negative for every input has slope 0 for every input and never changes
+# again: it is *dead*. The leaky version therefore lets a little through, and ELU approaches $-\alpha$ smoothly.
 #
 # $$ \operatorname{leaky}(x) = \begin{cases} x & x > 0 \\ ax & x \le 0 \end{cases} $$
 #
 # $$ \operatorname{elu}(x) = \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases} $$
 #
-# The slope of `leaky` is 1 on one side and $a$ on the other and needs no function. `leaky` itself needs no choice: for
-# $a$ up to 1, the larger of $x$ and $ax$ is the right one on both sides.
+# The slope of `leaky` is 1 on one side and $a$ on the other, so we need no function for it. We can compute `leaky`
+# itself without a case distinction: for $a$ up to 1, the larger of $x$ and $ax$ is the right one on both sides.
 
 
 @primitive
@@ -137,12 +144,14 @@ def leaky_relu(x, /, negative_slope=0.01):
     return (np.maximum if negative_slope <= 1 else np.minimum)(x, x * negative_slope)
 
 
-# `elu` needs no branch either. `np.where` would be the obvious way, but it computes both sides for every element, so
-# $e^{1000}$, too, where nothing but $x$ is wanted: NumPy warns of an overflow. It also takes several times as long, as
-# the table of costs below shows with `leaky_relu`. Instead, we add two terms of which one is always zero. The first is
-# the positive part of $x$. The second is $\alpha (e^z - 1)$ with $z = \min(x, 0)$: where $x$ is positive, $z$ is 0 and
-# the term is $\alpha(e^0 - 1) = 0$. `np.expm1` computes $e^z - 1$ without the loss of digits near $z = 0$. That habit,
-# to feed a dangerous function only with what it can bear, is half of this chapter.
+# We can avoid the branch in `elu`, too. `np.where` would be the obvious way, but it computes both sides for every
+# element. It would compute $e^{1000}$ even where we only want $x$, and NumPy would warn of an overflow. It also takes
+# several times as long; the table of costs below shows this for `leaky_relu`.
+#
+# Instead, we add two terms of which one is always zero. The first is the positive part of $x$. The second is $\alpha
+# (e^z - 1)$ with $z = \min(x, 0)$: where $x$ is positive, $z$ is 0 and so is $\alpha(e^0 - 1)$. `np.expm1` computes
+# $e^z - 1$ without losing digits near $z = 0$. Never to pass a dangerous function an argument that it cannot handle:
+# that habit is half of this chapter.
 
 
 @primitive
@@ -157,21 +166,25 @@ def elu_slope(x, alpha=1.0):
     """The derivative of elu at an array x: 1 where x is positive, alpha * exp(x) elsewhere."""
     return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
 
+
 # ## Sigmoid and tanh
 #
-# The sigmoid squeezes the line into $(0, 1)$, which makes its output a probability:
+# The *sigmoid* squeezes the line into $(0, 1)$, so that we can read its output as a probability:
 #
 # $$ \sigma(x) = \frac{1}{1 + e^{-x}} = \frac{e^x}{1 + e^x} $$
 #
-# $$ \sigma'(x) = \sigma(x)\,(1 - \sigma(x)) $$
+# Its derivative follows from the quotient rule applied to the first form:
 #
-# Written down like that it is also a trap. For $x = -1000$ the first form has $e^{1000}$ in it. That is infinite in
-# floating point, and $1 / \infty = 0$ happens to be right. The second form meets the same infinity at $x = 1000$, and
-# is less lucky:
+# $$ \sigma'(x) = \frac{e^{-x}}{(1 + e^{-x})^2} = \frac{1}{1 + e^{-x}} \cdot \frac{e^{-x}}{1 + e^{-x}}
+# = \sigma(x)\,(1 - \sigma(x)) $$
+#
+# In floating point both forms are traps. For $x = -1000$ the first form contains $e^{1000}$. That is infinite, and we
+# are lucky that $1 / \infty = 0$ is the right answer. The second form meets the same infinity at $x = 1000$, and we are
+# less lucky:
 
 
 def sigmoid_naive(x):
-    """The second form, as it stands."""
+    """The sigmoid by its second form, which overflows."""
     return np.exp(x) / (1 + np.exp(x))
 
 
@@ -184,9 +197,9 @@ def show_overflow():
 
 
 # The largest `float32` is about $3.4 \cdot 10^{38}$, so $e^{89}$ is infinite, and infinity divided by infinity is not a
-# number. The cure is never to raise $e$ to a positive power. For $x \ge 0$ use $1 / (1 + e^{-x})$, for $x < 0$ the same
-# fraction multiplied by $e^x$ above and below, $e^x / (1 + e^x)$. In both cases the denominator is $1 + e^{-|x|}$ and
-# the numerator is $e^{\min(x, 0)}$, and neither power is ever positive.
+# number. The cure is never to raise $e$ to a positive power. For $x \ge 0$ we use $1 / (1 + e^{-x})$. For $x < 0$ we
+# multiply numerator and denominator of that fraction by $e^x$ and get $e^x / (1 + e^x)$. In both cases the denominator
+# is $1 + e^{-|x|}$ and the numerator is $e^{\min(x, 0)}$, so neither power is ever positive.
 
 
 @primitive
@@ -197,9 +210,9 @@ def sigmoid(x, /):  # exercise
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
-# The derivative in terms of the function itself is no accident of notation. It means that whoever has computed
-# $\sigma(x)$ has the slope nearly for free, without another exponential. `tanh` and `exp` have the same property, and
-# chapter 07 will exploit it in each of them.
+# We expressed the derivative by the function itself, and that is not an accident of notation. Once we have computed
+# $\sigma(x)$, we get the slope nearly for free, without another exponential. `tanh` and `exp` have the same property,
+# and chapter 07 will exploit it in each of them.
 
 
 def sigmoid_slope(x):
@@ -208,14 +221,17 @@ def sigmoid_slope(x):
     return s * (1 - s)
 
 
-# `tanh` is a sigmoid that runs from $-1$ to $1$: $\tanh x = 2\sigma(2x) - 1$. NumPy has a stable one, and chapter 02
-# made it a primitive. Its slope is $1 - \tanh^2 x$. Both functions *saturate*: a few units away from zero they are
-# flat, the slope is nearly 0, and a unit that sits there learns nearly nothing. The slope of the sigmoid never exceeds
-# $\frac14$, so ten of them in a row leave at most a millionth of it.
+# `tanh` is a sigmoid that runs from $-1$ to $1$: $\tanh x = 2\sigma(2x) - 1$. NumPy has a stable one, which chapter 02
+# turned into a primitive. With the chain rule we get its slope from the sigmoid's: writing $s = \sigma(2x)$, it is $2
+# \cdot 2 s (1 - s) = 1 - (2s - 1)^2 = 1 - \tanh^2 x$.
 #
-# Before ReLU, around 2010, this was *the* problem of deep networks. Gradients that pass through ten saturated layers
-# are multiplied by ten small numbers; the layers near the input learned nothing, and people trained networks layer by
-# layer to get around it.
+# Both functions *saturate*. A few units away from zero they are flat, the slope is nearly 0, and a unit that sits there
+# learns nearly nothing. Moreover, the slope of the sigmoid never exceeds $\frac14$, so ten of them in a row leave at
+# most a millionth of it.
+#
+# Around 2010, before ReLU, this was *the* problem of deep networks, known as *vanishing gradients*. A gradient that
+# passes through ten saturated layers is multiplied by ten small numbers. The layers near the input learned nothing, and
+# researchers trained networks layer by layer to get around it.
 
 
 def tanh_slope(x):
@@ -225,9 +241,12 @@ def tanh_slope(x):
 
 # ## Smooth relatives of ReLU
 #
-# `softplus` is $\ln(1 + e^x)$, a ReLU with a rounded corner, whose derivative is the sigmoid. It overflows in the same
-# way and is cured in the same way: $\ln(1 + e^x) = \max(x, 0) + \ln(1 + e^{-|x|})$. (PyTorch's has a threshold above
-# which it returns $x$ itself. This form needs none.)
+# `softplus` is $\ln(1 + e^x)$, a ReLU with a rounded corner, whose derivative is the sigmoid. It overflows as the
+# sigmoid does, and we cure it in the same way, by factoring $e^x$ out of the logarithm where $x$ is positive:
+#
+# $$ \ln(1 + e^x) = \max(x, 0) + \ln(1 + e^{-|x|}) $$
+#
+# PyTorch's version has a threshold above which it returns $x$ itself. Ours needs none.
 
 
 @primitive
@@ -239,11 +258,12 @@ def softplus(x, /, beta=1.0):
         return corner + np.log1p(np.exp(-np.abs(x * beta))) / beta
 
 
-# `silu` is $x\,\sigma(x)$: the input, gated by its own size. Its derivative follows from the product rule, $\sigma(x) +
-# x\,\sigma(x)(1 - \sigma(x))$. It is made of primitives that we have, so it is a plain function.
+# `silu` is $x\,\sigma(x)$: the input, gated by its own size. We get its derivative from the product rule, $\sigma(x) +
+# x\,\sigma(x)(1 - \sigma(x))$. Because we can write it with primitives that we already have, it is a plain function.
 #
-# Why smooth at all, if ReLU works? Because its slope changes abruptly at one point, and whoever goes downhill by the
-# slope does better where it changes gradually. Most of the transformers that chapter 14 follows use GELU or SiLU.
+# Why do we want smooth functions at all, if ReLU works? ReLU's slope changes abruptly at one point, and gradient
+# descent works better where the slope changes gradually. Most of the transformers that chapter 14 follows use GELU or
+# SiLU.
 
 
 def silu(x):
@@ -257,20 +277,19 @@ def silu_slope(x):
     return s + x * s * (1 - s)
 
 
-# `gelu` gates with the normal distribution instead, $x\,\Phi(x)$ with $\Phi(x) = \frac12\left(1 +
-# \operatorname{erf}\frac{x}{\sqrt 2}\right)$. GPT-2 was trained with an approximation that needs no error function,
+# `gelu` gates with the normal distribution instead. It is $x\,\Phi(x)$, where $\Phi(x) = \frac12\left(1 +
+# \operatorname{erf}\frac{x}{\sqrt 2}\right)$ is the probability that a standard normal number is below $x$. GPT-2 was
+# trained with an approximation that needs no error function:
 #
 # $$ \operatorname{gelu}(x) \approx \tfrac{x}{2}\,(1 + \tanh u), $$
 #
 # $$ u = \sqrt{\tfrac{2}{\pi}}\,(x + 0.044715\,x^3) . $$
-#
-# People mix the two up, and a third one, $x\,\sigma(1.702\,x)$, with them. At $x = 1$ they give 0.8413, 0.8412 and
-# 0.8458.
 
 
-# The two gates, $\Phi$ and its approximation. In `float16`, $1 + \operatorname{erf}$ and $1 + \tanh$ are 0 from $-4$
-# on, where the gate is not; so 16-bit numbers are computed in 32 bits. And the cube of a large number overflows. Both
-# gates are 0 or 1 to the last digit long before $\pm 40$, so we cut there.
+# The next two functions are the gates, $\Phi$ and its approximation. They must handle two dangers. In `float16`, $1 +
+# \operatorname{erf}$ and $1 + \tanh$ are 0 from $-4$ on, although the gate is not, so we compute 16-bit numbers in 32
+# bits. And the cube of a large number overflows. Since both gates are 0 or 1 to the last digit long before $\pm 40$, we
+# cut there.
 
 
 def _wide(x):
@@ -290,7 +309,7 @@ def _tanh_below(x):
 
 
 # `gelu` itself is $x$ times one of the two gates; the names are PyTorch's. If you prefer, write the formula from above
-# as it stands, with `erf`. It is the same function, only less exact in `float16`.
+# with `erf`. It is the same function, only less exact in `float16`.
 
 
 @primitive
@@ -300,21 +319,33 @@ def gelu(x, /, approximate="none"):  # exercise
     Gimpel, 2016."""
     x = _floating(x)
     if approximate not in ("none", "tanh"):
-        raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
+        raise ValueError(f'approximate must be "none" or "tanh", not {approximate!r}')
     return x * (_normal_below(x) if approximate == "none" else _tanh_below(x))
 
 
-# The derivative of GELU is $\Phi(x) + x\,\phi(x)$ with the density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. The form with
-# tanh has a longer one. `gelu_slope` is an operation of its own, since chapter 07 will need it often.
+# You will find both forms in published models, and a third one, $x\,\sigma(1.702\,x)$. If you load a model's weights
+# and use the wrong form, nothing fails; the numbers are just slightly off. Here is how far apart the three are:
+
+
+def show_three_gelus():
+    for x in (Tensor([0.5]), Tensor([1.0]), Tensor([2.0])):
+        exact, with_tanh, quick = gelu(x), gelu(x, approximate="tanh"), x * sigmoid(1.702 * x)
+        print(f"x = {x.item()}: exact {exact.item():.4f}, tanh {with_tanh.item():.4f}, sigmoid {quick.item():.4f}")
+
+
+# We differentiate the exact form by the product rule: $\Phi(x)$ plus $x$ times the derivative of $\Phi$, which is the
+# density $\phi(x) = e^{-x^2/2}/\sqrt{2\pi}$. For the form with $t = \tanh u$ the chain rule gives
 #
-# Differentiate the product: $\Phi(x)$ plus $x$ times the derivative of $\Phi$, which is the density. For the form with
-# $t = \tanh u$ the chain rule gives $\frac12 (1 + t) + \frac{x}{2} (1 - t^2)\, u'$, and $u' = \sqrt{2/\pi}\,(1 + 3
-# \cdot 0.044715\, x^2)$.
+# $$ \tfrac12 (1 + t) + \tfrac{x}{2} (1 - t^2)\, u', $$
+#
+# $$ u' = \sqrt{\tfrac{2}{\pi}}\,(1 + 3 \cdot 0.044715\, x^2) . $$
+#
+# `gelu_slope` is an operation of its own, since chapter 07 will need it often.
 
 
 @primitive
 def gelu_slope(x, /, approximate="none"):
-    """The derivative of gelu."""
+    """The derivative of gelu, for both forms; arguments as for gelu."""
     x = _floating(x)
     z = np.clip(_wide(x), -40, 40)
     if approximate == "none":
@@ -325,7 +356,7 @@ def gelu_slope(x, /, approximate="none"):
     return slope.astype(x.dtype)
 
 
-# We write `z * z * z` and not `z**3`: a power of three goes through the general `pow`, which takes longer, and many
+# We write `z * z * z` and not `z**3` because a power of three goes through the general `pow`. It takes longer, and many
 # times as long where the numbers are negative.
 
 
@@ -337,8 +368,8 @@ def show_cube():
 
 # ## The witness
 #
-# The functions and their slopes in one picture (but for `leaky_relu`, which would look like ReLU), and every slope
-# against the difference quotient.
+# We now let `numeric_slope` judge every derivative of this chapter. (`leaky_relu` is missing here because its picture
+# would look like ReLU's.)
 
 SLOPES = {
     "relu": (relu, relu_slope),
@@ -358,8 +389,8 @@ def check_slopes():
         assert np.abs(numeric_slope(function, x) - its_slope(x)).max() < 1e-8, name
 
 
-# In the pictures the function is drawn solid and its slope dashed. Look at where the slopes are near zero: there, a
-# unit does not learn.
+# The same table gives us a picture. Each function is drawn solid and its slope dashed. Look for the places where the
+# slope is near zero: a unit that sits there does not learn.
 
 
 def show_functions():
@@ -380,9 +411,10 @@ def show_functions():
 
 # ## Ten layers deep
 #
-# How bad is a slope below 1? Let a signal go through ten layers with an activation after each, and multiply the slopes
-# along the way, which is what the chain rule does on the way back. We take the weights out of the picture (they are
-# scaled so that a product with them keeps the size of the signal) and look at the activations alone.
+# How much harm does a slope below 1 do? We send a signal through ten layers with an activation after each. Along the
+# way we multiply the slopes, which is what the chain rule does on the way back. We take the weights out of the picture
+# by scaling them so that a product with them keeps the size of the signal. What remains is the effect of the
+# activations alone.
 
 
 def show_depth():
@@ -398,31 +430,36 @@ def show_depth():
         print(f"{name:8s} mean {np.abs(product).mean():.1e}, nothing is left of {gone:.1%} of the paths")
 
 
-# The sigmoid's paths are down to less than a millionth, all of them. Tanh does best, because this signal is small: near
-# zero tanh is nearly straight. With larger weights it saturates, which chapter 04 will show. ReLU's are another
-# picture: most paths are cut off entirely, by a unit that was silent somewhere along the way, and the others pass on
-# everything. That is enough, since a network has many paths, and a gradient is a sum over all of them.
+# All paths through the sigmoid are down to less than a millionth. Tanh does best, because this signal is small and tanh
+# is nearly straight near zero; with larger weights it saturates, as we will see in chapter 04. ReLU gives another
+# picture. Most paths are cut off entirely by a unit that was silent somewhere along the way, and the others pass on
+# everything. That is enough, because a network has many paths and a gradient is a sum over all of them.
 #
-# Which one should one take, then? For a network of the kind of chapters 04 to 10, ReLU, until there is a reason not to.
-# GELU or SiLU where the network is deep and smooth steps matter, as in transformers. Tanh where the output should lie
-# between $-1$ and $1$, as in the recurrent networks that this course leaves out. The sigmoid at the very end, for a yes
-# or no, and hardly ever in between; softmax at the end, for one of many.
+# Which activation should you take, then? For a network of the kind that we build in chapters 04 to 10, take ReLU until
+# you have a reason not to. Take GELU or SiLU where the network is deep and smooth steps matter, as in transformers.
+# Tanh fits where the output should be between $-1$ and $1$, as in the recurrent networks that this course leaves out.
+# Put the sigmoid at the very end for a yes or no, hardly ever in between, and softmax at the end for one of many.
 
 # ## Softmax
 #
-# The last one is of another kind. It does not bend elements; it turns a row of any numbers into probabilities, which
-# are positive and add up to 1:
+# Our last function is of another kind. It does not bend single elements. *Softmax* turns a row of arbitrary numbers
+# into probabilities, which are positive and add up to 1:
 #
 # $$ \operatorname{softmax}(x)_i = \frac{e^{x_i}}{\sum_j e^{x_j}} . $$
 #
-# A network that has to choose among ten digits puts out ten numbers, the *logits*, and this makes them comparable. It
-# overflows like the sigmoid. The cure uses that adding a constant to all logits changes nothing, since numerator and
-# denominator are multiplied by the same factor. So subtract the largest, *of each row*: then the largest exponent is 0,
-# no $e^x$ exceeds 1, and one of them is exactly 1, so the sum is not 0 either.
+# A network that chooses among ten digits puts out ten numbers, the *logits*, and softmax makes them comparable. It
+# overflows like the sigmoid. The cure relies on the fact that adding the same constant to every logit changes nothing,
+# because numerator and denominator are multiplied by the same factor:
 #
-# Two small things. The maximum of a row without elements does not exist: NumPy's `max` accepts an `initial` value for
-# that case. And a long row in `float16` has a sum above 65,504, the largest number of that dtype; the dictionary
-# `ADDED_IN` of chapter 02 says in which dtype the elements of an array should be added up.
+# $$ \frac{e^{x_i - c}}{\sum_j e^{x_j - c}} = \frac{e^{-c}\, e^{x_i}}{e^{-c} \sum_j e^{x_j}}
+# = \operatorname{softmax}(x)_i . $$
+#
+# So we subtract the largest element *of each row*. Then the largest exponent is 0 and no $e^x$ exceeds 1. One of them
+# is exactly 1, so the sum cannot be 0 either.
+#
+# Two details remain. The maximum of a row without elements does not exist; for that case NumPy's `max` accepts an
+# `initial` value. And a long row in `float16` has a sum above 65,504, the largest number of that dtype. The dictionary
+# `ADDED_IN` of chapter 02 says in which dtype we should add up the elements of an array.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
@@ -437,13 +474,14 @@ def softmax(x, /, dim):  # exercise
     return e
 
 
-# Its logarithm is wanted even more often: the next chapter but one takes $\ln p$ of the right class as its measure of
-# success. Taking `log` after `softmax` throws digits away, for a probability of $10^{-50}$ is 0 in `float32`, and its
-# logarithm is minus infinity. Done in one, it is $x_i - \ln \sum_j e^{x_j}$, and nothing is lost.
+# We need the logarithm of softmax even more often: chapter 05 takes $\ln p$ of the right class as its measure of
+# success. If we took `log` after `softmax`, we would throw digits away. A probability of $10^{-50}$ is 0 in `float32`,
+# and its logarithm is minus infinity. Done in one step, the logarithm is $x_i - \ln \sum_j e^{x_j}$, and we lose
+# nothing.
 #
-# The row's largest element is subtracted here as well; and the sum that goes into the logarithm is at least 1, so that
-# its logarithm is at least 0 and never a problem. In a row of logits (0, 0, 200) the first two classes have the
-# probability $e^{-200}$, which is 0 for `float32`; but its logarithm, $-200$, is a perfectly ordinary number.
+# We subtract the row's largest element here as well. The sum that goes into the logarithm is then at least 1, so its
+# logarithm is at least 0 and never a problem. In a row of logits (0, 0, 200), for example, the first two classes have
+# the probability $e^{-200}$, which is 0 in `float32`; but its logarithm, $-200$, is a perfectly ordinary number.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
@@ -457,13 +495,14 @@ def log_softmax(x, /, dim):  # exercise
     return shifted
 
 
-# Time to predict. A formula on paper and the same formula in `float32` are two things, and you can now say, without
-# running anything, where they part. Work the five cases out by hand: which power is infinite, which is 0, and what
-# happens to the quotient then?
+# It is your turn to predict. A formula on paper and the same formula in `float32` are two different things, and you can
+# now say where they part without running anything. Work the five cases out by hand. Which power is infinite, which is
+# 0, and what happens to the quotient then?
 
 
 def predict_far_out() -> dict[str, float]:  # exercise
-    """Five numbers that float32 gives; infinity is math.inf, what is not a number is math.nan. The keys are
+    """Five results that float32 gives. Write infinity as math.inf, and a result that is not a number as math.nan. The
+    keys are
 
     "a": exp(1000) / (1 + exp(1000)),
     "b": exp(-1000) / (1 + exp(-1000)),
@@ -473,8 +512,8 @@ def predict_far_out() -> dict[str, float]:  # exercise
     return {"a": math.nan, "b": 0.0, "c": 0.0, "d": -math.inf, "e": -200.0}
 
 
-# Three rows to look at. The second is the first plus 1000 and must give the same; the third has a class that is
-# practically certain.
+# Here are three rows to look at. The second is the first plus 1000 and must give the same result. The third has a class
+# that is practically certain.
 
 
 def show_softmax():
@@ -484,19 +523,27 @@ def show_softmax():
     print("log_softmax", log_softmax(rows, dim=1), sep="\n")
 
 
-# The derivative of softmax is a matrix for each row, since each probability depends on each logit: $\partial p_i /
-# \partial x_j = p_i\,([i = j] - p_j)$. Nobody builds that matrix. What a gradient needs is its product with a vector
-# $g$, and that is $p_j\,(g_j - \sum_i g_i p_i)$: one sum per row.
+# The derivative of softmax is a matrix for each row, since each probability depends on each logit. We differentiate the
+# quotient, once for $i = j$ and once for $i \ne j$, and write both results as one, where $[i = j]$ is 1 if the two are
+# equal and 0 otherwise:
+#
+# $$ \frac{\partial p_i}{\partial x_j} = \frac{[i = j]\, e^{x_i} \sum_k e^{x_k} - e^{x_i} e^{x_j}}
+# {\left(\sum_k e^{x_k}\right)^2} = p_i\,([i = j] - p_j) $$
+#
+# We never build that matrix. A gradient needs only its product with a vector $g$, the *vector-Jacobian product*, and
+# that takes one sum per row:
+#
+# $$ \sum_i g_i\, p_i\,([i = j] - p_j) = p_j\,\Bigl(g_j - \sum_i g_i p_i\Bigr) $$
 
 
 def softmax_backward(p, g):  # exercise
-    """The product of softmax's derivative at the probabilities p, an array (N, C), with the row vectors g, an array (N,
-    C): an array (N, C)."""
+    """The vector-Jacobian product of softmax: for probabilities p and row vectors g, arrays (N, C), the product of each
+    g with the derivative at its p, an array (N, C)."""
     return p * (g - (g * p).sum(axis=1, keepdims=True))
 
 
-# The check does it the long way: it moves each of the five logits of all rows, measures how each probability answers,
-# and multiplies.
+# Our check takes the long way. It moves each of the five logits of all rows, measures how each probability reacts, and
+# multiplies.
 
 
 def check_softmax_backward():
@@ -508,13 +555,13 @@ def check_softmax_backward():
 
 # ## The cost
 #
-# ReLU does so little arithmetic for each number that it costs what it costs to move the number. The others pay for
-# exponentials, and for temporary arrays, each of which is another trip. To see what a choice costs, here is
-# `leaky_relu` as one would write it first, with `np.where`.
+# ReLU does so little arithmetic for each number that it costs as much as moving the number. The others pay for
+# exponentials and for temporary arrays, each of which is another trip through memory. To see what the choice of an
+# implementation costs, we add a naive `leaky_relu` with `np.where` to the table.
 
 
 def leaky_relu_by_choice(x):
-    """leaky_relu as one would write it first."""
+    """leaky_relu by np.where, the first form that comes to mind; returns an array."""
     return np.where(x.numpy() > 0, x.numpy(), 0.01 * x.numpy())
 
 
@@ -526,10 +573,10 @@ def show_cost():
         print(f"{name:20s} {seconds * 1e3:7.2f} ms   {seconds / times['relu']:6.1f} times relu")
 
 
-# A million numbers in and a million out are 8 MB; ReLU moves them at the speed of the memory. `tanh` is the quickest of
-# those with an exponential, since NumPy has one compiled loop for it. The sigmoid is seven calls of NumPy, with an
-# array after each. The exact GELU pays for the polynomials of the error function, which run over the whole array many
-# times. Chapter 15 returns to this.
+# A million numbers in and a million out are 8 MB, and ReLU moves them at the speed of the memory. `tanh` is the
+# quickest of those with an exponential, since NumPy has one compiled loop for it. Our sigmoid is seven NumPy calls,
+# each of which allocates an array. The exact GELU pays for the polynomials of the error function, which run over the
+# whole array many times. We return to this in chapter 15.
 
 # ## Errors you will meet
 
@@ -545,8 +592,8 @@ def show_errors():
 
 # ## Exercises
 #
-# New activations are made of the old ones, on tensors. An example is `hard_sigmoid`, a sigmoid made of straight pieces,
-# $\min(\max(x/6 + 1/2, 0), 1)$:
+# You can build new activations from the ones we have, on tensors. An example is `hard_sigmoid`, a sigmoid made of
+# straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$:
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
@@ -558,11 +605,12 @@ def check_hard_sigmoid():
     assert np.allclose(hard_sigmoid(Tensor([-9, -3, 0, 1.5, 9])).numpy(), [0, 0, 0.5, 0.75, 1])
 
 
-# Two are left for you.
+# The other two are yours.
 #
 # 1. `log_sigmoid`: $\ln \sigma(x)$ that is right at $-1000$, where $\sigma$ is 0. Which function of this chapter is it,
 #    except for two signs?
-# 2. `softmax_with_temperature`: softmax of $x / T$. Large $T$ evens the probabilities out, small $T$ sharpens them.
+# 2. `softmax_with_temperature`: the softmax of $x / T$. A large *temperature* $T$ evens the probabilities out, a small
+#    one sharpens them.
 
 
 def log_sigmoid(x: Tensor) -> Tensor:  # exercise
@@ -589,15 +637,16 @@ def check_softmax_with_temperature():
 
 # ## A road not taken
 #
-# A search by machine for better activations (Ramachandran, Zoph and Le, 2017) tried many formulas and came back with
-# swish, $x\,\sigma(\beta x)$, which for $\beta = 1$ is the SiLU that we have. PyTorch has some thirty activations; most
-# networks use two. Another road was not to bend each number but to let units compete, as in maxout (Goodfellow et al.,
-# 2013); it doubles the weights for the same width and has not come back.
+# We chose our activations by hand. An automatic search for better ones (Ramachandran, Zoph and Le, 2017) tried many
+# formulas and found swish, $x\,\sigma(\beta x)$, which for $\beta = 1$ is our SiLU. PyTorch has some thirty
+# activations, of which most networks use two. Another road is to let units compete instead of bending each number, as
+# in maxout (Goodfellow et al., 2013). It doubles the weights for the same width and has not come back.
 
 # ## What hurts next
 #
-# With a bend between them, two layers can solve XOR, and many layers can do much more. Here is a network of four layers
-# that reads a digit of 64 pixels. It has learned nothing yet, but it computes; let us count what has to be carried.
+# With a nonlinear function between them, two layers can solve XOR, and many layers can do much more. Here is a network
+# of four layers that reads a digit of 64 pixels. It has learned nothing yet, but it computes. Let us count the arrays
+# that we must carry.
 
 
 def show_loose_arrays():
@@ -614,8 +663,9 @@ def show_loose_arrays():
     )
 
 
-# Eight arrays, carried by hand through every function that needs them: to be initialised, to be saved, to be improved,
-# each under a name that has to be spelled right each time. Somebody should carry them for us: chapter 04, *Layers*.
+# We carry eight arrays by hand through every function that needs them. We must initialize them, save them and update
+# them, each under a name that we must spell right each time. It is time for an object that carries them for us: chapter
+# 04, *Layers*.
 
 __all__ = [
     "elu", "elu_slope", "gelu", "gelu_slope", "hard_sigmoid", "leaky_relu", "log_sigmoid", "log_softmax",

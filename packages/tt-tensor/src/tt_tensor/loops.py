@@ -823,4 +823,4 @@ def _gate(v, approximate):
     if approximate == "tanh":
         t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))
         return 0.5 * (1 + t), 0.5 * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
-    raise ValueError(f'approximate is "none" or "tanh", not {approximate!r}')
+    raise ValueError(f'approximate must be "none" or "tanh", not {approximate!r}')
