@@ -1,13 +1,12 @@
 # # Acceleration
 #
-# At the end of this chapter the programs of all earlier chapters run several times as fast, without a change to a
-# single line of them, and on two cores they keep up with PyTorch.
+# At the end of this chapter your programs from all earlier chapters run several times as fast, although we have not
+# changed a single line of them, and on two cores they keep up with PyTorch.
 
 # ## The hurt
 #
-# Chapter 01 measured what this machine can do: so many billions of floating-point operations a second (GFLOP/s) in a
-# large matrix product. Chapter 14 ended with a GPT that takes its time. How much of the machine does it use? We count
-# the multiply-adds of a training step with the meter of chapter 02, twice that many operations, and divide by the time.
+# In chapter 01 we measured what your machine can do: so many billions of floating-point operations a second (GFLOP/s)
+# in a large matrix product. Chapter 14 ended with a GPT that takes its time. How much of the machine does it use?
 
 from __future__ import annotations
 
@@ -35,6 +34,10 @@ from tt_optim import AdamW
 from tt_tensor import PRIMITIVES, SLOTS, Slot, install_kernels, interpreting, loops
 
 
+# We need something to measure, so here is one training step of a small GPT: the forward pass, *backpropagation*, and
+# the update of the optimizer.
+
+
 def gpt_step() -> Callable[[], None]:
     """A function that takes one training step of a small GPT: forward, backward, update."""
     tt.manual_seed(0)
@@ -50,6 +53,10 @@ def gpt_step() -> Callable[[], None]:
     return step
 
 
+# The meter of chapter 02 counts the multiply-adds of the step, each of which is two operations. We divide them by the
+# time and compare the rate with that of a large product.
+
+
 def show_hurt():
     step = gpt_step()
     with tt.meter() as meter:
@@ -61,16 +68,17 @@ def show_hurt():
     print(f"that is {rate:.0f} GFLOP/s, {rate / peak:.0%} of the {peak:.0f} of a large product")
 
 
-# Most of the machine waits. For what?
+# So most of the machine waits. What does it wait for?
 
 # ## The smallest thing that could work
 #
-# Before we make anything faster, we need to know what is slow. Everything passes through the door of chapter 02, so a
-# stopwatch in the door sees it all. An interpreter that times each primitive takes six lines.
+# Before we make anything faster, we need to know what is slow. A program that answers this is called a *profiler*. Ours
+# is short, because everything passes through the door of chapter 02: if we put a stopwatch into the door, it sees every
+# primitive.
 
 
 def time_by_primitive(function: Callable[[], Any]) -> Counter:  # exercise
-    """Seconds that function() spends in each primitive, by name. What is recorded is computed as always."""
+    """Return the seconds that function() spends in each primitive, by name. Gradients are recorded as always."""
     seconds: Any = Counter()
 
     def stopwatch(next, primitive, tensors, params):
@@ -89,8 +97,8 @@ def check_time_by_primitive():
     assert set(seconds) == {"exp", "mul"} and seconds["exp"] > 0
 
 
-# With a stopwatch in the door, the backward pass runs through the door as well, so its primitives appear beside those
-# of the forward pass.
+# While an interpreter sits in the door, the *backward pass* goes through it as well. So the profile of our step shows
+# its primitives beside those of the *forward pass*.
 
 
 def show_profile():
@@ -102,24 +110,25 @@ def show_profile():
         print(f"{name:20s} {spent / seconds.total():6.1%}")
 
 
-# The matrix products, which do practically all of the arithmetic, are only a part of it. Functions that do next to no
-# arithmetic take as long: activations, normalizations, sums, copies. So we cannot simply wish for a faster processor.
-# We must find out what those functions do with their time.
+# The matrix products do practically all of the arithmetic, yet they are only a part of the time. Functions that hardly
+# compute anything take as long: activations, normalizations, sums, copies. So a processor with faster arithmetic would
+# not help us much. We must find out what those functions do with their time.
 
 # ## The idea: bytes
 #
-# A processor does two things, it computes and it moves numbers between memory and itself. Each has a limit, and an
-# operation takes at least as long as the slower one. If it performs $f$ operations and moves $b$ bytes, then
+# A processor does two things: it computes, and it moves numbers between memory and itself. Each of them has a limit,
+# and a function takes at least as long as the slower of the two. If it performs $f$ operations and moves $b$ bytes,
+# then
 #
 # $$ t \ge \max\left(\frac{f}{\text{peak}}, \frac{b}{\text{bandwidth}}\right). $$
 #
-# Divide by $t$, and the rate $f / t$ is at most the smaller of the peak and of the *arithmetic intensity* $f / b$ times
-# the bandwidth. This is the *roofline model* (Williams et al., 2009).
+# If we divide $f$ by both sides, we see that the rate $f / t$ is at most the smaller of the peak and of the *arithmetic
+# intensity* $f / b$ times the bandwidth. This is the *roofline model* (S. Williams et al., 2009).
 
 
 def roofline(intensity: float, peak: float, bandwidth: float) -> float:  # exercise
-    """The highest rate, in operations a second, at this many operations a byte: `peak` in operations and `bandwidth` in
-    bytes a second."""
+    """Return the highest possible rate, in operations a second, of a function with this many operations a byte. `peak`
+    is in operations and `bandwidth` in bytes a second."""
     return min(peak, intensity * bandwidth)
 
 
@@ -127,10 +136,17 @@ def check_roofline():
     assert roofline(0.25, 200e9, 10e9) == 2.5e9 and roofline(1000.0, 200e9, 10e9) == 200e9
 
 
-# The figure draws the roof of this machine and puts four operations under it.
+# Two examples in numbers. An addition of two arrays reads 8 bytes, writes 4 and performs one operation, so its
+# intensity is $1/12$. A product of two $n \times n$ matrices of `float32` performs $2 n^3$ operations on three matrices
+# of $4 n^2$ bytes, so its intensity grows with the size:
+#
+# $$ \frac{2 n^3}{12 n^2} = \frac{n}{6} . $$
+#
+# The figure draws the roof of this machine and measures four functions under it.
 
 
 def show_roofline():
+    """Rate of four functions against their operations a byte, under the roof of this machine."""
     import matplotlib.pyplot as plt
 
     peak, bandwidth = tt.setup.matmul_gflops(1024) * 1e9, tt.setup.bandwidth(1 << 26) * 1e9
@@ -153,33 +169,35 @@ def show_roofline():
     return figure
 
 
-# A matrix product reuses each number hundreds of times, so it sits under the flat part of the roof. An addition uses
-# each number once. It sits under the slope, far below the peak, and no faster arithmetic would help it. What helps is
-# to move fewer bytes. That gives us a plan with three parts: fewer trips through memory, less to compute twice, and
-# more than one core.
+# A large matrix product uses each number hundreds of times, so it sits under the flat part of the roof: it is
+# *compute-bound*. An addition uses each number once. It sits under the slope, far below the peak, and is
+# *memory-bound*: faster arithmetic would not help it, but moving fewer bytes would. That gives us a plan with three
+# parts. We make fewer trips through memory, we compute nothing twice, and we use more than one core.
 
 # ## Fewer trips
 #
-# GELU is the activation of our GPT. Written as a formula it is a dozen operations, and each of them reads a whole array
-# from memory and writes a new one.
+# We begin with the activation of our GPT, GELU. If you write it as a formula, it is a dozen operations, and each of
+# them reads a whole array from memory and writes a new one.
 
 
 def gelu_by_formula(x: np.ndarray) -> np.ndarray:
-    """gelu in its tanh form: one array after the other."""
+    """Return gelu(x) in its tanh form, with a new array for each operation."""
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-# Two changes save trips. First, NumPy's functions take an argument `out`, an array into which they write; with it, an
-# operation overwrites an array that we no longer need, instead of asking the system for a new one. Second, we can take
-# a *block* of the array that fits into the processor's cache and finish it before we start on the next one. Then all
-# but the first and the last trip go to the cache, which is many times as fast as memory.
+# Two changes save trips. First, we can work *in place*. NumPy's functions take an argument `out`, an array into which
+# they write, so an operation can overwrite an array that we no longer need, instead of asking the system for a new one.
+# Second, we can take a *block* of the array that fits into the processor's cache and finish it before we start on the
+# next one. Then only the first and the last trip go to memory; all others go to the cache, which is many times as fast.
+# (This is also called *tiling*.)
 
-BLOCK = 1 << 15  # numbers in a block: 128 KB of float32, and a few such blocks fit into the cache of a core
+BLOCK = 1 << 15  # elements in a block: 128 KB of float32, and a few such blocks fit into the cache of a core
 C0, C1 = math.sqrt(2 / math.pi), math.sqrt(2 / math.pi) * 0.044715
 
 
 def in_blocks(work: Callable[..., None], *arrays: np.ndarray, size: int = BLOCK) -> None:  # exercise
-    """Call work(*parts) for parts of one-dimensional arrays of equal length, `size` numbers at a time."""
+    """Call work(*parts) for one part of the arrays after the other, `size` elements at a time. The arrays have one
+    dimension and equal lengths."""
     for start in range(0, len(arrays[0]), size):
         work(*(array[start : start + size] for array in arrays))
 
@@ -190,13 +208,13 @@ def check_in_blocks():
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-# The work on one block, operation by operation. `scratch` is memory of this thread that is used again for every block.
-# We save more than trips: `tanh` saturates long before 40, so clipping there changes nothing and keeps cubes from
-# overflowing.
+# Now the work on one block, operation by operation. The function `scratch` returns memory that belongs to this thread,
+# and we use it again for every block. The clipping at 40 is a precaution: `tanh` saturates long before that, so it
+# changes no result, but it keeps cubes from overflowing.
 
 
 def gelu_block(x: np.ndarray, out: np.ndarray) -> None:  # exercise
-    """out = gelu(x) in its tanh form for a block of numbers, without a new array."""
+    """Write gelu(x) in its tanh form into `out`, for one block, without a new array."""
     u, t = scratch("u", x.shape, x.dtype), scratch("t", x.shape, x.dtype)
     np.clip(x, -40, 40, out=u)
     np.multiply(u, u, out=t)
@@ -216,7 +234,7 @@ def check_gelu_block():
     assert np.allclose(out, gelu_by_formula(x), atol=1e-12)
 
 
-# The order of the work has changed, and the results have not. How much time does it save?
+# We have changed the order of the work, and not its results. How much time does that save?
 
 
 def show_blocks():
@@ -230,20 +248,30 @@ def show_blocks():
         print(f"{name:20s} {tt.measure(form).seconds * 1e3:7.2f} ms for {x.size:,d} numbers")
 
 
-# How much that saves depends on the machine, on the size of its caches, and on what else it is doing. On a quiet
-# machine with two cores we measured 8.9, 3.5 and 3.8 ms for the first three lines: not making new arrays was most of
-# the gain, and blocks added nothing, since arrays of 8 MB fit into its last cache. A copy reads and writes every number
-# once. No way to compute GELU can be faster than that, and the last line shows how far we still are from it.
+# The answer depends on your machine, on the size of its caches, and on what else it is doing. On a quiet machine with
+# two cores we measured 8.9, 3.5 and 3.8 ms for the first three lines. There, most of the gain came from not making new
+# arrays, and blocks added nothing, because arrays of 8 MB fit into the last cache of that machine. A copy reads and
+# writes every number once. No GELU can be faster than that, so the last line shows you how far we still are from the
+# limit.
 
 # ## Nothing twice
 #
-# In the backward pass the rule of chapter 07 computes the slope of GELU from its input, so it needs `tanh` again. The
-# forward pass had it in hand. If the kernel computes the slope at once, while everything is in the cache, then the rule
-# is a single product.
+# In the backward pass the rule of chapter 07 computes the slope of GELU from its input, so it needs `tanh` again,
+# although the forward pass had just computed it. If our kernel computes the slope right away, while everything is in
+# the cache, the *vector-Jacobian product* of the backward pass shrinks to a single multiplication.
+
+
+# First the slope on paper. Let $v = C_0 x + C_1 x^3$ and $h = \frac12(1 + \tanh v)$, so that GELU is $x h$. Since
+# $\tanh' = 1 - \tanh^2$ and $\tanh v = 2 h - 1$, we have $h' = 2 h (1 - h) v'$ with $v' = C_0 + 3 C_1 x^2$. The product
+# rule then gives
+#
+# $$ (x h)' = h + x \, h (1 - h) (2 C_0 + 6 C_1 x^2) . $$
+#
+# All of it uses $x$, $x^2$ and $h$, which the kernel has at hand.
 
 
 def gelu_and_slope_block(x: np.ndarray, out: np.ndarray, slope: np.ndarray) -> None:  # exercise
-    """out = gelu(x) in its tanh form and slope = its derivative, for a block of numbers, without a new array."""
+    """Write gelu(x) in its tanh form into `out` and its derivative into `slope`, for one block, without a new array."""
     u, s, t = (scratch(name, x.shape, x.dtype) for name in ("u", "s", "t"))
     np.clip(x, -40, 40, out=u)
     np.multiply(u, u, out=s)
@@ -263,8 +291,7 @@ def gelu_and_slope_block(x: np.ndarray, out: np.ndarray, slope: np.ndarray) -> N
     slope += t
 
 
-# With $h = \frac12(1 + \tanh v)$ the function is $x h$, and $h' = 2 h (1 - h) v'$ where $v' = C_0 + 3 C_1 x^2$. So the
-# slope is $h + x \cdot h (1 - h) (2 C_0 + 6 C_1 x^2)$. The check compares it with differences.
+# The check compares the slope with finite differences.
 
 
 def check_gelu_and_slope():
@@ -274,13 +301,15 @@ def check_gelu_and_slope():
     assert np.allclose(slope, (gelu_by_formula(x + 1e-6) - gelu_by_formula(x - 1e-6)) / 2e-6, atol=1e-8)
 
 
-# Now a question of design. A kernel has no place to leave the slope: it takes arrays and returns an array, and the rule
-# is called much later, by chapter 07, which knows nothing of our slope. We may not edit chapter 07. But it asks its
-# table at every new node, immediately after the kernel has run, and a row of the table may be a function. So the kernel
-# leaves the way back in a place of its own thread, and the row picks it up.
+# Now we face a question of design: where do we keep the slope? A kernel takes arrays and returns an array. The rule is
+# called much later, by chapter 07, which knows nothing about our slope, and we do not want to edit chapter 07. However,
+# for every new node of the *computational graph* that chapter looks into its table of rules immediately after the
+# kernel has run, and a row of the table may be a function. So our kernel leaves the way back in a place that belongs to
+# its thread, and the row picks it up from there.
 #
-# A row must not pick up what belongs to another result. So what is left is marked with the result, by a weak reference,
-# which does not keep the result alive. If no row picks it up, it goes when the result goes.
+# A row must never pick up the way back of another result. Therefore we mark it with the result that it belongs to, by a
+# weak reference, which does not keep the result alive. If no row picks the way back up, it is freed together with the
+# result.
 
 
 class _Left(threading.local):
@@ -292,7 +321,7 @@ _left = _Left()
 
 
 def leave(out: np.ndarray, back: Callable) -> None:
-    """Leave the way back of a result for the recorder: back(needed, g) -> the gradients of the inputs."""
+    """Leave the way back of a result for the recorder: back(needed, g) returns the gradients of the inputs."""
     _left.out, _left.back = weakref.ref(out, _forget), back
 
 
@@ -302,7 +331,7 @@ def _forget(reference):
 
 
 def picked_up(out: np.ndarray) -> Callable | None:  # exercise
-    """What was left for this result, and for no other; None if there is nothing. It can be picked up once."""
+    """Return the way back that was left for this very result, or None if there is none. It can be picked up once."""
     if _left.out is None or _left.out() is not out:
         return None
     back, _left.out, _left.back = _left.back, None, None
@@ -318,25 +347,28 @@ def check_picked_up():
     assert _left.back is None
 
 
-# A kernel that does this is called a *twin* of the chapter's kernel. It may decline, by returning None: for a dtype
-# that it does not know, for options that are rare, for arrays so small that the chapter's kernel is as fast. Then the
-# chapter's kernel runs, and its rule. So a twin handles one case well instead of all cases.
+# We call a kernel that does this a *twin* of the chapter's kernel. A twin may decline by returning None: for a dtype
+# that it does not know, for rare options, or for arrays so small that the chapter's kernel is as fast. Then the
+# chapter's kernel and its rule do the work. So a twin can handle one case well instead of all cases.
 
 TWINS: dict[str, Callable] = {}
 
 
 def twin(slot: Any) -> Callable:
-    """Decorator: enter a function as the twin of a slot: fn(blocks, keep, *arrays, **params) -> None, which leaves the
-    call to the slot's own kernel, or (result, back).
+    """Decorate a function as the twin of a slot. fn(blocks, keep, *arrays, **params) returns (result, back), or None to
+    leave the call to the slot's own kernel.
 
-    `blocks` is the module of the kernel set in use, `keep` tells whether the result may be recorded, and
-    back(needed, g) -> gradients of the inputs is None where the usual rule will do."""
+    `blocks` is the module of the kernel set in use, and `keep` says whether the result may be recorded.
+    back(needed, g) returns the gradients of the inputs; it is None where the usual rule will do."""
 
     def enter(fn):
         TWINS[slot.name] = fn
         return fn
 
     return enter
+
+
+# Around each twin we put a kernel that falls back to the usual one, and that leaves the way back where it is needed.
 
 
 def _kernel(slot, usual, fn, blocks):
@@ -354,18 +386,21 @@ def _kernel(slot, usual, fn, blocks):
     return kernel
 
 
-# On the way back, three things may be the case. If nothing was left, the usual rules apply. If there is something and
-# the gradient is an array, `back` computes the gradients of all inputs that need one. And if the gradient is a tensor,
-# then you asked for a second derivative, or a meter listens at the door. An array that was kept has no history, so the
-# usual rules apply again.
+# In the backward pass there are three cases. If the twin left nothing, the usual rules apply. If it left something and
+# the gradient is an array, `back` computes the gradients of all inputs that need one. If the gradient is a tensor, then
+# you asked for a second derivative, or a meter listens at the door; because the array that we kept has no history, the
+# usual rules apply again. They are these:
 
 
 def by_table(rules, needed, g, out, *inputs, **params) -> list:  # exercise
-    """The gradients of the inputs that need one, None for the others, by the rules of chapter 07: a function for each
-    input (or None), or one function for all, which is told what is needed."""
+    """Return the gradients of the inputs that need one, and None for the others, by the rules of chapter 07: a tuple
+    with a function (or None) for each input, or one function for all, which gets `needed` as its first argument."""
     if not isinstance(rules, tuple):
         return rules(needed, g, out, *inputs, **params)
     return [rule(g, out, *inputs, **params) if n and rule else None for n, rule in zip(needed, rules)]
+
+
+# A row of the table chooses among the three cases.
 
 
 def _row(usual):
@@ -383,8 +418,9 @@ def _row(usual):
     return row
 
 
-# Here is the twin of `gelu`, whole. It serves contiguous arrays of `float32`. `blocks.gelu` is the work on a range of
-# numbers; which function that is depends on the kernel set.
+# With that we can write the twin of `gelu` in full. It serves arrays of `float32` whose memory has no gaps.
+# `blocks.gelu` does the work on a range of elements; which function that is depends on the kernel set that you have
+# chosen.
 
 
 @twin(tt.gelu)
@@ -407,26 +443,30 @@ def gelu(blocks, keep, x, approximate="none"):
     return out, back
 
 
-# Elementwise work does not care about the order of the numbers, so a transposed array is as good as any other as long
-# as its memory has no gaps. These three helpers see to that.
+# Elementwise work does not depend on the order of the elements. Therefore a transposed array can be treated like any
+# other as long as its memory has no gaps. Three helpers take care of that; the first one gives us the elements in the
+# order of memory.
 
 
 def in_memory_order(x: np.ndarray) -> np.ndarray | None:
-    """x as one row in the order of its memory, without a copy; None if there are gaps in it."""
+    """Return x as one row in the order of its memory, without a copy, or None if there are gaps in it."""
     if x.flags.c_contiguous:
         return x.reshape(-1)
     moved = x.transpose(sorted(range(x.ndim), key=lambda d: -x.strides[d]))
     return moved.reshape(-1) if moved.flags.c_contiguous else None
 
 
+# The other two make room for a result in that order, and bring a gradient into it.
+
+
 def empty_like(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """New memory in the shape and order of x, and the same memory as one row."""
+    """Return new memory in the shape and order of x, and the same memory as one row."""
     out = np.empty_like(x)
     return out, in_memory_order(out)
 
 
 def in_order_of(x: np.ndarray, like: np.ndarray) -> Any:
-    """x as one row, in the order in which `like` lies in memory."""
+    """Return x as one row, in the order of the memory of `like`."""
     if x.strides != like.strides:
         moved = np.empty_like(like)
         np.copyto(moved, x)
@@ -436,37 +476,41 @@ def in_order_of(x: np.ndarray, like: np.ndarray) -> Any:
 
 # ## More than one core
 #
-# NumPy lets go of Python's lock while it computes, so two threads can work on two halves of an array. The function
-# `in_pieces(work, rows, effort)` above does that: it cuts the rows into as many ranges as there are threads, and calls
-# `work(start, stop)` for each of them. The appendix *Threads* has it in full. What matters here is when it pays.
+# NumPy releases Python's lock while it computes, so two threads can work on two halves of an array. The function
+# `in_pieces(work, rows, effort)`, which the twin above calls, does that: it cuts the rows into as many ranges as there
+# are threads and calls `work(start, stop)` for each of them. You find it in full in the appendix *Threads*. Here we
+# only ask when it pays.
 
 
 def show_threads():
-    from tt_opt import fast
-
     print(f"{'numbers':>10s} {'one thread':>12s} {'threads':>12s}   us for gelu")
     for size in (1_000, 30_000, 300_000, 3_000_000):
         x = tt.generator().standard_normal(size, np.float32)
         out = np.empty_like(x)
 
         def work(start, stop):
-            fast.gelu(x[start:stop], out[start:stop], None)
+            in_blocks(gelu_block, x[start:stop], out[start:stop])
 
         alone, together = (tt.measure(in_pieces, work, size, 1, least).seconds for least in (2, 0))
         print(f"{size:10,d} {alone * 1e6:12.1f} {together * 1e6:12.1f}")
 
 
-# Handing a piece to another thread and waiting for it costs some 10 to 100 microseconds, more if the thread has to be
-# woken first. Below that, a second thread does harm. So each kernel states its effort, and `in_pieces` stays on one
-# thread if it is not worth it.
+# It costs some 10 to 100 microseconds to hand a piece to another thread and to wait for it, and more if that thread
+# must be woken first. If the work takes less than that, a second thread does harm. So each kernel states its effort,
+# and `in_pieces` stays on one thread where the effort is too small.
 #
-# How much can threads bring to a whole step? If a share $s$ of the time becomes $k$ times as fast and the rest stays as
-# it is, then the whole becomes $1 / (1 - s + s / k)$ times as fast. This is *Amdahl's law* (1967). It holds for
-# every trick in this chapter: make half of a program infinitely fast, and you have doubled its speed.
+# How much can threads bring to a whole step? Suppose that a fraction $s$ of the time $t$ becomes $k$ times as fast and
+# the rest stays as it is. The new time is $(1 - s) t + s t / k$, so the whole becomes faster by the factor
+#
+# $$ \frac{t}{(1 - s) t + s t / k} = \frac{1}{1 - s + s / k} . $$
+#
+# This is *Amdahl's law* (G. Amdahl, 1967), and it limits every trick in this chapter: if you make half of a program
+# infinitely fast, you have only doubled its speed.
 
 
 def amdahl(share: float, factor: float) -> float:  # exercise
-    """How many times as fast a program becomes if a share of its time, from 0 to 1, becomes `factor` times as fast."""
+    """Return how many times as fast a program becomes if a share of its time, from 0 to 1, becomes `factor` times as
+    fast."""
     return 1 / (1 - share + share / factor)
 
 
@@ -474,42 +518,47 @@ def check_amdahl():
     assert amdahl(0.5, 2.0) == 4 / 3 and amdahl(0.5, 1e12) < 2 and amdahl(1.0, 2.0) == 2
 
 
-# The products already had threads: BLAS, the library that NumPy calls for them, brings its own. Idle threads of BLAS do
-# not sleep, they *spin*: they ask again and again whether there is work, since asking is faster than waking up. On a
-# machine with two cores they spin on the core that our other thread needs. So while a kernel set is in use, BLAS gets
-# one thread, and products go to our threads by rows, like everything else.
+# Matrix products had threads all along, because BLAS, the library that NumPy calls for them, brings its own. Idle
+# threads of BLAS do not sleep, they *spin*: they ask again and again whether there is work, because asking is faster
+# than waking up. On a machine with two cores they spin on the core that our other thread needs. So while you use one of
+# our kernel sets, BLAS gets one thread, and products go to our threads by rows, like everything else.
 #
-# Which BLAS it is matters, too. NumPy brings OpenBLAS; Intel's own library, MKL, is up to half again as fast on Intel's
-# processors if a matrix is narrow. The set `compiled` uses it where it is installed.
+# It also matters which BLAS you have. NumPy brings OpenBLAS. Intel's own library, MKL, is up to half again as fast on
+# Intel's processors if a matrix is narrow, so our set `compiled` uses it where it is installed.
 
 # ## Kernel sets
 #
-# The other twins are in the appendix *Twins*, in the same form: products, ReLU, layer normalization, cross-entropy,
+# The appendix *Twins* has the other twins in the same form: products, ReLU, layer normalization, cross-entropy,
 # attention, convolution, pooling, batch normalization, and the updates of SGD and Adam. The modules `fast` and
-# `compiled` have the work on a range of rows. What is left is the switch.
+# `compiled` do the work on a range of rows. Together they are a *kernel set*. Only the switch is missing.
 
 SETS = {"fast": "tt_opt.fast", "compiled": "tt_opt.compiled"}
 
 
 def best_set() -> str:
-    """The fastest kernel set that this installation has: "compiled" where Numba is installed, else "fast"."""
+    """Return the name of the fastest kernel set of this installation: "compiled" where Numba is installed, else
+    "fast"."""
     return "compiled" if importlib.util.find_spec("numba") else "fast"
 
 
 def kernel_set() -> str:
-    """The name of the kernel set in use."""
+    """Return the name of the kernel set in use."""
     return _use.name
 
 
+# You can call `accelerate` once for a whole program, or use it in a `with` block.
+
+
 class accelerate:
-    """Use a kernel set from here on: "fast", "compiled", "default" or "loops"; without a name, the best that is
-    installed. `with accelerate(...)` goes back to the one before at the end of the block.
+    """Use a kernel set from here on: "fast", "compiled", "default" or "loops"; without a name, the best one that is
+    installed. `with accelerate(...)` restores the previous set at the end of the block.
 
     Slots are the same for all threads. Raises ValueError for an unknown name, and RuntimeError while another thread is
-    inside such a block. Where Numba is missing, "compiled" is "fast", with a warning."""
+    inside such a block. Where Numba is missing, "compiled" means "fast", and a warning says so."""
 
     def __init__(self, name: str | None = None):
-        self.name, self.before = _known(name or best_set()), _use.name
+        self.name = _known(name or best_set())
+        self.before = _use.name
         _use.switch(self.name)
 
     def __enter__(self):
@@ -519,6 +568,9 @@ class accelerate:
     def __exit__(self, *exception):
         _use.blocks.pop()
         _use.switch(self.before)
+
+
+# A wrong name is an error, and a missing Numba only a warning, because the program then runs correctly all the same.
 
 
 def _known(name):
@@ -531,11 +583,12 @@ def _known(name):
     return name
 
 
-# A program that knows nothing of kernel sets can be run on one of them, by an environment variable.
+# With an environment variable you can run a program on a kernel set even if the program knows nothing about them.
 
 
 def use_environment() -> None:
-    """Use the kernel set that the environment variable TT_KERNELS names, if it is set."""
+    """Use the kernel set that the environment variable TT_KERNELS names, if it is set. ValueError for an unknown
+    name."""
     if name := os.environ.get("TT_KERNELS"):
         try:
             accelerate(name)
@@ -543,8 +596,8 @@ def use_environment() -> None:
             raise ValueError(f"TT_KERNELS={name}: {error}") from None
 
 
-# Switching puts kernels into slots and rows into the table of rules, and remembers how to undo each of these. The new
-# set is loaded before the old one is taken out, so a set that cannot be loaded changes nothing.
+# To switch, we put kernels into slots and rows into the table of rules, and remember how to undo each of these steps.
+# We load the new set before we take out the old one, so that a set that cannot be loaded changes nothing.
 
 
 class _Use:
@@ -565,6 +618,9 @@ class _Use:
 _use = _Use()
 
 
+# The twins of a set replace kernels in their slots, and the rows of those primitives that have rules.
+
+
 def _putting_twins(name):
     blocks = importlib.import_module(SETS[name])
     importlib.import_module("tt_opt.twins")
@@ -580,7 +636,7 @@ def _putting_twins(name):
     return put
 
 
-# The definitions of chapters 02, 09 and 13 are a kernel set as well, the slowest one.
+# The loops with which chapters 02, 09 and 13 define their operations are a kernel set as well, the slowest one.
 
 
 def _put_loops(undo):
@@ -592,7 +648,8 @@ def _put_loops(undo):
     undo.callback(install_kernels, install_kernels(kernels, "loops"), "default")
 
 
-# Values and gradients must be those of the chapters' kernels, up to the rounding of `float32`.
+# The witness: a model must compute the same values and gradients with our kernels as with those of the chapters, up to
+# the rounding of `float32`.
 
 
 def check_a_set_computes_the_same():
@@ -610,18 +667,18 @@ def check_a_set_computes_the_same():
 
 # ## Compile the definition
 #
-# With NumPy alone we have come as far as NumPy goes. Each of its functions is one trip over a block, even if the block
-# is in the cache. To make the trip only once, we would have to write the loop ourselves, number by number. We did that
-# in chapter 02: the kernel set `loops` has every operation as the loop that defines it, and it is a thousand times too
-# slow. But what is slow about it? The loop is exactly the code that we want the processor to run. The interpreter,
-# which looks up every name and makes an object of every number, is what takes the time.
+# This is as far as NumPy alone takes us. Each of its functions is one trip over a block, even if the block is in the
+# cache. To make the trip only once, we would have to write the loop ourselves, number by number. We did that in chapter
+# 02: the kernel set `loops` has every operation as the loop that defines it, and it is a thousand times too slow. But
+# what is slow about it? The loop is exactly the code that we want the processor to run. The time goes to Python's
+# interpreter, which looks up every name and turns every number into an object.
 #
-# Numba is a library that translates such a function into machine code when it is first called. Here is layer
-# normalization as its definition, three loops over a row.
+# *Numba* is a library that translates such a function into machine code when you first call it; it is a *just-in-time
+# compiler*. Here is layer normalization as its definition, three loops over a row.
 
 
 def norm_by_definition(x, weight, bias, out):  # exercise
-    """out = (x - mean) / sqrt(variance + 1e-5) * weight + bias for each row of x, number by number."""
+    """Write (x - mean) / sqrt(variance + 1e-5) * weight + bias into `out` for each row of x, number by number."""
     rows, width = x.shape
     for i in range(rows):
         total, squares = 0.0, 0.0
@@ -643,7 +700,7 @@ def check_norm_by_definition():
     assert np.allclose(out, 2 * normal + 1)
 
 
-# The same text, interpreted and compiled, beside the kernel of chapter 09:
+# We run the same text interpreted and compiled, beside the kernel of chapter 09:
 
 
 def show_compiled():
@@ -661,16 +718,53 @@ def show_compiled():
         print(f"{name:12s} {tt.measure(form).seconds * 1e6:10.0f} us")
 
 
-# The loops of chapter 02 were not slow, their interpreter was. Compiled, the definition passes NumPy: it makes one trip
-# where NumPy makes ten, and it needs no blocks and no scratch memory.
+# So the loops of chapter 02 were not slow, only their interpreter was. Compiled, the definition overtakes NumPy,
+# because it makes one trip where NumPy makes ten, and it needs neither blocks nor scratch memory.
 #
-# The option `fastmath` permits the compiler to add up a sum in another order, which it needs in order to use the
-# processor's wide registers. We permit that and no more: NumPy's answers for infinity and nan must stay what they are.
+# The option `fastmath` permits the compiler to add up a sum in another order, without which it could not use the
+# processor's wide registers (*SIMD*, single instruction, multiple data). We permit that and nothing else, because the
+# answers for infinity and nan must stay those of NumPy.
 #
-# The module `compiled` contains the work of all twins in this form. What we could not take from the definitions is the
-# exponential: Numba calls the C library for it, number by number, so we write it as a power of 2 times a polynomial.
+# The module `compiled` contains the work of all twins in this form. Only the exponential could not be taken from its
+# definition. Numba calls the C library for it, number by number, so we write it as a power of 2 times a polynomial.
 
 # ## What it brings
+#
+# How far have we come? GELU and layer normalization must read and write each number once. We count about 20 operations
+# a number for the first and 8 for the second, so their intensities are fixed. Every trip that we save moves a point
+# straight up, towards the roof.
+
+
+def show_climb():
+    """GELU and layer normalization under the roof of this machine: each trip saved moves a point up."""
+    import matplotlib.pyplot as plt
+    import numba
+    from tt_spatial import normalize_scaled
+
+    peak, bandwidth = tt.setup.matmul_gflops(1024) * 1e9, tt.setup.bandwidth(1 << 26) * 1e9
+    x, weight = tt.generator().standard_normal((16_384, 128), np.float32), np.ones(128, np.float32)
+    flat, out = x.ravel(), np.empty_like(x)
+    compiled = numba.njit(norm_by_definition, fastmath={"reassoc", "contract", "arcp", "nsz"})
+    forms: dict[str, tuple[int, Callable]] = {  # operations for a number, and the work
+        "gelu by formula": (20, lambda: gelu_by_formula(flat)),
+        "gelu in blocks": (20, lambda: in_blocks(gelu_block, flat, out.ravel())),
+        "layer norm in NumPy": (8, lambda: normalize_scaled.kernel(x, weight, weight, eps=1e-5)),
+        "layer norm compiled": (8, lambda: compiled(x, weight, weight, out)),
+    }
+    figure, axis = plt.subplots(figsize=(7, 4))
+    intensities = np.geomspace(0.3, 100)
+    axis.loglog(intensities, [roofline(i, peak, bandwidth) / 1e9 for i in intensities], color="C0")
+    for name, (operations, form) in forms.items():
+        rate = operations * x.size / tt.measure(form).seconds / 1e9
+        axis.plot(operations / 8, rate, "o", color="C1")
+        axis.annotate(name, (operations / 8, rate), textcoords="offset points", xytext=(8, -4), fontsize=9)
+    axis.set(xlabel="operations a byte", ylabel="GFLOP/s")
+    figure.tight_layout()
+    return figure
+
+
+# The vertical distance from a point to the slope of the roof is what we could still gain. Next we measure the whole step
+# from the beginning of the chapter, once on each kernel set.
 
 
 def show_sets():
@@ -686,16 +780,19 @@ def show_sets():
         print(f"{name:10s} {seconds[name] * 1e3:7.1f} ms a step, {factor:.2f} times as fast as the default")
 
 
-# The *Benchmarks* page has all workloads beside PyTorch.
+# You find all workloads beside PyTorch on the page *Benchmarks*.
 #
 # ## What is not worth it
 #
-# A profile also says where to stop. After the twins, the matrix products take most of the time of a GPT, and BLAS
-# computes those near the peak. A twin for `sigmoid` would be easy, and no program of ours would notice. The same holds
-# for RMSprop, for strided convolutions and for `float64`: they are used where speed is not the point. Each twin is code
-# that must agree with its chapter in every corner, infinities included. So a twin has to earn its place in a profile.
+# A profile also shows us where to stop. With the twins, the matrix products take most of the time of a GPT, and BLAS
+# computes those near the peak. We could easily write a twin for `sigmoid`, but no program of ours would notice. The
+# same holds for RMSprop, for strided convolutions and for `float64`, because we use them where speed is not the point.
+# Each twin is code that must agree with its chapter in every corner, infinities included. So a twin must earn its place
+# in a profile.
 
 # ## Errors you will meet
+#
+# You may misspell the name of a set, or hand `install_kernels` a kernel whose arguments are not those of its slot.
 
 
 def show_errors():
@@ -708,18 +805,18 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises that are marked in the text:
 #
-# 1. Take `time_by_primitive` to your own LeNet. Which primitive would you accelerate first, and what does `amdahl`
+# 1. Run `time_by_primitive` on your own LeNet. Which primitive would you accelerate first, and what does `amdahl`
 #    promise for it?
-# 2. `utilization`: the share of the peak that a function reaches. Measure it for matrix products of 16 to 2048 rows.
-#    Where does the roof begin?
+# 2. Write `utilization`, the share of the peak that a function reaches. Measure it for matrix products of 16 to 2048
+#    rows. Where does the flat part of the roof begin?
 # 3. Write a twin for `tt.sigmoid` that keeps its slope, and enter it with `twin`. How much does it bring to a network
-#    that uses it?
+#    of yours that uses it?
 
 
 def utilization(function: Callable[[], Any], operations: float, peak: float) -> float:  # exercise
-    """The share of the peak, in operations a second, that function() reaches if it performs so many operations."""
+    """Return the share of `peak`, in operations a second, that function() reaches if it performs so many operations."""
     return operations / tt.measure(function).seconds / peak
 
 
@@ -730,14 +827,15 @@ def check_utilization():
 # ## A road not taken
 #
 # We chose by hand which operations to accelerate. PyTorch's `torch.compile` and JAX's `jit` look at a whole program
-# instead, join neighbouring operations and generate one kernel for them, so that a product, its bias and the activation
-# make a single trip. tinygrad does nothing else: its operations are lazy, and nothing runs until it has been joined.
-# The price is a compiler that has to be trusted, seconds of waiting before the first step, and errors that point into
-# generated code. Our twins are the middle way, a few kernels that are known by name.
+# instead: they join neighbouring operations and generate one kernel for them (*operator fusion*), so that a product,
+# its bias and the activation make a single trip. tinygrad is built on this idea: its operations are lazy, and nothing
+# runs until it has been joined. The price is a compiler that you must trust, seconds of waiting before the first step,
+# and errors that point into generated code. Our twins are the middle way: a few kernels, each of which you know by
+# name.
 
 # ## What hurts next
 #
-# Training a GPT is now several times as fast. Let it write.
+# We train a GPT several times as fast as before. Now let it write.
 
 
 def show_generation():
@@ -751,8 +849,9 @@ def show_generation():
             print(f"after {length:3d} tokens the next one takes {seconds * 1e3:6.1f} ms")
 
 
-# The longer the text, the longer each new token takes, because the model reads the whole text again for every single
-# one. Faster kernels do not change that: the work itself is wasted. Chapter 16, *Caching*.
+# The longer the text, the longer you wait for each new token, because our model is *autoregressive* and reads the whole
+# text again for every single one. Faster kernels cannot change that, because the work itself is wasted. Chapter 16,
+# *Caching*, keeps it.
 
 __all__ = [
     "TWINS", "accelerate", "amdahl", "best_set", "by_table", "gelu_and_slope_block", "gelu_block", "gelu_by_formula",
