@@ -438,7 +438,7 @@ def test_label_smoothing():
         "cross_entropy(logits, labels, label_smoothing=2)",
         lambda: tt.cross_entropy(logits, labels, label_smoothing=2),
         ValueError,
-        "There is only one whole belief to take from: label_smoothing lies between 0 and 1.",
+        "There is only one whole belief to take from: label_smoothing must be between 0 and 1.",
         see=CROSS_ENTROPY,
     )
 

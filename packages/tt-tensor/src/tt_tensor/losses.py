@@ -1,13 +1,13 @@
 # # Losses
 #
-# At the end of this chapter one number says how wrong a network is; and a referee, slow and incorruptible, says in
-# which direction each weight should move.
+# At the end of this chapter we have one number that says how wrong a network is: the *loss*. We also have a referee,
+# slow and incorruptible, that says in which direction each weight should move.
 
 # ## The hurt
 #
 # At the end of chapter 04 two untrained networks looked at the same picture of a 3 and spread their bets over ten
-# digits. We could not say which of the two was better. The obvious number is how many pictures a network gets right.
-# Let us take it, and try to improve a network by small steps.
+# digits. We could not say which of the two was better. The obvious number is the *accuracy*, the share of pictures that
+# a network gets right. Let us try to improve a network with it, in small steps.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from tt_tensor.activations import log_softmax, relu, sigmoid, softmax, softplus, xor_points
 from tt_tensor.layers import Linear, Module, Sequential, Tanh
 from tt_tensor.more_ops import gather, one_hot, where
-from tt_tensor.setup import generator
+from tt_tensor.setup import generator, manual_seed
 from tt_tensor.targets import LossOptions, as_float, class_ids, class_weights, reduced, refuse_other_shape
 from tt_tensor.tensor import (
     ADDED_IN, Tensor, _floating, float16, float32, float64, from_numpy, mean, primitive, quiet, randn, sum,
@@ -27,12 +27,12 @@ from tt_tensor.tensor import (
 )
 
 
-# `argmax` gives the position of the largest logit in each row; compared with the labels that gives truth values, and
-# their mean is a share.
+# `argmax` gives the index of the largest logit in each row. We compare it with the labels, and the mean of the
+# resulting truth values is the accuracy.
 
 
 def accuracy_of(logits: Tensor, labels: Tensor) -> float:
-    """The share of rows whose largest element stands at the position given by the label."""
+    """The share of rows whose largest element is at the index that the label gives: logits (N, C), labels (N,)."""
     return (logits.argmax(dim=1) == labels).to(float32).mean().item()
 
 
@@ -47,23 +47,23 @@ def show_hurt():
         layer.weight[0, 0] -= change
 
 
-# Nothing moves. The share of right answers is a staircase: it stands still until some example tips over, then jumps. It
-# is what we want in the end, and useless for getting there. We want a number that says *a little better* when the
-# network has become a little better.
+# Nothing moves, because the accuracy is a staircase. It stays where it is until some example tips over, and then it
+# jumps. We want a good accuracy in the end, but we cannot get there with it. We need a number that says *a little
+# better* when the network has become a little better.
 
 # ## The smallest thing that could work
 #
-# Take the distance. For an answer $y$ and a wanted $t$, the square of the difference, averaged over everything.
+# We take the distance. For an answer $y$ and a target $t$, we square the difference and average over everything.
 
 
 def mean_squared_distance(y, t):
-    """The square of the difference, averaged over whatever shape it has."""
+    """The mean of the squared difference, over whatever shape broadcasting gives it."""
     return ((y - t) ** 2).mean()
 
 
-# That is smooth, and zero only if all is right. Here is how it disappoints: give it answers of shape (4, 1) and targets
-# of shape (4,). Broadcasting makes a (4, 4) table of all differences of all answers to all targets, averages 16 numbers
-# instead of 4, and says nothing. People have lost weeks over that.
+# This number is smooth, and it is zero only if every answer is right. Here is how it disappoints. Suppose we give it
+# answers of shape (4, 1) and targets of shape (4,). Broadcasting builds a (4, 4) table of the differences between all
+# answers and all targets, and the loss silently averages 16 numbers instead of 4. People have lost weeks to that.
 
 
 def show_silent_broadcast():
@@ -71,21 +71,23 @@ def show_silent_broadcast():
     print("every answer is right, and the loss is", mean_squared_distance(answers, targets).item())
 
 
-# So a loss is a small formula and a number of questions that it asks beforehand. The losses below are called as
-# PyTorch's are and ask more questions than PyTorch does.
+# So a loss is a small formula together with the questions that it asks beforehand. The losses below have PyTorch's
+# names, and they check their arguments more strictly than PyTorch does.
 
 # ## The idea: how surprised were you?
 #
-# For probabilities there is a better number than a distance. If a network gives the right answer the probability $p$,
-# its surprise at the truth is $-\ln p$: zero for $p = 1$, and growing without bound as $p$ goes to zero. A network that
-# says *certainly not a 3* about a 3 should be told so in no uncertain terms; the squared distance charges it 1, the
-# surprise any amount.
+# For probabilities we have a better number than a distance. If a network gives the right answer the probability $p$,
+# its *surprise* at the truth is $-\ln p$: zero for $p = 1$, and growing without bound as $p$ goes to zero. Imagine a
+# network that says *certainly not a 3* about a 3. The squared distance charges it at most 1 for that, whereas the
+# surprise has no limit.
 #
-# Put differently: the surprise is the number of nats, natural units of information, that the truth carries if you
-# believed in $p$. A probability of one half is worth 0.69 nats, or one bit; one tenth is worth 2.3.
+# You can also read the surprise as an amount of information. It is the number of *nats*, natural units of information,
+# that the truth carries if you believed in $p$. A probability of one half is worth 0.69 nats, or one bit; one tenth is
+# worth 2.3.
 
 
 def show_surprise():
+    """Surprise and squared distance over the probability of the right answer: only the surprise grows without end."""
     import matplotlib.pyplot as plt
 
     p = np.linspace(0.005, 1, 300)
@@ -101,26 +103,27 @@ def show_surprise():
 
 
 # The average surprise over all examples is the *cross-entropy*. A network that knows nothing gives each of ten digits
-# one tenth and has a loss of $\ln 10 = 2.303$. It is good to know that number: a fresh network that starts far above it
-# is initialised badly.
+# one tenth, so its loss is $\ln 10 = 2.303$. Remember that number: if a fresh network starts far above it, its
+# initialization is bad.
 
 # ## Distances
 #
-# First the family of distances. They share two questions: are the shapes equal, and how do many numbers become one?
+# We begin with the family of distances. They share two questions: are the shapes equal, and how do many numbers become
+# one?
 #
-# `reduction` is one of three words in every loss, as in PyTorch. The mean is the usual choice, because then the loss
-# does not depend on how many examples were in the batch: a step length that suits 32 examples at a time is not off by a
-# factor of two for 64.
+# In every loss `reduction` is one of three words, as in PyTorch. The mean is the usual choice because it does not
+# depend on the number of examples in the *mini-batch*. A *learning rate* that suits 32 examples at a time is then not
+# off by a factor of two for 64.
 #
-# The formula does not need the question about shapes. The people who use it do. Every loss asks both questions, so they
-# are in the module `targets`, as `reduced(values, reduction)` and `refuse_other_shape(name, x, target)`, with
-# `as_float(x, target)`, which is x, in `float32` if both hold integers. (The other distances, absolute and Huber's, are
-# in the appendix *More losses*, with the divergence of two distributions.)
+# The formula does not need the question about shapes, but we who use it do. Because every loss asks both questions,
+# their answers are in the module `targets`: `refuse_other_shape(name, x, target)` and `reduced(values, reduction)`.
+# From the same module comes `as_float(x, target)`, which is x, converted to `float32` if both hold integers. (You find
+# the other distances, absolute and Huber's, in the appendix *More losses*, with the divergence of two distributions.)
 
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # exercise
-    """Mean squared error, (x - target)**2 averaged over all elements, or whatever the `reduction` wants. Raises
-    ValueError for different shapes and for an unknown reduction; integers count as float32 (`as_float`)."""
+    """Mean squared error, (x - target)**2 averaged over all elements, or treated as the `reduction` says.
+    Raises ValueError for different shapes and for an unknown reduction; integers count as float32 (`as_float`)."""
     refuse_other_shape("mse_loss", x, target)
     difference = as_float(x, target) - target
     return reduced(difference * difference, reduction)
@@ -128,14 +131,14 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # e
 
 # ## Cross-entropy
 #
-# The work was done in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits.
-# What remains is to pick, in each row, the element that the label points to, and to change its sign. Labels are
-# integers from 0 to the number of classes minus one.
+# We did the work in chapter 03: `log_softmax` turns logits into logarithms of probabilities without losing digits. It
+# remains to pick, in each row, the element that the label points to, and to change its sign. Labels are integers from 0
+# to the number of classes minus one.
 #
-# To pick is `gather`'s work: `gather(table, 1, index)` takes from each row of the table the elements whose positions
-# are in the same row of `index`, which therefore has two dimensions, too, and so has the result. (The beginner's
-# `log_p[:, labels]` is something else. It picks *all* the labelled columns for every row, and gives a table of shape
-# (N, N). It would also be wrong to leave the tensor and pick from its array: chapter 07 follows operations on tensors.)
+# We pick with `gather`: `gather(table, 1, index)` takes from each row of the table the elements whose positions are in
+# the same row of `index`. The index therefore has two dimensions, and so does the result. The beginner's `log_p[:,
+# labels]` is something else: it picks *all* the labelled columns for every row and gives a table of shape (N, N). It
+# would also be wrong to leave the tensor and pick from its array, because chapter 07 follows operations on tensors.
 
 
 def nll_of_rows(log_probabilities: Tensor, labels: np.ndarray) -> Tensor:  # exercise
@@ -145,38 +148,39 @@ def nll_of_rows(log_probabilities: Tensor, labels: np.ndarray) -> Tensor:  # exe
     return -picked.squeeze(1)
 
 
-# With `log_softmax` before it, that is the surprise. It is worth a kernel of its own, however, because from each row of
-# logits $z$ with the label $t$ only one number is kept:
+# With `log_softmax` before it, this *negative log-likelihood* is the surprise. However, we keep only one number from
+# each row of logits $z$ with the label $t$, and this deserves a kernel of its own:
 #
 # $$ -\ln \frac{e^{z_t}}{\sum_j e^{z_j}} = \ln \sum_j e^{z_j} - z_t . $$
 #
-# The table of all the logarithms, of which `nll_of_rows` picks one in each row, is never needed again, and with fifty
-# thousand words for classes it would be the largest thing in memory. What is the point of the form on the right, when
-# `softmax` and `log` would do? Rows such as (1000, 0). The probability of the second class is zero in any precision we
-# have, and the logarithm of zero is minus infinity; the logits themselves say that it is $-1000$. And $e^{1000}$ must
-# not be formed either: as in chapter 03, we first subtract the largest logit of the row from all of them, which changes
-# neither side of the equation.
+# We never need the full table of logarithms again, and if the classes are fifty thousand words, it would be the largest
+# thing in memory.
+#
+# Why do we prefer the form on the right to `softmax` followed by `log`? Look at a row such as (1000, 0). The
+# probability of the second class is zero in every precision that we have, and the logarithm of zero is minus infinity,
+# although the logits themselves say that it is $-1000$. Nor can we compute $e^{1000}$. As in chapter 03, we therefore
+# subtract the largest logit of the row from all of them first, which changes neither side of the equation.
 
 
 def surprises(z: np.ndarray, labels: np.ndarray) -> np.ndarray:  # exercise
     """The surprise of each row of logits at its label, ln(sum of e^z) - z[label], for arrays z (N, C), which stays as
-    it is, and labels (N,): an array (N,). Finite for all logits that are. The powers are added one width up, in
+    it is, and labels (N,): an array (N,). Finite for all finite logits. The powers are added one width up, in
     `ADDED_IN[z.dtype]`, because 70,000 ones are more than float16 can hold."""
     shifted = z - z.max(axis=1, keepdims=True)
     totals = np.exp(shifted).sum(axis=1, dtype=ADDED_IN[z.dtype])
     return np.log(totals) - shifted[np.arange(len(labels)), labels]
 
 
-# In chapter 02's terms it becomes a primitive, `surprise`. Told what each row counts, it takes the mean as well, and
-# the whole loss is one operation instead of seven. The mean divides by the number of *examples*. Averaging over
-# examples times classes, which the innocent `.mean()` of a one-hot table would do, makes everything ten times too small
-# for ten classes.
+# We turn it into a primitive in the sense of chapter 02, `surprise`. Given a weight for each row, its *importance*,
+# `surprise` also takes the mean, so that the whole loss is one operation instead of seven. The mean divides by the
+# number of *examples*. If we averaged over examples times classes, as an innocent `.mean()` over a one-hot table would,
+# the loss would be ten times too small for ten classes.
 
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
 def surprise(x, /, labels, importance=None):
-    """-log_softmax of each row of x (N, C), only at the class numbers labels (N,); with importance (N,), the weighted
-    mean of that. nan where nothing counts."""
+    """The surprise -log_softmax of each row of x (N, C) at its class number in labels (N,): (N,). With importance (N,),
+    the weighted mean of these, or nan if nothing counts."""
     x = _floating(x)
     with quiet():
         losses = surprises(x, labels) if x.size else np.zeros(len(x))
@@ -186,16 +190,18 @@ def surprise(x, /, labels, importance=None):
         return (losses.sum() / (importance.sum(dtype=np.float64) or np.nan)).astype(x.dtype)
 
 
-# What PyTorch's users expect of the two losses goes further. A label equal to `ignore_index` does not count. `weight`
-# gives each class an importance, and the mean is then a weighted mean. Further dimensions (a label for each pixel, or
-# for each position in a text) come last, as (N, C, ...) against (N, ...).
+# PyTorch's two losses offer more. A label equal to `ignore_index` does not count. `weight` gives each class an
+# importance, and the mean becomes a weighted mean. Further dimensions (a label for each pixel, or for each position in
+# a text) come last, as (N, C, ...) against (N, ...).
 #
-# That is quite a list of conditions, and each of them exists because its violation does not crash on its own. A label
-# of $-1$ is a valid index in NumPy, and means the last class. Labels as floats can be compared and summed. Labels of
-# shape (N, 1) broadcast. All of that would train, on nonsense. So `class_ids` looks at the labels first. It returns
-# them, with 0 in place of those that do not count, and which of them count. Then `_rows` turns logits of any shape into
-# rows, and `_shaped` gives what came out of the rows their shape again, if there still is one number for each. What an
-# example counts is its class's weight, or nothing at all.
+# We check quite a list of conditions here, and each is there because breaking it would not crash by itself. A label of
+# $-1$ is a valid index in NumPy and means the last class. You can compare and sum labels that are floats. Labels of
+# shape (N, 1) broadcast. All of these networks would train, on nonsense. So `class_ids` looks at the labels first. It
+# returns them, with 0 in place of those that do not count, and it returns which of them count.
+#
+# Three helpers follow. `_rows` turns logits of any shape into rows. `_shaped` gives the results of the rows their shape
+# again, if there still is one number for each. `_importance` weighs an example with its class's weight, or with 0 if it
+# does not count.
 
 
 def _rows(x: Tensor, at: int) -> Tensor:
@@ -212,9 +218,9 @@ def _importance(x, labels, counted, weight, at) -> np.ndarray:
     return np.asarray(importance, x.dtype if x.dtype.kind == "f" else float32).reshape(-1)
 
 
-# The weighted mean divides by the importance that the labels have together, $\sum_n w_n L_n / \sum_n w_n$. A label that
-# does not count must not count even if its loss is infinite, and $0 \cdot \infty$ is not 0 but nan. So its loss is
-# replaced, with `where`, before anything is multiplied.
+# The weighted mean divides by the total importance of the labels, $\sum_n w_n L_n / \sum_n w_n$. An example that does
+# not count must not count even if its loss is infinite, and $0 \cdot \infty$ is not 0 but nan. So we replace its loss
+# with `where` before we multiply anything.
 
 
 def weighted(losses: Tensor, importance: np.ndarray, reduction: str) -> Tensor:  # exercise (starred)
@@ -226,12 +232,12 @@ def weighted(losses: Tensor, importance: np.ndarray, reduction: str) -> Tensor: 
 
 
 def total_over(losses: Tensor, importance: np.ndarray) -> Tensor:
-    """The sum of all losses by the sum of the importance; nan if that is 0. Half precision is added in float32."""
+    """The sum of all losses divided by the sum of the importance; nan if that is 0. float16 is added in float32."""
     wide = losses.to(float32) if losses.dtype == float16 else losses
     return (sum(wide) / float(importance.sum(dtype=np.float64))).to(losses.dtype)
 
 
-# With these, the first of the two losses asks, picks and weighs.
+# With these parts, the first of the two losses only checks, picks and weighs.
 
 
 def nll_loss(
@@ -241,8 +247,8 @@ def nll_loss(
     """Minus the logarithm of the probability of the right class: log_probabilities (N, C, ...) or (C,), target of
     class numbers (N, ...) or ().
 
-    "mean" divides by the number (or total weight) of the labels that count. Raises TypeError, ValueError, IndexError
-    for labels that cannot be meant."""
+    "mean" divides by the number (or total weight) of the labels that count. Raises TypeError for labels that are not
+    integers, ValueError for labels of another shape, and IndexError for a label without a class."""
     labels, counted = class_ids(log_probabilities, target, ignore_index)
     at = min(1, log_probabilities.ndim - 1)
     losses = nll_of_rows(_rows(log_probabilities, at), labels.reshape(-1))
@@ -251,10 +257,12 @@ def nll_loss(
 
 
 # The targets of `cross_entropy` may also be probabilities $q$ (floats, in the shape of the logits). The loss is then
-# the surprise that we expect if $q$ is true, $-\sum_c q_c \ln p_c$, and a class number is the special case with all the
-# belief in one place. Distillation, in chapter 18, trains on such targets: a large network's doubts are worth more than
-# a plain answer. And `label_smoothing` takes a little belief $\epsilon$ from each target and gives it to all C classes
-# alike, $q \leftarrow (1 - \epsilon)\, q + \epsilon / C$, which keeps logits from growing without end.
+# the surprise that we expect if $q$ is true, $-\sum_c q_c \ln p_c$. A class number is the special case in which one
+# class has all the probability. *Distillation* in chapter 18 trains on such targets, because a large network's doubts
+# teach more than a plain answer.
+#
+# *Label smoothing* is a gentle *regularization*. It takes a little belief $\epsilon$ from each target and gives it to
+# all C classes alike, $q \leftarrow (1 - \epsilon)\, q + \epsilon / C$, which keeps logits from growing without end.
 
 
 def soft_surprises(log_p: Tensor, wanted: Tensor, label_smoothing: float) -> Tensor:  # exercise (starred)
@@ -265,8 +273,8 @@ def soft_surprises(log_p: Tensor, wanted: Tensor, label_smoothing: float) -> Ten
     return -sum(wanted * log_p, dim=1)
 
 
-# Class weights multiply the logarithms; in the mean, class numbers divide by the weights of the labels, probabilities
-# by the number of rows.
+# Class weights multiply the logarithms. For class numbers the mean divides by the weights of the labels, for
+# probabilities by the number of rows.
 
 
 def _spread_cross_entropy(x, wanted, counted, importance, weight, reduction, label_smoothing, at):
@@ -279,7 +287,8 @@ def _spread_cross_entropy(x, wanted, counted, importance, weight, reduction, lab
     return _shaped(result, counted.shape, reduction)
 
 
-# So `cross_entropy` sorts the cases. The usual one is the shortest, `surprise` of rows with a mean in it.
+# Now we can write `cross_entropy`, which only has to sort the cases. The usual case is the shortest: `surprise` of the
+# rows, mean included.
 
 
 def cross_entropy(
@@ -287,10 +296,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """The average surprise of softmax(x), logits (N, C, ...) or (C,), at the target: class numbers (N, ...) or (), or
-    probabilities in the shape of x. Raises what nll_loss raises, and ValueError for a label_smoothing that does not
-    lie between 0 and 1."""
+    probabilities in the shape of x. Raises what nll_loss raises, and ValueError for a label_smoothing outside 0
+    to 1."""
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: label_smoothing lies between 0 and 1; it is {label_smoothing}")
+        raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, not {label_smoothing}")
     at = min(1, x.ndim - 1)
     if target.dtype.kind == "f" and target.shape == x.shape and x.ndim:
         counted = np.ones([size for d, size in enumerate(x.shape) if d != at], bool)
@@ -308,15 +317,18 @@ def cross_entropy(
 
 # ## Yes or no
 #
-# For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where 1 was wanted, that
-# is infinite, and one infinite example makes the mean infinite. So we do not form $p$ at all. With $p = \sigma(x)$ both
-# logarithms are known: $-\ln\sigma(x) = \operatorname{softplus}(-x)$ and $-\ln(1 - \sigma(x)) =
-# \operatorname{softplus}(x)$.
+# For a single probability the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0 where the target is 1,
+# that is infinite, and one infinite example makes the whole mean infinite. So we never compute $p$. With $p =
+# \sigma(x)$ we know both logarithms:
 #
-# The sum of the two, weighted by $t$ and $1 - t$, can be shortened, because $\operatorname{softplus}(-x) =
-# \operatorname{softplus}(x) - x$: it is $\operatorname{softplus}(x) - t\,x$. We leave it long. Where the network is
-# right and sure of it, $t = 1$ and $x = 14$, the short form subtracts 14 from a number that begins with 14, and of the
-# loss, $8 \cdot 10^{-7}$, `float32` keeps not one digit.
+# $$ -\ln\sigma(x) = \ln(1 + e^{-x}) = \operatorname{softplus}(-x) $$
+#
+# $$ -\ln(1 - \sigma(x)) = -\ln \frac{e^{-x}}{1 + e^{-x}} = \ln(1 + e^{x}) = \operatorname{softplus}(x) $$
+#
+# We could shorten the sum of the two, weighted by $t$ and $1 - t$. Because $\operatorname{softplus}(-x) =
+# \operatorname{softplus}(x) - x$, it is $\operatorname{softplus}(x) - t\,x$. We leave it long. Consider a network that
+# is right and sure of it, with $t = 1$ and $x = 14$. The short form subtracts 14 from a number that begins with 14, and
+# of the loss, $8 \cdot 10^{-7}$, `float32` keeps not a single digit.
 
 
 def binary_cross_entropy_with_logits(  # exercise
@@ -334,8 +346,8 @@ def binary_cross_entropy_with_logits(  # exercise
 
 # ## Reading a loss
 #
-# A loss of 0.35: is that good? For the cross-entropy there is a dictionary. $e^{-L}$ is the probability that the right
-# answers got, in the geometric mean; and $\ln C$, for $C$ classes, is what total ignorance costs.
+# A loss of 0.35: is that good? For the cross-entropy you can look it up. $e^{-L}$ is the probability that the right
+# answers got, in the geometric mean, and $\ln C$, for $C$ classes, is the price of total ignorance.
 
 
 def show_reading():
@@ -345,24 +357,25 @@ def show_reading():
 
 
 # A training loss that starts at 2.3, falls to 0.35 and stays there says that the right digits get a probability of 70 %
-# in the geometric mean. It does not say how many are right: a network that gives a little over one half to every right
-# answer and one that gives nearly all to most and next to nothing to a few may have the same loss, and only the first
-# is always right. So both are worth watching, the loss to learn by and the accuracy to judge by.
+# in the geometric mean. It does not say how many answers are right. One network may give a little over one half to
+# every right answer; another may give nearly all to most and next to nothing to a few. Both can have the same loss, but
+# only the first is always right. So we watch both numbers: the loss to learn by and the accuracy to judge by.
 #
-# How low can it go? To zero, if every example has exactly one right answer that can be known. Where the data themselves
-# are uncertain (a smudge that three people read as 1 and two as 7) the lowest possible value is that uncertainty, the
-# *entropy* of the labels, and a network that goes below it on the training data has begun to learn them by heart. The
-# difference between the two, what could still be gained, is the divergence that `kl_div` computes.
+# How low can the loss go? To zero, if every example has exactly one right answer that can be known. Sometimes the data
+# themselves are uncertain: imagine a smudge that three people read as 1 and two as 7. Then the lowest possible value is
+# that uncertainty, the *entropy* of the labels. A network that goes below it on the training data has begun to memorize
+# them, which is *overfitting*. The loss minus the entropy, all that we can still gain, is the divergence that `kl_div`
+# computes.
 #
-# The squared error has its own dictionary. Divide it by the variance of the targets: 1 means no better than always
-# answering with the mean, 0.1 means that nine tenths of the variation are explained.
+# For the squared error you need another dictionary. Divide it by the variance of the targets: 1 means no better than
+# always answering with the mean, 0.1 means that nine tenths of the variation are explained.
 
-# And $e^L$, the *perplexity*, reads: as unsure as if choosing among that many classes. Language models are graded with
-# it.
+# We can read $e^L$, the *perplexity*, directly: the network is as unsure as if it chose among that many classes.
+# Language models are graded with it.
 
 
 def perplexity(x: Tensor, target: Tensor) -> float:
-    """exp of the cross-entropy of logits x (N, C) at class numbers."""
+    """The perplexity, exp of the cross-entropy, of logits x (N, C) at class numbers (N,)."""
     return cross_entropy(x, target).exp().item()
 
 
@@ -372,9 +385,9 @@ def check_perplexity():
 
 # ## As modules
 #
-# The functions above are the losses. A module that keeps a function and its options can be handed around like any other
-# part of a network. The options are attributes, `loss.reduction` for one, and are taken by position in the order that
-# PyTorch has for them, as the support class `LossOptions` knows.
+# The functions above are the losses. As a module, a function and its options can be handed around like any other part
+# of a network. We keep the options as attributes, such as `loss.reduction`. You can also pass them by position, in
+# PyTorch's order, which the support class `LossOptions` knows.
 
 
 class Loss(LossOptions, Module):
@@ -410,7 +423,7 @@ class BCEWithLogitsLoss(Loss):
 
 # ## The witness
 #
-# Cross-entropy by hand, with nothing but Python's own logarithm, for three rows with labels.
+# As a witness we compute the cross-entropy by hand, with only Python's own logarithm, for three rows with labels.
 
 
 def check_cross_entropy():
@@ -424,7 +437,7 @@ def check_cross_entropy():
     assert math.isclose(cross_entropy(Tensor(logits), tensor(labels)).item(), surprise / 3, rel_tol=1e-6)
 
 
-# And the number worth knowing: ten equal logits, $\ln 10$.
+# We also check the number that is worth knowing: ten equal logits cost $\ln 10$.
 
 
 def check_uninformed_network():
@@ -433,29 +446,29 @@ def check_uninformed_network():
 
 # ## The referee: slopes without thinking
 #
-# A number that moves when a weight moves. So let us move each weight a little, one after the other, and see how the
-# loss answers: the list of these answers is the *gradient*. It points uphill; a short step against it makes the loss
-# smaller.
+# We now have a number that moves when a weight moves. So let us move each weight a little, one after the other, and see
+# how the loss answers. The list of these answers is the *gradient*. It points uphill, so a short step against it makes
+# the loss smaller.
 #
 # $$ \frac{\partial L}{\partial w_i} \approx \frac{L(w_i + \varepsilon) - L(w_i - \varepsilon)}{2 \varepsilon} $$
 #
-# Note how careful we must be, even here. We move all elements by the same method, in place, and *put them back*
-# exactly, by assigning the old value instead of subtracting what was added; adding and subtracting $\varepsilon$ would
-# leave rounding behind. And $\varepsilon$ depends on the precision, since a step that is too small disappears in it. In
-# place means in the array that the loss will look at: `numbers_of` gives it, with all elements in one row.
+# We must be careful even here. We move every element in place and *put it back* exactly, by assigning the old value;
+# adding and then subtracting $\varepsilon$ would leave rounding behind. And $\varepsilon$ depends on the precision,
+# because a step that is too small disappears in it. *In place* means in the array that the loss will look at.
+# `numbers_of` gives us that array, with all elements in one row.
 
 
 def numbers_of(x: Tensor) -> np.ndarray:
-    """The elements of x as a flat array; what you write into it is written into x. Raises ValueError for a tensor that
-    is not in reading order."""
+    """The elements of x as a flat array that shares its memory, so writing into it changes x. Raises ValueError for a
+    tensor that is not contiguous."""
     if not x.is_contiguous():
-        raise ValueError(f"slope needs a tensor in reading order; call .contiguous() on this one of shape {x.shape}")
+        raise ValueError(f"slope needs a contiguous tensor: call .contiguous() on this one of shape {x.shape} first")
     return x.data.writable().reshape(-1)
 
 
 def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np.ndarray:  # exercise
     """The gradient of `loss()` with respect to x, by moving each element of x in place by +-eps; x is left as it was.
-    An array of float64 in the shape of x. Without eps, it is 1e-6 for float64 and 1e-2 for smaller dtypes.
+    Returns an array of float64 in the shape of x. The default eps is 1e-6 for float64 and 1e-2 for smaller dtypes.
 
     The error is about eps**2 plus rounding / eps: with float64 some nine digits are right, with float32 about three."""
     eps = eps or (1e-6 if x.dtype == np.float64 else 1e-2)
@@ -471,9 +484,9 @@ def slope(loss: Callable[[], Tensor], x: Tensor, eps: float | None = None) -> np
     return gradient.reshape(x.shape)
 
 
-# It knows nothing about the formulas that we derive, so it cannot share our mistakes. From here to the end of the book
-# it is the referee for everything that claims to be a gradient. It makes mistakes of its own, though, because it sees
-# the function at two points only, in numbers of limited precision.
+# The referee knows nothing about the formulas that we derive, so it cannot share our mistakes. From here to the end of
+# the book it judges everything that claims to be a gradient. However, it makes mistakes of its own, because it sees the
+# function at only two points, in numbers of limited precision.
 
 
 def show_corner():
@@ -482,18 +495,20 @@ def show_corner():
     print("x**3 at a million, where 3 x**2 is 3e+12:", *slope(lambda: (large**3).sum(), large))
 
 
-# At a corner it gives the mean of both sides, which is right for neither. And when two large numbers agree in nearly
-# all of their digits, few are left for their difference. So we ask it about moderate numbers, away from corners.
+# At a corner it gives the mean of both sides, which is right for neither. And if two large numbers agree in nearly all
+# of their digits, few digits are left for their difference. So we ask the referee about moderate numbers, away from
+# corners.
 #
-# The most useful gradient of all can be found on paper. For one row of logits $z$ with softmax $p$ and label $t$, the
-# loss is $\ln \sum_j e^{z_j} - z_t$, and so
+# We can find the most useful gradient of all on paper. For one row of logits $z$ with softmax $p$ and label $t$, the
+# loss is $\ln \sum_j e^{z_j} - z_t$. The derivative of the logarithm is one over the sum, times the derivative of the
+# sum:
 #
-# $$ \frac{\partial L}{\partial z_j} = p_j - [j = t]: $$
+# $$ \frac{\partial L}{\partial z_j} = \frac{e^{z_j}}{\sum_k e^{z_k}} - [j = t] = p_j - [j = t] $$
 #
-# what the network believes, minus what is true. For the mean over N rows it is divided by N.
+# It is the network's belief minus the truth. For the mean over N rows we divide it by N.
 #
-# It is hard to imagine a simpler gradient. It is bounded, by 1 in each element, however wrong the network is; it
-# vanishes exactly when belief and truth agree; and it needs nothing but what the forward pass has computed anyway.
+# It is hard to imagine a simpler gradient. It is bounded by 1 in each element, however wrong the network is. It
+# vanishes exactly when belief and truth agree, and it needs nothing but the results of the forward pass.
 
 
 def cross_entropy_gradient(x: Tensor, target: Tensor) -> Tensor:  # exercise
@@ -510,12 +525,12 @@ def mse_gradient(x: Tensor, target: Tensor) -> Tensor:
     return 2 * (x - target) / x.numel()
 
 
-# The referee has been waiting for this. The numbers on which it judges are kept under a name, because chapter 07 will
-# have to give the same gradients for them.
+# Now we can call the referee. We keep the numbers on which it judges under a name, because in chapter 07 automatic
+# differentiation must give the same gradients for them.
 
 
 def loss_case() -> tuple[Tensor, Tensor, Tensor]:
-    """The saved numbers for comparing gradients of losses: logits (4, 3), labels (4,), targets (4, 3), float64."""
+    """The numbers for comparing gradients of losses: logits (4, 3), labels (4,), targets (4, 3), in float64."""
     z = np.sin(np.arange(12.0)).reshape(4, 3) * 2
     return Tensor(z), tensor([2, 0, 1, 1]), Tensor(np.cos(np.arange(12.0)).reshape(4, 3))
 
@@ -529,12 +544,12 @@ def check_gradients_by_hand():
 
 # ## Learning, at last
 #
-# Referee and loss are enough to learn. XOR with four hidden units: measure the slope of every parameter, step against
-# it, repeat.
+# Referee and loss are enough to learn XOR with four hidden units. We measure the slope of every parameter, take a step
+# against it, and repeat. This is *gradient descent*, and the factor between slope and step is the learning rate.
 #
-# Seventeen numbers: eight weights and four biases in the first layer, four weights and a bias in the second. All slopes
-# must be measured before anything is changed. If we changed each parameter as soon as its slope is known, we would
-# measure the next slope somewhere else.
+# The network has seventeen numbers: eight weights and four biases in the first layer, four weights and a bias in the
+# second. We must measure all slopes before we change anything. If we changed each parameter as soon as we know its
+# slope, we would measure the next slope somewhere else.
 
 
 def xor_network() -> Sequential:
@@ -567,14 +582,47 @@ def show_learning():
     print("answers", [round(v[0], 2) for v in sigmoid(network(x)).tolist()])
 
 
+# We cannot draw a landscape over seventeen weights, but we can draw a cut through it. We stop after 60 steps, let two
+# weights of one hidden unit move freely, and hold all the others.
+
+
+def show_surface():
+    """The XOR loss over two weights of one hidden unit: dark valleys, and arrows downhill, against the slope."""
+    import matplotlib.pyplot as plt
+
+    x, wanted = (points.double() for points in xor_points())
+    network = xor_network().double()
+    descend(network, lambda: binary_cross_entropy_with_logits(network(x), wanted), rate=1.0, steps=60)
+
+    def loss_at(pair):
+        network[0].weight.data[0] = pair
+        return binary_cross_entropy_with_logits(network(x), wanted)
+
+    fine, coarse = np.linspace(-6, 6, 25), np.linspace(-5.5, 5.5, 9)
+    heights = [[loss_at(Tensor([a, b])).item() for a in fine] for b in fine]
+    pairs = [Tensor([a, b], dtype=float64) for b in coarse for a in coarse]
+    slopes = np.array([slope(lambda pair=pair: loss_at(pair), pair) for pair in pairs])
+    figure, axis = plt.subplots(figsize=(5.5, 4.2))
+    figure.colorbar(axis.contourf(fine, fine, heights, 20), label="loss")
+    axis.quiver(*np.array([pair.tolist() for pair in pairs]).T, *-slopes.T, color="white")
+    axis.set_xlabel("first weight")
+    axis.set_ylabel("second weight")
+    figure.tight_layout()
+    return figure
+
+
+# Where the arrows are long, the surface is steep and one step gains a lot. Where they shrink to dots, the unit is
+# saturated: every input that these weights reach drives its tanh to $\pm 1$, the surface is flat, and gradient descent
+# has nothing to follow. There is also more than one valley, so the start decides which of them we reach.
+
 # ## Predict, then measure
 #
-# You now know enough to say some numbers before any program prints them. Work them out on paper, write them down, and
-# let the tests measure. A wrong prediction teaches more than ten right ones.
+# You now know enough to predict some numbers before any program prints them. Work them out on paper, write them down,
+# and let the tests measure. You learn more from one wrong prediction than from ten right ones.
 
 
 def predict_losses() -> dict[str, float]:  # exercise
-    """Six predictions, each a number that is right to three digits, by name:
+    """Six predictions by name, each a number that is right to three digits:
 
     "ignorance": cross_entropy(zeros(7, 1000), labels)
     "sure and wrong": cross_entropy of the logits (0, 1000) at the label 0
@@ -594,8 +642,8 @@ def predict_losses() -> dict[str, float]:  # exercise
 
 # ## The cost
 #
-# The referee's price is two forward passes for each *number* in the network. The XOR network has 17. How long would one
-# step take for the digits network of chapter 04, with its 18,986?
+# The referee needs two forward passes for each *number* in the network. The XOR network has 17 of them. How long would
+# one step take for the digits network of chapter 04, with its 18,986?
 
 
 def show_cost():
@@ -611,19 +659,19 @@ def show_cost():
         )
 
 
-# How many numbers is that? The network knows its parameters, and they know their sizes.
+# To count the numbers of a network, we ask its parameters for their sizes.
 
 
 def sum_of_parameters(network: Module) -> int:
-    """How many numbers the network learns."""
+    """The number of elements in all parameters of the network."""
     total = 0
     for parameter in network.parameters():
         total += parameter.numel()
     return total
 
 
-# Seconds for a single step, where training takes thousands; and the network is tiny. The slope is right, but it cannot
-# be how one learns.
+# We would wait seconds for a single step, although training takes thousands of steps and this network is tiny. The
+# referee's slope is right, but we need a cheaper way to get it.
 
 # ## Errors you will meet
 
@@ -648,14 +696,14 @@ def show_errors():
 #
 # 1. `relative_error`: how far two gradients are apart, $\max |a - b| / \max(|a|, |b|)$, the measure by which the
 #    referee judges. What should it be for two zeros?
-# 2. `hinge_loss`: for labels $\pm 1$, the mean of $\max(0, 1 - y\,x)$, the loss of support-vector machines: no charge
-#    for what is right by a margin.
-# 3. Above are two more, for which you need patience rather than ideas: `weighted` and `soft_surprises`.
+# 2. `hinge_loss`: for labels $\pm 1$, the mean of $\max(0, 1 - y\,x)$. This is the loss of support-vector machines,
+#    which charge nothing for an answer that is right by a margin.
+# 3. You have met two more above, for which you need patience rather than ideas: `weighted` and `soft_surprises`.
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:  # exercise
-    """The largest difference between a and b, as a share of the largest absolute value in either; 0 for two arrays of
-    zeros. A plain number."""
+    """The largest difference between a and b, divided by the largest absolute value in either; 0 for two arrays of
+    zeros. Returns a plain number."""
     largest = max(np.abs(a).max(), np.abs(b).max())
     return float(np.abs(a - b).max() / largest) if largest else 0.0
 
@@ -678,9 +726,9 @@ def check_hinge_loss():
 # ## A road not taken
 #
 # In PyTorch `cross_entropy` is `log_softmax` and `nll_loss`, each a compiled kernel with a hand-written derivative.
-# Ours is a single primitive, `surprise`, wherever the target is a class. PyTorch's `mse_loss` answers shapes that
-# broadcast with a warning and a number. We raise an error: perhaps a program once meant it, but we have not met one.
-# JAX itself has no losses; its libraries write them as formulas over `log_softmax`.
+# Ours is a single primitive, `surprise`, wherever the target is a class. If shapes broadcast, PyTorch's `mse_loss`
+# answers with a warning and a number. We raise an error: perhaps a program once meant it, but we have not met one. JAX
+# itself has no losses; its libraries write them as formulas over `log_softmax`.
 
 # ## What hurts next
 #
@@ -694,14 +742,15 @@ def check_hinge_loss():
 # bias -= rate * grad_bias
 # ```
 #
-# Two lines to find the corrections and two to apply them, for each layer, in each program. Here is what happens when
-# one of the update lines is forgotten, that of the first layer's weight, which so keeps its first value. (The gradients
-# are the referee's: only the updating is at stake.)
+# We write two lines to find the corrections and two to apply them, for each layer, in each program. What happens if we
+# forget one of the update lines? We leave out the one for the first layer's weight, so that this weight never changes.
+# Both networks start from the same weights, and the gradients are the referee's, so only the updating differs.
 
 
 def show_forgotten_line():
     x, wanted = xor_points()
     for forgotten in (None, "0.weight"):
+        manual_seed(0)
         network = xor_network()
         first = network[0].weight.clone()
         for _ in range(300):
@@ -712,8 +761,8 @@ def show_forgotten_line():
         print(f"forgotten: {forgotten!s:9s} loss after 300 steps {loss:.3f}")
 
 
-# No error, no warning; the loss just stays near $\ln 2$. Updating should be written once, and carefully. Chapter 06,
-# *Optimizers*.
+# There is no error and no warning. The loss just gets stuck, not far below $\ln 2$, and you would look for the reason
+# in the data. We should write updating once, and carefully: chapter 06, *Optimizers*.
 
 __all__ = [
     "BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss", "NLLLoss", "accuracy_of",

@@ -96,7 +96,7 @@ BCEWithLogitsLoss = through_door("BCEWithLogitsLoss", binary_cross_entropy_with_
 def slope(loss, x, eps=None):
     """The gradient of `loss()` with respect to x, by moving each element of x in place by +-eps."""
     if not x.is_contiguous():
-        raise ValueError(f"slope needs a tensor in reading order; call .contiguous() on this one of shape {x.shape}")
+        raise ValueError(f"slope needs a contiguous tensor: call .contiguous() on this one of shape {x.shape} first")
     eps = eps or (1e-6 if x.dtype == np.float64 else 1e-2)
     values = x.writable().reshape(-1)
     gradient = np.empty(values.shape)
