@@ -72,7 +72,7 @@ def test_leaves_are_joined_where_they_are():
         "at_leaves(sum, [Point(x=1, y=2), Point(x=10, y=20)]).y",
         lambda: td.dataloader.at_leaves(sum, [Point(1, 2), Point(10, 20)]).y,
         22,
-        (AttributeError, "A named tuple keeps its names: `_tuple_like(first, parts)`."),
+        (AttributeError, "A named tuple keeps its names: `tuple_like(first, parts)`."),
         see=COLLATING,
     )
     expect(
@@ -91,7 +91,7 @@ def test_leaves_are_joined_where_they_are():
             f"at_leaves of {said}",
             lambda trees=trees: td.dataloader.at_leaves(list, trees),
             ValueError,
-            "Trees of different forms are a ValueError: `_refuse_other_forms(trees)`, before you go down.",
+            "Trees of different forms are a ValueError: `refuse_other_forms(trees)`, before you go down.",
             see=COLLATING,
         )
 
@@ -287,7 +287,7 @@ def test_random_split_deals_out_every_sample_once():
         "do two splits with equal generators agree?",
         lambda: (lambda a, b: a == b)(*twice()),
         True,
-        "If a generator is given, chance comes from it: `chance(generator)`.",
+        "If a generator is given, chance comes from it: `resolve_generator(generator)`.",
         see=MADE,
     )
     expect(
@@ -352,14 +352,14 @@ def test_a_random_order_is_new_each_time():
         "do two passes after the same manual_seed agree?",
         seeded,
         True,
-        "Draw from `chance(self.generator)`.",
+        "Draw from `resolve_generator(self.generator)`.",
         see=ORDERS,
     )
     expect(
         "do two passes with equal generators of their own agree?",
         lambda: seeded(generator=lambda: np.random.default_rng(3)),
         True,
-        "Draw from `chance(self.generator)`.",
+        "Draw from `resolve_generator(self.generator)`.",
         see=ORDERS,
     )
 
@@ -421,7 +421,7 @@ def test_orders_are_drawn_when_they_are_needed():
             == tt.get_rng_state()
         )(tt.get_rng_state()),
         True,
-        "Draw from `chance(self.generator)`.",
+        "Draw from `resolve_generator(self.generator)`.",
         see=ORDERS,
     )
     expect(
@@ -715,7 +715,7 @@ def test_a_pass_begins_with_its_first_group():
         "how many different numbers are drawn in 60 passes",
         lambda: len({batch.item() for _ in range(60) for batch in loader}),
         60,
-        (1, "Each pass has another seed: draw it from chance(self.generator)."),
+        (1, "Each pass has another seed: draw it from resolve_generator(self.generator)."),
         "Draw the seed from many numbers, such as 2**63: of a few, two passes soon have the same.",
         see=LOADER,
     )
@@ -745,7 +745,7 @@ def test_the_batches_are_the_same_whatever_the_workers():
         "are the crops of two passes the same, without shuffling?",
         lambda: (lambda two: two[0] == two[1])(moved(td.DataLoader(data, batch_size=4))),
         False,
-        "Each pass has another seed: draw it from chance(self.generator).",
+        "Each pass has another seed: draw it from resolve_generator(self.generator).",
         see=LOADER,
     )
     alike = td.Images(np.repeat(numbered_images(1), 8, axis=0), np.arange(8), transform=td.RandomCrop(6, padding=2))
@@ -803,7 +803,7 @@ def test_a_loader_can_have_a_generator_of_its_own():
         "does a pass of a loader with a generator of its own draw from generator()?",
         touches_the_common_one,
         False,
-        "Draw the seed from chance(self.generator).",
+        "Draw the seed from resolve_generator(self.generator).",
         see=LOADER,
     )
 

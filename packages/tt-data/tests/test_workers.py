@@ -81,7 +81,7 @@ class Lucky(td.Dataset):
         return 40
 
     def __getitem__(self, index):
-        return td.dataloader.chance().random()
+        return td.common.resolve_generator().random()
 
 
 class LuckyByName(td.Dataset):
@@ -96,7 +96,7 @@ class LuckyByName(td.Dataset):
         return tt.rand(1), tt.generator().random()
 
 
-class LuckyElsewhere(td.Dataset):
+class LuckyProcessWorker(td.Dataset):
     """Samples from NumPy's and Python's own generators."""
 
     def __len__(self):
@@ -219,7 +219,7 @@ def test_what_the_course_draws_is_the_same_whatever_the_workers(options):
 def test_processes_do_not_repeat_each_others_numbers(options):
     def drawn(**options):
         tt.manual_seed(0)
-        loader = td.DataLoader(LuckyElsewhere(), 2, **options)
+        loader = td.DataLoader(LuckyProcessWorker(), 2, **options)
         return [number for _ in range(2) for pair in loader for batch in pair for number in batch.tolist()]
 
     numbers = drawn(**options)
@@ -273,7 +273,7 @@ def test_an_order_of_ten_thousand_million_takes_no_room(kind, options):
 def test_a_long_order_goes_on_alike_while_the_program_draws():
     class Each(td.Sampler):
         def __iter__(self):
-            return (int(td.dataloader.chance().integers(10)) for _ in range(60))
+            return (int(td.common.resolve_generator().integers(10)) for _ in range(60))
 
     def order(sampler, **options):
         tt.manual_seed(2)
@@ -291,7 +291,7 @@ def test_the_common_generator_stays_where_it_is_while_workers_work():
     batches = iter(images(**THREADS))
     before = tt.get_rng_state()
     list(batches)
-    assert tt.get_rng_state() == before and td.dataloader.chance() is tt.generator()
+    assert tt.get_rng_state() == before and td.common.resolve_generator() is tt.generator()
 
 
 def test_results_keep_their_order_whichever_is_ready_first():
@@ -380,7 +380,7 @@ def test_what_cannot_be_pickled_is_refused_with_a_remedy():
 
 @BOTH
 def test_a_batch_that_is_late_is_an_error(options):
-    with pytest.raises(td.dataloader.Late, match="no batch has come for 0.2 seconds"):
+    with pytest.raises(td.workers.BatchTimeout, match="no batch has come for 0.2 seconds"):
         for batch in td.DataLoader(Hanging(), 40, timeout=0.2, **options):
             raise AssertionError(batch)
 
@@ -519,13 +519,13 @@ def test_ctrl_c_ends_program_and_workers(tmp_path, kind, then):
 
 
 @POSIX
-def test_the_first_worker_of_a_program_is_born_deaf_to_ctrl_c():
+def test_the_first_worker_of_a_program_is_born_sigint_blocked():
     program = """
         import signal
         from multiprocessing import resource_tracker
-        from tt_data.workers import _deaf_to_ctrl_c
+        from tt_data.workers import _sigint_blocked
 
-        with _deaf_to_ctrl_c():
+        with _sigint_blocked():
             resource_tracker.ensure_running()  # as a process does that is spawned
             print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
     """
@@ -575,7 +575,7 @@ def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
         ({"timeout": -1}, "0 or more"),
         ({"multiprocessing_context": "spawn"}, "needs num_workers of at least 1"),
         ({"batch_size": 0}, "at least 1, not 0"),
-        ({"batch_size": 2.5}, "whole number of at least 1, not 2.5"),
+        ({"batch_size": 2.5}, "integer of at least 1, not 2.5"),
         ({"sampler": [0], "shuffle": True}, "give one of them"),
         ({"batch_sampler": [[0]], "batch_size": 2}, "leave out batch_size"),
         ({"batch_sampler": [[0]], "shuffle": True}, "leave out batch_size"),

@@ -18,7 +18,7 @@ import pytest
 import tt_tensor as tt
 from tt_autograd import Batches, BestCheckpoint, Callback, EarlyStopping, accuracy, fit, load_checkpoint, no_grad
 from tt_data import BatchSampler, DataLoader, Dataset, SequentialSampler
-from tt_data.dataloader import chance
+from tt_data.common import resolve_generator
 from tt_opt import parallel
 from tt_opt.parallel import DistributedDataParallel, DistributedSampler, RowsOfBatch, Share, data_parallel, share_of
 from tt_optim import SGD, Adam
@@ -97,7 +97,7 @@ class Noisy(Dataset):
     def batch(self, indices):
         rows = np.asarray(indices)
         self.loaded += len(rows)
-        noise = chance().normal(0, 0.1, (len(rows), 6)) + chance().random(len(rows))[:, None]
+        noise = resolve_generator().normal(0, 0.1, (len(rows), 6)) + resolve_generator().random(len(rows))[:, None]
         return tt.from_numpy(self.x.numpy()[rows] + noise), tt.from_numpy(self.y.numpy()[rows])
 
 

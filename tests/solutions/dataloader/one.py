@@ -2,12 +2,12 @@
 
 
 def at_leaves(join, trees):
-    _refuse_other_forms(trees)
+    refuse_other_forms(trees)
     if isinstance(trees[0], tuple):
         parts = []
         for place in range(len(trees[0])):
             parts.append(at_leaves(join, [tree[place] for tree in trees]))
-        return _tuple_like(trees[0], parts)
+        return tuple_like(trees[0], parts)
     if not isinstance(trees[0], dict):
         return join([*trees])
     joined = {}
@@ -59,7 +59,7 @@ def split_sizes(total, lengths):
 
 def random_split(dataset, lengths, generator=None):
     sizes = split_sizes(len(dataset), lengths)
-    order = chance(generator).permutation(len(dataset))
+    order = resolve_generator(generator).permutation(len(dataset))
     ends = np.cumsum(sizes)
     return [Subset(dataset, [int(i) for i in order[end - size : end]]) for size, end in zip(sizes, ends)]
 
@@ -68,7 +68,7 @@ class RandomSampler:
     def permutations(self):
         done = 0
         while done < self.num_samples:
-            for i in chance(self.generator).permutation(len(self.data_source)):
+            for i in resolve_generator(self.generator).permutation(len(self.data_source)):
                 if done == self.num_samples:
                     return
                 yield int(i)
@@ -77,7 +77,7 @@ class RandomSampler:
     def draws(self):
         left = self.num_samples
         while left > 0:
-            drawn = chance(self.generator).integers(0, len(self.data_source), min(left, 100))
+            drawn = resolve_generator(self.generator).integers(0, len(self.data_source), min(left, 100))
             yield from map(int, drawn)
             left -= len(drawn)
 
@@ -118,7 +118,7 @@ class DataLoader:
     def __iter__(self):
         groups = iter(self.batch_sampler)
         first = next(groups, None)
-        seed = int(chance(self.generator).integers(1 << 40))
+        seed = int(resolve_generator(self.generator).integers(1 << 40))
 
         def tasks():
             if first is not None:
@@ -133,7 +133,7 @@ class DataLoader:
             for task in tasks():
                 yield work(task)
 
-        return here() if self.num_workers == 0 else prepared(self, work, tasks())
+        return here() if self.num_workers == 0 else prefetch(self, work, tasks())
 
 
 def in_order(submit, arrived, tasks, ahead):

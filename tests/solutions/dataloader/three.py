@@ -3,13 +3,13 @@
 
 def at_leaves(join, trees):
     trees = list(trees)
-    _refuse_other_forms(trees)
+    refuse_other_forms(trees)
     form = trees[0]
     if not isinstance(form, dict | tuple):
         return join(trees)
     places = form.keys() if isinstance(form, dict) else range(len(form))
     parts = {place: at_leaves(join, [tree[place] for tree in trees]) for place in places}
-    return parts if isinstance(form, dict) else _tuple_like(form, parts.values())
+    return parts if isinstance(form, dict) else tuple_like(form, parts.values())
 
 
 def _stacked(leaves):
@@ -47,7 +47,7 @@ def split_sizes(total, lengths):
 
 
 def random_split(dataset, lengths, generator=None):
-    left = chance(generator).permutation(len(dataset)).tolist()
+    left = resolve_generator(generator).permutation(len(dataset)).tolist()
     parts = []
     for size in split_sizes(len(left), lengths):
         parts.append(Subset(dataset, [left.pop() for _ in range(size)]))
@@ -59,15 +59,15 @@ class RandomSampler:
         numbers = [*range(len(self.data_source))]
         whole, rest = divmod(self.num_samples, max(len(numbers), 1))
         for _ in range(whole):
-            chance(self.generator).shuffle(numbers)
+            resolve_generator(self.generator).shuffle(numbers)
             yield from list(numbers)
         if rest:
-            chance(self.generator).shuffle(numbers)
+            resolve_generator(self.generator).shuffle(numbers)
             yield from numbers[:rest]
 
     def draws(self):
         for _ in range(self.num_samples):
-            yield int(chance(self.generator).integers(len(self.data_source)))
+            yield int(resolve_generator(self.generator).integers(len(self.data_source)))
 
 
 class BatchSampler:
@@ -113,11 +113,11 @@ class DataLoader:
 
         groups = iter(self.batch_sampler)
         first = [list(group) for group in islice(groups, 1)]
-        seeds = chance(self.generator).integers(0, 2**32, size=2).tolist()
+        seeds = resolve_generator(self.generator).integers(0, 2**32, size=2).tolist()
         seed = seeds[0] * 2**31 + seeds[1]
         tasks = zip(count(), chain(first, map(list, later(groups, seed))), repeat(seed))
         work = lambda task: load(self.dataset, self.collate_fn, task)
-        return iter(prepared(self, work, tasks)) if self.num_workers > 0 else iter(map(work, tasks))
+        return iter(prefetch(self, work, tasks)) if self.num_workers > 0 else iter(map(work, tasks))
 
 
 def in_order(submit, arrived, tasks, ahead):

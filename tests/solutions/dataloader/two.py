@@ -2,13 +2,13 @@
 
 
 def at_leaves(join, trees):
-    _refuse_other_forms(trees)
+    refuse_other_forms(trees)
     below = partial(at_leaves, join)
     match trees[0]:
         case dict() as first:
             return dict(zip(first, (below([tree[key] for tree in trees]) for key in first)))
         case tuple() as first:
-            return _tuple_like(first, map(below, zip(*trees)))
+            return tuple_like(first, map(below, zip(*trees)))
     return join([*trees])
 
 
@@ -55,7 +55,7 @@ def split_sizes(total, lengths):
 
 
 def random_split(dataset, lengths, generator=None):
-    order = np.argsort(chance(generator).random(len(dataset)))
+    order = np.argsort(resolve_generator(generator).random(len(dataset)))
     parts, start = [], 0
     for count in split_sizes(len(dataset), lengths):
         parts.append(Subset(dataset, order[start : start + count].tolist()))
@@ -67,14 +67,14 @@ class RandomSampler:
     def permutations(self):
         def endless():
             while True:
-                yield from np.argsort(chance(self.generator).random(len(self.data_source))).tolist()
+                yield from np.argsort(resolve_generator(self.generator).random(len(self.data_source))).tolist()
 
         return islice(endless(), self.num_samples)
 
     def draws(self):
         for done in range(self.num_samples):
             if done % 64 == 0:
-                portion = (chance(self.generator).random(64) * len(self.data_source)).astype(int).tolist()
+                portion = (resolve_generator(self.generator).random(64) * len(self.data_source)).astype(int).tolist()
             yield portion[done % 64]
 
 
@@ -109,11 +109,11 @@ class DataLoader:
     def __iter__(self):
         groups = iter(self.batch_sampler)
         begun = [*islice(groups, 1)]
-        seed = int.from_bytes(chance(self.generator).bytes(6), "little")
+        seed = int.from_bytes(resolve_generator(self.generator).bytes(6), "little")
         tasks = ((number, list(group), seed) for number, group in enumerate(chain(begun, later(groups, seed))))
         do = partial(load, self.dataset, self.collate_fn)
         if self.num_workers:
-            return prepared(self, do, tasks)
+            return prefetch(self, do, tasks)
         return (do(task) for task in tasks)
 
 

@@ -1,5 +1,6 @@
 """Chapter 10: data sets, the data loader, transforms."""
 
+from tt_data.common import grid
 from tt_data.dataloader import (
     BatchSampler, Compose, Cutout, Dataset, Images, Normalize, RandomCrop, RandomHorizontalFlip,
     RandomSampler, Sampler, SequentialSampler, Subset, TensorDataset, ToFloat, Transform, channel_statistics,
@@ -20,5 +21,6 @@ from tt_data.torch_loader import __all__ as _torch_loader
 __all__ = [
     "BatchSampler", "Compose", "Cutout", "Dataset", "Images", "Normalize", "RandomCrop", "RandomHorizontalFlip",
     "RandomSampler", "Sampler", "SequentialSampler", "Subset", "TensorDataset", "ToFloat", "Transform",
-    "channel_statistics", "collate", "random_split", *_datasets, *_downloads, *_formats, *_more_data, *_torch_loader,
+    "channel_statistics", "collate", "grid", "random_split", *_datasets, *_downloads, *_formats,
+    *_more_data, *_torch_loader,
 ]

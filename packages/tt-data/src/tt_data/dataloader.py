@@ -1,29 +1,27 @@
 # # Data loader
 #
-# At the end of this chapter a `DataLoader` stands between the data and `fit`: it shuffles, puts batches together, moves
-# and mirrors images on the way, has the next batch ready when it is wanted, and does all that the same way twice.
+# At the end of this chapter we have a `DataLoader` between the data and `fit`. It shuffles, puts batches together,
+# moves and mirrors images on the way, has the next batch ready when the training asks for it, and does all that the
+# same way twice.
 
 # ## The hurt
 #
-# Chapter 09 ended with a network that takes many times as long if it sees its images one by one. So let us write the
-# program that everybody writes first, on images of the size of the next data set: photographs of 32 by 32 pixels in
-# three colours. Take an image, make numbers of its bytes, move it by a few pixels so that the network never sees quite
-# the same one, and train on it. Then the next.
+# Chapter 09 ended with a network that takes many times as long if it sees its images one by one. Let us write that slow
+# program out in full, because it is the first that comes to mind, and run it on images of the size of the next data
+# set: photographs of 32 by 32 pixels in three colours. We take an image, turn its bytes into numbers, move it by a few
+# pixels so that the network never sees quite the same one, and train on it. Then we take the next.
 
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import GenericAlias
 from typing import Any
 
@@ -31,13 +29,21 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tt_autograd import Callback, fit
-from tt_data.workers import stop, worker_processes
+from tt_autograd.training import digits
+from tt_data.common import (
+    DRAWS, as_arrays, class_numbers, grid, not_the_end, one_by_one_from, padded, refuse_contradictions,
+    refuse_impossible_workers, refuse_other_forms, refuse_too_small, resolve_generator, row_numbers, short_text,
+    tuple_like,
+)  # fmt: skip
+from tt_data.workers import worker_processes, worker_threads
 from tt_optim import Adam
 from tt_spatial import LeNet
 from tt_tensor import (
     Dropout, Generator, Module, Sequential, Tensor, cross_entropy, drawing_from, from_numpy, generator, manual_seed,
     measure,
 )
+
+# In each step we draw a position, cut the image out there, and train on a batch of one.
 
 
 def one_by_one(images: np.ndarray, labels: np.ndarray) -> None:
@@ -54,8 +60,8 @@ def one_by_one(images: np.ndarray, labels: np.ndarray) -> None:
         optimizer.step()
 
 
-# The photographs themselves can wait; for a clock, noise is as good. CIFAR-10 has 50,000 of them to learn from, and a
-# network wants to see each of them some thirty times.
+# The photographs themselves can wait; for a clock, noise serves as well. CIFAR-10 has 50,000 images to learn from, and
+# a network needs to see each of them some thirty times.
 
 TO_SEE = 30 * 50_000
 
@@ -70,13 +76,14 @@ def show_hurt():
     print(f"one image: {seconds * 1e3:.1f} ms; thirty times 50,000 of them: {seconds * TO_SEE / 60:.0f} minutes")
 
 
-# That is for a network of five small layers; one that is any good on photographs takes many times as long. And the
-# processor's arithmetic units are nearly idle, because the time goes into thousands of small calls for each image, in
-# Python and NumPy, none of which has enough to do.
+# That is the price for a network of five small layers, and a network that reads photographs well is many times as
+# large. The processor is busy all the time, but its arithmetic units are nearly idle: the time goes into thousands of
+# small calls for each image, in Python and NumPy, and none of them has enough to do.
 
 # ## The smallest thing that could work
 #
-# Stack some samples, train on the stack.
+# We stack some samples into a *mini-batch*, and train on the stack. (From here on we say *batch* for short, as most
+# people do.)
 
 
 def stacked(samples: Sequence[tuple[np.ndarray, int]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,8 +93,8 @@ def stacked(samples: Sequence[tuple[np.ndarray, int]], size: int) -> Iterator[tu
         yield from_numpy(np.stack(inputs)), from_numpy(np.array(labels))
 
 
-# It runs, and it disappoints. Data often come sorted: first all images of class 0, then all of class 1. Here is the
-# share of the commonest class in each batch of such a list.
+# It runs, but it disappoints us, because data often come sorted: first all images of class 0, then all of class 1. Here
+# is the share of the most common class in each batch of such a list.
 
 
 def show_sorted():
@@ -96,35 +103,69 @@ def show_sorted():
     print("commonest class:", " ".join(f"{share:.0%}" for share in shares))
 
 
-# A network that sees zeros only for ten steps learns to say zero. Next we would shuffle the list, then shuffle it anew
-# for the next epoch, then find that the samples do not fit into memory as numbers of 32 bits, and load them as they are
-# needed, and crop them differently each time: the forty lines of chapter 08 again.
+# Each batch has a single class, and after a few batches of zeros a network learns to say zero. So next we would shuffle
+# the list. Then we would shuffle it anew for the next epoch, find that the samples do not fit into memory as numbers of
+# 32 bits, load them when they are needed, and crop them differently each time. These would be the forty lines of
+# chapter 08 again.
 
 # ## The idea
 #
-# There are three questions, and they have nothing to do with each other.
+# We can avoid that by separating three questions that have nothing to do with each other.
 #
-# - What is sample number $i$? That knows the *data set*, and nothing else: `dataset[i]`, `len(dataset)`.
-# - In which order? That knows the *sampler*, which never sees a sample. It deals in numbers from 0 to $N - 1$.
-# - How do several samples become one batch? By *collating* them.
+# - What is sample number $i$? The *data set* knows that, and nothing else: `dataset[i]`, `len(dataset)`.
+# - In which order do we see the samples? The *sampler* decides, and it never sees a sample. It deals in indices from 0
+#   to $N - 1$.
+# - How do several samples become one batch? We *collate* them.
 #
-# What travels between the three is only numbers:
+# Only indices travel between the three:
 #
 # $$ \text{sampler} \xrightarrow{\;7,\,2,\,9,\,4,\,\dots\;} \text{groups} \xrightarrow{\;[7, 2],\,[9, 4],\,\dots\;}
 # \text{data set} \xrightarrow{\;x_7, x_2\;} \text{batch} $$
 #
-# To shuffle a data set of a terabyte is then to shuffle its numbers. And once a batch is given by its numbers, anybody
-# can prepare it: this thread, another one, another process. The result will be the same.
+# Here is the same for ten samples, one image of each digit, in groups of four.
+
+
+def digit_images() -> np.ndarray:
+    """One image of each digit, from 0 to 9, as bytes (10, 1, 8, 8)."""
+    x, labels = (tensor.numpy() for tensor in digits()[1])
+    firsts = [np.flatnonzero(labels == digit)[0] for digit in range(10)]
+    return np.round(x[firsts] * 255).astype(np.uint8).reshape(10, 1, 8, 8)
+
+
+def show_from_sampler_to_batches():
+    """A random order of ten indices; the same indices in groups of four, four and two; the images of each group."""
+    import matplotlib.pyplot as plt
+
+    order, images = np.random.default_rng(2).permutation(10).tolist(), digit_images()
+    figure, axis = plt.subplots(figsize=(7.5, 2.3))
+    for y, name in ((2.5, "sampler"), (1.5, "groups"), (0.5, "batches")):
+        axis.text(-0.8, y, name, ha="right", va="center")
+    for place, number in enumerate(order):
+        x = place + place // 4  # the groups are one place apart
+        axis.text(place + 1, 2.5, number, ha="center", va="center")
+        axis.imshow(images[number, 0], extent=(x - 0.4, x + 0.4, 0.1, 0.9), cmap="gray_r")
+    for group in BatchSampler(order, 4):
+        middle = sum(place + place // 4 for place, number in enumerate(order) if number in group) / len(group)
+        axis.text(middle, 1.5, str(group), ha="center", va="center")
+    axis.set(xlim=(-3, 12), ylim=(0, 3))
+    axis.axis("off")
+    return figure
+
+
+# Two things follow from this. To shuffle a data set of a terabyte, we shuffle its indices. And because a batch is given
+# by its indices, this thread can prepare it, or another thread, or another process. The result will be the same.
 
 # ## A data set
 #
-# Two methods, as in PyTorch: one sample by its number, and how many there are. We add a third, which PyTorch has only
-# lately: a whole batch at once. A data set that can do no better gets it from the other two. So does a data set that is
-# derived from another and changes only its samples: the other's batches would not have the change.
+# A data set has two methods, as in PyTorch: `__getitem__` returns one sample by its index, and `__len__` says how many
+# there are. We add a third, which PyTorch gained only recently: `batch` returns a whole batch at once. A data set
+# that has no faster way inherits it, and gets its batches from the other two. That includes a data set which is derived
+# from another and changes only its samples, because the other's batches would miss the change; `__init_subclass__`
+# takes care of that.
 
 
 class Dataset:
-    """Samples by number: `dataset[i]` is one, and `len(dataset)` says how many there are. Derive from it, and write
+    """Samples by index: `dataset[i]` is one, and `len(dataset)` says how many there are. Derive from it, and write
     `__getitem__` and `__len__`."""
 
     __class_getitem__: Any = classmethod(GenericAlias)  # so that Dataset[int] can be written
@@ -142,7 +183,7 @@ class Dataset:
         return collate([sample_of(self, index) for index in indices])
 
 
-# When sample 31,407 of 50,000 turns out to be broken, the error should tell its number. Python lets us add a note to an
+# If sample 31,407 of 50,000 turns out to be broken, the error should name its index. Python lets us add a note to an
 # error without changing anything else about it.
 
 
@@ -157,49 +198,25 @@ def sample_of(dataset, index: int) -> Any:
 
 # ## Collating
 #
-# A sample is a number, an array, a text; or, more often, a tuple or a dictionary of them, and these may hold tuples and
-# dictionaries again. So collating goes down into them, and joins what it finds at the end of each branch. Samples of
-# different forms cannot be joined.
-
-
-def _refuse_other_forms(trees: Sequence) -> None:
-    """ValueError unless all trees have the first one's keys, if that is a dictionary, or its length, if it is a
-    tuple."""
-    first, form = trees[0], ""
-    if isinstance(first, dict):
-        form = f"dict with the keys {list(first)}"
-        fits = [isinstance(tree, dict) and first.keys() <= tree.keys() for tree in trees]
-    elif isinstance(first, tuple):
-        form = f"tuple with {len(first)} parts"
-        fits = [isinstance(tree, tuple) and len(tree) == len(first) for tree in trees]
-    if form and not all(fits):
-        number = fits.index(False)
-        raise ValueError(
-            f"the samples of a batch must have one form: the first is a {form}, number {number} is "
-            f"{trees[number]!r:.80}"
-        )
-
-
-def _tuple_like(first: Any, parts: Iterable) -> tuple:
-    """The parts as a tuple; as a named one, if `first` has names."""
-    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-
-
-# Going down is a function of its own, because we shall need it again. What lies below a key, or at one place of the
-# tuples, is again a sequence of trees, only smaller: so the function calls itself, and what is neither dictionary nor
-# tuple is a leaf.
+# A sample can be a number, an array or a text. More often it is a tuple or a dictionary of them, and these may again
+# contain tuples and dictionaries. So we descend into them, and join what we find at the end of each branch.
+#
+# The descent is a function of its own, because we shall need it again. Below a key, or at one position of the tuples,
+# there is again a sequence of trees, only smaller. So the function calls itself, and treats everything that is neither
+# a dictionary nor a tuple as a leaf. Samples of different forms cannot be joined; `refuse_other_forms` says so. (It is
+# in the module `common`, with what else checks arguments.)
 
 
 def at_leaves(join: Callable[[list], Any], trees: Sequence) -> Any:  # exercise
     """A tuple or dictionary like each of the trees, however deep, with `join` of the list of corresponding leaves in
-    its places. Dictionaries have the keys of the first one, in its order, and named tuples keep their names
-    (`_tuple_like`). Raises ValueError for trees of different forms (`_refuse_other_forms`)."""
+    the leaves' places. Dictionaries have the keys of the first one, in its order, and named tuples keep their names
+    (`tuple_like`). Raises ValueError for trees of different forms (`refuse_other_forms`)."""
     first = trees[0]
-    _refuse_other_forms(trees)
+    refuse_other_forms(trees)
     if isinstance(first, dict):
         return {key: at_leaves(join, [tree[key] for tree in trees]) for key in first}
     if isinstance(first, tuple):
-        return _tuple_like(first, [at_leaves(join, branch) for branch in zip(*trees)])
+        return tuple_like(first, [at_leaves(join, branch) for branch in zip(*trees)])
     return join(list(trees))
 
 
@@ -208,46 +225,26 @@ def check_at_leaves():
     assert joined == ({"x": 5, "y": (2, 7)}, 4)
 
 
-# Arrays and tensors of one shape get a new dimension in front. Of Python's numbers, integers become `int64`, which is
-# what a class label has to be, and others `float32`. One float among integers makes the whole batch float, as it does
-# everywhere in this course. Texts stay what they are, in a list.
-
-
-def as_arrays(leaves: Sequence) -> list[np.ndarray]:
-    """Arrays, tensors and numbers as arrays of one dtype: Python's floats are float32, and where one is a float, all
-    are. Raises TypeError for what is none of these."""
-    arrays = [_as_array(leaf) for leaf in leaves]
-    dtypes = {array.dtype for array in arrays}
-    wide = np.result_type(*({dtype for dtype in dtypes if dtype.kind == "f"} or dtypes))
-    return [array.astype(wide, copy=False) for array in arrays]
-
-
-def _as_array(leaf) -> np.ndarray:
-    if isinstance(leaf, Tensor | np.ndarray | np.generic | int | float):
-        array = np.asarray(leaf, np.float32 if type(leaf) is float else None)
-        if array.dtype.kind in "biuf":
-            return array
-    raise TypeError(
-        f"collate stacks tensors, arrays and numbers of at most 64 bits, and cannot stack a {type(leaf).__name__} such "
-        f"as {leaf!r:.60}; give the loader a collate_fn that can"
-    )
+# With that, collating is one call.
 
 
 def collate(samples: Sequence) -> Any:
     """Samples as one batch: arrays, tensors and numbers are stacked, texts are listed, tuples and dictionaries keep
-    their form. Raises ValueError for shapes that differ, TypeError for what cannot be stacked."""
+    their form. Raises ValueError for shapes that differ, TypeError for samples that cannot be stacked."""
     if not len(samples):
         raise ValueError("there is nothing to collate: a batch has at least one sample")
     return at_leaves(_stacked, samples)
 
 
-# That leaves the ends of the branches. (An exercise with a star may be left out: the course's own function then takes
-# its place.)
+# What remains is to join the leaves. Arrays and tensors of one shape get a new dimension in front. Python's integers
+# become `int64`, the type of class labels, and its floats become `float32`. One float among integers makes the whole
+# batch float, as everywhere in this course; `as_arrays` takes care of the dtypes. Texts stay as they are, in a list.
+# (You may leave out an exercise with a star; the course's own function then takes its place.)
 
 
 def _stacked(leaves: list) -> Any:  # exercise (starred)
     """A tensor with one row for each leaf, of the dtype that `as_arrays` gives; texts as a list, if all are texts.
-    Raises ValueError, with the shapes, if they differ, and TypeError for what cannot be stacked."""
+    Raises ValueError, with the shapes, if they differ, and TypeError for leaves that cannot be stacked."""
     if all(isinstance(leaf, str | bytes) for leaf in leaves):
         return leaves
     arrays = as_arrays(leaves)
@@ -264,8 +261,8 @@ def check_collate():
 
 # ## Data sets made of others
 #
-# If the data are tensors already, there is a better way to a batch than sample by sample: one index with many rows. For
-# 32 rows that is one call instead of 32, and a copy of exactly what is wanted.
+# If the data are tensors already, we need not collect a batch sample by sample: one index with many rows fetches it.
+# For 32 rows that is one call instead of 32, and it copies exactly the rows that we want.
 
 
 class TensorDataset(Dataset):
@@ -291,22 +288,8 @@ class TensorDataset(Dataset):
         return tuple(from_numpy(tensor.numpy()[rows]) for tensor in self.tensors)
 
 
-def row_numbers(indices: Sequence[int], count: int) -> np.ndarray:
-    """The indices of a batch as an array. Raises ValueError if there are none, TypeError for what is no integer, and
-    IndexError for an index that none of `count` samples has."""
-    rows = np.asarray(indices)
-    if not rows.size:
-        raise ValueError("there is nothing to collate: a batch has at least one sample")
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise TypeError(f"the indices of a batch are a list of integers, not {indices!r:.80}")
-    if rows.min() < -count or rows.max() >= count:
-        wrong = rows[(rows < -count) | (rows >= count)][0]
-        raise IndexError(f"index {wrong} is out of range: there are {count} samples")
-    return rows
-
-
-# The same rows for all tensors: that is what keeps an image and its label together. And the fast way has to agree with
-# the slow one, which is what `Dataset` itself does.
+# All tensors give the same rows; that keeps an image and its label together. And the fast way must agree with the slow
+# one, which is that of `Dataset` itself.
 
 
 def check_a_batch_is_its_samples():
@@ -315,12 +298,12 @@ def check_a_batch_is_its_samples():
         assert fast.tolist() == slow.tolist()
 
 
-# A part of a data set is a list of numbers: number $i$ of the part is number `indices[i]` of the whole. Anything with
-# `__getitem__` and `__len__` will do as the whole, a list for instance; `batch_of` knows both kinds.
+# A part of a data set is a list of indices: sample $i$ of the part is sample `indices[i]` of the whole. The whole can
+# be anything with `__getitem__` and `__len__`, a list for instance. `batch_of` knows both kinds.
 
 
 def batch_of(dataset, indices: Sequence[int]) -> Any:
-    """dataset.batch(indices); of a list, or of whatever else is no Dataset, the collated samples."""
+    """dataset.batch(indices); for a list, or anything else that is not a Dataset, the collated samples."""
     return dataset.batch(indices) if isinstance(dataset, Dataset) else Dataset.batch(dataset, indices)
 
 
@@ -342,7 +325,7 @@ class Subset(Dataset):
         return batch_of(self.dataset, [self.indices[index] for index in row_numbers(indices, len(self)).tolist()])
 
 
-# Parts that do not overlap are what validation needs. The lengths may be counts, or shares that add up to 1.
+# For validation we need parts that do not overlap. You may give their lengths as counts, or as shares that add up to 1.
 
 
 def split_sizes(total: int, lengths: Sequence[float]) -> list[int]:  # exercise (starred)
@@ -362,33 +345,24 @@ def split_sizes(total: int, lengths: Sequence[float]) -> list[int]:  # exercise 
     return [int(size) for size in sizes]
 
 
-# If each part drew its own samples, two parts could have one in common, and the network would be examined on what it
-# has learned. Cutting *one* permutation into pieces puts each sample into exactly one of them.
+# If each part drew its own samples, two parts could have one in common, and we would examine the network on samples
+# that it has learned. So we cut *one* permutation into pieces, which puts each sample into exactly one of them.
+#
+# Where a function draws at random, you may give it a generator: one of NumPy's, or a `Generator` of `tt_tensor`, which
+# holds one. `resolve_generator` returns it; without one, it returns the generator of chapter 01, so that one seed fixes
+# everything. While a batch is being prepared, that is the batch's own. We shall see why when several batches are
+# prepared at the same time.
 
 
 def random_split(  # exercise
     dataset, lengths: Sequence[float], generator: Generator | np.random.Generator | None = None
 ) -> list[Subset]:
-    """Subsets of the given lengths, or shares of the whole, at random (`chance(generator)`), that have no sample in
-    common and together have all. Their indices are lists of integers. Raises ValueError for lengths that `split_sizes`
-    refuses."""
+    """Subsets of the given lengths, or shares of the whole, at random (`resolve_generator(generator)`), that have no
+    sample in common and together have all. Their indices are lists of integers. Raises ValueError for lengths that
+    `split_sizes` refuses."""
     sizes = split_sizes(len(dataset), lengths)
-    order = iter(chance(generator).permutation(len(dataset)).tolist())
+    order = iter(resolve_generator(generator).permutation(len(dataset)).tolist())
     return [Subset(dataset, list(islice(order, size))) for size in sizes]
-
-
-# Where chance comes in, you may give a generator of NumPy, or a `Generator` of `tt_tensor`, which holds one; otherwise
-# it is the one generator of chapter 01, so that one seed fixes everything. While a batch is being prepared, that is the
-# batch's own. Why, we shall see when several batches are prepared at the same time.
-
-
-def chance(given: Generator | np.random.Generator | None = None) -> np.random.Generator:
-    """The generator to draw from: `given`, or that of chapter 01. Raises TypeError for anything that is not a
-    generator."""
-    given = given.numpy if isinstance(given, Generator) else given
-    if given is not None and not isinstance(given, np.random.Generator):
-        raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {given!r}")
-    return given or generator()
 
 
 def check_random_split():
@@ -397,16 +371,16 @@ def check_random_split():
     assert sorted(part[i] for part in parts for i in range(len(part))) == list(range(10))
 
 
-# The opposite, several data sets laid end to end, is `ConcatDataset`, in the appendix `more_data`.
+# The opposite, several data sets end to end, is `ConcatDataset`, in the appendix `more_data`.
 
 # ## Orders
 #
-# A sampler is anything that can be iterated, again and again, and yields numbers of samples. The class `Sampler` is
-# there to derive from, and adds nothing.
+# Any object that we can iterate again and again, and that yields indices, is a sampler. The class `Sampler` is there to
+# derive from, and adds nothing.
 
 
 class Sampler:
-    """An order: yields the numbers of samples, or lists of them. Derive from it, and write `__iter__`."""
+    """An order: yields indices of samples, or lists of them. Derive from it, and write `__iter__`."""
 
     __class_getitem__: Any = classmethod(GenericAlias)
 
@@ -427,21 +401,14 @@ class SequentialSampler(Sampler):
         return iter(range(len(self.data_source)))
 
 
-# The one that is used for training draws a new permutation each time it is iterated. Drawn once, when the sampler is
-# made, it would be the same in every epoch, and the same samples would meet in the same batches for ever. If more
-# samples are asked for than there are, one permutation follows the other; if fewer, the last one is cut off.
+# For training we draw a new permutation each time the sampler is iterated. Drawn once, when the sampler is made, it
+# would be the same in every epoch, and the same samples would always meet in the same batches. If you ask for more
+# samples than there are, one permutation follows the other; if you ask for fewer, the last one is cut off.
 #
-# With `replacement` each draw is made from all samples. Then some come twice in an epoch and some, about $1/e$ of them,
-# not at all. There may be any number of draws, 10,000,000,000 for a training that only a clock ends, so both are made
-# in portions, when they are needed.
-
-DRAWS = 1 << 12  # numbers in a portion
-
-
-def one_by_one_from(order: np.ndarray) -> Iterator[int]:
-    """The numbers of an array as Python's integers, a portion at a time."""
-    for start in range(0, len(order), DRAWS):
-        yield from order[start : start + DRAWS].tolist()
+# With `replacement`, each draw is made from all samples. Then some come twice in an epoch and some, about $1/e$ of
+# them, not at all. There may be any number of draws, 10,000,000,000 for a training that only a clock ends. So we make
+# both, the permutations and the draws, in portions, when they are needed. `one_by_one_from` hands out an array's
+# elements as Python's integers, and `DRAWS` is the size of a portion.
 
 
 class RandomSampler(Sampler):
@@ -454,31 +421,33 @@ class RandomSampler(Sampler):
         self.data_source, self.replacement = data_source, replacement
         self.num_samples = len(data_source) if num_samples is None else num_samples
         self.generator = generator
-        chance(generator)
+        resolve_generator(generator)
         if self.num_samples < 0 or (self.num_samples and not len(data_source)):
             raise ValueError(f"{self.num_samples} samples cannot be drawn from {len(data_source)}")
 
     def __len__(self) -> int:
         return self.num_samples
 
+    # Both kinds of drawing are generators in Python's sense, so nothing is drawn before the first index is asked for.
+
     def __iter__(self):
         return self.draws() if self.replacement else self.permutations()
 
     def permutations(self) -> Iterator[int]:  # exercise
-        """`num_samples` numbers, as Python's integers: permutations of all samples, one after the other. Each is drawn
-        from `chance(self.generator)` when its first number is needed."""
+        """`num_samples` indices, as Python's integers: permutations of all samples, one after the other. Each is drawn
+        from `resolve_generator(self.generator)` when its first index is needed."""
         left = self.num_samples
         while left:
-            order = chance(self.generator).permutation(len(self.data_source))[:left]
+            order = resolve_generator(self.generator).permutation(len(self.data_source))[:left]
             yield from one_by_one_from(order)
             left -= len(order)
 
     def draws(self) -> Iterator[int]:  # exercise (starred)
-        """`num_samples` numbers, as Python's integers, each drawn from all samples; at most `DRAWS` of them at a time,
-        from `chance(self.generator)`."""
+        """`num_samples` indices, as Python's integers, each drawn from all samples; at most `DRAWS` of them at a time,
+        from `resolve_generator(self.generator)`."""
         for start in range(0, self.num_samples, DRAWS):
             size = min(DRAWS, self.num_samples - start)
-            yield from chance(self.generator).integers(len(self.data_source), size=size).tolist()
+            yield from resolve_generator(self.generator).integers(len(self.data_source), size=size).tolist()
 
 
 def check_each_pass_has_another_order():
@@ -487,20 +456,20 @@ def check_each_pass_has_another_order():
     assert first != second and sorted(first) == sorted(second) == list(range(100))
 
 
-# Two more are wanted now and then: some samples only, in random order, and samples with weights, if one class is rare
-# and one wants to see it more often. `SubsetRandomSampler` and `WeightedRandomSampler` are in the appendix.
+# Now and then you need two more: some samples only, in random order, and samples with weights, so that a rare class
+# comes more often. `SubsetRandomSampler` and `WeightedRandomSampler` are in the appendix.
 #
-# And numbers become groups. Ten samples in groups of four make 4, 4 and 2. The last one is short, and belongs to the
-# epoch like the others; only who asks for it (`drop_last`) gets rid of it, because batch normalization does not like a
-# batch of one.
+# Finally, indices become groups. Ten samples in groups of four make 4, 4 and 2. The last group is short, but it belongs
+# to the epoch like the others. Pass `drop_last` to leave it out, for instance because batch normalization cannot work
+# on a batch of one.
 
 
 class BatchSampler(Sampler):
-    """The numbers of `sampler` in lists of `batch_size`. The last one may be shorter; with drop_last it is left out."""
+    """The indices of `sampler` in lists of `batch_size`. The last one may be shorter; with drop_last it is left out."""
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool = False):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ValueError(f"batch_size is a whole number of at least 1, not {batch_size!r}")
+            raise ValueError(f"batch_size is an integer of at least 1, not {batch_size!r}")
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __len__(self) -> int:
@@ -508,7 +477,7 @@ class BatchSampler(Sampler):
         return full + (left > 0 and not self.drop_last)
 
     def __iter__(self):  # exercise
-        """Lists of the sampler's next numbers. The sampler is iterated anew, and need not have a length."""
+        """Lists of the sampler's next indices. The sampler is iterated anew, and need not have a length."""
         numbers = iter(self.sampler)
         while group := list(islice(numbers, self.batch_size)):
             if len(group) == self.batch_size or not self.drop_last:
@@ -522,18 +491,20 @@ def check_the_last_batch():
 
 # ## The loader
 #
-# A batch is a *task*: its number, the numbers of its samples, and a seed. What comes of it depends on nothing else. In
-# particular it stays away from the generator of chapter 01, from which, at the same time, the network's dropout may be
-# drawing. The batch gets a generator of its own, `np.random.default_rng([seed, number])`, made of the seed of the epoch
-# and the batch's number, and `with drawing_from(...)` puts it into the place of the common one until the batch is done.
-# So it does not matter which thread prepares it, or when, and a data set may draw from `generator()` or call `tt.rand`.
+# A batch is a *task*: its number, the indices of its samples, and a seed. The result depends on nothing else. In
+# particular, it must stay away from the generator of chapter 01, because the network's dropout may be drawing from that
+# one at the same time. So the batch gets a generator of its own, `np.random.default_rng([seed, number])`, made from the
+# seed of the epoch and the batch's number, and `with drawing_from(...)` puts it in place of the common one until the
+# batch is done. Therefore it does not matter which thread prepares the batch, or when, and a data set may draw from
+# `generator()` or call `tt.rand`.
 
 Task = tuple[int, list[int], int]
 
 
 def batch_of_task(dataset, collate_fn: Callable | None, task: Task) -> Any:  # exercise
-    """The batch of a task (number, indices, seed): what `collate_fn` makes of the list of samples, which `sample_of`
-    fetches; without a collate_fn, what `batch_of` gives. All of that draws from the batch's own generator."""
+    """The batch of a task (number, indices, seed): the result of `collate_fn` for the list of samples, which
+    `sample_of` fetches; without a collate_fn, the result of `batch_of`. All of that draws from the batch's own
+    generator."""
     number, indices, seed = task
     with drawing_from(np.random.default_rng([seed, number])):
         if collate_fn is None:
@@ -541,14 +512,15 @@ def batch_of_task(dataset, collate_fn: Callable | None, task: Task) -> Any:  # e
         return collate_fn([sample_of(dataset, index) for index in indices])
 
 
-def check_a_batch_has_chance_of_its_own():
+def check_a_batch_has_a_generator_of_its_own():
     draw = lambda samples: generator().integers(1000, size=8).tolist()
     first, other = (batch_of_task(range(9), draw, (number, [4, 2], 7)) for number in (0, 1))
     generator().random(5)
     assert first == batch_of_task(range(9), draw, (0, [4, 2], 7)) != other
 
 
-# `load` does the same, and tells which batch it was if something is wrong with it.
+# `load` does the same, and names the batch if something is wrong with it. One error needs care: `StopIteration` would
+# end the loop over the loader and so, silently, the epoch. `not_the_end` turns it into another error.
 
 
 def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
@@ -557,61 +529,19 @@ def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
     try:
         return batch_of_task(dataset, collate_fn, task)
     except Exception as error:
-        if isinstance(error, StopIteration):
-            error = _not_the_end(error)
+        error = not_the_end(error)
         error.add_note(f"This was batch {number} of the data loader, with the samples {indices[:8]}...")
         raise error
 
 
-# One error needs care. To Python, `StopIteration` means that a loop is over. Let out of here, it would end the epoch
-# after half of the samples, without a word.
-
-
-def _not_the_end(error: StopIteration) -> RuntimeError:
-    other = RuntimeError(
-        "the data set or collate_fn raised StopIteration, which would end the epoch early: next() was called on an "
-        "iterator that had nothing left"
-    )
-    other.__cause__, other.__notes__ = error, [*getattr(error, "__notes__", ())]
-    return other
-
-
-# `fit` of chapter 08 interrupts and resumes a training in the middle of an epoch by setting the generator of chapter 01
-# back to where the epoch began. A loader that was given generators of its own has to help with that, and offers their
-# states under the names that `fit` looks for. NumPy's generators hand out their state and take it back under the same
-# name, `bit_generator.state`.
-
-
-class Resumable:
-    """What has generators, or samplers with generators, and can set them back."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the generators stand."""
-        return {"generators": [own.bit_generator.state for own in self._generators()]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # exercise
-        """Put the generators where they stood when `state_dict` was called. Raises ValueError if there were not as
-        many."""
-        for own, saved in zip(self._generators(), state["generators"], strict=True):
-            own.bit_generator.state = saved
-
-    def _generators(self) -> list[np.random.Generator]:
-        sampler, batch_sampler = (getattr(self, name, None) for name in ("sampler", "batch_sampler"))
-        holders = (self, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
-        found = [getattr(holder, "generator", None) for holder in holders]
-        return list({id(own): chance(own) for own in found if own is not None}.values())
-
-
-# Now the three answers are put together. The arguments are PyTorch's, and most of them only choose a sampler.
-#
-# All chance of an epoch is drawn in the moment in which the epoch begins, in the thread that asks for it: first the
-# order, then the seed. From there on everything is determined. A sampler is not read to its end for that, because it
-# may be as long as it likes; it is asked for the first group now, and for each of the others when it is needed. What it
-# draws later follows from the seed.
+# We draw all random numbers of an epoch at the moment when the epoch begins, in the thread that asks for it: first the
+# order, then the seed. After that everything is determined. We need not read the sampler to its end for this, because
+# it may be as long as it likes. We ask it for the first group now, and for each of the others when we need it. Its
+# later draws follow from the seed.
 
 
 def later(groups: Iterator, seed: int) -> Iterator:
-    """The groups that are left, one by one; meanwhile their sampler draws from a generator of its own."""
+    """The remaining groups, one by one; meanwhile their sampler draws from a generator of its own."""
     own = np.random.default_rng([seed])
     while True:
         with drawing_from(own):
@@ -619,6 +549,35 @@ def later(groups: Iterator, seed: int) -> Iterator:
         if not group:
             return
         yield group[0]
+
+
+# One more duty comes from `fit` of chapter 08. It interrupts and resumes a training in the middle of an epoch by
+# setting the generator of chapter 01 back to where the epoch began. A loader with generators of its own must help with
+# that, so it offers their states under the names that `fit` looks for. NumPy's generators hand out their state and take
+# it back under one name, `bit_generator.state`.
+
+
+class Resumable:
+    """Saves and restores the generators of an object and of its samplers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The current states of the generators."""
+        return {"generators": [own.bit_generator.state for own in self._generators()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # exercise
+        """Set the generators back to the states that `state_dict` returned. Raises ValueError for another number of
+        generators."""
+        for own, saved in zip(self._generators(), state["generators"], strict=True):
+            own.bit_generator.state = saved
+
+    def _generators(self) -> list[np.random.Generator]:
+        sampler, batch_sampler = (getattr(self, name, None) for name in ("sampler", "batch_sampler"))
+        holders = (self, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
+        found = [getattr(holder, "generator", None) for holder in holders]
+        return list({id(own): resolve_generator(own) for own in found if own is not None}.values())
+
+
+# Now we put the three answers together. The arguments are PyTorch's, and most of them only choose a sampler.
 
 
 class DataLoader(Resumable):
@@ -629,9 +588,11 @@ class DataLoader(Resumable):
     list of samples to a batch. generator: without one, everything follows from `manual_seed`.
     num_workers: how many threads prepare prefetch_factor batches each ahead of time; with multiprocessing_context
     ("spawn", "fork", "forkserver") they are processes. timeout: seconds to wait for a batch, 0 for ever. The batches
-    are the same whatever the workers, if their chance comes from `generator()`, `chance()` or functions like `tt.rand`;
-    NumPy's old generator and Python's `random` are the program's, except in processes, where each batch seeds them.
+    are the same whatever the workers, if they draw from `generator()`, or with functions like `tt.rand`; NumPy's old
+    generator and Python's `random` are the program's, except in processes, where each batch seeds them.
     Raises ValueError and TypeError for arguments that cannot be meant."""
+
+    # Two functions of `common` refuse arguments that contradict each other.
 
     def __init__(
         self, dataset, batch_size: int = 1, shuffle: bool = False, sampler: Iterable[int] | None = None,
@@ -639,12 +600,9 @@ class DataLoader(Resumable):
         drop_last: bool = False, generator: Generator | np.random.Generator | None = None, prefetch_factor: int = 2,
         timeout: float = 0, multiprocessing_context=None,
     ):
-        _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last)
-        if sampler is None and batch_sampler is None and not hasattr(dataset, "__len__"):
-            name = type(dataset).__name__
-            raise TypeError(f"{name} has no __len__, which says what samples there are: define it, or give a sampler")
-        _refuse_impossible_workers(num_workers, prefetch_factor, timeout, multiprocessing_context)
-        chance(generator)
+        refuse_contradictions(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        refuse_impossible_workers(num_workers, prefetch_factor, timeout, multiprocessing_context)
+        resolve_generator(generator)
         if sampler is None:
             sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         self.dataset, self.collate_fn, self.generator, self.sampler = dataset, collate_fn, generator, sampler
@@ -656,35 +614,18 @@ class DataLoader(Resumable):
     def __len__(self) -> int:
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
+    # One pass: draw, number the tasks, and carry them out. `prefetch`, which comes below, does that ahead of time.
+
     def __iter__(self) -> Iterator:  # exercise
-        """One pass, for which the first group and a seed are drawn at once, from `chance(self.generator)`. Then `load`
-        for each task, here or, with num_workers, by `prepared`; `later` has the other groups."""
+        """One pass, for which the first group and a seed are drawn at once, from `resolve_generator(self.generator)`.
+        Then `load` for each task, here or, with num_workers, by `prefetch`; `later` has the other groups."""
         groups = iter(self.batch_sampler)
         first = list(islice(groups, 1))
-        seed = int(chance(self.generator).integers(2**63))
+        seed = int(resolve_generator(self.generator).integers(2**63))
         numbered = enumerate(chain(first, later(groups, seed)))
         tasks = ((number, list(group), seed) for number, group in numbered)
         work = partial(load, self.dataset, self.collate_fn)
-        return prepared(self, work, tasks) if self.num_workers else map(work, tasks)
-
-
-def _refuse_contradictions(batch_size, shuffle, sampler, batch_sampler, drop_last) -> None:
-    if sampler is not None and shuffle:
-        raise ValueError("a sampler says the order, and so does shuffle: give one of them")
-    if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
-        raise ValueError("batch_sampler makes the groups: leave out batch_size, shuffle, sampler and drop_last")
-
-
-def _refuse_impossible_workers(num_workers, prefetch_factor, timeout, context) -> None:
-    if any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in (num_workers, prefetch_factor)):
-        raise TypeError(f"num_workers and prefetch_factor are integers, not {num_workers!r} and {prefetch_factor!r}")
-    if num_workers < 0 or prefetch_factor < 1 or timeout < 0:
-        raise ValueError(
-            f"num_workers and timeout are 0 or more and prefetch_factor at least 1; they are {num_workers}, {timeout} "
-            f"and {prefetch_factor}"
-        )
-    if context is not None and not num_workers:
-        raise ValueError(f"multiprocessing_context={context!r} needs num_workers of at least 1")
+        return prefetch(self, work, tasks) if self.num_workers else map(work, tasks)
 
 
 # Each pass sees everything once, in another order, and keeps the pairs together.
@@ -700,11 +641,33 @@ def check_the_loader():
 
 # ## Ahead of time
 #
-# While the network computes, other threads could prepare the next batches. Two queues are all they need. Whoever is
-# free takes a task from the first, and puts what has come of it, a batch or an error, into the second. What comes out
-# there is in the order in which it happened to be finished, so it still has to be brought into the order of the tasks:
-# what comes too early is kept until it is its turn. And since batches take memory, only so many tasks are under way at
-# any time.
+# While the network computes, other threads could prepare the next batches. This is called *prefetching*, and two queues
+# are all it needs. Each free worker takes a task from the first queue and puts the result, a batch or an error, into
+# the second.
+
+
+def show_two_queues():
+    """The numbers of batches on their way through two queues: tasks wait for workers, results for the training. Batch 3
+    is kept until batch 2 has come."""
+    import matplotlib.pyplot as plt
+
+    places = [(0, 1), (2, 1.7), (2, 0.3), (4, 1), (6, 1), (8, 1)]
+    names = ["tasks: 7, 6", "worker 0: 2", "worker 1: 5", "results: 4", "in order: 3", "training: 1"]
+    figure, axis = plt.subplots(figsize=(8, 2))
+    for (x, y), name in zip(places, names):
+        text = name.replace(": ", "\n")
+        axis.text(x, y, text, ha="center", va="center", bbox={"boxstyle": "round", "fill": False})
+    for start, end in ((0, 1), (0, 2), (1, 3), (2, 3), (3, 4), (4, 5)):
+        arrow = {"arrowstyle": "->", "shrinkA": 35, "shrinkB": 35}
+        axis.annotate("", places[end], places[start], arrowprops=arrow)
+    axis.set(xlim=(-0.8, 8.8), ylim=(-0.2, 2.2))
+    axis.axis("off")
+    return figure
+
+
+# The results arrive in the order in which the workers finish, so we must bring them into the order of the tasks. In the
+# figure, batch 3 is ready, but worker 0 is still busy with batch 2. So we keep batch 3 until its turn has come. And
+# because batches take memory, we limit how many tasks are under way at any time; in the figure there are six.
 
 
 def in_order(  # exercise
@@ -728,7 +691,7 @@ def in_order(  # exercise
         yield early.pop(number)
 
 
-# The last worker of three is done first: that must not matter.
+# Here the last of three workers is always done first. That must not matter.
 
 
 def check_in_order():
@@ -738,91 +701,32 @@ def check_in_order():
     assert list(results) == tasks
 
 
-# This is what a worker does. An error is a result, too: it is kept, with its traceback and its notes, and raised where
-# the batch is asked for. So an error of a worker looks like an error of one's own.
+# The rest is in the module `workers`: `worker_threads` starts the threads, connects them with two queues, and ends them
+# with the pass, however that ends. An error is a result, too. A worker keeps it, with its traceback and its notes, and
+# we raise it where the batch is asked for. So an error in a worker looks like an error in your own code.
+#
+# Threads are enough as long as NumPy does the work, which lets other threads run meanwhile, or as long as we wait for a
+# disk or a network. A data set that works in Python itself is better off with processes. Then a thread does not work
+# itself: it sends the task to a process of its own, and waits for the answer. The appendix `workers` describes how, and
+# what it takes to end a process again.
 
 
-def serve(work: Callable[[Task], Any], tasks: SimpleQueue, results: SimpleQueue) -> None:
-    """Carry out tasks until one of them is None; results are (number, (batch, None)) or (number, (None, error))."""
-    for task in iter(tasks.get, None):
-        try:
-            results.put((task[0], (work(task), None)))
-        except BaseException as error:
-            results.put((task[0], (None, error)))
-
-
-# The threads have to end with the pass, however it ends: after the last batch, with an error, or when the loop that
-# consumes the batches is left, by `break` or by Ctrl-C. Then the tasks that nobody has begun are thrown away, and each
-# worker finds a None. A worker that is late cannot be waited for. (`SimpleQueue` is the one queue of Python's that
-# Ctrl-C cannot interrupt in the middle of its work. With the others, and with the futures of `concurrent.futures`, it
-# leaves a lock locked now and then, and the threads wait for it for ever.)
-
-
-@contextmanager
-def working(works: Sequence[Callable[[Task], Any]], timeout: float | None) -> Iterator[tuple[Callable, Callable]]:
-    """Functions `submit` and `arrived`, as `in_order` wants them, to threads of which each calls one of the `works`.
-    `arrived` raises Late after `timeout` seconds."""
-    tasks: SimpleQueue = SimpleQueue()
-    results: SimpleQueue = SimpleQueue()
-    threads = [
-        threading.Thread(target=serve, args=(work, tasks, results), name="tt_data worker", daemon=True)
-        for work in works
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        yield tasks.put, lambda: _next(results, timeout)
-    except BaseException as error:
-        stop(works)
-        _leave(tasks, threads, wait=not isinstance(error, Late))
-        raise
-    _leave(tasks, threads, wait=True)
-
-
-def _leave(tasks: SimpleQueue, threads: list[threading.Thread], wait: bool) -> None:
-    with suppress(Empty):
-        while True:
-            tasks.get_nowait()
-    for _ in threads:
-        tasks.put(None)
-    for thread in threads:
-        if wait and thread.ident and not sys.is_finalizing():
-            thread.join()
-
-
-class Late(RuntimeError):
-    """A batch has not come in time."""
-
-
-def _next(results: SimpleQueue, timeout: float | None) -> tuple[int, Any]:
-    try:
-        return results.get(timeout=timeout)
-    except Empty:
-        raise Late(f"no batch has come for {timeout} seconds; is the data set slow, or does it hang?") from None
-
-
-# Threads are enough as long as the work is done by NumPy, which lets other threads run meanwhile, or by the disk or the
-# network, which are waited for. A data set that works in Python itself is better off with processes. Then a thread does
-# not work itself; it sends the task to a process of its own, and waits for the answer. How that is done, and what it
-# takes to be rid of a process again, is told in the appendix `workers`.
-
-
-def prepared(loader: DataLoader, work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[Any]:
-    """The batches of the tasks, in their order, prepared by the workers of a loader."""
+def prefetch(loader: DataLoader, work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[Any]:
+    """The batches of the tasks, in their order, prepared ahead of time by the workers of a loader."""
     count, context = loader.num_workers, loader.multiprocessing_context
     functions = nullcontext([work] * count) if context is None else worker_processes(count, work, context)
-    with functions as works, working(works, loader.timeout or None) as (submit, arrived):
+    with functions as works, worker_threads(works, loader.timeout or None) as (submit, arrived):
         for batch, error in in_order(submit, arrived, tasks, count * loader.prefetch_factor):
             if error is not None:
                 raise error
             yield batch
 
 
-# What is it good for? Let a batch be five milliseconds away, on a disk, say, and let a step of the training take ten.
+# What do we gain? Let a batch be five milliseconds away, on a disk, say, and let a step of the training take ten.
 
 
 class Distant(Dataset):
-    """64 samples that are waited for, five milliseconds a batch."""
+    """64 samples that take five milliseconds a batch to arrive."""
 
     def __len__(self) -> int:
         return 64
@@ -846,8 +750,8 @@ def show_prefetching():
 # One worker hides the waiting. A second one has nothing left to hide; it would, if a batch were farther away than a
 # step is long. More workers than that only take the processor away from the training.
 #
-# Before you measure it, predict what a disk does that is farther away: a batch takes 25 milliseconds, a step ten as
-# before. How long is it from one step to the next?
+# Before you measure it, predict the effect of a slower disk: a batch takes 25 milliseconds, a step ten as before. How
+# long is it from one step to the next?
 
 
 def predict_step_times() -> list[float]:  # exercise
@@ -858,14 +762,15 @@ def predict_step_times() -> list[float]:  # exercise
 
 # ## Images
 #
-# Numbers of 32 bits take four times the space of the bytes that a photograph is made of. CIFAR-10 as `float32` takes
-# 614 MB, as bytes 154. So a data set of images holds bytes, and makes numbers of a batch when it is asked for one. That
-# is also the moment to change them: a *transform* takes images and chance, and gives images.
+# Our next data are photographs. A photograph consists of bytes, and numbers of 32 bits take four times the space:
+# CIFAR-10 takes 614 MB as `float32`, and 154 MB as bytes. So our data set of images holds bytes, and converts a batch
+# when it is asked for one. That is also the moment to change the images: a *transform* takes images and a random
+# generator, and returns images.
 
 
 class Images(Dataset):
-    """Images of bytes (N, C, H, W) with class numbers (N,). A batch is what `transform(images, random)` makes of them,
-    and int64 labels; without a transform, numbers from 0 to 1. `classes` names the classes."""
+    """Images of bytes (N, C, H, W) with class numbers (N,). A batch is the result of `transform(images, random)` and
+    int64 labels; without a transform, the images become numbers from 0 to 1. `classes` names the classes."""
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str] = (), transform: Callable | None = None
@@ -887,38 +792,31 @@ class Images(Dataset):
 
     def batch(self, indices, random: np.random.Generator | None = None):
         chosen = row_numbers(indices, len(self))
-        images = self.transform(self.images[chosen], chance(random))
+        images = self.transform(self.images[chosen], resolve_generator(random))
         return from_numpy(np.asarray(images)), from_numpy(self.labels[chosen])
-
-
-def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """Labels as int64. ValueError for those that are no integers: 1.7 is no class."""
-    if labels.dtype.kind in "biuf":
-        with np.errstate(invalid="ignore"):
-            numbers = labels.astype(np.int64)
-        if (numbers == labels).all():
-            return numbers
-    raise ValueError(f"labels are the numbers of classes, integers, not {labels[:5].tolist()}... of {labels.dtype}")
 
 
 # ## Transforms
 #
-# A transform sees a whole batch. That is unusual: PyTorch's work on one image, and are called once for each. In Python
-# a call costs more than moving 3,000 bytes, so for us the batch is the unit. What must not get lost is that *each image
-# has its own luck*; a batch in which all images are moved by the same two pixels teaches less.
+# To change the training images at random, so that the network sees more of them than there are, is called *data
+# augmentation*. It is a form of *regularization*: a network that never sees the same image twice cannot memorize it.
+#
+# Our transforms see a whole batch. That is unusual: PyTorch's work on one image, and are called once for each. In
+# Python a call costs more than moving 3,000 bytes, so for us the batch is the unit. However, *each image must draw
+# random numbers of its own*; a batch in which all images are moved by the same two pixels teaches less.
 
 
 class Transform:
     """A change of images (N, C, H, W): `transform(images, random)`. Derive from it, and write `apply`, for arrays.
-    It draws from `random` only, and leaves the images that it was given as they are."""
+    It draws from `random` only, and does not change the images that it gets."""
 
     def __call__(self, images, random: np.random.Generator | None = None):
-        """The changed images: a tensor of a tensor, an array of an array. Chance comes from `random`, or from the
-        generator of chapter 01."""
+        """The changed images: a tensor for a tensor, an array for an array. Random numbers come from `random`, or from
+        the generator of chapter 01."""
         array = images.numpy() if isinstance(images, Tensor) else images
         if np.ndim(array) != 4:
-            raise ValueError(f"a transform wants images of shape (N, C, H, W), not {np.shape(array)}")
-        changed = self.apply(array, chance(random))
+            raise ValueError(f"a transform needs images of shape (N, C, H, W), not {np.shape(array)}")
+        changed = self.apply(array, resolve_generator(random))
         return from_numpy(changed) if isinstance(images, Tensor) else changed
 
     def apply(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -938,14 +836,14 @@ class Compose(Transform):
         return images
 
 
-# A network learns best from numbers around 0 with a spread around 1 (chapter 04 said why). So from each channel its
-# mean over all training images is subtracted, and the rest divided by the standard deviation. Mean and deviation are
-# those of numbers from 0 to 1, as everybody quotes them. Put together with the division by 255, that is one factor and
-# one summand for each channel:
+# A network learns best from numbers around 0 with a spread around 1 (chapter 04 said why). So we subtract from each
+# channel its mean over all training images, and divide the rest by the standard deviation. This is *normalization*. The
+# mean and the deviation refer to numbers from 0 to 1, as papers quote them. Together with the division by 255, that is
+# one factor and one summand for each channel:
 #
 # $$ \frac{x / 255 - \mu}{\sigma} = x \cdot \frac{1}{255\,\sigma} - \frac{\mu}{\sigma} . $$
 #
-# Computed like that, the bytes are read once and the numbers written once, and once more in place for the summand.
+# In this form we read the bytes once and write the numbers once, and once more in place for the summand.
 
 
 class Normalize(Transform):
@@ -954,7 +852,7 @@ class Normalize(Transform):
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean, self.std = (np.asarray(values, np.float64)[:, None, None] for values in (mean, std))
         if not (self.std > 0).all() or self.mean.shape != self.std.shape:
-            raise ValueError(f"a mean and a std above 0 for each channel are wanted, not {mean} and {std}")
+            raise ValueError(f"Normalize needs a mean and a std above 0 for each channel, not {mean} and {std}")
 
     def apply(self, images, random):  # exercise (starred)
         """The normalized images, float32, in a new array. Raises ValueError, with both numbers, if there is neither one
@@ -980,10 +878,10 @@ def check_normalize():
     assert ToFloat()(images).dtype == np.float32
 
 
-# Cropping is the interesting one. Each image is set into a frame of zeros, and from the frame a window is cut, at a
-# place of its own. In a loop over the images that is easy. Without a loop it looks hard, until one remembers the
+# Cropping is the interesting one. We put each image into a frame of zeros, and cut a window from the frame, at a random
+# position of its own. A loop over the images makes that easy. Without a loop it looks hard, until we remember the
 # `windows` of chapter 09: `sliding_window_view` shows all windows of all images at once, 81 of them if the frame is 4
-# wide, without moving a byte. Of these we pick one for each image, by index arrays. Only what is picked is copied.
+# wide, without moving a byte. From these we pick one for each image, with index arrays, and copy only that.
 
 
 class RandomCrop(Transform):
@@ -995,9 +893,9 @@ class RandomCrop(Transform):
         self.padding, self.fill = padding, fill
 
     def apply(self, images, random):  # exercise
-        """A window of each image in its frame (`padded`), of the dtype of the images. Its place is drawn for each image
-        by itself; rows and columns are drawn independently, and all places are equally likely. Raises ValueError if the
-        window does not fit (`refuse_too_small`)."""
+        """A window of each image in its frame (`padded`), of the dtype of the images. Its position is drawn for each
+        image by itself; rows and columns are drawn independently, and all positions are equally likely. Raises
+        ValueError if the window does not fit (`refuse_too_small`)."""
         framed = padded(images, self.padding, self.fill)
         refuse_too_small(framed, self.size)
         free = np.subtract(framed.shape[2:], self.size)
@@ -1006,31 +904,7 @@ class RandomCrop(Transform):
         return windows[np.arange(len(images)), :, top, left]
 
 
-def padded(images: np.ndarray, padding: int, fill: float = 0) -> np.ndarray:
-    """Images with a frame of `padding` pixels around them. ValueError for a `fill` that the images cannot hold."""
-    if images.dtype.kind in "iu" and not (fill % 1 == 0 and fill in _range_of(images.dtype)):
-        raise ValueError(f"a pixel of {images.dtype} cannot be {fill}; give an integer it holds, or ToFloat() before")
-    if padding < 0:
-        raise ValueError(f"padding is a number of pixels, 0 or more, not {padding}")
-    if not padding:
-        return images
-    count, channels, height, width = images.shape
-    framed = np.full((count, channels, height + 2 * padding, width + 2 * padding), fill, images.dtype)
-    framed[:, :, padding:-padding, padding:-padding] = images
-    return framed
-
-
-def _range_of(dtype) -> range:
-    return range(np.iinfo(dtype).min, int(np.iinfo(dtype).max) + 1)
-
-
-def refuse_too_small(images: np.ndarray, size: tuple[int, ...]) -> None:
-    """ValueError if a window of `size` does not fit into the images."""
-    if images.shape[2] < size[0] or images.shape[3] < size[1]:
-        raise ValueError(f"a window of {size} does not fit into images of {images.shape[2:]}; add padding")
-
-
-# A mirrored cat is a cat. (A mirrored 3 is not a 3: what may be done to images depends on what they show.)
+# A mirrored cat is a cat. (A mirrored 3 is not a 3, so you must choose transforms that suit your images.)
 
 
 class RandomHorizontalFlip(Transform):
@@ -1048,37 +922,26 @@ class RandomHorizontalFlip(Transform):
         return flipped
 
 
-# Here are six photographs as they are, and below them what the network gets to see in three epochs. (If CIFAR-10 is not
-# on this machine, it is six digits.) `grid`, from the appendix, lays images out side by side.
-
-
-def photographs() -> Images:
-    """CIFAR-10's test images, or, where they cannot be found, the digits that come with the course."""
-    from tt_data.datasets import CIFAR10, Digits
-
-    try:
-        return CIFAR10(train=False)
-    except FileNotFoundError:
-        return Digits(train=False)
+# Here are the ten digits as they are, and below them three epochs of them, moved by up to two pixels. The appendix
+# *Data sets* shows photographs, which are mirrored as well.
 
 
 def show_transforms():
+    """Ten digits; the same digits in three epochs, each time moved by other random numbers of pixels."""
     import matplotlib.pyplot as plt
 
-    from tt_data.more_data import grid
-
-    images = photographs().images[:6]
-    change = Compose([RandomCrop(images.shape[2:], padding=images.shape[2] // 8), RandomHorizontalFlip()])
-    figure, axis = plt.subplots(figsize=(6, 4))
-    axis.imshow(grid(np.concatenate([images, *(change(images) for _ in range(3))]), columns=6), cmap="gray_r")
+    images, change = digit_images(), RandomCrop(10, padding=3)
+    epochs = [change(images, np.random.default_rng(epoch)) for epoch in range(3)]
+    figure, axis = plt.subplots(figsize=(7, 2.9))
+    axis.imshow(grid(np.concatenate([padded(images, 1), *epochs]), columns=10), cmap="gray")
     axis.axis("off")
     return figure
 
 
 # ## The witness
 #
-# That a crop without a loop is right can be seen by comparing it with a loop: each image it returns must be one of the
-# 81 windows of its own frame, cut out by hand.
+# To see that the loop-free crop is right, we compare it with a loop. Each image that it returns must be one of the
+# windows of its own frame, cut out by hand.
 
 
 def check_each_crop_is_a_window_of_its_image():
@@ -1089,7 +952,7 @@ def check_each_crop_is_a_window_of_its_image():
         assert sum(np.array_equal(crop, window) for window in windows) == 1
 
 
-# "The same batches whatever the workers" is a claim about bits, and is checked on bits.
+# "The same batches whatever the workers" is a claim about bits, so we check it on bits.
 
 
 def check_the_same_batches_whatever_the_workers():
@@ -1101,9 +964,9 @@ def check_the_same_batches_whatever_the_workers():
     assert seen[0] == seen[1] == seen[2]
 
 
-# And the test of chapter 08: a training that is cut off in the middle of an epoch and resumed has to end with the same
-# weights. Now with shuffling, with moved images, with dropout, and with two threads that were two batches ahead when
-# the power went.
+# Then we repeat the test of chapter 08: a training that is cut off in the middle of an epoch and resumed must end with
+# the same weights. This time it has shuffling, moved images, dropout, and two threads that were two batches ahead when
+# the power failed.
 
 
 class _PowerCut(Callback):
@@ -1135,8 +998,8 @@ def check_a_training_is_resumed_bit_for_bit():
 
 # ## The cost
 #
-# What must a batch of 128 photographs cost? Nothing is computed here to speak of; bytes are moved, so let us count
-# them, each reading and each writing. A photograph has 3,072 bytes, in its frame 4,800.
+# What must a batch of 128 photographs cost? We compute hardly anything here; we move bytes. So let us count the bytes,
+# each reading and each writing. A photograph has 3,072 bytes, and 4,800 in its frame.
 
 
 def show_cost():
@@ -1154,12 +1017,11 @@ def show_cost():
         print(f"{name:9s} {moved / 1e6:5.2f} MB   {seconds * 1e3:5.2f} ms   {moved / seconds / 1e9:5.1f} GB/s")
 
 
-# Together that is a small part of a step of the network, on any machine. The bytes predict the order of magnitude, and
-# not more. A batch of this size fits into the processor's caches, which are faster than the memory, some of them much;
-# and the rows of a crop are 32 bytes long, which makes copying them a matter of many small steps. So the most bytes do
-# not take the most time.
+# The bytes predict the order of magnitude, and not more. A batch of this size fits into the processor's caches, which
+# are faster than the memory, some of them much faster. The rows of a crop, however, are only 32 bytes long, so copying
+# them takes many small steps. Therefore the step with the most bytes does not take the most time.
 #
-# It is another matter if the same is done image by image. Here is the whole way from the data set to a batch, for three
+# It is another matter if we do the same image by image. Here is the whole way from the data set to a batch, for two
 # kinds of data sets with the same images.
 
 
@@ -1167,7 +1029,7 @@ class Singly(Images):
     """Images that are changed one at a time, and collated."""
 
     def __getitem__(self, index):
-        return self.transform(self.images[index : index + 1], chance())[0], int(self.labels[index])
+        return self.transform(self.images[index : index + 1], resolve_generator())[0], int(self.labels[index])
 
     def batch(self, indices, random=None):
         return Dataset.batch(self, indices)
@@ -1182,11 +1044,12 @@ def show_batches_against_samples():
         print(f"{name}: {seconds / len(loader) * 1e3:5.2f} ms a batch of 128")
 
 
-# And the hours? The network of the beginning, on images of the same size, moved in the same way, now in batches of 64.
+# What has become of the minutes? We take the network of the beginning, on images of the same size, moved in the same
+# way, but in batches of 64.
 
 
 def batch_by_batch(images: np.ndarray, labels: np.ndarray) -> None:
-    """What `one_by_one` does, with a loader and `fit`."""
+    """Train as `one_by_one` does, with a loader and `fit`."""
     model = LeNet(channels=3, size=32)
     data = DataLoader(Images(images, labels, transform=Compose([RandomCrop(32, padding=4), ToFloat()])), 64, True)
     fit(model, cross_entropy, Adam(model.parameters()), data, epochs=1, progress=False)
@@ -1198,14 +1061,14 @@ def show_hours():
         print(f"{name}: {seconds * 1e3:5.2f} ms an image, thirty epochs in {seconds * TO_SEE / 60:5.1f} minutes")
 
 
-# The network is the same, and so is the arithmetic. What is saved are calls. (It also makes fewer steps, and in an
-# epoch of large batches less is learned than in one of small ones; chapter 08 had a table of that.)
+# The network is the same, and so is the arithmetic; we save calls. (The training also makes fewer steps, and a network
+# learns less in an epoch of large batches than in one of small ones; chapter 08 had a table of that.)
 
 
 # ## Errors you will meet
 #
-# An error inside of a data set is the hardest to find, because a loader, a thread and a sampler stand between it and
-# the line that asked for a batch. So it is shown here with its notes.
+# An error inside a data set is the hardest to find, because a loader, a thread and a sampler are between it and the
+# line that asked for a batch. So we print it here with its notes.
 
 
 def show_errors():
@@ -1229,25 +1092,24 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the functions that are marked in the text:
 #
-# 1. `channel_statistics`: the mean and the standard deviation of each channel over a whole data set, batch by batch, so
-#    that it may be larger than the memory. For CIFAR-10's training images they are 0.4914, 0.4822, 0.4465 and 0.2470,
-#    0.2435, 0.2616.
-# 2. `Cutout`: a square of zeros somewhere in each image, so that a network must not rely on any single detail (DeVries
-#    and Taylor, 2017).
-# 3. Train LeNet on the digits with and without `RandomCrop(8, padding=1)`, and look at the two losses again that
-#    chapter 08 taught to read. What does moving the images do to each of them?
+# 1. `channel_statistics`: compute the mean and the standard deviation of each channel over a whole data set, batch by
+#    batch, so that it may be larger than the memory. For CIFAR-10's training images they are 0.4914, 0.4822, 0.4465 and
+#    0.2470, 0.2435, 0.2616.
+# 2. `Cutout`: put a square of zeros somewhere into each image, so that a network must not rely on any single detail
+#    (DeVries and Taylor, 2017).
+# 3. Train LeNet on the digits with and without `RandomCrop(8, padding=1)`, and look again at the two losses that
+#    chapter 08 taught you to read. How does moving the images change each of them?
 #
 # For the first one, remember that the variance is the mean of the squares minus the square of the mean. If all pixels
 # are nearly equal, these two are nearly equal as well, and their difference is rounding error, perhaps below zero. So
-# count all pixels from the first one of their channel, which changes no variance.
+# subtract from all pixels the first one of their channel, which changes no variance.
 
 
 def channel_statistics(loader: Iterable) -> tuple[np.ndarray, np.ndarray]:  # exercise
     """Mean (C,) and standard deviation (C,), in float64, over all pixels of the images (N, C, H, W) in batches of
-    (images, labels), which stay as they are. Divided by the number of pixels. Raises ValueError if there is no
-    batch."""
+    (images, labels), which are not changed. Divided by the number of pixels. Raises ValueError if there is no batch."""
     count, total, squares, first = 0, np.zeros(1), np.zeros(1), None
     for images, _ in loader:
         pixels = images.numpy().astype(np.float64)
@@ -1268,8 +1130,9 @@ def check_channel_statistics():
     assert np.allclose(mean, images.mean(axis=(0, 2, 3)) / 255) and np.allclose(std, images.std(axis=(0, 2, 3)) / 255)
 
 
-# The second one needs no loop over the images either. A pixel belongs to the square if its row lies in the square's
-# rows and its column in the square's columns; both are comparisons of a short list with one number for each image.
+# The second one needs no loop over the images either. A pixel belongs to the square if its row is one of the square's
+# rows and its column one of the square's columns. You can find out both by comparing a short list with one number for
+# each image.
 
 
 class Cutout(Transform):
@@ -1279,7 +1142,7 @@ class Cutout(Transform):
         self.size = size
 
     def apply(self, images, random):  # exercise (starred)
-        """A copy of the images with the square, in all channels at the same place. Raises ValueError if the square
+        """A copy of the images with the square, in all channels at the same position. Raises ValueError if the square
         does not fit (`refuse_too_small`)."""
         refuse_too_small(images, (self.size, self.size))
         count, _, height, width = images.shape
@@ -1298,21 +1161,19 @@ def check_cutout():
 
 # ## A road not taken
 #
-# PyTorch's loader is older than the batch-wise way: transforms work on one image, and to make up for it there are
-# worker processes, shared memory to bring their tensors back, a thread that pins them, and `persistent_workers` because
-# starting processes takes seconds. TensorFlow's `tf.data` makes a graph of the whole pipeline and runs it without
-# Python. JAX has no loader at all and leaves it to others; tinygrad's examples put all of CIFAR-10 on the device and
-# crop there. Ours is for data that fit into memory as bytes, or are read quickly. A data set of a million large JPEG
-# files needs decoders in many processes, and then PyTorch's way is the right one.
+# PyTorch's loader is older than the batch-wise way. Its transforms work on one image, and to make up for that it has
+# worker processes, shared memory to bring their tensors back, a thread that pins them, and `persistent_workers`,
+# because starting processes takes seconds. TensorFlow's `tf.data` turns the whole pipeline into a graph and runs it
+# without Python. JAX has no loader at all and leaves it to other libraries; tinygrad's examples put all of CIFAR-10 on
+# the device and crop there. We built ours for data that fit into memory as bytes, or that we can read quickly. A data
+# set of a million large JPEG files needs decoders in many processes, and then PyTorch's way is the right one.
 
 # ## What hurts next
 #
-# Images are numbers from the beginning. Here is something that is not.
+# Images are numbers from the beginning. A text is not.
 
 
 def show_text():
-    from tt_data.datasets import short_text
-
     text = short_text()
     print(collate([text[22:38], text[71:79]]))
     try:
@@ -1323,14 +1184,13 @@ def show_text():
     print(f"{len(words):,} words, {len(set(words)):,} of them different, in {len(text.encode()):,} bytes")
 
 
-# A loader hands texts through as they are, and a network cannot multiply them. As bytes they are numbers, but numbers
-# that mean little one by one, and there are many of them; as words there are fewer, but nearly every second one is a
-# new one, and the next text has others again. What the units of a text are has to be found out from texts: chapter 11,
-# *Tokenization*.
+# Our loader hands out texts as they are, and a network cannot multiply them. As bytes they are numbers, but a byte
+# means little by itself, and there are many of them. As words there are fewer, but nearly every second one is new, and
+# the next text has others again. So we must find the units of a text in texts themselves: chapter 11, *Tokenization*.
 
 __all__ = [
-    "BatchSampler", "Compose", "Cutout", "DataLoader", "Dataset", "Images", "Late", "Normalize", "RandomCrop",
+    "BatchSampler", "Compose", "Cutout", "DataLoader", "Dataset", "Images", "Normalize", "RandomCrop",
     "RandomHorizontalFlip", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "TensorDataset", "ToFloat",
-    "Transform", "as_arrays", "at_leaves", "batch_of", "chance", "channel_statistics", "collate", "in_order", "padded",
-    "random_split", "row_numbers", "sample_of",
+    "Transform", "at_leaves", "batch_of", "channel_statistics", "collate", "in_order", "prefetch", "random_split",
+    "sample_of",
 ]

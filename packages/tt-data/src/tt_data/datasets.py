@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import resources
 from typing import ClassVar
 
 import numpy as np
 
 from tt_autograd.training import digits
-from tt_data.dataloader import Dataset, Images, row_numbers
+from tt_data.common import grid, row_numbers, short_text
+from tt_data.dataloader import Compose, Dataset, Images, RandomCrop, RandomHorizontalFlip
 from tt_data.downloads import Remote, obtain, sha256_of
 from tt_data.formats import KINDS, read_cifar, read_idx, require, require_labels
 from tt_tensor import from_numpy
@@ -151,6 +151,26 @@ class CIFAR10(Images):
         super().__init__(*read_cifar(place, train), self.names, transform)
 
 
+# Here are six of them, and below them what a network sees in three epochs, if each is moved by up to four pixels and
+# mirrored in half of the cases. (If CIFAR-10 is not on your machine, you see six digits, which should not be mirrored.)
+
+
+def show_photographs():
+    """Six photographs, and the same six in three epochs, moved and mirrored at random."""
+    import matplotlib.pyplot as plt
+
+    try:
+        images = CIFAR10(train=False).images[:6]
+    except FileNotFoundError:
+        images = Digits(train=False).images[:6]
+    change = Compose([RandomCrop(images.shape[2:], padding=images.shape[2] // 8), RandomHorizontalFlip()])
+    epochs = [change(images, np.random.default_rng(epoch)) for epoch in range(3)]
+    figure, axis = plt.subplots(figsize=(6, 4))
+    axis.imshow(grid(np.concatenate([images, *epochs]), columns=6), cmap="gray_r")
+    axis.axis("off")
+    return figure
+
+
 # ## Text
 #
 # A text is a data set as well. A sample is a window of so many bytes, and what is to be predicted is the same window
@@ -184,11 +204,6 @@ class Text(Dataset):
 # Two texts: the first chapter of *Moby-Dick* (H. Melville, 1851), twelve kilobytes that are part of the package; and a
 # megabyte of Shakespeare's plays, which A. Karpathy put together in 2015 and every small language model has learned
 # since.
-
-
-def short_text() -> str:
-    """The first chapter of Moby-Dick."""
-    return resources.files("tt_data").joinpath("loomings.txt").read_text(encoding="utf-8")
 
 
 SHAKESPEARE = Remote(

@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from tt_data.dataloader import (
-    DRAWS, Dataset, Sampler, Transform, as_arrays, at_leaves, batch_of, chance, one_by_one_from, padded,
-    refuse_too_small, row_numbers,
-)
+from tt_data.common import (
+    DRAWS, as_arrays, one_by_one_from, padded, refuse_too_small, resolve_generator, row_numbers,
+)  # fmt: skip
+from tt_data.dataloader import Dataset, Sampler, Transform, at_leaves, batch_of
 from tt_tensor import Generator, from_numpy
 
 # ## Data sets end to end
@@ -111,13 +111,13 @@ class SubsetRandomSampler(Sampler):
 
     def __init__(self, indices: Sequence[int], generator: Generator | np.random.Generator | None = None):
         self.indices, self.generator = indices, generator
-        chance(generator)
+        resolve_generator(generator)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __iter__(self):
-        order = chance(self.generator).permutation(len(self.indices))
+        order = resolve_generator(self.generator).permutation(len(self.indices))
         return (self.indices[i] for i in one_by_one_from(order))
 
 
@@ -130,7 +130,7 @@ class WeightedRandomSampler(Sampler):
     ):
         self.weights, self.num_samples = np.asarray(weights, np.float64), num_samples
         self.replacement, self.generator = replacement, generator
-        chance(generator)
+        resolve_generator(generator)
         if self.weights.ndim != 1 or not (self.weights >= 0).all() or not 0 < self.weights.sum() < math.inf:
             raise ValueError(f"weights are numbers of 0 or more, one for each sample and not all 0, not {weights}")
         possible = np.count_nonzero(self.weights)
@@ -143,12 +143,12 @@ class WeightedRandomSampler(Sampler):
     def __iter__(self):
         shares, count = self.weights / self.weights.sum(), len(self.weights)
         if not self.replacement:
-            yield from one_by_one_from(chance(self.generator).choice(count, self.num_samples, False, shares))
+            yield from one_by_one_from(resolve_generator(self.generator).choice(count, self.num_samples, False, shares))
             return
         ends = np.cumsum(shares)
         ends /= ends[-1]
         for start in range(0, self.num_samples, DRAWS):
-            drawn = chance(self.generator).random(min(DRAWS, self.num_samples - start))
+            drawn = resolve_generator(self.generator).random(min(DRAWS, self.num_samples - start))
             yield from ends.searchsorted(drawn, side="right").tolist()
 
 
@@ -229,41 +229,7 @@ def check_the_middle_of_a_padded_image_is_the_image():
     assert np.array_equal(CenterCrop((3, 4))(Pad(2)(images)), images)
 
 
-# ## Images side by side
-#
-# Each image gets a gap on its right and below, the images get two dimensions instead of one, rows and columns, and then
-# it is a matter of bringing dimensions into the right order: all of a row of images, line by line.
-
-
-def grid(images, columns: int = 8, gap: int = 1) -> np.ndarray:
-    """Images (N, C, H, W), bytes or numbers from 0 to 1, as one image (height, width, C), or (height, width) for one
-    channel, as matplotlib wants it; white in between."""
-    array = np.asarray(images)
-    if array.ndim != 4 or not len(array):
-        raise ValueError(f"grid wants images of shape (N, C, H, W), at least one, not {array.shape}")
-    count, channels, height, width = array.shape
-    columns = min(columns, count)
-    rows, white = -(-count // columns), 255 if array.dtype == np.uint8 else 1
-    sheet = np.full((rows * columns, channels, height + gap, width + gap), white, array.dtype)
-    sheet[:count, :, :height, :width] = array
-    sheet = sheet.reshape(rows, columns, channels, height + gap, width + gap).transpose(0, 3, 1, 4, 2)
-    whole = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
-    whole = whole[: len(whole) - gap, : whole.shape[1] - gap]
-    return whole[:, :, 0] if channels == 1 else whole
-
-
-def show_grid():
-    import matplotlib.pyplot as plt
-
-    from tt_data.datasets import Digits
-
-    figure, axis = plt.subplots(figsize=(5, 2.6))
-    axis.imshow(grid(Digits().images[:32], columns=8), cmap="gray")
-    axis.axis("off")
-    return figure
-
-
 __all__ = [
     "CenterCrop", "ConcatDataset", "DistributedSampler", "Pad", "StackDataset", "SubsetRandomSampler",
-    "WeightedRandomSampler", "grid",
+    "WeightedRandomSampler",
 ]

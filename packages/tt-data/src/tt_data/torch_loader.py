@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from tt_data import dataloader
-from tt_data.dataloader import BatchSampler, Dataset, Sampler, chance, collate, prepared, sample_of
+from tt_data.common import resolve_generator
+from tt_data.dataloader import BatchSampler, Dataset, Sampler, collate, prefetch, sample_of
 from tt_data.workers import here
 from tt_tensor import Tensor, drawing_from, from_numpy
 
@@ -331,7 +332,7 @@ class DataLoader(dataloader.DataLoader):
     def __iter__(self) -> Iterator:
         """One pass."""
         if self._is_stream(self.dataset):
-            return self._streamed(Reader(self), int(chance(self.generator).integers(2**63)))
+            return self._streamed(Reader(self), int(resolve_generator(self.generator).integers(2**63)))
         chapters = copy.copy(self)
         chapters.dataset, chapters.collate_fn = Shown(self), None
         if self.batch_sampler is None:
@@ -341,13 +342,13 @@ class DataLoader(dataloader.DataLoader):
     def workers_seed(self) -> int:
         """The seed of worker 0 in a pass that begins now. It is drawn from a copy of the generator, since a pass with
         workers must not draw more than one without."""
-        return int(copy.deepcopy(chance(self.generator)).integers(2**62))
+        return int(copy.deepcopy(resolve_generator(self.generator)).integers(2**62))
 
     def _streamed(self, read: Reader, seed: int) -> Iterator:
         one = copy.copy(self)
         tasks: Iterator[tuple[int, list[int], int]] = ((number, [], seed) for number in count())
         one.num_workers, one.prefetch_factor = 1, max(1, self.num_workers * self.prefetch_factor)
-        for batch in prepared(one, read, tasks) if self.num_workers else map(read, tasks):
+        for batch in prefetch(one, read, tasks) if self.num_workers else map(read, tasks):
             if batch is END:
                 return
             yield batch
