@@ -273,6 +273,7 @@ def test_relu_lets_pass_what_is_positive():
         "second derivative of relu(x) ** 3 at [-2, 3]",
         lambda: ta.hessian_vector_product(lambda x: (tt.relu(x) ** 3).sum(), leaf([-2.0, 3.0]), tt.Tensor(np.ones(2))),
         [0, 18],
+        (RuntimeError, "The first derivative is not recorded, and has none: create_graph=True."),
         "Rules are written with operators that work on tensors and on arrays alike.",
         see=TABLE,
     )
@@ -288,6 +289,7 @@ def test_every_output_of_log_softmax_answers():
             weights - p * weights.sum(dim, keepdims=True),
             (weights, "x moves all outputs of its row by the logarithm of the sum as well."),
             (weights - p * weights, "All outputs of a row move with x: sum g over the row, and not over one element."),
+            (weights - p, "All outputs of a row move with x: the probability counts once for each g of the row."),
             (weights - weights.sum(dim, keepdims=True), "The logarithm of the sum moves with x by its probability."),
             (weights - p * weights.sum(), "Rows do not know of each other: sum g along `dim` only, with keepdim=True."),
             (weights - np.log(p) * weights.sum(dim, keepdims=True), "`out` is the logarithm of the probability."),

@@ -268,14 +268,15 @@ def test_scaled_dot_product_attention():
     def dropped():
         zeros, ones = tt.zeros(50, 40, 4), tt.ones(50, 40, 1)
         out = tn.scaled_dot_product_attention(zeros, zeros, ones, dropout_p=0.5).numpy()
-        return [out.mean(), out.std()]
+        return [out.mean(), out.std(), out.std(1).mean()]
 
     expect(
-        "mean and spread of the mean of 40 ones, with dropout_p=0.5",
+        "mean and spread of the mean of 40 ones, and its spread among the queries of one text, with dropout_p=0.5",
         dropped,
-        lambda out: bool(abs(out[0] - 1) < 0.05 and 0.1 < out[1] < 0.25),
+        lambda out: bool(abs(out[0] - 1) < 0.05 and 0.1 < out[1] < 0.25 and 0.1 < out[2] < 0.25),
         (lambda out: out[1] < 0.01, "Dropout strikes out weights; nothing was struck out."),
         (lambda out: abs(out[0] - 0.5) < 0.1, "What survives is divided by 1 - p."),
+        (lambda out: out[2] < 0.01, "All queries of a text have lost the same values: drop weights, and not values."),
         see=WEIGHTS,
     )
 
@@ -539,6 +540,17 @@ def test_projections():
         (lambda out: out[2], "All three have to be the same text, not two of them."),
         see=LAYER,
     )  # fmt: skip
+    apart = np.stack([
+        (each @ values["in_proj_weight"][part].T + values["in_proj_bias"][part]).reshape(2, 4, 2, 3).swapaxes(1, 2)
+        for each, part in zip((x, other, x + 1), (slice(0, 6), slice(6, 12), slice(12, 18)))
+    ])
+    expect(
+        "projected(query, key, value) of three texts (2, 4, 6), stacked: (3, 2, 2, 4, 3)",
+        lambda: tt.stack(list(layer.projected(text, asked, tt.Tensor(x + 1, np.float32)))),
+        apart,
+        "Three thirds of in_proj_weight: queries from `query`, keys from `key`, values from `value`.",
+        see=LAYER,
+    )
     without = tn.MultiHeadAttention(6, 2, bias=False)
     expect(
         "the shapes of projected(x, x, x) and of the values of projected(x, other, other), with bias=False",

@@ -315,6 +315,10 @@ def test_neighbours():
         (lambda out: len(out) == 3 and out[0][0] == 0, "The token itself is left out."),
         (lambda out: out[0][0] == 3, "The nearest has the greatest cosine: from the largest down."),
         (lambda out: abs(out[0][1]) > 1.01, "A cosine is the product divided by both lengths."),
+        (
+            lambda out: [row for row, _ in out] == [1, 4, 2],
+            "The order is right, but these are no cosines: divide by both lengths.",
+        ),
         see=LEARNED,
     )
     zeros = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, 0.0], [2.0, 0.0]])
@@ -459,6 +463,10 @@ def test_turning():
             lambda interleaved=interleaved: tn.turned_pairs(x, angles=angles, interleaved=interleaved),
             turned(x, angles, interleaved),
             (turned(x, -angles, interleaved), "It turns clockwise: the first number of a pair is a cos - b sin."),
+            (
+                lambda out: not np.allclose(np.linalg.norm(out), np.linalg.norm(x)),
+                "Lengths have changed, and turning keeps them: (a cos - b sin, a sin + b cos).",
+            ),
             (turned(x, angles, not interleaved), "The pairs are mixed up: (0, 1), (2, 3) if interleaved, else halves."),
             see=TURNING,
         )
@@ -537,6 +545,7 @@ def test_embedding_bag():
         lambda: tn.embeddings.embedding_bag(tt.tensor(ids), tt.Tensor(table), 0),
         wanted,
         (table[ids].mean(1), "The padding counts: it must not, neither in the sum nor in the number of tokens."),
+        (wanted * [[2 / 3], [1], [1]], "The number of tokens has the padding in it."),
         (
             lambda out: bool(np.isnan(out).any()),
             "A text of padding only has no tokens; divide by at least 1.",

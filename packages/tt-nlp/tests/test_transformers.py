@@ -120,6 +120,7 @@ def test_the_loss_counts_every_place():
         (6 * wanted(everything), "This is the sum; the loss is the mean over all places."),
         (wanted(everything) / 5, "Divide by the number of places, not by places times tokens."),
         (ValueError, "cross_entropy wants the classes second: make one long list of rows of logits, (B * T, V)."),
+        "Only the first two dimensions become one: each place keeps its row of V logits, (B * T, V).",
         see=HURT,
     )
     padded = everything.copy()
@@ -228,6 +229,7 @@ def test_attention_is_causal_and_has_heads():
         (attention(x, w, "", 4), "There are n_head heads of C / n_head numbers, not the other way round."),
         (other(2, interleaved), "The first C of the 3 C numbers are queries, the next C keys, the last C values."),
         (lambda got: np.shape(got) != (2, 5, 8), "What comes out has the shape of x: (B, T, C)."),
+        (lambda got: np.allclose(got[:, -1], wanted[:, -1], 1e-4), "Only the last place is right: is_causal=True."),
         "Put the heads side by side again, (B, n_head, T, C / n_head) -> (B, T, C), before c_proj.",
         see=ATTENTION,
     )
@@ -834,6 +836,19 @@ def test_the_loop():
         see=WRITING,
     )  # fmt: skip
 
+    def after_all():
+        texts, rounds = loop(6, [stop])
+        list(rounds)
+        return texts
+
+    expect(
+        f"the texts after all rounds until they have the token {stop}",
+        after_all,
+        [prompt + tokens[: end + 1] for prompt, tokens, end in zip(prompts, wanted, ends)],
+        "The token that ends a text is appended to it, too.",
+        see=WRITING,
+    )
+
     def after_one():
         texts, rounds = loop(6)
         next(rounds)
@@ -1014,6 +1029,7 @@ def test_gated_mlp():
         gate / (1 + np.exp(-gate)) * up @ w["down_proj.weight"].T,
         (up / (1 + np.exp(-up)) * gate @ w["down_proj.weight"].T, "silu is for the gate, not for what goes through."),
         (up / (1 + np.exp(-gate)) @ w["down_proj.weight"].T, "silu(x) is x times sigmoid(x)."),
+        (gate * up @ w["down_proj.weight"].T, "The gate goes through silu before it meets the other half."),
         see=EXERCISES,
     )
 

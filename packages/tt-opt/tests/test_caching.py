@@ -518,10 +518,12 @@ def test_an_interrupted_pass_leaves_the_cache_as_it_was():
 
 def test_shared_length():
     pairs = [([1, 2, 3], [1, 2, 4]), ([1, 2], [1, 2, 3]), ([1, 2, 3], [1, 2]), ([5], [6]), ([], [1]), ([1, 2], [1, 2])]
+    pairs.append(([1, 7, 3], [1, 2, 3]))
     expect(
         "shared_length of " + ", ".join(f"{a} and {b}" for a, b in pairs),
         lambda: [tt_opt.caching.shared_length(a, b) for a, b in pairs],
-        [2, 2, 2, 0, 0, 2],
+        [2, 2, 2, 0, 0, 2, 1],
+        ([2, 2, 2, 0, 0, 2, 2], "Behind the first difference nothing is shared, even where tokens are equal."),
         (StopIteration, "If one text is the beginning of the other, all of it is shared."),
         see=UNREAD,
     )
@@ -570,6 +572,7 @@ def test_multiply_adds_of_a_token():
         lambda: tt_opt.multiply_adds_of_a_token(config, 7),
         wanted,
         (7 * wanted, "One token is read, not all of them."),
+        (3 * 1200 + 1000, "The query meets all keys, and the weights all values: 2 T C in each block."),
         (3 * (1200 + 7 * 10) + 1000, "Keys *and* values cost C multiply-adds for each token."),
         (3 * (1200 + 2 * 7 * 10), "The logits cost C V."),
         see="What has not been read yet",

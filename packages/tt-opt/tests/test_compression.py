@@ -121,6 +121,7 @@ def test_cubic_share():
         lambda: [tt_opt.compression.cubic_share(0.8, t) for t in (-1, 0, 0.5, 1, 2)],
         [0, 0, 0.7, 0.8, 0.8],
         (lambda got: got[0] != 0 or got[4] != 0.8, "Before the way begins the share is 0, and after its end it stays."),
+        (lambda got: math.isclose(got[2], 0.4), "Not by equal steps: it grows fast first, 1 - (1 - t) ** 3."),
         (lambda got: math.isclose(got[2], 0.1), "It grows fast **first**: 1 - (1 - t) ** 3, not t ** 3."),
         see=IDEA,
     )
@@ -188,6 +189,7 @@ def test_dense():
         lambda: packed().dense(),
         MATRIX,
         (lambda got: np.shape(got) == (3, 4) and got[1].any(), "Row 1 begins and ends at 1: it has no values."),
+        (IndexError, "Each row number is repeated once for each of its values; the columns are in col_indices."),
         see=SPARSE,
         tolerance=0,
     )
@@ -527,6 +529,15 @@ def test_smallest_heads():
         [2, 3],
         (lambda got: 1 in got, "A head of negative weights is not small: sum up **magnitudes**."),
         ([3, 2], "Give the numbers in ascending order."),
+        see=HEADS,
+    )
+    weight[:32] = 1
+    attention.c_attn.weight.copy_(weight)
+    expect(
+        "the same if all queries have weights of 1",
+        lambda: [int(h) for h in tt_opt.compression.smallest_heads(attention, 2)],
+        [2, 3],
+        "A head is its query, its key and its value: sum up all three.",
         see=HEADS,
     )
 

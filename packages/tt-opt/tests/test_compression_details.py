@@ -173,7 +173,7 @@ def test_each_refusal_says_why():
         (lambda: tt_opt.prune_(model, 90), "number from 0 to 1, not 90"),
         (lambda: tt_opt.prune_(quantized, 0.5), "no weights to prune"),
         (lambda: Pruning(0.5, 0), "steps and every 1 or more"),
-        (lambda: Pruning(1.5, 10), "share is a number from 0 to 1"),
+        (lambda: Pruning(1.5, 10), "share must be from 0 to 1"),
         (lambda: SparseLinear.of(model[0], "int4"), "not 'int4'"),
         (lambda: packed(tensor(2, 5)), "a sparse layer for 4 features"),
         (lambda: tt_opt.compression.smallest_outputs(model[0], 90), "number from 0 to 1, not 90"),
@@ -214,7 +214,7 @@ def test_numbers_that_are_not_there(numbers):
         lambda: tt_opt.compression.without_(model[0], numbers, 0),
         lambda: tt_opt.remove_heads_(gpt, [[0] * len(numbers), numbers]),
     ):
-        with pytest.raises(IndexError, match="are not numbers from 0 to 3"):
+        with pytest.raises(IndexError, match="are not all indices from 0 to 3"):
             attempt()
     assert all(np.array_equal(before[n], a) for n, a in arrays(model).items())
     assert all(np.array_equal(heads[n], a) for n, a in arrays(gpt).items())
@@ -237,7 +237,7 @@ def test_a_layer_is_not_a_network():
         lambda m: tt_opt.factorize_(m, 0.1),
     ):
         layer = tt.Linear(4, 4)
-        with pytest.raises(TypeError, match="Linear is a layer: give the network"):
+        with pytest.raises(TypeError, match="Linear is a layer: pass the network"):
             attempt(layer)
         assert not list(layer.children())
 

@@ -153,6 +153,10 @@ def test_expected_error():
         (0.35, 0.1 / math.sqrt(12) * 5),
         (lambda got: got[0] < 0, "Errors have either sign: the largest is with |x|."),
         (lambda got: abs(got[0] - 0.7) < 1e-9, "A weight moves by half of a step at most."),
+        (
+            lambda got: abs(got[1] - 0.7 / math.sqrt(12)) < 1e-9,
+            "Variances add up, and deviations do not: take the root of the sum of squares.",
+        ),
         see=IDEA,
     )
 
@@ -164,6 +168,7 @@ def test_decibels():
         lambda: tt_opt.precision.decibels(x, np.array([3.0, 4.05])),
         40.0,
         (20.0, "Ten times the logarithm of a ratio of squares."),
+        (80.0, "Ten times the logarithm: the squares have the factor 2 already."),
         see=EXERCISES,
     )
     expect("decibels without an error", lambda: tt_opt.precision.decibels(x, x), math.inf, see=EXERCISES)
@@ -183,7 +188,13 @@ def test_two_in_a_byte():
         (lambda got: got[2] == 9 + 4 * 16, "The first half of the block is in the lower halves of the bytes."),
         see=FOUR,
     )
-    expect("one_by_one of that", lambda: tt_opt.precision.one_by_one(tt_opt.precision.two_in_a_byte(q)), q, see=FOUR)
+    expect(
+        "one_by_one of that",
+        lambda: tt_opt.precision.one_by_one(tt_opt.precision.two_in_a_byte(q)),
+        q,
+        "The lower halves of all bytes come first, then the upper halves: the two of a byte are 16 numbers apart.",
+        see=FOUR,
+    )
     packed = np.array([[0x21] * 16], np.uint8)
     expect(
         "one_by_one of 16 bytes 0x21",

@@ -629,7 +629,7 @@ def test_clipping_keeps_the_direction():
         ([5, 1, 1], "The direction has changed: clip by the global norm, with one factor for all."),
         ([5, 3, 4], "The gradients are as long as before: scale those that the parameters hold."),
         (lambda found: found[0] == 1, "What is returned is the length *before* clipping."),
-        (lambda found: found[0] == 7, "The common length is the root of the sum of squares."),
+        (lambda found: found[0] in (4, 7), "The common length is the root of the sum of all squares."),
         (AttributeError, "The grad of a parameter that played no part is None: skip it."),
         see=CLIPPING,
     )

@@ -106,7 +106,7 @@ def test_affine_refuses_two_dtypes():
             f"affine of a float64 {name} and a float32 weight",
             lambda arrays=arrays: tt.affine(*map(tt.Tensor, arrays)),
             TypeError,
-            "A float64 batch would double the work of a whole network: let `_alike` refuse it.",
+            "A float64 batch would double the work of a whole network: let `same_dtype` refuse it.",
             see=LINEAR,
         )
     expect(
@@ -501,6 +501,7 @@ def test_assignment_registers_parts_by_name():
         "the same, if a second name is given to the layer",
         shared,
         names,
+        (AttributeError, "Look in all three drawers: parameters, buffers and modules."),
         "A shared parameter is listed once.",
         see=MODULE,
     )

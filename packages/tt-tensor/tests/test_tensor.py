@@ -553,7 +553,13 @@ def test_python_numbers_take_the_tensors_dtype_and_integers_give_way():
         expect(f"the dtype of 2.0 * x + 1 for x of {dtype}", lambda x=x: (2.0 * x + 1).dtype, dtype, see=DTYPES)
         expect(f"the dtype of 1 - x for x of {dtype}", lambda x=x: (1 - x).dtype, dtype, see=DTYPES)
         expect(f"the dtype of x / 3 for x of {dtype}", lambda x=x: (x / 3).dtype, dtype, see=DTYPES)
-        expect(f"the dtype of x * [1, 2] of {dtype}", lambda x=x: (x * tt.tensor([1, 2])).dtype, dtype, see=DTYPES)
+        expect(
+            f"the dtype of x * [1, 2] of {dtype}",
+            lambda x=x: (x * tt.tensor([1, 2])).dtype,
+            dtype,
+            "Floats come before integers: only the operands of the highest kind decide.",
+            see=DTYPES,
+        )
     expect("the dtype of tensor([1, 2]) * 2", lambda: (tt.tensor([1, 2]) * 2).dtype, tt.int64, see=DTYPES)
 
 
@@ -731,7 +737,7 @@ def test_a_product_of_two_dtypes_is_refused():
             f"a product of int64 and {name}",
             lambda other=other: counts @ other,
             TypeError,
-            "NumPy takes 64 bits here, and a whole network may follow: let `_alike` refuse it.",
+            "NumPy takes 64 bits here, and a whole network may follow: let `same_dtype` refuse it.",
             see=PRODUCTS,
         )
     for words in words_missing(lambda: tt.ones(2, 2) @ np.ones((2, 2)), "matmul", "float32 and float64", "x.float()"):
@@ -1276,5 +1282,18 @@ def test_operations_of():
         lambda: operations_of(lambda x, y: x.T @ y + x.T @ y, tt.ones(3, 2), tt.ones(3, 2)),
         ["permute", "matmul", "permute", "matmul", "add"],
         (lambda names: len(set(names)) == len(names), "Each call, also if the operation was called before."),
+        see=EXERCISES,
+    )
+
+    def computed():
+        results = []
+        operations_of(lambda x: results.append((x * 2).sum().item()), tt.ones(3))
+        return results
+
+    expect(
+        "what (x * 2).sum() is for x = ones(3), while operations_of watches",
+        computed,
+        [6.0],
+        "Watch and let it happen: return what `next` gives for the operation.",
         see=EXERCISES,
     )
