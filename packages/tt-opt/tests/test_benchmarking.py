@@ -383,7 +383,7 @@ def test_pairs_needed():
             f"pairs_needed({difference}, {spread})",
             lambda d=difference, s=spread: tt_opt.benchmarking.pairs_needed(d, s),
             found(difference, spread),
-            (lambda got, right=found(difference, spread): got < right, "Nine of ten comparisons must see it: 90 of 100."),
+            (lambda got, right=found(difference, spread): got < right, "Nine of ten must see it: 90 of the 100."),
             see=EXERCISES,
         )
 
