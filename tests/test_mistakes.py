@@ -145,6 +145,6 @@ def sections_named_in(tests):
 def test_messages_point_to_sections_that_exist(chapter):
     path = course.unit_tests(chapter)
     sources = [source.read_text(encoding="utf-8") for source in path.parents[1].glob("src/tt_*/*.py")]
-    titles = {title for source in sources for title in re.findall(r"^# ## (.+)$", source, re.MULTILINE)}
+    titles = {title for source in sources for title in re.findall(r"^ *# ## (.+)$", source, re.MULTILINE)}
     named = sections_named_in(path.read_text(encoding="utf-8"))
     assert named and not named - titles

@@ -83,7 +83,8 @@ def _page(section: str, chapter: Chapter) -> str | None:
     """The chapter or else the appendix of its package that has a section of this title."""
     package, texts = chapter.module.partition(".")[0], modules()
     names = [chapter.module, *(name for name in texts if name.startswith(f"{package}."))]
-    return next((name.partition(".")[2] for name in names if f"\n# ## {section}\n" in texts[name]), None)
+    heading = re.compile(rf"^ *# ## {re.escape(section)}$", re.MULTILINE)
+    return next((name.partition(".")[2] for name in names if heading.search(texts[name])), None)
 
 
 def _html(text: str) -> str:

@@ -149,8 +149,8 @@ def _statements(node: Function) -> list[ast.stmt]:
 
 def section(text: str, line: int) -> str:
     """The title of the section of a chapter in which a line stands."""
-    titles = [each.removeprefix("# ## ").strip() for each in text.splitlines()[:line] if each.startswith("# ## ")]
-    return titles[-1]
+    lines = [each.strip() for each in text.splitlines()[:line]]  # a heading may be inside a class
+    return [each.removeprefix("# ## ") for each in lines if each.startswith("# ## ")][-1]
 
 
 def body_lines(node: Function) -> set[int]:
