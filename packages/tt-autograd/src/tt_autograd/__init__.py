@@ -2,13 +2,14 @@
 
 from tt_autograd import more_rules as more_rules
 from tt_autograd.autograd import (
-    Anomaly, NO_GRADIENT, RULES, Traced, Walk, backward, check_gradients, detect_anomaly, enable_grad, grad, graph,
-    hessian_vector_product, is_grad_enabled, jacobian, kept, no_grad, record, rule, unbroadcast,
+    NO_GRADIENT, RULES, Traced, Walk, backward, check_gradients, enable_grad, grad, hessian_vector_product,
+    is_grad_enabled, jacobian, kept, no_grad, record, rule, unbroadcast,
 )
 from tt_autograd.callbacks import *
 from tt_autograd.callbacks import __all__ as _callbacks
 from tt_autograd.checkpoints import *
 from tt_autograd.checkpoints import __all__ as _checkpoints
+from tt_autograd.more_autograd import Anomaly, detect_anomaly, graph
 from tt_autograd.training import (
     Averages, Batches, Run, WeightAverage, accuracy, confusion, evaluate, evaluating, find_rate, fit, require_finite,
 )

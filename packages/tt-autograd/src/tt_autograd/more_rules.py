@@ -98,6 +98,32 @@ rule(
 rule(tt.hypot, lambda g, out, x, y: g * (x / out), lambda g, out, x, y: g * (y / out))
 rule(tt.logaddexp, lambda g, out, x, y: g * tt.sigmoid(x - y), lambda g, out, x, y: g * tt.sigmoid(y - x))
 
+# ## Powers
+#
+# Powers need case distinctions. $x^0$ is 1 everywhere, so its derivative is 0 everywhere, but the formula gives $0
+# \cdot 0^{-1}$ at zero.
+
+
+def _power(g, out, x, exponent):
+    return kept(np.True_ if exponent else np.False_, g * (exponent * x ** (exponent - 1)))
+
+
+def _power_base(g, out, x, y):
+    return kept(y != 0, g * (y * x ** tt.choose(y == 0, y, y - 1)))
+
+
+# With respect to $y$, the derivative of $x^y$ is $x^y \ln x$. Where $x$ is 0 and $y$ is not negative, $x^y$ does not
+# change with $y$.
+
+
+def _power_exponent(g, out, x, y):
+    flat = (x == 0) & (y >= 0)
+    return kept(tt.logical_not(flat), g * (out * tt.log(tt.choose(flat, x * 0 + 1, x))))
+
+
+rule(tt.power, _power)
+rule(tt.power_of, _power_base, _power_exponent)
+
 # ## Reductions
 #
 # If several elements share the maximum, they share its gradient, in equal parts; a row's gradient must not grow because

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -100,10 +101,34 @@ class Recorded:
     def _history(self):
         return f"grad_fn=<{self.grad_fn.name()}>"
 
+    def retain_grad(self):
+        """Keep `.grad` of this result, too, in the next backward pass."""
+        self._watched = True
+
     @property
     def retains_grad(self) -> bool:
-        """Has `retain_grad` been called?"""
+        """Whether `retain_grad` has been called."""
         return self._watched
+
+    # A result requires a gradient because its inputs do, so it cannot be told otherwise. It cannot be copied or pickled
+    # either, because its record would have to come along.
+
+    def requires_grad_(self, requires_grad=True):
+        """Return this result, which requires a gradient as its inputs do. Raises RuntimeError when asked to stop."""
+        if requires_grad != self._requires_grad:
+            raise RuntimeError(f"the result of {self._primitive.name} cannot forget its history; use .detach()")
+        return self
+
+    def __reduce_ex__(self, protocol):
+        name = self._primitive.name
+        raise RuntimeError(f"a result with a history ({name}) cannot be copied or pickled; use .detach() or .clone()")
+
+    # A profiler (chapter 19) wants to know how long the rules of a node take.
+
+    def wrap_rules(self, wrap: Callable[[Callable], Callable]) -> None:
+        """Replace each rule of this node by wrap(rule), which must take and return the same."""
+        rules = self._rules
+        self._rules = tuple(one and wrap(one) for one in rules) if type(rules) is tuple else wrap(rules)
 
     def _in_place(self, result):
         views = _views(self)
