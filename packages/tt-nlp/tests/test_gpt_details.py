@@ -36,10 +36,10 @@ def folder(model, tmp_path):
     "changes, words",
     [
         ({"n_embd": 100, "n_head": 12}, "12 heads do not divide a width of 100"),
-        ({"n_layer": True}, "n_layer is a whole number of at least 1, not True"),
-        ({"n_layer": 0}, "n_layer is a whole number of at least 1, not 0"),
-        ({"block_size": 2.5}, "block_size is a whole number of at least 1, not 2.5"),
-        ({"dropout": -0.1}, "dropout is a probability between 0 and 1, not -0.1"),
+        ({"n_layer": True}, "n_layer must be an integer of at least 1, not True"),
+        ({"n_layer": 0}, "n_layer must be an integer of at least 1, not 0"),
+        ({"block_size": 2.5}, "block_size must be an integer of at least 1, not 2.5"),
+        ({"dropout": -0.1}, "dropout must be a probability between 0 and 1, not -0.1"),
     ],
     ids=str,
 )

@@ -5,10 +5,10 @@
 
 # ## The hurt
 #
-# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal except for rounding. The
+# Chapter 12 ended with a sum of vectors in which *dog bites man* and *man bites dog* are equal except for rounding. Our
 # sum has all words and all positions, but not what belongs to what. We can turn what it lacks into a task to train on:
-# a list of pairs, a letter and a digit each, and then a letter, whose digit is the answer. For `c7 a3 f1 ... a?` it is
-# 3.
+# a list of pairs, a letter and a digit each, and then a letter, whose digit is the answer. For `c7 a3 f1 ... a?` you
+# would answer 3.
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import Batches, accuracy, check_gradients, evaluate, fit, rule
+from tt_autograd import Batches, accuracy, check_gradients, evaluate, fit, grad, rule
 from tt_data import short_text
 from tt_nlp.common import as_added, checked_mask, product, refuse_unstacked, weighted
 from tt_nlp.embeddings import Embedding, LearnedPositions
@@ -40,8 +40,8 @@ def pairs_and_questions(count: int, pairs: int = 6) -> tuple[Tensor, Tensor]:
     return from_numpy(np.column_stack([listed, letters[rows, asked]])), from_numpy(digits[rows, asked])
 
 
-# A network for it, with the means of chapter 12: each pair is one vector, that of its letter plus that of its digit; so
-# is the question.
+# We build a network for it with the means of chapter 12. Each pair is one vector, the embedding of its letter plus that
+# of its digit, and so is the question.
 
 
 class Recall(Module):
@@ -59,7 +59,7 @@ class Recall(Module):
         return self.answer(*self.vectors(ids))
 
 
-# We add the pairs up, and a network with a hidden layer sees the sum beside the question.
+# First we add the pairs up, and a network with a hidden layer sees the sum beside the question.
 
 
 class RecallBySum(Recall):
@@ -73,11 +73,11 @@ class RecallBySum(Recall):
         return self.network(tt.cat([pairs.sum(1), question[:, 0]], 1))
 
 
-# It trains on 4,000 lists and answers questions about 1,000 new ones.
+# We train it on 4,000 lists and ask it questions about 1,000 new ones.
 
 
 def train_recall(model: Module, examples: int = 4000, epochs: int = 4) -> float:
-    """Train a model on pairs and questions; the share of right answers to 1,000 new questions."""
+    """Train a model on pairs and questions; return the share of right answers to 1,000 new questions."""
     data, held_out = pairs_and_questions(examples), pairs_and_questions(1000)
     optimizer = Adam(model.parameters(), lr=3e-3)
     fit(model, cross_entropy, optimizer, Batches(*data, batch_size=64, shuffle=True), epochs=epochs, progress=False)
@@ -89,22 +89,46 @@ def show_hurt():
     print(f"right answers by the sum: {train_recall(RecallBySum()):.1%}")
 
 
-# Guessing would give a tenth. The network has learned to say the digit that occurs most often in the list, and it
-# cannot do better: the sums of `a3 c7` and `a7 c3` are equal, and the answers are not. More layers, more units or more
-# training do not help, because what belongs together was thrown away before the first of them.
+# Guessing would get a tenth right. Our network has learned to say the digit that occurs most often in the list, and it
+# cannot do better: the sums of `a3 c7` and `a7 c3` are equal, but their answers are not. More layers, more units or
+# more training cannot help, because we threw away what belongs together before the first layer.
 
 # ## The smallest thing that could work
 #
 # What would a programmer do? Use a dictionary: go through the pairs, compare each key with the question, and where it
-# matches take the value. We cannot train that: a comparison says yes or no, and there is no slope in it. So we make it
-# soft. Let the match be a *score*, the product of two vectors; let softmax (chapter 03) turn the scores into weights
-# that are positive and add up to 1; and take from every value as much as its weight says. A perfect match has weight 1,
-# and then it is the dictionary.
+# matches take the value. We cannot train that, because a comparison says yes or no and has no slope. So we make the
+# dictionary soft. We let the match be a *score*, the product of two vectors. We let softmax (chapter 03) turn the
+# scores into *weights* that are positive and add up to 1. Then we take from every value as much as its weight says. If
+# one match is perfect, its weight is 1, and we have the dictionary back.
 #
-# So each token has three vectors. Its *query* says what it looks for, its *key* what it can be found by, and its
-# *value* what it has to give. And since a token may look for several things at once, there are several *heads*, each
-# with queries, keys and values of its own. In loops over heads and positions (the $\sqrt D$ is explained below):
+# So each token needs three vectors. Its *query* says what it looks for, its *key* what it can be found by, and its
+# *value* what it has to give. We make all three from the token's embedding, with one learned matrix each. Here you see
+# them for one query:
 
+
+def show_roles():
+    """Each token has a query, a key and a value. One query meets all keys, and the weights mix the values."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 3))
+    arrow = {"arrowstyle": "->", "color": "gray"}
+    for x, (word, weight) in enumerate([("the", 0.1), ("cat", 0.8), ("sat", 0.1)]):
+        axis.text(4 * x, 3, word, ha="center", weight="bold")
+        for dx, role, colour in ((-1, "query", "C0"), (0, "key", "C1"), (1, "value", "C2")):
+            axis.annotate("", (4 * x + dx, 2.3), (4 * x, 2.9), arrowprops=arrow)
+            axis.text(4 * x + dx, 2, role, color=colour, ha="center", fontsize=9)
+        meet = arrow | {"color": "C1", "connectionstyle": f"arc3,rad={0.3 if x == 2 else -0.3}"}
+        axis.annotate("", (4 * x, 1.95), (7, 1.95), arrowprops=meet)
+        axis.annotate("", (4, 0.3), (4 * x + 1, 1.9), arrowprops=arrow | {"color": "C2", "lw": 0.5 + 4 * weight})
+        axis.text(3 * x + 2.1, 0.9, f"{weight:.0%}", color="C2", fontsize=9)
+    axis.text(4, 0, 'what "sat" finds', color="C2", ha="center")
+    axis.set(xlim=(-2, 10), ylim=(-0.2, 3.4))
+    axis.axis("off")
+    return figure
+
+
+# A token may look for several things at once, so it has several *heads*, each with queries, keys and values of its own.
+# We write it first as loops over heads and positions. (The $\sqrt D$ is explained below.)
 
 def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:  # exercise
     """For queries (H, T, D), keys (H, S, D) and values (H, S, Dv) of H heads: the values, weighed by the softmax of
@@ -119,8 +143,8 @@ def attention_by_loops(query: np.ndarray, key: np.ndarray, value: np.ndarray) ->
     return out
 
 
-# We ask a dictionary of two entries a question that matches the second one well, and one that matches both equally and
-# gets the mean of their values:
+# We ask a dictionary of two entries two questions: one that matches the second entry well, and one that matches both
+# equally and gets the mean of their values.
 
 
 def check_soft_dictionary():
@@ -140,36 +164,41 @@ def show_loops():
 
 # ## The idea
 #
-# To compare all queries with all keys is a matrix product, and so is weighing all values. With a row for each token,
+# Comparing all queries with all keys is a matrix product, and so is weighing all values. With a row for each token, we
+# can write the whole of it in one line, *scaled dot-product attention*:
 #
 # $$ \operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{Q K^T}{\sqrt{D}}\right) V , $$
 #
 # where softmax acts on rows (A. Vaswani et al., 2017). The heads, and the texts of a batch, are dimensions in front,
-# over which `matmul` goes by itself.
+# over which `matmul` broadcasts.
 #
-# Read the shapes. $Q$ is $(T, D)$, $K$ is $(S, D)$: a score for each query and key, $(T, S)$. Times $V$, which is $(S,
-# D_v)$, each query gets a mean of values, $(T, D_v)$. There are as many results as queries, however many keys there
-# are; and if you exchange two keys together with their values, nothing changes. Attention looks at a *set*. If the
-# order matters, it must be in the vectors, which is why the last chapter wrote positions into them.
+# Read the shapes. $Q$ is $(T, D)$ and $K$ is $(S, D)$, so we get a score for each query and key, $(T, S)$. Times $V$,
+# which is $(S, D_v)$, each query gets a mean of values, $(T, D_v)$. There are as many results as queries, however many
+# keys there are. If you exchange two keys together with their values, nothing changes: attention looks at a *set*. If
+# the order matters, it must be in the vectors, which is why we wrote positions into them in the last chapter.
 #
-# Why the $\sqrt D$? A product of two vectors of $D$ numbers with variance 1 is a sum of $D$ terms of variance 1; its
-# standard deviation is $\sqrt D$. For $D = 64$ scores of 8 and $-8$ are typical, and their softmax is practically a
-# hard maximum. Where it is flat it has no slope, and nothing is learned. Divided by $\sqrt D$, scores have size 1 for
-# every $D$.
+# Why the $\sqrt D$? Let us take the elements of a query and a key as independent numbers with mean 0 and variance 1.
+# Then
+#
+# $$ \operatorname{Var}(q \cdot k) = \sum_{i=1}^{D} \operatorname{Var}(q_i k_i) = \sum_{i=1}^{D} 1 = D , $$
+#
+# so a score has the standard deviation $\sqrt D$. For $D = 64$ scores of $\pm 8$ are typical, and their softmax is
+# practically a hard maximum. Where softmax is flat it has no slope, and we learn nothing. Divided by $\sqrt D$, scores
+# have size 1 for every $D$.
 
 # ## Weights, and who may look
 #
-# Not every token may look at every other. Sentences of different lengths are filled up with padding, which no token
-# should listen to. And a text that is to be continued must not look ahead: a model that can see the next word learns
-# nothing from predicting it. So there is a *mask*: True where a query may look at a key.
+# Not every token may look at every other. We fill up sentences of different lengths with padding, which no token should
+# listen to. And when we continue a text, no token may look ahead: a model that can see the next word learns nothing
+# from predicting it. So we need a *mask*: True where a query may look at a key.
 #
-# The mask for texts is a triangle, with the diagonal: a token may look at itself and at what came before. It is called
-# *causal*.
+# The mask for texts is a triangle that includes the diagonal, because a token may look at itself and at what came
+# before. It is called the *causal mask*.
 
 
 def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
-    """Who may look at whom, (queries, keys), bool: True where the key does not come after the query. Without `keys`
-    there are as many keys as queries."""
+    """Which query may look at which key, (queries, keys), bool: True where the key does not come after the query.
+    Without `keys` there are as many keys as queries."""
     keys = queries if keys is None else keys
     return from_numpy(np.arange(keys) <= np.arange(queries)[:, None])
 
@@ -179,15 +208,16 @@ def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
 # `as_added` (from the module `common`) turns a truth value into $0$ or $-\infty$, which we add to the scores. A mask
 # may also hold numbers to begin with, which say how welcome a key is.
 #
-# One case is left: a row in which everything is forbidden. $\infty - \infty$ is nan, and a single such row of padding
-# would turn everything that it touches into nan. In PyTorch's function a query that may look at nothing finds zeros,
-# and in ours too: such a row goes through the softmax with all scores 0, and we replace it by zeros afterwards.
+# One case is left: a row in which everything is forbidden. There $\infty - \infty$ is nan, and a single such row of
+# padding would turn everything that it touches into nan. In PyTorch's function a query that may look at nothing finds
+# zeros, and in ours too. We send such a row through the softmax with all scores 0, and replace it by zeros afterwards.
 #
-# Both times we *replace*, with `masked_fill`. After the addition a hidden score is $-\infty$ already, unless the key
-# holds an infinite number or nan, as padding may: then the sum is nan. And in the backward pass, what was replaced has
+# Both times we *replace*, with `masked_fill`. After the addition a hidden score is already $-\infty$, unless the key
+# holds an infinite number or nan, as padding may: then the sum is nan. In the backward pass, whatever we replaced has
 # the gradient 0, whatever arrives.
 #
-# We apply the scale to the queries, $D$ numbers each, and not to the scores, of which there are as many as keys.
+# We apply the scale to the queries, $D$ numbers each, and not to the scores, because there are as many of those as
+# keys.
 
 
 def attention_weights(  # exercise
@@ -210,7 +240,7 @@ def attention_weights(  # exercise
     return tt.cast(tt.masked_fill(tt.softmax(scores, dim=-1), hopeless, 0.0), dtype=query.dtype)
 
 
-# The mask below has a row of each kind: some keys forbidden, all, and none.
+# Our check uses a mask with a row of each kind: some keys forbidden, all, and none.
 
 
 def check_weights():
@@ -220,7 +250,20 @@ def check_weights():
     assert np.allclose(weights.sum(-1), [[1, 0, 1]] * 2) and (weights[..., ~mask.numpy()] == 0).all()
 
 
-# And here is what becomes of the weights if we leave out the division.
+# This is how the causal mask acts on the weights of five random tokens. Row $t$ shows what token $t$ takes from each
+# key.
+
+
+def show_mask():
+    """The causal mask is a triangle. With it, weights above the diagonal are zero, and the others share their part."""
+    tt.manual_seed(1)
+    (query, key), mask, names = tt.randn(2, 5, 8), causal_mask(5), list("abcde")
+    pictures = [mask, attention_weights(query, key), attention_weights(query, key, mask)]
+    titles = ["the mask", "weights without it", "weights with it"]
+    return picture_of_weights([picture.numpy() for picture in pictures], titles, names, names)
+
+
+# And this is how large the weights get if we leave out the division.
 
 
 def show_scale():
@@ -231,9 +274,10 @@ def show_scale():
         print(f"D = {size:4d}: the largest of 16 weights is {raw:.2f} on average, divided by sqrt(D) {divided:.2f}")
 
 
-# Here is the whole thing, with PyTorch's name and arguments. Dropout sets some of the weights to zero; it does so
-# whenever `dropout_p` is above 0, because a function does not know whether a network trains. `checked_mask(query, key,
-# value, attn_mask, is_causal)`, from `common`, refuses what does not fit and returns the mask as a tensor, or None.
+# We now have all parts of the public function, with PyTorch's name and arguments. Dropout sets some of the weights to
+# zero. It does so whenever `dropout_p` is above 0, because a function does not know whether a network trains.
+# `checked_mask(query, key, value, attn_mask, is_causal)`, from `common`, rejects shapes that do not fit and returns the
+# mask as a tensor, or None.
 #
 # If queries, keys and values have one shape, and nothing is masked or dropped, there is a way that needs less memory,
 # which we build in *Without the square*. The course's function takes it. Yours need not: the numbers are the same, and
@@ -260,7 +304,7 @@ def scaled_dot_product_attention(  # exercise
     return weighted(tt.dropout(attention_weights(query, key, mask, scale), dropout_p), value)
 
 
-# Now the loops are the witness.
+# Now our loops become the witness.
 
 
 def check_against_the_loops():
@@ -269,8 +313,8 @@ def check_against_the_loops():
     assert np.allclose(found.numpy(), attention_by_loops(query, key[:, :3], value[:, :3]))
 
 
-# Before you go on, predict. Take some queries (3, 4), keys (5, 4) and values (5, 6), and the result of their attention,
-# (3, 6). Now change the inputs, one of these each time:
+# Before you continue, predict. Take some queries (3, 4), keys (5, 4) and values (5, 6), and the result of their
+# attention, (3, 6). Now change the inputs, each time in one of these ways:
 #
 # - `"pairs"`: put the keys into another order, and the values into the same one;
 # - `"queries"`: put the queries into another order;
@@ -278,7 +322,7 @@ def check_against_the_loops():
 # - `"keys"`: double every key;
 # - `"shift"`: add one and the same vector to all keys.
 #
-# What becomes of the result? Write your answers down before you try them out.
+# What happens to the result? Write your answers down before you try them out.
 
 
 def predict_effects() -> dict[str, str]:  # exercise
@@ -289,8 +333,8 @@ def predict_effects() -> dict[str, str]:  # exercise
 
 # ## The dictionary, learned
 #
-# Back to the pairs. Three linear layers, which are learned, turn the question into a query and each pair into a key and
-# a value; a fourth turns the result into logits.
+# We return to the pairs. Three learned linear layers turn the question into a query and each pair into a key and a
+# value. A fourth turns the result into logits.
 
 
 class RecallByAttention(Recall):
@@ -309,10 +353,12 @@ class RecallByAttention(Recall):
         return self.head((self.weights(pairs, question) @ self.value(pairs))[:, 0])
 
 
-# Here is what it has learned, drawn. Each row is a question; the colour says how much it took from each of its pairs.
+# We train it and draw what it has learned. Each row is a question, and the colour shows how much it took from each of
+# its pairs.
 
 
 def show_recall():
+    """Eight questions and their six pairs each: nearly all the weight is on the pair that has the question's letter."""
     tt.manual_seed(0)
     model = RecallByAttention()
     right = train_recall(model)
@@ -323,39 +369,41 @@ def show_recall():
     return picture_of_weights([weights], [f"{right:.1%} of the answers right"], questions, cells=pairs)
 
 
-# We never told it to compare letters. The gradient found that a query and a key of one letter should have a large
-# product, because then the right value comes through. It also found that the key should hide its digit, and the value
-# its letter: the linear layers in front of the three roles make that possible. The same pair is one thing when a query
-# searches for it, and another when its value is read.
+# We never told it to compare letters. The gradient found that the query and the key of one letter should have a large
+# product, because then the right value comes through. It also found that the key should hide its digit and the value
+# its letter, which the linear layers make possible. The same pair is one thing when a query searches for it, and
+# another when we read its value.
 #
 # How does the gradient get through at first, when all weights are equal? Each value has some weight. If one of them
-# would have helped, then more of it would have helped more, so its score should grow; softmax passes that on to query
-# and key, in proportion to the weight. A hard dictionary would have passed on nothing.
+# would have helped, then more of it would have helped more, so its score should grow, and softmax passes that on to
+# query and key, in proportion to the weight. A hard dictionary would have passed on nothing.
 
 # ## Heads
 #
 # A text has more than one kind of question. A verb asks for its subject and for its object, and it finds the two by
-# different marks; a single softmax would have to share one unit of attention between them, and mix up what they say. So
-# we cut the width $C$ into $H$ heads of $C / H$ numbers, and each head does its own attention on its part: there are as
-# many multiply-adds as before, and $H$ ways to look. The cut must leave the tokens alone. The $C$ numbers of a token
-# become $H$ rows of $D$, and then heads and tokens change places. (A `reshape` straight to `(H, T, D)` has the right
-# shape and is wrong: it cuts the text into $H$ pieces instead, and mixes tokens.)
+# different marks. A single softmax would have to split its total weight of 1 between them and mix up what they say. So
+# we cut the width $C$ into $H$ *heads* of $D = C / H$ numbers, and each head does its own attention on its part. This
+# is *multi-head attention*: as many multiply-adds as before, and $H$ ways to look.
+#
+# We must cut the vectors and leave the tokens whole. The $C$ numbers of a token become $H$ rows of $D$, and then heads
+# and tokens change places. (A `reshape` straight to `(H, T, D)` has the right shape and is wrong: it cuts the text into
+# $H$ pieces instead and mixes tokens.)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:  # exercise
-    """(..., T, C) -> (..., heads, T, C / heads), whatever stands in front of T. Raises ValueError if the heads do not
-    divide C, and for less than one head."""
+    """(..., T, C) -> (..., heads, T, C / heads), whatever dimensions are in front of T. Raises ValueError if the heads
+    do not divide C, and for less than one head."""
     *front, width = x.shape
     if heads < 1 or width % heads:
         raise ValueError(f"{heads} heads do not divide {width} numbers; C % heads must be 0")
     return x.reshape(*front, heads, width // heads).transpose(-3, -2)
 
 
-# When the heads are done, their results go back into one row for each token.
+# When the heads have finished, we put their results back into one row for each token.
 
 
 def merge_heads(x: Tensor) -> Tensor:  # exercise
-    """(..., heads, T, D) -> (..., T, heads * D): what `split_heads` did, backwards."""
+    """(..., heads, T, D) -> (..., T, heads * D): the inverse of `split_heads`."""
     x = x.transpose(-3, -2)
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
@@ -368,20 +416,20 @@ def check_heads():
 
 # ## The layer
 #
-# `MultiHeadAttention` owns the linear layers: one that makes queries, keys and values, and one that mixes what the
-# heads have found. The first is a single matrix $(3C, C)$, whose rows belong to the queries, then to the keys, then to
-# the values. In *self-attention*, where a text asks itself, one product makes all three. They stay together in one
-# tensor $(3, B, H, T, D)$; that costs nothing, since it is a view. In *cross-attention* one text asks another, and we
-# cut the matrix. (That is how a translator works: the queries come from the translation so far, keys and values from
-# the original.)
+# `MultiHeadAttention` owns two linear layers: one that computes queries, keys and values, and one that mixes the
+# results of the heads. The first is a single matrix $(3C, C)$, whose rows belong to the queries, then to the keys, then
+# to the values. In *self-attention*, where a text asks itself, we get all three from one product and keep them together
+# in one tensor $(3, B, H, T, D)$, which costs nothing because it is a view. In *cross-attention* one text asks another,
+# and we cut the matrix. (A translator works like that: the queries come from the translation so far, keys and values
+# from the original.)
 #
-# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. A layer
-# with all of PyTorch's arguments is in the appendix *More attention*, as `MultiheadAttention` with a small h; this one
-# has what chapter 14 needs. (`tt.xavier_uniform_` of chapter 04 fills a tensor with first weights, and returns it.)
+# The parameters have the names of PyTorch's layer, `torch.nn.MultiheadAttention`, so you can load its weights. The
+# appendix *More attention* has a layer with all of PyTorch's arguments, `MultiheadAttention` with a small h. Ours has
+# what chapter 14 needs. (`tt.xavier_uniform_` of chapter 04 fills a tensor with initial weights and returns it.)
 
 
 class MultiHeadAttention(Module):
-    """num_heads attentions side by side, each on its share of embed_dim numbers."""
+    """num_heads attentions side by side, each on its part of embed_dim numbers."""
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True):  # exercise
         """Keeps num_heads and dropout. With C = embed_dim, its parameters are in_proj_weight (3 C, C), drawn by
@@ -395,7 +443,7 @@ class MultiHeadAttention(Module):
         self.in_proj_bias = Parameter(tt.zeros(3 * embed_dim)) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
 
-    # First the projections, cut into heads.
+    # We begin with the projections, cut into heads.
 
     def projected(self, query, key, value):  # exercise
         """Queries, keys and values in heads: one tensor (3, B, heads, T, D) if all three are one text, the same object,
@@ -407,10 +455,9 @@ class MultiHeadAttention(Module):
         parts = map(linear, (query, key, value), self.in_proj_weight.chunk(3), biases)
         return [split_heads(part, self.num_heads) for part in parts]
 
-    # The way through the layer: project, attend, merge the heads, project again. What `projected` has stacked is what
-    # `self_attention(qkv, mask, dropout_p, is_causal)` takes, from *Without the square*; a list goes to
-    # `scaled_dot_product_attention`, which can do both. Dropout is for training only, whichever way it goes:
-    # `self.training` (chapter 04) tells.
+    # In `forward` we project, attend, merge the heads, and project again. If `projected` has stacked its results, we
+    # pass them to `self_attention(qkv, mask, dropout_p, is_causal)`, from *Without the square*; a list goes to
+    # `scaled_dot_product_attention`. Dropout acts in training only, which we know from `self.training` (chapter 04).
 
     def forward(self, query, key, value, mask=None, is_causal=False):  # exercise
         """What queries (B, T, C) find among keys and values (B, S, C); a mask broadcasts to (B, heads, T, S). In
@@ -422,7 +469,7 @@ class MultiHeadAttention(Module):
             found = scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], mask, dropout_p, is_causal)
         return self.out_proj(merge_heads(found))
 
-    # That way never needs all of the weights at once, so it does not return them. If you want to see them, ask.
+    # This way never needs all of the weights at once, so it does not return them. If you want to see them, ask:
 
     def weights(self, query, key, mask=None):
         """How much each query takes from each key in each head, (B, heads, T, S)."""
@@ -430,8 +477,8 @@ class MultiHeadAttention(Module):
         return attention_weights(q, k, mask)
 
 
-# Two things must hold for every text. No token sees what comes after it: whatever happens to token 3, the results for
-# tokens 0 to 2 stay the same. And padding counts as if it were not there.
+# Two properties must hold for every text. No token sees what comes after it: whatever we change in token 3, the results
+# for tokens 0 to 2 stay the same. And padding counts as if it were not there.
 
 
 def check_causality_and_padding():
@@ -445,8 +492,8 @@ def check_causality_and_padding():
 
 # ## What heads look at
 #
-# Let a layer read characters of the first chapter of *Moby-Dick* and predict, at each of them, the next one. It needs a
-# table, learned positions, one layer of causal attention with four heads, and logits.
+# We let a layer read characters of the first chapter of *Moby-Dick* and predict, at each of them, the next one. We need
+# a table, learned positions, one layer of causal attention with four heads, and logits.
 
 
 class Reader(Module):
@@ -462,8 +509,8 @@ class Reader(Module):
         return self.head(self.look(x, x, x, is_causal=True)).transpose(1, 2)
 
 
-# It trains on windows of 32 characters, each with the same window one character later as its target. The last tenth of
-# the text is kept for the validation.
+# We train it on windows of 32 characters, whose targets are the same windows one character later. We keep the last
+# tenth of the text for the validation.
 
 
 def train_reader(epochs: int = 6, width: int = 64) -> tuple[CharTokenizer, Reader, list[float]]:
@@ -482,6 +529,7 @@ def train_reader(epochs: int = 6, width: int = 64) -> tuple[CharTokenizer, Reade
 
 
 def show_heads():
+    """The weights of four heads on one sentence: lower triangles, some along the diagonal, others in columns."""
     tt.manual_seed(0)
     tokenizer, model, _ = train_reader()
     text = "Call me Ishmael. Some"
@@ -490,15 +538,15 @@ def show_heads():
     return picture_of_weights(weights, [f"head {head}" for head in range(4)], list(text), list(text))
 
 
-# A row is a token that looks, a column one that it may look at; above the diagonal there is nothing. The heads have
+# A row is a token that looks, a column one that it may look at, and above the diagonal there is nothing. The heads have
 # divided the work: some look mostly at the token itself or the one just before it, others prefer certain characters
 # wherever they are.
 
 # ## The cost
 #
-# Every token looks at every other: $T^2$ scores for each head, each of them a product of $D$ numbers, and as much again
-# to weigh the values. With $C = H D$ that makes $2 B T^2 C$ multiply-adds. The scores and weights themselves are $B H
-# T^2$ numbers, and they must be kept, because the backward pass needs them again.
+# Every token looks at every other, so we compute $T^2$ scores for each head, each of them a product of $D$ numbers, and
+# the same again to weigh the values. With $C = H D$ that makes $2 B T^2 C$ multiply-adds. The scores and weights
+# themselves are $B H T^2$ numbers, and we must keep them, because the backward pass needs them again.
 
 
 def attention_cost(batch: int, heads: int, length: int, size: int) -> tuple[int, int]:  # exercise
@@ -507,28 +555,30 @@ def attention_cost(batch: int, heads: int, length: int, size: int) -> tuple[int,
     return 2 * batch * heads * length**2 * size, 4 * batch * heads * length**2
 
 
-# `cost_table` (from the module `shows`) counts and measures, and holds that against the formula.
+# `cost_table` (from the support module `shows`) counts and measures, and prints the formula beside it.
 
 
 def show_cost():
     cost_table(lambda q, k, v: attention_weights(q, k) @ v, attention_cost)
 
 
-# Twice the length, four times everything. For short texts that is nothing beside the linear layers, which cost $4 T
-# C^2$; at $T = 2C$ the two are equal. And the memory is what hurts first: the peak is a few times the weights.
-
+# If we double the length, everything quadruples. For short texts that is nothing beside the linear layers, which cost
+# $4 T C^2$; at $T = 2C$ the two are equal. But memory hurts first: the peak is a few times the weights.
+#
 # ## Without the square
 #
-# The texts of a batch multiply all of that, and so do the layers, whose weights wait for the backward pass together. We
-# have to do the arithmetic. But we never need all of the weights *at once*: the result for a query needs one row of
-# them. So we take the queries in blocks, 64 at a time, compute their scores with all keys, their weights, their
-# results, and forget the weights. For the backward pass we compute them again: that takes time, and it is the price for
-# not keeping them. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et al., 2022.)
+# A batch multiplies all of that by its texts, and a network by its layers, whose weights wait together for the backward
+# pass. We cannot avoid the arithmetic. But we never need all of the weights *at once*, because the result for a query
+# needs only one row of them. So we take the queries in blocks, 64 at a time, compute their scores with all keys, their
+# weights and their results, and forget the weights. For the backward pass we compute them again. The time that this
+# takes is the price for not keeping them. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et
+# al., 2022.)
 #
-# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so that nearly
-# half of the work is never done; only in the block on the diagonal do we have to mask something.
+# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so we never do
+# nearly half of the work, and only in the block on the diagonal must we mask anything.
 #
-# Both passes need the blocks, so a generator makes them, on arrays. All texts and heads are in front, and go along.
+# Both passes need the blocks, so we write a generator that makes them, on arrays. All texts and heads are dimensions in
+# front and come along.
 
 QUERIES = 64  # in a block
 
@@ -547,8 +597,8 @@ def weights_in_blocks(q, k, is_causal, scale):  # exercise (starred)
         yield rows, keys, weights / weights.sum(-1, keepdims=True)
 
 
-# The primitive takes queries, keys and values stacked in one tensor $(3, \dots, T, D)$, because their three gradients
-# need the same weights and are computed together. It widens `float16`, whose scores may overflow. `product` is
+# Our primitive takes queries, keys and values stacked in one tensor $(3, \dots, T, D)$, because their three gradients
+# need the same weights and we compute them together. It widens `float16`, whose scores may overflow. `product` is
 # `weighted` on arrays. As for its cost: under a causal mask a block sees, on average, half of the text and half a block
 # more.
 
@@ -582,7 +632,7 @@ def self_attention(
     return scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask, dropout_p, is_causal, scale)
 
 
-# A text of two blocks and a bit, against all weights at once:
+# We compare a text of two blocks and a bit with all weights at once:
 
 
 def check_blocks():
@@ -592,15 +642,25 @@ def check_blocks():
         assert np.allclose(self_attention(qkv, is_causal=is_causal).numpy(), (weights @ qkv[2]).numpy(), atol=1e-5)
 
 
-# The gradient, on paper. With weights $P$, result $O = P V$, and $G$ the gradient of $O$:
+# The gradient we derive on paper. Let $S = c\,Q K^T$ be the scores with scale $c$, $P$ their softmax by rows, and $O =
+# P V$ the result. We write $\bar X$ for the gradient of the loss with respect to $X$, and $G = \bar O$ arrives. For a
+# matrix product chapter 07 has the rule, and we use it twice:
 #
-# $$ \bar V = P^T G, \qquad \bar P = G V^T, \qquad
-#    \bar S = P \circ (\bar P - \operatorname{rowsum}(\bar P \circ P)), \qquad
-#    \bar Q = c \, \bar S K, \quad \bar K = c \, \bar S^T Q . $$
+# $$ O = P V \;\Rightarrow\; \bar V = P^T G, \quad \bar P = G V^T, \qquad\quad S = c\,Q K^T \;\Rightarrow\; \bar Q = c
+# \, \bar S K, \quad \bar K = c \, \bar S^T Q . $$
 #
-# The third is the derivative of softmax, from chapter 03; $c$ is the scale. A key that is hidden from a query has the
-# weight 0, and then nothing may come of it, even if what it meets is infinite or nan: `choose` and `weighted` see to
-# that. These operations work on arrays and on tensors.
+# Between the two is softmax. In a row, every weight depends on every score. From $P_k = e^{S_k} / \sum_m e^{S_m}$
+# follows
+#
+# $$ \frac{\partial P_k}{\partial S_j} = P_k \left(\delta_{kj} - P_j\right), \qquad \bar S_j = \sum_k \bar P_k \, P_k
+# \left(\delta_{kj} - P_j\right) = P_j \Bigl(\bar P_j - \sum_k \bar P_k P_k\Bigr) . $$
+#
+# For all rows together this reads $\bar S = P \circ (\bar P - \operatorname{rowsum}(\bar P \circ P))$. You can check
+# its plausibility: the elements of a row of $\bar S$ add up to zero, as they must, because adding a constant to all
+# scores of a row changes nothing.
+#
+# If a key is hidden from a query, its weight is 0, and then nothing may come of it, even if the key is infinite or nan.
+# `choose` and `weighted` take care of that. The operations below work on arrays and on tensors.
 
 
 def attention_share(g, weights, q, k, v, scale):  # exercise (starred)
@@ -613,9 +673,21 @@ def attention_share(g, weights, q, k, v, scale):  # exercise (starred)
     return weighted(of_scores, k), weighted(of_scores.mT, q), weighted(weights.mT, g)
 
 
-# An ordinary backward pass computes the weights again, block by block: a query belongs to one block, but its keys and
-# values receive gradients from many, which add up. For the derivative of a derivative `g` is a tensor, and we compute
-# all weights at once.
+# The rules of chapter 07, which know nothing of our formula, must give the same gradients.
+
+
+def check_the_formula():
+    random = np.random.default_rng(0)
+    q, k, v = (Tensor(x, requires_grad=True) for x in random.normal(size=(3, 5, 4)))
+    weights, g = attention_weights(q, k, causal_mask(5), scale=0.5), Tensor(random.normal(size=(5, 4)))
+    by_rules = grad((weights @ v * g).sum(), [q, k, v])
+    by_formula = attention_share(g, weights, q, k, v, scale=0.5)
+    assert all(np.allclose(a.detach().numpy(), b.numpy()) for a, b in zip(by_formula, by_rules))
+
+
+# An ordinary backward pass computes the weights again, block by block. A query belongs to one block, but its keys and
+# values receive gradients from many, which we add up. For the derivative of a derivative `g` is a tensor, and we
+# compute all weights at once.
 
 
 def _gradient(g, out, qkv, is_causal, scale):
@@ -626,8 +698,8 @@ def _gradient(g, out, qkv, is_causal, scale):
     (q, k, v), g, total = qkv.astype(wide, copy=False), g.astype(wide, copy=False), np.zeros_like(qkv, wide)
     for rows, keys, weights in weights_in_blocks(q, k, is_causal, scale):
         found = attention_share(g[..., rows, :], weights, q[..., rows, :], k[..., keys, :], v[..., keys, :], scale)
-        for share, own, of_block in zip(total, (rows, keys, keys), found):
-            share[..., own, :] += of_block
+        for gradient, part, of_block in zip(total, (rows, keys, keys), found):
+            gradient[..., part, :] += of_block
     return total.astype(qkv.dtype, copy=False)
 
 
@@ -640,7 +712,7 @@ def check_gradients_of_attention():
         check_gradients(lambda x: self_attention(x, is_causal=is_causal) ** 2, qkv)
 
 
-# The same table again. The square is gone from the memory; in the time it remains.
+# Here is the same table again. The square is gone from the memory, but it remains in the time.
 
 
 def show_blocks():
@@ -664,11 +736,12 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises in the text:
 #
-# 1. `window_mask`: a causal mask in which a token sees the last `window` tokens only, itself included. What does the
+# 1. `window_mask`: a causal mask in which a token sees only the last `window` tokens, including itself. What does the
 #    formula of the cost become?
-# 2. Give `Reader` the same position for every token. Which head can no longer do its work, and what does the loss say?
+# 2. Give `Reader` the same position for every token. Which head can no longer do its work, and what happens to the
+#    loss?
 # 3. Take the $\sqrt D$ out of `RecallByAttention` (`scale=1.0`), with a width of 512. How many epochs does it need now?
 
 
@@ -685,15 +758,15 @@ def check_window_mask():
 # ## A road not taken
 #
 # PyTorch hides several kernels behind one name: `scaled_dot_product_attention` chooses among FlashAttention, a
-# memory-efficient one and plain products, by shapes and hardware; only the profile shows which one it was. JAX leaves
-# it to the compiler, and offers `jax.nn.dot_product_attention` if you know better. tinygrad multiplies, masks and
-# multiplies. And there are attentions without any square, which replace the softmax by a product of functions, or by a
-# state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
+# memory-efficient kernel and plain products, by shapes and hardware, and only the profiler shows you which one it was.
+# JAX leaves the choice to the compiler, and offers `jax.nn.dot_product_attention` if you know better. tinygrad
+# multiplies, masks and multiplies. There are also attentions without any square, which replace the softmax by a product
+# of functions, or by a state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
 
 # ## What hurts next
 #
-# `Reader` predicts the next character. So let it learn for longer, and let it be wider. Here is its loss on the text
-# that it has not seen.
+# `Reader` predicts the next character. We let it learn for longer, let it be wider, and watch its loss on the text that
+# it has not seen.
 
 
 def show_plateau():
@@ -703,9 +776,9 @@ def show_plateau():
         print(f"{width:3d} wide, nats a character after each epoch: " + " ".join(f"{loss:.2f}" for loss in losses))
 
 
-# Four times the width brings less than a tenth of a nat, and more epochs bring little, or do harm. One layer of
-# attention looks once, at what is there; it cannot look again, at what it has found. What to put on top of it, so that
-# the second look is better than the first, is the subject of chapter 14, *Transformers*.
+# Four times the width brings less than a tenth of a nat, and more epochs bring little or do harm. One layer of
+# attention looks once, at what is there; it cannot look again, at what it has found. What can we put on top of it, so
+# that the second look is better than the first? That is the subject of chapter 14, *Transformers*.
 
 __all__ = [
     "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "attention_by_loops", "attention_cost",

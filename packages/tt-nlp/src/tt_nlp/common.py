@@ -83,9 +83,9 @@ def refuse_unstacked(qkv: Tensor) -> None:
 def refuse_ids(ids: np.ndarray, rows: int, padding_idx: int | None = None) -> None:
     """TypeError for ids that are not integers, IndexError for an id or a padding_idx without a row in the table."""
     if padding_idx is not None and not 0 <= padding_idx < rows:
-        raise IndexError(f"there is no row for padding_idx {padding_idx}: the table has {rows}, 0 to {rows - 1}")
+        raise IndexError(f"there is no row for padding_idx {padding_idx}: the table has {rows} rows, 0 to {rows - 1}")
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"ids are whole numbers, and these are {ids.dtype}: use tensor([...]), or cast with .long()")
+        raise TypeError(f"ids must be integers, not {ids.dtype}: use tensor([...]), or cast with .long()")
     if ids.size and (ids.min() < 0 or ids.max() >= rows):
         wrong = ids[(ids < 0) | (ids >= rows)][0]
-        raise IndexError(f"there is no row for id {wrong}: the table has {rows} of them, 0 to {rows - 1}")
+        raise IndexError(f"there is no row for id {wrong}: the table has {rows} rows, 0 to {rows - 1}")

@@ -1,14 +1,14 @@
 # # Embeddings
 #
-# At the end of this chapter a token is a row of numbers that are learned, so that tokens which are used alike end up
-# close to each other; and a token can say where in the text it stands.
+# At the end of this chapter we represent a token by a row of learned numbers, so that tokens with similar uses end up
+# close to each other, and we can write into the row where in the text the token is.
 
 # ## The hurt
 #
 # Chapter 11 turned text into ids. An id is a name, not a quantity: token 17 comes after token 16 because it was found
-# later, and not because there is more of it. So a network must not compute with the id itself. The honest way to hand
-# names to a network is one input for each of them, 1 for the token that is there and 0 for all others. How far are
-# tokens from each other then?
+# later, and not because there is more of it. So our network must not compute with the id itself. The honest way to pass
+# names to a network is *one-hot encoding*: one input for each token of the vocabulary, 1 for the token that is there
+# and 0 for all others. How far apart are tokens then?
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ def show_hurt():
     print(f"bytes for one token as float32: {4 * vocabulary:,d}, of which {4 * (vocabulary - 1):,d} are zeros")
 
 
-# Token 17 is no nearer to 18 than to 900. Every token is as far from every other as can be. Whatever a network finds
-# out about *cat*, it has to find out again about *kitten*. And it carries two hundred thousand bytes for each of them.
+# Token 17 is no nearer to 18 than to 900, because every token is equally far from every other. Whatever our network
+# finds out about *cat*, it must find out again about *kitten*, and we carry two hundred thousand bytes for each of
+# them.
 #
-# What we would like to have is a place for each token, on a map of as many dimensions as needed, so that *cat* lies
-# next to *kitten*, and a step that the network learns to take from the one leads to the same neighbourhood from the
-# other. We cannot draw that map by hand. It must be learned, by the same means as everything else.
+# Instead, we would like to give each token a place on a map of as many dimensions as needed. On that map *cat* would be
+# next to *kitten*, and a step that the network learns to take from *cat* would lead to the same
+# neighbourhood from *kitten*. We cannot draw such a map by hand, so we learn it by the same means as everything else.
 
 # ## The smallest thing that could work
 #
-# A linear layer takes care of both: let it turn the long row of zeros into a short row of numbers, the *embedding* of
-# the token. Its weights are learned as all weights are, and if it helps to have two tokens close together, the gradient
-# will move them there.
+# A linear layer takes care of both problems. We let it turn the long row of zeros into a short row of numbers, the
+# *embedding* of the token. Its weights are learned as all weights are, and if it helps to have two tokens close
+# together, the gradient moves them there.
 
 
 def by_one_hot(ids: Tensor, weight: Tensor) -> Tensor:
@@ -54,14 +55,14 @@ def by_one_hot(ids: Tensor, weight: Tensor) -> Tensor:
     return tt.one_hot(ids, len(weight)).to(weight.dtype) @ weight
 
 
-# That runs, and learns. It disappoints when it is counted.
+# It runs and it learns, but look at what we pay when we count its multiplications.
 
 
 def show_one_hot():
     ids, weight = tt.randint(0, 50_257, (64,)), tt.randn(50_257, 64)
     with tt.meter() as meter:
         by_one_hot(ids, weight)
-    print(f"{meter.multiply_adds['matmul']:,d} multiply-adds, of which {64 * 64:,d} are not with zero")
+    print(f"{meter.multiply_adds['matmul']:,d} multiply-adds, all but {64 * 64:,d} of them by zero")
     print(f"{tt.measure(by_one_hot, ids, weight).seconds * 1e3:.1f} ms for 64 tokens")
 
 
@@ -69,22 +70,22 @@ def show_one_hot():
 #
 # What does such a product compute? Row $i$ of the matrix times 1, plus all other rows times 0:
 #
-# $$ \begin{pmatrix} 0 & 1 & 0 \end{pmatrix}
-#    \begin{pmatrix} w_{00} & w_{01} \\ w_{10} & w_{11} \\ w_{20} & w_{21} \end{pmatrix}
-#    = \begin{pmatrix} w_{10} & w_{11} \end{pmatrix} . $$
+# $$ \begin{pmatrix} 0 & 1 & 0 \end{pmatrix} \begin{pmatrix} w_{00} & w_{01} \\ w_{10} & w_{11} \\ w_{20} & w_{21}
+# \end{pmatrix} = \begin{pmatrix} w_{10} & w_{11} \end{pmatrix} . $$
 #
-# It is row $i$. So do not multiply, *look it up*. The matrix is a table with a row for each token, and the whole layer
-# is an index.
+# The result is row $i$. So we need not multiply: we *look it up*. The matrix is a table with a row for each token, and
+# the whole layer is an index into it.
 #
 # Nothing else changes. The table is still the weight of a linear layer, and whatever is true of such a layer is true of
-# it: it is a parameter, it has a gradient, an optimizer improves it. That the inputs were rows with a single one in
-# them we need not remember.
+# it: it is a parameter, it has a gradient, and an optimizer updates it. We may forget that its inputs were one-hot
+# rows.
 
 # ## Looking up
 #
-# As a primitive it takes two tensors: the ids, which have no gradient, and the table. (`padding_idx` is for later.)
-# NumPy would take id $-1$ for the last row, and would say nothing. A wrong id is a mistake, and `refuse_ids` reports it
-# with its number: it takes the ids, how many rows there are, and the `padding_idx`, which must be a row, too.
+# We write the look-up as a primitive of two tensors: the ids, which have no gradient, and the table. (`padding_idx`
+# comes later.) NumPy would silently take id $-1$ as the last row. For us a wrong id is a mistake, so we call
+# `refuse_ids`, which reports it with its value. It takes the ids, the number of rows, and the `padding_idx`, which must
+# be a row, too.
 
 
 @primitive(cost=lambda out, ids, weight, **params: 0)
@@ -102,21 +103,22 @@ def check_embedding():
     assert np.allclose(embedding(ids, weight).numpy(), by_one_hot(ids, weight).numpy())
 
 
-# Its gradient is the transposed product, and we do not write that as a product either. A row of the table that was
-# looked up once receives the gradient of the place that it went to. A row that was looked up *three* times, because the
-# token is in the text three times, has three places to answer for, and its gradient is the *sum* of theirs.
+# The *vector-Jacobian product* of a look-up is the transposed product, and we do not write that as a product either. A
+# row of the table that we looked up once receives the gradient of the position where it went. A row that we looked up
+# *three* times, because the token is in the text three times, answers for three positions, so its gradient is the *sum*
+# of theirs.
 #
-# In NumPy, `table[ids] += g` looks like that and is not: for ids `[3, 3]` it reads row 3 twice, adds, and writes twice,
-# so that the second result overwrites the first. A loop over the places is right, and slow. `np.add.at` is that loop in
-# NumPy, but still number by number. It is faster to sort: then all places of one id are next to each other, and their
-# sum is the sum of a slice. An id that occurs once needs no sum. (The course's own `add_rows` sums in `float64`,
-# because a frequent token has thousands of places, and their rounding errors would add up as well.)
+# You might try `table[ids] += g` in NumPy, but that is wrong. For ids `[3, 3]` it reads row 3 twice, adds, and writes
+# twice, so the second result overwrites the first. A loop over the positions is right but slow. `np.add.at` is that
+# loop inside NumPy, still element by element. Sorting is faster: once all positions of an id are next to each other, we
+# sum a slice, and an id that occurs once needs no sum. (The course's own `add_rows` sums in `float64`, because a
+# frequent token has thousands of positions, whose rounding errors would add up as well.)
 
 
 @primitive(cost=lambda out, ids, g, **params: g.size)
 def add_rows(ids, g, /, rows):  # exercise
     """A table (rows, C) of zeros, to whose row ids[...] each vector g[...] has been added: ids of any shape, and g
-    (*ids.shape, C), whose dtype the table has. There may be no ids at all. Arrays, as all primitives get."""
+    (*ids.shape, C), whose dtype the table has. There may be no ids at all. Takes arrays, as all primitives do."""
     ids, g = ids.ravel(), g.reshape(ids.size, g.shape[-1])
     order = np.argsort(ids, kind="stable")
     ids, g = ids[order], g[order]
@@ -129,13 +131,13 @@ def add_rows(ids, g, /, rows):  # exercise
     return table
 
 
-# `embedding` takes rows out of a table, `add_rows` puts them back: each is the transpose of the other, so each stands
-# in the other's rule, and second derivatives work.
+# `embedding` takes rows out of a table and `add_rows` puts them back. Each is the transpose of the other, so each
+# appears in the other's rule, and we get second derivatives without further work.
 #
-# Now for `padding_idx`. Sentences in a batch have different lengths, and the short ones are filled up with a token that
-# means nothing. Its row should stay what it is (zeros, as a rule), so nothing is added to it: where the id is the
-# padding's, `tt.choose(condition, a, b)` can put a zero in the place of g. A product with 0 would not do, since 0 times
-# infinity is nan.
+# We still owe you `padding_idx`. Sentences in a batch have different lengths, so we fill up the short ones with
+# *padding*, a token that means nothing. Its row should stay as it is (usually zeros), so we add nothing to it: where
+# the id is the padding's, `tt.choose(condition, a, b)` can put a zero in the place of g. Multiplying by 0 would not do,
+# because 0 times infinity is nan.
 
 
 def _table_share(g, out, ids, weight, padding_idx=None):  # exercise
@@ -157,10 +159,11 @@ def check_repeated_ids():
     assert table.grad.tolist() == [[0, 0], [1, 1], [0, 0], [2, 2], [0, 0]]
 
 
-# Row 3 has been looked up twice, so it hears twice; row 0 is the padding and hears nothing; rows 2 and 4 did not occur.
+# We looked up row 3 twice, so it receives two gradients. Row 0 is the padding and receives none, and rows 2 and 4 did
+# not occur.
 #
-# The witness differentiates numerically. A second witness is at hand: the one-hot product has a gradient that was found
-# by the rule of `matmul`, and knows nothing of tables.
+# Our witness differentiates numerically. We also have a second witness: the gradient of the one-hot product comes from
+# the rule of `matmul`, which knows nothing about tables.
 
 
 def check_gradient_of_the_table():
@@ -173,8 +176,8 @@ def check_gradient_of_the_table():
 
 # ## The layer
 #
-# A module that owns a table. New rows are drawn from the normal distribution, as in PyTorch; there is no fan-in here
-# that they would have to be scaled by, since nothing is summed.
+# Our module owns a table. As in PyTorch, we draw new rows from the normal distribution. We need not scale them by a
+# fan-in, because the layer sums nothing.
 
 
 class Embedding(Module):
@@ -185,7 +188,9 @@ class Embedding(Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None):
         super().__init__()
         if num_embeddings < 1 or embedding_dim < 1:
-            raise ValueError(f"Embedding needs at least one row of one number, not {num_embeddings} of {embedding_dim}")
+            raise ValueError(
+                f"Embedding needs at least one row of one number, not {num_embeddings} rows of {embedding_dim}"
+            )
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"padding_idx {padding_idx} is not one of the {num_embeddings} rows")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -194,7 +199,7 @@ class Embedding(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all vectors anew from the normal distribution, and set the padding's to zero."""
+        """Draw all vectors anew from the normal distribution, and set that of padding_idx to zero."""
         rows = tt.randn(self.num_embeddings, self.embedding_dim).numpy().copy()
         if self.padding_idx is not None:
             rows[self.padding_idx] = 0
@@ -209,9 +214,9 @@ class Embedding(Module):
         return f"{self.num_embeddings} rows of {self.embedding_dim}{padding}"
 
 
-# What does all that cost? Work it out before you let the machine measure it. A batch of ids `(8, 16)` goes through a
-# table `(1000, 32)` of `float32`, once by the one-hot product and once by looking up, and then backward. Remember that
-# a gradient has the shape of what it is the gradient of.
+# What does all this cost? Work it out before you let the machine measure it. We send a batch of ids `(8, 16)` through a
+# table `(1000, 32)` of `float32`, once by the one-hot product and once by looking up, and then go backward. Remember
+# that a gradient has the shape of the tensor that it belongs to.
 
 
 def predict_costs() -> dict[str, int]:  # exercise
@@ -221,7 +226,7 @@ def predict_costs() -> dict[str, int]:  # exercise
     return {"multiply_adds": 8 * 16 * 1000 * 32, "bytes_out": 8 * 16 * 32 * 4, "bytes_grad": 1000 * 32 * 4}
 
 
-# What is the sorting worth? In texts, few tokens are frequent and most are rare, so let the tokens be drawn like that.
+# How much does the sorting gain? In texts a few tokens are frequent and most are rare, so we draw our tokens like that.
 
 
 def show_gradients():
@@ -239,23 +244,22 @@ def show_gradients():
 
 # ## What is learned
 #
-# The meaning of a token is how it is used. So give a network the use, and let it find the token: it sees the two
-# characters to the left of a gap and the two to the right, and says which one is missing. (For words this is known as
-# *word2vec*: T. Mikolov et al., 2013.) The text is the first chapter of *Moby-Dick*; it is short, so that the tokens
-# are characters here.
+# The meaning of a token is how it is used. So we give a network the use and let it find the token. It sees the two
+# characters to the left of a gap and the two to its right, and predicts the missing one. (For words this is known as
+# *word2vec*: T. Mikolov et al., 2013.) Our text is the first chapter of *Moby-Dick*. It is short, so our tokens are
+# characters.
 #
-# Why should tokens that are used alike come to lie close to each other? Suppose that after *th* both *e* and *a* are
-# frequent. Whenever the network sees *th* and the answer is *e*, the gradient pulls the vector of *e* towards what the
-# network makes of *th*; with *a*, it pulls *a* to the same place. Two tokens that fill the same gaps are pulled in the
-# same directions, again and again. Two that never do have no reason to meet.
-
-
-# No label was written by hand for that: the text itself is full of questions, and has all the answers. Each place that
-# has two neighbours on either side is one of them.
+# Why should tokens with similar uses end up close to each other? Suppose that after *th* both *e* and *a* are frequent.
+# Whenever the network sees *th* and the answer is *e*, the gradient pulls the vector of *e* towards the network's
+# output for *th*. If the answer is *a*, it pulls *a* to the same place. Two tokens that fill the same gaps are pulled
+# in the same directions again and again. Two tokens that never do have no reason to meet.
+#
+# We need no labels written by hand, because the text itself is full of questions and has all the answers. This is
+# *self-supervised* learning: each position with two neighbours on either side asks one question.
 
 
 def questions(ids: Sequence[int]) -> tuple[Tensor, Tensor]:  # exercise
-    """All gaps of a text of at least five ids, as integer tensors: the four neighbours of each place that has two to
+    """All gaps of a text of at least five ids, as integer tensors: the four neighbours of each position that has two to
     the left and two to the right, in their order, (N, 4), and its own id, (N,)."""
     windows = np.lib.stride_tricks.sliding_window_view(np.array(ids), 5)
     return from_numpy(windows[:, [0, 1, 3, 4]].copy()), from_numpy(windows[:, 2].copy())
@@ -273,14 +277,15 @@ def gaps() -> tuple[CharTokenizer, Tensor, Tensor]:
     return tokenizer, *questions(tokenizer.encode(text))
 
 
-# The network is as small as can be: four vectors side by side, mixed into one by a linear layer, and another linear
-# layer that has a row for each token and compares the vector with it. That last matrix has the shape of the table, and
-# a similar purpose: a row for each token. So why not take *the same*? Then what is learned about a token as a neighbour
-# is known about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016), and GPT-2 does it. It
-# takes one line, because a parameter may live in two modules: give the head the table's parameter itself, not a copy.
+# Our network is as small as can be: four vectors side by side, mixed into one by a linear layer, and another linear
+# layer that has a row for each token and compares the vector with it. That last matrix has the shape of the table and a
+# similar purpose, a row for each token. So why not use *the same* matrix? Then whatever the network learns about a
+# token as a neighbour, it also knows about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016),
+# and GPT-2 does it. It takes one line, because a parameter may belong to two modules: we give the head the table's
+# parameter itself, not a copy.
 #
-# We make the vectors small at the start, a tenth of what `Embedding` draws, so that what they are after training is
-# learned, and not what was drawn.
+# We make the initial vectors small, a tenth of what `Embedding` draws, so that what we see after the training was
+# learned and not drawn.
 
 
 class FillTheGap(Module):
@@ -313,8 +318,8 @@ def train_gap_filler(tied: bool = True, epochs: int = 8) -> tuple[CharTokenizer,
     return tokenizer, model, history
 
 
-# The gradient of a tied table is the sum of what comes from both of its uses; the walk of chapter 07 adds it up without
-# being asked.
+# The gradient of a tied table is the sum of the gradients from both of its uses, and the backward pass of chapter 07
+# adds them up by itself.
 
 
 def show_tying():
@@ -323,18 +328,19 @@ def show_tying():
         _, model, history = train_gap_filler(tied)
         count = sum(p.numel() for p in model.parameters())
         print(
-            f"{'tied' if tied else 'apart':6s} {count:5,d} numbers, held-out loss {history['val_loss'][-1]:.3f}, "
+            f"{'tied' if tied else 'apart':6s} {count:5,d} parameters, held-out loss {history['val_loss'][-1]:.3f}, "
             f"{history['val_accuracy'][-1]:.1%} of the gaps filled"
         )
 
 
-# With a third of the numbers gone, the loss is about the same.
+# We have removed a third of the parameters, and the loss is about the same.
 #
-# Now look at the table. How alike are two tokens? The distance of their vectors will not do: a frequent token is pulled
-# more often and has a longer vector than a rare one. Take the cosine of the angle between them, which does not care how
-# long they are. It is 1 for the same direction, 0 for directions that have nothing to do with each other, and $-1$ for
-# opposite ones. Give each row the length 1, and the cosine of two rows is their product. A row of zeros has no
-# direction and cannot be given one; divide it by a tiny number instead of by its length 0, and it stays what it is.
+# Now we look at the table. How similar are two tokens? The distance of their vectors will not do, because a frequent
+# token is pulled more often and has a longer vector than a rare one. Instead we take the cosine of the angle between
+# the vectors, the *cosine similarity*, which does not depend on their lengths. It is 1 for the same direction, 0 for
+# directions that have nothing to do with each other, and $-1$ for opposite ones. If we scale each row to length 1, the
+# cosine of two rows is their product. A row of zeros has no direction. We divide it by a tiny number instead of by its
+# length 0, and it stays zero.
 
 
 def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]:  # exercise
@@ -350,7 +356,8 @@ def nearest(weight: Tensor, token: int, count: int) -> list[tuple[int, float]]: 
     return [(int(row), float(cosines[row])) for row in order if row != token][:count]
 
 
-# We never told the network what a vowel is, or that a comma is like a semicolon.
+# Let us print the nearest neighbours of a few characters. We never told the network what a vowel is, or that a comma is
+# like a semicolon.
 
 
 def show_neighbours():
@@ -364,12 +371,12 @@ def show_neighbours():
         print(repr(character), "  ".join(f"{tokenizer.decode([often[row]])!r} {cosine:.2f}" for row, cosine in found))
 
 
-# One should not expect more than that of twelve thousand characters. That *king* less *man* plus *woman* comes out near
-# *queen*, which made such tables famous, takes billions of words; the principle is the one that we have just seen.
+# We cannot expect more from twelve thousand characters. It takes billions of words until *king* less *man* plus *woman*
+# comes out near *queen*, the result that made such tables famous. The principle is the one that you have just seen.
 #
-# To look at all of them at once, sixteen dimensions have to become two. The two directions along which the vectors
-# differ most keep as much of their distances as a plane can keep: the *principal components*. They are the first two
-# right singular vectors of the centred table.
+# To look at all tokens at once, we need to turn sixteen dimensions into two. The two directions along which the vectors
+# differ most keep as much of their variance as a plane can keep. They are the first two *principal components*, and we
+# find them as the first two right singular vectors of the centred table.
 
 
 def in_a_plane(vectors: np.ndarray) -> np.ndarray:  # exercise (starred)
@@ -380,6 +387,7 @@ def in_a_plane(vectors: np.ndarray) -> np.ndarray:  # exercise (starred)
 
 
 def show_map():
+    """The learned vectors of characters in a plane: vowels are near each other, and so are punctuation marks."""
     import matplotlib.pyplot as plt
 
     tt.manual_seed(0)
@@ -397,46 +405,51 @@ def show_map():
 
 # ## Where it stands
 #
-# A token's vector says what it is, and not where it is. The network above knew, because each of the four places had its
-# own columns in `mix`. That does not go far: a thousand places, a thousand times the weights. If all places are to
-# share weights, the place has to be written into the vector. So *add* something to it that depends on the place only.
+# A token's vector describes what the token is, but not where it is. Our network above knew the positions, because each
+# of the four had its own columns in `mix`. That does not scale: a thousand positions would need a thousand times the
+# weights. If all positions share their weights, we must write the position into the vector. So we *add* something to
+# the vector that depends only on the position, a *positional encoding*.
 #
-# Is nothing lost by adding? Two vectors can be told apart in their sum, if they lie in different directions, and in a
-# few hundred dimensions there is room. The network can learn to keep places in some of them and tokens in the others.
+# Do we lose anything by adding? Two vectors can be told apart in their sum if their directions differ, and a few
+# hundred dimensions leave room for that. The network can learn to keep positions in some of the dimensions and tokens
+# in the others.
 #
-# The simplest is another table, with a row for each place, that is learned like the first. GPT-2 does that. It knows as
-# many places as it has rows, and a place that was rarely reached in training it knows badly.
+# The simplest choice is a second table, with a learned row for each position. GPT-2 does that. It knows only as many
+# positions as it has rows, and it knows badly the positions that training rarely reached.
 
 
 class LearnedPositions(Module):
-    """A learned vector for each of `length` places, added to x (..., T, dim) with T up to `length`."""
+    """A learned vector for each of `length` positions, added to x (..., T, dim) with T up to `length`."""
 
     def __init__(self, length: int, dim: int):
         super().__init__()
         self.weight = Embedding(length, dim).weight
 
     def forward(self, x):
-        """x plus the vector of its place."""
+        """x plus the vector of each position."""
         if x.ndim < 2 or x.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"positions of {self.weight.shape[1]} numbers do not fit an input of shape {x.shape}")
         if x.shape[-2:-1] > (len(self.weight),):
-            raise ValueError(f"{x.shape[-2]} tokens, but there are positions for {len(self.weight)} only")
+            raise ValueError(
+                f"{x.shape[-2]} tokens, but there are positions for {len(self.weight)} only: shorten the input, or "
+                "make the table longer"
+            )
         return x + self.weight[: x.shape[-2]]
 
 
-# Or use a formula, which has a row for every place there could be (A. Vaswani et al., 2017). Like the hands of a clock,
-# each pair of numbers is a point on a circle, and goes round at its own speed, the first pair quickly, the last one so
-# slowly that it takes nearly ten thousand times as long:
+# Alternatively we use a formula, which has a row for every possible position (A. Vaswani et al., 2017). Like the hands
+# of a clock, each pair of elements is a point that moves around a circle at its own speed. The first pair is quick, and
+# the last one is so slow that it takes nearly ten thousand times as long:
 #
 # $$ p_{t, 2i} = \sin(t \, \omega_i), \quad p_{t, 2i+1} = \cos(t \, \omega_i), \qquad \omega_i = 10000^{-2i / C} . $$
 
 
 def frequencies(dim: int, base: float = 10_000.0) -> np.ndarray:
-    """By which angle each of dim / 2 pairs turns from one place to the next: base ** (-2 i / dim)."""
+    """The angle by which each of dim / 2 pairs turns from one position to the next: base ** (-2 i / dim)."""
     if dim < 2 or dim % 2:
-        raise ValueError(f"positions turn pairs of numbers, so that dim has to be even; it is {dim}")
+        raise ValueError(f"positions turn pairs of numbers, so dim must be even and at least 2, not {dim}")
     if not 0 < base < math.inf:
-        raise ValueError(f"base is a finite number above 0, not {base}")
+        raise ValueError(f"base must be a finite number above 0, not {base}")
     return base ** (-np.arange(0, dim, 2) / dim)
 
 
@@ -447,21 +460,26 @@ def sinusoidal_positions(length: int, dim: int) -> Tensor:  # exercise
     return Tensor(np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, dim), np.float32)
 
 
+# Each row of the left picture is one element of the vector, drawn over the positions; the right picture shows the
+# products of all pairs of positions.
+
+
 def show_positions():
+    """Left: 48 elements over 64 positions, in ever slower waves. Right: the products depend on the distance only."""
     import matplotlib.pyplot as plt
 
     table = sinusoidal_positions(64, 48).numpy()
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
     axes[0].imshow(table.T, cmap="RdBu_r", aspect="auto")
-    axes[0].set(title="positions", xlabel="place", ylabel="number")
+    axes[0].set(title="positional encoding", xlabel="position", ylabel="element")
     axes[1].imshow(table @ table.T, cmap="viridis")
-    axes[1].set(title="their products with each other", xlabel="place", ylabel="place")
+    axes[1].set(title="products with each other", xlabel="position", ylabel="position")
     figure.tight_layout()
     return figure
 
 
-# On the right: the product of two positions depends on how far apart they are, and not on where. That is
-# $\sin a \sin b + \cos a \cos b = \cos(a - b)$.
+# On the right you see that the product of two positions depends on how far apart they are, and not on where they are.
+# The reason is $\sin a \sin b + \cos a \cos b = \cos(a - b)$.
 
 
 def check_sinusoidal_positions():
@@ -472,16 +490,19 @@ def check_sinusoidal_positions():
 
 # ## Turning
 #
-# Why add at all? What matters for language is mostly how far apart two tokens are, and the clock hands suggest
-# something better: take the *token's own* numbers in pairs, and turn each pair by an angle that grows with its place
-# (J. Su et al., 2021: *rotary positions*). Turning two vectors by the same angle does not change their product, so the
-# product of two turned vectors depends on the difference of their places alone. Most models since 2022 do that, just
-# before they compare tokens, which is the next chapter's business.
+# Why add at all? For language the distance between two tokens matters most, and the clock hands suggest something
+# better. We take the *token's own* elements in pairs and rotate each pair by an angle that grows with its position (J.
+# Su et al., 2021: *rotary position embedding*). If we turn a vector $q$ by the angle $t \omega$ and a vector $k$ by $s
+# \omega$, only the difference is left in their product, because the rotations $R$ multiply:
 #
-# A rotation's gradient is the rotation back, so the primitive is its own rule. Which numbers make a pair is a matter of
-# taste. The paper takes neighbours, $(0, 1), (2, 3), \dots$, and so did Llama's authors; the `transformers` library
-# takes $i$ and $i + D/2$, also for its copy of Llama. It makes no difference as long as we do not mix the two, and
-# since we load other people's weights there is a switch.
+# $$ (R_{t\omega}\, q)^T (R_{s\omega}\, k) = q^T R_{t\omega}^T R_{s\omega}\, k = q^T R_{(s-t)\omega}\, k . $$
+#
+# Most models since 2022 do that just before they compare tokens, which is the subject of the next chapter.
+#
+# The gradient of a rotation is the rotation back, so our primitive is its own rule. Which elements form a pair is a
+# matter of taste. The paper takes neighbours, $(0, 1), (2, 3), \dots$, and so did Llama's authors; the `transformers`
+# library takes $i$ and $i + D/2$, also for its copy of Llama. It makes no difference as long as we do not mix the two.
+# Because we want to load other people's weights, we have a switch, `interleaved`.
 
 
 def _pairs(x, interleaved):
@@ -505,19 +526,19 @@ def turned_pairs(x, /, angles, interleaved):  # exercise
 rule(turned_pairs, lambda g, out, x, angles, interleaved: turned_pairs(g, angles=-angles, interleaved=interleaved))
 
 
-# All three in one view, then. *Learned* positions cost a row for each place and end with the table. *Sinusoidal* ones
-# cost nothing and never end, but are added to the token like the others, and the network has to find out by itself that
-# only differences matter. *Rotary* ones build that in, in exchange for being applied in each layer, where tokens are
+# We now have three kinds of positions. *Learned* ones cost a row for each position and end with the table. *Sinusoidal*
+# ones cost nothing and never end, but we add them to the token like the others, and the network must find out by itself
+# that only differences matter. *Rotary* ones build that in, but we must apply them in each layer, where tokens are
 # compared.
 #
-# The places count from 0, unless others are given. (In chapter 16 a text will be continued, and the new tokens do not
-# stand at its beginning.)
+# Positions count from 0 unless you pass others. (In chapter 16 we continue a text, and then the new tokens are not at
+# its beginning.)
 
 
 def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool = True) -> Tensor:  # exercise
-    """x (..., T, D) with each pair turned by its place times its frequency. `positions` are the places, integers
-    (T,) or anything that broadcasts to (..., T); 0 to T - 1 by default. ValueError for positions that do not fit, and
-    for an x that has no place or is not of floats."""
+    """x (..., T, D) with each pair turned by its position times its frequency. `positions` are integers (T,), or
+    anything that broadcasts to (..., T); 0 to T - 1 by default. ValueError for positions that do not fit, and
+    for an x that has no position axis or is not of floats."""
     if x.ndim < 2 or x.dtype.kind != "f":
         raise ValueError(f"rotary turns floats of shape (..., T, D), not {x.dtype} of shape {x.shape}")
     length = x.shape[-2]
@@ -528,7 +549,7 @@ def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool 
 
 
 class RotaryEmbedding(Module):
-    """rotary positions as a module without weights: x (..., T, dim) whose first token stands at place `offset`."""
+    """`rotary` positions as a module without weights: x (..., T, dim) whose first token is at position `offset`."""
 
     def __init__(self, dim: int, base: float = 10_000.0, interleaved: bool = True):
         super().__init__()
@@ -536,7 +557,7 @@ class RotaryEmbedding(Module):
         frequencies(dim, base)
 
     def forward(self, x, offset: int = 0):
-        """x, turned."""
+        """x, with each pair turned."""
         if x.shape[-1:] != (self.dim,):
             raise ValueError(f"RotaryEmbedding of {self.dim} numbers does not fit an input of shape {x.shape}")
         return rotary(x, np.arange(offset, offset + x.shape[-2]), self.base, self.interleaved)
@@ -555,9 +576,9 @@ def check_rotary():
 
 # ## The cost
 #
-# A look-up multiplies nothing and moves $C$ numbers for each token. What it costs is memory: $V \cdot C$ numbers, and
-# their gradient, and the optimizer's moments. In the smallest GPT-2 nearly a third of all numbers are in this table,
-# and tying saves as many again.
+# A look-up multiplies nothing and moves $C$ numbers for each token. We pay in memory: $V \cdot C$ numbers, their
+# gradient, and the optimizer's moments. In the smallest GPT-2 nearly a third of all parameters are in this table, and
+# without weight tying there would be a second table of the same size.
 
 
 def show_cost():
@@ -565,7 +586,7 @@ def show_cost():
         table = 50_257 * width
         others = layers * (12 * width**2 + 13 * width) + (1024 + 2) * width
         print(
-            f"{name:8s}: {table / 1e6:5.1f} M of {(table + others) / 1e6:7.1f} M numbers are in the table, "
+            f"{name:8s}: {table / 1e6:5.1f} M of {(table + others) / 1e6:7.1f} M parameters are in the table, "
             f"{table / (table + others):3.0%}; {2 * table / (2 * table + others):3.0%} if it were not tied"
         )
     ids, layer = tt.randint(0, 50_257, (12, 64)), Embedding(50_257, 128)
@@ -575,9 +596,9 @@ def show_cost():
     print(f"{tt.measure(lambda: layer(ids).backward(tt.ones(12, 64, 128))).seconds * 1e6:.0f} us")
 
 
-# The gradient takes longer than the look-up by far, though it adds up no more numbers: it is a table of zeros, but for
-# a few rows, as large as the weights, and it has to be written. PyTorch can make it *sparse* (`sparse=True`), ids and
-# rows only, which its usual optimizers then refuse. We leave it dense.
+# The gradient takes far longer than the look-up, although it adds up no more numbers. It is a table as large as the
+# weights, zeros except for a few rows, and we must write all of it. PyTorch can make it *sparse* (`sparse=True`), only
+# ids and rows, which its usual optimizers then refuse. We leave it dense.
 
 # ## Errors you will meet
 
@@ -597,18 +618,18 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises in the text:
 #
 # 1. `embedding_bag`: a text as the mean of its vectors, when texts of different lengths have been padded.
 # 2. Give `FillTheGap` only two dimensions, and draw its table without `in_a_plane`. Which of the neighbours stay?
 # 3. Train `FillTheGap` on the gap's *right* neighbours only. Does the table change in a way that you can explain?
 #
-# For the first, the padding must not count, neither in the sum nor in the number of tokens.
+# In the first, padding must not count, neither in the sum nor in the number of tokens.
 
 
 def embedding_bag(ids: Tensor, weight: Tensor, padding_idx: int) -> Tensor:  # exercise
     """The mean of the vectors of each row of ids (N, T) without those of padding_idx: (N, C), in the dtype of weight; 0
-    for a row of padding only. A padding's vector takes no part, even if it is infinite."""
+    for a row of padding only. The vector of padding_idx takes no part, even if it is infinite."""
     there = ids != padding_idx
     vectors = tt.where(there.unsqueeze(-1), embedding(ids, weight, padding_idx=padding_idx), 0.0)
     count = there.sum(1, keepdim=True).clip(min=1)
@@ -623,15 +644,16 @@ def check_embedding_bag():
 
 # ## A road not taken
 #
-# Is the table a layer? In JAX people write `table[ids]` and leave the rest to the transformation of indexing; tinygrad
-# compares the ids with a range and multiplies, which is our one-hot product, and its compiler makes a look-up of it
-# again. PyTorch has a layer with a kernel of its own, sparse gradients and an option that rescales rows while it reads
+# Is the table a layer? In JAX you write `table[ids]` and leave the rest to the transformation of indexing. tinygrad
+# compares the ids with a range and multiplies, which is our one-hot product, and its compiler turns that into a look-up
+# again. PyTorch has a layer with a kernel of its own, sparse gradients, and an option that rescales rows while it reads
 # them (`max_norm`). Ours is PyTorch's layer without the options that change weights on the way.
 
 # ## What hurts next
 #
-# Every token has a vector, and its place. A sentence is many of them. The obvious way to make one vector of a sentence
-# is to add them up, as `embedding_bag` does, with their positions, so that nothing is lost. Try it on two sentences.
+# Every token now has a vector that includes its position. A sentence is many of them. The obvious way to turn a
+# sentence into one vector is to add them up, as `embedding_bag` does, with their positions, so that nothing is lost. We
+# try it on two sentences.
 
 
 def sentence_sum(sentence: str, words: Sequence[str] = ("dog", "bites", "man"), dim: int = 64) -> Tensor:
@@ -647,9 +669,9 @@ def show_sum():
     print(f"largest difference between the two sums: {(one - other).abs().max().item():.1e}")
 
 
-# Rounding error. *Dog bites man* equals *man bites dog*: a sum has all the words and all the places, but not which word
-# stood at which place. The vectors have to meet before they are added up; each word has to look at the others. That is
-# chapter 13, *Attention*.
+# The difference is a rounding error. *Dog bites man* equals *man bites dog*: our sum has all the words and all the
+# positions, but not which word was at which position. The vectors must meet before we add them up, because each word
+# needs to look at the others. That is chapter 13, *Attention*.
 
 __all__ = [
     "Embedding", "FillTheGap", "LearnedPositions", "RotaryEmbedding", "add_rows", "by_one_hot", "embedding",

@@ -1,8 +1,8 @@
-"""What chapter 13 draws and prints: tables of attention weights, and what attention costs."""
+"""What chapters 13 and 14 draw and print: tables of attention weights, what attention costs, and curves of losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,20 @@ def picture_of_weights(
         axis.set_xticks(range(len(columns)), columns, fontsize=6)
         for (row, column), word in np.ndenumerate(np.array(cells)):
             axis.text(column, row, word, ha="center", va="center", color="C1", fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def picture_of_losses(curves: Mapping[str, Sequence[float]], guessing: float, window: int = 25) -> Any:
+    """A figure of the loss of each step, by name, averaged over `window` steps, beside the loss of a guess."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 3))
+    for name, losses in curves.items():
+        axis.plot(np.convolve(losses, np.ones(window) / window, "valid"), label=name)
+    axis.axhline(guessing, linestyle=":", color="gray", label="guessing")
+    axis.set(xlabel="step", ylabel="nats a letter", ylim=(0, None))
+    axis.legend()
     figure.tight_layout()
     return figure
 

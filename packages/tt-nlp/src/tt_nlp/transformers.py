@@ -1,22 +1,24 @@
 # # Transformers
 #
-# At the end of this chapter there is a GPT: a stack of blocks with the architecture, the names and the first weights of
-# GPT-2. It learns from text with the `fit` of chapter 08, as it is, and then it writes.
+# At the end of this chapter we have a GPT: a stack of blocks with GPT-2's architecture, parameter names and
+# initialization. We train it on a text with the `fit` of chapter 08, unchanged, and then it writes.
 
 # ## The hurt
 #
 # At the end of chapter 13 one layer of attention learned to predict a text. Four times the width helped it little, and
-# more epochs did not. What is it that it cannot do? Here is a game with rules so simple that we can see.
-# A player invents a word of 5 to 15 letters and says it over and over: `kbeoakbeoakbe...`. The first time, you cannot
-# know what comes next. From then on you can: look where the last letter occurred before, and say what came after it
-# there.
+# more epochs did not help at all. What can it not do? To find out, we need a game with rules so simple that we can see
+# where it fails.
+#
+# A player invents a word of 5 to 15 letters and repeats it forever: `kbeoakbeoakbe...`. During the first round you
+# cannot know what comes next. From then on you can: look where the last letter occurred before, and say the letter that
+# followed it there.
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,11 @@ import numpy as np
 import tt_tensor as tt
 from tt_autograd import Batches, Schedule, evaluate, fit, no_grad
 from tt_data import DataLoader, Dataset, RandomSampler, short_text
-from tt_data.dataloader import row_numbers
-from tt_nlp.attention import MultiHeadAttention, self_attention
+from tt_data.common import row_numbers
+from tt_nlp.attention import MultiHeadAttention, attention_weights, causal_mask, self_attention
 from tt_nlp.embeddings import Embedding
 from tt_nlp.prompts import as_texts, refuse_ids_that_do_not_fit, refuse_settings, token_ids
+from tt_nlp.shows import picture_of_losses, picture_of_weights
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import AdamW, OneCycleLR
 from tt_spatial import LayerNorm
@@ -37,25 +40,28 @@ from tt_tensor import (
 )
 
 
-# The targets are the inputs, one place to the left; where you cannot know, they are -100.
+# The targets are the inputs, shifted by one position to the left. Where nobody could know the answer, the target is
+# -100, which the loss will ignore.
 
 
 def echoes(count: int, letters: int = 16, length: int = 32) -> tuple[Tensor, Tensor]:
-    """Texts of random words that are said over and over: ids and targets, both (count, length), the targets -100 until
-    a word is through."""
+    """Return texts in which a random word is repeated: ids and targets, both (count, length) integers. A target is -100
+    until the word has been said once."""
     sizes = generator().integers(5, 16, count)
     texts = np.stack([np.resize(generator().integers(0, letters, size), length + 1) for size in sizes])
     known = np.arange(length) >= sizes[:, None]
     return from_numpy(texts[:, :-1].copy()), from_numpy(np.where(known, texts[:, 1:], -100))
 
 
-# The network gives logits (B, T, V): for each text of the batch, at each place, one for each token of the vocabulary.
-# The loss is the cross entropy of chapter 05 over all places of all texts whose target is not -100.
+# The network returns logits $(B, T, V)$: for each of the $B$ texts of a batch and each of its $T$ positions, one logit
+# for each of the $V$ tokens in the vocabulary. Our loss is the cross-entropy of chapter 05, averaged over all positions
+# whose target is not -100.
 
 
 def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:  # exercise
-    """The mean surprise in nats of logits (B, T, V) at targets (B, T), over all places whose target is not
-    ignore_index. Raises ValueError for logits that are not (B, T, V), and targets that are not (B, T) of the same."""
+    """The mean surprise in nats of logits (B, T, V) at targets (B, T), over all positions whose target is not
+    ignore_index. Raises ValueError for logits that are not (B, T, V), and for targets that are not (B, T) of the same
+    B and T."""
     if logits.ndim != 3 or targets.shape != logits.shape[:2]:
         raise ValueError(
             f"logits (batch, time, vocabulary) need targets (batch, time); their shapes are {logits.shape} and "
@@ -64,33 +70,44 @@ def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = -100) -
     return cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=ignore_index)
 
 
-# Both arguments are as `fit` hands them over, so `fit` will train whatever gives such logits. It asks for an optimizer,
-# too; the rate climbs for a tenth of the steps, since the first gradients of a network point anywhere, and then falls
-# along a cosine.
+# `fit` passes exactly these two arguments to its loss, so it can train any module that returns such logits. It also
+# needs an optimizer and a schedule. The *learning rate* climbs during the first tenth of the steps (the *warm-up*),
+# because the first gradients of a fresh network point anywhere, and then falls along a cosine. If you pass a list as
+# `losses`, you get the loss of each step in it, so that we can draw how the training went.
 
 
-def train_on(model: Module, data: Any, rate: float = 5e-3) -> Module:
-    """Train a model for one pass through data, batches of (ids, targets); returns it."""
+def train_on(model: Module, data: Any, rate: float = 5e-3, losses: list[float] | None = None) -> Module:
+    """Train a model for one pass through data, batches of (ids, targets), and return it. The loss of each step is
+    appended to `losses`."""
+
+    def loss(logits, targets):
+        found = next_token_loss(logits, targets)
+        if losses is not None and model.training:
+            losses.append(found.item())
+        return found
+
     optimizer = AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95))
     schedule = OneCycleLR(optimizer, rate, len(data), pct_start=0.1, cycle_momentum=False, final_div_factor=1.0)
-    fit(
-        model, next_token_loss, optimizer, data, epochs=1, callbacks=[Schedule(schedule, each="step")], clip_norm=1.0,
-        progress=False,
-    )
+    callbacks = [Schedule(schedule, each="step")]
+    fit(model, loss, optimizer, data, epochs=1, callbacks=callbacks, clip_norm=1.0, progress=False)
     return model
 
 
-def surprise_at_echoes(model: Module, steps: int, rate: float = 5e-3) -> float:
-    """Train a model on batches of 32 echoes; its mean surprise at 200 new ones, in nats."""
-    train_on(model, Batches(*echoes(steps * 32), 32), rate)
+# Every network of this chapter that plays the game goes through the same training and the same test: 200 new texts.
+
+
+def surprise_at_echoes(model: Module, steps: int, rate: float = 5e-3, losses: list[float] | None = None) -> float:
+    """Train a model on batches of 32 echoes; return its mean surprise at 200 new ones, in nats a letter."""
+    train_on(model, Batches(*echoes(steps * 32), 32), rate, losses)
     return evaluate(model, next_token_loss, Batches(*echoes(200), 200))["loss"]
 
 
-# Embeddings for tokens and for places, layers of attention, and a linear layer that makes logits of the result:
+# Our first player has one embedding for tokens and one for positions, then some layers of attention, and a linear layer
+# that turns the result into logits.
 
 
 class Looks(Module):
-    """Attention layers one after the other between embeddings and logits: ids (B, T) -> (B, T, vocabulary)."""
+    """Attention layers, one after the other, between embeddings and logits: ids (B, T) -> (B, T, vocabulary)."""
 
     def __init__(self, vocabulary: int, width: int, layers: int = 1, length: int = 32):
         super().__init__()
@@ -105,45 +122,58 @@ class Looks(Module):
         return self.head(x)
 
 
-# Let it learn, in two widths. Guessing among 16 letters costs 2.77 nats.
+# We train it in two widths. Guessing among 16 letters costs $\ln 16 = 2.77$ nats. (`picture_of_losses`, from the
+# support module `shows`, draws the loss of each step, averaged over its neighbours.)
 
 
 def show_hurt():
-    for width in (32, 64):
+    """The loss of one attention layer over 800 steps, 32 and 64 numbers wide: both curves flatten far above zero."""
+    curves: dict[str, list[float]] = {"32 wide": [], "64 wide": []}
+    for width, losses in zip((32, 64), curves.values()):
         manual_seed(0)
-        few, many = (surprise_at_echoes(Looks(16, width), steps, 3e-3) for steps in (400, 800))
-        print(f"one layer, {width:3d} wide: {few:.2f} nats a letter after 400 steps, {many:.2f} after 800")
+        surprise = surprise_at_echoes(Looks(16, width), 800, 3e-3, losses)
+        print(f"one layer, {width} wide: {surprise:.2f} nats a letter after 800 steps")
+    return picture_of_losses(curves, guessing=math.log(16))
 
 
-# Twice the steps bring little, and twice the width a little more. It has found out that the letters of the word are
-# likelier than others, and not much beyond that. It cannot win. A query is made of a token and its place, and so is a
-# key. To say what came after the last `k`, one would have to look for a token whose *neighbour on the left* is a `k`;
-# and what a token's neighbour is, a token does not know before it has looked. Two looks are needed: one to the left,
-# and a second one at what all tokens found in the first.
+# The curves flatten early, and doubling the width helps only a little. The network has found out that the letters of
+# the word are likelier than the others, and not much beyond that. It cannot win, for a reason that we can state
+# exactly. We make a query from a token and its position, and a key from a token and its position. To say what followed
+# the last `k`, the network would have to search for a token whose *left neighbour* is a `k`. But no token knows its
+# neighbour before it has looked. The game takes two looks: one to the left, and a second one at what all tokens found
+# in the first.
 
 # ## The smallest thing that could work
 #
-# `Looks` takes the number of layers. So stack them:
+# `Looks` takes the number of layers as an argument, so we stack them:
 
 
 def show_stack():
     for layers in (1, 2, 4):
         manual_seed(0)
-        print(f"{layers} layers: {surprise_at_echoes(Looks(16, 32, layers), 400, 3e-3):.2f} nats a letter")
+        surprise = surprise_at_echoes(Looks(16, 32, layers), 400, 3e-3)
+        print(f"{layers} layer{'s' * (layers > 1)}: {surprise:.2f} nats a letter")
 
 
-# Deeper is no better, and soon it is worse. Each layer replaces what it was given by a mixture of it; the letter that
-# a token was is gone when it has looked to the left. After a few such averages of averages all places look alike.
-# Backwards it is the same: what reaches the first layer has been through all the others, and each of them took
-# something away.
+# More layers do not help, and soon they do harm. Each layer replaces its input by a mixture of it, so once a token has
+# looked to the left, its own letter is gone. After a few such averages of averages all positions look alike. The
+# backward pass has the same problem: the gradient that reaches the first layer has passed through all the others, and
+# each of them took something away. This is the *vanishing gradient* of deep networks.
 #
 # ## The idea
 #
-# Do not replace. *Add.* Let there be a stream of numbers for each token, $C$ of them, from the embedding at the bottom
-# to the logits at the top. A layer reads the stream, computes something, and adds it to the stream (K. He et al.,
-# 2015). If it has nothing to say it adds nothing, and everything that was there before remains. And on the way back,
-# the gradient of a sum goes to both sides in full, so what arrives at the top is felt at the bottom, however many
-# layers lie between.
+# We stop replacing and start *adding*. Let us give each token a stream of $C$ numbers, from the embedding at the bottom
+# to the logits at the top. A layer $f$ reads the stream, computes something, and adds it:
+#
+# $$
+# x_{l+1} = x_l + f_l(x_l), \qquad
+# \frac{\partial x_{l+1}}{\partial x_l} = I + \frac{\partial f_l}{\partial x_l} .
+# $$
+#
+# This is a *residual connection*, also called a *skip connection* (K. He et al., 2015), and the stream of a transformer
+# is known as its *residual stream*. If a layer has nothing to say, it adds nothing, and everything that was there
+# before remains. The identity $I$ in the derivative does the same for the gradient. Whatever arrives at the top reaches
+# the bottom undiminished, and each layer only adds its own part.
 #
 # ```mermaid
 # flowchart BT
@@ -152,17 +182,18 @@ def show_stack():
 #     P1 --> N2["norm"] --> M["MLP"] --> P2
 # ```
 #
-# A block has two such layers. *Attention* moves information between places. An *MLP*, two linear layers with a bend
-# between them, works at each place on its own, and that is where *if this and that* is found. And since a stream to
-# which every layer adds grows, each of the two looks at a normalized copy.
+# A block has two such layers. *Attention* moves information between positions. An *MLP*, two linear layers with an
+# activation between them, works at each position on its own, and that is where *if this and that* is found. Because
+# every layer adds to the stream, the stream grows, so each of the two reads a normalized copy of it.
 
 # ## Keeping the size
 #
-# That copy is made by `LayerNorm`, from the appendix `norms` of chapter 09: subtract the mean of the $C$ numbers,
-# divide by their standard deviation, then scale and shift.
+# `LayerNorm`, from chapter 09's `norms`, makes that copy. This *layer normalization* subtracts the mean of the $C$
+# numbers, divides by their standard deviation, then scales and shifts.
 #
 # Newer networks leave the mean alone and divide by the root of the mean square: *RMSNorm* (B. Zhang and R. Sennrich,
-# 2019). It has one vector less to learn, and works as well. GPT-2 has `LayerNorm`, and so has what we build.
+# 2019). It has one vector less to learn and works as well. We write it here because you will meet it in those networks;
+# GPT-2 has `LayerNorm`, so our GPT has it too.
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # exercise (starred)
@@ -175,11 +206,11 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None) 
     return normal if weight is None else normal * weight
 
 
-# The module has the weight, which begins at 1.
+# The module holds the weight, which begins at 1.
 
 
 class RMSNorm(Module):
-    """rms_norm over the last dimension, with a weight of that size; as torch.nn.RMSNorm."""
+    """`rms_norm` over the last dimension, with a weight of that size; as torch.nn.RMSNorm."""
 
     def __init__(self, size: int, eps: float | None = None):
         super().__init__()
@@ -187,11 +218,14 @@ class RMSNorm(Module):
 
     def forward(self, x):
         if x.shape[-1] != len(self.weight):
-            raise ValueError(f"RMSNorm of {len(self.weight)} numbers does not fit an input of shape {x.shape}")
+            raise ValueError(
+                f"RMSNorm of {len(self.weight)} numbers does not fit an input of shape {x.shape}: its last dimension "
+                f"must be {len(self.weight)}"
+            )
         return rms_norm(x, self.weight, self.eps)
 
 
-# Multiplying a row by ten must change nothing, and the mean square of what comes out is 1.
+# We check two properties: multiplying a row by ten changes nothing, and the mean square of the output is 1.
 
 
 def check_rms_norm():
@@ -203,14 +237,15 @@ def check_rms_norm():
 
 # ## What a GPT is made of
 #
-# A handful of numbers decides about the whole network. They go into one object, which refuses what cannot be. The
-# default sizes are those of the smallest GPT-2 (A. Radford et al., 2019); the names are those of A. Karpathy's nanoGPT,
-# which most people read first.
+# A handful of *hyperparameters* decides the shape of the whole network. We put them into one object, which rejects
+# impossible values. The default sizes are those of the smallest GPT-2 (A. Radford et al., 2019). The names are those of
+# A. Karpathy's nanoGPT, because that is the implementation you are most likely to read next.
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The sizes of a GPT: tokens it knows, the longest context, blocks, heads in each, width; and dropout."""
+    """The sizes of a GPT: tokens in the vocabulary, longest context, blocks, heads in each, width; and the probability
+    of dropout. Raises ValueError for impossible ones."""
 
     vocab_size: int = 50257
     block_size: int = 1024
@@ -223,24 +258,26 @@ class GPTConfig:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
+                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
         if self.n_embd % self.n_head:
             raise ValueError(f"{self.n_head} heads do not divide a width of {self.n_embd}; n_embd % n_head must be 0")
         if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout is a probability between 0 and 1, not {self.dropout!r}")
+            raise ValueError(f"dropout must be a probability between 0 and 1, not {self.dropout!r}")
 
 
 # ## Attention
 #
-# The same as chapter 13's, in GPT-2's form: one linear layer, `c_attn`, gives queries, keys and values in one product,
-# $3C$ numbers for each token. They are cut into three, each of these into heads, and stacked as `self_attention` wants
-# them. What the heads have found is put side by side and mixed by `c_proj`. Dropout strikes out attention weights
-# inside, with the probability `p` (`self_attention` has a `dropout_p`, which counts in training only), and, as the
-# layer `dropout`, results on the way to the stream.
+# This is the attention of chapter 13 in GPT-2's form. One linear layer, `c_attn`, computes queries, keys and values in
+# a single product, $3C$ numbers for each token. We cut them into three parts, cut each part into heads, and stack them
+# as `self_attention` expects. Then we put the results of the heads side by side, and `c_proj` mixes them.
+#
+# *Dropout* acts twice. Inside, it strikes out attention weights with the probability `p`: we pass it to
+# `self_attention` as `dropout_p`, in training only. At the end, the layer `dropout` strikes out elements on their way
+# to the residual stream.
 
 
 class CausalSelfAttention(Module):
-    """Every place looks at itself and those before it, with n_head heads: (B, T, C) -> (B, T, C)."""
+    """Every position looks at itself and at those before it, with n_head heads: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -258,7 +295,8 @@ class CausalSelfAttention(Module):
         return self.dropout(self.c_proj(found.transpose(1, 2).reshape(B, T, C)))
 
 
-# What a place gets must not depend on what comes after it.
+# What a position gets must not depend on anything that comes after it, so we change the end of a text and look at its
+# beginning.
 
 
 def check_attention_looks_back():
@@ -270,12 +308,12 @@ def check_attention_looks_back():
 
 # ## The MLP
 #
-# To four times the width, a bend, and back. GPT-2's bend is the GELU of chapter 03, in the form with the hyperbolic
-# tangent. Two thirds of a block's weights are here.
+# The MLP widens each vector to four times its width, applies an activation, and narrows it again. GPT-2 uses the GELU
+# of chapter 03, in the form with the hyperbolic tangent. Two thirds of a block's weights are in here.
 
 
 class MLP(Module):
-    """Two linear layers with GELU between them, at each place on its own: (B, T, C) -> (B, T, C)."""
+    """Two linear layers with GELU between them, at each position on its own: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -289,8 +327,8 @@ class MLP(Module):
 
 # ## The block
 #
-# And here is the stream. Each half reads a normalized copy and adds its answer. The norm stands *before* the layer and
-# inside the branch, never on the stream itself (*pre-norm*).
+# Now we assemble the residual stream. Each half of a block reads a normalized copy and adds its answer. We put the norm
+# *before* the layer, inside the branch and never on the stream itself. This order is called *pre-norm*.
 
 
 class Block(Module):
@@ -306,14 +344,15 @@ class Block(Module):
         return x + self.mlp(self.ln_2(x))
 
 
-# A layer that answers zero must leave the stream as it is. And if the layers are silent, a gradient comes through
-# twelve blocks as it went in.
+# A layer that answers zero must leave the stream as it is. If all layers are silent, a gradient must come through
+# twelve blocks exactly as it went in.
 
 
 def check_silent_blocks_pass_everything():
     blocks = [Block(GPTConfig(n_embd=8, n_head=2)) for _ in range(12)]
     for silent in [linear for block in blocks for linear in (block.attn.c_proj, block.mlp.c_proj)]:
-        silent.weight.zero_(), silent.bias.zero_()
+        silent.weight.zero_()
+        silent.bias.zero_()
     x = top = tt.randn(1, 3, 8).requires_grad_()
     for block in blocks:
         top = block(top)
@@ -321,9 +360,10 @@ def check_silent_blocks_pass_everything():
     assert (top == x).all() and (x.grad == 1).all()
 
 
-# What becomes of the gradient when they are not silent? We send one of length 1 from the top through stacks of 24 with
-# small weights, as they begin, with the sum and the norm in three orders, and see what is left of it at the bottom.
-# *Post-norm* is the order of the first transformer (A. Vaswani et al., 2017): add, then normalize the stream.
+# How much of the gradient is left when the layers are not silent? We send a gradient of length 1 from the top through
+# stacks of 24 layers with their small initial weights, with the sum and the norm in three different orders, and measure
+# its length at the bottom. *Post-norm* is the order of the first transformer (A. Vaswani et al., 2017): add first, then
+# normalize the stream.
 
 
 def show_orders():
@@ -343,16 +383,16 @@ def show_orders():
         print(f"{name:10s} the gradient at the bottom has length {left:.1e}")
 
 
-# Without the sum nothing is left. Both orders with a sum pass the gradient on, as long as weights are small. Pre-norm
-# leaves a way that meets no norm at all, whatever the weights become; that is why it can do with a short warm-up (R.
-# Xiong et al., 2020), and why nearly all networks have changed to it.
+# Without the residual connection nothing is left. Both orders that have it pass the gradient on, at least while the
+# weights are small. Pre-norm also leaves a path that meets no norm at all, whatever the weights become. That is why it
+# gets by with a short warm-up (R. Xiong et al., 2020), and why almost every model since then uses it.
 
 # ## The trunk
 #
-# Tokens and places become vectors and are added; then come the blocks; then a last norm, because the stream has grown.
-# The places are counted from 0 and have a table of their own, so the longest text is as long as the table. `wte`,
-# `wpe`, `h` and `ln_f` are the names under which GPT-2's weights are found in the world's files. Ids are checked by
-# `refuse_ids_that_do_not_fit(ids, block_size)`, from the module `prompts`.
+# We turn tokens and positions into vectors and add them. Then come the blocks, and then a last norm, because the stream
+# has grown. Positions count from 0 and have a table of their own, so no text can be longer than that table. `wte`,
+# `wpe`, `h` and `ln_f` are the names that you will find in files of GPT-2's weights. `refuse_ids_that_do_not_fit(ids,
+# block_size)`, from the module `prompts`, checks the ids.
 
 
 class Transformer(Module):
@@ -377,18 +417,19 @@ class Transformer(Module):
 
 # ## GPT
 #
-# What is left is the way from the stream to logits. A token's logit says how well the stream's vector fits that token,
-# and there is a table already with a vector for each token: `wte`. So the last layer, `lm_head`, a `Linear` without
-# bias, has the *same* parameter for its weight. Sharing is assignment (chapter 04): it is listed once, counted once,
-# and an optimizer changes it once.
+# One part is missing: the way from the stream to logits. A token's logit says how well the stream's vector fits that
+# token, and we already have a table with a vector for each token: `wte`. So the last layer `lm_head`, a `Linear`
+# without bias, uses the *same* parameter as its weight. This is the *weight tying* of chapter 12, and we write it as an
+# assignment (chapter 04): the parameter is listed once, counted once, and updated once.
 #
-# The first weights are drawn as nanoGPT and `transformers` do it for GPT-2: normal numbers with a standard deviation of
-# 0.02, biases zero. Each of the $2L$ layers that write to the stream adds something independent, so the stream's
-# variance would grow with their number; their last weights are therefore drawn smaller, by $1/\sqrt{2L}$.
+# For the *initialization* we follow nanoGPT and the `transformers` library: normal numbers with a standard deviation of
+# 0.02, and biases of zero. Each of the $2L$ layers that write to the stream adds something independent, so with $L$
+# blocks the stream's variance would grow in proportion to $2L$. Therefore we draw the last weights of these layers
+# smaller, by $1/\sqrt{2L}$.
 
 
 class GPT(Module):
-    """A language model with GPT-2's architecture, names and first weights: ids (B, T) -> logits (B, T, vocab_size)."""
+    """A language model with GPT-2's architecture, names and initialization: ids (B, T) -> logits (B, T, vocab_size)."""
 
     def __init__(self, config: GPTConfig):  # exercise
         """Keeps the config; its layers are `transformer` and `lm_head`, which share a weight. At the end the weights
@@ -422,10 +463,10 @@ class GPT(Module):
         return str(self.config)
 
 
-# Weight decay is for matrices. It pulls weights towards zero that nothing pulls elsewhere; but the weight of a norm
-# belongs near 1, and a bias has no reason to be small. So there are two groups for the optimizer, of which
-# `configure_optimizers`, a name of nanoGPT's, makes an AdamW. (`train_on` does not bother: in a minute of training,
-# weights do not decay far.)
+# *Weight decay* is for matrices. It pulls a weight towards zero if nothing else needs it, but the weight of a norm
+# belongs near 1, and a bias has no reason to be small. So we give the optimizer two groups, and `configure_optimizers`,
+# a name from nanoGPT, builds an AdamW with them. (`train_on` does not bother, because weights do not decay far in a
+# minute of training.)
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:  # exercise (starred)
@@ -438,8 +479,8 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:  #
     ]
 
 
-# A fresh GPT should know nothing: whatever the token, the loss is the logarithm of the vocabulary. If it is far above,
-# the first weights are too large.
+# A fresh GPT should know nothing: whatever the token, its loss should be the logarithm of the vocabulary size. If yours
+# is far above that, the initial weights are too large.
 
 
 def check_a_fresh_gpt_knows_nothing():
@@ -452,8 +493,8 @@ def show_gpt():
     print(GPT(GPTConfig(vocab_size=65, block_size=64, n_layer=1, n_head=4, n_embd=64)))
 
 
-# The whole way once more, as shapes. Predict them before you print one: two texts of five ids go through a GPT with a
-# vocabulary of 65 tokens, a context of 16, three blocks of four heads, and a width of 32.
+# Here is the whole way once more, as shapes. Predict them before you print one: two texts of five ids go through a GPT
+# with a vocabulary of 65 tokens, a context of 16, three blocks of four heads, and a width of 32.
 
 
 def predict_shapes() -> dict[str, tuple[int, ...]]:  # exercise
@@ -468,41 +509,97 @@ def predict_shapes() -> dict[str, tuple[int, ...]]:  # exercise
 
 # ## Does it help?
 #
-# The same game, for networks of one block and of two, with 800 steps at a rate of 0.01.
+# We play the same game with networks of one block and of two, for 800 steps at a learning rate of 0.01.
 
 
 def small_gpt(vocabulary: int, layers: int = 4, width: int = 64, length: int = 32) -> GPT:
-    """A GPT that learns in seconds."""
+    """A GPT with four heads, small enough to learn in a minute."""
     return GPT(GPTConfig(vocabulary, length, layers, 4, width))
 
 
+# We will look at these two networks twice, so we train them once and remember them.
+
+
+@cache
+def trained_on_echoes(layers: int) -> tuple[GPT, float, list[float]]:
+    """A small GPT that has learned the game: the model, its surprise at new texts in nats, the loss of each step."""
+    manual_seed(0)
+    losses: list[float] = []
+    model = small_gpt(16, layers, 32)
+    return model, surprise_at_echoes(model, 800, 1e-2, losses), losses
+
+
 def show_blocks():
+    """The loss over 800 steps: with one block it levels off early, with two it falls much further."""
+    curves = {}
     for layers in (1, 2):
-        manual_seed(0)
-        print(f"{layers} blocks: {surprise_at_echoes(small_gpt(16, layers, 32), 800, 1e-2):.2f} nats a letter")
+        _, surprise, losses = trained_on_echoes(layers)
+        curves[name := f"{layers} block{'s' * (layers > 1)}"] = losses
+        print(f"{name}: {surprise:.2f} nats a letter")
+    return picture_of_losses(curves, guessing=math.log(16))
 
 
-# One block is hardly better than one layer was. Two of them have found the way: one looks to the left, the other looks
-# for the letter that was found there. (What is left is letters that occur twice in a word.) We did not tell them to.
-# Such pairs of heads were found in every language model that was looked into (C. Olsson et al., 2022), and are called
-# *induction heads*: they are how a model takes up a name that has occurred. For this game two blocks are enough; a
-# language has more to it than one trick.
+# One block is hardly better than one layer of attention was. Two blocks have found the way. (They still pay for letters
+# that occur twice in a word.) How do they do it? To find out we look at their attention weights, which we compute from
+# the queries and keys that `c_attn` makes of the normalized stream.
 
+
+def attention_maps(model: GPT, ids: Tensor) -> list[np.ndarray]:
+    """The attention weights of each block at one text of ids (1, T): arrays (n_head, T, T)."""
+    x, maps = model.transformer.wte(ids) + model.transformer.wpe.weight[: ids.shape[1]], []
+    for block in model.transformer.h:
+        query, key = block.attn.c_attn(block.ln_1(x)).reshape(1, ids.shape[1], 3, model.config.n_head, -1).permute(
+            2, 0, 3, 1, 4
+        )[:2]
+        maps.append(attention_weights(query, key, causal_mask(ids.shape[1])).detach().numpy()[0])
+        x = block(x)
+    return maps
+
+
+# We let the trained network read a word of six letters three times. In the first block we draw the head that looks most
+# at the position to its left; in the second, the head that looks most at the letters *after* earlier occurrences of its
+# own letter, which are five and eleven positions back.
+
+
+def show_induction():
+    """Two heads on a text that repeats: one looks one position back, the other at what followed the same letter."""
+    word, model = "kbeoad", trained_on_echoes(2)[0]
+    first, second = attention_maps(model, tt.tensor([["abcdefghijklmnop".index(letter) for letter in word * 3]]))
+    back = lambda maps, steps: np.trace(maps, -steps, 1, 2)
+    left = back(first, 1).argmax()
+    after = (back(second, 5) + back(second, 11)).argmax()
+    titles = [f"block 1, head {left}", f"block 2, head {after}"]
+    return picture_of_weights([first[left], second[after]], titles, list(word * 3), list(word * 3))
+
+
+# A row is a letter that looks, a column one that it may look at. The head of the first block looks at the position to
+# its left in nearly every row, so afterwards each letter knows its left neighbour. From the second round on, the head
+# of the second block looks five positions back: at the letter whose left neighbour is the letter that is asking. That
+# is the answer. We did not tell the network to build any of this.
+#
+# Such pairs of heads are called *induction heads*, and they were found in every language model that was examined (C.
+# Olsson et al., 2022). With them a model takes up a name that has occurred before. The curve shows how suddenly they
+# form: the network with two blocks follows the other one for some 200 steps, and then its loss falls. For this game two
+# blocks are enough; a language has more to it than one trick.
 # ## Choosing a token
 #
-# A network gives logits for the next token; what is written is one token. The most likely one each time makes a text
-# that goes in circles. A draw by the probabilities makes one that is alive, and now and then takes a token that makes
-# no sense at all: each of them is improbable, but there are many. Three knobs turn between the two.
+# A network gives logits for the next token, but we want to write a token. Choosing one is called *sampling*. If we
+# always take the most likely token (*greedy* decoding), the text soon goes in circles. If we draw by the probabilities,
+# the text is alive, but now and then we draw a token that makes no sense at all: each of them is improbable, but there
+# are many. Three knobs let us choose between the two extremes.
 #
-# - *temperature*: divide the logits by it. Below 1 the likely become likelier; 0 means the most likely one, always.
-# - *top-k*: only the $k$ most likely tokens.
-# - *top-p*, or nucleus (A. Holtzman et al., 2019): as many of the most likely as are needed for a probability of $p$.
+# - *temperature*: divide the logits by it. Below 1 the likely tokens become likelier; 0 means always the most likely
+#   one.
+# - *top-k*: keep only the $k$ most likely tokens.
+# - *top-p*, or nucleus sampling (A. Holtzman et al., 2019): keep as many of the most likely tokens as are needed for a
+#   probability of $p$.
 #
-# The order is that of the list, and what remains is divided by its sum. So each knob turns numbers into others that are
-# in proportion to the probabilities; we call them *weights*, and divide them by their sum only at the end.
+# We apply them in the order of this list and divide what remains by its sum. Each knob turns numbers into others that
+# are in proportion to the probabilities. We call these numbers *weights*, and divide them by their sum only at the end.
 #
-# Temperature first. A logit may be 1000, and its power is then too large for any float; but only differences count, so
-# we subtract the largest one. A temperature of 0 cannot divide, but the limit is clear: all weight is on the largest.
+# Temperature comes first. A logit may be 1000, and its exponential is then too large for any float. Only differences
+# count, however, so we subtract the largest logit. We cannot divide by a temperature of 0, but the limit is clear: all
+# weight is on the largest logit.
 
 
 def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:  # exercise
@@ -513,11 +610,11 @@ def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:  # exercise
     return np.exp((logits - logits.max()) / temperature)
 
 
-# The other two need the tokens in order. To sort a vocabulary of 50,000 takes longer than many a network takes for a
-# token. So the course's functions sort only those that may remain; yours may sort them all. `np.partition` finds the
-# $k$-th largest without sorting. And for top-p, a token has no chance if its probability is below the $V$-th part of
-# $1 - p$, because all such tokens together do not reach $1 - p$. Among equals the token with the smaller number comes
-# first, which is what a *stable* sort of the negative numbers gives.
+# The other two knobs need the tokens in order. Sorting a vocabulary of 50,000 tokens would take longer than many a
+# network takes for a token, so the course's functions sort only the tokens that may remain. Yours may sort them all.
+# `np.partition` finds the $k$-th largest logit without sorting. For top-p we can leave out every token whose
+# probability is below the $V$-th part of $1 - p$, because all such tokens together do not reach $1 - p$. Among equals
+# the token with the smaller id comes first, and a *stable* sort of the negative numbers gives just that.
 
 
 def most_likely(logits: np.ndarray, k: int) -> np.ndarray:  # exercise
@@ -527,8 +624,9 @@ def most_likely(logits: np.ndarray, k: int) -> np.ndarray:  # exercise
     return near[np.argsort(-logits[near], kind="stable")][:k]
 
 
-# A nucleus is as small as it can be. Go from the most likely token to the less likely: a token is in it as long as
-# those *before* it do not have $p$ of all the weight yet. So the one that just crosses $p$ belongs to it.
+# A nucleus is as small as it can be. We go from the most likely token to the less likely ones, and a token belongs to
+# the nucleus as long as the tokens *before* it do not yet have $p$ of all the weight. So the token that just crosses
+# $p$ belongs to it.
 
 
 def nucleus(weights: np.ndarray, p: float) -> np.ndarray:  # exercise
@@ -540,22 +638,22 @@ def nucleus(weights: np.ndarray, p: float) -> np.ndarray:  # exercise
     return order[np.cumsum(weights[order]) - weights[order] < p * total]
 
 
-# All three give places in the vocabulary or weights for it. What is not among the places gets the weight 0.
+# Both functions return positions in the vocabulary. Every other token gets the weight 0.
 
 
 def only(weights: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """A copy of weights (V,), with 0 everywhere but at these places."""
+    """A copy of weights (V,), with 0 everywhere except at these places."""
     kept = np.zeros_like(weights)
     kept[places] = weights[places]
     return kept
 
 
-# Before anything is drawn we look at the settings (`refuse_settings(temperature, top_k, top_p)`, from the module
-# `prompts`) and at the logits: a model that has diverged says nan, or everything is infinite.
+# Before we draw anything we check the settings, with `refuse_settings(temperature, top_k, top_p)` from the module
+# `prompts`, and the logits. If a model has diverged, its logits are nan or infinite.
 
 
 def checked_logits(logits: np.ndarray) -> np.ndarray:
-    """Logits (V,) in float64. Raises ValueError for those that say nothing."""
+    """Logits (V,) in float64. Raises ValueError if they are not a vector, or if the largest is not finite."""
     logits = np.asarray(logits, np.float64)
     if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
         raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
@@ -566,7 +664,7 @@ def next_probabilities(  # exercise
     logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> np.ndarray:
     """The probabilities (V,), in float64, with which each token is drawn: temperature first, then top_k, then top_p of
-    what is left. A top_k of more than V leaves all of them. Raises ValueError for settings that cannot be meant, as
+    what is left. A top_k of more than V keeps all of them. Raises ValueError for impossible settings, as
     `refuse_settings` does, and for logits that say nothing, as `checked_logits` does."""
     refuse_settings(temperature, top_k, top_p)
     logits = checked_logits(logits)
@@ -578,7 +676,7 @@ def next_probabilities(  # exercise
     return weights / weights.sum()
 
 
-# Four tokens, and what each knob makes of them.
+# You can see the effect of each knob on four tokens.
 
 
 def show_knobs():
@@ -590,23 +688,26 @@ def show_knobs():
 
 # ## Writing
 #
-# To write is to choose a token, append it, and ask again. Three things need care.
+# To write, we choose a token, append it, and ask the network again. A model that predicts each token from those before
+# it is called *autoregressive*, and using a trained model like this, without learning, is *inference*. Three things
+# need care.
 #
-# The text may grow longer than the context. Then the network is shown the last `block_size` tokens.
+# The text may grow longer than the context. In that case we show the network only the last `block_size` tokens.
 #
-# Several texts may be continued at once, and their lengths differ. So the shorter ones are filled up *at the end*, with
-# any token, and each text's logits are taken at its own last place. Attention looks back only, so no token sees what
-# stands behind.
+# We may want to continue several texts at once, although their lengths differ. So we fill up the shorter ones *at the
+# end*, with any token (*padding*), and take each text's logits at its own last position. Attention looks only backward,
+# so no token sees the padding behind it.
 #
-# And the model has to be in evaluation mode, with nothing recorded, whenever it is asked, and afterwards as it was.
+# Finally, whenever we query the model, it must be in evaluation mode with recording off, and its mode must be restored
+# afterwards.
 
 
 def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # exercise
     """For each text, a list of one or more token ids, the logits of the token that comes next: an array (texts, V).
-    Raises ValueError if there is no text, or one without tokens. The model's mode is as it was afterwards."""
+    Raises ValueError if there is no text, or one without tokens. Restores the model's mode afterwards."""
     windows = [text[-model.config.block_size :] for text in texts]
     if not windows or not all(map(len, windows)):
-        raise ValueError("a text needs at least one token, after which the next one comes")
+        raise ValueError("next_logits needs at least one text, and each text at least one token that it can continue")
     ends = np.array([len(window) - 1 for window in windows])
     ids = np.zeros((len(windows), ends.max() + 1), np.int64)
     for row, window in zip(ids, windows):
@@ -620,8 +721,8 @@ def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # ex
         model.train(mode)
 
 
-# `continued` is the loop. In each round every text that has not come to an end gets a token, and the caller gets them
-# all at once, while the next ones are not even thought of: to show a text as it is written, take the tokens from here.
+# `continued` is the loop. In each round every text that has not ended gets a token, and the caller receives them all at
+# once, before the next ones are computed. To show a text while it is being written, you take the tokens from here.
 
 
 def continued(  # exercise
@@ -643,9 +744,9 @@ def continued(  # exercise
         yield chosen
 
 
-# `rounds` prepares it. Each text has chance of its own, so what is drawn for it does not depend on its neighbours.
-# (`token_ids` makes a list of a prompt, and refuses what is none. It is in the module `prompts`, with the other checks
-# of what a model may be asked.)
+# `rounds` prepares the loop. Each text has a random generator of its own, so the tokens that we draw for it do not
+# depend on its neighbours. (`token_ids` turns a prompt into a list of integers and rejects anything else. It is in the
+# module `prompts`, with the other checks of prompts.)
 
 
 def rounds(
@@ -653,35 +754,38 @@ def rounds(
     top_k: int | None = None, top_p: float | None = None, stop: Iterable[int] = (), seed: int | None = None,
 ) -> Iterator[list[int | None]]:
     """Continue each of the prompts, lists of token ids: yields after each round the new token of every text, None for
-    those that have ended. A text ends with the first token of `stop`, which belongs to it, or after max_new_tokens.
+    None for those that have ended. A text ends with the first token of `stop`, which belongs to it, or after
+    max_new_tokens. The same seed gives the same tokens; without one it is drawn from the generator of chapter 01.
 
-    The same seed gives the same tokens; without one it is drawn from the generator of chapter 01. Raises ValueError
-    for prompts without tokens and settings that cannot be meant."""
+    Raises ValueError for prompts without tokens, impossible settings, and a negative max_new_tokens."""
     texts = [token_ids(prompt) for prompt in prompts]
     if not texts or max_new_tokens < 0:
-        raise ValueError(f"{len(texts)} prompts and {max_new_tokens} tokens: take 1 or more and 0 or more")
+        raise ValueError(
+            f"generating needs at least one prompt and a max_new_tokens of 0 or more, not {len(texts)} prompts and "
+            f"{max_new_tokens}"
+        )
     refuse_settings(temperature, top_k, top_p)
     seed = int(generator().integers(2**63)) if seed is None else seed
-    chances = [np.random.default_rng((seed, row)) for row in range(len(texts))]
+    generators = [np.random.default_rng((seed, row)) for row in range(len(texts))]
 
     def choose(row: int, logits: np.ndarray) -> int:
         probabilities = next_probabilities(logits, temperature, top_k, top_p)
-        return int(chances[row].choice(len(probabilities), p=probabilities))
+        return int(generators[row].choice(len(probabilities), p=probabilities))
 
     yield from continued(model, texts, max_new_tokens, choose, set(stop))
 
 
-# Two ways to call it: token by token for one text, and all at once for one or many.
+# You can call it in two ways: token by token for one text, or all at once for one text or many.
 
 
 def stream(model: GPT, prompt: Sequence[int], max_new_tokens: int, **how) -> Iterator[int]:
-    """The tokens that continue one prompt, as they are chosen; `how` as for `rounds`."""
+    """Yield the tokens that continue one prompt, as they are chosen; `how` as for `rounds`."""
     return (token for (token,) in rounds(model, [prompt], max_new_tokens, **how) if token is not None)
 
 
 def generate(model: GPT, prompt, max_new_tokens: int, **how) -> list:
-    """A prompt (a list or a tensor of token ids) with what continues it; of a list of prompts or a tensor (B, T), a
-    list of such texts. `how` as for `rounds`: temperature, top_k, top_p, stop, seed."""
+    """Return a prompt (a list or a tensor of token ids) with its continuation; for several prompts, a list or a tensor
+    (B, T), a list of such texts. `how` as for `rounds`: temperature, top_k, top_p, stop, seed."""
     texts, several = as_texts(prompt)
     for tokens in rounds(model, texts, max_new_tokens, **how):
         for text, token in zip(texts, tokens):
@@ -689,7 +793,7 @@ def generate(model: GPT, prompt, max_new_tokens: int, **how) -> list:
     return texts if several else texts[0]
 
 
-# What is written must not depend on which other texts are, nor on how one asks for it.
+# A text must not depend on its neighbours in the batch, nor on which of the two functions we call.
 
 
 def check_neighbours_do_not_matter():
@@ -701,18 +805,18 @@ def check_neighbours_do_not_matter():
 
 # ## It writes
 #
-# Now a text that an author wrote: the first chapter of *Moby-Dick*, which came with chapter 10, as characters. A sample
-# is a window of the text, and what is to be predicted is the same window one token later. So a window of 64 characters
-# asks 64 questions: after each of them, which one is next?
+# Now we train on a text that an author wrote: the first chapter of *Moby-Dick*, which came with chapter 10, as
+# characters. A sample is a window of the text, and its target is the same window one token later. So a window of 64
+# characters asks 64 questions: which character comes after each of them?
 #
-# NumPy's `sliding_window_view` cuts the ids into all windows of one token more than that, without copying. A batch
-# takes some of these rows, and makes inputs and targets of each. (`row_numbers(indices, length)`, of chapter 10, turns
-# the indices of a batch into an array, negative ones too, and refuses those that are out of range.)
+# NumPy's `sliding_window_view` cuts the ids into all windows of length + 1 tokens, without copying. A batch takes some
+# of these rows and splits each of them into inputs and targets. (`row_numbers(indices, length)`, of chapter 10, turns
+# the indices of a batch into an array, negative ones too, and rejects those that are out of range.)
 
 
 class Windows(Dataset):
-    """Windows of a text that has become token ids: sample i is (ids i to i + length, ids i + 1 to i + length + 1), both
-    int64. Raises ValueError for a text that is too short."""
+    """Windows of a text given as token ids: sample i is (ids i to i + length, ids i + 1 to i + length + 1), both int64.
+    Raises ValueError for a text that is too short, TypeError for one that is not a list of integers."""
 
     def __init__(self, ids: Sequence[int], length: int):
         array = np.asarray(ids)
@@ -730,17 +834,18 @@ class Windows(Dataset):
         return inputs[0], targets[0]
 
     def batch(self, indices):  # exercise
-        """Inputs and targets of samples, both int64 tensors (len(indices), length). IndexError (`row_numbers`) for a
-        number that is none of a sample."""
+        """Inputs and targets of samples, both int64 tensors (len(indices), length). Raises IndexError (`row_numbers`)
+        for an index that no sample has."""
         chosen = self.windows[row_numbers(indices, len(self))].astype(np.int64)
         return from_numpy(chosen[:, :-1]), from_numpy(chosen[:, 1:])
 
 
-# The story is cut in two: nine tenths to learn from, and the last tenth, which the network never sees while it learns.
+# We cut the story in two: nine tenths for training and the last tenth for *validation*, which the network never sees
+# while it learns.
 
 
 def story(length: int = 64) -> tuple[CharTokenizer, Windows, Windows]:
-    """The first chapter of Moby-Dick as windows of characters: the tokenizer, nine tenths to learn from, one held
+    """The first chapter of Moby-Dick as windows of characters: the tokenizer, nine tenths for training, one tenth held
     out."""
     text = short_text()
     tokenizer = CharTokenizer.train(text)
@@ -748,48 +853,51 @@ def story(length: int = 64) -> tuple[CharTokenizer, Windows, Windows]:
     return tokenizer, Windows(ids[:cut], length), Windows(ids[cut:], length)
 
 
-# Windows are drawn at random to learn from. Held-out ones lie side by side, so that each character is predicted once.
+# For training we draw windows at random. The held-out windows are adjacent, so that we predict each character once.
 
 
 def train_on_text(model: Module, windows: Windows, steps: int, rate: float = 5e-3, batch_size: int = 8) -> Module:
-    """Train a model on windows drawn at random; returns it."""
+    """Train a model on windows drawn at random, and return it."""
     draws = RandomSampler(windows, replacement=True, num_samples=steps * batch_size)
     return train_on(model, DataLoader(windows, batch_size, sampler=draws), rate)
 
 
 def surprise_on(model: Module, windows: Windows) -> float:
-    """The mean loss of a model on windows that lie side by side."""
+    """The mean loss of a model on adjacent windows, in nats a token."""
     side_by_side = range(0, len(windows), windows.length)
     return evaluate(model, next_token_loss, DataLoader(windows, 64, sampler=side_by_side))["loss"]
 
 
-# Four blocks, a fifth of a million parameters, a thousand steps. Twelve kilobytes are not enough to learn English from;
-# but look at how it goes.
+# Our GPT has four blocks and a fifth of a million parameters, and we train it for about a thousand steps. Besides the
+# loss in nats we print the *perplexity*, its exponential. A perplexity of 10 means that the model is as unsure as if it
+# had to guess among 10 equally likely characters. Twelve kilobytes are not enough to learn English from, but watch how
+# it develops.
 
 
 def show_writing():
     tokenizer, training, held_out = story()
     manual_seed(0)
-    model = small_gpt(tokenizer.vocab_size, length=64)
-    for steps in (20, 200, 800):
-        train_on_text(model, training, steps)
-        text = generate(model, tokenizer.encode("I "), 150, temperature=0.8, seed=1)
-        print(f"after {steps} more steps, {surprise_on(model, held_out):.2f} nats held out:\n{tokenizer.decode(text)}")
-        print()
+    model, steps = small_gpt(tokenizer.vocab_size, length=64), 0
+    for more in (20, 200, 800):
+        train_on_text(model, training, more)
+        steps, loss = steps + more, surprise_on(model, held_out)
+        print(f"after {steps} steps, held out: {loss:.2f} nats a character, a perplexity of {math.exp(loss):.1f}")
+        print(tokenizer.decode(generate(model, tokenizer.encode("I "), 150, temperature=0.8, seed=1)), "\n")
 
 
-# With a megabyte of Shakespeare and less than half an hour it becomes another thing: `examples/gpt_2018`.
+# First it learns which characters are frequent, then where spaces go, then short words. With a megabyte of Shakespeare
+# and up to half an hour it becomes a different writer: run `examples/gpt_2018`.
 
 # ## The witness
 #
-# How do we know that this is GPT-2's architecture? A first witness is a number. OpenAI's four models have 124,439,808,
-# 354,823,168, 774,030,080 and 1,557,611,200 parameters; one forgotten bias, and the numbers differ. For each token and
-# each place there are $C$ numbers; a block has $12 C^2$ weights, $9 C$ biases and two norms of $2 C$ numbers; and the
-# last norm has $2 C$.
+# How do we know that this is GPT-2's architecture? Our first witness is a number. OpenAI's four models have
+# 124,439,808, 354,823,168, 774,030,080 and 1,557,611,200 parameters. If we had forgotten a single bias, our numbers
+# would differ. The tables have $C$ numbers for each token and each position; a block has $12 C^2$ weights, $9 C$ biases
+# and two norms of $2 C$ numbers; and the last norm has $2 C$.
 
 
 def parameter_count(config: GPTConfig) -> int:
-    """How many numbers a GPT learns."""
+    """The number of parameters of a GPT."""
     C = config.n_embd
     return (config.vocab_size + config.block_size) * C + config.n_layer * (12 * C * C + 13 * C) + 2 * C
 
@@ -802,9 +910,9 @@ def check_parameter_counts():
     assert sum(p.numel() for p in model.parameters()) == parameter_count(config)
 
 
-# The second witness is another program. The appendix `gpt_files` reads and writes weights in the files of the
-# `transformers` library, and the tests compare the logits of both on the same weights. The third is a property that
-# needs no other program: change a token, and no logit before it moves.
+# Our second witness is another program. The appendix `gpt_files` reads and writes weights in the files of the
+# `transformers` library, and the tests compare the logits of both on the same weights. The third witness is a property
+# that needs no other program: if we change a token, no logit before it moves.
 
 
 def check_causality():
@@ -820,13 +928,13 @@ def check_causality():
 
 # ## The cost
 #
-# For each token a block multiplies and adds $12 C^2$ times in its four matrices, and $2 T C$ times in attention, where
-# each of $T$ queries meets $T$ keys and then $T$ values; the logits cost $C V$. Backwards everything comes twice, once
-# for each factor of a product. The meter of chapter 02, beside the formula:
+# For each token a block performs $12 C^2$ multiply-adds in its four matrices and $2 T C$ in attention, where each of
+# $T$ queries meets $T$ keys and then $T$ values. The logits cost $C V$. The backward pass costs twice as much, one
+# product for each factor of a product. We compare the formula with the meter of chapter 02:
 
 
 def multiply_adds(config: GPTConfig, length: int) -> int:
-    """Multiply-adds of matrix products, forward, for one text of `length` tokens."""
+    """The multiply-adds of the matrix products in a forward pass, for one text of `length` tokens."""
     C = config.n_embd
     return length * (config.n_layer * (12 * C * C + 2 * length * C) + C * config.vocab_size)
 
@@ -848,13 +956,15 @@ def show_cost():
         print(f"{held:.0f} MB by the formula, {taken.peak_bytes / 1e6:.0f} measured")
 
 
-# The formula counts products only, and they are nearly all there is. For long texts the meter counts less: the blocks
-# of chapter 13 leave out most of the pairs that causality forbids. On the way back it counts more than twice as many:
-# it sees operations on tensors, so attention goes back by the formula, which makes its weights once more and leaves out
-# nothing. In memory, everything has to be kept for the way back, which is 19 times $C$ numbers for each token in each
-# block: 2 for two norms, 3 for queries, keys and values, 8 for the inside of the MLP, and 6 for what goes into and out
-# of the four linear layers and the sums. The attention weights are not among them; they are made again when they are
-# needed, and so are the normal numbers before they are scaled.
+# The formula counts only products, and they are nearly all there is. For long texts the meter counts less than the
+# formula, because the blocks of chapter 13 leave out most of the pairs that causality forbids. In the backward pass it
+# counts more than twice as many. The meter sees operations on tensors, so attention's gradient goes by the formula,
+# which computes the weights again and leaves out nothing.
+#
+# Memory is dominated by the *activations* that we keep for the backward pass, $19C$ numbers for each token in each
+# block: 2 $C$ for two norms, 3 for queries, keys and values, 8 for the inside of the MLP, and 6 for the inputs and
+# outputs of the four linear layers and the sums. The attention weights are not among them, because we compute them
+# again when we need them, and so are the normalized numbers before they are scaled.
 #
 # Writing has a cost of its own. For each new token, `next_logits` reads the whole text again:
 
@@ -866,8 +976,8 @@ def show_generation():
         print(f"token {length + 1:3d}: {tt.measure(lambda: next_logits(model, [text])).seconds * 1e3:6.1f} ms")
 
 
-# The last token of a text costs many times what the first one does, and all that is computed for it, except for its
-# last row, was computed before. Chapter 16 will have something to say about that.
+# The last token of a text costs many times as much as the first, although everything that we compute for it, except for
+# its last row, was computed before. Chapter 16 removes this waste.
 
 # ## Errors you will meet
 
@@ -891,18 +1001,18 @@ def show_errors():
 
 # ## Exercises
 #
-# 1. `surprises`: what each token of a text costs a model, in nats. Where does it hesitate?
+# 1. `surprises`: what each token of a text costs a model, in nats. Where does yours hesitate?
 # 2. `GatedMLP`: the MLP of newer networks, $W_\text{down}(\operatorname{silu}(W_\text{gate}\,x) \cdot W_\text{up}\,x)$
 #    (N. Shazeer, 2020).
-# 3. `without_repeats`: logits in which every token that the text has already is made less likely (N. Keskar et al.,
+# 3. `without_repeats`: logits in which we make every token less likely that the text already has (N. Keskar et al.,
 #    2019): divided by a penalty if positive, multiplied by it if negative.
 #
-# For the first, the targets are the text itself, one to the left.
+# For the first, the targets are the text itself, shifted by one to the left.
 
 
 def surprises(model: GPT, ids: Sequence[int]) -> list[float]:  # exercise (starred)
-    """The surprise in nats of each token but the first of a text, at most block_size + 1 tokens long, with all that
-    stands before it in view. In evaluation mode, unrecorded; the model's mode is as it was afterwards."""
+    """The surprise in nats of each token but the first of a text, at most block_size + 1 tokens long, given all tokens
+    before it. In evaluation mode, unrecorded; restores the model's mode afterwards."""
     mode = model.training
     try:
         with no_grad():
@@ -919,12 +1029,12 @@ def check_surprises():
     assert len(surprises(model, ids)) == 4 and math.isclose(np.mean(surprises(model, ids)), loss.item(), rel_tol=1e-5)
 
 
-# The second has three matrices, without biases. To have as many weights as an MLP of four times the width, it is only
-# eight thirds as wide.
+# The second has three matrices, without biases. If you want as many weights as in an MLP of four times the width, make
+# it only eight thirds as wide.
 
 
 class GatedMLP(Module):
-    """down(silu(gate(x)) * up(x)), at each place on its own: (..., C) -> (..., C)."""
+    """down(silu(gate(x)) * up(x)), at each position on its own: (..., C) -> (..., C)."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -942,7 +1052,7 @@ def check_gated_mlp():
     assert math.isclose(gated(Tensor([[1.0]])).item(), 5 * 3 * 2 / (1 + math.exp(-2)), rel_tol=1e-6)
 
 
-# For the third, a negative logit becomes smaller when it is *multiplied*.
+# In the third, we *multiply* a negative logit to make it smaller.
 
 
 def without_repeats(logits: np.ndarray, text: Sequence[int], penalty: float) -> np.ndarray:  # exercise (starred)
@@ -965,35 +1075,35 @@ def check_without_repeats():
 # ## A road not taken
 #
 # The transformer of 2017 translated. It had two stacks: an encoder that reads a sentence in both directions, and a
-# decoder that writes another one and looks across at the encoder. BERT kept the encoder, T5 kept both, and GPT kept the
-# decoder without the view across: a single stack with a single task, the next token. That looked like the poorest of
-# the three. But every text is a lesson for it, at each of its places, with no labels and no gaps; and whatever can be
-# asked can be put as a text to continue. So the poorest one was scaled, and the others became special cases of it.
+# decoder that writes another sentence and looks across at the encoder (*cross-attention*). BERT kept the encoder, T5
+# kept both, and GPT kept the decoder without the view across: a single stack with a single task, the next token. That
+# looked like the poorest of the three. However, every position of every text is a lesson for it, with no labels and no
+# gaps, and we can phrase nearly any question as a text to continue. So the poorest design was scaled, and it took over
+# most of what the others did.
 
 # ## What hurts next
 #
-# Everything above was computed by NumPy's kernels. Chapter 02 wrote its first ones as loops over numbers, which say
-# what an operation *means*. With `use_kernels` the same GPT runs on those, unchanged:
+# Let us look at what a training step costs, and compare it with the number that opened this course: how many operations
+# a second does this machine manage in a large matrix product? We take one step of a GPT on 12 texts of 64 characters
+# and divide its operations by its time.
 
 
-def show_loops():
-    from tt_nlp import nlp_loops
-    from tt_spatial import spatial_loops
-    from tt_tensor import loops
+def show_step():
+    peak = tt.setup.matmul_gflops(1024)
+    for width in (32, 64, 128):
+        model = small_gpt(65, width=width, length=64)
+        ids = from_numpy(generator().integers(0, 65, (12, 64)))
+        with meter() as counted:
+            next_token_loss(model(ids), ids).backward()
+        seconds = tt.measure(lambda: next_token_loss(model(ids), ids).backward()).seconds
+        rate = 2 * counted.multiply_adds.total() / seconds / 1e9
+        print(f"{width:3d} wide: {seconds * 1e3:4.0f} ms a step, {rate:4.1f} GFLOP/s, {rate / peak:3.0%} of a product")
+    operations = 2 * 3 * multiply_adds(GPTConfig(), 1024)
+    print(f"at that rate a step of GPT-2 on one text of 1,024 tokens takes {operations / rate / 1e9:.0f} s")
 
-    model = small_gpt(65)
-    ids = from_numpy(generator().integers(0, 65, (1, 32)))
-    fast, start = tt.measure(model, ids).seconds, time.perf_counter()
-    with tt.use_kernels(loops), tt.use_kernels(spatial_loops), tt.use_kernels(nlp_loops):
-        model(ids)
-    slow = time.perf_counter() - start
-    size = parameter_count(model.config)
-    print(f"{size:,} parameters, 32 tokens, forward only: {slow:.1f} s; with NumPy {fast * 1e3:.1f} ms")
 
-
-# And a step takes three times as long, and a training thousands of steps. Between the two numbers lies everything that
-# makes a computer fast, and we have taken it for granted so far. What is in there, and how much more
-# could be had? Chapter 15, *Acceleration*.
+# Most of the machine waits, and a training takes thousands of such steps. We have taken NumPy's speed for granted so
+# far. Where does the time go, and how much of it can we win back? That is the subject of chapter 15, *Acceleration*.
 
 __all__ = [
     "Block", "CausalSelfAttention", "GPT", "GPTConfig", "GatedMLP", "Looks", "MLP", "RMSNorm", "Transformer", "Windows",
