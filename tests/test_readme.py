@@ -29,6 +29,19 @@ def test_python_in_a_document_runs(document):
         exec(compile(code, document.name, "exec"), {})
 
 
+@pytest.mark.parametrize("package", sorted(ROOT.glob("packages/tt-*")), ids=lambda package: package.name)
+def test_the_table_of_a_package_has_all_of_its_files(package):
+    table = re.findall(r"^\| (.*?) \|", (package / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for row in table for name in re.findall(r"`(\w+)(?:\.py|/)`", row)}
+    (source,) = package.glob("src/*/__init__.py")
+    folders = {path.parent.name for path in source.parent.glob("*/__init__.py")}
+    modules = {path.stem for path in source.parent.glob("*.py")} - {"__init__", "__main__"}
+    lost = {name for row in table for name in re.findall(r"`(\w+)\.py`", row)} - modules
+    lacking = (modules | folders) - named
+    assert not lacking, f"{package.name}/README.md: its table lacks {sorted(lacking)}"
+    assert not lost, f"{package.name}/README.md: its table names {sorted(lost)}, which are not there"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(document):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))
