@@ -36,11 +36,11 @@ def dense_windows(x, size, stride):
 
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
-    rows, columns = _places(x, weight.shape[2:], stride, padding, dilation)
+    rows, columns = _output_size(x, weight.shape[2:], stride, padding, dilation)
     out = np.zeros((len(x), rows, columns, len(weight)), x.dtype)
     matrices = _matrices(weight, groups)
     each = len(weight) // groups
-    for n, seen in enumerate(_columns(x, weight.shape[2:], stride, padding, dilation, groups)):
+    for n, seen in enumerate(_im2col(x, weight.shape[2:], stride, padding, dilation, groups)):
         for g in range(groups):
             out[n, :, :, g * each : (g + 1) * each] = (seen[g] @ matrices[g]).reshape(rows, columns, each)
     if bias:
@@ -61,7 +61,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
     filters, channels = g.shape[1], x.shape[1] // groups
     each = filters // groups
     share = np.zeros((filters, channels, *size), g.dtype)
-    for n, seen in enumerate(_columns(x, size, stride, padding, dilation, groups)):
+    for n, seen in enumerate(_im2col(x, size, stride, padding, dilation, groups)):
         rows = g[n].transpose(1, 2, 0).reshape(-1, filters)
         for i in range(groups):
             product = rows[:, i * each : (i + 1) * each].T @ seen[i]
@@ -87,7 +87,7 @@ class Conv2d:
 
 
 def max_pool(x, /, size, stride, padding, dilation):
-    rows, columns = _places(x, size, stride, padding, dilation)
+    rows, columns = _output_size(x, size, stride, padding, dilation)
     out = np.full((len(x), rows, columns, x.shape[1]), -np.inf, x.dtype)
     for tap in taps(padded(x, padding, -np.inf), size, stride, dilation):
         out = np.where(tap > out, tap, out)

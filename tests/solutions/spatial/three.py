@@ -38,7 +38,7 @@ def dense_windows(x, size, stride):
 
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
-    rows, columns = _places(x, weight.shape[2:], stride, padding, dilation)
+    rows, columns = _output_size(x, weight.shape[2:], stride, padding, dilation)
     wide = np.zeros((len(x), x.shape[1], x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]), x.dtype)
     wide[:, :, padding[0] : padding[0] + x.shape[2], padding[1] : padding[1] + x.shape[3]] = x
     out = np.zeros((groups, len(weight) // groups, len(x), rows, columns), x.dtype)
@@ -66,7 +66,7 @@ def gradients_by_taps(x, weight, g):
 
 
 def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
-    seen = np.stack(list(_columns(x, size, stride, padding, dilation, groups)))
+    seen = np.stack(list(_im2col(x, size, stride, padding, dilation, groups)))
     shares = np.stack([_by_group(image, groups) for image in g.transpose(0, 2, 3, 1)])
     total = np.einsum("ngpk,ngpo->gok", seen, shares, optimize=True)
     return total.reshape(g.shape[1], *size, x.shape[1] // groups).transpose(0, 3, 1, 2).copy()

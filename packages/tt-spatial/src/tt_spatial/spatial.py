@@ -1,14 +1,15 @@
 # # Spatial
 #
-# At the end of this chapter a network looks at an image as an image: with small filters that go over all of it, the
-# same ones everywhere. It reads digits that have been moved, with no more weights than the network that cannot.
+# At the end of this chapter we have networks that look at an image as an image: with small filters that go over all of
+# it, the same ones everywhere. One of them reads digits that have been moved, with no more weights than the network
+# that cannot.
 
 # ## The hurt
 #
-# Chapter 08 ended with a network that reads 98 of 100 unseen digits, and a picture that is moved by a pixel or two. The
-# digits are 8 pixels wide. To give them room, we put them into the middle of a frame of 16 by 16 and move them about in
-# there, so that nothing is cut off and nothing is lost that a reader needs. (`framed_digits` does that. It is in the
-# module `pictures`, and what checks arguments is in `common`.)
+# Chapter 08 ended with a network that reads 98 of 100 unseen digits, until we move the picture by a pixel or two. Our
+# digits are 8 pixels wide. To give them room, we put each into the middle of a frame of 16 by 16 and move it about in
+# there. So nothing is cut off, and a reader loses nothing that it needs. (`framed_digits` does that. It is in the
+# module `pictures`, and the checks of arguments are in `common`.)
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from tt_spatial.padding import known_mode, padded_for
 from tt_spatial.pictures import framed_digits, image_grid
 from tt_tensor import Linear, Module, Parameter, Tensor, cross_entropy, generator, primitive, relu
 
-# The network of chapter 08 gets 256 inputs instead of 64. It is trained on digits in the middle.
+# The network of chapter 08 gets 256 inputs instead of 64. We train it on digits in the middle.
 
 
 def plain_reader() -> Module:
@@ -39,7 +40,7 @@ def plain_reader() -> Module:
 
 
 def trained_reader(make: Callable[[], Module]) -> Module:
-    """A model, made and trained on the digits in the middle of their frame, with the same seed as all the others."""
+    """A model from `make`, trained on digits in the middle of their frame, with the same seed as all the others."""
 
     def trained():
         model, (data, _) = make(), framed_digits()
@@ -50,7 +51,7 @@ def trained_reader(make: Callable[[], Module]) -> Module:
     return tt.setup.seeded(0, trained)
 
 
-# Then we ask it about unseen digits to the right of the middle.
+# Then we ask it about unseen digits that are moved to the right.
 
 
 def read_when_moved(name: str, model: Module) -> None:
@@ -66,27 +67,28 @@ def show_hurt():
     read_when_moved("MLP", trained_reader(plain_reader))
 
 
-# Guessing would get one in ten right. For this network a pixel is an entry in a list of 256, and entry 136 has as much
-# to do with entry 137 as with entry 5. Mix up all pixels, in the same way for every image, and it would learn just as
-# well. All that it knows about a stroke it knows about a stroke *at this place*.
+# Guessing would get one in ten right. To this network a pixel is an entry in a list of 256, and entry 136 has as much
+# to do with entry 137 as with entry 5. If we mixed up all pixels, in the same way for every image, it would learn just
+# as well. All that it knows about a stroke, it knows about a stroke *at this position*.
 #
 # You should know beforehand how much of this the chapter cures. A convolution does not make a network blind to the
-# place: what it finds moves along with the image, and the rest of the network decides what becomes of that. So there
-# will be two networks with as many weights as this one. `Anywhere` asks only whether something was found, and reads 98
-# of 100 digits that are moved by two pixels. LeNet, the famous one, asks where, and reads 21.
+# position: the features that it finds move along with the image, and the rest of the network decides what becomes of
+# them. So we shall build two networks with about as many weights as this one. `Anywhere` asks only whether something
+# was found, and reads 98 of 100 digits that are moved by two pixels. LeNet, the famous one, also asks where. It reads
+# 21 of 100, hardly more than the MLP.
 
 # ## The smallest thing that could work
 #
-# A detector for a piece of a stroke needs to see only a small neighbourhood, three by three pixels, say. It is nine
-# weights: multiply them with nine pixels, add up, and the sum is large where the pixels look like the weights. Such a
-# detector is called a *filter* or a *kernel*. To find the piece wherever it is, put the same nine weights at every
-# place of the image in turn. A batch of images, several channels (red, green, blue; or what other filters have found),
-# several filters: that makes seven loops.
+# To detect a piece of a stroke we need to see only a small neighbourhood, three by three pixels, say. So we take nine
+# weights, multiply them with nine pixels, and add up. The sum is large where the pixels look like the weights. Such a
+# detector is called a *filter* or a *kernel*. To find the piece wherever it is, we put the same nine weights at every
+# position of the image in turn. With a batch of images, several channels (red, green, blue; or the findings of other
+# filters) and several filters, that makes seven loops.
 
 
 def seven_loops(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # exercise
-    """Images x (N, C, H, W), each place compared with each filter of `weight` (O, C, kh, kw): (N, O, H - kh + 1, W
-    - kw + 1)."""
+    """Images x (N, C, H, W), each position compared with each filter of `weight` (O, C, kh, kw): (N, O, H - kh + 1,
+    W - kw + 1)."""
     images, channels, height, width = x.shape
     filters, _, kh, kw = weight.shape
     out = np.zeros((images, filters, height - kh + 1, width - kw + 1), x.dtype)
@@ -101,23 +103,54 @@ def seven_loops(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # exercise
     return out
 
 
-# Two filters made by hand: one for upper edges (dark above, bright below), one for left edges.
+# Here are two filters made by hand: one for the upper edges of strokes, with paper above and ink below, and one for
+# their left edges.
 
 
 def edge_filters() -> np.ndarray:
-    """Two filters (2, 1, 3, 3): for edges that are bright below, and bright on the right."""
+    """Two filters (2, 1, 3, 3): for edges with ink below, and with ink on the right."""
     below = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]], np.float32)
     return np.stack([below, below.T])[:, None]
 
 
+# What does the first filter see? At each position only the nine pixels under its window, and their sum of products
+# becomes one pixel of the result.
+
+
+def show_what_a_filter_sees():
+    """A digit with the nine pixels that a filter sees at one position; the filter's weights; the feature map, in which
+    their sum of products is one pixel."""
+    import matplotlib.pyplot as plt
+
+    (x, _), _ = framed_digits(12)
+    image, weights = x.numpy()[0, 0], edge_filters()[0, 0]
+    response = seven_loops(x.numpy()[:1], edge_filters())[0, 0]
+    figure, axes = plt.subplots(1, 3, figsize=(7.5, 2.7))
+    row, column = np.unravel_index(response.argmax(), response.shape)
+    pictures = (("image", image, 0, 1, 3), ("filter", weights, -2, 2, 0), ("feature map", response, -4, 4, 1))
+    for axis, (title, picture, least, most, side) in zip(axes, pictures):
+        axis.imshow(picture, cmap="RdBu_r" if least else "gray_r", vmin=least, vmax=most)
+        axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, color="tab:orange", lw=2))
+        axis.set_title(title, fontsize=9)
+        axis.set_axis_off()
+    for (row, column), weight in np.ndenumerate(weights):
+        axes[1].text(column, row, f"{weight:g}", ha="center", va="center")
+    return figure
+
+
+# Red means that the filter agrees, blue that it sees the opposite. The result is an image again, a *feature map*. There
+# is one for each filter, and each of its pixels says how much a neighbourhood looks like the weights. Here are the
+# feature maps of both filters, for four digits.
+
+
 def show_edges():
+    """Four digits, and their feature maps under the two filters: red where ink begins, blue where it ends."""
     (x, _), _ = framed_digits(12)
     maps = seven_loops(x.numpy()[:4], edge_filters())
-    return image_grid([x.numpy()[:4, 0], maps[:, 0], maps[:, 1]], ["digit", "bright below", "bright on the right"])
+    return image_grid([x.numpy()[:4, 0], maps[:, 0], maps[:, 1]], ["digit", "ink below", "ink on the right"])
 
 
-# Red where the filter agrees, blue where it sees the opposite. The result is an image again, a *feature map*: one for
-# each filter, and each pixel of it says how much its neighbourhood looks like the weights. And it takes its time:
+# The loops are right, but they take their time:
 
 
 def show_loops():
@@ -129,18 +162,19 @@ def show_loops():
 
 # ## The idea
 #
-# What we have is called a *convolution*, and here it is in one line. (Mathematicians would call it a cross-correlation;
-# their convolution turns the weights by half a circle first. A network that learns its weights does not care, so in
-# deep learning they are not turned.)
+# We have written a *convolution*, and here it is in one line. (Mathematicians would call it a cross-correlation; their
+# convolution turns the weights by half a circle first. A network that learns its weights does not care, so in deep
+# learning we do not turn them.)
 #
 # $$ \mathrm{out}[n, o, r, s] = b[o] + \sum_{c, i, j} x[n, c, r + i, s + j] \; w[o, c, i, j] $$
 #
-# The formula contains two decisions. *Locality*: a result depends on a small neighbourhood. *Sharing*: the weights $w$
-# do not depend on the place $(r, s)$. Both are knowledge about images that we build in, instead of hoping that it will
-# be learned; and both save weights. A linear layer from 256 pixels to 256 has 65,536 of them, the filter above nine.
+# The formula contains two decisions. *Locality*: a result depends on a small neighbourhood. *Weight sharing*: the
+# weights $w$ do not depend on the position $(r, s)$. Both are knowledge about images that we build in, instead of
+# hoping that the network will learn it, and both save weights. A linear layer from 256 pixels to 256 has 65,536 of
+# them, our filter nine.
 #
-# We can say exactly what follows from sharing: *move the image, and the feature map moves with it.* That is a theorem,
-# so we can check it.
+# From weight sharing we can derive exactly one thing: *if we move the image, the feature map moves with it.* This is
+# called *translation equivariance*. It is a theorem, so we can check it.
 
 
 def check_moving():
@@ -152,21 +186,21 @@ def check_moving():
 
 # ## Sizes
 #
-# A window of 3 pixels fits into 8 pixels at 6 places, so images shrink. If they should not, we put zeros around them
-# (*padding*). To look at every second place only is a *stride* of 2; to look at pixels that are not next to each other
-# a *dilation*. How many places are there? The window reaches over $d(k - 1) + 1$ pixels; there are $n + 2p$ in the
-# padded image; the first place is 0, then every $s$-th, as long as the window fits:
+# A window of 3 pixels fits into 8 pixels at 6 positions, so images shrink. If they should not, we put zeros around them
+# (*padding*). If we look at every second position only, that is a *stride* of 2; if we look at pixels that are not next
+# to each other, that is a *dilation*. How many positions are there? The window reaches over $d(k - 1) + 1$ pixels, and
+# there are $n + 2p$ in the padded image. The first position is 0, then comes every $s$-th, as long as the window fits:
 #
 # $$ \left\lfloor \frac{n + 2p - d(k - 1) - 1}{s} \right\rfloor + 1 $$
 
 
 def conv_size(n: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:  # exercise
-    """How many places a window of `kernel` pixels has along n pixels; 0 or less if it does not fit."""
+    """The number of positions of a window of `kernel` pixels along n pixels; 0 or less if it does not fit."""
     return (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-# The formula is where off-by-one errors live. So the witness does not calculate, it counts: lay the window at 0, at
-# $s$, at $2s$, until it sticks out.
+# Off-by-one errors live in such formulas. So our witness does not calculate, it counts: we lay the window at 0, at $s$,
+# at $2s$, until it sticks out.
 
 
 def check_conv_size():
@@ -179,10 +213,10 @@ def check_conv_size():
 
 # ## From seven loops to nine
 #
-# Now it must become fast. The loops over images, rows and columns do the same thing at every place, and NumPy has loops
-# for that. Turn the order round: take one weight position $(i, j)$, a *tap*, and multiply a whole image with it, moved
-# by $i$ and $j$. What remains of the seven loops is a sum over the taps, nine for a kernel of 3 by 3, and each of them
-# is a matrix product over the channels.
+# Now our convolution must become fast. The loops over images, rows and columns do the same at every position, and NumPy
+# has loops for that. So we reverse the order: we take one weight position $(i, j)$, a *tap*, and multiply a whole image
+# with it, moved by $i$ and $j$. Of the seven loops there remains a sum over the taps, nine for a kernel of 3 by 3, and
+# each of them is a matrix product over the channels.
 
 
 def by_taps(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # exercise
@@ -197,7 +231,7 @@ def by_taps(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # exercise
     return channels_first(out)
 
 
-# The loops are the witness.
+# The seven loops are our witness.
 
 
 def check_by_taps():
@@ -206,23 +240,22 @@ def check_by_taps():
     assert np.allclose(by_taps(x, weight), seven_loops(x, weight))
 
 
-# For the product the channels must come last, `(N, H, W, C)`, so that the numbers which belong to one pixel are side by
-# side in memory. PyTorch's order, `(N, C, H, W)`, is the one that we show to the outside. But a shape and the order in
-# memory are two things (chapter 02: strides). So all that follows computes with channels last and hands out the
-# transposed view; elementwise operations keep the order that they find, and the next convolution finds its pixels where
-# it wants them.
+# For the product the channels must come last, `(N, H, W, C)`, so that the elements of one pixel are side by side in
+# memory. To the outside we show PyTorch's order, `(N, C, H, W)`. But a shape and the order in memory are two things
+# (chapter 02: strides). So from here on we compute with channels last and return the transposed view. Elementwise
+# operations keep the order that they find, and the next convolution finds its pixels where it needs them.
 
 # ## From nine products to one
 #
 # Nine products read the image nine times and add to the result nine times, and a product over three channels is too
-# thin to be worth the call. The remedy is to lay out for every place what its window sees, as one row of $kh \cdot kw
-# \cdot C$ numbers. Then the whole convolution is a single matrix product of these *columns* (that is their name, and
-# *im2col* that of the method, although ours are rows) with the weights. It trades memory for speed: a kernel of 3 by 3
-# repeats every pixel nine times.
+# thin to be worth the call. Instead, we lay out for every position what its window sees, as one row of $kh \cdot kw
+# \cdot C$ elements. Then the whole convolution is a single matrix product of these rows with the weights. The method is
+# called *im2col*, from image to columns, and libraries call the rows *columns*, as we shall. It trades memory for
+# speed: a kernel of 3 by 3 repeats every pixel nine times.
 #
-# `dense_windows` makes the layout without moving a single number: a view with six dimensions, in which the same pixel
-# appears in many windows. (`sliding_window_view` is NumPy's word for a game with strides.) We shall also add gradients
-# *into* such a view, so it must be possible to write to it.
+# `dense_windows` gives us this layout without moving a single element: a view with six dimensions, in which the same
+# pixel appears in many windows. (`sliding_window_view` is NumPy's word for a game with strides.) Later we shall also
+# add gradients *into* such a view, so we must be able to write to it.
 
 
 def dense_windows(x: np.ndarray, size, stride) -> np.ndarray:  # exercise
@@ -232,7 +265,7 @@ def dense_windows(x: np.ndarray, size, stride) -> np.ndarray:  # exercise
     return view[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3)
 
 
-# With a dilation, a window is larger, and most of the pixels in it are left out.
+# With a dilation, a window is larger, and we leave out most of the pixels in it.
 
 
 def windows(x: np.ndarray, size, stride, dilation) -> np.ndarray:
@@ -253,26 +286,26 @@ def check_windows():
 
 
 # Copying the windows into one array is the price of a single product. For a batch of 128 images of 32 by 32 with 32
-# channels, the columns of a 3 by 3 kernel are 38 million numbers, 151 MB, for images of 17 MB: more than any cache
-# holds, so the copy would cost more than the product. The columns of one image are 1.2 MB. So we take the images one by
+# channels, the columns of a 3 by 3 kernel are 38 million elements, 151 MB, for images of 17 MB. No cache holds that, so
+# the copy would cost more than the product. The columns of one image, however, are 1.2 MB. So we take the images one by
 # one.
 #
-# One more option belongs here, *groups*. With $g$ groups, the channels are cut into $g$ parts that have nothing to do
-# with each other, each with filters of its own: $g$ products of smaller matrices. NumPy's `matmul` computes a stack of
-# products in one call, so groups are one more dimension in front.
+# One more option belongs here, *groups*. With $g$ groups, we cut the channels into $g$ parts that have nothing to do
+# with each other, each with filters of its own. That makes $g$ products of smaller matrices. NumPy's `matmul` computes
+# a stack of products in one call, so for us groups are one more dimension in front.
 #
 # A sum of a thousand products in `float16`, rounded after each, would keep no digit: it stops at 2,048, where adding 1
-# changes nothing. So we multiply and add half-precision numbers in `float32` (`wide`), and round only the result.
+# changes nothing. So we multiply and add half-precision elements in `float32` (`wide`), and round only the result.
 
 
-def _columns(x, size, stride, padding, dilation, groups) -> Iterator[np.ndarray]:
-    """For each image what its windows see: (groups, places, kh * kw * C / groups)."""
+def _im2col(x, size, stride, padding, dilation, groups) -> Iterator[np.ndarray]:
+    """For each image the content of its windows: (groups, positions, kh * kw * C / groups)."""
     channels, view = x.shape[1] // groups, windows(padded(x, padding), size, stride, dilation)
     for seen in view.reshape(*view.shape[:-1], groups, channels).transpose(0, 5, 1, 2, 3, 4, 6):
         yield seen.astype(wide(x.dtype), "C").reshape(groups, -1, math.prod(size) * channels)
 
 
-# The weights must be laid out in the same order, window first and channels last.
+# We must lay out the weights in the same order, window first and channels last.
 
 
 def _matrices(weight, groups):
@@ -282,16 +315,16 @@ def _matrices(weight, groups):
     return by_group.astype(wide(weight.dtype), "C").reshape(groups, kh * kw * channels, filters // groups)
 
 
-# The products of the groups come one after the other, and belong side by side.
+# The products of the groups come one after the other, but belong side by side.
 
 
 def _side_by_side(products):
-    """Matrices (groups, places, O / groups) as one (places, O)."""
+    """Matrices (groups, positions, O / groups) as one (positions, O)."""
     return products.swapaxes(0, 1).reshape(products.shape[1], -1)
 
 
-# Now the convolution is short. It is a primitive like `affine`. A place costs as many multiply-adds as a filter has
-# weights.
+# With these three helpers the convolution is short. It is a primitive like `affine`. Each position costs as many
+# multiply-adds as a filter has weights.
 
 
 @primitive(cost=lambda out, x, weight, *bias, **where: out.size * weight[0].size)
@@ -299,19 +332,20 @@ def convolution(x, weight, /, *bias, stride, padding, dilation, groups):  # exer
     """Images x (N, C, H, W) under filters `weight` (O, C / groups, kh, kw), and a bias (O,) if given: (N, O, rows,
     columns), in the dtype of x. stride, padding and dilation are pairs."""
     size, matrices = weight.shape[2:], _matrices(weight, groups)
-    out = np.empty((len(x), *_places(x, size, stride, padding, dilation), len(weight)), matrices.dtype)
-    for result, columns in zip(out, _columns(x, size, stride, padding, dilation, groups)):
+    out = np.empty((len(x), *_output_size(x, size, stride, padding, dilation), len(weight)), matrices.dtype)
+    for result, columns in zip(out, _im2col(x, size, stride, padding, dilation, groups)):
         result[...] = _side_by_side(columns @ matrices).reshape(result.shape)
     out = out + bias[0] if bias else out
     return channels_first(out).astype(x.dtype, copy=False)
 
 
-def _places(x, size, stride, padding, dilation):
+def _output_size(x, size, stride, padding, dilation):
     return tuple(map(conv_size, x.shape[2:], size, stride, padding, dilation))
 
 
-# Three forms of the same sum. The slowest is the definition, and judges the other two. (With all options it is in the
-# appendix *Spatial loops*, a kernel set with which `use_kernels` runs any network of this chapter on plain loops.)
+# We have three forms of the same sum. The slowest is the definition, and judges the other two. (With all options you
+# find it in the appendix *Spatial loops*, a kernel set with which `use_kernels` runs any network of this chapter on
+# plain loops.)
 
 PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
@@ -327,7 +361,7 @@ def check_convolution():
     assert np.allclose(strided, seven_loops(around, weight)[:, :, ::2, ::3])
 
 
-# How much faster are they? We take the first layer of LeNet, a network that comes below: 6 filters of 5 by 5, for 64
+# How much faster are they? We take the first layer of LeNet, a network that we build below: 6 filters of 5 by 5, for 64
 # images of 28 by 28. The loops get only one of these.
 
 
@@ -343,23 +377,23 @@ def show_three_forms():
         print(f"{name:12s} {seconds * 1e3:8.3f} ms an image, {times['seven loops'] / seconds:7,.0f} times as fast")
 
 
-# These images have one channel, so each tap's product is as thin as a product can be. The more channels there are, the
-# less taps and columns differ, and libraries choose between such forms by the shapes at hand.
+# These images have one channel, so each tap's product is as thin as a product can be, and im2col gains most. The more
+# channels there are, the less taps and columns differ, and libraries choose between such forms by the shapes at hand.
 
 # ## Gradients: two more convolutions
 #
-# A convolution is linear in the image and linear in the weights. Its derivatives can be read off the definition. Let
-# $g$ be the gradient at the result. The weight at tap $(i, j)$ meets, at each place $(r, s)$, the pixel $(r + i, s +
+# A convolution is linear in the image and linear in the weights, so we can read its derivatives off the definition. Let
+# $g$ be the gradient at the result. The weight at tap $(i, j)$ meets, at each position $(r, s)$, the pixel $(r + i, s +
 # j)$, so its gradient is
 #
 # $$ \bar w[o, c, i, j] = \sum_{n, r, s} g[n, o, r, s] \; x[n, c, r + i, s + j] . $$
 #
-# And that pixel, in turn, met the weight. So from each place $(r, s)$ it receives $g$ times the weight, for all the
-# filters. It has been in many windows, once under each tap, and hears from all of them: what it receives *adds up*.
+# That pixel, in turn, met the weight. So from each position $(r, s)$ it receives $g$ times the weight, for all the
+# filters. It has been in many windows, once under each tap, and receives a gradient from each of them. These *add up*:
 #
 # $$ \bar x[n, c, r + i, s + j] \; \mathrel{+}= \; \sum_{o} g[n, o, r, s] \; w[o, c, i, j] $$
 #
-# In `by_taps`, the pixels that meet one tap were one slice of the images. One walk over the taps is therefore enough
+# In `by_taps`, the pixels that meet one tap were one slice of the images. Therefore one walk over the taps is enough
 # for both gradients.
 
 
@@ -375,8 +409,8 @@ def gradients_by_taps(x: np.ndarray, weight: np.ndarray, g: np.ndarray) -> tuple
     return of_x, of_weight
 
 
-# The witness is linearity. Whatever other image we put in, the sum of $g$ times its result is the sum of the gradient
-# times that image; and the same with other weights.
+# Our witness is linearity. Whatever other image we put in, the sum of $g$ times its result is the sum of the gradient
+# times that image; and the same holds for other weights.
 
 
 def check_gradients_by_taps():
@@ -389,20 +423,20 @@ def check_gradients_by_taps():
     assert math.isclose((of_weight * other_weight).sum(), (g * by_taps(x, other_weight)).sum())
 
 
-# Both sums are convolutions themselves, so they can be as fast as the one that we have. In the first, $g$ is in the
-# place of the filters: very large filters, which fit at only $kh \cdot kw$ places. In terms of columns it is one
-# product for each image again, columns transposed times $g$. We build the columns anew rather than keep them from the
-# forward pass: copying is cheap, and memory is what training runs out of. The sum is kept in `float64`, because there
-# may be many images. First $g$ is laid out to fit:
+# Both sums are convolutions themselves, so we can compute them as fast as the one that we have. In the first, $g$ takes
+# the place of the filters: they are very large filters, which fit at only $kh \cdot kw$ positions. In terms of columns
+# it is again one product for each image, columns transposed times $g$. We build the columns anew rather than keep them
+# from the forward pass, because copying is cheap, and memory is what a training runs out of. We keep the sum in
+# `float64`, because there may be many images. First we lay out $g$ to fit:
 
 
 def _by_group(image, groups):
-    """An image (rows, columns, C) as matrices (groups, places, C / groups)."""
+    """An image (rows, columns, C) as matrices (groups, positions, C / groups)."""
     return image.reshape(-1, groups, image.shape[-1] // groups).swapaxes(0, 1)
 
 
-# With that, the loop over the images is the one that you know. (An exercise with a star may be left out: the course's
-# own function then takes its place.)
+# With that, you know the loop over the images already. (You may leave out an exercise with a star; the course's own
+# function then takes its place.)
 
 
 @primitive(cost=lambda out, x, g, **where: g.size * out[0].size)
@@ -411,19 +445,19 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exe
     gradient g (N, O, rows, columns)."""
     channels, filters = x.shape[1] // groups, g.shape[1] // groups
     total = np.zeros((groups, math.prod(size) * channels, filters))
-    for columns, gradient in zip(_columns(x, size, stride, padding, dilation, groups), channels_last(g)):
+    for columns, gradient in zip(_im2col(x, size, stride, padding, dilation, groups), channels_last(g)):
         total += columns.mT @ _by_group(gradient, groups)
     by_group = total.astype(x.dtype).reshape(groups, *size, channels, filters).transpose(0, 4, 3, 1, 2)
     return np.ascontiguousarray(by_group).reshape(g.shape[1], channels, *size)
 
 
-# In the second, look from the pixel $(p, q)$ instead: under tap $(i, j)$ it was at the place $(p - i, q - j)$.
+# In the second sum, look from the pixel $(p, q)$ instead: under tap $(i, j)$ it was at the position $(p - i, q - j)$.
 #
 # $$ \bar x[n, c, p, q] = \sum_{o, i, j} g[n, o, p - i, q - j] \; w[o, c, i, j] . $$
 #
 # There are minus signs where the definition has plus signs. So this is a convolution of $g$ with the weights turned by
-# half a circle and with the roles of $o$ and $c$ exchanged, on a $g$ that is padded by $k - 1$, because the windows at
-# the border stick out.
+# half a circle and with the roles of $o$ and $c$ exchanged. And $g$ is padded by $k - 1$, because the windows at the
+# border stick out.
 
 
 def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise (starred)
@@ -435,7 +469,7 @@ def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise (starred)
 
 
 # That is the whole gradient if two conditions hold: the stride is 1, and the result has the size that a convolution
-# gives it.
+# gives it. Because it undoes the shapes of a convolution, it is known as a *transposed convolution*.
 
 
 @primitive(cost=lambda out, g, weight, **where: g.size * weight[0].size)
@@ -443,29 +477,29 @@ def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups
     """The gradient of the images, (N, C, *size), from the gradient g (N, O, rows, columns) and the weight (O, C /
     groups, kh, kw)."""
     around = tuple(d * (k - 1) - p for k, p, d in zip(size_of(weight), padding, dilation))
-    fits = stride == (1, 1) and min(around) >= 0 and _places(g, size_of(weight), stride, around, dilation) == size
+    fits = stride == (1, 1) and min(around) >= 0 and _output_size(g, size_of(weight), stride, around, dilation) == size
     if fits and np.isfinite(weight).all():
         where = {"stride": stride, "padding": around, "dilation": dilation, "groups": groups}
         return convolution.kernel(g, turned(weight, groups), **where)
-    return _handed_out(g, weight, size, stride, padding, dilation, groups)
+    return _col2im(g, weight, size, stride, padding, dilation, groups)
 
 
-# With a stride there are gaps between the places, and the turned convolution would mostly multiply zeros. Then it is
-# better to do literally what happens: each place hands its value times the filter out to the pixels of its window,
-# and where windows overlap, the shares *add up*. We do that for infinite weights as well, because the zeros around $g$
-# would meet them, and $0 \cdot \infty$ is not a number. To add, we write into the view of the windows, tap by tap:
-# within one tap no pixel occurs twice.
+# With a stride there are gaps between the positions, and the turned convolution would mostly multiply zeros. Then we do
+# literally what happens: each position hands its value times the filter out to the pixels of its window, and where
+# windows overlap, these *add up*. (Libraries call this *col2im*.) We do that for infinite weights as well, because the
+# zeros around $g$ would meet them, and $0 \cdot \infty$ is not a number. To add, we write into the view of the windows,
+# tap by tap, because within one tap no pixel occurs twice.
 
 
-def _handed_out(g, weight, size, stride, padding, dilation, groups):
+def _col2im(g, weight, size, stride, padding, dilation, groups):
     matrices, kernel, channels = _matrices(weight, groups).mT, size_of(weight), weight.shape[1]
     out = padded(np.zeros((len(g), groups * channels, *size), matrices.dtype), padding)
     seen = windows(out, kernel, stride, dilation)[:, : g.shape[2], : g.shape[3]]
     for image, gradient in zip(seen, channels_last(g)):
-        shares = (_by_group(gradient, groups) @ matrices).reshape(groups, *image.shape[:-1], channels)
-        shares = np.moveaxis(shares, 0, -2).reshape(image.shape)
+        products = (_by_group(gradient, groups) @ matrices).reshape(groups, *image.shape[:-1], channels)
+        products = np.moveaxis(products, 0, -2).reshape(image.shape)
         for i, j in np.ndindex(kernel):
-            image[:, :, i, j] += shares[:, :, i, j]
+            image[:, :, i, j] += products[:, :, i, j]
     return unpadded(out, padding).astype(g.dtype)
 
 
@@ -480,8 +514,8 @@ def check_fast_gradients():
     assert np.allclose(transposed_convolution.kernel(g, weight, size=(6, 5), **PLAIN), of_x)
 
 
-# So the convolution gets its row in the table of chapter 07. The gradient of the bias is a sum, because the bias is
-# added at every place.
+# So the convolution gets its row in the table of chapter 07, with its vector-Jacobian products. The gradient of the
+# bias is a sum, because we added the bias at every position.
 
 rule(
     convolution,
@@ -490,9 +524,9 @@ rule(
     lambda g, out, *inputs, **where: channel_sums(g),
 )
 
-# Now the three form a closed family: each is linear in both of its inputs, and the derivatives of each are the other
-# two. With their rows in the table as well, which the appendix *More spatial* adds, derivatives of any order exist. The
-# referee is asked about every option at once, to second order.
+# The three functions form a closed family: each is linear in both of its inputs, and the derivatives of each are the
+# other two. The appendix *More spatial* adds their rows to the table as well, so derivatives of any order exist. We ask
+# the referee about every option at once, to second order.
 
 
 def check_gradients_of_convolution():
@@ -504,8 +538,8 @@ def check_gradients_of_convolution():
 
 # ## The layer
 #
-# The function that you call checks its arguments first. Each option may be one number or a pair (rows, columns), and
-# `padding="same"` asks for as many zeros as keep the size.
+# The function that you call checks its arguments first. You may give each option as one number or as a pair (rows,
+# columns), and `padding="same"` asks for as many zeros as keep the size.
 
 
 def conv2d(
@@ -522,9 +556,9 @@ def conv2d(
     return convolution(*tensors, **where)
 
 
-# A module holds weight and bias, as `Linear` does. The fan-in of a filter is the number of its weights, and the new
-# weights are drawn from $\pm 1 / \sqrt{\text{fan-in}}$, as in chapter 04 and in PyTorch. (The padding modes, which
-# repeat pixels instead of adding zeros, are in the module `padding`.)
+# A module holds weight and bias, as `Linear` does. The fan-in of a filter is the number of its weights, and we draw the
+# new weights from $\pm 1 / \sqrt{\text{fan-in}}$, as in chapter 04 and in PyTorch. (The padding modes, which repeat
+# pixels instead of adding zeros, are in the module `padding`.)
 
 
 class Conv2d(Module):
@@ -564,11 +598,11 @@ class Conv2d(Module):
 
 # ## Pooling
 #
-# A feature map says *where exactly* something was found. For reading a digit, *roughly where* is enough, and better. So
-# we make the map smaller: of each square of 2 by 2 only the largest number survives. If a stroke moves by a pixel, the
+# A feature map says *where exactly* something was found. To read a digit, we need to know only *roughly where*. So we
+# make the map smaller: of each square of 2 by 2 only the largest element survives. If a stroke moves by a pixel, the
 # result often stays the same.
 #
-# Pooling has windows as a convolution has, with taps.
+# Like a convolution, pooling has windows with taps.
 
 
 def taps(x, size, stride, dilation) -> list[np.ndarray]:
@@ -578,7 +612,7 @@ def taps(x, size, stride, dilation) -> list[np.ndarray]:
 
 
 # Instead of a sum of products it takes the maximum. The pixels around the image must not win, even if all others are
-# negative, so the padding is $-\infty$ here, and not zero.
+# negative, so we pad with $-\infty$ here, and not with zero.
 
 
 @primitive(cost=lambda out, x, size, **where: out.size * math.prod(size))
@@ -590,10 +624,10 @@ def max_pool(x, /, size, stride, padding, dilation):  # exercise
     return channels_first(np.ascontiguousarray(out))
 
 
-# The gradient goes to the pixel that won, and to no other. If several are equally large, it goes to the first of them;
-# and if windows overlap, a pixel that has won in several of them hears from all. The padding never wins, even if all
-# pixels are $-\infty$. A nan wins against every number, and the last nan of a window against the others: that is
-# PyTorch's convention.
+# The gradient goes to the pixel that won, and to no other. If several are equally large, it goes to the first of them.
+# If windows overlap, a pixel that has won in several of them receives the sum of their gradients. The padding never
+# wins, even if all pixels are $-\infty$. A nan wins against every number, and the last nan of a window against the
+# others: that is PyTorch's convention.
 
 
 def winner(x, largest, size, stride, padding, dilation) -> np.ndarray:
@@ -607,34 +641,34 @@ def winner(x, largest, size, stride, padding, dilation) -> np.ndarray:
     return won
 
 
-# With the winners known, we choose with `where`. Multiplying $g$ by a mask of zeros and ones would do for numbers, but
-# not for an infinite gradient: $0 \cdot \infty$ is nan, and a single overflow would reach pixels that took no part.
+# With the winners known, we choose with `where`. We could multiply $g$ by a mask of zeros and ones instead, but not if
+# a gradient is infinite: $0 \cdot \infty$ is nan, and a single overflow would reach pixels that took no part.
 
 
 @primitive
 def max_unpool(g, x, largest, /, size, stride, padding, dilation):  # exercise (starred)
-    """For each window, g is added at the first place of x that holds the window's largest number: (N, C, H, W). All
-    other places get exactly 0, even if g is infinite."""
+    """For each window, g is added at the first pixel of x that holds the window's largest number: (N, C, H, W). All
+    other pixels get exactly 0, even if g is infinite."""
     won, to_give = winner(x, largest, size, stride, padding, dilation), channels_last(g)
-    shares = padded(np.zeros(x.shape, wide(g.dtype)), padding)
-    for number, share in enumerate(taps(shares, size, stride, dilation)):
+    gradient = padded(np.zeros(x.shape, wide(g.dtype)), padding)
+    for number, pixels in enumerate(taps(gradient, size, stride, dilation)):
         given = np.where(won == number, to_give, 0)
-        share += given
-    return unpadded(shares, padding).astype(g.dtype)
+        pixels += given
+    return unpadded(gradient, padding).astype(g.dtype)
 
 
 rule(max_pool, lambda g, out, x, **where: max_unpool(g, x, out, **where))
 
-# One large pixel in the middle of nine wins in all four windows that move over it, so it receives 4.
+# One large pixel in the middle of nine wins in all four windows that contain it, so it receives 4.
 
 
 def check_overlapping_windows():
     x = Tensor([[[[0.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 0.0]]]], requires_grad=True)
-    (share,) = grad(max_pool2d(x, 2, stride=1).sum(), x)
-    assert share[0, 0].tolist() == [[0, 0, 0], [0, 4, 0], [0, 0, 0]]
+    (gradient,) = grad(max_pool2d(x, 2, stride=1).sum(), x)
+    assert gradient[0, 0].tolist() == [[0, 0, 0], [0, 4, 0], [0, 0, 0]]
 
 
-# Here is the public form. (The module `MaxPool2d` is in the appendix *More spatial*, with the other poolings.)
+# Here is the public form. (You find the module `MaxPool2d` in the appendix *Pooling*, with the other poolings.)
 
 
 def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1) -> Tensor:
@@ -648,9 +682,9 @@ def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1) -> Te
 
 # ## Does it help?
 #
-# An honest comparison gives the networks the same number of weights, the same digits, and the same number of passes.
-# This one takes the theorem at its word: three convolutions, and then of each filter only its strongest answer,
-# *wherever* it was.
+# For an honest comparison we give the networks about the same number of weights, the same digits, and the same number
+# of epochs. Our first network takes the theorem at its word: three convolutions, and then of each filter only its
+# strongest response, *wherever* it was. This is called *global max pooling*.
 
 
 class Anywhere(Module):
@@ -672,17 +706,17 @@ def show_anywhere():
     read_when_moved("Anywhere", trained_reader(Anywhere))
 
 
-# The network does not care where the digit is. Moved by two or by four pixels it reads as it does unmoved, except for a
-# digit or two near the frame, where windows see the padding and the theorem ends: two pixels before the pooling are one
-# place behind it, and the maximum over all places stays what it was. Moved by one, the digit falls differently into the
-# squares of the pooling, and something is lost.
+# The network does not care where the digit is. Moved by two or by four pixels, a digit is read as it is unmoved, except
+# for one or two near the frame, where windows see the padding and the theorem ends. The reason is that two pixels
+# before the pooling are one position behind it, and the maximum over all positions stays the same. Moved by one, the
+# digit falls differently into the squares of the pooling, and we lose a little.
 
 # ## LeNet
 #
 # Yann LeCun and his colleagues put these parts together in the 1990s, to read the amounts on cheques: convolution,
-# pooling, convolution, pooling, and then three linear layers that see the whole. Theirs pooled by averages and bent by
-# `tanh`; with the maximum and ReLU it is the form in which it is taught. For the small pictures of this chapter the
-# kernels are 3 by 3 instead of 5 by 5.
+# pooling, convolution, pooling, and then three linear layers that see the whole. Theirs used average pooling and
+# `tanh`; with the maximum and ReLU it is the form in which LeNet is taught today. For the small pictures of this
+# chapter we take kernels of 3 by 3 instead of 5 by 5.
 
 
 class LeNet(Module):
@@ -699,8 +733,8 @@ class LeNet(Module):
         self.fc2, self.fc3 = Linear(120, 84), Linear(84, classes)
 
     def features(self, x: Tensor) -> Tensor:  # exercise
-        """What the second pooling leaves: 16 small feature maps. Twice: a convolution, ReLU, and the largest of each 2
-        by 2 pixels."""
+        """The 16 small feature maps after the second pooling. Twice: a convolution, ReLU, and the largest of each 2 by
+        2 pixels."""
         x = max_pool2d(relu(self.conv1(x)), 2)
         return max_pool2d(relu(self.conv2(x)), 2)
 
@@ -711,12 +745,12 @@ class LeNet(Module):
 
 
 # Before you run it, predict what becomes of an image of 28 by 28: its shape behind each convolution and each pooling
-# (`conv_size` has the formula, and the class has the numbers), and which layer holds and which layer computes most. The
-# two answers are different layers, for a reason that you know: sharing.
+# (`conv_size` has the formula, and the class has the numbers), and which layer holds and which layer computes most.
+# These are two different layers, for a reason that you know: weight sharing.
 
 
 def predict_lenet() -> dict[str, Any]:  # exercise
-    """What you expect of `LeNet()` and an image of 28 x 28, as a dictionary with six keys. Shapes (C, H, W), as tuples:
+    """Your prediction for `LeNet()` and an image of 28 x 28, a dictionary with six keys. Shapes (C, H, W), as tuples:
     "conv1", "pool1", "conv2", "pool2", behind the two convolutions and the poolings that follow them. Names of layers
     ("conv1", "conv2", "fc1", "fc2" or "fc3"): "most weights" and "most multiply-adds"; biases do not count."""
     shapes = {"conv1": (6, 28, 28), "pool1": (6, 14, 14), "conv2": (16, 10, 10), "pool2": (16, 5, 5)}
@@ -731,23 +765,23 @@ def show_lenet():
 
 
 # Unmoved, all three can read. (The "85 percent for an MLP" that some courses report comes from an MLP that was hardly
-# trained.) Moved, LeNet fares hardly better than the MLP: its feature maps move with the digit, as the theorem says,
-# but the linear layers behind them are tied to places again.
+# trained.) Moved, LeNet fares hardly better than the MLP. Its feature maps move with the digit, as the theorem says,
+# but the linear layers behind them are tied to positions again.
 #
 # (A pixel is a large step for digits of 8 by 8. On those of MNIST, 28 by 28, LeNet forgives one or two pixels, and the
 # MLP does not: the program `lenet_1998` among the examples moves 10,000 of them.)
 #
-# So it is not that convolutions "are invariant". They move along; what is done with the maps decides. LeNet's way to
-# know *where* in the picture a stroke is has its use as well, and the usual remedy is to show it digits in many places:
-# *augmentation*, in the next chapter.
+# So we cannot say that convolutions "are invariant". They are equivariant: feature maps move along, and the rest of the
+# network decides what that means. LeNet's way to know *where* in the picture a stroke is has its use as well, and the
+# usual remedy is to show it digits in many positions: *data augmentation*, in the next chapter.
 #
-# How far does a number in the last feature maps see? A pixel after the first convolution sees 3 pixels of the image.
-# Pooling by 2 lets its neighbour, too, take part, and from there on, a step in the map is a step of 2 in the image.
-# Going through the layers, the *receptive field* grows by (kernel - 1) times the product of the strides so far.
+# How far does an element of the last feature maps see? After the first convolution it sees 3 pixels of the image.
+# Pooling by 2 lets its neighbour, too, take part, and from there on, a step in the map is a step of 2 in the image. As
+# we go through the layers, the *receptive field* grows by (kernel - 1) times the product of the strides so far.
 
 
 def receptive_field(layers: list[tuple[int, int]]) -> int:  # exercise
-    """How many pixels a result sees after layers with (kernel, stride), along one direction: 1 if there are none."""
+    """The number of pixels, in one direction, that a result sees after layers with (kernel, stride); 1 without any."""
     sees, step = 1, 1
     for kernel, stride in layers:
         sees += (kernel - 1) * step
@@ -755,23 +789,23 @@ def receptive_field(layers: list[tuple[int, int]]) -> int:  # exercise
     return sees
 
 
-# We can ask the network itself. A result depends on what it has a gradient for: take one number in the middle of the
-# last map, and look at which pixels its gradient is not zero. (The weights are made positive, so that ReLU lets them
-# through.)
+# We can ask the network itself. A result depends on the pixels for which it has a gradient. So we take one element in
+# the middle of the last maps, and look at which pixels its gradient is not zero. (We make the weights positive, so that
+# ReLU lets everything through.)
 
 
 def show_receptive_field():
     model, x = LeNet(size=16), tt.rand(1, 1, 16, 16).requires_grad_()
     for layer in (model.conv1, model.conv2):
         layer.weight.copy_(np.abs(layer.weight.numpy()))
-    (share,) = grad(model.features(x)[0, :, 2, 2].sum(), x)
-    rows = np.flatnonzero(share.numpy()[0, 0].any(1))
+    (gradient,) = grad(model.features(x)[0, :, 2, 2].sum(), x)
+    rows = np.flatnonzero(gradient.numpy()[0, 0].any(1))
     formula = receptive_field([(3, 1), (2, 2), (3, 1), (2, 2)])
     print(f"pixels with a gradient: {rows[-1] - rows[0] + 1} rows; formula: at most {formula}")
-    return image_grid([[np.abs(share.numpy()[0, 0])]])
+    return image_grid([[np.abs(gradient.numpy()[0, 0])]])
 
 
-# (Pooling lets through only the winners, so the field of a single image has holes.)
+# (Pooling lets through only the winners, so the receptive field of a single image has holes.)
 #
 # What has LeNet learned? Here are the six filters of its first layer, and what they see in a digit:
 
@@ -783,19 +817,19 @@ def show_filters():
     return image_grid([[None, *model.conv1.weight.numpy()[:, 0]], [x.numpy()[0, 0], *maps]])
 
 
-# Red weights want ink, blue ones want none. We told it nothing about edges; these are what was useful.
+# Red weights look for ink, blue ones for paper. We told the network nothing about edges; it found these filters useful.
 #
-# Deeper networks have a trouble that you know from chapter 04: from layer to layer the numbers grow or shrink. *Batch
-# normalization* brings each channel to mean 0 and variance 1 in every batch, and rescues eight convolutions that learn
-# nothing without it. It is in the appendix *Norms*, before the layers that normalize single examples, of which chapter
-# 14 needs one.
+# Deeper networks have a problem that you know from chapter 04: from layer to layer the activations grow or shrink.
+# *Batch normalization* brings each channel to mean 0 and variance 1 in every batch, and rescues eight convolutions that
+# learn nothing without it. We build it in the appendix *Norms*, before the layers that normalize single examples, of
+# which chapter 14 needs one.
 
 # ## The cost
 #
-# A convolution costs places times filters times weights of a filter; and backward twice that, as for every product. The
-# meter counts, the formula predicts; backward comes to less than twice, because the gradient of the images is not asked
-# for. For LeNet at its proper size, 28 by 28, most multiply-adds are in the convolutions and most weights in the linear
-# layers.
+# A convolution costs positions times filters times weights of a filter; and backward twice that, as every product does.
+# The meter counts, our formula predicts. Backward we measure less than twice, because we do not ask for the gradient of
+# the images. In LeNet at its proper size, 28 by 28, the convolutions need most of the multiply-adds, and the linear
+# layers hold most of the weights.
 
 
 def show_cost():
@@ -831,10 +865,10 @@ def show_errors():
 #
 # Besides the functions that are marked in the text:
 #
-# 1. train the MLP and LeNet on digits that are moved at random by up to two pixels (a `Batches` of your own that moves
-#    them): which of the two profits more?
-# 2. let `Anywhere` take the mean over all places instead of the maximum. What is lost, and why?
-# 3. write `depthwise`: a convolution with as many groups as channels, followed by one of 1 by 1. How many weights and
+# 1. Train the MLP and LeNet on digits that you move at random by up to two pixels (with a `Batches` of your own that
+#    moves them). Which of the two profits more?
+# 2. Let `Anywhere` take the mean over all positions instead of the maximum. What do you lose, and why?
+# 3. Write `depthwise`: a convolution with as many groups as channels, followed by one of 1 by 1. How many weights and
 #    multiply-adds does it need, compared with an ordinary one?
 #
 # For the third, here is a function that counts weights. The filters of a group see only the channels of that group.
@@ -852,17 +886,18 @@ def check_conv_weights():
 
 # ## A road not taken
 #
-# There are other ways to compute a convolution. PyTorch's libraries choose among several by the shapes at hand:
-# Winograd's algorithm needs fewer multiplications for kernels of 3 by 3, the Fourier transform for large ones, and the
+# There are other ways to compute a convolution. PyTorch's libraries choose among several by the shapes at hand.
+# Winograd's algorithm needs fewer multiplications for kernels of 3 by 3, and the Fourier transform for large ones. The
 # most common way is ours with the columns never written down: the loop over the images continues into the registers of
-# the processor. JAX has one primitive with a long list of dimension numbers, from which all of our three follow;
-# tinygrad has none, it reshapes and multiplies and leaves it to its compiler to see a convolution. For us the columns
-# are worth their bytes, because they turn everything into the one operation that NumPy does as fast as any library.
+# the processor. JAX has one primitive with a long list of dimension numbers, from which all of our three follow.
+# tinygrad has none: it reshapes and multiplies, and leaves it to its compiler to recognize a convolution. For us the
+# columns are worth their bytes, because they turn everything into the one operation that NumPy does as fast as any
+# library.
 
 # ## What hurts next
 #
-# The digits of this chapter fit into an array, and `Batches` hands them out. Real images do not come as an array: they
-# are in files, by the ten thousand, and must be read, scaled, moved and flipped. The first idea is to do that for one
+# The digits of this chapter fit into an array, and `Batches` hands them out. Real images do not come as an array. They
+# are in files, by the ten thousand, and we must read, scale, move and flip them. The first idea is to do that for one
 # image, train on it, and continue with the next.
 
 
@@ -875,8 +910,8 @@ def show_one_by_one():
         print(f"{size:2d} at a time: {seconds * 1e3:6.2f} ms an image, {seconds * 60_000:6.1f} s for 60,000 of them")
 
 
-# One sample at a time, an epoch takes many times as long, for the same arithmetic. We need a loader that puts batches
-# together, and has the next one ready when the training asks for it: chapter 10, *Data loader*.
+# With one sample at a time, an epoch takes many times as long for the same arithmetic. We need a loader that puts
+# batches together and has the next one ready when the training asks for it: chapter 10, *Data loader*.
 
 __all__ = [
     "Anywhere", "Conv2d", "LeNet", "by_taps", "conv2d", "conv_size", "conv_weights", "convolution", "max_pool",
