@@ -1,12 +1,12 @@
 # # Capstone
 #
-# At the end of this chapter a chat model that others have trained answers questions, and the code that runs it is the
-# code of this course.
+# At the end of this chapter a chat model that others have trained answers your questions, and the code that runs it is
+# the code that you have written in this course.
 
 # ## The hurt
 #
-# Chapter 14 built a GPT that writes, and since then we have made it fast and small. Everything works. But is it of any
-# use? Here it is, trained on the first chapter of *Moby-Dick*, and you ask it a question.
+# In chapter 14 we built a GPT that writes, and since then we have made it fast and small. Everything works. But is it
+# useful? We train it on the first chapter of *Moby-Dick*, and you ask it a question.
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from tt_data import find
 from tt_nlp import (
     Embedding, Encoder, GatedMLP, RMSNorm, encode_long_word, generate, printed, token_ids, train_on_text, unprinted,
 )
-from tt_nlp.tokenization import BYTES, entry, refuse_surrogates, split
+from tt_nlp.text_inputs import entry, refuse_surrogates
+from tt_nlp.tokenization import BYTES, split
 from tt_nlp.transformers import small_gpt, story
 from tt_opt import (
     QUANTIZED, GroupedQueryAttention, KVCache, PackedTensor, Quantized, accelerate, look_back, model_bytes,
@@ -47,27 +48,31 @@ def show_hurt():
     print(tokenizer.decode(generate(model, tokenizer.encode(question), 80, temperature=0.5, seed=0)))
 
 
-# It has read twelve kilobytes, and it answers as well as you would expect. The model that we will run instead,
-# SmolLM2-135M-Instruct (L. Ben Allal et al., 2025), has read two trillion tokens and was then trained to answer. No
-# laptop does that. But its authors have given the result away, in a file of 98 MB. So the question is whether our code
-# can run it. That is a hard test of a framework, because the designers of that model have never seen ours.
+# It has read twelve kilobytes, and it answers as well as you would expect. We will run another model instead,
+# SmolLM2-135M-Instruct (L. Ben Allal et al., 2025). It was *pretrained* on two trillion tokens and then *fine-tuned* to
+# answer. No laptop can do that, but the authors have published the result, and there is a file of 98 MB with it. Can
+# our code run that file? This is a hard test of a framework, because the designers of the model have never seen ours.
 
 # ## The smallest thing that could work
 #
-# We have a GPT and a reader for GGUF files, from chapter 17. So look into the file. (`tito chat` fetches it, with your
-# permission. Where it is missing, the experiments of this page say so and show nothing else.)
+# We have a GPT, and from the appendix of chapter 17 we have a reader for GGUF files. So we look into the file. (`tito
+# chat` downloads it, with your permission. If you do not have it, the experiments on this page say so and show nothing
+# else.)
 
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def weights_file() -> Path | None:
-    """The file of SmolLM2 if it is on this machine, in the folder TT_WEIGHTS or in the cache."""
+    """Return the file of SmolLM2 if it is on this machine, in the folder TT_WEIGHTS or in the cache, else None."""
     found = find("weights", [[SMOLLM2_FILE]], os.environ.get("TT_WEIGHTS"))
     if found is None:
-        print("SmolLM2 is not on this machine; `python -m tt_capstone fetch` gets it")
+        print("SmolLM2 is not on this machine; `python -m tt_capstone fetch` downloads it")
         return None
     return found[0]
+
+
+# A GGUF file has metadata, which describe the model, and tensors, each with a name, a format and a shape.
 
 
 def show_file():
@@ -81,16 +86,16 @@ def show_file():
         print(f"{name:28s} {tensor.kind:8s} {tensor.shape}")
 
 
-# Our GPT cannot take these. Where is the table of positions? Why are there fewer keys than queries, why three matrices
-# in an MLP, and where are the biases? The file says what it is: `llama`, the architecture that most open models have
-# used since 2023 (H. Touvron et al.).
+# Our GPT cannot use these weights. Where is the table of positions? Why are there fewer keys than queries, why three
+# matrices in an MLP, and where are the biases? The file answers in its first line: it is a `llama`, the architecture of
+# most open models since 2023 (H. Touvron et al.).
 
 # ## The idea
 #
-# Compare a block of GPT-2 with a block of Llama. Four parts were replaced, and the stream that everything is added to
-# stays as it was:
+# We compare a block of GPT-2 with a block of Llama. Several parts are new, but the *residual stream*, to which each
+# block adds its results, is the same:
 #
-# | | GPT-2 (chapter 14) | Llama | which is from |
+# | | GPT-2 (chapter 14) | Llama | built in |
 # | --- | --- | --- | --- |
 # | norm | `LayerNorm` | `RMSNorm` | chapter 14 |
 # | positions | a table, added once | rotary, in each layer | chapter 12 |
@@ -105,19 +110,20 @@ def show_file():
 #     P1 --> N2["RMSNorm"] --> M["gated MLP"] --> P2
 # ```
 #
-# Every part is there already, and each was built for a reason of its own. So this is the moment for which modules have
-# a common interface: we only have to put them together.
+# We have built every part already, each for a reason of its own. This is the moment for which our modules have a common
+# interface, because now we only need to put them together.
 
 # ## A Llama
 #
-# The sizes come first. In contrast to GPT-2 they include the number of heads that have keys, the width inside the MLP,
-# the base of the rotary positions and the `eps` of the norms.
+# We begin with the *hyperparameters*. Beside those of GPT-2 we need the number of heads of keys, the width inside the
+# MLP, the base of the rotary positions and the `eps` of the norms.
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The sizes of a Llama: tokens that it knows, longest context, blocks, heads of queries and of keys, width, hidden
-    units of an MLP; base of the rotary positions, eps of the norms, and whether the last layer is the table."""
+    """The hyperparameters of a Llama: tokens that it knows, longest context, blocks, heads of queries and of keys,
+    width, and hidden units of an MLP; base of the rotary positions, eps of the norms, and whether the last layer shares
+    the weight of the table. Raises ValueError for sizes that do not fit together."""
 
     vocab_size: int
     block_size: int
@@ -130,12 +136,14 @@ class LlamaConfig:
     eps: float = 1e-5
     tied: bool = True
 
+    # Files come from strangers, so we check that the sizes fit together.
+
     def __post_init__(self):
         for name in ("vocab_size", "block_size", "n_head", "n_kv_head", "n_embd", "n_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.n_layer < 0 or not self.base > 1 or not self.eps > 0:
-            raise ValueError(f"a Llama has 0 or more blocks, a base above 1 and an eps above 0; these are {self}")
+            raise ValueError(f"a Llama needs 0 or more blocks, a base above 1 and an eps above 0, not {self}")
         if self.n_embd % (2 * self.n_head) or self.n_head % self.n_kv_head:
             raise ValueError(
                 f"{self.n_head} heads must cut the width {self.n_embd} into even parts, and {self.n_kv_head} heads of "
@@ -143,8 +151,8 @@ class LlamaConfig:
             )
 
 
-# A block has the names that its parts have in the `transformers` library, because the world's files use them. Compare
-# its forward pass with that of chapter 14: it is the same.
+# In our block we use the names of the `transformers` library, because the files of the world use them. Compare its
+# forward pass with that of chapter 14: you will find no difference.
 
 
 class LlamaBlock(Module):
@@ -162,8 +170,8 @@ class LlamaBlock(Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-# The trunk, with both ways through it: `forward` for training, and `through` for reading with a cache. Chapter 16 has
-# told us what the second one needs. There is one row of tokens, $(N, C)$, and `attend` looks back for us.
+# The trunk has two ways through it: `forward` for training, and `through` for reading with a cache. As in chapter 16,
+# the second one gets all tokens as rows of one array, $(N, C)$, and calls `attend` to look back.
 
 
 class LlamaTransformer(Module):
@@ -182,8 +190,8 @@ class LlamaTransformer(Module):
         return self.norm(x)
 
     def through(self, ids, positions, attend):  # exercise
-        """The trunk on tokens (N,) at positions (N,): (N, C). attend(layer, q, k, v), arrays (N, heads, D), gives what
-        the queries find, a tensor of that shape; see `tt_opt.caching.through`."""
+        """Apply the trunk to tokens (N,) at positions (N,): (N, C). attend(layer, q, k, v), with arrays (N, heads, D),
+        returns what the queries find, a tensor of that shape; see `tt_opt.caching.through`."""
         x = self.embed_tokens(ids)
         for layer, block in enumerate(self.layers):
             q, k, v = block.self_attn.projected(block.input_layernorm(x), positions)
@@ -193,8 +201,8 @@ class LlamaTransformer(Module):
         return self.norm(x)
 
 
-# And the model. `transformer` is the name under which chapters 14 and 16 look for the trunk. With that, everything they
-# have works: `generate`, the cache, the batcher.
+# The model comes last. Chapters 14 and 16 look for the trunk under the name `transformer`. If we give them that, all
+# their functions work with our Llama: `generate`, the cache, the batcher.
 
 
 class Llama(Module):
@@ -222,11 +230,12 @@ class Llama(Module):
         return str(self.config)
 
 
-# A small one, with random weights, will serve for checks. Reading with a cache must give what reading anew gives.
+# For checks we need a small one with random weights. Reading with a cache must give the same logits as reading
+# everything anew.
 
 
 def small_llama(vocabulary: int = 50, layers: int = 2, tied: bool = True) -> Llama:
-    """A Llama with four heads over two, 32 wide."""
+    """Return a Llama of width 32 with four heads of queries, two heads of keys and random weights."""
     return Llama(LlamaConfig(vocabulary, 64, layers, 4, 2, 32, 64, tied=tied)).eval()
 
 
@@ -238,12 +247,12 @@ def check_both_ways():
     assert np.allclose(logits, model(tt.tensor([text]).long()).detach().numpy()[0, 12:], atol=1e-5)
 
 
-# A number that must be right before anything else is: SmolLM2-135M has 134,515,008 parameters. We count them by the
-# formula, and the formula by a model.
+# Before anything else, the number of parameters must be right: SmolLM2-135M has 134,515,008. We count them by a
+# formula, and check the formula against models.
 
 
 def llama_parameters(config: LlamaConfig) -> int:  # exercise
-    """How many numbers a Llama learns."""
+    """Return the number of parameters of a Llama."""
     C, D = config.n_embd, config.n_embd // config.n_head
     attention = 2 * C * C + 2 * C * config.n_kv_head * D
     table = config.vocab_size * C
@@ -262,8 +271,8 @@ def check_parameters():
 
 # ## Weights from a file
 #
-# Three things differ between a file and our model. The first is names: a GGUF file has a vocabulary of its own. One
-# table translates.
+# There are three differences between a file and our model. The first is the names, because GGUF has names of its own.
+# We translate with a table.
 
 PARTS = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
@@ -271,16 +280,17 @@ PARTS = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 
-# The second is packing. The matrices are in blocks of 4 bits, and they stay so, in the quantized layers of chapter 17.
-# Only the vectors of the norms become ordinary parameters. What a tensor replaces tells us which shape it must have.
+# The second difference is packing. The matrices of the file are in blocks of 4 bits. We leave them packed, in the
+# quantized layers of chapter 17. Only the vectors of the norms become ordinary parameters. From the layer that gets a
+# tensor we know which shape it must have.
 
 
 def put(tensor: PackedTensor | None, place: Module, name: str, shape: tuple[int, ...], file: Any) -> None:
-    """Make a tensor of a file the weight of the layer `name`, a path below `place`: packed if it is packed. ValueError,
-    which names the file, for a tensor that is missing or has another shape."""
+    """Make a tensor of a file the weight of the layer `name`, a path below `place`; a packed tensor stays packed.
+    Raises ValueError, which names the file, if the tensor is missing or has another shape."""
     if tensor is None or tensor.shape != shape:
         found = "missing" if tensor is None else f"of shape {tensor.shape}"
-        raise ValueError(f"{file}: the weight of {name} is {found}, and {shape} is needed")
+        raise ValueError(f"{file}: the weight of {name} is {found}, but must have shape {shape}")
     path, _, last = name.rpartition(".")
     parent = operator.attrgetter(path)(place) if path else place
     layer = getattr(parent, last)
@@ -292,20 +302,20 @@ def put(tensor: PackedTensor | None, place: Module, name: str, shape: tuple[int,
         setattr(parent, last, layer)
 
 
-# The third is which numbers a rotation turns together. Chapter 12 warned of it: we turn neighbours, $(0, 1), (2, 3)$,
-# and `transformers` turns $i$ and $i + D/2$. The two agree if the rows of $W_q$ and $W_k$ are put into another order,
-# once, when the weights are read. GGUF files of this architecture have our order already, since their first reader
-# turned neighbours; for files of `transformers` we need both directions.
+# The third difference is which elements a rotation turns together. We warned of it in chapter 12: we turn the pairs
+# $(0, 1), (2, 3), \dots$, and `transformers` turns $i$ with $i + D/2$. The two agree if we put the rows of $W_q$ and
+# $W_k$ into another order, once, when we read the weights. GGUF files of this architecture already have our order,
+# because their first reader turned neighbours. For files of `transformers` we need both directions.
 
 
 def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:  # exercise
-    """The rows (heads * D, ...) of a matrix of queries or keys, for pairs (i, i + D / 2) in each head, in the order for
-    pairs (2 i, 2 i + 1)."""
+    """Return the rows (heads * D, ...) of a matrix of queries or keys, made for pairs (i, i + D / 2) in each head, in
+    the order for pairs (2 i, 2 i + 1)."""
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
 def halves(rows: np.ndarray, heads: int) -> np.ndarray:  # exercise
-    """What `neighbours` did, backwards."""
+    """Undo `neighbours`: rows (heads * D, ...) in the order for pairs (i, i + D / 2)."""
     return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -315,8 +325,8 @@ def check_orders():
     assert (halves(neighbours(rows, 2), 2) == rows).all()
 
 
-# Now the sizes, which the metadata have. A file from a stranger may lack an entry or claim nonsense, and then it is an
-# error that names the file.
+# Now we read the hyperparameters from the metadata. A file from a stranger may lack an entry or claim nonsense. Then we
+# raise an error that names the file.
 
 SIZES = {
     "block_size": "context_length", "n_layer": "block_count", "n_head": "attention.head_count",
@@ -325,10 +335,10 @@ SIZES = {
 
 
 def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor], file: Any) -> LlamaConfig:
-    """The sizes of the Llama in a GGUF file. ValueError for a file of another architecture, without sizes, or with such
-    that its tensors are far too few."""
+    """Return the hyperparameters of the Llama in a GGUF file. ValueError for a file of another architecture, without
+    sizes, or with sizes for which it has far too few tensors."""
     if (architecture := metadata.get("general.architecture")) != "llama":
-        raise ValueError(f"{file} holds a model of the architecture {architecture!r}, and we read llama here")
+        raise ValueError(f"{file} holds a model of the architecture {architecture!r}, but only 'llama' can be read")
     try:
         sizes: dict[str, Any] = {ours: operator.index(metadata[f"llama.{name}"]) for ours, name in SIZES.items()}
         sizes["base"] = float(metadata.get("llama.rope.freq_base", 10_000.0))
@@ -347,11 +357,11 @@ def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor
         raise ValueError(f"{file} does not describe a Llama: {error}") from None
 
 
-# In this model the last layer is the table of tokens, as in GPT-2. Packed rows are shared like any weight.
+# In this model the last layer shares the table of tokens, as in GPT-2. We can share packed rows like any other weight.
 
 
 def share_table(model: Llama) -> None:
-    """Let the last layer have the weight of the table, packed or not."""
+    """Give the last layer the weight of the table, packed or not."""
     table: Any = model.model.embed_tokens
     if isinstance(table, Quantized):
         model.lm_head = QUANTIZED[Linear].of(model.lm_head, table.rows, table.kind)
@@ -360,15 +370,15 @@ def share_table(model: Llama) -> None:
         model.lm_head.weight = table.weight
 
 
-# Then the model is put together block by block. A new block draws random weights, which we do not want, and a new table
-# of 49,152 rows would take 113 MB. So there is one block to copy from, and a table of a single row, until those of the
-# file are there. (`deepcopy` takes what it finds in its second argument for copied already. So all blocks have the same
-# random weights, until those of the file are there, too.)
+# Then we put the model together block by block. A new block would draw random weights, which we do not need, and a new
+# table of 49,152 rows would take 113 MB. So we begin with a table of a single row, and copy all blocks from one
+# pattern. (The second argument of `deepcopy` lists objects that it must not copy again. So all blocks share the same
+# random parameters, until those of the file replace them.)
 
 
 def load_llama(path: str | os.PathLike) -> Llama:
-    """The Llama of a GGUF file, in evaluation mode, with its matrices packed as they are in the file. Raises ValueError
-    for another architecture, and for tensors that are missing, have other shapes, or have no place."""
+    """Load the Llama of a GGUF file, in evaluation mode, with its matrices packed as in the file. Raises ValueError for
+    another architecture, and for tensors that are missing, have other shapes, or belong nowhere."""
     metadata, tensors = read_gguf(path)
     config = llama_config(metadata, tensors, path)
     model = Llama(replace(config, n_layer=0, vocab_size=1))
@@ -393,12 +403,13 @@ def load_llama(path: str | os.PathLike) -> Llama:
     return model.eval()
 
 
-# A check needs a file, so we write one: a small Llama with the names of GGUF. Its matrices are in `q8_0`, and what
-# comes back must say nearly the same.
+# For a check we need a file, so we write a small Llama as GGUF. If its matrices are in `float32`, the logits must come
+# back the same, and in `q8_0` nearly the same.
 
 
 def save_llama_gguf(model: Llama, path: str | os.PathLike, kind: str = "q8_0", **metadata: Any) -> None:
-    """Write a Llama of ordinary parameters as a GGUF file, its matrices in a format, with further metadata."""
+    """Write a Llama with ordinary parameters as a GGUF file, with its matrices in the format `kind`, and more
+    metadata."""
     config, modules = model.config, dict(model.named_modules(remove_duplicate=False))
     names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
     names |= {} if config.tied else {"lm_head": "output"}
@@ -413,6 +424,9 @@ def save_llama_gguf(model: Llama, path: str | os.PathLike, kind: str = "q8_0", *
     write_gguf(path, sizes | metadata, packed)
 
 
+# There and back again:
+
+
 def check_there_and_back():
     ids = from_numpy(generator().integers(0, 50, (1, 10)))
     with tempfile.TemporaryDirectory() as folder:
@@ -424,18 +438,19 @@ def check_there_and_back():
 
 # ## Its tokens
 #
-# A model knows numbers, and which text a number stands for is a contract. The file has all tokens, as `printed` of
-# chapter 11 writes them, and the special ones are marked. The words are cut by the pattern `smollm`, and the tokens are
-# in the order in which they were learned, so the encoder of chapter 11 is right, except for two details.
+# A model knows only token ids, and the *vocabulary* says which text each id means. The file has all tokens, written as
+# `printed` of chapter 11 writes them, and it marks the special ones. The pattern `smollm` cuts a text into words, and
+# the tokens are in the order in which they were learned. So we can use the encoder of chapter 11, except for two
+# details.
 #
-# Our special tokens have the numbers after all others, and here they have the first ones. So we translate the numbers
-# that the encoder finds. And 21 of the 256 bytes are no tokens at all: the training text did not contain them. As the
-# `tokenizers` library does, we drop them.
+# First, our special tokens have the ids after all others, but here they have the first ones. So we translate the ids
+# that the encoder finds. Second, 21 of the 256 bytes are not tokens at all, because the training text did not contain
+# them. We drop them, as the `tokenizers` library does.
 
 
 class FileTokenizer(Encoder):
-    """The tokenizer of a file: the names of its tokens by number, as `printed` writes them, which of these are special,
-    and the pattern that cuts a text into words."""
+    """The tokenizer of a file, from the names of its tokens by id, as `printed` writes them, the ids of the special
+    ones, and the name of the pattern that cuts a text into words."""
 
     def __init__(self, names: Sequence[str], special: Sequence[int], pattern: str):
         self.numbers = sorted(set(range(len(names))) - set(special))  # of the ordinary tokens
@@ -450,18 +465,19 @@ class FileTokenizer(Encoder):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return len(self.texts)
 
     def token_bytes(self, number: int) -> bytes:
-        """The bytes of a token. IndexError for a number that no token has."""
+        """Return the bytes of a token. IndexError for an id that no token has."""
         return entry(self.texts, number)
 
-    # Nearly every text has none of the missing bytes, and then it goes to the encoder as a whole.
+    # Nearly every text has none of the missing bytes, so we can pass it to the encoder as a whole. Otherwise we go word
+    # by word.
 
     def encode_ordinary(self, text: str) -> list[int]:  # exercise
-        """The tokens of a text, without those bytes for which there is none; what looks like a special token is text.
-        ValueError for half a character (`refuse_surrogates`)."""
+        """Return the tokens of a text without those bytes for which there is no token. Names of special tokens count as
+        text. ValueError for half a character (`refuse_surrogates`)."""
         refuse_surrogates(text)
         if not set(self.missing) & set(text.encode()):
             found = super().encode_ordinary(text)
@@ -469,6 +485,9 @@ class FileTokenizer(Encoder):
             words = (word.encode().translate(None, self.missing) for word in split(text, self.pattern))
             found = [number for word in words for number in encode_long_word(word, self.ranks)]
         return [self.numbers[number] for number in found]
+
+
+# We check it with a small vocabulary that lacks half of the bytes, so that it drops an é.
 
 
 def check_tokenizer():
@@ -481,9 +500,9 @@ def check_tokenizer():
 
 # ## A chat is a text
 #
-# A language model continues texts. It knows nothing of questions and answers, let alone of who speaks. What makes it a
-# chat model is a form in which all its training chats were written down, and it must be kept to the letter. In files
-# the form is a *template*, in the language of Jinja, which web pages are made with:
+# A language model continues texts. It knows nothing about questions and answers, let alone about speakers. It becomes a
+# chat model because all chats of its fine-tuning were written down in one form, and we must follow this form to the
+# letter. Files contain it as a *chat template*, in the language of Jinja, with which people also make web pages:
 
 
 def show_template():
@@ -495,16 +514,24 @@ def show_template():
     print(laid_out([{"role": "user", "content": "Hello!"}], template))
 
 
-# The end of that text, `assistant` and a new line, is where the model takes over. When it has written its answer it
-# writes `<|im_end|>`, the token at which we stop.
+# After the end of that text, `assistant` and a new line, the model takes over. When it has written its answer it writes
+# `<|im_end|>`, and at this token we stop. Here is the whole way of a request:
 #
-# A template is a program, and it comes from a stranger's file. Jinja has a *sandbox* for such programs, in which they
-# can only see what they are given.
+# ```mermaid
+# flowchart LR
+#     M["messages"] -- "template" --> T["one text"] -- "tokenizer" --> I["token ids"]
+#     I -- "those that are new" --> R["model with KV cache"] --> L["logits"] -- "sampling" --> N["next token"]
+#     N -- "until a stop token" --> R
+#     N -- "bytes, whole characters" --> A["answer, piece by piece"]
+# ```
+#
+# A template is a program, and it comes from a stranger's file. For such programs Jinja has a *sandbox*, in which they
+# can see only the values that we give them.
 
 
 def laid_out(messages: Sequence[Mapping[str, str]], template: str | None) -> str:  # exercise
-    """The messages of a chat, with a role and a content each, as one text that ends where the answer begins. Without a
-    template each content is a line. ValueError for a template that fails."""
+    """Return the messages of a chat, each with a role and a content, as one text that ends where the answer begins.
+    Without a template each content becomes a line. ValueError for a template that fails."""
     if template is None:
         return "".join(f"{message['content']}\n" for message in messages)
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -515,8 +542,11 @@ def laid_out(messages: Sequence[Mapping[str, str]], template: str | None) -> str
         raise ValueError(f"the chat template cannot lay out these messages: {error}") from None
 
 
+# A template may itself refuse a chat, for example one with two questions in a row.
+
+
 def refuse_chat(why: str) -> None:
-    """What templates call `raise_exception`, for chats that the model does not know."""
+    """Raise TemplateError: templates call this as `raise_exception`, for chats that the model cannot take."""
     raise TemplateError(why)
 
 
@@ -528,14 +558,15 @@ def check_template():
 
 # ## It answers
 #
-# A model, its tokenizer, its template, and the tokens that end an answer belong together. From here on they are one
-# object. A GPT of chapter 14 fits as well: it has no template, so its chat is a text with a line for each message.
+# A model, its tokenizer, its template, and the tokens that end an answer belong together. From here on we keep them in
+# one object. You can also put a GPT of chapter 14 into it. Since it has no template, its chat is a text with a line for
+# each message.
 
 
 @dataclass(eq=False)
 class LanguageModel:
-    """A model with what it needs to read and write text: its tokenizer, the tokens that end an answer, and the Jinja
-    template that lays out a chat, if it has one."""
+    """A model with its tokenizer, the tokens that end an answer, and the Jinja template that lays out a chat, if it has
+    one."""
 
     name: str
     model: Any
@@ -544,19 +575,19 @@ class LanguageModel:
     template: str | None = None
 
     def prompt(self, text: str, special: bool = False) -> list[int]:
-        """The tokens of a text to continue. What looks like a special token is one if `special`, otherwise it is text.
-        ValueError for a text without tokens, or with characters that the tokenizer does not know."""
+        """Return the tokens of a text to continue. With `special`, names of special tokens in the text become these
+        tokens. ValueError for a text without tokens, or with characters that the tokenizer does not know."""
         if not isinstance(self.tokenizer, Encoder):
             return token_ids(self.tokenizer.encode(text))
         allowed = "all" if special else ()
         return token_ids(self.tokenizer.encode(text, allowed_special=allowed, disallowed_special=()))
 
-    # The template writes special tokens, and they must act as such. But what a *user* writes must not: a user who could
-    # type `<|im_end|>` into a message could continue in another role. So each special token in a content gets a
-    # character of no width, after which it is just text.
+    # The template writes special tokens, and they must act as such. Those in the message of a *user* must not. If you
+    # could type `<|im_end|>` into a message, you could continue in another role; this is a form of *prompt injection*.
+    # So we insert a character of no width into each special token in a content, which turns it into plain text.
 
     def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:  # exercise
-        """The tokens of a chat up to where the answer begins; special tokens in contents are broken up."""
+        """Return the tokens of a chat up to where the answer begins. Special tokens in contents are broken up."""
         names = getattr(self.tokenizer, "special_tokens", {})
         plain = []
         for message in messages:
@@ -566,24 +597,24 @@ class LanguageModel:
             plain.append({"role": message["role"], "content": content})
         return self.prompt(laid_out(plain, self.template), special=True)
 
-    # The answer comes in pieces, as it is written.
+    # We return the answer in pieces, as the model writes it.
 
     def answer(  # exercise
         self, messages: Sequence[Mapping[str, str]], max_new_tokens: int = 512, *, cache: KVCache | None = None, **how
     ) -> Iterator[str]:
-        """The answer to a chat, piece by piece, whole characters only; `how` as for `tt_opt.stream`."""
+        """Yield the answer to a chat, piece by piece, in whole characters; `how` as for `tt_opt.stream`."""
         tokens = stream(self.model, self.chat_prompt(messages), max_new_tokens, cache=cache, stop=self.stop, **how)
         return self.tokenizer.decode_stream(token for token in tokens if token not in self.stop)
 
 
-# All of it from one file:
+# We load all of it from one file:
 
 PRETOKENIZERS = {"gpt-2": "gpt2", "smollm": "smollm"}  # what a file calls a pattern
 
 
 def load_language_model(path: str | os.PathLike) -> LanguageModel:
-    """The Llama, the tokenizer and the chat template of a GGUF file. ValueError for a file that lacks one of the first
-    two, or whose tokenizer we do not know."""
+    """Load the Llama, the tokenizer and the chat template, if any, of a GGUF file. ValueError for a file that lacks one
+    of the first two, or whose tokenizer we do not know."""
     metadata, _ = read_gguf(path)
     model = load_llama(path)
     try:
@@ -599,7 +630,9 @@ def load_language_model(path: str | os.PathLike) -> LanguageModel:
     return LanguageModel(Path(path).stem, model, tokenizer, frozenset(stop - {-1}), template)
 
 
-ENDS = ("<|endoftext|>", "<|im_end|>")  # special tokens after which nothing of an answer comes
+ENDS = ("<|endoftext|>", "<|im_end|>")  # special tokens that end an answer
+
+# Now you can ask.
 
 
 def show_answer():
@@ -612,19 +645,19 @@ def show_answer():
             print(f"{question}\n    {answer}")
 
 
-# It answers, with our tensors, our attention and our cache. (It is a small model, and it does not always answer right.
+# It answers, with our tensors, our attention and our cache. (It is a small model, and some of its answers are wrong.
 # That part is not our fault.)
 
 # ## The witness
 #
-# An answer that sounds right proves little: with a mistake in one of the thirty blocks, a model still writes English.
-# So the tests compare numbers. `transformers` has the same architecture in PyTorch: with our weights, unpacked, its
-# logits must equal ours. The `tokenizers` library must find the same tokens in the 28 hard texts of chapter 11, and in
-# a thousand random ones. And *llama.cpp* is a program that people really run; its answers must be ours, as far as
-# rounding allows, since it rounds activations to 8 bits as well.
+# An answer that sounds right proves little, because a model with a mistake in one of its thirty blocks still writes
+# English. So our tests compare numbers. `transformers` has the same architecture in PyTorch, and with our weights,
+# unpacked, its logits must equal ours. The `tokenizers` library must find the same tokens as we do in the 28 hard texts
+# of chapter 11, and in a thousand random ones. Finally there is *llama.cpp*, which many people use to run such files.
+# Its answers must be ours as far as rounding allows, since it rounds activations to 8 bits as well.
 #
-# What can we check here, without any of them? Rotary positions turn with the distance only, so a text that begins later
-# must be read alike. We read a text at positions from 0 on, and then from 7 on.
+# What can we check here, without any of them? With rotary positions only distances matter, so the model must read a
+# text in the same way wherever it begins. We read a text at positions from 0 on, and then from 7 on.
 
 
 def check_only_distances_matter():
@@ -640,14 +673,14 @@ def check_only_distances_matter():
 
 # ## The cost
 #
-# Chapter 16 ended with a floor for the time of a token: every weight must come from memory once. Now the weights are of
-# 4 bits. Each block of 32 takes 20 bytes in `q4_1`, the table has 8 bits, and with each token the keys and values of
-# all tokens before it are read as well.
+# Chapter 16 ended with a floor for the time of a token: every weight must come from memory once. Now our weights have 4
+# bits. Each block of 32 takes 20 bytes in `q4_1`, and the table has 8 bits. With each token we also read the keys and
+# values of all tokens before it.
 
 
 def bytes_of_a_token(model: Llama, length: int) -> int:  # exercise
-    """The bytes that reading one token must fetch, the last of a text of `length`: keys, values, and all weights; of a
-    table that is not shared with the last layer, one row."""
+    """Return the bytes that reading one token must fetch, the last of a text of `length`: keys, values, and all
+    weights; of a table that is not shared with the last layer, only one row."""
     config, weights = model.config, model_bytes(model)
     if not config.tied:
         table: Any = model.model.embed_tokens
@@ -665,7 +698,7 @@ def check_bytes_of_a_token():
         assert bytes_of_a_token(model, 10) == 4 * llama_parameters(model.config) - table + cache
 
 
-# The formula beside the measurement. Chapter 01 has the speed at which this machine reads memory.
+# We compare the formula with a measurement. In chapter 01 we measured how fast this machine reads memory.
 
 
 def show_cost():
@@ -688,26 +721,30 @@ def show_cost():
     print(f"it takes {measured * 1e3:.1f} ms")
 
 
-# The difference is what Python does between products, about a thousand operations for each token. The appendix *Fused*
-# makes them fewer, and `tito chat` reads with it. The page *Benchmarks* shows our rate beside that of llama.cpp.
+# Most of the difference goes to Python between the products, about a thousand operations for each token. In the
+# appendix *Fused* we combine many of them, and `tito chat` uses it. On the page *Benchmarks* you find our rate beside
+# that of llama.cpp.
 
 # ## Three routes
 #
-# What a framework is good for shows in what is built with it. There are three routes from here, and each ends with
-# something that others can use.
+# You can see the worth of a framework in the programs that people build with it. There are three routes from here, and
+# at the end of each you have something that others can use.
 #
 # 1. **A vision trainer against the clock.** The network of chapter 10's milestone learned for 22 minutes. How fast do
-#    two cores reach 75 % on CIFAR-10 if everything in this course is used? The appendix *Vision* describes what helped,
+#    two cores reach 75 % on CIFAR-10 if we use everything in this course? The appendix *Vision* describes what helped,
 #    and `examples/dawnbench_2017` needs about a minute.
-# 2. **A language model that answers.** `tito chat` in the terminal, and `tito serve` for programs: the appendices
-#    *Chat*, *Engine* and *Serve* give it the interface that most programs for language models speak.
-# 3. **Your own.** `tito capstone new` makes a project with a budget of time, memory and accuracy, and `tito capstone
-#    check` measures against it. `examples/digits_2026` was made that way.
+# 2. **A language model that answers.** You chat with `tito chat` in the terminal, and programs use `tito serve`. The
+#    appendices *Chat*, *Engine* and *Serve* give it the interface that most programs for language models understand.
+# 3. **Your own.** `tito capstone new` starts your project, with a budget of time, memory and accuracy, and `tito
+#    capstone check` measures whether you keep it. We made `examples/digits_2026` that way.
 #
-# A network may also leave: as ONNX, a format that other programs run (the appendix *ONNX files*), with a card on which
-# measurements say what it is good for (*Cards*), or as a single file that runs without us (*Shipping*).
+# Your network may also leave. You can write it as ONNX, a format that other programs run (the appendix *ONNX files*),
+# add a *model card* with measurements of what it can do (*Cards*), or pack it into a single file that runs without us
+# (*Shipping*).
 
 # ## Errors you will meet
+#
+# The sizes of a model may not fit together, or a file may hold another model, or only a part of one.
 
 
 def show_errors():
@@ -728,21 +765,21 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises that are marked in the text:
 #
-# 1. `recent`: a conversation that has become too long for the context. What would you leave out?
-# 2. `least_surprising`: let the model choose among given answers, which is how most tests of language models work. Try
-#    it with questions of your own. How often is the model right when the answers are shuffled?
+# 1. Write `recent`, for a conversation that has become too long for the context. What would you leave out?
+# 2. Write `least_surprising`, which lets the model choose among given answers; most tests of language models work this
+#    way. Try it with questions of your own. How often is the model right when you shuffle the answers?
 # 3. Ask for the same story at temperatures 0, 0.2 and 1.5, and with top-p 0.9. Where does it begin to repeat itself,
-#    and where does it stop to make sense?
+#    and where does it stop making sense?
 
 
 def recent(  # exercise
     chat: LanguageModel, messages: Sequence[Mapping[str, str]], room: int
 ) -> list[Mapping[str, str]]:
-    """The messages of a chat without its oldest ones, as few as need to go so that the prompt and `room` more tokens
-    fit the context. A system message at the beginning stays, and so does the last message. ValueError if these alone
-    are too long."""
+    """Return the messages of a chat without its oldest ones, leaving out as few as possible so that the prompt and
+    `room` more tokens fit into the context. A system message at the beginning stays, and so does the last message.
+    ValueError if these alone are too long."""
     context, kept = chat.model.config.block_size, list(messages)
     first = 1 if kept and kept[0]["role"] == "system" else 0
     while len(chat.chat_prompt(kept)) + room > context:
@@ -753,13 +790,14 @@ def recent(  # exercise
     return kept
 
 
-# For the second one, read all answers but their last tokens behind the same prompt; `cache.keep` goes back to its end.
+# For the second exercise, read each answer without its last token behind the same prompt. With `cache.keep` you return
+# to the end of the prompt.
 
 
 def least_surprising(  # exercise
     chat: LanguageModel, messages: Sequence[Mapping[str, str]], answers: Sequence[str]
 ) -> int:
-    """The index of the answer whose tokens surprise the model least in the mean, as the answer to a chat."""
+    """Return the index of the answer whose tokens have the smallest mean surprise, as the answer to a chat."""
     prompt, cache, costs = chat.chat_prompt(messages), KVCache.of(chat.model), []
     for answer in answers:
         tokens = chat.prompt(answer)
@@ -772,12 +810,11 @@ def least_surprising(  # exercise
     return int(np.argmin(costs))
 
 
-# For the checks of both, a chat of a small model whose tokens are the 256 bytes. It says nothing that means anything,
-# but it says it in all forms.
+# To check both, we need a chat of a small model whose tokens are the 256 bytes. It talks nonsense, but in perfect form.
 
 
 def small_chat() -> LanguageModel:
-    """A chat with a small Llama of random weights, whose tokens are the 256 bytes."""
+    """Return a chat with a small Llama of random weights, whose tokens are the 256 bytes."""
     tt.manual_seed(0)
     tokenizer = FileTokenizer([*map(printed, BYTES), "<end>"], [256], "gpt2")
     template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<end>{% endfor %}"
@@ -791,11 +828,11 @@ def check_recent():
     assert recent(chat, messages, 20) == [messages[0], messages[3]]
 
 
-# And the witness of the second one: the surprise at each token, without a cache.
+# The witness for the second exercise computes the surprise at each token without a cache.
 
 
 def surprises(chat: LanguageModel, messages: Sequence[Mapping[str, str]], answer: str) -> np.ndarray:
-    """The surprise at each token of an answer, in nats, without a cache."""
+    """Return the surprise at each token of an answer, in nats, computed without a cache."""
     prompt, tokens = chat.chat_prompt(messages), chat.prompt(answer)
     logits = chat.model(from_numpy(np.array([[*prompt, *tokens]])))[0].detach().numpy()[len(prompt) - 1 : -1]
     return np.array([-tt.log_softmax(from_numpy(row), dim=-1).numpy()[token] for row, token in zip(logits, tokens)])
@@ -811,23 +848,23 @@ def check_least_surprising():
 
 # ## A road not taken
 #
-# Our chat model computes in `float32` and unpacks weights in registers. llama.cpp rounds the inputs of each product to
-# 8 bits as well, and multiplies integers, for which processors have instructions of their own. That is faster, and a
-# bit less exact. Its kernels are written by hand for each kind of processor; ours are loops that a compiler sees.
-# PyTorch reaches such models with `torch.compile`, which fuses what stands between the products. tinygrad does that for
-# all programs and has no kernels that are written by hand. Servers for many users (vLLM, SGLang) keep caches in pages
-# and share them between requests.
+# Our chat model computes in `float32` and unpacks weights in registers. llama.cpp also rounds the inputs of each
+# product to 8 bits and multiplies integers, for which processors have special instructions. That is faster and a bit
+# less exact. Its authors write kernels by hand for each kind of processor; ours are loops that we leave to a compiler.
+# PyTorch runs such models with `torch.compile`, which fuses the operations between the products. tinygrad does that for
+# all programs and has no kernels written by hand. Servers for many users (vLLM, SGLang) keep caches in pages and share
+# them between requests.
 
 # ## The end of the course
 #
-# In chapter 01 we asked whether this machine computes at all. Since then every chapter began with something that hurt,
-# and the next one took the pain away. What hurts now? One machine is small. A model of 70 billion weights does not fit
-# into it, and training it takes thousands of machines, which have to agree on every step. Appendix *Data parallel* of
-# chapter 15 is the beginning of that road. The models of today also look at images and use tools, and the art of
-# teaching them to answer, with preferences instead of texts, has not occurred here at all. You know now what they are
-# made of.
+# In chapter 01 we asked whether this machine computes at all. Since then we began every chapter with something that
+# hurt, and took the pain away. What hurts now? One machine is small. A model of 70 billion weights does not fit into
+# it, and training such a model takes thousands of machines that must agree on every step. That road begins in the
+# appendix *Data parallel* of chapter 15. The models of today also look at images and use tools. We have not touched the
+# art of teaching them to answer by preferences (*reinforcement learning from human feedback*) at all. But you know now
+# what they are made of.
 #
-# The rest is route 3: your own.
+# The rest is route 3. It is your own.
 
 __all__ = [
     "FileTokenizer", "LanguageModel", "Llama", "LlamaBlock", "LlamaConfig", "LlamaTransformer", "PARTS",

@@ -1,19 +1,18 @@
 # # Tokenization
 #
-# At the end of this chapter there is a tokenizer: learned from a text, it makes a short list of whole numbers of any
-# text in any script, and exactly that text again of the numbers. It is the one that GPT-2 and GPT-4 use.
+# At the end of this chapter we have a tokenizer. Trained on a text, it turns any text in any script into a short list
+# of integers, and the integers back into exactly that text. It is the tokenizer of GPT-2 and GPT-4.
 
 # ## The hurt
 #
-# Chapter 10 ended with a text that cannot be multiplied, and with a count of its words: there are nearly half as many
-# different ones as there are words. What happens if we number them? Let us number those of the first two thirds of our
+# Chapter 10 ended with a text that we cannot multiply, and with a count of its words: there are nearly half as many
+# different ones as there are words. What happens if we number them? We number those of the first two thirds of our
 # text, the beginning of *Moby-Dick*, and read on.
 
 from __future__ import annotations
 
 import codecs
 import heapq
-import os
 import re
 import time
 import warnings
@@ -30,6 +29,9 @@ from tqdm import tqdm
 
 from tt_data import short_text
 from tt_nlp.long_words import NEVER, encode_long_word
+from tt_nlp.text_inputs import (
+    Source, entry, one_text, refuse_special, refuse_surrogates, refuse_vocabulary, texts, too_little,
+)
 from tt_nlp.tokenizer_files import BytePairFiles, Saved, printed
 from tt_tensor import measure
 
@@ -47,18 +49,18 @@ def show_hurt():
     print(" | ".join(unknown[:9]))
 
 
-# Among the unknown is `then,` with its comma, although `then` was seen. And there is no end to it: names, plurals,
-# typing errors, other languages. A vocabulary of words has no room for what has not been seen.
+# Among the unknown words is `then,` with its comma, although we have seen `then`. And there is no end to it: names,
+# plurals, typing errors, other languages. A *vocabulary* of words has no room for what we have not seen.
 
 # ## The smallest thing that could work
 #
-# Letters, then. A text has few different ones, and each gets a number. `Saved` gives a class the methods `save` and
-# `load`; the appendix `tokenizer_files` tells how.
+# So let us take letters. A text has few different ones, and we give each a number. Our class inherits the methods
+# `save` and `load` from `Saved`, which the appendix `tokenizer_files` explains.
 
 
 class CharTokenizer(Saved):
-    """A number for each character of an alphabet, in its order. ValueError for an alphabet that is empty or has a
-    character twice."""
+    """A tokenizer with a number for each character of an alphabet, in its order. ValueError for an alphabet that is
+    empty or has a character twice."""
 
     kind = "characters"
 
@@ -67,11 +69,11 @@ class CharTokenizer(Saved):
         self.numbers = {character: number for number, character in enumerate(self.alphabet)}
         refuse_surrogates("".join(self.alphabet))
         if not self.alphabet or len(self.numbers) < len(self.alphabet) or {*map(len, self.alphabet)} != {1}:
-            raise ValueError(f"an alphabet is one or more different characters, not {alphabet!r:.60}")
+            raise ValueError(f"an alphabet must be one or more different characters, not {alphabet!r:.60}")
 
     @classmethod
     def train(cls, text: str) -> CharTokenizer:
-        """A tokenizer whose alphabet is the characters of a text, sorted."""
+        """Return a tokenizer whose alphabet is the characters of a text, sorted."""
         return cls(sorted(set(text)))
 
     @property
@@ -79,7 +81,7 @@ class CharTokenizer(Saved):
         return len(self.alphabet)
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of the characters. ValueError, with its place, for a character that is not in the alphabet."""
+        """The numbers of the characters. ValueError, with its position, for a character that is not in the alphabet."""
         try:
             return [self.numbers[character] for character in text]
         except KeyError as error:
@@ -105,29 +107,11 @@ def check_characters():
     assert letters.encode("nab") == [2, 0, 1] and letters.decode([1, 0, 2]) == "ban" and letters.vocab_size == 3
 
 
-# Both ways back use two helpers, which the second tokenizer of this chapter needs as well.
-
-
-def one_text(ids: Iterable[int]) -> Iterable[int]:
-    """The ids of one text, as they come; `ids` may be a list, an array, a tensor. TypeError for anything else."""
-    ids = ids.tolist() if hasattr(ids, "tolist") else ids
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise TypeError(f"the ids of a text are a list of integers, such as [5, 2], not {ids!r:.60}")
-    return ids
-
-
-def entry(vocabulary: Sequence, number: int) -> Any:
-    """The entry with a number. IndexError for a number that none has, TypeError for what is no integer."""
-    try:
-        if 0 <= number < len(vocabulary):
-            return vocabulary[number]
-    except (TypeError, ValueError):
-        several = "; the ids are those of one text, so decode each of several" if np.ndim(number) else ""
-        raise TypeError(f"a token is an integer, not {number!r:.60}{several}") from None
-    raise IndexError(f"token {number} is not in the vocabulary, which has 0 to {len(vocabulary) - 1}")
-
-
-# It runs. It disappoints twice.
+# We use four helpers from the support module `text_inputs`, which check arguments. `refuse_surrogates(text)`
+# rejects anything that is not a text. (Python allows half of a *surrogate pair*, a leftover from UTF-16, in a string,
+# where it means nothing and has no bytes.) `one_text(ids)` accepts the ids of one text as a list, an array or a tensor.
+# `entry(vocabulary, number)` returns the entry with a number and explains a wrong one. `texts` comes later.
+# It runs, but it disappoints twice.
 
 
 def show_characters():
@@ -141,28 +125,27 @@ def show_characters():
         print(f"ValueError: {error}")
 
 
-# The list is several times as long as the text has words, and in chapter 13 we shall meet a network whose work grows
-# with the square of that length. And there still are characters that have no number. Unicode has 150,000 of them, most
-# of which our network would never see in its training.
+# Our list is several times as long as the text has words, and in chapter 13 we will meet a network whose work grows
+# with the square of that length. There are also still characters without a number. Unicode has 150,000 of them, most of
+# which our network would never see in its training.
 
 # ## The idea
 #
-# Two ideas, and the second is from 1994, when P. Gage used it to compress files.
+# We need two ideas. P. Gage had the second one in 1994, to compress files.
 #
-# First: *bytes*. Every text is a row of bytes, in UTF-8, and there are only 256 of them. With bytes as the alphabet
-# nothing is ever unknown. An `ï` is two bytes, an emoji four.
+# The first idea is *bytes*. Every text is a sequence of bytes, in UTF-8, and there are only 256 of them. If we take
+# bytes as our alphabet, nothing is ever unknown. An `ï` is two bytes, an emoji four.
 #
-# Second: *pairs*. Take the pair of neighbours that occurs most often, and give it a number of its own, the next that is
-# free. Replace the pair by it everywhere. Do it again. This is *byte pair encoding*, BPE. By hand, on the bytes of
-# `banana bandana`:
+# The second idea is *pairs*. We take the pair of neighbours that occurs most often and give it a number of its own, the
+# next free one. We replace the pair by this number everywhere, and repeat. This is *byte pair encoding*, BPE. By hand,
+# on the bytes of `banana bandana`:
 #
-# $$ \texttt{b a n a n a \_ b a n d a n a} \;\xrightarrow{\;\texttt{a n} \to 256\;}\;
-# \texttt{b 256 256 a \_ b 256 d 256 a} \;\xrightarrow{\;\texttt{b 256} \to 257\;}\;
-# \texttt{257 256 a \_ 257 d 256 a} $$
+# $$ \texttt{b a n a n a \_ b a n d a n a} \;\xrightarrow{\;\texttt{a n} \to 256\;}\; \texttt{b 256 256 a \_ b 256 d 256
+# a} \;\xrightarrow{\;\texttt{b 256} \to 257\;}\; \texttt{257 256 a \_ 257 d 256 a} $$
 #
-# What occurs often becomes short: after a few such steps ` the` is one token, and soon `ing` is another. What is rare
-# is put together from parts, in the worst case from single bytes. How many tokens there shall be is our choice; each
-# new one makes texts shorter and the network's tables longer.
+# Frequent sequences become short: after a few such *merges* ` the` is one token, and soon `ing` is another. We put rare
+# ones together from parts, in the worst case from single bytes. The size of the vocabulary is a *hyperparameter* that
+# we choose: each new token makes texts shorter and the network's tables longer.
 
 Pair = tuple[int, int]
 BYTES = [bytes([value]) for value in range(256)]
@@ -170,18 +153,18 @@ BYTES = [bytes([value]) for value in range(256)]
 # ## Words first
 #
 # Left to itself, the method would learn `. The` and `sea,` as tokens: pairs that are frequent and mean nothing
-# together. So GPT-2's authors cut the text into words before anything else, and no token reaches across a cut. The
-# cutting is done by a regular expression, and the part that is worth knowing is where the spaces go: a word *begins*
-# with its space. `\p{L}` are the letters of all scripts, `\p{N}` the digits.
+# together. So GPT-2's authors cut the text into words before anything else, and no token reaches across a cut. A
+# regular expression does the cutting, and one detail of it is worth knowing: a word *begins* with its space. `\p{L}`
+# matches the letters of all scripts, `\p{N}` the digits.
 #
 # - `'(?:[sdmt]|ll|ve|re)`: the ends of *it's*, *I'd*, *we'll*;
 # - ` ?[\p{L}]+`, ` ?[\p{N}]+`: a word, a number, with the space before it, if there is one;
-# - ` ?[^\s\p{L}\p{N}]+`: a run of other signs;
+# - ` ?[^\s\p{L}\p{N}]+`: a run of other characters;
 # - `\s+(?!\S)|\s+`: white space; of several spaces before a word the last one is left to the word.
 #
-# GPT-4's is a little different: it takes at most three digits at a time, it does not care for capitals in `'S`, any
-# sign may stand in a space's place before a word, and line ends go with the signs before them. SmolLM's, which we will
-# need in chapter 20, is GPT-2's, except that each digit is a word of its own.
+# GPT-4's pattern is a little different. It takes at most three digits at a time, it ignores case in `'S`, any character
+# may take the place of the space before a word, and line ends go with the punctuation before them. SmolLM's pattern,
+# which we will need in chapter 20, is GPT-2's, except that each digit is a word of its own.
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -190,8 +173,8 @@ PATTERNS = {
     "smollm": r"[\p{N}]|'(?:[sdmt]|ll|ve|re)| ?[\p{L}]+| ?[^\s\p{L}\p{N}]+|\s+(?=[\p{N}])|\s+(?!\S)|\s+",
 }  # fmt: skip
 
-# Python's own `re` has no `\p{L}`, hence the package `regex`. But `re` is faster, and where the text is plain ASCII we
-# know what letters and digits are. Python strings know whether they are ASCII without looking.
+# Python's own `re` has no `\p{L}`, so we use the package `regex`. But `re` is faster, and in plain ASCII text we know
+# what letters and digits are. A Python string knows whether it is ASCII without looking.
 
 
 @cache
@@ -215,9 +198,9 @@ def check_split():
     assert split("el niño ")[1] == " niño"
 
 
-# A long text is not cut up in one go, or the list of its words would take many times the memory of the text. It is
-# taken in pieces that end before a space which follows something visible. There both patterns cut anyway, so the words
-# stay the same. (Look at them: in no alternative does a space come after something visible.)
+# We do not cut a long text in one go, or the list of its words would take many times the memory of the text. We take it
+# in pieces that end before a space which follows a visible character. Both patterns cut there anyway, so the words stay
+# the same. (Look at them: in no alternative does a space come after a visible character.)
 
 PIECE = 50_000
 _BREAK = re.compile(r"(?<=\S) ")
@@ -233,8 +216,9 @@ def pieces(text: str) -> Iterator[str]:
         start = end
 
 
-# For learning it is enough to know each different word once, and how often it occurs. That is most of the speed that
-# will come: our megabytes shrink to thousands of words.
+# To learn, it is enough to know each different word once, and how often it occurs. Most of the speed that we will gain
+# comes from this step: our megabytes shrink to thousands of words. (`at_special` cuts the text at special tokens, which
+# we will explain when we get to them.)
 
 
 def count_words(texts: Iterable[str], pattern: str = "gpt2", special_tokens: Sequence[str] = ()) -> dict[bytes, int]:
@@ -248,28 +232,12 @@ def count_words(texts: Iterable[str], pattern: str = "gpt2", special_tokens: Seq
     return {word.encode(): count for word, count in counts.items()}
 
 
-# Two helpers are still to be explained. Special tokens come later. And there are strings that are no text: Python lets
-# half of a *surrogate pair*, a leftover from UTF-16, stand in a string, where it means nothing and has no bytes.
-
-
-def refuse_surrogates(text: str) -> None:
-    """ValueError for a text that has no UTF-8 form, TypeError for what is no text."""
-    if not isinstance(text, str):
-        raise TypeError(f"a text is a str, not {type(text).__name__}; bytes become one by .decode()")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair, which is no "
-            'character; text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") joins or replaces them'
-        ) from None
-
-
 # ## Learning, slowly
 #
-# The method as it was told: count all pairs, replace the most frequent, begin again. A word that occurs seven times
-# counts seven times. Mind `a a a`: the pair `a a` begins at two of its places, and both count. But we can replace only
-# one of the two. We go from left to right and take the left one, so that `a a a` becomes `aa a`.
+# We write the method just as we described it: count all pairs, replace the most frequent, begin again. A word that
+# occurs seven times counts seven times. Look out for `a a a`: the pair `a a` begins at two of its positions, and both
+# count. But we can replace only one of the two. We go from left to right and take the left one, so `a a a` becomes `aa
+# a`.
 
 
 def pair_counts(words: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[Pair, int]:  # exercise
@@ -298,13 +266,13 @@ def check_pairs():
     assert merged([5, 5, 5, 1, 5, 5], (5, 5), 9) == [9, 5, 1, 9]
 
 
-# If two pairs are equally frequent, we need a rule, or two runs give two vocabularies. We take the pair with the
-# smaller numbers: the smaller first number, and of equal first ones the smaller second. And could two pairs make the
-# same token, `a`+`bc` after `ab`+`c`? No: where `ab` was learned before `bc`, no `b` behind an `a` was left for `bc`.
+# If two pairs are equally frequent, we need a rule, or two runs would give two vocabularies. We take the pair with the
+# smaller numbers: the smaller first number, and of equal first ones the smaller second. Could two pairs make the same
+# token, `a`+`bc` after `ab`+`c`? No: if `ab` was learned before `bc`, no `b` behind an `a` was left for `bc`.
 #
-# We write it as a generator: it learns a token, yields its bytes, and learns the next one only when it is asked again.
-# So the caller decides when it is enough, and pays for no token more. It ends by itself when no pair occurs twice,
-# since a pair that occurs once says nothing about other texts.
+# We write it as a generator. It learns a token, yields its bytes, and learns the next one only when the caller asks
+# again. So the caller decides when to stop, and pays for no token more. The generator ends by itself when no pair
+# occurs twice, because a pair that occurs once says nothing about other texts.
 
 
 def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
@@ -321,7 +289,7 @@ def learn_slowly(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
 
 
 # Now be the algorithm yourself, with a pencil, before you let it run. The words are `aaab`, which occurs twice, and
-# `bab`, which occurs once. Which tokens are learned, and in which order? After each merge count again: some pairs are
+# `bab`, which occurs once. Which tokens are learned, and in which order? Count again after each merge: some pairs are
 # gone, and new ones have come.
 
 
@@ -337,9 +305,9 @@ def show_tokens_as_they_are_learned():
         print(f"from {256 + start}:", " ".join(map(printed, learned[start : start + 10])))
 
 
-# (`Ġ` stands for a space. It is how OpenAI prints it, and the appendix tells why.) Pairs of letters come first, and
-# among them ` the` already; then syllables and short words with their space; at last longer words, many of which the
-# text has just twice. We never told the method what a word is made of. Now the time.
+# (`Ġ` represents a space. OpenAI prints it like that, and the appendix explains why.) Pairs of letters come first, with
+# ` the` already among them; then syllables and short words with their space; at last longer words, many of which our
+# text has just twice. We never told the method what a word is made of. Let us look at the time.
 
 
 def show_slow():
@@ -352,24 +320,25 @@ def show_slow():
     print(f"GPT-2 has 50,000 merges; on a million words they would take about {hours:.0f} hours")
 
 
-# Each merge looks at every byte, and more text brings more words *and* is worth more merges. That is the quadratic
-# part. And nearly all of it is wasted, for a merge changes only those places where its pair is.
+# Each merge looks at every byte, and more text brings more words *and* is worth more merges, so the cost is quadratic.
+# Nearly all of this work is wasted, because a merge changes only the positions where its pair is.
 
 # ## Learning, quickly
 #
-# So let us remember where each pair is. All words go into one chain, a number for each place, with an `END` after each
-# word. When a pair is merged, its left place takes the new number, and its right place is cut out of the chain: hence
-# `before` and `after`, the neighbours of each place.
+# So let us remember where each pair is. We put all words into one chain, with a number for each position and an `END`
+# after each word. When we merge a pair, its left position takes the new number, and we cut its right position out of
+# the chain. That is why we need `before` and `after`, the neighbours of each position.
 
 END, GONE = -1, -2
 Places = defaultdict[int, list[int]]
 
 
 class Corpus:
-    """Words as one chain of tokens. `tokens`, `before`, `after` and `weight` have one entry a place: its token, the
-    places beside it, how often its word occurs. `counts` and `places` have one for each pair that occurs at least
-    twice: how often it occurs, and the places where it has begun, some of which may be out of date. The count of a pair
-    falls when merges use up its places. Then its entry may stay, with the new count, but no count is ever negative."""
+    """Words as one chain of tokens. `tokens`, `before`, `after` and `weight` have one element for each position: its
+    token, the positions beside it, how often its word occurs. `counts` and `places` have one entry for each pair that
+    occurs at least twice: how often it occurs, and the positions where it has begun, some of which may be out of date.
+    The count of a pair falls when merges use up its positions. Then its entry may stay, with the new count, but no
+    count is ever negative."""
 
     def __init__(self, words: Mapping[bytes, int]):
         self.tokens: list[int] = []
@@ -390,6 +359,9 @@ class Corpus:
             else:
                 self.counts[pair] = count
 
+    # A merge has two halves. The first, `replace`, changes the chain and collects the neighbours of each merged
+    # position.
+
     def replace(self, pair: Pair, new: int) -> tuple[Places, Places]:  # exercise
         """Put `new` in place of the pair in the chain, everywhere and from left to right: its left place gets `new`,
         its right place GONE. The entry of the pair in `places` goes; `counts` stays as it is. Returns two dictionaries
@@ -400,7 +372,7 @@ class Corpus:
         right: Places = defaultdict(list)
         for i in self.places.pop(pair):
             j = after[i]
-            if tokens[i] == a and tokens[j] == b:  # else it was here, and has been merged into something else
+            if tokens[i] == a and tokens[j] == b:  # otherwise it has been merged into another pair
                 h, k = before[i], after[j]
                 tokens[i], tokens[j] = new, GONE
                 after[i], before[k] = k, i
@@ -408,14 +380,15 @@ class Corpus:
                 right[tokens[k]].append(i)
         return left, right
 
-    # In `x a b y` three pairs disappear and two are formed. We have collected the places by what is beside them, so we
-    # put the counts right once for each `y` and once for each `x`. The pair `b y` loses the weight of all merged places
-    # with a `y` to their right, and `new y` has just that weight, and those places. On the left it is the mirror image.
-    # The weight of a place is how often its word occurs. No pair has an END in it. And a pair that occurs once is
-    # forgotten, here as in the beginning: it gets no entry, and where there is no entry, nothing falls.
+    # The second half, `merge`, corrects the counts. In `x a b y` three pairs disappear and two are formed. We have
+    # collected the positions by their neighbours, so we correct the counts once for each `y` and once for each `x`. The
+    # pair `b y` loses the weight of all merged positions with a `y` to their right, and `new y` gets just that weight
+    # and those positions. The left side is the mirror image. The weight of a position is how often its word occurs. No
+    # pair has an END in it. We forget a pair that occurs once, here as in the beginning: it gets no entry, and where
+    # there is no entry, no count can fall.
     #
-    # Why the right side first? In `abab` the merge of the first `ab` forms a pair with the `a` behind it, and the merge
-    # of the second `ab` takes that pair away again. Its count must be there before it falls to 0.
+    # Why do we begin with the right side? In `abab` the merge of the first `ab` forms a pair with the `a` behind it,
+    # and the merge of the second `ab` takes that pair away again. Its count must exist before it falls to 0.
 
     def merge(self, pair: Pair, new: int) -> set[Pair]:  # exercise
         """Replace the pair by `new`, and put `counts` and `places` right. Returns the pairs that were formed and
@@ -435,16 +408,40 @@ class Corpus:
         return found
 
 
-# The lists of places are not kept tidy: a place that is out of date is recognized when it is visited, because the
-# tokens there are not those of the pair any more. But they are in order: a pair is formed during one merge only, that
-# of the newer of its two tokens, and that goes from left to right. After that its count can only fall. So a pair that
-# occurs once can be forgotten, and that is most of them.
+# Look at one merge in the chain. Above you see two words before it, below the same chain after `a n` has become 256.
+# The left position of each pair holds the new token, and the links skip the right one.
+
+
+def show_merge():
+    """The chain of two words before and after a merge: the left position holds 256, the links skip the right one."""
+    import matplotlib.pyplot as plt
+
+    corpus = Corpus({b"banana": 1, b"bandana": 1})
+    figure, axes = plt.subplots(2, 1, figsize=(8, 3), layout="constrained")
+    for axis, title in zip(axes, ("before the merge", "after it: `a n` is token 256")):
+        for place, token in enumerate(corpus.tokens):
+            name = {END: "END", GONE: ""}.get(token, chr(token) if 0 <= token < 256 else str(token))
+            axis.text(place, 0, name, ha="center", va="center", color="C1" if token == 256 else None)
+            if token != GONE and (after := corpus.after[place]) < len(corpus.tokens):
+                link = {"arrowstyle": "->", "color": "gray", "connectionstyle": "arc3,rad=-0.5"}
+                axis.annotate("", (after, 0.3), (place, 0.3), arrowprops=link)
+        axis.set(xlim=(-1, len(corpus.tokens)), ylim=(-0.4, 1.2))
+        axis.set_title(title, loc="left", fontsize=9)
+        axis.axis("off")
+        if axis is axes[0]:
+            corpus.replace((97, 110), 256)
+    return figure
+
+
+# We do not keep the lists of positions tidy. When we visit a position that is out of date, we recognize it, because the
+# tokens there are no longer those of the pair. But the lists are in order: a pair is formed during one merge only, that
+# of the newer of its two tokens, which goes from left to right. After that its count can only fall. So we can forget a
+# pair that occurs once, and most pairs do.
 #
-# (All lists share one row of `numbers`. In Python a number is an object, and those that are made in a row lie side by
-# side in memory, where the processor finds them sooner than in three rows of equal numbers.)
-#
-# (The pair that `abab` forms and takes away again may be among those that are returned, with its count of 0. And before
-# the first place comes place $-1$. Python takes that for the last one, which is an `END`, as it should be.)
+# (The pair that `abab` forms and takes away again may be among those that `merge` returns, with its count of 0. And
+# before the first position comes position $-1$. Python takes that for the last one, which is an `END`, as it should be.
+# All lists share one list of `numbers`, because integers that Python creates in a row are adjacent in memory, where the
+# processor finds them sooner.)
 
 
 def check_a_merge():
@@ -455,14 +452,14 @@ def check_a_merge():
     assert corpus.tokens == [256, GONE, 256, GONE, END, 98, END]
 
 
-# What is left is to find the most frequent pair. A *heap* gives the smallest of many entries quickly, and takes new
-# ones quickly; what it cannot do is change an entry. We do not ask it to. Pairs that were just formed go in with their
-# counts, which will only fall. So when an entry comes out, it is compared with the count as it is now: if it is
-# too high, it goes back in with the right one.
+# We still need to find the most frequent pair. A *heap* gives us the smallest of many entries quickly and takes new
+# ones quickly, but it cannot change an entry. We do not ask it to. We push each pair with its count when it is formed,
+# and from then on the count can only fall. So when an entry comes out, we compare it with the current count, and if it
+# is too high, we push it back with the right one.
 
 
 def learn(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
-    """What `learn_slowly` yields, sooner. Like that, it merges a pair only when it is asked for a token."""
+    """Yield what `learn_slowly` yields, sooner. Like that, it merges a pair only when it is asked for a token."""
     corpus, tokens = Corpus(words), [*BYTES]
     heap = [(-count, pair) for pair, count in corpus.counts.items()]
     heapq.heapify(heap)
@@ -494,17 +491,17 @@ def show_quick():
         print(f"{count} merges: slowly {slow * 1e3:.0f} ms, quickly {quick * 1e3:.0f} ms")
 
 
-# For the slow one the later merges are hardly cheaper than the first ones were. For the quick one they are: the
-# frequent pairs come first, and the later a pair, the fewer its places.
+# In the slow version the later merges are hardly cheaper than the first ones. In the quick one they are, because the
+# frequent pairs come first, and the later a pair, the fewer its positions.
 
 # ## A word
 #
-# A vocabulary is the list of its tokens; a token's number is its place in the list. How does a new word get its tokens?
-# In the same way in which they were learned: of all pairs of neighbours that make a token, the one that was learned
-# *first* is merged first, wherever it stands. That is neither the leftmost pair nor the longest token.
+# A vocabulary is the list of its tokens, and a token's number is its index in the list. How does a new word get its
+# tokens? In the same way in which we learned them: of all pairs of neighbours that form a token, we first merge the one
+# that was learned *first*, wherever it is. That is neither the leftmost pair nor the longest token.
 #
-# The word stays what it is, and only the cuts between its parts move. Beside them stands, for each part, the number of
-# the token that it would make with the next part, or `NEVER`, a number above all others, if that is no token.
+# We leave the word as it is and move only the cuts between its parts. For each part we also keep the number of the
+# token that it would form with its successor, or `NEVER`, larger than any token's number, if the two form no token.
 
 
 def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:  # exercise
@@ -529,21 +526,21 @@ def check_encode_word():
     assert encode_word(b"banana", ranks) == [98, 259, 256]
 
 
-# Here `n a` was learned before `a n`. So from `b a n a n a` it becomes `b a na na`, then `b ana na`, and that is it:
-# `ban` and `an` never had a chance.
+# Here `n a` was learned before `a n`. So we get from `b a n a n a` to `b a na na`, then to `b ana na`, and that is the
+# end: `ban` and `an` never had a chance.
 #
-# For a word of a dozen bytes, looking through a short list for its minimum is as quick as anything. For a word of a
-# megabyte it would take hours. There are such words: a line of base64, a program that has been packed. They are
-# left to `encode_long_word`, in the appendix `long_words`, which has a heap instead of the list.
+# For a word of a dozen bytes, nothing is quicker than searching a short list for its minimum. For a word of a megabyte
+# it would take hours. You will meet such words: a line of base64, a minified program. We leave them to
+# `encode_long_word`, in the appendix `long_words`, which has a heap instead of the list.
 #
-# A text says the same words again and again. So each word is encoded once and then looked up: a *cache*. Python's
-# dictionaries call `__missing__` for a key that is not there, and return what that method returns. It may also write
-# the answer into the dictionary, so that it is not called for this key again. Two limits keep our cache from growing
-# for ever: words of more than `LONG` bytes are not remembered, and a cache of `REMEMBERED` words is cleared before the
-# next one is written.
+# A text says the same words again and again. So we encode each word once and then look it up, in a *cache*. Python's
+# dictionaries call `__missing__` for a key that is not there, and return its answer. The method may also write the
+# answer into the dictionary, so that it is not called for this key again. Two limits keep our cache from growing
+# forever: we do not remember words of more than `LONG` bytes, and we clear a cache of `REMEMBERED` words before we
+# write the next one.
 #
-# OpenAI's tokenizer takes a short cut, and so do we: a word that is a token is that token. In a vocabulary that was
-# learned, merging comes to the same.
+# OpenAI's tokenizer takes a short cut, and so do we: a word that is a token is that token. With a learned vocabulary,
+# merging gives the same result.
 
 LONG, REMEMBERED = 64, 2**16
 
@@ -573,9 +570,9 @@ class WordCache(dict[str, tuple[int, ...]]):
 
 # ## Back to text
 #
-# The way back is easy, and has one trap. A token is a row of *bytes*, and need not be a whole character. An emoji that
-# the training has not seen is four tokens of a byte each, and none of them means anything alone. What cannot be read
-# as UTF-8 is printed as `\ufffd`, the replacement character.
+# The way back is easy and has one trap. A token is a sequence of *bytes* and need not be a whole character. An emoji
+# that the training has not seen is four tokens of a byte each, none of which means anything alone. If we decode bytes
+# that are not UTF-8, we get `\ufffd`, the replacement character.
 
 
 def show_broken_characters():
@@ -584,41 +581,35 @@ def show_broken_characters():
     print("bytes first:   ", b"".join(tokens).decode(errors="replace"))
 
 
-# So the bytes are joined first, and then read. But a language model yields one token at a time, and we want to see its
-# words as it writes. Then the bytes of an unfinished character have to wait for their rest. Python has a decoder that
-# remembers them, in its module `codecs`.
+# So we join the bytes first and then decode them. But a language model yields one token at a time, and we want to see
+# its words as it writes. Then the bytes of an unfinished character must wait for their rest. Python's module `codecs`
+# has a decoder that remembers them.
 
 
 class Vocabulary:
     """Tokens and the way from their numbers to text: `tokens`, in the order of their numbers, then `special_tokens`.
-    ValueError for tokens that lack a single byte, or for something that is there twice."""
+    ValueError for tokens that lack a single byte, and for one that is there twice."""
 
     def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = ()):
         if isinstance(special_tokens, str | bytes | Mapping):
             raise TypeError(
                 f"special_tokens is a list of texts, whose numbers follow those of the tokens, not {special_tokens!r}"
             )
-        special_tokens = list(special_tokens)
-        for name in special_tokens:
-            refuse_surrogates(name)
-        self.tokens = list(tokens)
+        self.tokens, special_tokens = list(tokens), list(special_tokens)
+        refuse_vocabulary(self.tokens, special_tokens)
         self.ranks = {token: number for number, token in enumerate(self.tokens)}
         self.special_tokens = {name: number for number, name in enumerate(special_tokens, start=len(self.tokens))}
-        if missing := [byte for byte in BYTES if byte not in self.ranks]:
-            raise ValueError(f"a vocabulary has all 256 single bytes; {len(missing)} are missing, as {missing[0]!r}")
-        if len(self.ranks) < len(self.tokens) or b"" in self.ranks:
-            raise ValueError(f"the {len(self.tokens)} tokens have to be different from each other, and none empty")
-        if len(self.special_tokens) < len(special_tokens) or "" in self.special_tokens:
-            raise ValueError(f"special tokens have to be different from each other, and not empty: {special_tokens!r}")
         self._all = [*self.tokens, *(name.encode() for name in special_tokens)]
+
+    # From a number we get the bytes of its token, from many numbers the bytes of a text, and from these the text.
 
     @property
     def vocab_size(self) -> int:
-        """How many numbers there are, those of special tokens included."""
+        """The number of tokens, including the special ones."""
         return len(self._all)
 
     def token_bytes(self, number: int) -> bytes:
-        """The bytes of a token. IndexError for a number that no token has, TypeError for what is no whole number."""
+        """The bytes of a token. IndexError for a number that no token has, TypeError for one that is not an integer."""
         return entry(self._all, number)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -626,13 +617,15 @@ class Vocabulary:
         return b"".join(map(self.token_bytes, one_text(ids)))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of the tokens. Bytes that are no UTF-8 become U+FFFD; with errors="strict" they are a
+        """The text of the tokens. Bytes that are not UTF-8 become U+FFFD; with errors="strict" they raise a
         UnicodeDecodeError, which is a ValueError."""
         return self.decode_bytes(ids).decode("utf-8", errors)
 
+    # A stream yields only characters that are complete.
+
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:  # exercise
         """The text of the tokens, piece by piece as they come; whole characters only, and no empty piece. A token is
-        taken only when all text of those before it has been asked for. Bytes that are no UTF-8 become U+FFFD, also
+        taken only when all text of those before it has been asked for. Bytes that are not UTF-8 become U+FFFD, also
         those of a character that is unfinished at the end. IndexError for a number that no token has."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for number in one_text(ids):
@@ -650,11 +643,10 @@ def check_a_stream_has_whole_characters():
 
 # ## Special tokens
 #
-# A model has to be told where a document ends. For that there are tokens outside of all text, such as
-# `<|endoftext|>`, which get the last numbers. That is not a word to be encoded, and must not become one: a user who can
-# type it into a chat could end the document there. So the tokenizer asks, and does it as OpenAI's does. A special token
-# in a text is an error, unless it is *allowed*, and then it becomes its number; or unless it is not *disallowed*, and
-# then it is text like any other.
+# A model must know where a document ends. For that we have tokens outside of all text, such as `<|endoftext|>`, which
+# get the last numbers. If we encoded that as a word like any other, a user who can type it into a chat could end the
+# document there. So our tokenizer asks first, as OpenAI's does. By default, a special token in a text is an error. If
+# you *allow* it, it becomes its number; if you list it as not *disallowed*, it is text like any other.
 
 
 def at_special(text: str, names: Iterable[str]) -> list[str]:
@@ -686,39 +678,44 @@ class Encoder(Vocabulary):
         self.pattern = pattern
         self._words = WordCache(self.ranks)
 
+    # Without special tokens, encoding has three levels: a text has pieces, a piece has words, a word has tokens.
+
     def encode_ordinary(self, text: str) -> list[int]:  # exercise
-        """The tokens of a text; what looks like a special token is text. `refuse_surrogates` raises TypeError for what
-        is no text, and ValueError for half a character."""
+        """The tokens of a text; what looks like a special token is text. `refuse_surrogates` raises TypeError for
+        anything that is not a text, and ValueError for half a character."""
         refuse_surrogates(text)
         ids: list[int] = []
         for piece in pieces(text):
             ids.extend(chain.from_iterable(map(self._words.__getitem__, split(piece, self.pattern))))
         return ids
 
+    # With special tokens we first settle which of them may act as one in this text, and which are an error.
+
     def encode(  # exercise (starred)
         self, text: str, *, allowed_special: str | Iterable[str] = (), disallowed_special: str | Iterable[str] = "all"
     ) -> list[int]:
         """The tokens of a text. Special tokens in allowed_special, where "all" are all there are, become their numbers.
         Texts in disallowed_special, where "all" are all special tokens that are not allowed, are a ValueError; others
-        are text. A ValueError, too: an allowed one that the tokenizer does not know. What `refuse_surrogates` and
-        `_refuse_special` refuse is refused."""
+        are text. An allowed one that the tokenizer does not know is a ValueError, too. Checks its arguments with
+        `refuse_surrogates` and `refuse_special`."""
         refuse_surrogates(text)
-        _refuse_special(allowed_special, disallowed_special)
+        refuse_special(allowed_special, disallowed_special)
         known = self.special_tokens.keys()
         allowed = set(known if allowed_special == "all" else allowed_special)
         refused = known - allowed if disallowed_special == "all" else set(disallowed_special)
         if unknown := allowed - known:
-            raise ValueError(f"{sorted(unknown)} are no special tokens of this tokenizer, which has {list(known)}")
+            raise ValueError(f"{sorted(unknown)} are not special tokens of this tokenizer, which has {list(known)}")
         if name := next((name for name in sorted(refused) if name in text), None):
             raise ValueError(
                 f"the text has the special token {name!r}; if it may act as one, give allowed_special={{{name!r}}}, if "
                 "it is only text, give disallowed_special=()"
             )
         ids: list[int] = []
-        for ordinary, special in zip(*[iter([*at_special(text, allowed), ""])] * 2):
-            ids += self.encode_ordinary(ordinary)
-            ids += [self.special_tokens[special]] if special else []
+        for i, part in enumerate(at_special(text, allowed)):
+            ids += [self.special_tokens[part]] if i % 2 else self.encode_ordinary(part)
         return ids
+
+    # A batch is a list of texts.
 
     def encode_batch(self, texts: Iterable[str], **special: Any) -> list[list[int]]:
         """The tokens of each text, with the arguments of `encode`."""
@@ -727,84 +724,66 @@ class Encoder(Vocabulary):
         return [self.encode(text, **special) for text in texts]
 
 
-def _refuse_special(*arguments) -> None:
-    for names in arguments:
-        if names != "all" and (isinstance(names, str | bytes) or not isinstance(names, Iterable)):
-            raise TypeError(f'special tokens are given as "all" or as a set of names, () for none, not as {names!r}')
-
-
 def check_special_tokens_have_to_be_allowed():
     encoder = Encoder(BYTES, ["<|end|>"])
     assert encoder.encode("a<|end|>", allowed_special="all") == [97, 256]
     assert encoder.encode("<|end|>", disallowed_special=()) == list(b"<|end|>")
 
 
-# What can be learned from is a text, a file, or any number of them: a `str` is a text, a `Path` is a file.
-
-Source = str | os.PathLike | Iterable[str | os.PathLike]
-
-
-def texts(source: Source) -> Iterator[str]:
-    """The texts of a source; a file is read as UTF-8, as it is, when it is its turn. ValueError for one that is not."""
-    if isinstance(source, str | os.PathLike | bytes):
-        source = [source]
-    for item in source:
-        if not isinstance(item, os.PathLike):
-            yield item
-            continue
-        try:
-            yield Path(item).read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{item} is not UTF-8: {error.reason} at byte {error.start}; convert it first") from None
+# The trainer accepts a text, a file, or any number of them. A `str` is a text, a `Path` is a file, and `texts`, from
+# `text_inputs`, reads each when its turn comes.
 
 
 class BPETokenizer(Encoder, BytePairFiles):
-    """A byte-level BPE tokenizer: its tokens in the order in which they were learned, all single bytes among them, and
-    the name in PATTERNS of what cuts a text into words. `special_tokens` get the numbers after the last token."""
+    """A byte-level BPE tokenizer: its tokens in the order in which they were learned, including all single bytes, and
+    the name in PATTERNS of the pattern that cuts a text into words. `special_tokens` get the numbers after the last
+    token."""
+
+    patterns = PATTERNS
+
+    # Training counts the words, learns merges until there are enough, and warns if the text has too few.
 
     @classmethod
     def train(
         cls, source: Source, vocab_size: int, special_tokens: Sequence[str] = (), pattern: str = "gpt2",
         progress: bool | None = None, strict: bool = False,
     ) -> BPETokenizer:
-        """Learn `vocab_size` tokens, the bytes and the special ones included, from a text, a file (a Path) or an
+        """Learn `vocab_size` tokens, including the bytes and the special ones, from a text, a file (a Path) or an
         iterable of them. A text that has fewer pairs gives fewer tokens, with a warning; with strict it is a
         ValueError. progress: show a bar; None shows it in a terminal. ValueError for a size that is too small for the
         bytes."""
-        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer):
-            raise TypeError(f"vocab_size is an integer, not {vocab_size!r}")
-        least = cls(BYTES, special_tokens, pattern).vocab_size  # which refuses what cannot be, before hours are spent
-        wanted = vocab_size - least
-        if wanted < 0:
-            raise ValueError(
-                f"vocab_size is {vocab_size}; 256 bytes and {least - 256} special tokens need {least} or more"
-            )
+        wanted = cls._wanted(vocab_size, special_tokens, pattern)
         hidden = None if progress is None else not progress
         found = tqdm(texts(source), "counting words", unit=" texts", disable=hidden)
         words = count_words(found, pattern, special_tokens)
         if not words:
             raise ValueError("there is nothing to learn from: the text is empty")
         if strict and (most := sum(len(word) - 1 for word in words)) < wanted:  # a merge makes a word shorter
-            raise ValueError(f"vocab_size is {vocab_size}, but {_too_little(source, f'at most {least + most}')}")
+            raise ValueError(too_little(source, vocab_size, f"at most {vocab_size - wanted + most}"))
         tokens = [*BYTES, *tqdm(islice(learn(words), wanted), "merging", wanted, disable=hidden)]
-        if len(tokens) < 256 + wanted:
-            message = f"vocab_size is {vocab_size}, but {_too_little(source, str(least + len(tokens) - 256))}"
+        if (missing := 256 + wanted - len(tokens)) > 0:
+            message = too_little(source, vocab_size, str(vocab_size - missing))
             if strict:
                 raise ValueError(message)
             warnings.warn(message, stacklevel=2)
         return cls(tokens, special_tokens, pattern)
 
+    # We reject an impossible size, pattern or special token before we spend hours on the text.
 
-def _too_little(source: Source, learned: str) -> str:
-    """What is wrong with a source that gives so many tokens."""
-    said = f"the text gives {learned}, since no other pair in it occurs twice; take fewer, or more text"
-    if isinstance(source, str) and len(source) < 1000 and "\0" not in source and os.path.exists(source):
-        return f"{said}. The text is the name of a file: give Path({source!r}) to learn from what is in it"
-    return said
+    @classmethod
+    def _wanted(cls, vocab_size: int, special_tokens: Sequence[str], pattern: str) -> int:
+        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer):
+            raise TypeError(f"vocab_size is an integer, not {vocab_size!r}")
+        least = cls(BYTES, special_tokens, pattern).vocab_size
+        if vocab_size < least:
+            raise ValueError(
+                f"vocab_size is {vocab_size}; 256 bytes and {least - 256} special tokens need {least} or more"
+            )
+        return vocab_size - least
 
 
-# The rest it has from `BytePairFiles`, in the appendix `tokenizer_files`: `save` and `load`, `from_gpt2` for the files
-# that OpenAI published with GPT-2, and `to_tiktoken`.
+# The tokenizer inherits the rest from `BytePairFiles`, in the appendix `tokenizer_files`: `save` and `load`,
+# `from_gpt2` for the files that OpenAI published with GPT-2, and `to_tiktoken`.
 
 
 def check_round_trip():
@@ -814,13 +793,14 @@ def check_round_trip():
     assert tokenizer.encode("sea<|endoftext|>", allowed_special="all")[-1] == tokenizer.vocab_size - 1
 
 
-# Learned from the first two thirds of our text, this is what two vocabularies make of the beginning of the rest. Each
+# We train two vocabularies on the first two thirds of our text and let them encode the beginning of the rest. Each
 # token has a colour.
 
 COLOURS = "#cfe8ff", "#ffe2c4", "#d7f2cf", "#f6d3e6", "#e4dcf7"
 
 
 def show_tokens_in_colour():
+    """A sentence cut by two vocabularies, with a colour for each token: those of 800 tokens are longer than of 300."""
     import matplotlib.pyplot as plt
 
     seen, later = two_parts()
@@ -843,7 +823,7 @@ def show_tokens_in_colour():
 
 # ## The witness
 #
-# There are two ways to apply what was learned. We look for the earliest pair of a word, again and again. But one can
+# We can apply what we learned in two ways. Our encoder looks for the earliest pair of a word, again and again. We could
 # also go through the vocabulary: apply merge 256 wherever it is possible, then 257, then all others, as in the
 # training. That is slow, but so simple that it is hard to get wrong. Both must find the same tokens.
 
@@ -868,23 +848,24 @@ def check_encoding_against_trying_all():
 
 
 # The tests have stronger witnesses, where they are installed: `tiktoken`, which is OpenAI's own, and the `tokenizers`
-# of Hugging Face. On two novels, on source code, on texts in many scripts and on random Unicode the numbers are the
+# of Hugging Face. On two novels, on source code, on texts in many scripts and on random Unicode our numbers are the
 # same, with our vocabularies and with GPT-2's own.
 
 # ## The cost
 #
-# A vocabulary is bought to make texts short. How much do we get for how many tokens? `truncated` is one of the
-# exercises below: the tokenizer as it was when it had learned fewer tokens.
+# We pay for a vocabulary to make texts short. How much do we get for how many tokens? We measure the compression with
+# `truncated`, one of the exercises below, which returns the tokenizer as it was when it had learned fewer tokens.
 
 
 def bytes_per_token(tokenizer: BPETokenizer, text: str) -> float:
-    """The bytes of a text in UTF-8 by the number of its tokens. ValueError for an empty text."""
+    """The bytes of a text in UTF-8 divided by the number of its tokens. ValueError for an empty text."""
     if not text:
         raise ValueError("an empty text has no tokens to divide by")
     return len(text.encode()) / len(tokenizer.encode_ordinary(text))
 
 
 def show_growth_against_compression():
+    """Bytes a token over the size of the vocabulary: steep at first, then flatter, most of all on unseen text."""
     import matplotlib.pyplot as plt
 
     seen, later = two_parts()
@@ -899,13 +880,14 @@ def show_growth_against_compression():
     return figure
 
 
-# The first tokens bring most, and later ones less. And the two curves part: of hundreds of tokens from eight
-# kilobytes many are learned by heart and never occur again. GPT-2's 50,257 were learned from a sample of 40 gigabytes.
+# The first tokens bring most, and later ones less. And the two curves part, because our vocabulary *overfits*: many of
+# the hundreds of tokens that it memorized from eight kilobytes never occur again. GPT-2's 50,257 were learned from a
+# sample of 40 gigabytes.
 #
-# Now time. The slow trainer looks at every token of every word once a merge, so $M$ merges on $n$ tokens cost about
-# $M n$ steps, and fewer the shorter the words have become. The quick one pays for the places where something is merged.
-# Each merge at one place makes the corpus shorter by one token, so all merges together have less than $n$ places,
-# however many there are.
+# Now we look at the time. The slow trainer visits every token of every word once a merge, so $M$ merges on $n$ tokens
+# cost about $M n$ steps, and fewer the shorter the words have become. The quick one pays for the positions where it
+# merges. Each merge at one position makes the corpus shorter by one token, so all merges together have fewer than $n$
+# positions, however many there are.
 
 
 def show_cost():
@@ -925,8 +907,8 @@ def show_cost():
         )
 
 
-# Encoding costs the splitting, then one look into the dictionary a word, and the merging only for words that are new.
-# Here is the same text for the first and for the second time.
+# To encode, we pay for the splitting, then one look into the dictionary for each word, and the merging only for new
+# words. Here we encode the same text for the first and for the second time.
 
 
 def show_encoding():
@@ -968,10 +950,10 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises in the text:
 #
-# 1. `truncated` (starred): a tokenizer as it was when it had learned fewer tokens. What becomes of the special tokens'
-#    numbers?
+# 1. `truncated` (starred): a tokenizer as it was when it had learned fewer tokens. What happens to the numbers of the
+#    special tokens?
 # 2. Train on this file instead of on *Moby-Dick*, once with each pattern. Which one has more bytes a token, and which
 #    tokens does the other one not have? Look at what the patterns do with four spaces before a word.
 # 3. Let the training count each word once, however often it occurs. What changes in the first hundred tokens?
@@ -979,7 +961,7 @@ def show_errors():
 
 def truncated(tokenizer: BPETokenizer, vocab_size: int) -> BPETokenizer:  # exercise (starred)
     """The tokenizer with the first tokens only, so many that with the special ones they are vocab_size. ValueError for
-    less than the bytes and the special tokens, or for more than there are."""
+    fewer than the bytes and the special tokens, or for more than there are."""
     special = list(tokenizer.special_tokens)
     if not 256 + len(special) <= vocab_size <= tokenizer.vocab_size:
         raise ValueError(
@@ -998,15 +980,15 @@ def check_exercises():
 
 # ## A road not taken
 #
-# Where does one begin: at letters and join, or at words and take away? *Unigram* (Kudo, 2018), in SentencePiece, begins
-# with far too many tokens, gives each a probability, and drops those that are missed least; a text can then be encoded
-# in several ways, which is of use in training. *WordPiece*, of BERT, joins like BPE, but takes the pair whose parts
-# occur least without each other. SentencePiece need not cut into words first, nor have spaces to cut at, which helps
-# Japanese and Thai. And there are models on bytes alone, which have no tokenizer and pay with texts four times as long.
-# We follow GPT because its vocabulary and its tokenizer are public, so that every number here can be compared.
+# Where do we begin: at letters, and join, or at words, and take away? *Unigram* (T. Kudo, 2018), in SentencePiece,
+# begins with far too many tokens, gives each a probability, and drops those that it needs least. You can then encode a
+# text in several ways, which is useful in training. *WordPiece*, of BERT, joins like BPE, but takes the pair whose
+# parts occur least without each other. SentencePiece need not cut into words first, nor have spaces to cut at, which
+# helps Japanese and Thai. Other models work on bytes alone. They have no tokenizer and pay with texts four times as
+# long. We follow GPT because its vocabulary and its tokenizer are public, so that you can compare every number here.
 #
-# OpenAI's `tiktoken` and Hugging Face's `tokenizers` are written in Rust. This one is Python, and what keeps it near
-# them is not the language: most words have been seen before.
+# OpenAI's `tiktoken` and Hugging Face's `tokenizers` are written in Rust. Ours is Python, and what keeps it near them
+# is not the language: we have seen most words before.
 
 # ## What hurts next
 #
@@ -1022,11 +1004,12 @@ def show_meaning():
 
 
 # They mean how early a token was learned, and nothing else: token 17 is no nearer to 18 than to 900. Yet numbers are
-# all that a network sees, and it takes 18 for nearly the same as 17. It would be good if *sea* were near *water*. How a
-# token gets a place of its own, and words that mean alike get places that are near: chapter 12, *Embeddings*.
+# all that our network sees, and it takes 18 for nearly the same as 17. We would like *sea* to be near *water*. How each
+# token gets a place of its own, and how words with similar meanings get places near each other, is the subject of
+# chapter 12, *Embeddings*.
 
 __all__ = [
     "BPETokenizer", "BYTES", "CharTokenizer", "Corpus", "END", "Encoder", "GONE", "PATTERNS", "Vocabulary", "WordCache",
-    "at_special", "bytes_per_token", "count_words", "encode_word", "entry", "learn", "learn_slowly", "merged",
-    "one_text", "pair_counts", "pieces", "predict_tokens", "refuse_surrogates", "split", "texts", "truncated",
+    "at_special", "bytes_per_token", "count_words", "encode_word", "learn", "learn_slowly", "merged", "pair_counts",
+    "pieces", "predict_tokens", "split", "truncated",
 ]

@@ -199,6 +199,7 @@ class BytePairFiles(Saved):
     ranks: dict[bytes, int]
     special_tokens: dict[str, int]
     pattern: str
+    patterns: Mapping[str, str]
 
     def contents(self) -> dict[str, Any]:
         tokens = [*map(printed, self.tokens)]
@@ -214,10 +215,9 @@ class BytePairFiles(Saved):
         return cls.from_contents(gpt2_contents(Path(folder)))
 
     def to_tiktoken(self, name: str = "tinytorch"):
-        """The same tokenizer as a tiktoken.Encoding, from OpenAI's package `tiktoken`, which has to be installed."""
-        from tt_nlp.tokenization import PATTERNS
-
-        return tiktoken_encoding(name, PATTERNS[self.pattern], self.ranks, self.special_tokens)
+        """Return the same tokenizer as a tiktoken.Encoding, from OpenAI's package `tiktoken`, which must be
+        installed."""
+        return tiktoken_encoding(name, self.patterns[self.pattern], self.ranks, self.special_tokens)
 
 
 __all__ = [

@@ -546,12 +546,11 @@ def show_blocks():
 
 def attention_maps(model: GPT, ids: Tensor) -> list[np.ndarray]:
     """The attention weights of each block at one text of ids (1, T): arrays (n_head, T, T)."""
-    x, maps = model.transformer.wte(ids) + model.transformer.wpe.weight[: ids.shape[1]], []
+    length, maps = ids.shape[1], []
+    x = model.transformer.wte(ids) + model.transformer.wpe.weight[:length]
     for block in model.transformer.h:
-        query, key = block.attn.c_attn(block.ln_1(x)).reshape(1, ids.shape[1], 3, model.config.n_head, -1).permute(
-            2, 0, 3, 1, 4
-        )[:2]
-        maps.append(attention_weights(query, key, causal_mask(ids.shape[1])).detach().numpy()[0])
+        qkv = block.attn.c_attn(block.ln_1(x)).reshape(1, length, 3, model.config.n_head, -1).permute(2, 0, 3, 1, 4)
+        maps.append(attention_weights(qkv[0], qkv[1], causal_mask(length)).detach().numpy()[0])
         x = block(x)
     return maps
 
@@ -581,6 +580,7 @@ def show_induction():
 # Olsson et al., 2022). With them a model takes up a name that has occurred before. The curve shows how suddenly they
 # form: the network with two blocks follows the other one for some 200 steps, and then its loss falls. For this game two
 # blocks are enough; a language has more to it than one trick.
+
 # ## Choosing a token
 #
 # A network gives logits for the next token, but we want to write a token. Choosing one is called *sampling*. If we
