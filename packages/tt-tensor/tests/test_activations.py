@@ -91,7 +91,7 @@ def test_integers_become_float32(name):
         (wanted, "float32"),
         (
             lambda found: found[1] != "float32",
-            "NumPy makes float64 of integers; nothing here may become float64 unasked: begin with `_floating`.",
+            "NumPy makes float64 of integers; nothing here may become float64 unasked: begin with `as_floats`.",
         ),
         see=SOFTMAX if options else "The witness",
     )

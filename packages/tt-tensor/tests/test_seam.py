@@ -156,7 +156,7 @@ def test_the_kernels_in_use_have_a_name(thrice):
         assert tt.kernels_in_use() == "nines"
         with tt.use_kernels(types.SimpleNamespace(__name__="mine", thrice=nine_times)):
             assert tt.kernels_in_use() == "mine"
-        with pytest.raises(ValueError, match="no kernel"):
+        with pytest.raises(ValueError, match="is not a kernel"):
             tt.install_kernels({"four_times": nine_times}, "fours")
         assert tt.kernels_in_use() == "nines"
     finally:

@@ -21,7 +21,7 @@ CHAPTER = curriculum.chapter("activations")
 REFERENCE = course.reference(CHAPTER).read_text(encoding="utf-8")
 NAMES = [exercise.name for exercise in exercises(REFERENCE)]
 SKELETON = skeleton(REFERENCE, str(CHAPTER))
-ELU = "x = _floating(x)\nreturn np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))"
+ELU = "x = as_floats(x)\nreturn np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))"
 RIGHT = {"elu": ELU, "relu_slope": "return (x > 0) * 1.0"}
 QUICK = Limits(seconds=2, memory=1 << 30)
 

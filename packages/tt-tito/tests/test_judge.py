@@ -96,7 +96,7 @@ def test_each_mistake_has_its_own_message(judged):
 
 
 def test_exercises_that_fail_only_together(judged):
-    seen = "globals().setdefault('SEEN', []).append(1)\nx = _floating(x)\n"
+    seen = "globals().setdefault('SEEN', []).append(1)\nx = as_floats(x)\n"
     seen += "return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))"
     found = judged(written(elu=seen, relu_slope="return (x > 0) * 1.0 if 'SEEN' not in globals() else x"))
     assert (found.status, found.points) == ("failed", 1) and not found.full

@@ -294,7 +294,7 @@ def test_nbgrader_generates_and_autogrades_an_assignment(tmp_path, jupyter):
     part = json.loads(text)
     answers = {
         "@primitive\ndef elu(": "@primitive\ndef elu(x, /, alpha=1.0):  # exercise\n"
-        "    x = _floating(x)\n    return larger(x, ZERO) + alpha * np.expm1(np.minimum(x, ZERO))",
+        "    x = as_floats(x)\n    return larger(x, ZERO) + alpha * np.expm1(np.minimum(x, ZERO))",
         "def relu_slope(": "def relu_slope(x):  # exercise\n    return (x >= 0) * 1.0",
         "def log_sigmoid(": "def log_sigmoid(x: Tensor) -> Tensor:  # exercise\n    while True:\n        pass",
         "def softmax_backward(": "def softmax_backward(p, g:  # exercise\n    return p",

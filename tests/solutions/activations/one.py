@@ -8,7 +8,7 @@ def numeric_slope(function, x, distance=1e-6):
 
 
 def elu(x, /, alpha=1.0):
-    x = _floating(x)
+    x = as_floats(x)
     left = x < 0
     safe = np.where(left, x, 0).astype(x.dtype)
     return np.where(left, alpha * np.expm1(safe), x).astype(x.dtype)
@@ -23,11 +23,11 @@ def relu_slope(x):
 
 
 def sigmoid(x, /):
-    return 0.5 * (1 + np.tanh(0.5 * _floating(x)))
+    return 0.5 * (1 + np.tanh(0.5 * as_floats(x)))
 
 
 def gelu(x, /, approximate="none"):
-    x = _floating(x)
+    x = as_floats(x)
     if approximate == "none":
         return 0.5 * x * (1 + erf(x / math.sqrt(2)))
     if approximate != "tanh":
@@ -43,7 +43,7 @@ def softmax(x, /, dim):
 
 
 def log_softmax(x, /, dim):
-    x = _floating(x)
+    x = as_floats(x)
     with np.errstate(all="ignore"):
         top = np.max(x, axis=dim, keepdims=True) if x.size else np.zeros((), x.dtype)
         y = x - top

@@ -8,7 +8,7 @@ def numeric_slope(function, x, distance=1e-6):
 
 
 def elu(x, /, alpha=1.0):
-    x = _floating(x)
+    x = as_floats(x)
     size = np.abs(x)
     with quiet():
         left = np.where(x < 0, np.expm1(-size), np.zeros((), x.dtype))
@@ -27,12 +27,12 @@ def relu_slope(x):
 
 
 def sigmoid(x, /):
-    x = _floating(x)
+    x = as_floats(x)
     return np.exp(-np.logaddexp(np.zeros((), x.dtype), -x))
 
 
 def gelu(x, /, approximate="none"):
-    x = _floating(x)
+    x = as_floats(x)
     if approximate not in ("none", "tanh"):
         raise ValueError('approximate may be "none" or "tanh"; it is ' + repr(approximate))
     share = _normal_below(x) if approximate == "none" else _tanh_below(x)
@@ -40,7 +40,7 @@ def gelu(x, /, approximate="none"):
 
 
 def softmax(x, /, dim):
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         odds = np.exp(x - np.maximum.reduce(x, axis=dim, keepdims=True, initial=-np.inf))
         total = np.add.reduce(odds, axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype])
@@ -48,7 +48,7 @@ def softmax(x, /, dim):
 
 
 def log_softmax(x, /, dim):
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         total = np.logaddexp.reduce(x.astype(ADDED_IN[x.dtype]), axis=dim, keepdims=True)
         return (x - total).astype(x.dtype, copy=False)

@@ -7,7 +7,7 @@ def numeric_slope(function, x, distance=1e-6):
 
 
 def elu(x, /, alpha=1.0):
-    out = np.array(_floating(x))
+    out = np.array(as_floats(x))
     left = out < 0
     out[left] = alpha * (np.exp(out[left]) - 1)
     return out
@@ -23,7 +23,7 @@ def relu_slope(x):
 
 
 def sigmoid(x, /):
-    x = _floating(x)
+    x = as_floats(x)
     out = np.empty_like(x)
     right = x >= 0
     out[right] = 1 / (1 + np.exp(-x[right]))
@@ -39,11 +39,11 @@ def gelu(x, /, approximate="none"):
     }
     if approximate not in known:
         raise ValueError(f"approximate={approximate!r} is not one of {list(known)}")
-    return known[approximate](_floating(x))
+    return known[approximate](as_floats(x))
 
 
 def softmax(x, /, dim):
-    x = np.moveaxis(_floating(x), dim, -1)
+    x = np.moveaxis(as_floats(x), dim, -1)
     with np.errstate(all="ignore"):
         e = np.exp(x - (x.max(-1)[..., None] if x.shape[-1] else np.zeros((), x.dtype)))
         p = (e / e.sum(-1, dtype=np.float64)[..., None]).astype(x.dtype)
@@ -51,7 +51,7 @@ def softmax(x, /, dim):
 
 
 def log_softmax(x, /, dim):
-    x = _floating(x)
+    x = as_floats(x)
     with np.errstate(all="ignore"):
         highest = np.amax(x, axis=dim, keepdims=True, initial=-np.inf)
         total = np.log(np.exp(x - highest).sum(axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype]))

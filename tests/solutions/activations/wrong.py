@@ -2,5 +2,5 @@
 
 
 def softmax(x, /, dim):
-    e = np.exp(_floating(x))
+    e = np.exp(as_floats(x))
     return e / e.sum(axis=dim, keepdims=True)

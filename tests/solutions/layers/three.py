@@ -73,7 +73,7 @@ class Saving:
 
 
 def affine(x, weight, bias, /):
-    _alike(x, weight, bias)
+    same_dtype(x, weight, bias)
     return np.einsum("...i,oi->...o", x, weight) + bias
 
 

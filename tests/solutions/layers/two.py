@@ -69,7 +69,7 @@ class Saving:
 
 
 def affine(x, weight, bias, /):
-    x, weight, bias = _alike(x, weight, bias)
+    x, weight, bias = same_dtype(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, weight.shape[1])
     product = np.dot(rows, weight.T) + bias
     return product.reshape(*x.shape[:-1], weight.shape[0])

@@ -18,11 +18,11 @@ def as_array(data, dtype=None):
 
 class Primitive:
     def __call__(self, *tensors, **params):
-        interpreter = _installed[-1] if _here.top is None else _here.top
+        interpreter = _installed[-1] if _thread.interpreter is None else _thread.interpreter
         params = numpy_names(params)
         if all(isinstance(each, Storage) for each in tensors):
             return interpreter(self, tensors, params)
-        return _call_with_others(self, tensors, params)
+        return _call_with_non_tensors(self, tensors, params)
 
 
 def evaluate(primitive, tensors, params):
@@ -30,7 +30,7 @@ def evaluate(primitive, tensors, params):
     try:
         result = primitive.kernel(*arrays, **params)
     except (IndexError, TypeError, ValueError) as problem:
-        advice = _explained(problem, primitive, tensors, params)
+        advice = _translate_error(problem, primitive, tensors, params)
     else:
         return _wrap(result)
     raise advice
@@ -41,16 +41,16 @@ def interpreting(fn, backward=True):
     def top(primitive, tensors, params):
         return fn(below, primitive, tensors, params)
 
-    kept, listened = _here.top, _here.listening
+    kept, listened = _thread.interpreter, _thread.listening
     below = _whatever_is_installed if kept is None else kept
-    _here.top = top
+    _thread.interpreter = top
     if backward:
-        _here.listening = True
+        _thread.listening = True
     try:
         yield
     finally:
-        _here.top = kept
-        _here.listening = listened
+        _thread.interpreter = kept
+        _thread.listening = listened
 
 
 
@@ -94,7 +94,7 @@ def matmul(x, y, /):
 
 class Reordering:
     def transpose(self, dim0=-2, dim1=-1):
-        first, second = _dim(dim0, self.ndim), _dim(dim1, self.ndim)
+        first, second = resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)
         swap = {first: second, second: first}
         return self.permute(*(swap.get(dim, dim) for dim in range(self.ndim)))
 
@@ -102,7 +102,7 @@ class Reordering:
 def sum(x, /, dim=None, keepdim=False):
     wide = x.astype(ADDED_IN[x.dtype] if x.dtype.kind == "f" else int64)
     if dim is not None:
-        dim = tuple(_dim(d, x.ndim) for d in ([dim] if isinstance(dim, int) else dim))
+        dim = tuple(resolve_dim(d, x.ndim) for d in ([dim] if isinstance(dim, int) else dim))
     total = np.sum(wide, axis=dim, keepdims=keepdim)
     return total.astype(x.dtype) if x.dtype.kind == "f" else total
 
@@ -136,9 +136,11 @@ class Meter:
 
 
 def pairwise_distances(x, y):
+    from tt_tensor.more_ops import maximum
+
     of_x = (x**2).sum(dim=1).reshape(-1, 1)
     of_y = (y**2).sum(dim=1).reshape(1, -1)
-    return more_ops.maximum(of_x - 2 * x @ y.transpose() + of_y, 0.0) ** 0.5
+    return maximum(of_x - 2 * x @ y.transpose() + of_y, 0.0) ** 0.5
 
 
 def operations_of(function, *args):

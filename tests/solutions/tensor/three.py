@@ -23,8 +23,8 @@ class Primitive:
         try:
             [tensor._array for tensor in tensors]
         except AttributeError:
-            return _call_with_others(self, tensors, numpy_names(params))
-        stack = [*_installed, _here.top] if _here.top else _installed
+            return _call_with_non_tensors(self, tensors, numpy_names(params))
+        stack = [*_installed, _thread.interpreter] if _thread.interpreter else _installed
         return stack[-1](self, tensors, numpy_names(params))
 
 
@@ -36,7 +36,7 @@ def evaluate(primitive, tensors, params):
         try:
             yield
         except (ValueError, TypeError, IndexError) as error:
-            raise _explained(error, primitive, tensors, params) from None
+            raise _translate_error(error, primitive, tensors, params) from None
 
     with words_of_ours():
         array = primitive.kernel(*[t._array for t in tensors], **params)
@@ -49,18 +49,18 @@ def evaluate(primitive, tensors, params):
 
 @contextmanager
 def interpreting(fn, backward=True):
-    state = dict(vars(_here))
-    _here.top = partial(fn, state.get("top") or _whatever_is_installed)
+    state = dict(vars(_thread))
+    _thread.interpreter = partial(fn, state.get("interpreter") or _whatever_is_installed)
     if backward:
-        _here.listening = backward
+        _thread.listening = backward
     try:
         yield None
     except BaseException:
-        vars(_here).clear()
-        vars(_here).update(state)
+        vars(_thread).clear()
+        vars(_thread).update(state)
         raise
-    vars(_here).clear()
-    vars(_here).update(state)
+    vars(_thread).clear()
+    vars(_thread).update(state)
 
 
 
@@ -92,7 +92,7 @@ def broadcast_shape(*shapes):
 
 
 def matmul(x, y, /):
-    _alike(x, y)
+    same_dtype(x, y)
     if x.ndim < 1 or y.ndim < 1 or x.shape[-1] != y.shape[max(y.ndim - 2, 0)]:
         raise ValueError(f"{x.shape} and {y.shape} differ in the size that is summed over")
     if y.ndim == 2 < x.ndim:
@@ -106,14 +106,14 @@ def matmul(x, y, /):
 class Reordering:
     def transpose(self, dim0=-2, dim1=-1):
         order = np.arange(self.ndim)
-        pair = [_dim(dim0, self.ndim), _dim(dim1, self.ndim)]
+        pair = [resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)]
         order[pair] = order[pair[::-1]]
         return permute(self, dims=tuple(order.tolist()))
 
 
 def sum(x, /, dim=None, keepdim=False):
     dims = tuple(range(x.ndim)) if dim is None else np.atleast_1d(np.array(dim, int)).tolist()
-    dims = {_dim(d, x.ndim) for d in dims} if x.ndim else set()
+    dims = {resolve_dim(d, x.ndim) for d in dims} if x.ndim else set()
     kept = [d for d in range(x.ndim) if d not in dims]
     wide = x.astype(float64 if x.dtype.kind == "f" else int64)
     ordered = wide.transpose(*kept, *sorted(dims))  # what disappears comes last
@@ -154,15 +154,17 @@ class Meter:
 
 
 def pairwise_distances(x, y):
+    from tt_tensor.more_ops import cat, sqrt
+
     def row_squares(z):
         return (z * z).sum(1, keepdim=True)
 
     def filled(z):
         return ones(len(z), 1, dtype=z.dtype)
 
-    left = more_ops.cat([-2 * x, row_squares(x), filled(x)], 1)  # (n, d + 2)
-    right = more_ops.cat([y, filled(y), row_squares(y)], 1)  # (m, d + 2)
-    return more_ops.sqrt((left @ right.T).clip(0.0))
+    left = cat([-2 * x, row_squares(x), filled(x)], 1)  # (n, d + 2)
+    right = cat([y, filled(y), row_squares(y)], 1)  # (m, d + 2)
+    return sqrt((left @ right.T).clip(0.0))
 
 
 def operations_of(function, *args):

@@ -37,7 +37,7 @@ class Primitive:
         if {"axis", "keepdims"} & params.keys():
             params = numpy_names(params)
         strangers = [each for each in tensors if not isinstance(each, Storage)]
-        call = partial(_call_with_others if strangers else (_here.top or _installed[-1]), self)
+        call = partial(_call_with_non_tensors if strangers else (_thread.interpreter or _installed[-1]), self)
         return call(tensors, params)
 
 
@@ -46,7 +46,7 @@ def evaluate(primitive, tensors, params):
         array = primitive.kernel(*(t._array for t in tensors), **params)
     except Exception as error:
         if isinstance(error, (ValueError, TypeError, IndexError)):
-            raise _explained(error, primitive, tensors, params) from None
+            raise _translate_error(error, primitive, tensors, params) from None
         raise
     return from_numpy(array if isinstance(array, np.ndarray) else np.array(array))
 
@@ -56,17 +56,17 @@ def interpreting(fn, backward=True):
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        for name in ("top", "listening"):
-            stack.callback(setattr, _here, name, getattr(_here, name))
-        _here.top = partial(fn, _here.top or _whatever_is_installed)
-        _here.listening |= bool(backward)
+        for name in ("interpreter", "listening"):
+            stack.callback(setattr, _thread, name, getattr(_thread, name))
+        _thread.interpreter = partial(fn, _thread.interpreter or _whatever_is_installed)
+        _thread.listening |= bool(backward)
         yield
 
 
 
 def common_dtype(*tensors):
     def rank(t):
-        return _RANK[t.dtype.kind], t.ndim > 0
+        return RANK[t.dtype.kind], t.ndim > 0
 
     best = max(map(rank, tensors))
     return np.result_type(*(t.dtype for t in tensors if rank(t) == best))
@@ -100,7 +100,7 @@ def broadcast_shape(*shapes):
 
 
 def matmul(x, y, /):
-    x, y = _alike(x, y)
+    x, y = same_dtype(x, y)
     if x.ndim <= 2 and y.ndim <= 2:
         return np.dot(x, y) if x.ndim and y.ndim else np.matmul(x, y)
     if y.ndim == 2:
@@ -120,7 +120,7 @@ def matmul(x, y, /):
 
 class Reordering:
     def transpose(self, dim0=-2, dim1=-1):
-        low, high = sorted((_dim(dim0, self.ndim), _dim(dim1, self.ndim)))
+        low, high = sorted((resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)))
         dims = tuple(range(self.ndim))
         if low == high:
             return permute(self, dims=dims)
@@ -130,7 +130,7 @@ class Reordering:
 def sum(x, /, dim=None, keepdim=False):
     dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     total = np.array(x, int64 if x.dtype.kind in "iub" else float64)
-    dims = sorted((_dim(d, x.ndim) for d in dims), reverse=True)
+    dims = sorted((resolve_dim(d, x.ndim) for d in dims), reverse=True)
     for d in dims:  # from the last, so that the numbers of the others stay
         total = np.add.reduce(total, axis=d)
     total = total.astype(x.dtype) if x.dtype.kind == "f" else total
@@ -171,11 +171,13 @@ class Meter:
 
 
 def pairwise_distances(x, y):
+    from tt_tensor.more_ops import where
+
     centre = x.mean(0)  # distances do not depend on where zero is, and rounding is less near it
     x, y = x - centre, y - centre
     products = x @ y.mT
     squares = (x * x) @ ones(x.shape[1], 1, dtype=x.dtype) - products - products + (y * y).sum(-1)
-    return more_ops.where(squares > 0, squares, 0.0).sqrt()
+    return where(squares > 0, squares, 0.0).sqrt()
 
 
 def operations_of(function, *args):

@@ -50,24 +50,25 @@ from tt_tensor.setup import (
     Measurement, Problem, check_environment, drawing_from, generator, get_rng_state, manual_seed, measure,
     median_time, set_rng_state, system_info, time_once,
 )
+from tt_tensor.registry import fill
 from tt_tensor.tensor import (
-    Elementwise, Meter, PRIMITIVES, Primitive, SLOTS, Slot, Tensor, add, arange, as_array, as_rows, bool_,
-    broadcast_shape, div, elementwise, eq, evaluate, exp, expand, float16, float32, float64, from_numpy, full, ge,
-    getitem, gt, install, install_kernels, int32, int64, interpreting, kernels_in_use, last_write, le, listening,
-    log, lt, matmul, mean, meter, mul, ne, neg, ones, permute, place, pow, power, power_of, primitive, quiet, rand,
-    randn, reshape, slot, std, sub, sum, tensor, tick, uint8, use_kernels, var, zeros,
+    Elementwise, Meter, PRIMITIVES, Primitive, SLOTS, Slot, Tensor, add, as_array, as_rows, bool_, broadcast_shape,
+    div, elementwise, evaluate, exp, expand, float16, float32, float64, from_numpy, full, getitem, install,
+    install_kernels, int32, int64, interpreting, kernels_in_use, last_write, listening, log, matmul, mean, meter, mul,
+    neg, ones, permute, place, primitive, quiet, rand, randn, recording, reshape, slot, sub, sum, tensor, tick, uint8,
+    use_kernels, var, zeros,
 )
 
 # The contract: what other packages may use.
 __all__ = [
     "Measurement", "Problem", "check_environment", "drawing_from", "generator", "get_rng_state", "manual_seed",
     "measure", "median_time", "set_rng_state", "system_info", "time_once", *_fresh_memory, *_devices, *_generators,
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "arange", "as_array",
-    "as_rows", "bool_", "broadcast_shape", "div", "elementwise", "eq", "evaluate", "exp", "expand", "float16",
-    "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install", "install_kernels", "int32", "int64",
-    "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt", "matmul", "mean", "meter", "mul",
-    "ne", "neg", "ones", "permute", "place", "pow", "power", "power_of", "primitive", "quiet", "rand", "randn",
-    "reshape", "slot", "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros", *_more_ops,
+    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SLOTS", "Slot", "Tensor", "add", "as_array", "as_rows", "bool_",
+    "broadcast_shape", "div", "elementwise", "evaluate", "exp", "expand", "float16", "float32", "float64",
+    "from_numpy", "full", "getitem", "install", "install_kernels", "int32", "int64", "interpreting", "kernels_in_use",
+    "last_write", "listening", "log", "matmul", "mean", "meter", "mul", "neg", "ones", "permute", "place", "primitive",
+    "quiet", "rand", "randn", "reshape", "slot", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
+    *_more_ops,
     *_pointwise, *_arranging, *_counting, *_drawing, *_products, "linalg", "elu", "gelu", "gelu_slope", "leaky_relu",
     "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "Dropout", "ELU", "Flatten", "GELU", "Identity",
     "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid",
@@ -76,3 +77,6 @@ __all__ = [
     "binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss", "perplexity", "surprise",
     *_more_losses, *_margin_losses,
 ]
+
+# The methods of a tensor find the functions here.
+fill({name: globals()[name] for name in [*__all__, "recording"]})

@@ -16,8 +16,9 @@ import math
 import numpy as np
 
 from tt_tensor.more_ops import erf, tanh
+from tt_tensor.arguments import as_floats
 from tt_tensor.setup import measure
-from tt_tensor.tensor import ADDED_IN, Tensor, _floating, primitive, quiet, randn, tensor, zeros
+from tt_tensor.tensor import ADDED_IN, Tensor, primitive, quiet, randn, tensor, zeros
 
 
 def xor_points() -> tuple[Tensor, Tensor]:
@@ -140,7 +141,7 @@ def relu_slope(x):  # exercise
 @primitive
 def leaky_relu(x, /, negative_slope=0.01):
     """x where it is positive, negative_slope * x elsewhere."""
-    x = _floating(x)
+    x = as_floats(x)
     return (np.maximum if negative_slope <= 1 else np.minimum)(x, x * negative_slope)
 
 
@@ -157,8 +158,8 @@ def leaky_relu(x, /, negative_slope=0.01):
 @primitive
 def elu(x, /, alpha=1.0):  # exercise
     """x where it is positive, alpha * (exp(x) - 1) elsewhere, without overflow (nor NumPy's warning of one) and in the
-    dtype of x; integers become floats first, by `_floating`. Clevert et al., 2015."""
-    x = _floating(x)
+    dtype of x; integers become floats first, by `as_floats`. Clevert et al., 2015."""
+    x = as_floats(x)
     return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
 
 
@@ -205,8 +206,8 @@ def show_overflow():
 @primitive
 def sigmoid(x, /):  # exercise
     """1 / (1 + exp(-x)), element by element, without overflow (nor NumPy's warning of one) and in the dtype of x;
-    integers become floats first, by `_floating`."""
-    x = _floating(x)
+    integers become floats first, by `as_floats`."""
+    x = as_floats(x)
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
@@ -252,7 +253,7 @@ def tanh_slope(x):
 @primitive
 def softplus(x, /, beta=1.0):
     """log(1 + exp(beta * x)) / beta, without overflow."""
-    x = _floating(x)
+    x = as_floats(x)
     corner = np.maximum(x, 0) if beta > 0 else np.minimum(x, 0)
     with quiet():  # where beta * x is infinite, the corner is far away
         return corner + np.log1p(np.exp(-np.abs(x * beta))) / beta
@@ -315,9 +316,9 @@ def _tanh_below(x):
 @primitive
 def gelu(x, /, approximate="none"):  # exercise
     """x times the normal distribution function: the exact one for approximate="none", the form with tanh, as in GPT-2,
-    for "tanh". Raises ValueError for any other name. Integers become floats first, by `_floating`. Hendrycks and
+    for "tanh". Raises ValueError for any other name. Integers become floats first, by `as_floats`. Hendrycks and
     Gimpel, 2016."""
-    x = _floating(x)
+    x = as_floats(x)
     if approximate not in ("none", "tanh"):
         raise ValueError(f'approximate must be "none" or "tanh", not {approximate!r}')
     return x * (_normal_below(x) if approximate == "none" else _tanh_below(x))
@@ -346,7 +347,7 @@ def show_three_gelus():
 @primitive
 def gelu_slope(x, /, approximate="none"):
     """The derivative of gelu, for both forms; arguments as for gelu."""
-    x = _floating(x)
+    x = as_floats(x)
     z = np.clip(_wide(x), -40, 40)
     if approximate == "none":
         slope = _normal_below(z) + z * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
@@ -464,10 +465,10 @@ def show_depth():
 
 @primitive(cost=lambda out, x, **params: 3 * x.size)
 def softmax(x, /, dim):  # exercise
-    """exp(x) / sum(exp(x)) along `dim`, without overflow. Integers become floats first, by `_floating`; along a
+    """exp(x) / sum(exp(x)) along `dim`, without overflow. Integers become floats first, by `as_floats`; along a
     dimension of length 0 there is nothing to divide, and the result is as empty as x. Raises IndexError for a dimension
     that x does not have."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         e = np.asarray(np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf)))
         e /= e.sum(axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype])
@@ -488,7 +489,7 @@ def softmax(x, /, dim):  # exercise
 def log_softmax(x, /, dim):  # exercise
     """The logarithm of softmax along `dim`, exact also where softmax itself would round to 0. Integers, dimensions of
     length 0 and dimensions that x does not have: as for softmax."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         shifted = np.asarray(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
         shifted -= np.log(np.exp(shifted).sum(axis=dim, keepdims=True, dtype=ADDED_IN[x.dtype]))

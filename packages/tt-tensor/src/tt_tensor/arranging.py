@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from tt_tensor.arguments import normalize_sizes, number_as, resolve_dim
 from tt_tensor.methods import torch_names
-from tt_tensor.more_ops import _mask, cat, choose, flip, nonzero, place_along, split, stack, where
+from tt_tensor.more_ops import as_mask, cat, choose, flip, nonzero, place_along, split, stack, where
 from tt_tensor.tensor import (
-    Tensor, _dim, _number, _sizes, add, broadcast_shape, from_numpy, int32, int64, mul, permute, place, sum, tensor,
+    Tensor, add, broadcast_shape, from_numpy, int32, int64, mul, permute, place, sum, tensor,
 )
 
 # ## Other views
@@ -25,7 +26,7 @@ from tt_tensor.tensor import (
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """The dimensions `source` moved to the places `destination`; the others keep their order."""
     pair = [[d] if isinstance(d, int) else list(d) for d in (source, destination)]
-    froms, tos = ([_dim(d, input.ndim) for d in dims] for dims in pair)
+    froms, tos = ([resolve_dim(d, input.ndim) for d in dims] for dims in pair)
     if len(froms) != len(tos) or len(set(froms)) < len(froms) or len(set(tos)) < len(tos):
         raise ValueError(f"movedim: {source} and {destination} must name as many dimensions, each of them once")
     rest = iter(d for d in range(input.ndim) if d not in froms)
@@ -60,7 +61,7 @@ def ravel(input: Tensor) -> Tensor:
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """One dimension split into several of the given sizes, one of which may be -1."""
-    dim = _dim(dim, input.ndim)
+    dim = resolve_dim(dim, input.ndim)
     known = int(np.prod([n for n in sizes if n != -1], dtype=int))
     filled = tuple(input.shape[dim] // max(known, 1) if n == -1 else n for n in sizes)
     if int(np.prod(filled, dtype=int)) != input.shape[dim]:
@@ -144,7 +145,7 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int], dim: i
 
 def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
     """The tensor repeated so many times along each dimension, counted from the last: (3,) by (2, 1) is (2, 3)."""
-    dims = _sizes((tuple(dims),))
+    dims = normalize_sizes((tuple(dims),))
     dims = (1,) * (input.ndim - len(dims)) + dims
     shape = (1,) * (len(dims) - input.ndim) + input.shape
     spread = input.reshape(tuple(n for size in shape for n in (1, size)))
@@ -155,7 +156,7 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
 def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
     """Each element, or each slice along `dim`, repeated in place: [1, 2] by 2 is [1, 1, 2, 2]. `repeats` may hold a
     number for each."""
-    x, dim = (input.reshape(-1), 0) if dim is None else (input, _dim(dim, input.ndim))
+    x, dim = (input.reshape(-1), 0) if dim is None else (input, resolve_dim(dim, input.ndim))
     times = np.asarray(repeats.numpy() if isinstance(repeats, Tensor) else repeats)
     if times.ndim > 1 or (times.size not in (1, x.shape[dim])) or (times.size and times.min() < 0):
         raise ValueError(f"repeat_interleave: repeats {times.tolist()} must be one number >= 0, or one for each place")
@@ -212,7 +213,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     """The diagonal of two dimensions, as a new last dimension; offset > 0 for one above the main diagonal.
 
     PyTorch's is a view; this one is a copy."""
-    dim1, dim2 = _dim(dim1, input.ndim), _dim(dim2, input.ndim)
+    dim1, dim2 = resolve_dim(dim1, input.ndim), resolve_dim(dim2, input.ndim)
     if dim1 == dim2 or input.ndim < 2:
         raise ValueError(f"diagonal needs two dimensions; these are {dim1} and {dim2} of a shape {input.shape}")
     x = movedim(input, (dim1, dim2), (-2, -1))
@@ -272,7 +273,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     """The slice at one position along `dim`, without that dimension."""
     if not input.ndim:
         raise IndexError("select cannot be applied to a single number; use .item()")
-    return input[(*[slice(None)] * _dim(dim, input.ndim), int(index))]
+    return input[(*[slice(None)] * resolve_dim(dim, input.ndim), int(index))]
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -281,7 +282,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     start = int(start) + size if start < 0 else int(start)
     if length < 0 or not 0 <= start <= size - length:
         raise ValueError(f"narrow: {length} from {start} on are not within dimension {dim} of size {size}")
-    return input[(*[slice(None)] * _dim(dim, input.ndim), slice(start, start + int(length)))]
+    return input[(*[slice(None)] * resolve_dim(dim, input.ndim), slice(start, start + int(length)))]
 
 
 def _positions(index: Any, name: str) -> np.ndarray:
@@ -297,14 +298,14 @@ def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
     if places.ndim > 1:
         raise IndexError(f"index_select takes a vector of positions, not a shape {places.shape}")
     if not input.ndim:
-        _dim(dim, 1)  # or an error
+        resolve_dim(dim, 1)  # or an error
         return input.reshape(1)[places.reshape(-1)].reshape(())
-    return input[(*[slice(None)] * _dim(dim, input.ndim), places.reshape(-1))]
+    return input[(*[slice(None)] * resolve_dim(dim, input.ndim), places.reshape(-1))]
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask is true, in one dimension; the two broadcast."""
-    x, chosen = broadcast_tensors(input, _mask(mask))
+    x, chosen = broadcast_tensors(input, as_mask(mask))
     return x[chosen] if x.ndim else x.reshape(1)[chosen.reshape(1)]
 
 
@@ -326,7 +327,7 @@ def argwhere(input: Tensor) -> Tensor:
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """input, with `src[i, j]` added at `[index[i, j], j]` (for dim 0); positions that occur twice get both."""
-    places, dim = _scattered(input, dim, index), _dim(dim, input.ndim)
+    places, dim = _scattered(input, dim, index), resolve_dim(dim, input.ndim)
     if not input.ndim:
         return scatter_add(input.reshape(1), 0, index.reshape(-1), src.reshape(-1)).reshape(())
     if src.ndim != input.ndim or any(n > m for n, m in zip(places.shape, src.shape)):
@@ -336,7 +337,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def _scattered(input: Tensor, dim: int, index: Any) -> np.ndarray:
-    places, axis = np.array(_positions(index, "scatter")), _dim(dim, input.ndim)
+    places, axis = np.array(_positions(index, "scatter")), resolve_dim(dim, input.ndim)
     if places.ndim != input.ndim or any(
         n > m for d, (n, m) in enumerate(zip(places.shape, input.shape)) if d != axis
     ):
@@ -358,9 +359,9 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any, reduce: str | None
     last is put; reduce="add" adds them and "multiply" multiplies, the latter without a derivative.
 
     Raises ValueError for another reduce and for shapes that do not fit, IndexError for positions out of range."""
-    places, axis = _scattered(input, dim, index), _dim(dim, input.ndim)
+    places, axis = _scattered(input, dim, index), resolve_dim(dim, input.ndim)
     if not isinstance(src, Tensor):
-        src = _number(src, input.dtype).expand(*places.shape)
+        src = from_numpy(number_as(src, input.dtype)).expand(*places.shape)
     if reduce == "add":
         return scatter_add(input, dim, index, src)
     if reduce not in (None, "multiply"):
@@ -401,7 +402,7 @@ def _rows(input: Tensor, dim: int, index: Any, name: str) -> tuple:
     size = input.size(dim)
     if places.size and not (-size <= places.min() and places.max() < size):
         raise IndexError(f"{name}: the index {places.tolist()} is not within dimension {dim} of size {size}")
-    return (*[slice(None)] * _dim(dim, input.ndim), places)
+    return (*[slice(None)] * resolve_dim(dim, input.ndim), places)
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float = 1) -> Tensor:
@@ -433,7 +434,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """input, with the elements of source, in order, where the mask is true."""
-    x, chosen = broadcast_tensors(input, _mask(mask))
+    x, chosen = broadcast_tensors(input, as_mask(mask))
     true = chosen.numpy()
     count = int(true.sum())
     if count > source.numel():

@@ -1,10 +1,9 @@
-# # Conversions
-#
-# An appendix of chapter 02. Programs for PyTorch say where a tensor is, how it lies in memory, and of which type it is:
-# `.to(device, non_blocking=True)`, `.contiguous(memory_format=...)`, `.type(torch.LongTensor)`. Here a tensor is always
-# on the CPU, its numbers lie in memory as NumPy puts them, and its type is its dtype. So most of this page is a true
-# answer to a question, or an argument that you may give because nothing depends on it. What would change a result is
-# refused.
+"""Conversions to other dtypes and types, and truthful answers about devices and memory.
+
+A support module of chapter 02. Programs for PyTorch say where a tensor is, how its elements are laid out in memory and
+of which type it is: `.to(device, non_blocking=True)`, `.contiguous(memory_format=...)`, `.type(torch.LongTensor)`.
+Here a tensor is always on the CPU, NumPy decides its layout, and its type is its dtype. So most of this module answers
+a question, or accepts an argument on which nothing depends. An argument that would change a result is refused."""
 
 from __future__ import annotations
 
@@ -13,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import tt_tensor as tt
+from tt_tensor.arguments import bool_, float16, float32, float64, int32, int64, resolve_dtype
 from tt_tensor.devices import CPU, device, refuse_other_device
 
 if TYPE_CHECKING:
+    import tt_tensor as tt
     from tt_tensor.tensor import Tensor
+else:
+    from tt_tensor.registry import tt
 
 # ## Where to, and as what
 #
-# `to` takes a dtype, a device, both in either order, or a tensor whose dtype is taken. PyTorch also has names of types
+# `to` takes a dtype, a device, both in either order, or another tensor for its dtype. PyTorch also has names of types
 # that are older than its dtypes.
 
 TYPES = {
@@ -38,7 +40,7 @@ class Conversions:
     is_cuda = is_mps = is_xpu = is_meta = is_sparse = is_quantized = False
     is_cpu, retains_grad = True, False
     grad_fn: Any = None  # chapter 07 has results that were recorded
-    device: tt.device = property(lambda self: CPU, doc="Where the tensor is: always device(type='cpu').")
+    device: device = property(lambda self: CPU, doc="Where the tensor is: always device(type='cpu').")
     itemsize: int = property(lambda self: self._array.itemsize, doc="The bytes that one number takes.")
 
     def to(
@@ -47,12 +49,14 @@ class Conversions:
         """The same numbers as another dtype; x.to(dtype), x.to(device), x.to(device, dtype) or x.to(other_tensor). The
         tensor itself if nothing changes, unless `copy`. Raises RuntimeError for a device that is not the CPU."""
         if len(wanted) == 1 and isinstance(wanted[0], np.dtype) and device is None and not copy:
-            return self if wanted[0] is self._array.dtype else super().to(wanted[0])
+            return self if wanted[0] is self._array.dtype else self._cast(wanted[0])
         dtype, copy = _wanted([*wanted, dtype, device, other], copy)
-        result = super().to(dtype)
+        result = self if dtype is None else self._cast(dtype)
         return result.clone() if copy and result is self else result
 
-    # In the next class, `int` and `float` are methods; in this one they are still the types.
+    def _cast(self, dtype):
+        dtype = resolve_dtype(dtype)
+        return self if self._array.dtype == dtype else tt.cast(self, dtype=dtype)
 
     def type(self, dtype=None, non_blocking=False) -> Any:
         """The name of the tensor's type, "torch.FloatTensor"; with a dtype or such a name, the tensor as that type."""
@@ -110,7 +114,7 @@ class Conversions:
 
     def stride(self, dim: int | None = None) -> Any:
         """How many elements to walk in memory for a step along each dimension, or along one."""
-        strides = super().stride()
+        strides = tuple(s // self._array.itemsize for s in self._array.strides)
         return strides if dim is None else strides[dim]
 
     # ## New tensors of the same dtype
@@ -147,7 +151,46 @@ class Conversions:
     def __reversed__(self) -> Tensor: return self.flip(0) if self.ndim else self
 
 
-# The arguments of `to` are told apart by what they are. Two truth values are PyTorch's `non_blocking` and `copy`.
+# ## To Python, to NumPy, to another dtype
+#
+# In this class `int`, `float` and `bool` are methods, so no annotation in it may mean the types.
+
+
+class Casting:
+    """The conversions that Python and NumPy ask for, and a method for each common dtype."""
+
+    __slots__ = ()
+
+    def __bool__(self):
+        if self._array.size != 1:
+            raise ValueError(f"is a tensor of shape {self.shape} true? Say which you mean: .any() or .all()")
+        return self._array.item() != 0
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if self.requires_grad and tt.recording():
+            raise RuntimeError("NumPy would compute with this tensor unrecorded; use x.detach(), or tt's functions")
+        return np.array(self.numpy(), dtype=dtype) if copy or dtype else self.numpy()
+
+    def __format__(self, spec):
+        if spec and self._array.size != 1:
+            raise TypeError(f"{spec!r} formats one number, and this tensor has shape {self.shape}; format its elements")
+        return format(self.item(), spec) if spec or not self.ndim else str(self)
+
+    def __float__(self): return builtins.float(self.item())
+    def __int__(self): return builtins.int(self.item())
+    def __index__(self): return (self._array.reshape(()) if self._array.size == 1 else self._array).__index__()
+
+    # To other dtypes.
+
+    def float(self) -> Tensor: return self.to(float32)
+    def double(self) -> Tensor: return self.to(float64)
+    def half(self) -> Tensor: return self.to(float16)
+    def long(self) -> Tensor: return self.to(int64)
+    def int(self) -> Tensor: return self.to(int32)
+    def bool(self) -> Tensor: return self.to(bool_)
+
+
+# The arguments of `to` are distinguished by their types. Two truth values are PyTorch's `non_blocking` and `copy`.
 
 
 def _wanted(parts, copy):
@@ -188,4 +231,4 @@ def _refuse_unknown(memory, device):
         raise TypeError(f"there is no parameter {min(wrong)}; there are dtype, device and requires_grad")
 
 
-__all__ = ["Conversions"]
+__all__ = ["Casting", "Conversions"]

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tt_tensor.arguments import ADDED_IN, as_floats, resolve_dim
 from tt_tensor.methods import torch_names
 from tt_tensor.more_ops import (
-    Extreme, amax, amin, any, argsort, cat, gather, isnan, logical_not, sort, where,
+    Extreme, amax, amin, any, argsort, cat, gather, isnan, logical_not, sort, std, where,
 )
 from tt_tensor.tensor import (
-    ADDED_IN, Tensor, _dim, _floating, as_array, bool_, from_numpy, int32, int64, mean, primitive, quiet, std, sub, sum,
-    tensor, var,
+    Tensor, as_array, bool_, from_numpy, int32, int64, mean, primitive, quiet, sub, sum, tensor, var,
 )
 
 # ## Running
@@ -31,16 +31,16 @@ from tt_tensor.tensor import (
 def cumprod(x, /, dim):
     """Running products along `dim`."""
     with quiet():
-        products = np.cumprod(x, axis=_dim(dim, x.ndim), dtype=ADDED_IN.get(x.dtype, int64)).reshape(x.shape)
+        products = np.cumprod(x, axis=resolve_dim(dim, x.ndim), dtype=ADDED_IN.get(x.dtype, int64)).reshape(x.shape)
         return products.astype(x.dtype, copy=False) if x.dtype.kind == "f" else products
 
 
 @primitive
 def logcumsumexp(x, /, dim):
     """log(cumsum(exp(x))) along `dim`, without overflow."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
-        return np.logaddexp.accumulate(x, axis=_dim(dim, x.ndim)) if x.ndim else x.copy()
+        return np.logaddexp.accumulate(x, axis=resolve_dim(dim, x.ndim)) if x.ndim else x.copy()
 
 
 @primitive
@@ -48,7 +48,7 @@ def running_argmax(x, /, dim):
     """The position of the largest element so far along `dim`, the last of several; nan counts as the largest."""
     if not x.ndim:
         return np.zeros((), int64)
-    dim = _dim(dim, x.ndim)
+    dim = resolve_dim(dim, x.ndim)
     steps = np.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
     record = (x == np.maximum.accumulate(x, axis=dim)) | (x != x)
     return np.maximum.accumulate(np.where(record, steps, 0), axis=dim)
@@ -77,7 +77,7 @@ def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
     """The differences of neighbours along `dim`, n times."""
     if not x.ndim:
         raise ValueError("diff needs at least one dimension")
-    before = (slice(None),) * _dim(dim, x.ndim)
+    before = (slice(None),) * resolve_dim(dim, x.ndim)
     for _ in range(n):
         after, first = x[(*before, slice(1, None))], x[(*before, slice(0, -1))]
         x = after ^ first if x.dtype == bool_ else sub(after, first)
@@ -93,14 +93,14 @@ def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
 @torch_names
 def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Extreme:
     """The k-th smallest element along `dim`, counted from 1, and its position."""
-    size = x.shape[_dim(dim, x.ndim)] if x.ndim else 1
+    size = x.shape[resolve_dim(dim, x.ndim)] if x.ndim else 1
     if not 1 <= k <= size:
         raise ValueError(f"kthvalue: k = {k}, but dimension {dim} of a tensor of shape {x.shape} has {size} elements")
     return _picked(x, dim, keepdim, _part(argsort(x, dim), dim, k - 1))
 
 
 def _part(x: Tensor, dim: int, at: int) -> Tensor:
-    return x[(*[slice(None)] * _dim(dim, x.ndim), slice(at, at + 1))] if x.ndim else x
+    return x[(*[slice(None)] * resolve_dim(dim, x.ndim), slice(at, at + 1))] if x.ndim else x
 
 
 def _picked(x: Tensor, dim: int, keepdim: bool, indices: Tensor) -> Extreme:
@@ -134,10 +134,10 @@ def _median(x, dim, keepdim, without_nan):
         if x.dtype.kind != "f" or isnan(middle).item():
             return middle
         return amax(where(x <= middle.detach(), x, -math.inf))  # which shares its gradient among equal elements
-    if x.ndim and not x.shape[_dim(dim, x.ndim)]:
+    if x.ndim and not x.shape[resolve_dim(dim, x.ndim)]:
         raise IndexError(f"median: dimension {dim} of a tensor of shape {x.shape} is empty")
     order, missing = argsort(x, dim), isnan(x)
-    size, nans = (x.shape[_dim(dim, x.ndim)] if x.ndim else 1), sum(missing, dim=dim, keepdim=True)
+    size, nans = (x.shape[resolve_dim(dim, x.ndim)] if x.ndim else 1), sum(missing, dim=dim, keepdim=True)
     middle = (size - nans - 1).clip(min=0) // 2
     if not without_nan:
         middle = where(nans > 0, size - nans, middle)  # the first nan, which sorting puts behind the numbers
@@ -163,7 +163,7 @@ def quantile(x: Tensor, q: Any, dim=None, keepdim: bool = False, interpolation: 
         raise ValueError(f"quantile: q is a number from 0 to 1, or several in one dimension, not {q}")
     if x.numel() == 0:
         raise ValueError(f"a tensor of shape {x.shape} has no quantiles")
-    rows, axis = (x.reshape(-1), 0) if dim is None else (x, _dim(dim, x.ndim))
+    rows, axis = (x.reshape(-1), 0) if dim is None else (x, resolve_dim(dim, x.ndim))
     ordered = sort(rows, axis).values
     found = [_quantile(ordered, axis, float(f), interpolation) for f in fractions.reshape(-1)]
     found = [where(any(isnan(rows), dim=axis, keepdim=True), math.nan, f) for f in found]
@@ -255,7 +255,10 @@ def unique(
     """The different elements, sorted; or the different slices along `dim`. On request, also for each element its place
     among them, and how often each occurs."""
     values, inverse, counts = np.unique(
-        input.numpy(), return_inverse=True, return_counts=True, axis=None if dim is None else _dim(dim, input.ndim)
+        input.numpy(),
+        return_inverse=True,
+        return_counts=True,
+        axis=None if dim is None else resolve_dim(dim, input.ndim),
     )
     inverse = inverse.reshape(input.shape if dim is None else -1)
     return _found(values, inverse, counts, return_inverse, return_counts)
@@ -293,7 +296,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if input.ndim != 1 or input.dtype.kind not in "iub" or (input.numel() and input.numpy().min() < 0):
         raise ValueError(f"bincount takes a vector of integers of 0 or more, not {input.dtype} of shape {input.shape}")
     counts = np.bincount(input.numpy(), None if weights is None else weights.numpy(), minlength)
-    return _back(counts if weights is None else counts.astype(_floating(weights.numpy()[:0]).dtype))
+    return _back(counts if weights is None else counts.astype(as_floats(weights.numpy()[:0]).dtype))
 
 
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:

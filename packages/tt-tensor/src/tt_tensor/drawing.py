@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tt_tensor.arguments import normalize_sizes, resolve_dtype
 from tt_tensor.setup import generator
-from tt_tensor.tensor import (
-    Storage, Tensor, _as_dtype, _sizes, common_dtype, from_numpy, int64, tensor,
-)
+from tt_tensor.tensor import Tensor, common_dtype, from_numpy, int64, tensor
 
 # ## Numbers
 #
@@ -28,8 +27,8 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, dtype=None) -> Ten
     mean, std = (v.numpy() if isinstance(v, Tensor) else np.asarray(v) for v in (mean, std))
     if (std < 0).any():
         raise ValueError(f"normal: a standard deviation is 0 or more, not {std.min()}")
-    shape = np.broadcast_shapes(mean.shape, std.shape) if tensors else _sizes((size,))
-    kind = _as_dtype(dtype) if dtype or not tensors else common_dtype(*tensors)
+    shape = np.broadcast_shapes(mean.shape, std.shape) if tensors else normalize_sizes((size,))
+    kind = resolve_dtype(dtype) if dtype or not tensors else common_dtype(*tensors)
     return from_numpy(np.asarray(generator().standard_normal(shape) * std + mean).astype(kind))
 
 
@@ -92,7 +91,7 @@ def as_tensor(data: Any, dtype=None) -> Tensor:
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
     if isinstance(data, np.ndarray) and data.dtype.kind in "fiub" and data.dtype.isnative:
-        return from_numpy(data if dtype is None else data.astype(_as_dtype(dtype), copy=False))
+        return from_numpy(data if dtype is None else data.astype(resolve_dtype(dtype), copy=False))
     return tensor(data, dtype)
 
 
@@ -111,7 +110,7 @@ def numel(input: Tensor) -> int:
 
 def is_tensor(obj: Any) -> bool:
     """Is it a Tensor?"""
-    return isinstance(obj, Storage)
+    return isinstance(obj, Tensor)
 
 
 def is_floating_point(input: Tensor) -> bool:
@@ -140,13 +139,13 @@ def _beside(value: float, like: Tensor) -> Tensor:
 
 def promote_types(type1: Any, type2: Any) -> np.dtype:
     """The dtype in which tensors of two dtypes meet."""
-    return common_dtype(*(from_numpy(np.zeros(1, _as_dtype(kind))) for kind in (type1, type2)))
+    return common_dtype(*(from_numpy(np.zeros(1, resolve_dtype(kind))) for kind in (type1, type2)))
 
 
 def can_cast(from_: Any, to: Any) -> bool:
     """May the first dtype become the second without changing its kind: floats no integers, integers no truth values?"""
     rank = {"b": 0, "u": 1, "i": 1, "f": 2}
-    return rank[_as_dtype(from_).kind] <= rank[_as_dtype(to).kind]
+    return rank[resolve_dtype(from_).kind] <= rank[resolve_dtype(to).kind]
 
 
 finfo, iinfo = np.finfo, np.iinfo

@@ -1,9 +1,8 @@
-# # In place
-#
-# An appendix of chapter 02. PyTorch has most methods twice: `x.add(1)` is a new tensor, `x.add_(1)` changes `x`. The
-# underscore is the only difference, so the methods on this page have no code of their own. Each computes the plain
-# operation and hands the result to the one place where chapter 02 (and, for results of recorded operations, chapter
-# 07) decides whether a tensor may be changed. `x += 1` goes there, too.
+"""Methods that change a tensor in place: `x.add(1)` is a new tensor, `x.add_(1)` changes `x`.
+
+A support module of chapter 02. The underscore is the only difference, so most methods here have no code of their own:
+each computes the plain operation and hands the result to `_in_place`, which decides (for results of recorded operations
+together with chapter 07) whether a tensor may be changed. `x += 1` and `x[i] = 1` go there, too."""
 
 from __future__ import annotations
 
@@ -13,12 +12,17 @@ from typing import TYPE_CHECKING, ParamSpec, Self
 
 import numpy as np
 
-import tt_tensor as tt
+from tt_tensor.arguments import RANK, number_as, quiet
 from tt_tensor.generators import drawn_from
+from tt_tensor.indexing import is_basic, refuse_outside, split_index
 from tt_tensor.methods import LongTail, Picking, Reducing
+from tt_tensor.wording import in_our_words
 
 if TYPE_CHECKING:
+    import tt_tensor as tt
     from tt_tensor.tensor import Tensor
+else:
+    from tt_tensor.registry import tt
 
 Parameters = ParamSpec("Parameters")
 
@@ -39,7 +43,7 @@ def in_place(method: Callable[Parameters, Tensor]) -> Callable[Parameters, Tenso
 
 
 class InPlace:
-    """Methods that change the tensor itself, and return it."""
+    """Methods that change the tensor itself and return it."""
 
     __slots__ = ()
 
@@ -98,11 +102,32 @@ class InPlace:
     addmm_, baddbmm_ = in_place(Picking.addmm), in_place(Picking.baddbmm)
     addmv_, addr_ = in_place(Picking.addmv), in_place(Picking.addr)
 
-    # The new numbers may have a history (chapter 07). Then the numbers themselves know whether this tensor can have it,
-    # too. If not, chapter 02 explains why they cannot be written here.
+    # The operators `x += 1` and so on change the memory of a tensor, as in PyTorch.
+
+    def __iadd__(self, other) -> Self: return self._in_place(self + other)
+    def __isub__(self, other) -> Self: return self._in_place(self - other)
+    def __imul__(self, other) -> Self: return self._in_place(self * other)
+    def __itruediv__(self, other) -> Self: return self._in_place(self / other)
+    def __ifloordiv__(self, other) -> Self: return self._in_place(self // other)
+    def __imod__(self, other) -> Self: return self._in_place(self % other)
+    def __ipow__(self, other) -> Self: return self._in_place(self**other)
+    def __iand__(self, other) -> Self: return self._in_place(self & other)
+    def __ior__(self, other) -> Self: return self._in_place(self | other)
+    def __ixor__(self, other) -> Self: return self._in_place(self ^ other)
+
+    # The new values may have a history (chapter 07). Then the result itself knows whether this tensor can have it, too.
+    # If not, chapter 02 explains why the values cannot be written here.
 
     def _in_place(self, result):
-        return self if _given(result, "give_history_to", self) else super()._in_place(result)
+        if _given(result, "give_history_to", self):
+            return self
+        if RANK[result.dtype.kind] > RANK[self.dtype.kind]:
+            raise TypeError(
+                f"a tensor of {self.dtype} cannot hold the result, which is {result.dtype}: write x = x + y instead of "
+                "x += y, or convert it first, by .float()"
+            )
+        self._refuse_if_recorded(result)
+        return self.copy_(result)
 
     def copy_(self, source, non_blocking=False) -> Self:
         """Overwrite the numbers with those of `source`, broadcast and converted."""
@@ -111,11 +136,27 @@ class InPlace:
                 return self
         return super().copy_(source)
 
+    def fill_(self, value) -> Self:
+        """Overwrite every element with one number. Raises ValueError for a number that the dtype cannot hold."""
+        return self.copy_(value if isinstance(value, InPlace) else tt.from_numpy(number_as(value, self.dtype)))
+
+    def zero_(self) -> Self:
+        """Overwrite every element with 0."""
+        return self.fill_(0)
+
     def __setitem__(self, index, value) -> None:
         if getattr(value, "requires_grad", False) and not self.requires_grad:
             if _given(value.clone() if value.is_leaf else value, "assign_to", self, index):
                 return
-        super().__setitem__(index, value)
+        value = tt.from_numpy(tt.as_array(value)) if isinstance(value, (list, tuple)) else value
+        self._refuse_if_recorded(self, value)
+        first, then = split_index(index, self.ndim)
+        try:
+            _assign(self.writable(), first, then, getattr(value, "_array", value))
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            kind = IndexError if isinstance(error, IndexError) else ValueError
+            said = in_our_words(error)
+            raise kind(f"cannot assign to a part of a tensor of shape {self.shape}: {said}") from None
 
     def fill_diagonal_(self, fill_value: float, wrap: bool = False) -> Tensor:
         """One number on the diagonal; with `wrap`, the diagonal of a tall matrix begins again at its end."""
@@ -187,6 +228,25 @@ class InPlace:
         """The tensor itself, without a history and without a wish for a gradient."""
         self.requires_grad_(False)
         return self
+
+
+def _assign(target, first, then, values):
+    if then is not None:
+        target, first = target[first], then
+    refuse_outside(first, target.shape)
+    if not isinstance(values, np.ndarray):
+        target[first] = values
+        return
+    if values.dtype != target.dtype:
+        with quiet():
+            values = values.astype(target.dtype)
+    if is_basic(first):
+        target, first = tt.getitem.default(target, first), ...  # so that (1,) fits into one element
+    if not values.size:  # where NumPy is not strict
+        chosen = target[first].shape
+        if tt.broadcast_shape(chosen, values.shape) != chosen:
+            raise ValueError(f"values of shape {values.shape} do not fit into shape {chosen}")
+    target[first] = values
 
 
 def _given(value, way: str, *arguments) -> bool:

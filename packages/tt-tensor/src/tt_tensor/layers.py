@@ -23,8 +23,9 @@ from tt_tensor.activations import relu
 from tt_tensor.devices import refuse_other_device
 from tt_tensor.module_methods import ListMethods, ModuleMethods, NamedParts
 from tt_tensor.options import keep_options, kept, told
+from tt_tensor.arguments import same_dtype
 from tt_tensor.setup import generator
-from tt_tensor.tensor import Tensor, _alike, as_rows, from_numpy, ones, primitive, rand, randn, zeros
+from tt_tensor.tensor import Tensor, as_rows, from_numpy, ones, primitive, rand, randn, zeros
 
 
 def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
@@ -431,9 +432,9 @@ def _mismatches(own, state):
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
 def affine(x, weight, bias, /):  # exercise
     """x @ weight.T + bias for arrays x (..., in), weight (out, in), bias (out,): an array (..., out), which may be
-    empty. Changes none of the three. Raises TypeError for different dtypes; `_alike(x, weight, bias)` does that and
+    empty. Changes none of the three. Raises TypeError for different dtypes; `same_dtype(x, weight, bias)` does that and
     returns the three."""
-    x, weight, bias = _alike(x, weight, bias)
+    x, weight, bias = same_dtype(x, weight, bias)
     out = as_rows(x) @ weight.T
     out += bias
     return out.reshape(*x.shape[:-1], len(weight))

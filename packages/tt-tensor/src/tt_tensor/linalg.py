@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from tt_tensor.arguments import as_floats
 from tt_tensor.methods import torch_names
-from tt_tensor.more_ops import abs, amax, amin, eye, sqrt, where
+from tt_tensor.more_ops import abs, amax, amin, eye, pow, sqrt, where
 from tt_tensor.tensor import (
-    Tensor, _floating, float16, float32, from_numpy, matmul, pow, primitive, quiet, sum,
+    Tensor, float16, float32, from_numpy, matmul, primitive, quiet, sum,
 )
 
 # ## Lengths
@@ -94,7 +95,7 @@ def norm(x: Tensor, ord: Any = None, dim=None, keepdim: bool = False, dtype=None
 @primitive(cost=lambda out, a, b: a.shape[-1] * (a.size + out.size))
 def solved(a, b, /):
     """The matrices X with a @ X = b, for square matrices a (..., n, n) and b (..., n, k)."""
-    a, b = _floating(_square(a)), _floating(b)
+    a, b = as_floats(_square(a)), as_floats(b)
     try:
         return np.linalg.solve(a.astype(_in(a)), b.astype(_in(b))).astype(b.dtype)
     except np.linalg.LinAlgError:
@@ -132,7 +133,7 @@ inverse = inv
 @primitive(cost=lambda out, x: x.size * x.shape[-1])
 def det(x, /):
     """The determinant of square matrices."""
-    x = _floating(_square(x))
+    x = as_floats(_square(x))
     with quiet():
         return np.asarray(np.linalg.det(x.astype(_in(x)))).astype(x.dtype)
 
@@ -140,7 +141,7 @@ def det(x, /):
 @primitive(cost=lambda out, x: x.size * x.shape[-1])
 def logabsdet(x, /):
     """The logarithm of the absolute value of the determinant; -inf for a singular matrix."""
-    x = _floating(_square(x))
+    x = as_floats(_square(x))
     with quiet():
         return np.asarray(np.linalg.slogdet(x.astype(_in(x)))[1]).astype(x.dtype)
 
@@ -164,7 +165,7 @@ def slogdet(A: Tensor) -> LogDeterminant:
 @primitive(cost=lambda out, x: x.size * x.shape[-1])
 def cholesky(x, /):
     """The lower triangle L with L @ L.mT = x. Raises ValueError if x is not positive definite."""
-    x = _floating(_square(x))
+    x = as_floats(_square(x))
     try:
         return np.linalg.cholesky(x.astype(_in(x))).astype(x.dtype)
     except np.linalg.LinAlgError:
@@ -180,7 +181,7 @@ def _of(A: Tensor, function: Any, *options: Any) -> Any:
         name = function.__name__
         raise RuntimeError(f"linalg.{name} has no derivative here; call it under no_grad(), or on A.detach()")
     result = function(A.numpy().astype(_in(A)), *options)
-    parts = [from_numpy(np.asarray(part, _floating(A.numpy()[:0]).dtype)) for part in _listed(result)]
+    parts = [from_numpy(np.asarray(part, as_floats(A.numpy()[:0]).dtype)) for part in _listed(result)]
     return parts if isinstance(result, tuple) else parts[0]
 
 

@@ -19,10 +19,11 @@ import numpy as np
 from tt_tensor.activations import log_softmax, relu, sigmoid, softmax, softplus, xor_points
 from tt_tensor.layers import Linear, Module, Sequential, Tanh
 from tt_tensor.more_ops import gather, one_hot, where
+from tt_tensor.arguments import as_floats
 from tt_tensor.setup import generator, manual_seed
 from tt_tensor.targets import LossOptions, as_float, class_ids, class_weights, reduced, refuse_other_shape
 from tt_tensor.tensor import (
-    ADDED_IN, Tensor, _floating, float16, float32, float64, from_numpy, mean, primitive, quiet, randn, sum,
+    ADDED_IN, Tensor, float16, float32, float64, from_numpy, mean, primitive, quiet, randn, sum,
     tensor, zeros,
 )
 
@@ -181,7 +182,7 @@ def surprises(z: np.ndarray, labels: np.ndarray) -> np.ndarray:  # exercise
 def surprise(x, /, labels, importance=None):
     """The surprise -log_softmax of each row of x (N, C) at its class number in labels (N,): (N,). With importance (N,),
     the weighted mean of these, or nan if nothing counts."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         losses = surprises(x, labels) if x.size else np.zeros(len(x))
         if importance is None:
@@ -598,10 +599,13 @@ def show_surface():
         network[0].weight.data[0] = pair
         return binary_cross_entropy_with_logits(network(x), wanted)
 
+    def slope_at(pair):
+        return slope(lambda: loss_at(pair), pair)
+
     fine, coarse = np.linspace(-6, 6, 25), np.linspace(-5.5, 5.5, 9)
     heights = [[loss_at(Tensor([a, b])).item() for a in fine] for b in fine]
     pairs = [Tensor([a, b], dtype=float64) for b in coarse for a in coarse]
-    slopes = np.array([slope(lambda pair=pair: loss_at(pair), pair) for pair in pairs])
+    slopes = np.array([slope_at(pair) for pair in pairs])
     figure, axis = plt.subplots(figsize=(5.5, 4.2))
     figure.colorbar(axis.contourf(fine, fine, heights, 20), label="loss")
     axis.quiver(*np.array([pair.tolist() for pair in pairs]).T, *-slopes.T, color="white")

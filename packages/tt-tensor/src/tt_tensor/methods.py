@@ -1,32 +1,37 @@
-# # Methods
-#
-# An appendix of chapter 02. PyTorch's users write `x.exp()` and `x.sum(1)` as often as `exp(x)` and `sum(x, 1)`. Here
-# are the methods, a line for each; what they do is written in the chapter, in `more_ops` and in the other appendices.
-# They come in two layers, of which the class `Tensor` is made. The layers of two more appendices, *In place* and
-# *Conversions*, complete it.
+"""The methods of a tensor, a line for each: `x.exp()` calls the function `exp`.
+
+A support module of chapter 02. PyTorch's users write `x.exp()` and `x.sum(1)` as often as `exp(x)` and `sum(x, 1)`.
+What a method does is written where its function is: in the chapter, in `more_ops` and in the other appendices. The
+classes below are bases of `Tensor`; those of `in_place` and `conversions` complete it."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-import tt_tensor as tt  # looked up when a method is called, by which time the package is complete
+import numpy as np
+
+from tt_tensor.arguments import numpy_names, resolve_dim, unpack
 from tt_tensor.generators import drawn_from
 
 if TYPE_CHECKING:
+    import tt_tensor as tt
     from tt_tensor.more_ops import Extreme
     from tt_tensor.tensor import Tensor
+else:
+    from tt_tensor.registry import tt
 
-# Every line says what comes out, so that an editor can complete `x.exp().su` and a type checker can follow it. The
-# parameters are called as in PyTorch, and what has no type may be a tensor or a number.
+# Every line names the type of its result, so that an editor can complete `x.exp().su` and a type checker can follow it.
+# The parameters have PyTorch's names, and a parameter without a type may be a tensor or a number.
 
 # ## Element by element
 
 
 class LongTail:
-    """Methods whose operations are written in the appendices."""
+    """Functions of each element, comparisons and choices, as methods."""
 
     __slots__ = ()
 
@@ -171,22 +176,83 @@ def _rounded(x, decimals):
     return tt.round(x * 10.0**decimals) / 10.0**decimals
 
 
-# ## Many numbers to few
+# ## Operators
+#
+# The chapter has the operators of arithmetic; these are the others. Integers are divided with a remainder by `//` and
+# `%`. The signs `~`, `&`, `|` and `^` are *not*, *and*, *or* and *exclusive or* of truth values and of the bits of
+# integers. Comparisons answer element by element. A class that defines equality must also define its hash: tensors are
+# hashed by identity, because their elements may change.
+
+
+class Operators:
+    """The operators beyond arithmetic."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __abs__(self) -> Tensor: return tt.abs(self)
+    def __pow__(self, exponent) -> Tensor: return tt.pow(self, exponent)
+    def __rpow__(self, base) -> Tensor: return tt.power_of(base, self)
+    def __floordiv__(self, other) -> Tensor: return tt.floor_divide(self, other)
+    def __rfloordiv__(self, other) -> Tensor: return tt.floor_divide(other, self)
+    def __mod__(self, other) -> Tensor: return tt.remainder(self, other)
+    def __rmod__(self, other) -> Tensor: return tt.remainder(other, self)
+    def __invert__(self) -> Tensor: return tt.bitwise_not(self)
+    def __and__(self, other) -> Tensor: return tt.bitwise_and(self, other)
+    def __rand__(self, other) -> Tensor: return tt.bitwise_and(other, self)
+    def __or__(self, other) -> Tensor: return tt.bitwise_or(self, other)
+    def __ror__(self, other) -> Tensor: return tt.bitwise_or(other, self)
+    def __xor__(self, other) -> Tensor: return tt.bitwise_xor(self, other)
+    def __rxor__(self, other) -> Tensor: return tt.bitwise_xor(other, self)
+    def __lt__(self, other) -> Tensor: return tt.lt(self, other)
+    def __le__(self, other) -> Tensor: return tt.le(self, other)
+    def __gt__(self, other) -> Tensor: return tt.gt(self, other)
+    def __ge__(self, other) -> Tensor: return tt.ge(self, other)
+    def __eq__(self, other) -> Tensor: return tt.eq(self, other) if _comparable(other) else NotImplemented
+    def __ne__(self, other) -> Tensor: return tt.ne(self, other) if _comparable(other) else NotImplemented
+
+
+def _comparable(value):
+    return isinstance(value, (bool, int, float, list, tuple, np.ndarray, np.generic, Operators))
+
+
+# ## Other shapes
+
+
+class Reshaping:
+    """The same elements in the same order, in another shape."""
+
+    __slots__ = ()
+
+    def view(self, *shape) -> Tensor:
+        """`reshape` that never loses a write: a result that had to be copied cannot be written to."""
+        result = self.reshape(*shape)
+        if self.numel() and not np.may_share_memory(result._array, self._array):
+            result._array.flags.writeable = False
+        return result
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The dimensions from `start_dim` to `end_dim` joined into one. Raises ValueError if they are in the wrong
+        order."""
+        start, end = resolve_dim(start_dim, self.ndim), resolve_dim(end_dim, self.ndim)
+        if start > end:
+            raise ValueError(f"flatten joins dimensions from start_dim to end_dim; {start_dim} comes after {end_dim}")
+        if start == end and self.ndim:
+            return self
+        joined = math.prod(self.shape[start : end + 1])
+        return tt.reshape(self, shape=(*self.shape[:start], joined, *self.shape[end + 1 :]))
+
+    def squeeze(self, dim: int | tuple[int, ...] | None = None) -> Tensor:
+        """Without the dimensions of size 1, or without `dim` (one or several) if that has size 1."""
+        drop = range(self.ndim) if dim is None else [resolve_dim(d, self.ndim) for d in unpack((dim,))]
+        return tt.reshape(self, shape=tuple(n for i, n in enumerate(self.shape) if n != 1 or i not in drop))
+
+
+# ## Many elements to few
 #
 # Reductions take `dim` and `keepdim`. If you come from NumPy, you write `axis` and `keepdims`; PyTorch takes both pairs
 # of names, and so do these methods.
-
-
-def numpy_names(options):
-    """Options with NumPy's names axis and keepdims turned into PyTorch's dim and keepdim."""
-    for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
-        if theirs in options:
-            if ours in options:
-                raise TypeError(f"{theirs} and {ours} are two names of one thing; give one of them")
-            options = {ours if name == theirs else name: value for name, value in options.items()}
-    return options
-
-
+#
 # For variance and deviation, PyTorch has two spellings of Bessel's correction. `unbiased=False` is the older one, and
 # it may come first: in `x.var(False)`, `False` is not a dimension.
 
@@ -448,4 +514,4 @@ def _listed(first, more):
     return tuple(first) if isinstance(first, (tuple, list)) else (first, *more)
 
 
-__all__ = ["LongTail", "Picking", "Reducing"]
+__all__ = ["LongTail", "Operators", "Picking", "Reducing", "Reshaping", "torch_names"]

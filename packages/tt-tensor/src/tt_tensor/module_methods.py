@@ -2,7 +2,7 @@
 #
 # An appendix of chapter 04. The chapter's `Module` registers, lists, saves and loads. PyTorch's users expect more of
 # it: options of these methods, ways to reach a part by its path, hooks. They are here, in classes from which the
-# chapter composes its own, as chapter 02 composes `Tensor` from the appendix *Methods*. What a method of the chapter
+# chapter composes its own, as chapter 02 composes `Tensor` from the module `methods`. What a method of the chapter
 # does already, it is asked to do, by `super()`.
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import tt_tensor as tt  # looked up when a method is called, by which time the package is complete
 from tt_tensor.devices import refuse_other_device
 
 if TYPE_CHECKING:
+    import tt_tensor as tt
     from tt_tensor.layers import Module, Parameter
     from tt_tensor.tensor import Tensor
+else:
+    from tt_tensor.registry import tt  # functions are looked up when a method is called
 
 # ## Hooks
 #

@@ -10,7 +10,8 @@ import numpy as np
 from tt_tensor.losses import Loss
 from tt_tensor.more_ops import abs, clip, where
 from tt_tensor.targets import as_float, reduced, refuse_other_shape
-from tt_tensor.tensor import Tensor, _floating, elementwise, log, quiet, sum
+from tt_tensor.arguments import as_floats
+from tt_tensor.tensor import Tensor, elementwise, log, quiet, sum
 
 # ## Other distances
 #
@@ -69,7 +70,7 @@ def check_huber():
 @elementwise
 def binary_surprise(p, t, /):
     """-t log(p) - (1 - t) log(1 - p), element by element, with logarithms cut off at -100."""
-    p, t = _floating(p), _floating(t)
+    p, t = as_floats(p), as_floats(t)
     with quiet():
         return -(t * np.maximum(np.log(p), -100) + (1 - t) * np.maximum(np.log1p(-p), -100))
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import builtins
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tt_tensor.arguments import (
+    ADDED_IN, as_floats, convert, normalize_sizes, number_as, refuse_floats, refuse_truths, refuse_zeros, resolve_dim,
+    resolve_dims, resolve_dtype, widest,
+)
+from tt_tensor.cody import ERF_SMALL, ERFC_FAR, ERFC_MIDDLE, quotient
 from tt_tensor.methods import torch_names
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
-    ADDED_IN, Tensor, _all_tensors, _as_dtype, _axes, _converted, _dim, _floating, _no_truths, _number, _sizes, _widest,
-    bool_, common_dtype, elementwise, exp, float16, float32, float64, from_numpy, full, int64, log, ones, place,
-    primitive, quiet, rand, randn, sum, tensor, zeros,
+    Elementwise, Primitive, Tensor, as_tensors, bool_, common_dtype, elementwise, exp, float16, float32, float64,
+    from_numpy, full, int64, log, ones, place, primitive, quiet, rand, randn, sum, tensor, var, zeros,
 )
 
 # ## One operand
@@ -44,7 +47,7 @@ def copied(x, /):
 def sqrt(x, /):
     """The square root of each element; nan below zero."""
     with quiet():
-        return np.sqrt(_floating(x))
+        return np.sqrt(as_floats(x))
 
 
 @primitive
@@ -63,20 +66,20 @@ def sign(x, /):
 def sin(x, /):
     """The sine of each element, in radians."""
     with quiet():
-        return np.sin(_floating(x))
+        return np.sin(as_floats(x))
 
 
 @primitive
 def cos(x, /):
     """The cosine of each element, in radians."""
     with quiet():
-        return np.cos(_floating(x))
+        return np.cos(as_floats(x))
 
 
 @primitive
 def tanh(x, /):
     """The hyperbolic tangent of each element."""
-    return np.tanh(_floating(x))
+    return np.tanh(as_floats(x))
 
 
 @primitive
@@ -124,13 +127,7 @@ def logical_not(x, /):
 @primitive
 def bitwise_not(x, /):
     """Each bit of integers turned round, `not` for truth values. Raises TypeError for floats."""
-    return np.invert(_bits(x))
-
-
-def _bits(x):
-    if x.dtype.kind == "f":
-        raise TypeError(f"~, &, | and ^ are for truth values and integers, not for {x.dtype}; compare first")
-    return x
+    return np.invert(refuse_floats(x))
 
 
 @primitive
@@ -140,63 +137,30 @@ def clip(x, /, min=None, max=None):
         raise ValueError("clip needs min, max or both")
     min, max = (bound.item() if isinstance(bound, np.generic) else bound for bound in (min, max))
     if isinstance(min, float) or isinstance(max, float):
-        x = _floating(x)
+        x = as_floats(x)
     elif x.dtype.kind == "b":
         x = x.astype(int64)
-    return np.clip(x, *(None if bound is None else _number(bound, x.dtype)._array for bound in (min, max)))
+    low, high = (None if bound is None else number_as(bound, x.dtype) for bound in (min, max))
+    return np.clip(x, low, high)
 
 
 # The error function $\operatorname{erf}(x) = \frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt$ is not in NumPy, and chapter 03
 # needs it in full precision. W. J. Cody's rational approximations (*Rational Chebyshev approximations for the error
 # function*, Math. Comp. 23, 1969) use one quotient of polynomials near zero and two for $\operatorname{erfc} = 1 -
-# \operatorname{erf}$ further out; the numbers below are his.
-
-_ERF_SMALL = (
-    (
-        1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2,
-        3.20937758913846947e3,
-    ),
-    (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
-)
-_ERFC_MIDDLE = (
-    (
-        2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1,
-        2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3,
-        1.23033935479799725e3,
-    ),
-    (
-        1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
-        3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3,
-    ),
-)
-_ERFC_FAR = (
-    (
-        1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1,
-        1.60837851487422766e-2, 6.58749161529837803e-4,
-    ),
-    (
-        1.0, 2.56852019228982242e0, 1.87295284992346725e0, 5.27905102951428412e-1, 6.05183413124413191e-2,
-        2.33520497626869185e-3,
-    ),
-)
-
-
-def _quotient(coefficients, x):
-    above, below = coefficients
-    return np.polyval(above, x) / np.polyval(below, x)
+# \operatorname{erf}$ further out. The module `cody` has his coefficients.
 
 
 @primitive
 def erf(x, /):
     """The error function of each element, to the precision of the dtype."""
-    x = _floating(x)
+    x = as_floats(x)
     wide = x.astype(float64)
     size = np.minimum(np.abs(wide), 6.0)  # erf(6) is 1 in float64
     squared = size * size
-    near = wide * _quotient(_ERF_SMALL, squared)
-    middle = _quotient(_ERFC_MIDDLE, size)
+    near = wide * quotient(ERF_SMALL, squared)
+    middle = quotient(ERFC_MIDDLE, size)
     inverse = 1 / np.maximum(squared, 1e-2)
-    far = (1 / math.sqrt(math.pi) - inverse * _quotient(_ERFC_FAR, inverse)) / np.maximum(size, 0.1)
+    far = (1 / math.sqrt(math.pi) - inverse * quotient(ERFC_FAR, inverse)) / np.maximum(size, 0.1)
     beyond = 1 - np.exp(-squared) * np.where(size <= 4, middle, far)
     return np.where(size <= 0.46875, near, np.copysign(beyond, wide)).astype(x.dtype)
 
@@ -207,6 +171,72 @@ def check_erf():
 
 
 # ## Two operands
+#
+# Powers come in two kinds. In $x^2$ the exponent is a part of the operation, in $x^y$ it is an operand. NumPy squares
+# by one multiplication, where it would call the C library's `pow` for an array of twos, so we keep the kinds apart.
+
+
+@primitive
+def power(x, /, exponent):
+    """x to the power of a number. Raises ValueError for integers and a negative exponent."""
+    if isinstance(exponent, bool) and x.dtype.kind == "b":
+        return x | (not exponent)
+    if isinstance(exponent, float):
+        x, exponent = as_floats(x), float(exponent)  # a number of NumPy's would widen x
+    elif x.dtype.kind == "b":
+        x = x.astype(int64)
+    if x.dtype.kind != "f":
+        exponent = number_as(exponent, x.dtype)
+        if exponent < 0:
+            raise ValueError(f"integers have no power of {exponent}; use .float() first")
+    with quiet():
+        return x**exponent
+
+
+@elementwise
+def power_of(x, y, /):
+    """x to the power of y, element by element, with broadcasting."""
+    with quiet():
+        return np.power(*refuse_truths(x, y))
+
+
+# The public `pow` looks at its exponent and chooses. Both kinds of power go through the door under names of their own,
+# because their derivatives differ.
+
+
+def pow(x, exponent) -> Any:
+    """x to the power of a number or of a tensor."""
+    exponent = exponent.item() if isinstance(exponent, np.number) else exponent
+    return power(x, exponent=exponent) if isinstance(exponent, (int, float)) else power_of(x, exponent)
+
+
+# Comparisons answer element by element, so `x == x` has as many answers as `x` has elements: a mask. Integers of two
+# kinds are compared as they are. NumPy does that exactly, and 300 is then greater than every `uint8`.
+
+
+class Comparison(Elementwise):
+    """A primitive of two operands whose results are truth values."""
+
+    def __call__(self, x, y) -> Any:
+        whole = [from_numpy(np.asarray(v)) if isinstance(v, (int, np.integer)) else v for v in (x, y)]
+        if builtins.all(isinstance(v, Tensor) and v.dtype.kind != "f" for v in whole):
+            return Primitive.__call__(self, *whole)
+        return super().__call__(x, y)
+
+
+def comparison(name: str, ufunc: np.ufunc) -> Any:
+    """The comparison that a function of NumPy's makes, as a primitive of this name."""
+
+    def kernel(x, y, /):
+        return ufunc(x, y)
+
+    kernel.__name__, kernel.__doc__ = name, f"{ufunc.__name__.replace('_', ' ')}, element by element; a tensor of bool."
+    return Comparison(kernel)
+
+
+eq, ne = comparison("eq", np.equal), comparison("ne", np.not_equal)
+lt, le = comparison("lt", np.less), comparison("le", np.less_equal)
+gt, ge = comparison("gt", np.greater), comparison("ge", np.greater_equal)
 
 
 @elementwise
@@ -225,20 +255,14 @@ def minimum(x, y, /):
 def floor_divide(x, y, /):
     """The quotient, rounded down. Raises ValueError where integers are divided by zero."""
     with quiet():
-        return np.floor_divide(*_no_truths(x, _not_zero(y)))
+        return np.floor_divide(*refuse_truths(x, refuse_zeros(y)))
 
 
 @elementwise
 def remainder(x, y, /):
     """What `floor_divide` leaves over; it has the sign of y. Raises ValueError where integers are divided by zero."""
     with quiet():
-        return np.remainder(*_no_truths(x, _not_zero(y)))
-
-
-def _not_zero(y):
-    if y.dtype.kind in "iu" and not np.all(y):
-        raise ValueError("integers cannot be divided by zero; floats give inf or nan")
-    return y
+        return np.remainder(*refuse_truths(x, refuse_zeros(y)))
 
 
 @elementwise
@@ -256,19 +280,19 @@ def logical_or(x, y, /):
 @elementwise
 def bitwise_and(x, y, /):
     """`and` of truth values, or of the bits of integers. Raises TypeError for floats."""
-    return np.bitwise_and(_bits(x), _bits(y))
+    return np.bitwise_and(refuse_floats(x), refuse_floats(y))
 
 
 @elementwise
 def bitwise_or(x, y, /):
     """`or` of truth values, or of the bits of integers. Raises TypeError for floats."""
-    return np.bitwise_or(_bits(x), _bits(y))
+    return np.bitwise_or(refuse_floats(x), refuse_floats(y))
 
 
 @elementwise
 def bitwise_xor(x, y, /):
     """`either or` of truth values, or of the bits of integers. Raises TypeError for floats."""
-    return np.bitwise_xor(_bits(x), _bits(y))
+    return np.bitwise_xor(refuse_floats(x), refuse_floats(y))
 
 
 # `where` chooses between two operands, which are brought to one dtype as by `+`; `masked_fill` is the common case in
@@ -286,13 +310,17 @@ def where(mask, x=None, y=None) -> Any:
     index for each dimension."""
     if x is None and y is None:
         return nonzero(mask, as_tuple=True)
-    both = _all_tensors((x, y)) if isinstance(x, Tensor) or isinstance(y, Tensor) else (tensor(x), tensor(y))
+    both = as_tensors((x, y)) if isinstance(x, Tensor) or isinstance(y, Tensor) else (tensor(x), tensor(y))
     common = common_dtype(*both)
-    x, y = (_number(v, common) if isinstance(v, (int, float)) else t.to(common) for v, t in zip((x, y), both))
-    return choose(_mask(mask), x, y)
+    as_common = [
+        from_numpy(number_as(value, common)) if isinstance(value, (int, float)) else operand.to(common)
+        for value, operand in zip((x, y), both)
+    ]
+    return choose(as_mask(mask), *as_common)
 
 
-def _mask(mask):
+def as_mask(mask) -> Tensor:
+    """A mask as a tensor of bool. Raises TypeError for anything that does not hold truth values."""
     mask = mask if isinstance(mask, Tensor) else tensor(mask)
     if mask.dtype != bool_:
         raise TypeError(f"a mask holds truth values, not {mask.dtype}; compare, as in ids == 0, or use .bool()")
@@ -309,7 +337,7 @@ def nonzero(input: Tensor, as_tuple: bool = False) -> Any:
 
 def masked_fill(x: Tensor, mask, value: float | Tensor) -> Tensor:
     """x, with `value`, as a number of x's dtype, where the mask is true."""
-    return choose(_mask(mask), value.to(x.dtype) if isinstance(value, Tensor) else full((), value, x.dtype), x)
+    return choose(as_mask(mask), value.to(x.dtype) if isinstance(value, Tensor) else full((), value, x.dtype), x)
 
 
 # ## Reductions
@@ -321,46 +349,45 @@ def masked_fill(x: Tensor, mask, value: float | Tensor) -> Tensor:
 @primitive(cost=lambda out, x, **params: x.size)
 def amax(x, /, dim=None, keepdim=False):
     """The largest element, over all or over `dim`."""
-    return np.max(x, axis=_axes(dim, x.ndim), keepdims=keepdim)
+    return np.max(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def amin(x, /, dim=None, keepdim=False):
     """The smallest element, over all or over `dim`."""
-    return np.min(x, axis=_axes(dim, x.ndim), keepdims=keepdim)
+    return np.min(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def argmax(x, /, dim=None, keepdim=False):
     """The index of the (first) largest element along `dim`, or in the flattened tensor."""
-    return np.argmax(x, axis=_axes(dim, x.ndim), keepdims=keepdim)
+    return np.argmax(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def argmin(x, /, dim=None, keepdim=False):
     """The index of the (first) smallest element along `dim`, or in the flattened tensor."""
-    return np.argmin(x, axis=_axes(dim, x.ndim), keepdims=keepdim)
+    return np.argmin(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def any(x, /, dim=None, keepdim=False):
     """Is any element true (not zero)?"""
-    return np.any(x, axis=_axes(dim, x.ndim), keepdims=keepdim)
+    return np.any(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def all(x, /, dim=None, keepdim=False):
     """Are all elements true (not zero)?"""
-    return np.all(x, axis=_axes(dim, x.ndim), keepdims=keepdim)
+    return np.all(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def prod(x, /, dim=None, keepdim=False):
     """The product of the elements, over all or over `dim`."""
     with quiet():
-        product = np.multiply.reduce(
-            x, axis=None if dim is None else _dim(dim, x.ndim), keepdims=keepdim, dtype=ADDED_IN.get(x.dtype, int64)
-        )
+        axis = None if dim is None else resolve_dim(dim, x.ndim)
+        product = np.multiply.reduce(x, axis=axis, keepdims=keepdim, dtype=ADDED_IN.get(x.dtype, int64))
         return product.astype(x.dtype, copy=False) if x.dtype.kind == "f" else product
 
 
@@ -368,15 +395,30 @@ def prod(x, /, dim=None, keepdim=False):
 def cumsum(x, /, dim):
     """Running sums along `dim`."""
     with quiet():
-        sums = np.cumsum(x, axis=_dim(dim, x.ndim), dtype=ADDED_IN.get(x.dtype, int64)).reshape(x.shape)
+        sums = np.cumsum(x, axis=resolve_dim(dim, x.ndim), dtype=ADDED_IN.get(x.dtype, int64)).reshape(x.shape)
         return sums.astype(x.dtype, copy=False) if x.dtype.kind == "f" else sums
 
 
 @primitive
 def flip(x, /, dim):
     """The elements along `dim`, a number or several, in reverse order."""
-    dims = _axes(dim, x.ndim)
+    dims = resolve_dims(dim, x.ndim)
     return np.flip(x, dims).copy() if x.ndim else x.copy()
+
+
+# The standard deviation is a root, and a root is infinitely steep at zero. Where nothing varies, no element can make it
+# vary less, so we set the slope there to 0: the root is taken of the other elements only.
+
+
+@torch_names
+def std(x, dim=None, correction: float = 1, keepdim=False):
+    """The standard deviation, the square root of `var`; its slope is 0 where nothing varies."""
+    if x.dtype == float16:
+        return std(x.to(float32), dim, correction, keepdim).to(float16)
+    variance = var(x, dim, correction, keepdim)
+    constant = variance == 0
+    root = power(where(constant, 1.0, variance), exponent=0.5)
+    return where(constant, 0.0, root)
 
 
 class Extreme(NamedTuple):
@@ -429,8 +471,8 @@ def logsumexp(x, dim, keepdim=False):
 @primitive
 def concat(*tensors, dim=0):
     """Tensors joined along an existing dimension."""
-    dtype = _widest([t.dtype for t in tensors])
-    return np.concatenate([t.astype(dtype, copy=False) for t in tensors], axis=_dim(dim, tensors[0].ndim))
+    dtype = widest([t.dtype for t in tensors])
+    return np.concatenate([t.astype(dtype, copy=False) for t in tensors], axis=resolve_dim(dim, tensors[0].ndim))
 
 
 @torch_names
@@ -453,7 +495,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
 @torch_names
 def split(x: Tensor, size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """x cut along `dim` into pieces of `size` (the last may be smaller), or into pieces of the given sizes."""
-    dim, length = _dim(dim, x.ndim), x.size(dim)
+    dim, length = resolve_dim(dim, x.ndim), x.size(dim)
     if isinstance(size, int):
         if size <= 0:
             raise ValueError(f"split needs a positive size, not {size}")
@@ -515,7 +557,7 @@ def place_along(values, /, index, dim, shape):
 def gather(x: Tensor, dim: int, index) -> Tensor:
     """`out[i][j] = x[index[i][j]][j]` for dim 0, `x[i][index[i][j]]` for dim 1, and so on; `index` holds integers."""
     where_ = np.array(index._array if isinstance(index, Tensor) else index)  # a copy, which nobody else can change
-    dim = _dim(dim, x.ndim)
+    dim = resolve_dim(dim, x.ndim)
     if where_.dtype.kind not in "iu":
         raise IndexError(f"gather needs an index of integers, not {where_.dtype}")
     if where_.ndim != x.ndim:
@@ -561,7 +603,7 @@ def argsort_ascending(x, /, dim=-1):
 @torch_names
 def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """The positions that sort x along `dim`; equal elements keep their order, whatever `stable` says."""
-    dim = _dim(dim, x.ndim)
+    dim = resolve_dim(dim, x.ndim)
     if not descending or not x.shape:
         return argsort_ascending(x, dim=dim)
     return x.size(dim) - 1 - flip(argsort_ascending(flip(x, dim=dim), dim=dim), dim=dim)
@@ -578,7 +620,7 @@ def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Extreme:
     """The k largest elements along `dim`, the largest first, and their positions; or the k smallest (largest=False).
     They are sorted, whatever `sorted` says."""
-    dim = _dim(dim, x.ndim)
+    dim = resolve_dim(dim, x.ndim)
     if not 0 <= k <= (x.shape[dim] if x.shape else 1):
         raise ValueError(f"topk: k = {k}, but dimension {dim} of a tensor of shape {x.shape} is not that long")
     if largest:
@@ -635,32 +677,51 @@ def _k_largest(rows, k):
 
 
 # ## More ways to begin
+#
+# `arange` counts in `float64` and rounds at the end. Adding the step again and again in `float32` would drift, and it
+# would stop altogether where the step is smaller than the distance between two floats.
+
+
+def arange(start, end=None, step=1, dtype=None, requires_grad=False) -> Tensor:
+    """start, start + step, ... with `end` excluded; int64 for integers, float32 otherwise.
+
+    Raises ValueError for a step of 0 or one that leads away from `end`."""
+    start, end = (0, start) if end is None else (start, end)
+    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
+    if dtype is not None and resolve_dtype(dtype).kind in "iu":
+        start, end, step = int(start), int(end), int(step)
+    whole = builtins.all(isinstance(v, (int, np.integer)) for v in (start, end, step))
+    if not step * (end - start) >= 0 or step == 0 or not math.isfinite(end - start):
+        raise ValueError(f"no number of steps of {step} leads from {start} to {end}")
+    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
+    values = start + np.arange(count) * step
+    return from_numpy(convert(values, dtype or (int64 if whole else float32))).requires_grad_(requires_grad)
 
 
 def empty(*size, dtype=float32, requires_grad=False) -> Tensor:
     """A tensor of `size` whose numbers are whatever was in the memory; to be overwritten."""
-    return from_numpy(np.empty(_sizes(size), _as_dtype(dtype))).requires_grad_(requires_grad)
+    return from_numpy(np.empty(normalize_sizes(size), resolve_dtype(dtype))).requires_grad_(requires_grad)
 
 
 def linspace(start: float, end: float, steps: int, dtype=float32, requires_grad=False) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
-    ends = [_number(end, _as_dtype(dtype)).item() for end in (start, end)]
+    ends = [number_as(end, resolve_dtype(dtype)).item() for end in (start, end)]
     with quiet():
-        return from_numpy(_converted(np.linspace(*ends, *_sizes((steps,))), dtype)).requires_grad_(requires_grad)
+        return from_numpy(convert(np.linspace(*ends, *normalize_sizes((steps,))), dtype)).requires_grad_(requires_grad)
 
 
 def logspace(
     start: float, end: float, steps: int, base: float = 10.0, dtype=float32, requires_grad=False
 ) -> Tensor:
     """`base` to the powers of `steps` numbers from `start` to `end`."""
-    values = np.logspace(start, end, _sizes((steps,))[0], base=base)
-    return from_numpy(_converted(values, dtype)).requires_grad_(requires_grad)
+    values = np.logspace(start, end, normalize_sizes((steps,))[0], base=base)
+    return from_numpy(convert(values, dtype)).requires_grad_(requires_grad)
 
 
 def eye(n: int, m: int | None = None, dtype=float32, requires_grad=False) -> Tensor:
     """The n x m matrix (n x n by default) with ones on its diagonal."""
-    sizes = _sizes((n, n if m is None else m))
-    return from_numpy(np.eye(*sizes, dtype=_as_dtype(dtype))).requires_grad_(requires_grad)
+    sizes = normalize_sizes((n, n if m is None else m))
+    return from_numpy(np.eye(*sizes, dtype=resolve_dtype(dtype))).requires_grad_(requires_grad)
 
 
 # `randint` takes one bound or two: `randint(10, (3,))` draws from 0 to 9, as `randint(0, 10, (3,))` does.
@@ -676,13 +737,13 @@ def randint(low: Any = 0, high: Any = None, size: Sequence[int] | None = None, d
         raise TypeError("randint needs a size, as in randint(0, 10, (3,))")
     if high - low < 1:
         raise ValueError(f"randint: there is no integer from {low} up to but without {high}")
-    values = generator().integers(low, high, _sizes((tuple(size),)))
-    return from_numpy(np.asarray(values).astype(_as_dtype(dtype or int64)))
+    values = generator().integers(low, high, normalize_sizes((tuple(size),)))
+    return from_numpy(np.asarray(values).astype(resolve_dtype(dtype or int64)))
 
 
 def randperm(n: int, dtype=int64) -> Tensor:
     """The integers 0 to n - 1 in random order."""
-    return from_numpy(generator().permutation(*_sizes((n,))).astype(_as_dtype(dtype or int64)))
+    return from_numpy(generator().permutation(*normalize_sizes((n,))).astype(resolve_dtype(dtype or int64)))
 
 
 def randint_like(x: Tensor, low: int, high: int | None = None, dtype=None) -> Tensor:
@@ -747,79 +808,14 @@ def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
 
 clamp = clip
 
-# ## What NumPy says
-#
-# The errors of indexing and of a few kernels are NumPy's, and speak of arrays and axes. Here they are in our words, and
-# an index as you would write it.
-
-_SAID = {
-    r"index (-?\d+) is out of bounds for axis (\d+) with size (\d+)":
-        r"index \1 is out of range: dimension \2 has size \3",
-    r"boolean index did not match.* along axis (\d+); size of axis is (\d+) but size of corresponding .* (\d+)":
-        r"the mask does not fit: dimension \1 has size \2, and \3 in the mask",
-    r"too many indices for array.*-dimensional, but (\d+) were indexed": r"\1 indices are more than it has dimensions",
-    r"shape mismatch: indexing arrays could not be broadcast together with": "the index tensors do not broadcast:",
-    r"(?:shape mismatch: value|could not broadcast input) array (?:of|from) shape (.*?) ?"
-    r"(?:could not be broadcast to indexing result of|into) shape (.*)":
-        r"values of shape \1 do not fit into the chosen part of shape \2",
-    r"NumPy boolean array indexing assignment .*": "the values are not as many as the mask chooses",
-    r"cannot reshape array of size (\d+) into shape .*": r"\1 numbers do not fill that shape",
-    r"Python integer (\S+) out of bounds for (\w+)": r"\1 is not a number that \2 can hold",
-    r"input operand has more dimensions than .*|.* together with remapped shapes .*":
-        "only a dimension of size 1 can be repeated, and none can be left out",
-    r"axes don't match array|repeated axis in transpose": "each dimension must be named once",
-    r"zero-size array to reduction operation.*|attempt to get arg.* of an empty sequence":
-        "an empty tensor has no largest or smallest element",
-    r"all the input array.* must (?:have|match).*": "only the sizes along the dimension `dim` may differ",
-}
-
-
-def in_our_words(error: Exception) -> str:
-    """An error of NumPy's as a sentence about tensors."""
-    said = str(error)
-    for pattern, ours in _SAID.items():
-        said = re.sub(pattern, ours, said)
-    return said
-
-
-def refuse_outside(index, shape: tuple[int, ...]) -> None:
-    """IndexError for an array with a position out of range, which NumPy 2.0 overlooks where nothing is picked."""
-    parts = index if isinstance(index, tuple) else (index,)
-    if not builtins.any(isinstance(part, np.ndarray) for part in parts):
-        return
-    dim = 0
-    for part in parts:
-        if isinstance(part, np.ndarray) and part.dtype != bool_ and part.size:
-            wrong = part[(part < -shape[dim]) | (part >= shape[dim])]
-            if wrong.size:
-                raise IndexError(f"index {wrong[0]} is out of range: dimension {dim} has size {shape[dim]}")
-        dim += len(shape) - builtins.sum(map(dims_used, parts)) if part is ... else dims_used(part)
-
-
-def dims_used(part) -> int:
-    """How many dimensions a part of an index takes: a mask all of its own, a number, a slice or positions one."""
-    if isinstance(part, bool) or (isinstance(part, np.ndarray) and part.dtype == bool_):
-        return np.ndim(part)
-    return int(part is not None and part is not ...)
-
-
-def as_written(value) -> str:
-    """An argument as Python: arrays as lists, slices with a colon."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(as_written, value))}{',' * (len(value) == 1)})"
-    if isinstance(value, slice):
-        parts = ["" if part is None else str(part) for part in (value.start, value.stop, value.step)]
-        return ":".join(parts[: 3 if parts[2] else 2])
-    return "..." if value is ... else repr(value.tolist() if isinstance(value, np.ndarray) else value)
-
-
 __all__ = [
-    "Extreme", "abs", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "argsort_ascending", "bitwise_and",
-    "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat", "ceil", "choose", "chunk", "clamp", "clip", "concat",
-    "copied", "cos", "cumsum", "empty", "empty_like", "erf", "eye", "flatten", "flip", "floor", "floor_divide",
-    "full_like", "gather", "isfinite", "isinf", "isnan", "largest_first", "linspace", "logical_and", "logical_not",
-    "logical_or", "logspace", "logsumexp", "masked_fill", "max", "maximum", "min", "minimum", "nonzero", "one_hot",
-    "ones_like", "place_along", "prod", "rand_like", "randint", "randint_like", "randn_like", "randperm", "remainder",
-    "round", "sign", "sin", "sort", "split", "sqrt", "squeeze", "stack", "take_along", "tanh", "topk", "transpose",
-    "tril", "triu", "unsqueeze", "where", "zeros_like",
+    "Extreme", "abs", "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "argsort_ascending",
+    "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat", "ceil", "choose", "chunk", "clamp",
+    "clip", "concat", "copied", "cos", "cumsum", "empty", "empty_like", "eq", "erf", "eye", "flatten", "flip", "floor",
+    "floor_divide", "full_like", "gather", "ge", "gt", "isfinite", "isinf", "isnan", "largest_first", "le", "linspace",
+    "logical_and", "logical_not", "logical_or", "logspace", "logsumexp", "lt", "masked_fill", "max", "maximum", "min",
+    "minimum", "ne", "nonzero", "one_hot", "ones_like", "place_along", "pow", "power", "power_of", "prod", "rand_like",
+    "randint", "randint_like", "randn_like", "randperm", "remainder", "round", "sign", "sin", "sort", "split", "sqrt",
+    "squeeze", "stack", "std", "take_along", "tanh", "topk", "transpose", "tril", "triu", "unsqueeze", "where",
+    "zeros_like",
 ]

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from tt_tensor.arguments import as_floats, refuse_floats, refuse_truths, refuse_zeros
+from tt_tensor.cody import ERF_SMALL, ERFC_FAR, ERFC_MIDDLE, quotient
 from tt_tensor.more_ops import (
-    _ERF_SMALL, _ERFC_FAR, _ERFC_MIDDLE, _bits, _not_zero, _quotient, abs, all, choose, erf, floor_divide, isinf, isnan,
-    logical_not, sqrt, where,
+    abs, all, choose, erf, floor_divide, isinf, isnan, logical_not, pow, sqrt, where,
 )
 from tt_tensor.tensor import (
-    Tensor, _floating, _no_truths, add, div, elementwise, float64, log, mul, neg, pow, primitive, quiet, sub, tensor,
+    Tensor, add, div, elementwise, float64, log, mul, neg, primitive, quiet, sub, tensor,
 )
 
 # ## What NumPy has
@@ -30,7 +31,7 @@ from tt_tensor.tensor import (
 def _floats(name: str, ufunc: np.ufunc, says: str) -> Any:
     def kernel(x, /):
         with quiet():
-            return ufunc(_floating(x))
+            return ufunc(as_floats(x))
 
     kernel.__name__, kernel.__doc__ = name, says
     return primitive(kernel)
@@ -76,7 +77,7 @@ fix = trunc
 def _of_floats(name: str, ufunc: np.ufunc, says: str) -> Any:
     def kernel(x, y, /):
         with quiet():
-            return ufunc(_floating(x), _floating(y))
+            return ufunc(as_floats(x), as_floats(y))
 
     kernel.__name__, kernel.__doc__ = name, says
     return elementwise(kernel)
@@ -93,7 +94,7 @@ def fmod(x, y, /):
     """What a division that rounds towards zero leaves over; it has the sign of x. Raises ValueError where integers are
     divided by zero."""
     with quiet():
-        return np.fmod(*_no_truths(x, _not_zero(y)))
+        return np.fmod(*refuse_truths(x, refuse_zeros(y)))
 
 
 # Bits can be moved. What is moved out on one side is lost.
@@ -102,13 +103,13 @@ def fmod(x, y, /):
 @elementwise
 def bitwise_left_shift(x, y, /):
     """Integers with their bits moved y places to the left, x * 2**y. Raises TypeError for floats."""
-    return np.left_shift(_bits(x), _bits(y))
+    return np.left_shift(refuse_floats(x), refuse_floats(y))
 
 
 @elementwise
 def bitwise_right_shift(x, y, /):
     """Integers with their bits moved y places to the right, x // 2**y. Raises TypeError for floats."""
-    return np.right_shift(_bits(x), _bits(y))
+    return np.right_shift(refuse_floats(x), refuse_floats(y))
 
 
 # ## What NumPy does not have
@@ -122,12 +123,12 @@ def _erfc_of_positive(x):
     head = np.trunc(x * 16) / 16
     decay = np.exp(-head * head) * np.exp(-(x - head) * (x + head))
     inverse = 1 / np.maximum(x * x, 1e-2)
-    far = (1 / math.sqrt(math.pi) - inverse * _quotient(_ERFC_FAR, inverse)) / np.maximum(x, 0.1)
-    return decay * np.where(x <= 4, _quotient(_ERFC_MIDDLE, np.minimum(x, 4.0)), far)
+    far = (1 / math.sqrt(math.pi) - inverse * quotient(ERFC_FAR, inverse)) / np.maximum(x, 0.1)
+    return decay * np.where(x <= 4, quotient(ERFC_MIDDLE, np.minimum(x, 4.0)), far)
 
 
 def _erfc(x):
-    small = x * _quotient(_ERF_SMALL, np.minimum(x * x, 1.0))
+    small = x * quotient(ERF_SMALL, np.minimum(x * x, 1.0))
     tail = _erfc_of_positive(np.minimum(np.abs(x), 28.0))  # erfc(28) is 0 in float64
     return np.where(np.abs(x) <= 0.46875, 1 - small, np.where(x < 0, 2 - tail, tail))
 
@@ -135,7 +136,7 @@ def _erfc(x):
 @primitive
 def erfc(x, /):
     """1 - erf(x), to the precision of the dtype also where that is nearly 0."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         return _erfc(np.clip(x.astype(float64), -30, 30)).astype(x.dtype)
 
@@ -148,7 +149,7 @@ def erfc(x, /):
 @primitive
 def erfinv(x, /):
     """The number whose erf is x: -inf and inf for -1 and 1, nan outside."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         size = np.abs(x.astype(float64))
         logs = np.log1p(-size * size)
@@ -182,7 +183,7 @@ def _log_gamma(x):
 @primitive
 def lgamma(x, /):
     """The logarithm of the absolute value of the gamma function; inf at 0, -1, -2, ..."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         wide = x.astype(float64)
         reflected = np.where(wide < 0.5, 1 - wide, wide)
@@ -207,7 +208,7 @@ _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
 @primitive
 def digamma(x, /):
     """The derivative of lgamma: nan at -1, -2, ..., and minus infinity at 0."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         wide = x.astype(float64)
         up = np.where(wide < 0.5, 1 - wide, wide)
@@ -224,7 +225,7 @@ def digamma(x, /):
 @primitive
 def zeta_sum(x, /, s):
     """The sum of (x + k) ** -s over k = 0, 1, 2, ..., for s > 1."""
-    x = _floating(x)
+    x = as_floats(x)
     with quiet():
         wide = x.astype(float64)
         terms = int(np.clip(np.ceil(10 - np.min(wide, initial=0, where=np.isfinite(wide))), 10, 1000))

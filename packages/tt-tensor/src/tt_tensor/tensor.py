@@ -1,13 +1,13 @@
 # # Tensor
 #
-# At the end of this chapter there is a type, `Tensor`, that carries numbers together with their shape, computes with
+# At the end of this chapter we have a type, `Tensor`, that carries elements together with their shape, computes with
 # whole arrays at once, and sends every single operation through one small door where we can watch it.
 
 # ## The hurt
 #
-# Chapter 01 left two numbers behind: how many billions of multiplications and additions a second this machine does in a
-# product of arrays, and how few of them are left when the matrices are lists of lists. Here is the slow one again, as a
-# function that we can ask more questions about.
+# Chapter 01 left us two numbers: how many billions of multiplications and additions a second this machine does in a
+# product of arrays, and how few of them are left when the matrices are lists of lists. Here is the slow product again,
+# as a function that we can ask more questions about.
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from operator import attrgetter, index
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
 from numpy import ndarray
 
-from tt_tensor.conversions import Conversions
+from tt_tensor.arguments import (
+    ADDED_IN, RANK, as_floats, bool_, convert, float16, float32, float64, int32, int64, normalize_sizes, number_as,
+    numpy_names, quiet, resolve_dim, resolve_dims, resolve_dtype, same_dtype, uint8, unpack, widest,
+)
+from tt_tensor.conversions import Casting, Conversions
+from tt_tensor.history import History
 from tt_tensor.in_place import InPlace
-from tt_tensor.methods import LongTail, Picking, Reducing, numpy_names, torch_names
+from tt_tensor.indexing import add_rows, is_basic, refuse_outside, split_index
+from tt_tensor.methods import LongTail, Operators, Picking, Reducing, Reshaping, torch_names
 from tt_tensor.setup import generator, measure
+from tt_tensor.slots import SLOTS, Slot, install_kernels, kernels_in_use, slot, use_kernels
+from tt_tensor.wording import as_written, in_our_words
 
 
 def matmul_lists(a, b):
@@ -38,7 +47,7 @@ def matmul_lists(a, b):
     return [[builtins.sum(x * y for x, y in zip(row, column)) for column in zip(*b)] for row in a]
 
 
-# Three nested loops in one line. It is correct, and slow, and it takes room:
+# That is three nested loops in one line. It is correct, it is slow, and it takes a lot of memory:
 
 
 def show_hurt():
@@ -54,17 +63,17 @@ def show_hurt():
     print(f"bytes for one number in a list: {rows[0][0].__sizeof__()} and a pointer of 8; in an array: {a.itemsize}")
 
 
-# Speed is half of it. The other half is that a list of lists does not know what it is: nothing stops a row from being
-# one short, `rows + rows` means something else than it says, and there is no way to ask for a shape. We want arrays
-# that carry shape and operations.
+# Speed is only half of the problem. A list of lists does not know what it is: nothing stops a row from being one
+# element short, `rows + rows` does not add anything, and we cannot ask for a shape. We want arrays that carry their
+# shape and their operations. Arrays of any number of dimensions are called *tensors*.
 #
 # We do not write the arithmetic ourselves. NumPy's `ndarray` is a well-made block of memory with compiled loops over
-# it, and we build on that. What we write is what NumPy does not have: the things that a deep-learning framework needs
+# it, so we build on that. We write the parts that NumPy does not have: everything that a deep-learning framework needs
 # *around* an array.
 
 # ## The smallest thing that could work
 #
-# Put the array into an object and teach the object to add.
+# We put the array into an object and teach the object to add.
 
 
 class SmallestTensor:
@@ -75,17 +84,20 @@ class SmallestTensor:
         return SmallestTensor(self.values + other.values)
 
 
-# That runs: `SmallestTensor([1, 2]) + SmallestTensor([3, 4])` holds `[4, 6]`. It disappoints as soon as we ask a
-# question about the computation rather than about the numbers. How many multiplications did that model take? How many
-# bytes did it move? Could this one operation run on faster code, for an afternoon? Later we shall ask the question that
-# this book exists for: what is the derivative of all that? In `SmallestTensor` the answer to each of them is an edit to
-# each of its methods. With two hundred methods nobody does that.
+def check_smallest_tensor():
+    assert (SmallestTensor([1, 2]) + SmallestTensor([3, 4])).values.tolist() == [4, 6]
+
+
+# It adds. It disappoints us as soon as we ask a question about the computation rather than about its result. How many
+# multiplications did that model take? How many bytes did it move? Could this one operation run on faster code, for an
+# afternoon? Later we shall ask the question that this book exists for: what is the derivative of all that? To answer
+# any of them, we would have to edit each method of `SmallestTensor`. With two hundred methods we would never do it.
 
 # ## The idea: one door
 #
-# Every operation goes through one function call, in which an *interpreter* decides what an operation means. The
-# ordinary interpreter computes. Another one may count first and then let the ordinary one compute; one of chapter 07
-# will write down what happened.
+# Instead, we send every operation through one function call, in which an *interpreter* decides what an operation means.
+# The ordinary interpreter computes. A second one may count first and then let the ordinary one compute; a third one, in
+# chapter 07, will write down what happened.
 #
 # ```mermaid
 # flowchart LR
@@ -97,30 +109,26 @@ class SmallestTensor:
 #     E --> K["kernel: np.multiply"]
 # ```
 #
-# Three words, then. A **primitive** is an operation with a name. Its **kernel** is the function that does the
-# arithmetic, on NumPy arrays, knowing nothing of tensors. An **interpreter** is what stands between the two. The design
-# is that of JAX's tracers; *autodidax* tells it at length.
+# We need three words. A *primitive* is an operation with a name. Its *kernel* is the function that does the arithmetic
+# on NumPy arrays and knows nothing of tensors. An *interpreter* sits between the two. The field calls this step
+# *dispatch*; our design is that of JAX's tracers, which *autodidax* explains at length. In this book we call the place
+# where dispatch happens *the door*.
 
 # ## Storage
 #
-# First the block of memory. `Storage` turns whatever the caller has into an array of numbers, and copies it: a tensor
+# We begin with the block of memory. `Storage` turns the caller's data into an array and copies them, because a tensor
 # that shared memory with the list or array it was built from would change behind our back.
 #
-# Which type of number? Deep learning runs on 32-bit floats, so Python's numbers and lists become `float32`. A NumPy
-# array already has a type that somebody chose, so it keeps it.
-
-float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
-uint8, int32, int64, bool_ = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)
-
-
-# We write `as_array` in terms of three functions below it: `_dtype_of(data)` says which dtype the values get if none is
-# given, `_without_tensors` replaces tensors in a list by their arrays, and `_converted` gives an array another dtype. A
-# tensor keeps its array in `_array`.
+# Which type should the elements have? NumPy calls this the *dtype*. Deep learning runs on 32-bit floats, so Python's
+# numbers and lists become `float32`. A NumPy array already has a dtype that its owner chose, so it keeps it.
 #
-# Three things can go wrong, and each gets a sentence that says so: rows of different lengths, data that are not
-# numbers, and numbers of a kind that deep learning has no use for. NumPy would accept the second as an array of
-# strings, or of Python objects, on which additions are many times slower and other operations fail later, far from the
-# cause.
+# We write `as_array` in terms of three helpers. `_dtype_of(data)` is the dtype that the values get if you give none,
+# `_without_tensors` replaces the tensors in a list by their arrays, and `convert` gives an array another dtype. (A
+# tensor keeps its array in `_array`.)
+#
+# Three things can go wrong, and each gets an error that names it: rows of different lengths, data that are not numbers,
+# and numbers of a kind that deep learning does not use. NumPy would accept the second as an array of strings or of
+# Python objects. Additions of those are many times slower, and other operations fail later, far from the cause.
 
 
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
@@ -141,11 +149,15 @@ def as_array(data, dtype=None) -> np.ndarray:  # exercise
         ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds real numbers; this data has NumPy dtype {array.dtype}")
-    return _converted(array, dtype)
+    return convert(array, dtype)
 
 
-# A list may hold tensors or arrays (`Tensor([x.mean(), y.mean()])`). Then the result takes the widest of their dtypes,
-# and Python's numbers among them fit in: a `2.5` beside integers makes all of them floats.
+# `convert` comes from the module `arguments`, which brings dtypes, sizes and dimensions into one form. We import such
+# checks instead of printing them here. This one refuses a number that the dtype cannot hold, where NumPy would silently
+# store another number.
+#
+# A list may also hold tensors or arrays, as in `Tensor([x.mean(), y.mean()])`. Then the result takes the widest of
+# their dtypes, and Python's numbers among them fit in: a `2.5` beside integers turns all of them into floats.
 
 
 def _dtype_of(data, plain=float32):
@@ -154,12 +166,14 @@ def _dtype_of(data, plain=float32):
     kinds = _kinds(data)
     if not any(isinstance(kind, np.dtype) for kind in kinds):
         return plain
-    dtypes = [_OF_PYTHON.get(kind, kind) for kind in kinds if isinstance(kind, np.dtype) or kind in _OF_PYTHON]
-    return _widest(dtypes)
+    return widest([_OF_PYTHON.get(kind, kind) for kind in kinds if isinstance(kind, np.dtype) or kind in _OF_PYTHON])
 
 
-def _widest(dtypes):
-    return np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
+_OF_PYTHON = {float: float32, int: int64, bool: bool_}
+
+
+# `_kinds` collects the types and dtypes in nested lists. Most lists hold plain numbers only; for those, the set of
+# their types settles the question without another look at the elements.
 
 
 def _kinds(data):
@@ -175,45 +189,18 @@ def _without_tensors(data):
     return data._array if isinstance(data, Storage) else data
 
 
-_OF_PYTHON = {float: float32, int: int64, bool: bool_}
-
-
-# A number that the dtype cannot hold is refused here, instead of becoming another number.
-
-
-def _converted(array, dtype):
-    dtype = _as_dtype(dtype)
-    if dtype.kind in "iu" and array.dtype.kind in "fiu" and array.size and array.dtype != dtype:
-        low, high, limits = array.min(), array.max(), np.iinfo(dtype)
-        if not (limits.min <= low and high <= limits.max):
-            raise ValueError(f"numbers from {low} to {high} do not fit into {dtype} ({limits.min} to {limits.max})")
-    return array.astype(dtype, copy=False)
-
-
-def _as_dtype(dtype):
-    if dtype is None:
-        return float32
-    try:
-        dtype = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"{dtype!r} is not a dtype; choose one such as float32, float64, int64 or bool_") from None
-    if dtype.kind not in "fiub" or dtype.itemsize > 8:
-        raise TypeError(f"a tensor holds real numbers of at most 64 bits, not {dtype}")
-    return np.dtype(dtype.type)  # the one object that stands for it, in native byte order
-
-
-# The object itself has four fields, and names them in `__slots__`: without a dictionary per object it takes a third
-# less memory, which is nothing for one tensor, and a good deal for a record of twenty thousand of them, such as chapter
-# 07 will keep.
+# Now we can write the object. It has four fields of its own and names them in `__slots__`, because an object without a
+# dictionary takes a third less memory. For one tensor we would not care, but chapter 07 will keep a record of twenty
+# thousand of them.
 #
-# Three of the four stay empty for a while. `requires_grad`, `grad` and `_hooks` belong to gradients, and nothing in
-# this chapter knows what a gradient is. They are here because a tensor is where people look for them. The second line
-# of slots is room for the record that chapter 07 keeps of a result. A tensor must have this room from the start,
-# because it may get a history later and has to remain the same object.
+# Three of the four fields stay empty for a while. `requires_grad`, `grad` and `_hooks` belong to gradients, and nothing
+# in this chapter knows what a gradient is; they are here because you will look for them on a tensor. The second line of
+# slots is room for the record that chapter 07 keeps of a result. A tensor needs this room from the start, because it
+# may get a history later and must remain the same object.
 
 
 class Storage:
-    """An array of numbers, and the room for what later chapters hang on it."""
+    """An array of elements, and the room for what later chapters attach to it."""
 
     __slots__ = (
         "_array", "_requires_grad", "grad", "_hooks", "__weakref__",
@@ -223,17 +210,21 @@ class Storage:
     _requires_grad: bool
     grad: Tensor | None
 
+    # Most questions about a tensor are questions about its array, so we pass them on.
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of each dimension."""
         return self._array.shape
 
     ndim: int = property(lambda self: self._array.ndim, doc="The number of dimensions.")
-    dtype: np.dtype = property(lambda self: self._array.dtype, doc="The type of the numbers, a NumPy dtype.")
-    nbytes: int = property(lambda self: self._array.nbytes, doc="The bytes of memory that the numbers take.")
+    dtype: np.dtype = property(lambda self: self._array.dtype, doc="The type of the elements, a NumPy dtype.")
+    nbytes: int = property(lambda self: self._array.nbytes, doc="The bytes of memory that the elements take.")
     requires_grad = property(
         attrgetter("_requires_grad"), lambda self, value: self.requires_grad_(value), doc="Is a gradient asked for?"
     )
+
+    # PyTorch asks some of these questions by methods, and has two names for some of them.
 
     def __len__(self) -> int:
         if not self.shape:
@@ -241,7 +232,7 @@ class Storage:
         return self.shape[0]
 
     def numel(self) -> int:
-        """How many numbers there are."""
+        """The number of elements."""
         return self._array.size
 
     def dim(self) -> int:
@@ -249,34 +240,55 @@ class Storage:
         return self._array.ndim
 
     def size(self, dim: int | None = None) -> Any:
-        """The shape, or the length of one dimension."""
+        """The shape, or the size of one dimension."""
         return self.shape if dim is None else self.shape[dim]
 
+    # NumPy gets a view that it cannot write to. A framework that promises correct gradients must know when elements
+    # change, and it cannot know what happens to an array that it gave away. If you really want to write, call
+    # `writable()`, further down.
+
     def numpy(self, *, force=False) -> np.ndarray:
-        """The values as a NumPy array: a view that cannot be written to. Copy it, or use `writable`, to change
-        numbers."""
+        """The values as a NumPy array: a view that cannot be written to. Copy it, or use `writable`, to change it."""
         view = self._array.view()
         view.flags.writeable = False
         return view
 
 
-# `numpy()` hands out a view that cannot be written to. A framework that promises right gradients has to know when
-# numbers change, and it cannot know what happens to an array that it gave away. Whoever really wants to write asks for
-# `writable()`, further down.
-
 # ## Shape, strides and why a transpose is free
 #
 # Memory is one long row of bytes. An array adds two short lists of integers to it: the *shape*, and the *strides*,
-# which say how many bytes to walk for a step along each dimension. The element at index $(i, j)$ sits at byte
+# which say how many bytes we walk for one step along each dimension. The element at index $(i, j)$ sits at byte
 #
 # $$ \text{start} + i \cdot \text{stride}_0 + j \cdot \text{stride}_1 . $$
 #
-# Transposing swaps two strides and touches no number. Taking every second column doubles a stride. Repeating a row a
-# thousand times sets a stride to zero. All of these are *views*: new shape and strides over old memory.
-#
-# The two lists explain what is cheap and what is not. Whatever can be said with another shape and other strides costs
-# nothing, however large the tensor. Whatever needs the numbers in another order *in memory* costs a trip through all of
-# them.
+# To transpose, we swap two strides and touch no element. To take every second column, we double a stride. To repeat a
+# row a thousand times, we set a stride to zero. The results are *views*: a new shape and new strides over old memory.
+# In the picture, each cell shows which of the twelve elements in memory it reads.
+
+
+def show_views():
+    """Five views of one block of twelve elements; each cell names the element in memory that it reads."""
+    import matplotlib.pyplot as plt
+
+    x = tensor(list(range(12))).reshape(3, 4)
+    views = {
+        "x": x, "x.T": x.T, "x[:, ::2]": x[:, ::2], "x[1].expand(3, 4)": x[1].expand(3, 4),
+        "x.reshape(2, 6)": x.reshape(2, 6),
+    }
+    figure, axes = plt.subplots(1, len(views), figsize=(11, 2.6))
+    for ax, (name, view) in zip(axes, views.items()):
+        ax.imshow(view.numpy(), cmap="Blues", vmin=0, vmax=24)
+        for row, column in np.ndindex(view.shape):
+            ax.text(column, row, view[row, column].item(), ha="center", va="center", color="black")
+        ax.set_title(f"{name}\nstrides {view.stride()}", fontsize=10)
+        ax.set_axis_off()
+    figure.tight_layout()
+    return figure
+
+
+# The two lists tell us what is cheap and what is not. A change that another shape and other strides can express costs
+# nothing, however large the tensor is. A change that needs the elements in another order *in memory* costs a trip
+# through all of them.
 
 
 def show_strides():
@@ -290,77 +302,63 @@ def show_strides():
         print(f"{name:22s} {view.shape!s:>12s} {view.stride()!s:>10s}  {np.shares_memory(x.numpy(), view.numpy())}")
 
 
-# The last row is the exception: the transpose cannot be read in rows of six without collecting the numbers anew, so
-# that is a copy. (PyTorch counts strides in elements, and so does our `stride()`; NumPy counts them in bytes.)
+# The last row is the exception. We cannot read the transpose in rows of six without collecting its elements anew, so
+# NumPy makes a copy. (PyTorch counts strides in elements, and so does our `stride()`; NumPy counts them in bytes.)
 
 # ## Primitives and the door
 #
-# Here is the door. A primitive that is called looks up who interprets operations at the moment and hands over three
-# things: itself, the tensors, and all other arguments by name.
+# Here is the door. A primitive that is called looks up the current interpreter and passes it three things: itself, the
+# tensors, and all other arguments by name. This is how `exp(x)` runs while a meter counts:
 #
-# Which arguments are tensors and which are not? The kernel's signature says it. What stands before the `/` is a tensor;
-# what comes after is a parameter: `def sum(x, /, dim=None, keepdim=False)`.
-
-SLOTS: dict[str, Slot] = {}
-PRIMITIVES: dict[str, Primitive] = {}
-
-
-# A function whose kernel can be exchanged is a *slot*. A primitive is a slot with a door in front. (Chapters 06 and 09
-# have slots without a door: functions on arrays that no tensor passes through.)
-
-
-class Slot:
-    """A function on arrays with a name, whose kernel can be exchanged."""
-
-    def __init__(self, kernel: Callable):
-        self.name, self.kernel, self.default = kernel.__name__, kernel, kernel
-        self.signature = inspect.signature(kernel)
-        self.__name__, self.__doc__, self.__module__ = kernel.__name__, kernel.__doc__, kernel.__module__
-        SLOTS[self.name] = self
-
-    def __call__(self, *args, **params) -> Any:
-        return self.kernel(*args, **params)
-
-    def __repr__(self) -> str:
-        return f"<slot {self.name}>"
-
-    def __copy__(self, memo=None) -> Slot:  # what is known about it, as its derivative, is known about this object
-        return self
-
-    __deepcopy__ = __copy__
-
-
-def slot(kernel: Callable) -> Any:
-    """Turn a function on arrays into one whose kernel `use_kernels` can exchange."""
-    return Slot(kernel)
-
-
-# Who interprets operations at the moment? There is a part for each thread and a part that is shared. `_here.top` is the
-# interpreter that the current thread has put in the way for a while, or None. `_installed` is the list of what was put
-# there permanently, for all threads; its last entry is the one to ask, and its first one is the ordinary interpreter,
-# `evaluate`.
+# ```mermaid
+# sequenceDiagram
+#     participant Y as your program
+#     participant P as primitive exp
+#     participant M as meter
+#     participant E as evaluate
+#     participant K as kernel
+#     Y->>P: exp(x)
+#     P->>M: (exp, (x,), {})
+#     M->>E: (exp, (x,), {})
+#     E->>K: x._array
+#     K-->>E: an array
+#     E-->>M: a tensor
+#     Note over M: counts
+#     M-->>Y: the tensor
+# ```
 #
-# That the first part belongs to a thread looks like a detail. It is not: a data loader of chapter 10 may work in other
-# threads, and it would be a surprise if a meter that was started in one thread counted what happens in another.
+# Which arguments are tensors and which are not? The kernel's signature says it. The arguments before the `/` are
+# tensors, and those after it are parameters: `def sum(x, /, dim=None, keepdim=False)`.
+#
+# We build primitives on *slots*, which the module `slots` holds. A slot is a named function on arrays whose kernel can
+# be exchanged; near the end of the chapter we use that. A primitive is a slot with a door in front.
+#
+# Who interprets operations at the moment? `_thread.interpreter` is the interpreter that the current thread has put in
+# place for the length of a `with` block, or None. `_installed` lists the permanent ones, which all threads share. Its
+# last entry is the one in use, and its first is the ordinary interpreter, `evaluate`.
+#
+# That the first part belongs to a thread looks like a detail, but it matters. A data loader of chapter 10 may work in
+# other threads, and we would be surprised if a meter that we started in one thread counted operations in another.
 
 
-class _Here(threading.local):
-    top: Callable | None = None
+class _Thread(threading.local):
+    interpreter: Callable | None = None
     listening = False
 
 
-_here = _Here()
+_thread = _Thread()
 _installed: list[Callable] = []
+PRIMITIVES: dict[str, Primitive] = {}
 
 
-# There is a second use for that little `/`. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the
-# signature says that it is not, and which parameter it must be. So both spellings work, PyTorch's `sum(x, 1)` and the
-# plainer `sum(x, dim=1)`, and the kernels need not know.
+# The little `/` has a second use. A call `sum(x, 1)` passes the number 1 as if it were a tensor; the signature says
+# that it is not one, and which parameter it must be. So both spellings work, PyTorch's `sum(x, 1)` and the plainer
+# `sum(x, dim=1)`, and the kernels need not know.
 #
-# So `__call__` has three things to do, and you write it. First, people who come from NumPy say `axis` and `keepdims`;
+# So `__call__` has three things to do, and you write it. First, if you come from NumPy, you say `axis` and `keepdims`;
 # `numpy_names(params)` returns the parameters under our names. Second, if any of the arguments in front is not a
-# `Storage`, which is the class below every tensor, then `_call_with_others`, further down, gets the primitive, these
-# arguments and the parameters, and its result is ours. Third, and that is the usual case: hand the same three to the
+# `Storage`, the class below every tensor, then `_call_with_non_tensors`, further down, gets the primitive, these
+# arguments and the parameters, and you return its result. Third, the usual case: pass the same three to the
 # interpreter. This is the most frequent call of the whole framework, so it does nothing else.
 
 
@@ -373,35 +371,36 @@ class Primitive(Slot):
         PRIMITIVES[self.name] = self
 
     def __call__(self, *tensors, **params) -> Any:  # exercise
-        """What the interpreter of the moment makes of `(self, tensors, params)`: that of this thread, `_here.top`, or
-        if there is none, the last one installed. `tensors` is a tuple of tensors, and `params` a dict without NumPy's
-        names. Arguments that are not tensors are left to `_call_with_others`."""
+        """The current interpreter's result for `(self, tensors, params)`. The interpreter is that of this thread,
+        `_thread.interpreter`, or if there is none, the last one installed. `tensors` is a tuple of tensors, and
+        `params` a dict without NumPy's names. Arguments that are not tensors are left to `_call_with_non_tensors`."""
         if "axis" in params or "keepdims" in params:
             params = numpy_names(params)
         for tensor in tensors:
             if not isinstance(tensor, Storage):
-                return _call_with_others(self, tensors, params)
-        return (_here.top or _installed[-1])(self, tensors, params)
+                return _call_with_non_tensors(self, tensors, params)
+        return (_thread.interpreter or _installed[-1])(self, tensors, params)
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
 
 # The ordinary interpreter is `evaluate`. One line of it is the whole meaning of an operation: take the arrays, run the
-# kernel, wrap the result. `_array_of` takes the array out of a tensor, and `_wrap` makes a tensor of an array without a
-# copy. The rest is for failures. A kernel does not know that it is part of a tensor library, so its complaints are
-# about arrays and axes; `_explained`, near the end of the chapter, turns them into something one can act on.
+# kernel, wrap the result. `_array_of` takes the array out of a tensor, and `_wrap` turns an array into a tensor without
+# a copy. The other lines are for failures. A kernel does not know that it is part of a tensor library, so its errors
+# are about arrays and axes. `_translate_error`, near the end of the chapter, turns them into errors that you can act
+# on.
 
 
 def evaluate(primitive: Primitive, tensors: tuple, params: dict) -> Tensor:  # exercise
     """The ordinary interpreter: the kernel's result on the tensors' arrays, as a new tensor.
 
-    A ValueError, TypeError or IndexError of the kernel is raised as what `_explained(error, primitive, tensors,
+    A ValueError, TypeError or IndexError of the kernel is raised as what `_translate_error(error, primitive, tensors,
     params)` returns, any other (a KeyError, say) as it is."""
     try:
         return _wrap(primitive.kernel(*map(_array_of, tensors), **params))
     except (ValueError, TypeError, IndexError) as error:
-        raise _explained(error, primitive, tensors, params) from None
+        raise _translate_error(error, primitive, tensors, params) from None
 
 
 _installed.append(evaluate)
@@ -409,8 +408,8 @@ _array_of = attrgetter("_array")
 _new = object.__new__
 
 
-# Wrapping may be done some hundred thousand times a second, so it is written plainly: make an empty object, fill the
-# four fields. It does not go through `Tensor(...)`, which would look at the data, and copy them.
+# We may wrap some hundred thousand arrays a second, so we write it plainly: make an empty object, fill the four fields.
+# We do not call `Tensor(...)`, which would inspect the data and copy them.
 
 
 def _wrap(array) -> Tensor:
@@ -420,8 +419,8 @@ def _wrap(array) -> Tensor:
     return out
 
 
-# A sum over everything comes back as one of NumPy's numbers, and becomes an array again. `None` does not: a kernel
-# that forgot its `return` should hear of it at once.
+# A sum over everything comes back as one of NumPy's numbers and becomes an array again. `None` does not: if you write a
+# kernel and forget its `return`, you should hear of it at once.
 
 
 def _as_result(value):
@@ -433,18 +432,19 @@ def _as_result(value):
     return array
 
 
-# Any function can stand in the door. `interpreting(fn)` puts `fn` in front of the others on this thread, for the length
-# of a `with` block; `install(fn)` does it permanently and for all threads. Each `fn` receives the next interpreter and
-# decides whether, and with what, to call it.
+# Any function can become an interpreter. `interpreting(fn)` puts `fn` in front of the others on this thread, for the
+# length of a `with` block; `install(fn)` does it permanently and for all threads. Each `fn` receives the next
+# interpreter and decides whether, and with what, to call it.
 #
-# What goes into `_here.top` is called with a primitive, its tensors and its parameters, while `fn` wants the next
-# interpreter before these three. `partial(fn, next)` is `fn` with its first argument filled in. And what is the next
-# one? The interpreter that was in `_here.top` before; if there was none, `_whatever_is_installed`, which looks up the
-# installed one at each call. At the end of the block, all is as it was before.
+# `_thread.interpreter` is called with a primitive, its tensors and its parameters, while `fn` also wants the next
+# interpreter, as the first of four arguments. `partial(fn, next)` is `fn` with its first argument filled in. Which
+# interpreter is the next one? The one that was in `_thread.interpreter` before. If there was none, it is
+# `_whatever_is_installed`, which looks up the installed one at each call. At the end of the block, you restore
+# everything.
 #
-# One more value belongs to a thread. `_here.listening` says whether an interpreter wants to see everything, also the
-# operations of a backward pass, which will be many (chapter 07). It becomes true in a block with `backward=True`; a
-# block with `backward=False` leaves it as it is.
+# One more value belongs to a thread. `_thread.listening` says whether an interpreter wants to see everything, including
+# the many operations of a backward pass (chapter 07). It becomes true in a block with `backward=True`; a block with
+# `backward=False` leaves it as it is.
 
 
 @contextmanager
@@ -452,37 +452,38 @@ def interpreting(fn: Callable, backward: bool = True) -> Iterator[None]:  # exer
     """Within the block, every primitive called on this thread goes to `fn(next, primitive, tensors, params) ->
     Tensor`, where `next` is the interpreter that was there before. With backward=False, those of a backward pass
     (chapter 07) do not. Afterwards, also after an error, the door is as it was before the block."""
-    before = _here.top, _here.listening
-    _here.top, _here.listening = partial(fn, before[0] or _whatever_is_installed), backward or before[1]
+    before = _thread.interpreter, _thread.listening
+    _thread.interpreter = partial(fn, before[0] or _whatever_is_installed)
+    _thread.listening = backward or before[1]
     try:
         yield
     finally:
-        _here.top, _here.listening = before
+        _thread.interpreter, _thread.listening = before
 
 
-# Between `interpreting` and `install` there is one difference that matters. What is put there by `interpreting` is gone
-# at the end of the block, also when the block ends in an error. What is installed stays until the process ends. In this
-# book exactly one thing is ever installed.
+# One difference between `interpreting` and `install` matters. An interpreter of the first kind is gone at the end of
+# the block, even if the block ends in an error. An installed one stays until the process ends. In this book we install
+# exactly one.
 
 
 def install(fn: Callable) -> None:
-    """From now on, every primitive goes to `fn(next, primitive, tensors, params) -> Tensor`, on every thread."""
+    """From now on, send every primitive to `fn(next, primitive, tensors, params) -> Tensor`, on every thread."""
     _installed.append(partial(fn, _installed[-1]))
 
 
 def listening() -> bool:
-    """Is an interpreter on this thread at the moment that wants to see everything, the backward pass included?"""
-    return _here.listening
+    """Whether an interpreter on this thread wants to see everything at the moment, including the backward pass."""
+    return _thread.listening
 
 
 def _whatever_is_installed(primitive, tensors, params):
     return _installed[-1](primitive, tensors, params)
 
 
-# The decorator `primitive` makes all of this available to a kernel. The first ones are short.
+# The decorator `primitive` gives all of this to a kernel. The first kernels are short.
 #
-# For most operations the number of multiply-adds is the number of results, and nothing needs to be said. For a few it
-# is not, and those say it: `cost` is a function that sees the result and the arguments, and returns a count. Like the
+# For most operations the number of multiply-adds equals the number of results, and we need not declare it. For a few it
+# does not, so they declare it: `cost` is a function of the result and the arguments that returns a count. Like the
 # kernel, it gets arrays, not tensors: `x.size` of an array is a number.
 
 
@@ -501,34 +502,25 @@ def neg(x, /):
 def exp(x, /):
     """e to the power of each element; inf where that is too large for the dtype."""
     with quiet():
-        return np.exp(_floating(x))
+        return np.exp(as_floats(x))
 
 
 @primitive
 def log(x, /):
     """Natural logarithm of each element; nan below zero, -inf at zero."""
     with quiet():
-        return np.log(_floating(x))
+        return np.log(as_floats(x))
 
 
-# NumPy would take `log` of integers in 64 bits; `_floating` keeps to one rule, that nothing becomes `float64` unless
-# something was. And NumPy prints a warning where a result is infinite or undefined; as in PyTorch, `inf` and `nan` are
-# answers here, and the functions that give them for ordinary numbers keep `quiet`. (Sums and products do not: asking
-# NumPy to be quiet takes longer than adding four numbers, and that ordinary numbers overflow in a sum is worth a
-# warning.)
-
-
-def _floating(x):
-    return x if x.dtype.kind == "f" else x.astype(float32)
-
-
-def quiet():
-    """A context in which NumPy does not warn of inf and nan."""
-    return np.errstate(divide="ignore", invalid="ignore", over="ignore")
-
-
-# So a new operation is a function on arrays with one line above it. Let us make sure that a function that stands in the
-# door sees each of them, in order.
+# NumPy would compute the `log` of integers in 64 bits. We keep to one rule instead: nothing becomes `float64` unless
+# something was. `as_floats` therefore turns integers into `float32` and leaves floats alone.
+#
+# NumPy also prints a warning where a result is infinite or undefined. Here, as in PyTorch, `inf` and `nan` are answers,
+# so the functions that give them for ordinary numbers keep `quiet`. (Sums and products do not, because asking NumPy to
+# be quiet takes longer than adding four numbers, and an overflow in a sum of ordinary numbers deserves a warning.)
+#
+# So a new operation is a function on arrays with one line above it. We make sure that an interpreter sees each
+# operation, in order.
 
 
 def check_the_door():
@@ -545,12 +537,10 @@ def check_the_door():
 
 # ## Two operands, one type
 #
-# Most operations take two operands, and people will write `2 * x`, `x + array` and `counts / weights`. Two rules
-# suffice. A Python number takes the type of the tensor that it meets, so that `x * 0.5` stays `float32`. And integers
-# that meet floats become those floats; NumPy would go to `float64` here, PyTorch does not, and we follow PyTorch.
-
-
-_NO_PARAMS: dict = {}
+# Most operations take two operands, and you will write `2 * x`, `x + array` and `counts / weights`. We need rules for
+# the dtype of the result; the field calls them *type promotion*. Two suffice. A Python number takes the dtype of the
+# tensor that it meets, so `x * 0.5` stays `float32`. Integers that meet floats become those floats. NumPy would use
+# `float64` here; PyTorch does not, and we follow PyTorch.
 
 
 class Elementwise(Primitive):
@@ -560,28 +550,33 @@ class Elementwise(Primitive):
         try:
             same = x._array.dtype is y._array.dtype
         except AttributeError:
-            if isinstance(x, (np.ndarray, np.generic)) and not isinstance(y, Storage):
-                return self.kernel(x, y)
-            x, y = (x, y) if self.name != "div" else (_real(x), _real(y))
-            return self(*_all_tensors((_factor(x, y), _factor(y, x)) if self.name in ("mul", "div") else (x, y)))
+            return self._with_non_tensors(x, y)
         if not same:
             if self.name in ("mul", "div") and _leaves_half(x, y):
                 return self(x.to(float32), y.to(float32)).to(float16)
             whole = self.name == "div" and "f" not in (x.dtype.kind, y.dtype.kind)
             x, y = (x.float(), y.float()) if whole else _one_dtype(x, y)
-        return (_here.top or _installed[-1])(self, (x, y), _NO_PARAMS)
+        return (_thread.interpreter or _installed[-1])(self, (x, y), _NO_PARAMS)
+
+    # If one of the operands is not a tensor, it becomes one. An integer that is divided, or that divides, becomes a
+    # float first, because beside `uint8` the number -1 would turn into 255. Two arrays go straight to the kernel.
+
+    def _with_non_tensors(self, x, y):
+        if isinstance(x, (np.ndarray, np.generic)) and not isinstance(y, Storage):
+            return self.kernel(x, y)
+        if self.name == "div":
+            x, y = (float(v) if isinstance(v, (int, np.integer)) else v for v in (x, y))
+        if self.name in ("mul", "div"):
+            x, y = _factor(x, y), _factor(y, x)
+        return self(*as_tensors((x, y)))
 
 
-# (An integer that is divided, or divides, becomes a float first: beside `uint8`, -1 would be 255.)
+_NO_PARAMS: dict = {}
 
 
-def _real(value):
-    return float(value) if isinstance(value, (int, np.integer)) else value
-
-
-# (And a factor may be too large for `float16`, which ends at 65,504, where the product is not: losses are multiplied by
-# 65,536 before a backward pass in `float16`, so that small gradients do not become 0. Such products and quotients are
-# computed in `float32`.)
+# A factor may be too large for `float16`, which ends at 65,504, where the product is not. *Mixed-precision training*
+# multiplies losses by 65,536 before a backward pass in `float16`, so that small gradients do not become 0. We compute
+# such products and quotients in `float32`.
 
 
 def _factor(value, other):
@@ -596,8 +591,7 @@ def _leaves_half(x: Tensor, y: Tensor) -> bool:
 
 # What about two kinds of floats? There NumPy's own rule, the wider one wins, is PyTorch's as well, with one exception:
 # a tensor without dimensions, such as a mean, gives way like a Python number. Otherwise one statistic in `float64`
-# would turn a whole network into `float64`. And truth values may be multiplied with anything; that is what masks are
-# for.
+# would turn a whole network into `float64`. We may multiply truth values with anything, because they serve as masks.
 
 
 def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -605,36 +599,36 @@ def _one_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.to(dtype), y.to(dtype)
 
 
-_RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
+# `RANK` numbers the kinds of dtypes: 0 for truth values, 1 for integers, 2 for floats. You write the rule.
 
 
 def common_dtype(*tensors) -> np.dtype:  # exercise
-    """The dtype in which tensors meet: floats before integers before truth values (`_RANK`); within a kind the widest
+    """The dtype in which tensors meet: floats before integers before truth values (`RANK`); within a kind the widest
     (`np.result_type` of the dtypes) of the tensors that have dimensions, or of all if none has."""
-    kind = max(_RANK[t.dtype.kind] for t in tensors)
-    alike = [t for t in tensors if _RANK[t.dtype.kind] == kind]
+    kind = max(RANK[t.dtype.kind] for t in tensors)
+    alike = [t for t in tensors if RANK[t.dtype.kind] == kind]
     return np.result_type(*(t.dtype for t in [t for t in alike if t.ndim] or alike))
 
 
-# What is left for the slow path of the door: something is not a tensor. Extra positional arguments take the names that
-# the kernel's signature gives them (`sum(x, 1)`), numbers become tensors, and a call with NumPy arrays alone goes
-# straight to the kernel, arrays in and array out. Chapter 07 lives on that last clause.
+# We still owe the slow path of the door, where some argument is not a tensor. Extra positional arguments take the names
+# that the kernel's signature gives them (`sum(x, 1)`), numbers become tensors, and a call with NumPy arrays alone goes
+# straight to the kernel: arrays in, array out. Chapter 07 will depend on that last rule.
 
 
-def _call_with_others(primitive, args, params):
+def _call_with_non_tensors(primitive, args, params):
     if args and all(isinstance(a, (np.ndarray, np.generic)) for a in args):
         return primitive.kernel(*args, **params)
-    tensors, params = _names_given(primitive, args, params)
+    tensors, params = _bind_params(primitive, args, params)
     if not any(isinstance(t, Storage) for t in tensors) and isinstance(tensors[0], (np.ndarray, np.generic)):
         return primitive.kernel(*tensors, **params)
-    return (_here.top or _installed[-1])(primitive, _all_tensors(tensors), params)
+    return (_thread.interpreter or _installed[-1])(primitive, as_tensors(tensors), params)
 
 
-# `bind` is Python's own way to match arguments with a signature. We call it for its errors only: too many arguments, or
-# a name that does not exist, are reported in the words that Python's users know.
+# Python's own `bind` matches arguments with a signature. We call it for its errors only: it reports too many arguments,
+# or a name that does not exist, in the words that Python's users know.
 
 
-def _names_given(primitive, args, params):
+def _bind_params(primitive, args, params):
     try:
         primitive.signature.bind(*args, **params)
     except TypeError as error:
@@ -647,13 +641,14 @@ def _names_given(primitive, args, params):
     return args[:count], dict(zip(names, args[count:]), **params)
 
 
-def _all_tensors(values: tuple) -> tuple:
+# When we turn a number into a tensor, a Python `float` that meets an integer tensor needs some thought. The result of
+# `tensor([1, 2]) * 0.5` cannot stay an integer, or the answer would be `[0, 1]`. So it becomes `float32`.
+
+
+def as_tensors(values: tuple) -> tuple:
+    """The values as tensors; a number takes the dtype of the first tensor among them, if that can hold it."""
     like = next((v for v in values if isinstance(v, Storage)), None)
     return tuple(v if isinstance(v, Storage) else _as_tensor(v, like) for v in values)
-
-
-# A Python `float` that meets an integer tensor is the one case that needs thought. `tensor([1, 2]) * 0.5` cannot stay
-# an integer, or the answer would be `[0, 1]`. It becomes `float32`.
 
 
 def _as_tensor(value, like=None) -> Tensor:
@@ -671,8 +666,7 @@ def _as_tensor(value, like=None) -> Tensor:
 
 # ## Arithmetic
 #
-# Now the kernels can be one line each. Division of integers gives floats, as everywhere in Python: `_floating` makes
-# `float32` of integers. A quotient by zero is `inf` or `nan`, so division keeps `quiet`.
+# With the door and the types in place, each kernel takes one line.
 
 
 def elementwise(kernel: Callable) -> Any:
@@ -692,8 +686,8 @@ def sub(x, y, /):
     return x - y
 
 
-# Addition, subtraction, multiplication: nothing to explain, and that is the point of having kernels. All that makes
-# them *operations* is above: the types, the door, the errors.
+# For addition, subtraction and multiplication we have nothing to explain, and that is the point of kernels. Everything
+# that makes them *operations* is above: the types, the door, the errors.
 
 
 @elementwise
@@ -702,98 +696,27 @@ def mul(x, y, /):
     return x * y
 
 
+# Division of integers gives floats, as everywhere in Python; `as_floats` takes care of that. A quotient by zero is
+# `inf` or `nan`, so you keep NumPy `quiet`.
+
+
 @elementwise
 def div(x, y, /):  # exercise
     """x / y, element by element, with broadcasting. Integers become floats; division by zero gives inf or nan."""
     with quiet():
-        return _floating(x) / _floating(y)
+        return as_floats(x) / as_floats(y)
 
 
-# Powers come in two kinds. In $x^2$ the exponent is part of the operation, in $x^y$ it is an operand. NumPy squares by
-# one multiplication, where it would call the C library's `pow` for an array of twos, so we keep the kinds apart.
-
-
-@primitive
-def power(x, /, exponent):
-    """x to the power of a number."""
-    if isinstance(exponent, bool) and x.dtype.kind == "b":
-        return x | (not exponent)
-    if isinstance(exponent, float):
-        x, exponent = _floating(x), float(exponent)  # a number of NumPy's would widen x
-    elif x.dtype.kind == "b":
-        x = x.astype(int64)
-    if x.dtype.kind != "f":
-        exponent = _number(exponent, x.dtype)._array
-        if exponent < 0:
-            raise ValueError(f"integers have no power of {exponent}; use .float() first")
-    with quiet():
-        return x**exponent
-
-
-@elementwise
-def power_of(x, y, /):
-    """x to the power of y, element by element, with broadcasting."""
-    with quiet():
-        return np.power(*_no_truths(x, y))
-
-
-def _no_truths(*arrays):
-    if all(a.dtype.kind == "b" for a in arrays):
-        raise TypeError("truth values have no powers, quotients or remainders; use .int() or .float() first")
-    return arrays
-
-
-# The public `pow` looks at what it was given and chooses. Both kinds of power go through the door under their own
-# names, which is how the chapter on gradients will tell them apart.
-
-
-def pow(x, exponent) -> Any:
-    """x to the power of a number or of a tensor."""
-    exponent = exponent.item() if isinstance(exponent, np.number) else exponent
-    return power(x, exponent=exponent) if isinstance(exponent, (int, float)) else power_of(x, exponent)
-
-
-# Comparisons answer element by element as well. `t == t` has as many answers as `t` has elements; a single `True` would
-# be of no use as a mask.
-
-
-# Integers of two kinds are compared as they are. NumPy does that exactly, and 300 is then greater than every `uint8`.
-
-
-class Comparison(Elementwise):
-    """A primitive of two operands whose results are truth values."""
-
-    def __call__(self, x, y) -> Any:
-        whole = [_wrap(np.asarray(v)) if isinstance(v, (int, np.integer)) else v for v in (x, y)]
-        if all(isinstance(v, Storage) and v.dtype.kind != "f" for v in whole):
-            return (_here.top or _installed[-1])(self, tuple(whole), _NO_PARAMS)
-        return super().__call__(x, y)
-
-
-def _comparison(name: str, ufunc: np.ufunc) -> Any:
-    def kernel(x, y, /):
-        return ufunc(x, y)
-
-    kernel.__name__, kernel.__doc__ = name, f"{ufunc.__name__.replace('_', ' ')}, element by element; a tensor of bool."
-    return Comparison(kernel)
-
-
-eq, ne = _comparison("eq", np.equal), _comparison("ne", np.not_equal)
-lt, le = _comparison("lt", np.less), _comparison("le", np.less_equal)
-gt, ge = _comparison("gt", np.greater), _comparison("ge", np.greater_equal)
-
-# With the functions there, the operators are a list. They live in a class of their own, a layer on top of `Storage`;
-# the finished `Tensor` will be made of such layers. (`more_ops` is an appendix of this chapter, with the operations
-# that we need less often.) Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so the operands go
-# in swapped.
+# Now the operators are a list. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so we swap the
+# operands. The other names with an `r` work alike; Python asks them when the left operand is not ours.
 #
-# That goes for all names with an `r`: `__radd__` and its kin are asked when the left operand is not ours. The names
-# with an `i`, for `+=`, change numbers in place and are a story of their own, further down. The methods stand one to a
-# line because there is nothing to say about each of them.
+# Powers, quotients rounded down, comparisons and the operators of masks are in the module `methods`, because we have
+# nothing new to say about them. One of them can surprise you: `x == y` answers element by element, with a tensor of
+# truth values, because a single `True` would be of no use as a mask.
 
 
 class Arithmetic(Storage):
-    """The operators."""
+    """The operators of arithmetic."""
 
     __slots__ = ()
     __array_ufunc__ = None  # so that `array * tensor` comes to us instead of to NumPy
@@ -806,61 +729,47 @@ class Arithmetic(Storage):
     def __rmul__(self, other) -> Tensor: return mul(other, self)
     def __truediv__(self, other) -> Tensor: return div(self, other)
     def __rtruediv__(self, other) -> Tensor: return div(other, self)
-    def __floordiv__(self, other) -> Tensor: return more_ops.floor_divide(self, other)
-    def __rfloordiv__(self, other) -> Tensor: return more_ops.floor_divide(other, self)
-    def __mod__(self, other) -> Tensor: return more_ops.remainder(self, other)
-    def __rmod__(self, other) -> Tensor: return more_ops.remainder(other, self)
-    def __pow__(self, exponent) -> Tensor: return pow(self, exponent)
-    def __rpow__(self, base) -> Tensor: return power_of(base, self)
     def __matmul__(self, other) -> Tensor: return matmul(self, other)
     def __rmatmul__(self, other) -> Tensor: return matmul(other, self)
     def __neg__(self) -> Tensor: return neg(self)
-    def __abs__(self) -> Tensor: return more_ops.abs(self)
-
-
-# Comparisons, and the signs that NumPy and PyTorch use for *not*, *and*, *or* and *exclusive or* of truth values and of
-# the bits of integers. Python insists on one point: a class that defines equality must also define how it is hashed.
-# Tensors are hashed by who they are, not by what they hold, since what they hold may change.
-
-
-class Comparing(Storage):
-    """The operators that answer with truth values."""
-
-    __slots__ = ()
-    __hash__ = object.__hash__
-
-    def __invert__(self) -> Tensor: return more_ops.bitwise_not(self)
-    def __and__(self, other) -> Tensor: return more_ops.bitwise_and(self, other)
-    def __rand__(self, other) -> Tensor: return more_ops.bitwise_and(other, self)
-    def __or__(self, other) -> Tensor: return more_ops.bitwise_or(self, other)
-    def __ror__(self, other) -> Tensor: return more_ops.bitwise_or(other, self)
-    def __xor__(self, other) -> Tensor: return more_ops.bitwise_xor(self, other)
-    def __rxor__(self, other) -> Tensor: return more_ops.bitwise_xor(other, self)
-    def __lt__(self, other) -> Tensor: return lt(self, other)
-    def __le__(self, other) -> Tensor: return le(self, other)
-    def __gt__(self, other) -> Tensor: return gt(self, other)
-    def __ge__(self, other) -> Tensor: return ge(self, other)
-    def __eq__(self, other) -> Tensor: return eq(self, other) if _comparable(other) else NotImplemented
-    def __ne__(self, other) -> Tensor: return ne(self, other) if _comparable(other) else NotImplemented
-
-
-def _comparable(value):
-    return isinstance(value, (bool, int, float, list, tuple, np.ndarray, np.generic, Storage))
 
 
 # ## Broadcasting
 #
-# Operands need not have equal shapes. Line the shapes up at their right ends; where one of them has size 1, or nothing,
-# it is repeated:
+# Operands need not have equal shapes. We line the shapes up at their right ends; where one of them has size 1, or
+# nothing, it is repeated. This is *broadcasting*:
 #
 # $$ (3, 1, 4) \;\text{and}\; (2, 1) \;\longrightarrow\; (3, 2, 4). $$
 #
-# Nothing is copied for that: it is the stride of zero again. NumPy does it for us in the kernels; here is the rule in
-# our own words, because it is the rule that learners get wrong most often.
+# Nothing is copied for that, because it is the stride of zero again. In the picture we add a column of shape (3, 1) and
+# a row of shape (4,). The pale cells do not exist in memory.
+
+
+def show_broadcasting():
+    """A column (3, 1) plus a row (4,) is a matrix (3, 4); pale cells are repeated, not stored."""
+    import matplotlib.pyplot as plt
+
+    column, row = Tensor([[0], [10], [20]]), Tensor([0, 1, 2, 3])
+    stored = np.zeros((3, 3, 4), bool)
+    stored[0, :, 0] = stored[1, 0] = stored[2] = True
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.4))
+    for ax, x, own, name in zip(axes, (column, row, column + row), stored, ("column", "+   row", "=   column + row")):
+        ax.imshow(np.where(own, 0.4, 0.1), cmap="Blues", vmin=0, vmax=1)
+        for i, j in np.ndindex(3, 4):
+            value = x.expand(3, 4)[i, j].item()
+            ax.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if own[i, j] else "gray")
+        ax.set_title(f"{name}   {x.shape}", fontsize=10)
+        ax.set_axis_off()
+    figure.tight_layout()
+    return figure
+
+
+# NumPy broadcasts for us in the kernels. You write the rule down once more, because no other rule in array programming
+# is misunderstood so often.
 #
-# A row of column means can thus be subtracted from every row of a matrix, `x - x.mean(0)`, and a column of row means
-# from every column if it is kept a column: shape (3, 1), not (3,). For a square matrix both are legal, and only one of
-# them is what was meant. That is the most common silent mistake in array programming, and the reason why `keepdim`
+# We can thus subtract a row of column means from every row of a matrix, `x - x.mean(0)`, and a column of row means from
+# every column, if we keep it a column: shape (3, 1), not (3,). For a square matrix both are legal, and only one of them
+# is the one you meant. That is the most common silent mistake in array programming, and the reason why `keepdim`
 # exists.
 
 
@@ -880,8 +789,8 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:  # exercise
     return tuple(reversed(result))
 
 
-# The witness is NumPy, on every pair of shapes of up to three dimensions of size 1, 2 and 3, where it must agree on the
-# result and on the refusals.
+# Our witness is NumPy, on every pair of shapes of up to three dimensions of size 1, 2 and 3. It must agree with us on
+# the result and on the refusals.
 
 
 def check_broadcast_shape():
@@ -899,19 +808,22 @@ def check_broadcast_shape():
 
 # ## Matrix products
 #
-# `matmul` does nearly all of the work in a network. An entry of the product is a row of $X$ times a column of $Y$, so
-# for $(m, k)$ by $(k, n)$ it costs $m \cdot k \cdot n$ multiply-adds, and that is what its `cost` says. More than two
-# dimensions are stacks of matrices, whose leading dimensions broadcast; a vector is a row on the left and a column on
-# the right.
+# `matmul` does nearly all of the work in a network. An element of the product is a row of $X$ times a column of $Y$,
 #
-# The shapes must agree in the middle: `(2, 3) @ (3, 4)` gives `(2, 4)`, and what disappears is the size along which one
-# sums. It is not the product element by element, which is `*`. For square matrices both are legal, again, and give
-# quite different numbers.
+# $$ (XY)_{ij} = \sum_{l=1}^{k} X_{il}\, Y_{lj}, \qquad X : (m, k), \quad Y : (k, n). $$
 #
-# A stack of matrices times *one* matrix is a case of its own. NumPy makes a product for each matrix of the stack; but
-# all their rows meet the same columns, so they may as well be the rows of one long matrix. One large product takes half
-# the time of many small ones. So for more than two dimensions on the left and two on the right, we make one matrix of
-# all rows (`as_rows`, below), take one product, and give the result the shape of the stack again.
+# Each of the $m \cdot n$ elements takes $k$ multiply-adds, so the whole costs $m \cdot k \cdot n$ of them, and that is
+# what its `cost` says. More than two dimensions are stacks of matrices, whose leading dimensions broadcast. A vector is
+# a row on the left and a column on the right.
+#
+# The shapes must agree in the middle: `(2, 3) @ (3, 4)` gives `(2, 4)`, and the size along which we sum disappears. The
+# product element by element is another operation, `*`. Once again both are legal for square matrices, and they give
+# quite different results.
+#
+# A stack of matrices times *one* matrix is a special case. NumPy computes a product for each matrix of the stack.
+# However, all their rows meet the same columns, so they may as well be the rows of one long matrix, and one large
+# product takes half the time of many small ones. So for more than two dimensions on the left and two on the right, you
+# build one matrix of all rows (`as_rows`, below), take one product, and give the result the shape of the stack again.
 
 
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
@@ -919,8 +831,8 @@ def matmul(x, y, /):  # exercise
     """The matrix product x @ y of vectors, matrices or stacks of them: (..., m, k) @ (..., k, n) -> (..., m, n).
 
     A stack times one matrix is one product of all its rows (`as_rows`). Raises TypeError for operands of different
-    dtypes (`_alike`)."""
-    x, y = _alike(x, y)
+    dtypes (`same_dtype`)."""
+    x, y = same_dtype(x, y)
     if x.ndim > 2 and y.ndim == 2:
         return (as_rows(x) @ y).reshape(*x.shape[:-1], y.shape[1])
     return x @ y
@@ -931,32 +843,24 @@ def as_rows(x):
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-# With `+`, operands of two dtypes meet in one of them. In a product that would be dangerous: a batch in `float64`,
-# which is what NumPy makes of nearly everything, would double the work of a whole network, and nothing would say so. So
-# we refuse, as PyTorch does, and name the remedy.
-
-
-def _alike(*arrays):
-    if len({a.dtype for a in arrays}) > 1:
-        listed = " and ".join(str(a.dtype) for a in arrays)
-        raise TypeError(f"the operands have dtypes {listed}; give them one, for example by x.float() or x.to(w.dtype)")
-    return arrays
-
+# With `+`, operands of two dtypes meet in one of them. In a product that would be dangerous. NumPy's default is
+# `float64`, and one batch in `float64` would silently double the work of a whole network. So `same_dtype` refuses, as
+# PyTorch does, and names the remedy.
 
 # ## The same numbers in another shape
 #
-# Slices apart, three primitives give all the views: `reshape` reads the numbers in the same order (row by row, the last
-# index running fastest), `permute` reorders the dimensions, `expand` repeats what has size 1. `view`, `flatten`,
-# `squeeze`, `unsqueeze`, `transpose` and `.T` are short words for them.
+# Apart from slices, three primitives give us all the views. `reshape` reads the elements in the same order, which is
+# *row-major*: row by row, with the last index running fastest. `permute` reorders the dimensions, and `expand` repeats
+# those of size 1. PyTorch's `view`, `flatten`, `squeeze`, `unsqueeze`, `transpose` and `.T` are short words for them.
 #
-# None of the three copies numbers if it can be avoided. `reshape` cannot always avoid it: the rows of a transposed
-# matrix do not lie one behind the other in memory, so to read them as one long row they have to be collected first.
-# `contiguous()` makes that copy explicitly.
+# None of the three copies elements if it can avoid that. `reshape` cannot always avoid it: the rows of a transposed
+# matrix are not *contiguous* in memory, so to read them as one long row we must collect them first. `contiguous()`
+# makes that copy explicitly.
 
 
 @primitive
 def reshape(x, /, shape):
-    """The same numbers, row-major, in another shape; one size may be -1. A view where the memory allows it."""
+    """The same elements, row-major, in another shape; one size may be -1. A view where the memory allows it."""
     return np.reshape(x, shape)
 
 
@@ -977,81 +881,46 @@ def expand(x, /, shape):
     return x.reshape(sizes) if out.size == x.size else out
 
 
-class Reshaping(Storage):
-    """The same numbers in the same order, in another shape."""
+# The methods take sizes as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. Two helpers
+# from `arguments` bring them into one form: `normalize_sizes(sizes)` returns a tuple of integers, and `resolve_dim(dim,
+# ndim)` counts a dimension from the front and raises an IndexError, which lists the dimensions there are.
+#
+# Reordering is where we go wrong most easily. `reshape` to the shape of the transpose is not the transpose: it keeps
+# the elements in reading order and only breaks the lines elsewhere. For a stack of matrices, a transpose should swap
+# the *last two* dimensions and leave the stack alone. NumPy's `.T` reverses all of them, which mixes the matrices with
+# their elements. So ours swaps two, the last two unless you name others, and `.T` insists on a matrix.
+
+
+class Reordering(Storage):
+    """The same elements, visited in another order or written into another shape."""
 
     __slots__ = ()
 
     def reshape(self, *shape) -> Tensor:
-        """The same numbers in another shape; one size may be -1."""
-        return reshape(self, shape=_sizes(shape, least=-1))
-
-    def view(self, *shape) -> Tensor:
-        """`reshape` that never loses a write: a result that had to be copied cannot be written to."""
-        result = self.reshape(*shape)
-        if self.numel() and not np.may_share_memory(result._array, self._array):
-            result._array.flags.writeable = False
-        return result
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """The dimensions from `start_dim` to `end_dim` joined into one."""
-        start, end = _dim(start_dim, self.ndim), _dim(end_dim, self.ndim)
-        if start > end:
-            raise ValueError(f"flatten joins dimensions from start_dim to end_dim; {start_dim} comes after {end_dim}")
-        if start == end and self.ndim:
-            return self
-        return reshape(
-            self, shape=(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
-        )
-
-    def squeeze(self, dim: int | tuple[int, ...] | None = None) -> Tensor:
-        """Without the dimensions of size 1, or without `dim` (a number or several) if that has size 1."""
-        drop = range(self.ndim) if dim is None else [_dim(d, self.ndim) for d in _unpacked((dim,))]
-        return reshape(self, shape=tuple(n for i, n in enumerate(self.shape) if n != 1 or i not in drop))
+        """The same elements in another shape; one size may be -1."""
+        return reshape(self, shape=normalize_sizes(shape, least=-1))
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With a new dimension of size 1 at `dim`."""
-        at = _dim(dim, self.ndim + 1)
+        at = resolve_dim(dim, self.ndim + 1)
         return reshape(self, shape=(*self.shape[:at], 1, *self.shape[at:]))
-
-
-# Reordering is where learners go wrong. `reshape` to the shape of the transpose is not the transpose: it keeps the
-# numbers in reading order and only breaks the lines elsewhere. And for a stack of matrices a transpose should swap the
-# *last two* dimensions, and leave the stack alone; reversing all of them, as NumPy's `.T` does, mixes the matrices with
-# the numbers in them. So ours swaps two, the last two unless told otherwise, and `.T` insists on a matrix.
-
-
-class Reordering(Storage):
-    """The same numbers, visited in another order."""
-
-    __slots__ = ()
-
-    def permute(self, *dims) -> Tensor:
-        """The dimensions in another order: x.permute(2, 0, 1)."""
-        return permute(self, dims=tuple(_dim(d, self.ndim) for d in _unpacked(dims)))
-
-    def transpose(self, dim0: int = -2, dim1: int = -1) -> Tensor:  # exercise
-        """Two dimensions swapped, the last two unless said otherwise. IndexError for one that is not there."""
-        order = list(range(self.ndim)) or [0]
-        dim0, dim1 = _dim(dim0, self.ndim), _dim(dim1, self.ndim)
-        order[dim0], order[dim1] = dim1, dim0
-        return permute(self, dims=tuple(order[: self.ndim]))
 
     def expand(self, *shape) -> Tensor:
         """A view in which dimensions of size 1 are repeated; -1 keeps a size."""
-        return expand(self, shape=_sizes(shape, least=-1))
+        return expand(self, shape=normalize_sizes(shape, least=-1))
 
-    def stride(self) -> tuple[int, ...]:
-        """How many elements to walk in memory for a step along each dimension."""
-        return tuple(s // self._array.itemsize for s in self._array.strides)
+    # The transposes all end in `permute`. You write the one that the others use.
 
-    def is_contiguous(self) -> bool:
-        """Do the numbers lie in memory in the order in which they are read?"""
-        return self._array.flags.c_contiguous
+    def permute(self, *dims) -> Tensor:
+        """The dimensions in another order: x.permute(2, 0, 1)."""
+        return permute(self, dims=tuple(resolve_dim(d, self.ndim) for d in unpack(dims)))
 
-    def contiguous(self) -> Tensor:
-        """The same numbers, copied into reading order if they are not in it."""
-        return self if self.is_contiguous() else more_ops.copied(self)
+    def transpose(self, dim0: int = -2, dim1: int = -1) -> Tensor:  # exercise
+        """Two dimensions swapped, the last two unless said otherwise. IndexError for one that does not exist."""
+        order = list(range(self.ndim)) or [0]
+        dim0, dim1 = resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)
+        order[dim0], order[dim1] = dim1, dim0
+        return permute(self, dims=tuple(order[: self.ndim]))
 
     T: Tensor = property(
         lambda self: self.permute(*reversed(_dims_of_a_matrix(self))), doc="The transpose of a matrix."
@@ -1059,41 +928,6 @@ class Reordering(Storage):
     mT: Tensor = property(
         lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped."
     )
-
-
-def check_reshape_is_no_transpose():
-    x = Tensor([[1, 2, 3], [4, 5, 6]])
-    assert x.reshape(3, 2).tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert x.T.tolist() == [[1, 4], [2, 5], [3, 6]]
-
-
-# Sizes come as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. An error about a
-# dimension should say which ones there are.
-
-
-def _unpacked(sizes: tuple) -> tuple:
-    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-
-
-def _sizes(sizes: tuple, least: int = 0) -> tuple[int, ...]:
-    sizes = _unpacked(sizes)
-    for n in sizes:
-        if isinstance(n, (bool, float)) or not hasattr(n, "__index__"):
-            raise TypeError(f"sizes are integers; these are {sizes}")
-        if n < least:
-            raise ValueError(f"a size of {n} is not possible: the sizes are {sizes}")
-    return tuple(map(index, sizes))
-
-
-def _dim(dim: int, ndim: int) -> int:
-    count = max(ndim, 1)  # a single number is treated as if it had one dimension, as in PyTorch
-    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
-        raise TypeError(f"a dimension is an integer, not {dim!r}")
-    if not -count <= dim < count:
-        raise IndexError(
-            f"dimension {dim} does not exist: the tensor has {ndim} dimensions, so {-count} to {count - 1} are possible"
-        )
-    return int(dim % count)
 
 
 def _dims_of_a_matrix(x: Storage) -> range:
@@ -1104,36 +938,35 @@ def _dims_of_a_matrix(x: Storage) -> range:
     )
 
 
+def check_a_reshape_is_not_a_transpose():
+    x = Tensor([[1, 2, 3], [4, 5, 6]])
+    assert x.reshape(3, 2).tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert x.T.tolist() == [[1, 4], [2, 5], [3, 6]]
+
+
 # ## Sums
 #
-# A reduction takes a dimension away, or keeps it with size 1 if told to, so that the result still broadcasts against
-# what it came from: `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre something else or
-# fail. `sum` is a primitive; mean, variance and standard deviation follow from it.
+# A *reduction* takes a dimension away, or keeps it with size 1 if you ask for that, so that the result still broadcasts
+# against the original: `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre something else
+# or fail. `sum` is a primitive; mean and variance follow from it.
 #
-# What is summed, and in what type? A running sum needs more digits than the numbers that go into it. In `float16`,
-# which has eleven bits, 2048 + 1 is 2048 again, so that the sum of ten thousand ones would stop there; `float32` stops
-# at $2^{24}$. So we add one width up, `float16` in `float32` and `float32` in `float64`, and round once, at the end.
-# Integers and truth values are added as 64-bit integers, so that counting the `True`s in a mask cannot overflow.
-
-ADDED_IN: dict[Any, Any] = {float16: float32, float32: float64, float64: float64}
+# In which type do we add? A running sum needs more digits than its terms. In `float16`, which has eleven bits, 2048 + 1
+# is 2048 again, so the sum of ten thousand ones would stop there; `float32` stops at $2^{24}$. So we add one width up,
+# `float16` in `float32` and `float32` in `float64`, and round once, at the end. (The table `ADDED_IN` holds that width
+# for each dtype.) We add integers and truth values as 64-bit integers, so that counting the `True`s in a mask cannot
+# overflow.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def sum(x, /, dim=None, keepdim=False):  # exercise
     """The sum over all elements, or over one dimension or several (`dim`), which stay with size 1 if `keepdim`. Floats
     are added one width up (`ADDED_IN`) and come back in their own dtype, everything else as int64."""
-    total = np.add.reduce(x, axis=_axes(dim, x.ndim), keepdims=keepdim, dtype=ADDED_IN.get(x.dtype, int64))
+    total = np.add.reduce(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim, dtype=ADDED_IN.get(x.dtype, int64))
     return total.astype(x.dtype, copy=False) if x.dtype.kind == "f" else total
 
 
-def _axes(dim, ndim):
-    if isinstance(dim, (tuple, list)):
-        return tuple(_dim(d, ndim) for d in dim) or None  # no dimension stands for all of them, as in PyTorch
-    return None if dim is None else _dim(dim, ndim)
-
-
-# A mean of `float16` is computed in `float32` altogether: the sum of 70,000 ones is more than `float16` can hold, while
-# their mean is 1.
+# We compute a mean of `float16` in `float32` altogether, because the sum of 70,000 ones is more than `float16` can
+# hold, while their mean is 1. (`torch_names` lets you spell `dim` and `keepdim` as NumPy does.)
 
 
 @torch_names
@@ -1145,12 +978,17 @@ def mean(x, dim=None, keepdim=False):
     return total / (_size_of(x) / max(_size_of(total), 1))
 
 
-# The variance has two conventions. Divided by $n$, it describes the numbers that are there. Divided by $n - 1$, it
-# estimates that of the population they were drawn from (Bessel's correction). PyTorch's default is the second, NumPy's
-# the first, and more than one reimplementation of batch normalisation has failed on that difference.
+def _size_of(x):
+    return math.prod(x.shape)
+
+
+# The variance has two conventions. Divided by $n$, it describes the elements that we have. Divided by $n - 1$, it
+# estimates the variance of the population they were drawn from (*Bessel's correction*). PyTorch's default is the
+# second, NumPy's is the first, and more than one reimplementation of batch normalization has failed on that difference.
 #
-# The mean is subtracted twice, and the second time is not idle. A mean has been rounded, and at 16 million, where
-# `float32` has whole numbers only, it may be off by a half. What was rounded away is the mean of the differences.
+# We subtract the mean twice, and the second time is not idle. A mean has been rounded, and at 16 million, where
+# `float32` can hold integers only, it may be off by a half. The mean of the differences is exactly what the rounding
+# lost.
 
 
 @torch_names
@@ -1170,30 +1008,12 @@ def _centred(x, dim):  # exercise
     return centred - mean(centred, dim, keepdim=True)
 
 
-# The standard deviation is a root, and a root is infinitely steep at zero. Where nothing varies, no element can make it
-# vary less, so we take the slope there to be 0: the root is taken of the others only.
-
-
-@torch_names
-def std(x, dim=None, correction: float = 1, keepdim=False):
-    """The standard deviation, the square root of `var`; its slope is 0 where nothing varies."""
-    if x.dtype == float16:
-        return std(x.to(float32), dim, correction, keepdim).to(float16)
-    variance = var(x, dim, correction, keepdim)
-    constant = variance == 0
-    root = power(more_ops.where(constant, 1.0, variance), exponent=0.5)
-    return more_ops.where(constant, 0.0, root)
-
-
-def _size_of(x):
-    return math.prod(x.shape)
-
-# `mean`, `var` and `std` needed no kernel of their own. That is the rule of the house: an operation is a primitive, or
-# it is made of primitives.
+# `mean` and `var` needed no kernels of their own. That is the rule of the house: an operation is a primitive, or it is
+# made of primitives.
 #
-# With broadcasting, products, views and sums together, you can predict shapes, which is the skill that saves the most
-# time in this field. Here are eight expressions for $x$ of shape (4, 3). Write down what you expect before you run any
-# of them. Some are refused.
+# With broadcasting, products, views and sums together, you can predict shapes, and no other skill saves more time in
+# this field. Here are eight expressions for $x$ of shape (4, 3). Write down what you expect before you run any of them.
+# Some are refused.
 
 
 SHAPES_TO_PREDICT: dict[str, Callable[[Tensor], Tensor]] = {
@@ -1219,8 +1039,7 @@ def predict_shapes() -> dict[str, tuple[int, ...] | None]:  # exercise
 # ## Picking elements
 #
 # NumPy's indexing is the best there is, so we take nearly all of it: numbers, slices, `...`, `None`, lists of
-# positions, masks. `place` is its opposite: a tensor of zeros with the given numbers put where the index points,
-# *added* where it points twice. We do not need it yet; the chapter on gradients will.
+# positions (*advanced indexing*), masks. The module `indexing` turns tensors in an index into arrays first.
 
 
 @primitive
@@ -1228,117 +1047,48 @@ def getitem(x, /, index):
     """The elements that `index` selects, as NumPy selects them; a view for numbers and slices."""
     picked = x[index]
     if not picked.size:
-        more_ops.refuse_outside(index, x.shape)
+        refuse_outside(index, x.shape)
     return picked if type(picked) is ndarray else x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
 
 
-# Adding is essential. If `x[[0, 0]]` has picked the first element twice, then whatever flows back to it flows back
-# twice, and assigning would keep one of the two. So would plain `out[index] += values`.
+# The opposite of picking is placing: `place` returns zeros with the given values at the positions of the index,
+# *added* where it points twice. We do not need it yet, but the chapter on gradients will. If `x[[0, 0]]` has picked the
+# first element twice, then two gradients flow back to it, and an assignment would keep only one of them. A plain
+# `out[index] += values` would also keep only one. (PyTorch and the literature call this operation *scatter-add*.)
+#
+# Slices and single numbers never point at an element twice, so for them we assign. All other positions go to
+# `add_rows`, which adds up the rows that have the same position.
 
 
 @primitive
 def place(values, /, index, shape):
     """Zeros of `shape` with `values` added at `index`; positions that occur twice get both."""
     out = np.zeros(shape, values.dtype)
-    if _is_basic(index):
+    if is_basic(index):
         out[index] = values
         return out
     if isinstance(index, ndarray) and index.dtype.kind in "iu":  # whole rows
-        return _add_rows(out, index.reshape(-1), values.reshape(index.size, *out.shape[1:]))
+        return add_rows(out, index.reshape(-1), values.reshape(index.size, *out.shape[1:]))
     positions = np.arange(out.size).reshape(shape)[index]
-    _add_rows(out.reshape(-1), positions.reshape(-1), values.reshape(-1))
+    add_rows(out.reshape(-1), positions.reshape(-1), values.reshape(-1))
     return out
-
-
-# Slices and single numbers never point at an element twice. For them a plain assignment is right, and fastest.
-# Otherwise we sort: rows for the same position then follow one another, and `reduceat` adds up each such run at once.
-# (`np.add.at` does it one by one, which takes several times as long.)
-
-
-def _add_rows(out, positions, rows):
-    if positions.size == 0:
-        return out
-    positions = positions % len(out)  # -1 is the last
-    order = np.argsort(positions, kind="stable")
-    positions = positions[order]
-    starts = np.flatnonzero(np.diff(positions, prepend=-1))
-    wide = ADDED_IN.get(rows.dtype, rows.dtype)
-    out[positions[starts]] = np.add.reduceat(rows[order], starts, axis=0, dtype=wide)
-    return out
-
-
-def _is_basic(index):
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(
-        p is None or p is ... or (isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool)) for p in parts
-    )
-
-
-# Tensors may be used as indices as well; here they become plain arrays, and a tensor without dimensions a plain number.
-# Floating-point numbers are refused. They are no positions, even if they happen to be whole. And `uint8`, in which
-# older programs keep their masks, is a mask, as in PyTorch.
-
-
-def _plain_part(part):
-    if isinstance(part, np.integer):
-        return int(part)
-    if not isinstance(part, (Storage, list, ndarray)):
-        return part
-    array = np.array(part._array if isinstance(part, Storage) else part)  # a copy, which no caller can change
-    if array.dtype.kind == "f" and (array.size or not isinstance(part, list)):
-        raise IndexError(
-            f"a tensor of {array.dtype} cannot be an index: use integers (`.long()`) or a mask of bool"
-        )
-    if array.dtype in (bool_, uint8):
-        return array.astype(bool_)
-    return array.astype(np.intp) if array.ndim else int(array)
-
-
-# In one point we leave NumPy. What is `h[0, :, ids]`? For NumPy, the 0 is a list of positions like `ids`, and since a
-# slice stands between the two, the picked dimension moves to the front: the result is transposed, and if the sizes are
-# equal, nothing will tell. PyTorch takes `h[0]` first and then `[:, ids]`, which is what you meant. So we take an
-# index with both numbers and arrays in two steps: numbers and slices, then arrays.
-
-
-def _plain_index(index, ndim):
-    """The index as one for NumPy, and what is left to be picked from that (None where it is all)."""
-    if type(index) in (int, slice):
-        return index, None
-    parts = [_plain_part(part) for part in (index if isinstance(index, tuple) else (index,))]
-    arrays = [isinstance(part, (ndarray, bool)) for part in parts]
-    dots = [i for i, part in enumerate(parts) if part is ...]
-    if any(arrays) and len(dots) == 1 and builtins.sum(map(more_ops.dims_used, parts)) == ndim:
-        del parts[dots[0]], arrays[dots[0]]  # they stand for nothing, and NumPy would see them between two arrays
-    if not any(arrays) or not any(type(part) is int for part in parts):
-        return (tuple(parts) if isinstance(index, tuple) else parts[0]), None
-    first: list[Any] = []
-    then: list[Any] = []
-    for part, is_array in zip(parts, arrays):
-        if is_array:
-            first += [slice(None)] * (np.ndim(part) if np.asarray(part).dtype == bool_ else 1)
-            then += [part]
-        else:
-            first += [part]
-            then += [] if type(part) is int else [...] if part is ... else [slice(None)]
-    return tuple(first), tuple(then)
 
 
 # ## Writing, and the clock
 #
-# Reading is harmless. Writing is where frameworks go wrong: an optimizer changes a weight that somebody else still
-# counts on, and nobody notices. We allow writing, and keep a record of it. There is one clock that ticks at every
-# write; the memory block that was written to remembers the tick. Views share the memory, so they share the memory's
-# tick: a write through `x[0]` is seen by `x.T` as well.
+# Reading is harmless. Writing is where frameworks go wrong: an optimizer changes a weight that another computation
+# still needs, and we do not notice. So we allow writing and keep a record of it. One clock ticks at every write, and we
+# store its reading for the memory block that was written to. Views share the memory, so they share its reading: a write
+# through `x[0]` is seen by `x.T` as well.
+#
+# Why do we use a clock instead of a counter in each tensor? Because of the views. A counter in `x` would not know that
+# `x[0]` was written to, unless every view carried a pointer back to its origin. NumPy has that pointer already
+# (`.base`). It leads us from any view to the block of memory underneath, so we keep the reading there and drop it when
+# the block is freed.
 
 _clock = itertools.count(1)
 _last_write: dict[int, tuple[weakref.ref, int]] = {}
 _newest_write = [0]
-
-
-# Why a clock, and not a counter in each tensor? Because of the views. A counter in `x` would not know that `x[0]` was
-# written to, unless every view carried a pointer back to where it came from. NumPy has that pointer already (`.base`),
-# and leads us from any view to the block of memory underneath; so that is where the tick is kept, and it is dropped
-# when the block is freed.
 
 
 def tick() -> int:
@@ -1346,7 +1096,7 @@ def tick() -> int:
     return next(_clock)
 
 
-def _memory_of(array: np.ndarray) -> np.ndarray:
+def _base_array(array: np.ndarray) -> np.ndarray:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
@@ -1354,26 +1104,27 @@ def _memory_of(array: np.ndarray) -> np.ndarray:
 
 def last_write(x: Storage | None = None) -> int:
     """When the memory of `x` (of any tensor, if None) was last written to, as a reading of the clock; 0 for never."""
-    return _newest_write[0] if x is None else _last_write.get(id(_memory_of(x._array)), (None, 0))[1]
+    return _newest_write[0] if x is None else _last_write.get(id(_base_array(x._array)), (None, 0))[1]
 
 
 def _written(array: np.ndarray) -> None:
-    memory = _memory_of(array)
+    memory = _base_array(array)
     key, now = id(memory), tick()
     _last_write[key] = (weakref.ref(memory, lambda _: _last_write.pop(key, None)), now)
     _newest_write[0] = now
 
 
-# The operators `x += 1`, `x -= 1` and so on change the memory of a tensor, as in PyTorch, and so does `x[i] = value`.
-# The one restriction is written in terms of this chapter alone: if the result of `x + 1` came back as something that
-# wants gradients, somebody is keeping a record of the computation, and then numbers must not change under it.
+# All writing goes through `writable()`, which ticks. `copy_` overwrites a tensor, and the operators `x += 1`, `x -= 1`
+# and `x[i] = value` in the module `in_place` end in it, too. (An underscore at the end of a name means *in place*, as
+# in PyTorch.)
 #
-# What of a tensor that *is* the result of a recorded computation? Chapter 07, which knows what the record looks like,
-# can let `y += 1` change it, and remember that it did.
+# One restriction remains. While operations are recorded, values that have a history must not be written into a tensor
+# that has none, and a tensor on record must not change under the record. Chapter 07, which knows what the record looks
+# like, can then let `y += 1` change a result and remember that it did.
 
 
 class Writing(Storage):
-    """Changing numbers in place."""
+    """Changing elements in place."""
 
     __slots__ = ()
 
@@ -1388,97 +1139,30 @@ class Writing(Storage):
         return self._array
 
     def copy_(self, source, non_blocking=False) -> Self:
-        """Overwrite the numbers with those of `source`, broadcast and converted."""
+        """Overwrite the elements with those of `source`, broadcast and converted."""
         values = source if isinstance(source, Storage) else _wrap(as_array(source))
         if broadcast_shape(self.shape, values.shape) != self.shape:
             raise ValueError(f"values of shape {values.shape} do not fit into a tensor of shape {self.shape}")
-        _refuse_if_recorded(self.shape, values)
+        self._refuse_if_recorded(values)
         with quiet():
             np.copyto(self.writable(), values._array, casting="unsafe")
         return self
 
-    def fill_(self, value: float | Storage) -> Self:
-        """Overwrite every element with one number. Raises ValueError for a number that the dtype cannot hold."""
-        return self.copy_(value if isinstance(value, Storage) else _number(value, self.dtype))
+    # How does this chapter know whether operations are recorded? It tries one. `recording`, below, sends a number that
+    # requires a gradient through the installed interpreters and looks whether the result requires one, too. We try
+    # only if one of the tensors at hand requires a gradient.
 
-    def zero_(self) -> Self:
-        """Overwrite every element with 0."""
-        return self.fill_(0)
-
-    def __iadd__(self, other) -> Self: return self._in_place(self + other)
-    def __isub__(self, other) -> Self: return self._in_place(self - other)
-    def __imul__(self, other) -> Self: return self._in_place(self * other)
-    def __itruediv__(self, other) -> Self: return self._in_place(self / other)
-    def __ifloordiv__(self, other) -> Self: return self._in_place(self // other)
-    def __imod__(self, other) -> Self: return self._in_place(self % other)
-    def __ipow__(self, other) -> Self: return self._in_place(self**other)
-    def __iand__(self, other) -> Self: return self._in_place(self & other)
-    def __ior__(self, other) -> Self: return self._in_place(self | other)
-    def __ixor__(self, other) -> Self: return self._in_place(self ^ other)
-
-    def _in_place(self, result) -> Self:
-        if _RANK[result.dtype.kind] > _RANK[self.dtype.kind]:
-            raise TypeError(
-                f"a tensor of {self.dtype} cannot hold the result, which is {result.dtype}: write x = x + y instead of "
-                "x += y, or convert it first, by .float()"
+    def _refuse_if_recorded(self, *tensors):
+        if any(getattr(t, "requires_grad", False) for t in tensors) and recording():
+            raise RuntimeError(
+                f"a tensor of shape {self.shape} cannot be changed in place while operations on it are recorded: the "
+                "change would falsify gradients or be lost to them. Make a new tensor (x = x + y, where(), cat()), or "
+                "change it under no_grad()"
             )
-        _refuse_if_recorded(self.shape, result)
-        return self.copy_(result)
-
-    def __setitem__(self, index, value) -> None:
-        if isinstance(value, (list, tuple)):
-            value = _wrap(as_array(value))
-        _refuse_if_recorded(self.shape, self, value)
-        first, then = _plain_index(index, self.ndim)
-        target, values = self.writable(), value._array if isinstance(value, Storage) else value
-        try:
-            if then is not None:
-                target, first = target[first], then
-            more_ops.refuse_outside(first, target.shape)
-            if isinstance(values, ndarray) and values.dtype != target.dtype:
-                values = _cast(values, target.dtype)
-            if isinstance(values, ndarray) and _is_basic(first):
-                target, first = getitem.default(target, first), ...  # so that (1,) fits into one element
-            if isinstance(values, ndarray) and not values.size:  # where NumPy is not strict
-                chosen = target[first].shape
-                if broadcast_shape(chosen, values.shape) != chosen:
-                    raise ValueError(f"values of shape {values.shape} do not fit into shape {chosen}")
-            target[first] = values
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
-            kind = IndexError if isinstance(error, IndexError) else ValueError
-            said = more_ops.in_our_words(error)
-            raise kind(f"cannot assign to a part of a tensor of shape {self.shape}: {said}") from None
-
-
-def _cast(array, dtype):
-    with quiet():
-        return array.astype(dtype)
-
-
-def _number(value, dtype):
-    try:
-        with quiet():
-            return _wrap(np.array(int(value) if isinstance(value, float) and dtype.kind in "iu" else value, dtype))
-    except (OverflowError, ValueError, TypeError):
-        raise ValueError(f"{value!r} is not a number that {dtype} can hold") from None
-
-
-# How does this chapter know whether operations are recorded? It tries one. We send a number that requires a gradient
-# through the interpreters that are installed in the door, and look whether the result requires one, too. We try only if
-# one of the tensors at hand requires a gradient.
-
-
-def _refuse_if_recorded(shape, *tensors):
-    if any(getattr(t, "requires_grad", False) for t in tensors) and recording():
-        raise RuntimeError(
-            f"a tensor of shape {shape} cannot be changed in place while operations on it are recorded: the change "
-            "would falsify gradients or be lost to them. Make a new tensor (x = x + y, where(), cat()), or change it "
-            "under no_grad()"
-        )
 
 
 def recording() -> bool:
-    """Is a record kept at the moment of operations on tensors that require gradients?"""
+    """Whether operations on tensors that require gradients are being recorded at the moment."""
     probe = _wrap(np.zeros(()))
     probe.requires_grad = True
     return _installed[-1](neg, (probe,), {}).requires_grad
@@ -1486,145 +1170,38 @@ def recording() -> bool:
 
 # ## Out of the world of tensors
 #
-# One number, a list, or a truth value: each conversion makes sense for some shapes only, and says so for the others.
+# We can turn a tensor into a Python number with `item()`, into nested lists with `tolist()`, into an array with
+# `numpy()`, and into a tensor of another dtype with `to()`. Each conversion makes sense for some shapes only, and says
+# so for the others.
 #
-# `bool(x)` deserves the error most. `if x > 0:` on a tensor of three numbers is a question without an answer; NumPy
-# refuses it, too.
-
-
-class Converting(Storage):
-    """To Python's numbers and lists, to NumPy, and to other dtypes."""
-
-    __slots__ = ()
-
-    def item(self) -> Any:
-        """The one number in here, as a Python number. Raises ValueError if there are more."""
-        if self._array.size != 1:
-            raise ValueError(
-                f"item() needs a tensor of one element; this one has shape {self.shape}. Use tolist() or numpy()"
-            )
-        return self._array.item()
-
-    def tolist(self) -> Any:
-        """The values as nested lists of Python numbers."""
-        return self._array.tolist()
-
-    def to(self, dtype=None) -> Tensor:
-        """The same numbers as another dtype; the tensor itself if it has that dtype already, or for None."""
-        dtype = self.dtype if dtype is None else _as_dtype(dtype)
-        return self if self._array.dtype == dtype else more_ops.cast(self, dtype=dtype)
-
-    def __bool__(self):
-        if self._array.size != 1:
-            raise ValueError(f"is a tensor of shape {self.shape} true? Say which you mean: .any() or .all()")
-        return self._array.item() != 0
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        if self.requires_grad and recording():
-            raise RuntimeError("NumPy would compute with this tensor unrecorded; use x.detach(), or tt's functions")
-        return np.array(self.numpy(), dtype=dtype) if copy or dtype else self.numpy()
-
-    def __format__(self, spec):
-        if spec and self._array.size != 1:
-            raise TypeError(f"{spec!r} formats one number, and this tensor has shape {self.shape}; format its elements")
-        return format(self.item(), spec) if spec or not self.ndim else str(self)
-
-    def __float__(self): return float(self.item())
-    def __int__(self): return int(self.item())
-    def __index__(self): return (self._array.reshape(()) if self._array.size == 1 else self._array).__index__()
-    def float(self) -> Tensor: return self.to(float32)
-    def double(self) -> Tensor: return self.to(float64)
-    def half(self) -> Tensor: return self.to(float16)
-    def long(self) -> Tensor: return self.to(int64)
-    def int(self) -> Tensor: return self.to(int32)
-    def bool(self) -> Tensor: return self.to(bool_)
-
+# `bool(x)` deserves its error most. For a tensor of three elements, `if x > 0:` is a question without an answer, so it
+# is refused, as in NumPy. You have to ask for `.any()` or `.all()`.
 
 # ## Room for gradients
 #
-# One layer is a promise. People who know PyTorch will type `x.backward()`, and they should find the method and be told
-# what is missing. A tensor that was not recorded has no history, so all that these methods can do here is to say so, or
-# to keep things for later.
+# If you know PyTorch, you will type `x.backward()`. You should find the method, and it should tell you what is missing.
+# A tensor that was not recorded has no history, so the methods in the module `history` can only say so, or keep things
+# for later.
 #
-# `data` is the one to remember from here. It is the same memory without any history, and what is done to it is done to
-# the tensor: `weight.data -= 0.1 * step` changes a weight, and the clock ticks.
-
-
-class Gradients(Storage):
-    """What a tensor has to offer to the chapter on gradients."""
-
-    __slots__ = ()
-    is_leaf: bool = True
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Ask for a gradient of this tensor. Raises RuntimeError for a dtype that has none."""
-        if requires_grad and self._array.dtype.kind != "f":
-            raise RuntimeError(f"only floating-point tensors can require gradients, not {self.dtype}; use .float()")
-        self._requires_grad = bool(requires_grad)
-        return self
-
-    def backward(self, gradient=None, retain_graph=False, create_graph=False) -> None:
-        """Needs a history, which this tensor does not have."""
-        raise RuntimeError(
-            "this tensor has no history to go back through: no input required a gradient, or it was computed "
-            "under no_grad(), "
-            "or operations are not being recorded (pip install tt-autograd, then import tt_autograd)"
-        )
-
-    def register_hook(self, hook: Callable) -> Callable:
-        """Call `hook(gradient)` when the gradient for this tensor is known; what it returns, if not None, replaces
-        the gradient.
-
-        Returns a function that takes the hook off again."""
-        registered = partial(hook)  # an object of its own, because the same hook may be registered twice
-        self._hooks = [*(self._hooks or ()), registered]
-
-        def remove():
-            self._hooks = [h for h in self._hooks if h is not registered]
-
-        return remove
-
-    def retain_grad(self) -> None:
-        """Keep `.grad` of this tensor even if it is the result of an operation. A tensor without history keeps it
-        anyway."""
-
-    def detach(self) -> Tensor:
-        """The same memory without the history."""
-        return _wrap(self._array)
-
-    def clone(self) -> Tensor:
-        """A copy, recorded like any operation."""
-        return more_ops.copied(self)
-
-    @property
-    def data(self) -> Tensor:
-        """The values without the history; assigning to it, or into it, changes them in place."""
-        return self.detach()
-
-    @data.setter
-    def data(self, values) -> None:
-        values = values.detach() if isinstance(values, Storage) else _wrap(as_array(values))
-        if values.shape != self.shape:
-            raise ValueError(f"values of shape {values.shape} cannot replace those of a tensor of shape {self.shape}")
-        self.detach().copy_(values)
-
+# Remember one of them from here: `data`. It is the same memory without any history, and a change of it changes the
+# tensor: `weight.data -= 0.1 * step` changes a weight, and the clock ticks.
 
 # ## The tensor
 #
-# What is missing is the long tail: some sixty more functions, from `abs` to `zeros_like`, most of a line or two; they
-# live in the appendix `more_ops`, and their method forms, such as `x.abs()` and `x.sum(1)`, in the appendix `methods`.
-#
-# The class that we all use is the sum of all layers, with a constructor and a way to print itself.
+# Now we can put the class together that you will use. It is the sum of the classes above and of those that we imported,
+# with a constructor and a way to print itself. The imported ones are the long tail: the method forms of some two
+# hundred functions, such as `x.abs()` and `x.sum(1)`, most of them one line long. Their functions are in the appendices
+# of this chapter, and the first of those is *More operations*.
 
 
 class Tensor(
-    Conversions, InPlace, LongTail, Reducing, Picking,
-    Arithmetic, Comparing, Reshaping, Reordering, Writing, Converting, Gradients,
+    Conversions, Casting, InPlace, LongTail, Reducing, Picking, Operators, Reshaping, History,
+    Arithmetic, Reordering, Writing,
 ):
-    """An array of numbers with a shape and a dtype, and operations that anybody can watch.
+    """An array of elements with a shape and a dtype, and operations that every interpreter can see.
 
     `data` is copied: Python numbers and lists become float32, NumPy arrays and tensors keep their dtype.
-    Raises ValueError for ragged lists, TypeError for what is not a number.
+    Raises ValueError for ragged lists, TypeError for data that are not numbers.
     """
 
     __slots__ = ()
@@ -1636,15 +1213,32 @@ class Tensor(
         self._requires_grad, self.grad, self._hooks = False, None, None
         self.requires_grad_(requires_grad)
 
+    # An index with both numbers and arrays is applied in two steps, as PyTorch does it. A loop over a tensor picks its
+    # rows; where nothing is recorded or metered, we can take them without going through the door.
+
     def __getitem__(self, index) -> Tensor:
-        first, then = _plain_index(index, self.ndim)
+        first, then = split_index(index, self.ndim)
         picked = getitem(self, index=first)
         return picked if then is None else getitem(picked, index=then)
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.requires_grad or listening():
             return (getitem(self, index=i) for i in range(len(self)))
-        return map(_wrap, [self._array[i, ...] for i in range(len(self))])  # the same: nothing is recorded or metered
+        return map(_wrap, [self._array[i, ...] for i in range(len(self))])
+
+    # Out of the world of tensors, and onto paper.
+
+    def item(self) -> Any:
+        """The one element, as a Python number. Raises ValueError if there are more."""
+        if self._array.size != 1:
+            raise ValueError(
+                f"item() needs a tensor of one element; this one has shape {self.shape}. Use tolist() or numpy()"
+            )
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._array.tolist()
 
     def __repr__(self) -> str:
         usual = self.dtype in (float32, int64, bool_)
@@ -1656,7 +1250,7 @@ class Tensor(
         return "requires_grad=True"
 
 
-# Errors should speak of the class that people use, and not of the layer that a method comes from.
+# Errors should name the class that you use, and not the base that a method comes from.
 
 for layer in Tensor.__mro__[1:-1]:
     for name, method in vars(layer).items():
@@ -1664,8 +1258,8 @@ for layer in Tensor.__mro__[1:-1]:
             method.__qualname__ = f"Tensor.{name}"
 
 
-# `Tensor([1, 2])` is `float32`, as `torch.Tensor([1, 2])` is. For labels we want integers to stay integers; PyTorch's
-# lower-case `tensor` looks at the data, and so does ours. `from_numpy` is the one that does not copy.
+# `Tensor([1, 2])` is `float32`, as `torch.Tensor([1, 2])` is. For labels we want integers to stay integers. PyTorch's
+# lower-case `tensor` looks at the data, and so does ours.
 
 
 def tensor(data, dtype=None, requires_grad=False) -> Tensor:
@@ -1677,12 +1271,13 @@ def tensor(data, dtype=None, requires_grad=False) -> Tensor:
     return _wrap(as_array(data, dtype)).requires_grad_(requires_grad)
 
 
-# Which of the three to use? `Tensor` for numbers in a program, `tensor` for labels and masks, `from_numpy` for large
-# data that should not be there twice. The last one shares memory with the array, in both directions.
+# Both copy. `from_numpy` does not: it shares memory with the array, in both directions. Which of the three should you
+# use? `Tensor` for numbers in a program, `tensor` for labels and masks, `from_numpy` for large data that should not be
+# in memory twice.
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor on the memory of `array`, which is not copied: later changes of one are seen by the other."""
+    """A tensor on the memory of `array`, which is not copied: a change of one changes the other."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.dtype.isnative:
         raise TypeError(
             f"from_numpy needs a NumPy array of numbers, not {getattr(array, 'dtype', type(array).__name__)}"
@@ -1697,54 +1292,35 @@ def check_copies():
     assert copied[0].item() == 0.0 and shared[0].item() == 7.0
 
 
-# Tensors of one number, of a range, of chance. Chance comes from the one generator of chapter 01, so one seed fixes all
-# of it.
+# We also need tensors of one number and of random numbers. All random numbers come from the one generator of chapter
+# 01, so one seed fixes all of them.
 
 
 def full(size, fill_value, dtype=None, requires_grad=False) -> Tensor:
     """A tensor of shape `size` filled with one number, in the dtype that `tensor(fill_value)` has if none is given."""
     fill_value = fill_value.item() if isinstance(fill_value, np.generic) else fill_value
-    value = tensor(fill_value) if dtype is None else _number(fill_value, _as_dtype(dtype))
-    shape = _sizes(size if isinstance(size, (tuple, list)) else (size,))
-    return _wrap(np.full(shape, value._array)).requires_grad_(requires_grad)
+    value = as_array(tensor(fill_value)) if dtype is None else number_as(fill_value, resolve_dtype(dtype))
+    shape = normalize_sizes(size if isinstance(size, (tuple, list)) else (size,))
+    return _wrap(np.full(shape, value)).requires_grad_(requires_grad)
 
 
 def zeros(*size, dtype=float32, requires_grad=False) -> Tensor:
     """A tensor of zeros: zeros(2, 3)."""
-    return full(_unpacked(size), 0, dtype or float32, requires_grad)
+    return full(unpack(size), 0, dtype or float32, requires_grad)
 
 
 def ones(*size, dtype=float32, requires_grad=False) -> Tensor:
     """A tensor of ones: ones(2, 3)."""
-    return full(_unpacked(size), 1, dtype or float32, requires_grad)
+    return full(unpack(size), 1, dtype or float32, requires_grad)
 
 
-# `arange` counts in `float64` and rounds at the end. Adding the step again and again in `float32` would drift, and stop
-# altogether where a step is smaller than the distance between two numbers.
-
-
-def arange(start, end=None, step=1, dtype=None, requires_grad=False) -> Tensor:
-    """start, start + step, ... up to but without `end`; int64 for integers, float32 otherwise. Raises ValueError for a
-    step of 0 or one that leads away from `end`."""
-    start, end = (0, start) if end is None else (start, end)
-    start, end, step = (v.item() if isinstance(v, Storage) else v for v in (start, end, step))
-    if dtype is not None and _as_dtype(dtype).kind in "iu":
-        start, end, step = int(start), int(end), int(step)
-    whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
-    if not step * (end - start) >= 0 or step == 0 or not math.isfinite(end - start):
-        raise ValueError(f"no number of steps of {step} leads from {start} to {end}")
-    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
-    values = start + np.arange(count) * step
-    return _wrap(_converted(values, dtype or (int64 if whole else float32))).requires_grad_(requires_grad)
-
-
-# NumPy draws `float32` and `float64`. For `float16` we draw one of the 2,048 numbers k / 2048: rounding a longer
-# fraction could give 1, which does not belong to the interval.
+# NumPy draws `float32` and `float64`. For `float16` we draw one of the 2,048 numbers k / 2048, because rounding a
+# longer fraction could give 1, which does not belong to the interval.
 
 
 def rand(*size, dtype=float32, requires_grad=False) -> Tensor:
     """Uniform random numbers from [0, 1)."""
-    size, dtype = _sizes(size), _drawn("rand", dtype)
+    size, dtype = normalize_sizes(size), _drawn("rand", dtype)
     if dtype == float16:
         values = (generator().integers(0, 2048, size) / 2048).astype(float16)
     else:
@@ -1755,12 +1331,12 @@ def rand(*size, dtype=float32, requires_grad=False) -> Tensor:
 def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
     """Random numbers from the normal distribution with mean 0 and variance 1."""
     dtype = _drawn("randn", dtype)
-    values = generator().standard_normal(_sizes(size), dtype=float32 if dtype == float16 else dtype)
+    values = generator().standard_normal(normalize_sizes(size), dtype=float32 if dtype == float16 else dtype)
     return _wrap(np.asarray(values, dtype)).requires_grad_(requires_grad)
 
 
 def _drawn(name, dtype):
-    dtype = _as_dtype(dtype)
+    dtype = resolve_dtype(dtype)
     if dtype.kind != "f":
         raise TypeError(f"{name} draws floating-point numbers, not {dtype}; for integers there is randint")
     return dtype
@@ -1768,13 +1344,13 @@ def _drawn(name, dtype):
 
 # ## A first client of the door: the meter
 #
-# Back to the questions that `SmallestTensor` could not answer. The meter stands in the door, lets the operation run,
-# and counts what went through: the multiply-adds (for operations that do not declare a cost, one for each element of
-# the result) and the bytes that were read and written. A view costs nothing, since it moves nothing.
+# We return to the questions that `SmallestTensor` could not answer. The meter is an interpreter that lets the operation
+# run and counts: the multiply-adds (for operations that do not declare a cost, one for each element of the result) and
+# the bytes that were read and written. A view costs nothing, because it moves nothing.
 #
-# How can we know, from outside, that an operation moved nothing? We ask whether the result lies in the same block of
-# memory as one of the inputs: `_memory_of(array)` is that block, the same object for all its views. It is the question
-# that the clock asks, too.
+# How can we know, from outside, that an operation moved nothing? We ask whether the result is in the same block of
+# memory as one of the inputs: `_base_array(array)` is that block, the same object for all its views. The clock asks the
+# same question.
 #
 # Everything in the meter is about arrays, which a tensor keeps in `_array`. The `cost` of a primitive gets arrays as
 # well: the array of the result, those of the inputs, and the parameters by name.
@@ -1794,11 +1370,13 @@ class Meter:
         out = next(primitive, tensors, params)
         arrays = [t._array for t in tensors]
         self.calls[primitive.name] += 1
-        if not any(_memory_of(out._array) is _memory_of(a) for a in arrays):
+        if not any(_base_array(out._array) is _base_array(a) for a in arrays):
             cost = primitive.cost(out._array, *arrays, **params) if primitive.cost else out._array.size
             self.multiply_adds[primitive.name] += int(cost)
             self.bytes[primitive.name] += builtins.sum(a.nbytes for a in arrays) + out._array.nbytes
         return out
+
+    # Printed, it is a table with a row for each primitive and one for all of them together.
 
     def __repr__(self):
         rows = [f"{'primitive':14s} {'calls':>6s} {'multiply-adds':>15s} {'bytes':>13s}"]
@@ -1819,8 +1397,8 @@ def meter() -> Iterator[Meter]:
 
 # ## The cost: counted, and timed
 #
-# A layer of a network, $X W^T + b$, for 64 rows of 784 numbers and 256 outputs. The formula says $64 \cdot 784 \cdot
-# 256 = 12{,}845{,}056$ multiply-adds for the product and $64 \cdot 256 = 16{,}384$ additions.
+# Let us meter a layer of a network, $X W^T + b$, for 64 rows of 784 numbers and 256 outputs. The formula predicts $64
+# \cdot 784 \cdot 256 = 12{,}845{,}056$ multiply-adds for the product and $64 \cdot 256 = 16{,}384$ additions.
 
 
 def show_meter():
@@ -1835,12 +1413,9 @@ def show_meter():
     )
 
 
-# What does the door cost? For a large array nothing that can be measured. For a small one it is most of the time: a
-# product of four numbers takes NumPy a quarter of a microsecond, and the way through `__mul__`, the primitive, the
-# interpreter and a new tensor takes longer than that.
-#
-# That is the price of being able to look. Chapter 19 will ask where a training step spends its time, and the answer
-# will come out of this door; by then the price will have been worth paying.
+# What does the door cost? For a large array we cannot measure it. For a small one it is most of the time: NumPy needs a
+# fraction of a microsecond to multiply four numbers, and the way through `__mul__`, the primitive, the interpreter and
+# a new tensor takes longer than that.
 
 
 def show_door():
@@ -1852,141 +1427,68 @@ def show_door():
         print(f"{size:10,d} {bare * 1e6:10.2f} {ours * 1e6:10.2f}")
 
 
+# That is the price of being able to look. Chapter 19 will ask where a training step spends its time, and the answer
+# will come out of this door; by then the price will have been worth paying.
+
 # ## Kernels can be exchanged
 #
-# A kernel is a slot. A *kernel set* is a plain module whose functions have the names and signatures of primitives, and
-# `use_kernels` puts them into the slots for a while. The package brings a second set, `loops`: each operation as the
-# loop over elements that defines it. It is of no use for work, and of much use as a witness: whatever the fast kernels
-# do, they must agree with the definition.
-#
-# The signature has to be equal, down to the names. A kernel that takes `axis` where the primitive says `dim` would work
-# for a while, and fail at the first call that passes the parameter by name. What kind of callable it is does not
-# matter: a function of this module or of another, a `partial`, a compiled one.
-#
-# Slots belong to the whole process. Two threads that exchanged kernels at the same time would compute with each
-# other's, so the second one is refused.
-#
-# As with interpreters, there is a second way: what `use_kernels` puts into the slots is gone at the end of the block,
-# what `install_kernels` puts there stays. Chapter 15 installs faster kernels for a whole program with it.
+# A *kernel set* is a plain module whose functions have the names and signatures of primitives. `use_kernels` puts them
+# into the slots for the length of a block. Our set has one kernel, the product as a textbook defines it: for each row,
+# for each column, for each position in between, multiply and add.
 
 
-@contextmanager
-def use_kernels(module) -> Iterator[None]:
-    """Within the block, primitives run the kernels of the same names in `module`, in every thread.
-
-    Raises ValueError for a callable that does not fit: a function of the module that has no slot's name, or one with
-    another signature than the slot's own kernel; RuntimeError if another thread uses kernels."""
-    kernels = _kernels_of(module)
-    with _exchanging:
-        if _sets and _sets[-1][0] != threading.get_ident():
-            raise RuntimeError(f"another thread uses the kernels of {_sets[-1][1]}; they are the same for all threads")
-        used = (threading.get_ident(), module.__name__, kernels)
-        _sets.append(used)
-        _exchange(kernels)
-    try:
-        yield
-    finally:
-        with _exchanging:
-            _sets.remove(used)
-            _exchange(kernels)
+def matmul_in_loops(x, y, /):
+    """The product of two matrices, element by element."""
+    out = np.zeros((x.shape[0], y.shape[1]), x.dtype)
+    for i, j, k in np.ndindex(*out.shape, x.shape[1]):
+        out[i, j] += x[i, k] * y[k, j]
+    return out
 
 
-_sets: list[tuple[int, str, dict]] = []  # (thread, name, kernels) of each set in use
-_exchanging = threading.Lock()
+textbook = SimpleNamespace(__name__="textbook", matmul=matmul_in_loops)
 
 
-def _exchange(kernels):
-    for name in kernels:
-        place = SLOTS[name]
-        place.kernel = next((used[name] for *_, used in reversed(_sets) if name in used), place.default)
-
-
-def install_kernels(kernels: dict[str, Callable], name: str | None = None) -> dict[str, Callable]:
-    """From now on, in every thread, the slots of these names run these kernels wherever `use_kernels` has no say.
-    Returns the kernels that were there, with which a second call undoes the first. `kernels_in_use` answers `name`,
-    if one is given.
-
-    Raises ValueError, before anything is changed, for a name without a slot and for another signature."""
-    for place, kernel in kernels.items():
-        _check_fits(place, kernel, "install_kernels")
-    with _exchanging:
-        before = {place: SLOTS[place].default for place in kernels}
-        for place, kernel in kernels.items():
-            SLOTS[place].default = kernel
-        _exchange(kernels)
-        _name[:] = [name or _name[0]]
-    return before
-
-
-_name = ["default"]  # of the installed kernels
-
-
-def kernels_in_use() -> str:
-    """The name of the kernel set that computes: that of the module given to `use_kernels`, or what `install_kernels`
-    was told."""
-    return _sets[-1][1] if _sets else _name[0]
-
-
-def _kernels_of(module) -> dict[str, Callable]:
-    kernels = {}
-    for name, value in vars(module).items():
-        own = inspect.isfunction(value) and value.__module__ == module.__name__
-        if name[0] != "_" and callable(value) and not isinstance(value, Slot) and (name in SLOTS or own):
-            _check_fits(name, value, module.__name__)
-            kernels[name] = value
-    if not kernels:
-        raise ValueError(f"{module.__name__} has no kernels: no callable in it has the name of a slot")
-    return kernels
-
-
-def _check_fits(name, function, source):
-    if name not in SLOTS:
-        raise ValueError(
-            f"{source}.{name} is no kernel: there is no primitive of that name. Start helpers with an underscore"
-        )
-    ours = str(SLOTS[name].signature)
-    try:
-        theirs = str(inspect.signature(function))
-    except ValueError:
-        theirs = "(unknown)"
-    if ours != theirs:
-        raise ValueError(f"{source}.{name}{theirs} does not fit: the primitive's kernel is {name}{ours}")
-
-
-# What stands in `loops` for the product is what a textbook says: for each row, for each column, for each position in
-# between, multiply and add. Each of those steps is work for Python's interpreter, and next to that the multiplication
-# itself does not count.
-
-
-def show_kernels():
-    from tt_tensor import loops
-
-    x = randn(48, 48)
-    fast = measure(lambda: x @ x).seconds
-    with use_kernels(loops):
-        slow = measure(lambda: x @ x).seconds
-    print(f"48 x 48 product: loops {slow * 1e3:.1f} ms, default {fast * 1e6:.1f} us, {slow / fast:,.0f} times faster")
+# It is useless for work and very useful as a witness, because the fast kernel must agree with the definition. (The
+# appendix *Loops* is a set of such definitions for nearly all primitives.)
 
 
 def check_kernels_agree():
-    from tt_tensor import loops
-
-    x, y = randn(2, 3, 4), randn(4, 5)
+    x, y = randn(4, 5), randn(5, 3)
     fast = (x @ y).sum(1)
-    with use_kernels(loops):
+    with use_kernels(textbook):
         slow = (x @ y).sum(1)
     assert np.allclose(fast.numpy(), slow.numpy(), atol=1e-5)
 
 
+# Each step of the loop is work for Python's interpreter, and beside that the multiplication itself does not count. How
+# much do we gain from NumPy's compiled loops?
+
+
+def show_kernels():
+    x = randn(32, 32)
+    fast = measure(lambda: x @ x).seconds
+    with use_kernels(textbook):
+        slow = measure(lambda: x @ x).seconds
+    print(f"32 x 32 product: loops {slow * 1e3:.1f} ms, default {fast * 1e6:.1f} us, {slow / fast:,.0f} times faster")
+
+
+# The signatures must be equal, down to the names. A kernel that takes `axis` where the primitive says `dim` would work
+# for a while and fail at the first call that passes the parameter by name. The kind of callable does not matter: it may
+# be a function, a `partial`, or compiled code. Slots belong to the whole process. Two threads that exchanged kernels at
+# the same time would compute with each other's, so the second one is refused.
+#
+# As with interpreters, there is a second way: the kernels that `install_kernels` puts into the slots stay there.
+# Chapter 15 installs faster kernels for a whole program with it.
+
 # ## Errors you will meet
 #
-# A kernel that fails knows arrays and axes. What we want to read is the operation, the shapes that it was given, and
-# what to do. There is only one door, so there is only one place where the translation has to be made.
+# A kernel that fails knows arrays and axes. You want to read the operation, the shapes that you gave it, and what to
+# do. Because there is only one door, we need to translate in only one place.
 
 
-def _explained(error, primitive, tensors, params):
+def _translate_error(error, primitive, tensors, params):
     name, shapes = _CALLED.get(primitive.name, primitive.name), " and ".join(str(t.shape) for t in tensors)
-    given = "".join(f", {k}={more_ops.as_written(v)}" for k, v in params.items())
+    given = "".join(f", {k}={as_written(v)}" for k, v in params.items())
     if isinstance(error, np.exceptions.AxisError):
         return IndexError(f"{name}: there is no dimension {error.axis} in a tensor of shape {shapes}")
     if isinstance(primitive, Elementwise) or name == "where":
@@ -1999,10 +1501,13 @@ def _explained(error, primitive, tensors, params):
             f"matmul: shapes {shapes} do not fit: the last size of the first must equal the last but one of the second"
         )
     kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(error, k))
-    return kind(f"{name} of shape {shapes}{given}: {more_ops.in_our_words(error)}")
+    return kind(f"{name} of shape {shapes}{given}: {in_our_words(error)}")
 
 
 _CALLED = {"choose": "where", "concat": "cat", "take_along": "gather", "largest_first": "topk"}
+
+
+# These are the errors that you will meet most often.
 
 
 def show_errors():
@@ -2019,11 +1524,12 @@ def show_errors():
 
 # ## Exercises
 #
-# Every function marked as an exercise on this page can be written by you and put in place of ours. Two more, each with
-# its check:
+# You can write every function that is marked as an exercise on this page and put it in place of ours. Here are two
+# more, each with its check:
 #
 # 1. `pairwise_distances`: the Euclidean distance of each row of `x` to each row of `y`, without a loop and without
-#    subtracting every pair. Expand the square and you need one matrix product.
+#    subtracting every pair. Expand the square, $\lVert x - y \rVert^2 = \lVert x \rVert^2 + \lVert y \rVert^2 - 2\, x
+#    \cdot y$, and you need one matrix product.
 # 2. `operations_of`: the names of the primitives that a function calls, in order. Use the door.
 #
 # The first needs the pattern of all tables of pairs: a column and a row broadcast to a matrix. Here it is for products,
@@ -2050,6 +1556,9 @@ def check_pairwise_distances():
     assert np.allclose(pairwise_distances(Tensor([[0, 0], [3, 4]]), Tensor([[0, 0], [0, 4]])).numpy(), [[0, 4], [5, 3]])
 
 
+# The second is an interpreter of your own.
+
+
 def operations_of(function: Callable, *args) -> list[str]:  # exercise
     """The names of the primitives that `function(*args)` calls, in the order of the calls."""
     names: list[str] = []
@@ -2070,15 +1579,19 @@ def check_operations_of():
 # ## A road not taken
 #
 # PyTorch's own door is the dispatcher, in C++, with a table of kernels for each operation and each combination of
-# device, layout and transformation; Python code can stand in it through `__torch_dispatch__`. tinygrad has no door at
-# that place: an operation on its tensors computes nothing, but adds a node to a graph, which is compiled when somebody
-# asks for numbers. That gives a compiler the whole program to look at, but nobody can set a breakpoint in the middle
-# and see a value. We compute at once.
+# device, layout and transformation; Python code can enter it through `__torch_dispatch__`. tinygrad has no door at that
+# place. It uses *lazy evaluation*: an operation on its tensors computes nothing, but adds a node to a *computational
+# graph*, which is compiled when you ask for values. A compiler then sees the whole program, but you cannot set a
+# breakpoint in the middle and see a value. We compute at once, which is called *eager execution*.
 
 # ## What hurts next
 #
-# We can write down a linear map and apply it. A network is many layers, so let us stack two: $W_2 (W_1 x)$, with 64
-# numbers in between.
+# We can write down a linear map and apply it. A network has many layers, so let us stack two of them, with 64 numbers
+# in between. Matrix multiplication is associative,
+#
+# $$ (X W_1)\, W_2 = X\, (W_1 W_2), $$
+#
+# and the right-hand side is a single layer. Does the machine agree?
 
 
 def show_collapse():
@@ -2090,17 +1603,15 @@ def show_collapse():
     print(f"largest difference between their answers: {difference:.1e} of the largest answer")
 
 
-# It is rounding error: 704 numbers say no more than 24, and a thousand stacked linear maps would say no more either.
-# Something has to stand between them that is not linear. That is chapter 03, *Activations*.
+# The difference is rounding error. Our 704 numbers can say no more than 24, and a thousand stacked linear maps could
+# say no more either. We need a function between the layers that is not linear. That is chapter 03, *Activations*.
 
 __all__ = [
-    "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SHAPES_TO_PREDICT", "SLOTS", "Slot", "Tensor", "add", "arange",
-    "as_array", "as_rows", "bool_", "broadcast_shape", "common_dtype", "div", "elementwise", "eq", "evaluate", "exp",
-    "expand", "float16", "float32", "float64", "from_numpy", "full", "ge", "getitem", "gt", "install",
-    "install_kernels", "int32", "int64", "interpreting", "kernels_in_use", "last_write", "le", "listening", "log", "lt",
-    "matmul", "mean", "meter", "mul", "ne", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute",
-    "place", "pow", "power", "power_of", "predict_shapes", "primitive", "quiet", "rand", "randn", "reshape", "slot",
-    "std", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
+    "ADDED_IN", "Elementwise", "Meter", "PRIMITIVES", "Primitive", "SHAPES_TO_PREDICT", "SLOTS", "Slot", "Tensor",
+    "add", "as_array", "as_rows", "as_tensors", "bool_", "broadcast_shape", "common_dtype", "div", "elementwise",
+    "evaluate", "exp", "expand", "float16", "float32", "float64", "from_numpy", "full", "getitem", "install",
+    "install_kernels", "int32", "int64", "interpreting", "kernels_in_use", "last_write", "listening", "log", "matmul",
+    "mean", "meter", "mul", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute", "place",
+    "predict_shapes", "primitive", "quiet", "rand", "randn", "recording", "reshape", "slot", "sub", "sum", "tensor",
+    "tick", "uint8", "use_kernels", "var", "zeros",
 ]
-
-from tt_tensor import more_ops  # noqa: E402  (the appendix is built on this chapter, and its words are methods here)
