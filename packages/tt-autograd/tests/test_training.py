@@ -478,10 +478,10 @@ def test_a_run_finds_its_place_in_an_epoch():
         return number == tt.generator().random()
 
     expect(
-        "does chance stand where it stood, after the first batch of run.batches() in the middle of an epoch?",
+        "is the generator's state what it was, after the first batch of run.batches() in the middle of an epoch?",
         drawn,
         True,
-        "Set chance back to where it stood before the call, after skipping: it decides about the next dropout mask.",
+        "Set the generator back to its state before the call, after skipping: it decides about the next dropout mask.",
         see=RUN,
     )
     expect(

@@ -1,89 +1,22 @@
 # # Callbacks
 #
-# An appendix of chapter 08: the history that a training leaves behind, and three callbacks that nearly every training
-# wants.
+# An appendix of chapter 08. Here are the three callbacks that nearly every training needs: one moves a learning-rate
+# schedule, one stops in time, and one keeps the best weights in a file.
 
 from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any
 
 from tt_autograd.checkpoints import save_checkpoint
+from tt_autograd.training import Callback, Run
 from tt_optim import ReduceLROnPlateau
 from tt_tensor import Tensor
 
-if TYPE_CHECKING:
-    from tt_autograd.training import Run
-
-# ## History
-#
-# What a training leaves behind, apart from the network: a list of numbers for each name, one for each epoch.
-
-
-class History(dict):
-    """Lists of numbers by name, one number for each epoch: loss, val_loss, metrics, lr, seconds."""
-
-    def add(self, values: dict[str, float]) -> None:
-        """Append one number to each list."""
-        for name, value in values.items():
-            self.setdefault(name, []).append(value)
-
-    def __repr__(self) -> str:
-        names = list(self)
-        rows = ["epoch " + "".join(f"{name:>14s}" for name in names)]
-        for i, row in enumerate(zip(*self.values())):
-            rows.append(f"{i + 1:5d} " + "".join(f"{value:14.4f}" for value in row))
-        return "\n".join(rows)
-
-    def plot(self):
-        """A matplotlib figure: each measure in a panel of its own, training and validation together."""
-        import matplotlib.pyplot as plt
-
-        names = [n for n in self if not n.startswith("val_") and n not in ("lr", "seconds")]
-        figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3), squeeze=False)
-        for axis, name in zip(axes[0], names):
-            for key, style in ((name, "-"), (f"val_{name}", "--")):
-                if key in self:
-                    axis.plot(range(1, len(self[key]) + 1), self[key], style, label=key)
-            axis.set_xlabel("epoch")
-            axis.legend()
-            axis.grid(alpha=0.3)
-        figure.tight_layout()
-        return figure
-
-
-# ## What a callback is
-#
-# An object that is told when something has happened. It may look at the run, change it, or end it.
-
-
-class Callback:
-    """Told of what happens in a run; override what you need."""
-
-    def on_start(self, run: Run) -> None:
-        """Before the first epoch. Forget what an earlier run left; if this run resumes, `load_state_dict` follows."""
-
-    def on_step(self, run: Run) -> None:
-        """After each change of the weights."""
-
-    def on_epoch(self, run: Run) -> None:
-        """After each epoch, when run.history has its numbers. Set run.stop to end the training."""
-
-    def on_end(self, run: Run) -> None:
-        """After the last epoch."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What has to be saved to go on later."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-
-
 # ## Schedules
 #
-# `Schedule` moves a scheduler of chapter 06 after each epoch or each step.
+# The schedulers of chapter 06 change the learning rate of an optimizer when we call their `step`. `Schedule` calls it
+# for us, after each epoch or each step. One scheduler, `ReduceLROnPlateau`, needs to see a number of the history.
 
 
 class Schedule(Callback):
@@ -101,6 +34,8 @@ class Schedule(Callback):
             )
         self.scheduler, self.each, self.monitor = scheduler, each, monitor
 
+    # After the last step of the run there is nothing left to schedule.
+
     def on_step(self, run):
         if self.each == "step" and run.steps < run.total_steps:
             self.scheduler.step()
@@ -109,11 +44,16 @@ class Schedule(Callback):
         if self.each == "epoch":
             self.scheduler.step(*([_watched(run, self.monitor)] if self.monitor else []))
 
+    # A checkpoint of the run must contain the position of the schedule.
+
     def state_dict(self):
         return self.scheduler.state_dict()
 
     def load_state_dict(self, state):
         self.scheduler.load_state_dict(state)
+
+
+# If the number does not exist, the likely cause is a training without validation data, so the error says that.
 
 
 def _watched(run: Run, monitor: str) -> float:
@@ -124,7 +64,10 @@ def _watched(run: Run, monitor: str) -> float:
     return run.history[monitor][-1]
 
 
-# `EarlyStopping` and `BestCheckpoint` both want to know whether this epoch was the best so far.
+# ## The best epoch
+#
+# `EarlyStopping` and `BestCheckpoint` both need to know whether this epoch was the best so far. Their base class
+# remembers the best value, and how many epochs ago it was.
 
 
 class Best(Callback):
@@ -142,18 +85,29 @@ class Best(Callback):
     def on_start(self, run):
         self._forget()
 
+    # An improvement must be larger than `min_delta`, so that noise does not count as progress.
+
     def improved(self, run: Run) -> bool:
-        """Note the latest value; is it better than the best by more than min_delta?"""
+        """Note the latest value, and return whether it is better than the best by more than min_delta."""
         value = _watched(run, self.monitor)
         better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
         return better
+
+    # The memory is part of the checkpoint, because a resumed run must not start to wait anew.
 
     def state_dict(self):
         return {"best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state):
         self.best, self.waited = state["best"], state["waited"]
+
+
+# ## Early stopping
+#
+# When the network begins to overfit, the validation loss stops falling. We wait a few epochs longer (`patience`),
+# because the loss is noisy, and then end the run. With `restore_best` we keep a copy of the best weights and put it
+# back at the end.
 
 
 class EarlyStopping(Best):
@@ -167,6 +121,8 @@ class EarlyStopping(Best):
         super().__init__(monitor, mode, min_delta)
         self.patience, self.restore_best = patience, restore_best
         self.weights: dict[str, Tensor] | None = None
+
+    # A second run with the same object must not restore the weights of the first.
 
     def on_start(self, run):
         super().on_start(run)
@@ -183,6 +139,8 @@ class EarlyStopping(Best):
         if self.weights is not None:
             run.model.load_state_dict(self.weights)
 
+    # The copy of the weights is part of the checkpoint, too, and doubles its size.
+
     def state_dict(self):
         return {**super().state_dict(), "weights": self.weights}
 
@@ -191,7 +149,10 @@ class EarlyStopping(Best):
         self.weights = state["weights"]
 
 
-# The other one writes the best weights to a file instead of holding them, so that they survive whatever happens next.
+# ## The best weights in a file
+#
+# `BestCheckpoint` writes the best weights to a file instead of holding them, so that they survive whatever happens
+# next.
 
 
 class BestCheckpoint(Best):
@@ -206,4 +167,4 @@ class BestCheckpoint(Best):
             save_checkpoint(self.path, {"model": run.model.state_dict(), self.monitor: self.best})
 
 
-__all__ = ["Best", "BestCheckpoint", "Callback", "EarlyStopping", "History", "Schedule"]
+__all__ = ["Best", "BestCheckpoint", "EarlyStopping", "Schedule"]

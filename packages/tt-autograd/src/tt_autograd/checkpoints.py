@@ -1,6 +1,6 @@
 # # Checkpoints
 #
-# An appendix of chapter 08: how everything that a training depends on gets into one file, and out again unharmed.
+# An appendix of chapter 08: how we write everything that a training depends on to one file, and read it back unharmed.
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from tt_tensor import Tensor, from_numpy, kernels_in_use
 
 # ## From a tree to a file
 #
-# A checkpoint is a nested dictionary of tensors and plain values. The file format is safetensors, because loading it
-# runs no code (a pickle may do anything it likes) and other programs can read it. The arrays go into it as they are,
-# the rest as JSON, in which `{"tensor": name}` says where an array belongs.
-#
-# What comes out must be what went in. So an array's name is its path with dots, unless another array has that name
-# already (`{"a.b": ...}` beside `{"a": {"b": ...}}`); keys are written like values, because JSON knows no tuples; and
-# what the file cannot hold is refused, with its path, before anything is written.
+# A checkpoint is a nested dictionary of tensors and plain values. We chose the file format safetensors, because loading
+# such a file runs no code (a pickle may do anything it likes) and because other programs can read it. The format stores
+# named arrays, and a piece of text. So we store the arrays as they are, and everything else as JSON, in which
+# `{"tensor": name}` says where an array belongs.
+
+# The file has its own names for the types of numbers. These are the types that both NumPy and the format know.
 
 _DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 _STORED = "BOOL I8 I16 I32 I64 U8 U16 U32 U64 F16 F32 F64".split()  # what safetensors calls them
+
+# `_flattened` turns a value into that JSON, and collects the arrays on the way. Lists and tuples are different to us,
+# but JSON has only one of the two, so we write down which it was. We refuse a value that the file cannot hold, and name
+# its path, before we have written anything.
 
 
 def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
@@ -49,12 +52,20 @@ def _flattened(value, path: str, arrays: dict[str, np.ndarray]):
     return plain
 
 
+# In JSON the keys of a dictionary are always text, whereas our keys may be numbers or tuples. So we write a key like a
+# value.
+
+
 def _key(key, path: str):
     arrays: dict[str, np.ndarray] = {}
     written = _flattened(key, f"the key {key!r} of {path or 'the state'}", arrays)
     if arrays:
         raise TypeError(f"a key of {path or 'the state'} holds a tensor; keys are numbers, text or tuples of them")
     return written
+
+
+# The name of an array is its path with dots. If another array has that name already (`{"a.b": ...}` beside `{"a": {"b":
+# ...}}`), we append an apostrophe until the name is free.
 
 
 def _entered(value, path: str, arrays: dict[str, np.ndarray]) -> str:
@@ -66,6 +77,9 @@ def _entered(value, path: str, arrays: dict[str, np.ndarray]) -> str:
         name += "'"
     arrays[name] = array.astype(np.dtype(array.dtype.type), copy=False)
     return name
+
+
+# On the way back every dictionary of the JSON has a single entry, whose key names the kind.
 
 
 def _restored(tree, arrays: dict[str, np.ndarray]):
@@ -81,10 +95,8 @@ def _restored(tree, arrays: dict[str, np.ndarray]):
 
 # ## Two kinds of damage
 #
-# A disk or a cable flips a bit: so a SHA-256 over every name, type, shape and number is stored along, and compared when
-# the file is read. And the power goes while the file is being written: so it is written under another name, forced to
-# the disk, and only then renamed, which the file system does in one piece. Whoever looks finds the old checkpoint or
-# the new one, whole.
+# First, a disk or a cable may flip a bit. So we store a SHA-256 checksum over every name, type, shape and number, and
+# compare it when we read the file.
 
 
 def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
@@ -94,6 +106,40 @@ def _digest(arrays: dict[str, np.ndarray], info: str) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+# Second, the power may fail while we write. So we write under another name, force the file to the disk, and only then
+# rename it, which the file system does in one piece. A reader finds the old checkpoint or the new one, but always a
+# whole one.
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _to_disk(path.absolute().parent)
+
+
+# The new name is an entry in the folder, and the folder is on the disk, too. So we force the folder to the disk as
+# well.
+
+
+def _to_disk(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# ## Saving
+#
+# With these parts, saving is: flatten, add the checksum, write. If you exchange the two arguments, the error says so;
+# otherwise we would create a file with a strange name.
 
 
 def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
@@ -113,38 +159,20 @@ def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
         raise ValueError("the state is nested too deeply for a checkpoint, or contains itself") from None
     metadata = {"info": info, "kernels": kernels_in_use()}
     metadata["sha256"] = _digest(arrays, info + metadata["kernels"])
-    data = save(arrays, metadata=metadata)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _to_disk(path.absolute().parent)
+    _write_atomically(Path(path), save(arrays, metadata=metadata))
 
 
-def _to_disk(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+# ## Loading
+#
+# A file may be damaged in any way, and then the library raises an error of nearly any type. We turn all of them into
+# one ValueError that names the file. A file of another program may contain types of numbers that NumPy does not have,
+# which is not damage, and deserves a message of its own.
 
 
-# The new name is an entry in the folder, and the folder is on the disk, too; so it is forced there like the file.
-
-
-def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or not a
-    checkpoint."""
+def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"load_checkpoint needs the path of a file, not {type(path).__name__}")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -152,12 +180,27 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
             foreign = [f"{name} with {dtype}" for name, dtype in dtypes.items() if dtype not in _STORED]
             arrays = {} if foreign else {name: file.get_tensor(name) for name in dtypes}
     except (SafetensorError, ValueError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or is no safetensors file: {error}") from None
+        raise ValueError(f"{path} is damaged or is not a safetensors file: {error}") from None
     if foreign:
         raise ValueError(
             f"{path} is a safetensors file of another program: {len(foreign)} of its tensors have types that NumPy "
             f"does not have (BF16 is bfloat16), such as {foreign[0]}; convert them to float32 first"
         )
+    return arrays, metadata
+
+
+# What is readable is not yet a checkpoint of ours. We look for our metadata and compare the checksum, and only then do
+# we restore the tree.
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the nested dictionary that `save_checkpoint` wrote. Raises FileNotFoundError, or ValueError for a file
+    that is damaged or not a checkpoint."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load_checkpoint needs the path of a file, not {type(path).__name__}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    arrays, metadata = _read(path)
     if not {"info", "sha256"} <= set(metadata):
         raise ValueError(
             f"{path} is a safetensors file, but not a checkpoint of ours, or damaged: its metadata lacks info or sha256"
@@ -170,6 +213,11 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return _restored(json.loads(metadata["info"]), arrays)
 
 
+# ## The witness
+#
+# We flip a bit in every seventh byte of a file, one after the other. Each of these files must be refused.
+
+
 def check_a_flipped_bit_is_noticed():
     import tempfile
 
@@ -180,6 +228,9 @@ def check_a_flipped_bit_is_noticed():
         for position in range(0, len(whole), 7):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
             assert _is_refused(path), f"a flipped bit in byte {position} was not noticed"
+
+
+# (The helper is true for a ValueError, and lets any other error out.)
 
 
 def _is_refused(path: Path) -> bool:

@@ -1,11 +1,11 @@
 # # Training
 #
-# At the end of this chapter there is one function, `fit`, that trains whatever we give it: with batches, validation, a
-# progress bar, early stopping, and checkpoints from which an interrupted training goes on as if nothing had happened.
+# In this chapter we write one function, `fit`, that trains whatever we give it: in mini-batches, with validation, a
+# progress bar, early stopping, and checkpoints from which an interrupted training continues as if nothing had happened.
 
 # ## The hurt
 #
-# With chapter 07 a training loop became short. Here is the one for XOR, as everybody writes it first.
+# Since chapter 07 a training loop is short. Here is the one for XOR, as we all write it the first time.
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from tt_autograd.autograd import no_grad
-from tt_autograd.callbacks import Callback, History
 from tt_autograd.checkpoints import load_checkpoint, save_checkpoint
 from tt_optim import Adam, Optimizer, clip_grad_norm_
 from tt_tensor import (
@@ -35,12 +34,11 @@ from tt_tensor import (
 from tt_tensor.activations import xor_points
 from tt_tensor.losses import xor_network
 
-
-# It uses what chapters 04 to 07 brought, a line for each of them.
+# It uses what we built in chapters 04 to 07, a line for each of them.
 
 
 def train_xor(steps: int = 300) -> float:
-    """Train an xor_network with autograd; its last loss."""
+    """Train an xor_network with autograd, and return its last loss."""
     network, (x, wanted) = xor_network(), xor_points()
     optimizer = Adam(network.parameters(), lr=0.05)
     for _ in range(steps):
@@ -51,36 +49,39 @@ def train_xor(steps: int = 300) -> float:
     return loss.item()
 
 
+# Three hundred steps are enough.
+
+
 def show_xor():
     print(f"loss after 300 steps: {train_xor():.4f}")
 
 
-# Five lines, and in the next program we write them again. Then come more data than fit into one step, so we cut them
-# into batches, and shuffle, and shuffle inputs and labels alike. Then validation, with dropout off, without recording,
-# and dropout on again afterwards. Then the wish to stop when it gets worse; to save the best; to go on after a power
-# cut. By the fifth program the loop is forty lines long, and no two are the same. Here is a list of what goes wrong in
-# such loops, each of it silently:
+# That is five lines, and in our next program we write them again. There we have more data than fit into one step, so we
+# cut them into batches and shuffle, inputs and labels alike. We add validation, with dropout off, without recording,
+# and with dropout on again afterwards. We want to stop when the network gets worse, to save the best weights, and to
+# continue after a power cut. By the fifth program the loop is forty lines long, and no two of our loops are the same.
+# Here is what goes wrong in such loops, each of it silently:
 #
-# - `zero_grad` forgotten: each step contains the gradients of all the earlier ones;
-# - validation in training mode: the number is noisy, and pessimistic;
-# - no way back into training mode after the first validation: dropout never again;
-# - the mean of the batches' means, though the last batch is smaller;
-# - each gradient clipped alone, where the direction should be kept.
+# - We forget `zero_grad`: each step contains the gradients of all earlier ones.
+# - We validate in training mode: the number is noisy and pessimistic.
+# - We do not return to training mode after the first validation: dropout is off from then on.
+# - We average the means of the batches, although the last batch is smaller.
+# - We clip each gradient alone, although the direction should be kept.
 
 # ## The data: digits
 #
-# XOR has four examples and nothing to generalise to. So let us have real ones: 1,797 handwritten digits of 8 by 8
-# pixels (E. Alpaydin and C. Kaynak, 1998, from the UCI repository), small enough to come with the package. A fifth is
-# held out: the network will never be trained on it.
+# XOR has four examples, so a network can only memorize them. To see whether a network *generalizes*, we need real data:
+# 1,797 handwritten digits of 8 by 8 pixels (E. Alpaydin and C. Kaynak, 1998, from the UCI repository), small enough to
+# come with this package. We hold out a fifth of them as a *validation set*. We will never train on it.
 #
-# The pixels are numbers from 0 to 16 in the file; divided by 16 they lie between 0 and 1, the size for which the layers
-# of chapter 04 are initialised. The fifth that is held out is chosen at random, once and for all, with a seed of its
-# own: an accuracy on held-out data means nothing if the data are held out differently each time.
+# The pixels are integers from 0 to 16 in the file. We divide them by 16, because we initialized the layers of chapter
+# 04 for inputs of about that size. We choose the held-out fifth at random, but always the same one, with a seed of its
+# own: if we held out different data each time, we could not compare two accuracies.
 
 
 def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The 8 x 8 digits as ((x, y) for training, (x, y) held out): x (N, 64) float32 in 0 to 1, y (N,) int64. 1,438
-    and 359 examples, always the same."""
+    """Return the 8 x 8 digits as ((x, y) for training, (x, y) held out): x (N, 64) float32 in 0 to 1, y (N,) int64.
+    1,438 and 359 examples, always the same."""
     with resources.files("tt_autograd").joinpath("digits.npz").open("rb") as file:
         data = np.load(file)
         images, labels = data["images"], data["labels"].astype(np.int64)
@@ -90,10 +91,11 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (from_numpy(x[held_out:]), from_numpy(y[held_out:])), (from_numpy(x[:held_out]), from_numpy(y[:held_out]))
 
 
-# Twenty of them. Some are hard for us as well: 64 pixels is not much.
+# Here are twenty of them. Some are hard for you as well, because 64 pixels are not many.
 
 
 def show_digits():
+    """Twenty handwritten digits of 8 x 8 pixels with their labels."""
     import matplotlib.pyplot as plt
 
     (x, y), _ = digits()
@@ -108,18 +110,18 @@ def show_digits():
 
 # ## Batches
 #
-# A step on all 1,438 examples is a good step, and slow. A step on one example is quick, and mostly noise. In between,
-# on 32 or so, the noise is less than a fifth of what it is with one, and the matrix products are large enough to be
-# fast.
+# A step on all 1,438 examples is a good step, but a slow one. A step on a single example is quick, but mostly noise. In
+# between we take a *mini-batch* of, say, 32 examples. Its noise is less than a fifth of that of one example, and its
+# matrix products are large enough to be fast.
 #
-# Where does the fifth come from? The gradient of a batch is the mean of its examples' gradients, so it scatters around
-# the true one with a standard deviation that falls with the root of the size, and the root of 32 is 5.7. Four times the
-# batch halves the noise, at four times the price. That is a bad bargain from some point on, and the reason why batches
-# of a few dozen are so common.
+# Where does the fifth come from? The gradient of a mini-batch is the mean of its examples' gradients. It scatters
+# around the true gradient with a standard deviation that falls with the square root of the batch size, and $\sqrt{32}$
+# is 5.7. So four times the batch halves the noise, at four times the price. Beyond some size that is a bad bargain, and
+# therefore batches of a few dozen are so common.
 #
-# So each pass through the data (an *epoch*) goes in batches, in a new order each time: a fixed order would let the same
-# last batches have the last word in every epoch. One permutation serves inputs and labels; two would tear the pairs
-# apart.
+# We call each pass through the data an *epoch*, and we take the mini-batches in a new order each time. In a fixed order
+# the same examples would have the last word in every epoch. One permutation must serve inputs and labels, since two
+# would tear the pairs apart.
 
 
 class Batches:
@@ -130,7 +132,7 @@ class Batches:
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
             raise TypeError(f"Batches takes tensors, not {type(x).__name__} and {type(y).__name__}: use from_numpy(x)")
         if len(x) != len(y):
-            raise ValueError(f"{len(x)} inputs but {len(y)} targets")
+            raise ValueError(f"{len(x)} inputs but {len(y)} targets; each input needs its target")
         if batch_size < 1 or not len(x):
             raise ValueError(
                 f"batches need at least one example and a size of at least 1; there are {len(x)} examples, the "
@@ -138,20 +140,24 @@ class Batches:
             )
         self.x, self.y, self.batch_size, self.shuffle = x.numpy(), y.numpy(), batch_size, shuffle
 
+    # The number of batches is rounded up, because the last batch may be smaller.
+
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch_size)
 
+    # (`generator()` is the random generator of chapter 01, which `manual_seed` seeds.)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # exercise
         """One pass: pairs of tensors, inputs and targets of the same rows. A random order is drawn from `generator()`
-        in each pass anew; `x` and `y` themselves stay as they are."""
+        in each pass anew; `x` and `y` themselves do not change."""
         order = generator().permutation(len(self.x)) if self.shuffle else np.arange(len(self.x))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             yield from_numpy(self.x[rows]), from_numpy(self.y[rows])
 
 
-# What can go wrong, and must not: an example is missing or comes twice; the last, short batch is dropped; inputs lose
-# their labels.
+# Three things can go wrong here, and we check each of them: an example may be missing or come twice, the short last batch
+# may be dropped, or inputs may lose their labels.
 
 
 def check_batches():
@@ -161,17 +167,17 @@ def check_batches():
     assert all([2 * v for v in a] == b for a, b in seen)
 
 
-# Anything that can be passed through again and again and yields pairs will do in place of `Batches`; chapter 10 brings
-# a far more capable one, and `fit` will not notice.
+# In place of `Batches` you can pass anything that yields pairs and that can be passed through again and again. In
+# chapter 10 we build a far more capable loader, and `fit` will not notice.
 
 # ## Averages
 #
-# With 10 examples in batches of 4, 4 and 2, the mean of three batch means counts the last two examples double. So an
-# average weighs each batch by its size. Losses and metrics (functions of outputs and targets, such as the share of
-# right answers) are averaged alike.
+# Take 10 examples in batches of 4, 4 and 2. The mean of the three batch means counts the last two examples twice. So we
+# weigh each batch by its size. We average losses and metrics (functions of outputs and targets, such as the fraction of
+# right answers) in the same way.
 #
-# The numbers are taken as the mean over their batch, which is what losses and metrics return, and multiplied by the
-# batch's size on arrival. At the end one division gives the mean over all examples, whatever the batches were.
+# Losses and metrics arrive as means over their batch, so we multiply them by the batch size on arrival. At the end a
+# single division gives us the mean over all examples, whatever the batches were.
 
 
 class Averages:
@@ -187,18 +193,20 @@ class Averages:
             self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
         self.count += size
 
+    # There is nothing left to do but divide.
+
     def means(self) -> dict[str, float]:
-        """The means over all examples so far."""
+        """Return the means over all examples so far."""
         return {name: total / self.count for name, total in self.totals.items()}
 
 
-# One metric comes along. It knows the two common cases: a row of logits per example with a class number, and a single
-# logit with a truth value, where the sign decides.
+# We need one metric ourselves. It knows the two common cases: a row of logits for each example with a class index, and
+# a single logit with a truth value, where the sign decides.
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """The fraction of right answers: the largest of the logits (N, C) is that of the class number (N,); or, for one
-    logit each, its sign agrees with a target of 0 or 1. Raises ValueError for other shapes."""
+    """Return the fraction of right answers: the largest of the logits (N, C) is that of the class index (N,); or, for
+    one logit each, its sign agrees with a target of 0 or 1. Raises ValueError for other shapes."""
     logits, truth = outputs.detach().numpy(), targets.detach().numpy()
     if logits.shape == truth.shape:
         return float(np.mean((logits > 0) == (truth > 0.5)))
@@ -212,9 +220,8 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 Metrics = Sequence[Callable[[Tensor, Tensor], Any]]
 
-
-# Measuring must not leave a record. A metric that is computed from the outputs would otherwise be one more consumer in
-# the graph, and keep all of it alive. And two metrics of one name would be averaged into one number.
+# We must not record while we measure. Otherwise a metric would be one more consumer in the computational graph, and
+# would keep all of it alive. We also refuse two metrics of one name, because we would average them into one number.
 
 
 def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) -> dict[str, float]:
@@ -230,12 +237,12 @@ def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) 
 
 # ## Validation
 #
-# Three things have to be right: evaluation mode, nothing recorded, and the mode that was there before restored, even if
-# something fails.
+# To validate correctly we need three things: evaluation mode, no recording, and afterwards the mode that the model was
+# in before, even if something fails.
 #
-# The mode is restored in `finally`, so that an interrupted validation, by an error or by Ctrl-C, does not leave a model
-# that never drops anything again. Each part gets its own mode back: if you have frozen a layer in evaluation mode, it
-# must not wake up after the first validation.
+# We restore the mode in `finally`, so that an error or Ctrl-C during validation does not leave a model whose dropout is
+# off permanently. Each part gets its own mode back. If you have frozen a layer in evaluation mode, it must not wake up
+# after the first validation.
 
 
 @contextmanager
@@ -249,9 +256,13 @@ def evaluating(model: Module) -> Iterator[Module]:
             part.training = mode
 
 
+# With that block, we can evaluate in a few lines.
+
+
 def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics = ()) -> dict[str, float]:  # exercise
-    """Mean loss and metrics of a model on data, in evaluation mode and without recording; afterwards the model and each
-    of its parts is in the mode it was in, also after an error. Raises ValueError if the data have no batch."""
+    """Return the mean loss and metrics of a model on data, in evaluation mode and without recording; afterwards the
+    model and each of its parts is in the mode it was in, also after an error. Raises ValueError if the data have no
+    batch."""
     averages = Averages()
     with evaluating(model), no_grad():
         for inputs, targets in data:
@@ -264,19 +275,19 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
 
 # ## One step
 #
-# A step takes a *group* of batches, usually a single one. If memory is too small for a large batch, several small ones
-# can be made to count as one (`accumulate`): their gradients add up, which is what gradients do anyway, as long as the
-# old ones are forgotten once, before the first batch. For the sum to be exactly that of the large batch, each loss is
-# multiplied by its share of the group's examples before its `backward`. What is measured is the loss as it was.
+# A step takes a *group* of batches, usually a single one. If your memory is too small for a large batch, you can let
+# several small ones count as one (`accumulate`). Their gradients add up, which `backward` does anyway as long as we
+# forget the old ones only once, before the first batch. For the sum to be exactly that of the large batch, we multiply
+# each loss by its fraction of the group's examples before its `backward`. We report the loss without that factor.
 #
-# There is one more thing that a careful loop does. If the loss is not a finite number, going on is pointless: the next
-# step would make all weights `nan`, and the checkpoint after it would save them. So the training stops and says what
-# may help. `_finite` does that for the loss. A gradient can be `nan` although the loss is finite (the slope of a root
-# at 0 is enough), so `_check_gradients` looks at the gradients as well, before they are clipped and used.
+# A careful loop does one more thing. If the loss is not a finite number, continuing is pointless: the next step would
+# turn all weights into `nan`, and the checkpoint after it would save them. So we stop, and the error says what may
+# help. `_finite` does that for the loss. A gradient can be `nan` although the loss is finite (the slope of a square
+# root at 0 is enough), so `_check_gradients` checks the gradients as well, before we clip and use them.
 
 
 def require_finite(named: Iterable[tuple[str, Tensor | None]], advice: str) -> None:
-    """Raises RuntimeError that names the first tensor that holds nan or inf."""
+    """Raise RuntimeError that names the first tensor that holds nan or inf, and gives the advice."""
     for name, tensor in named:
         if tensor is not None and not np.isfinite(tensor.detach().numpy()).all():
             raise RuntimeError(f"{name}, of shape {tensor.shape}, holds nan or inf; {advice}")
@@ -289,8 +300,11 @@ def _check_gradients(model: Module) -> None:
     )
 
 
+# For the loss, which exists before any gradient, we know more remedies.
+
+
 def _finite(loss: Tensor) -> Tensor:
-    """The loss itself. Raises RuntimeError if it is not a finite number."""
+    """Return the loss itself. Raises RuntimeError if it is not a finite number."""
     if not math.isfinite(value := loss.item()):
         raise RuntimeError(
             f"the loss became {value}; lower the learning rate, clip the gradients (clip_norm=1.0), "
@@ -299,13 +313,14 @@ def _finite(loss: Tensor) -> Tensor:
     return loss
 
 
-# Now the step itself, the five lines from the beginning of the chapter with everything that a careful loop adds.
+# Now we can write the step itself: the five lines from the beginning of the chapter, with everything that a careful
+# loop adds.
 
 
 def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> None:  # exercise
     """Make one step of the optimizer for a list of (inputs, targets) that count as one batch, with all gradients
-    clipped to the common length `clip_norm` unless it is None. `averages` gets what `_measured` says of each batch.
-    RuntimeError for a loss or a gradient that is not finite, before the step."""
+    clipped to the common length `clip_norm` unless it is None. `averages` gets what `_measured` returns for each batch.
+    Raises RuntimeError for a loss or a gradient that is not finite, before the step."""
     optimizer.zero_grad()
     total = sum(len(targets) for _, targets in group)
     for inputs, targets in group:
@@ -321,17 +336,17 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> Non
 
 # ## Checkpoints
 #
-# What has to be written down so that a training can be interrupted at any moment and go on *bit for bit* as if it had
-# not been? The weights, of course. The optimizer's memory, and the schedule's count. The state of the random generator.
-# And the position in the data: which epoch, which batch, *and the order of this epoch*, which is given by the state the
-# generator had when the epoch began.
+# What must we write down so that a training can be interrupted at any moment and continue *bit for bit* as if it had
+# not been? We need the weights, of course. We need the memory of the optimizer, the count of the learning-rate schedule
+# and the state of the random generator. We also need the position in the data: which epoch, which batch, *and the order
+# of this epoch*, which follows from the state of the generator at the beginning of the epoch.
 #
-# The rest is care, and it is told in the appendix `checkpoints`: a checksum over everything, so that a flipped bit is
-# noticed and not trained on, and a file that is written under another name and renamed when it is complete, so that
-# whoever looks finds the old checkpoint or the new one, never half of one. The format is safetensors, which other
-# programs can read and which, unlike a pickle, runs no code when it is loaded.
+# The rest is care, and the appendix *Checkpoints* describes it. A checksum over everything makes us notice a flipped
+# bit instead of training on it. We write the file under another name and rename it when it is complete, so that a
+# reader finds the old checkpoint or the new one, never half of one. The format is safetensors, which other programs can
+# read and which, unlike a pickle, runs no code when you load it.
 #
-# What goes in comes out, with types and nesting.
+# Whatever we put in must come out, with its types and nesting.
 
 
 def check_checkpoint_round_trip():
@@ -343,19 +358,87 @@ def check_checkpoint_round_trip():
 
 # ## Callbacks
 #
-# Stop when it gets worse; keep the best weights; lower the rate. Such wishes have no end, and not every wish should
-# become an argument of `fit`. A *callback* is an object that is told when something has happened, after each step and
-# after each epoch, and may act: it sees the run, and the run sees to it that the callback's own state is saved with
-# everything else. The appendix `callbacks` has the three that nearly everybody needs, `EarlyStopping`, `BestCheckpoint`
-# and `Schedule`, and the `History` that keeps one number per epoch for everything that is measured.
+# We may want to stop when the validation loss rises, to keep the best weights, or to lower the learning rate. Such
+# wishes have no end, and not every wish should become an argument of `fit`. So we let `fit` call an object, a
+# *callback*, after each step and after each epoch. The callback sees the run and may act on it. The run, in turn, saves
+# the callback's state with everything else.
+
+
+class Callback:
+    """The methods that `fit` calls during a run; override those that you need."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first epoch. Forget what an earlier run left; if this run resumes, `load_state_dict` follows."""
+
+    def on_step(self, run: Run) -> None:
+        """After each change of the weights."""
+
+    def on_epoch(self, run: Run) -> None:
+        """After each epoch, when run.history has its numbers. Set run.stop to end the training."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last epoch."""
+
+    # If a callback counts or remembers anything, a checkpoint must contain it.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be saved to continue later."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+
+
+# The appendix *Callbacks* has the three that nearly every training needs: `EarlyStopping`, `BestCheckpoint` and
+# `Schedule`. They look at the *history*, the record that a training leaves besides the network: for each measure a list
+# with one number for each epoch.
+
+
+class History(dict):
+    """Lists of numbers by name, one number for each epoch: loss, val_loss, metrics, lr, seconds."""
+
+    def add(self, values: dict[str, float]) -> None:
+        """Append one number to each list."""
+        for name, value in values.items():
+            self.setdefault(name, []).append(value)
+
+    # Printed, a history is a table with a row for each epoch.
+
+    def __repr__(self) -> str:
+        names = list(self)
+        rows = ["epoch " + "".join(f"{name:>14s}" for name in names)]
+        for i, row in enumerate(zip(*self.values())):
+            rows.append(f"{i + 1:5d} " + "".join(f"{value:14.4f}" for value in row))
+        return "\n".join(rows)
+
+    # We draw each measure in a panel of its own, training and validation together, because their distance is what we
+    # will want to see.
+
+    def plot(self):
+        """Return a matplotlib figure: each measure in a panel of its own, training and validation together."""
+        import matplotlib.pyplot as plt
+
+        names = [n for n in self if not n.startswith("val_") and n not in ("lr", "seconds")]
+        figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3), squeeze=False)
+        for axis, name in zip(axes[0], names):
+            for key, style in ((name, "-"), (f"val_{name}", "--")):
+                if key in self:
+                    axis.plot(range(1, len(self[key]) + 1), self[key], style, label=key)
+            axis.set_xlabel("epoch")
+            axis.legend()
+            axis.grid(alpha=0.3)
+        figure.tight_layout()
+        return figure
+
 
 # ## The run
 #
-# A `Run` is where a training stands, and its `state_dict` is the list of things that a checkpoint must hold.
+# A `Run` holds the position of a training, and its `state_dict` is the list of everything that a checkpoint must
+# contain.
 
 
 class Run:
-    """A training in progress: what is trained, where it stands (epoch, batch, steps), and what has been measured."""
+    """A training in progress: what is trained, its position (epoch, batch, steps), and what has been measured."""
 
     def __init__(
         self, model: Module, optimizer: Optimizer, data: Iterable, callbacks: Sequence[Callback], epochs: int,
@@ -367,29 +450,30 @@ class Run:
         self.history, self.averages = History(), Averages()
         self.start_of_epoch: dict[str, Any] = {}
 
-    # Two states of chance matter. One is where chance stands now; it decides about the next dropout mask. The other is
-    # where it stood when the order of this epoch was drawn. If that one is set again, the data make the same order once
-    # more. (Data that remember more than the generator, such as those of chapter 10, have a state of their own.)
+    # Two states of the random generator matter. The current state decides about the next dropout mask. The state at the
+    # beginning of the epoch decided about the order of the data, so if we set it again, the data produce the same order
+    # once more. (Data that remember more than the generator, such as those of chapter 10, have a state of their own.)
 
     def begin_epoch(self) -> None:
-        """Note the state of chance, from which the order of this epoch follows."""
+        """Note the state of the generator, from which the order of this epoch follows."""
         self.averages, self.batch = Averages(), 0
         data = self.data.state_dict() if hasattr(self.data, "state_dict") else None
         self.start_of_epoch = {"random": get_rng_state(), "data": data}
 
     def rewind(self) -> None:
-        """Set chance, and the data if they have a state, to where this epoch began."""
+        """Set the generator, and the data if they have a state, to where this epoch began."""
         set_rng_state(self.start_of_epoch["random"])
         if self.start_of_epoch["data"] is not None:
             self.data.load_state_dict(self.start_of_epoch["data"])  # type: ignore[attr-defined]
 
-    # Here is the way back to a place in the middle of an epoch: rewind, let the data make their order again, skip what
-    # has been seen, and restore chance. That works for anything that draws its order from the generator of chapter 01.
-    # Mind that data such as `Batches` draw it late, when their first batch is asked for.
+    # Here is how we return to the middle of an epoch: we rewind, let the data draw their order again, skip the batches
+    # that we have seen, and restore the current state. That works for anything that draws its order from the generator
+    # of chapter 01. Mind that data such as `Batches` draw it late, when you ask for their first batch.
 
     def batches(self) -> Iterator:  # exercise
-        """An iterator over the batches of this epoch that have not been seen yet, which are all but the first `batch`,
-        in the order that the epoch began with. Chance then stands where it stood before the call."""
+        """Return an iterator over the batches of this epoch that have not been seen yet, which are all but the first
+        `batch`, in the order that the epoch began with. The generator is then in the state that it had before the
+        call."""
         if not self.batch:
             return iter(self.data)
         now = get_rng_state()
@@ -400,10 +484,10 @@ class Run:
         set_rng_state(now)
         return batches
 
-    # And the list. Each entry answers the question: if this were missing, what would be different after the restart?
+    # Here is the list. Each entry answers one question: if this were missing, what would differ after the restart?
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """Return everything that the rest of the training depends on."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -419,14 +503,14 @@ class Run:
             "count": self.averages.count,
         }
 
-    # To resume is to take all of it up again, or nothing: if one part does not fit, the others must not be changed.
+    # When we resume, we load all of it or nothing. If one part does not fit, the others must not change.
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they
-        were made then; if anything does not fit, all of it stays as it was."""
+        """Continue a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they
+        were made then; if anything does not fit, nothing changes."""
         before = copy.deepcopy(self.state_dict())
         if missing := before.keys() - state.keys():
-            raise ValueError(f"this is no checkpoint of a training: it lacks {', '.join(sorted(missing))}")
+            raise ValueError(f"this is not a checkpoint of a training: it lacks {', '.join(sorted(missing))}")
         if len(state["callbacks"]) != len(self.callbacks):
             raise ValueError(
                 f"the checkpoint was made with {len(state['callbacks'])} callbacks, now there are {len(self.callbacks)}"
@@ -437,7 +521,7 @@ class Run:
             self._take_up(before)
             raise
 
-    # One callback after the other gets its own part back, in the order in which they were saved.
+    # The callbacks get their own parts back, in the order in which we saved them.
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -459,9 +543,9 @@ class Run:
 #
 # All that is left is to put the pieces in order.
 #
-# An epoch is a loop over groups of batches. Each group makes a step. Then the run is one step further, and the
-# callbacks, the bar and the file are told, which is the business of `after_step`. `islice(batches, n)` takes the next
-# `n` batches from an iterator, fewer at the end, and none when there are no more.
+# An epoch is a loop over groups of batches. Each group makes a step. After a step we inform the callbacks, the progress
+# bar and the file, which is the task of `after_step`. `islice(batches, n)` takes the next `n` batches from an iterator,
+# fewer at the end, and none when there are no more.
 
 
 def _train_epoch(run: Run, accumulate: int, step: Callable, after_step: Callable) -> None:  # exercise
@@ -474,8 +558,8 @@ def _train_epoch(run: Run, accumulate: int, step: Callable, after_step: Callable
         after_step(group)
 
 
-# What stands around it is plumbing. A model that is in training mode already is left alone, because some of its parts
-# may be in evaluation mode on purpose.
+# The rest is plumbing. If a model is in training mode already, we leave it alone, because you may have put some of its
+# parts into evaluation mode on purpose.
 
 
 def _begin_epoch(run: Run) -> None:
@@ -483,6 +567,9 @@ def _begin_epoch(run: Run) -> None:
         run.model.train()
     if not run.batch:
         run.begin_epoch()
+
+
+# After each step the callbacks come first, so that the checkpoint contains what they have done.
 
 
 def _after_step(run: Run, bar, checkpoint, every: int | None, group: list) -> None:
@@ -494,7 +581,7 @@ def _after_step(run: Run, bar, checkpoint, every: int | None, group: list) -> No
         _save(run, checkpoint)
 
 
-# After an epoch the history gets its numbers, and only then the callbacks are told, because they look at the history.
+# After an epoch we first add its numbers to the history and then call the callbacks, because they look at the history.
 
 
 def _end_epoch(run: Run, numbers: dict[str, float], checkpoint) -> None:
@@ -506,6 +593,9 @@ def _end_epoch(run: Run, numbers: dict[str, float], checkpoint) -> None:
         _save(run, checkpoint)
 
 
+# An epoch without a batch is a mistake, usually an iterator that was used up before.
+
+
 def _means(run: Run) -> dict[str, float]:
     if not run.averages.count:
         raise ValueError(
@@ -515,10 +605,10 @@ def _means(run: Run) -> dict[str, float]:
     return run.averages.means()
 
 
-# `fit` is a function of four things, each of which can be exchanged without the others noticing: a model, a loss, an
-# optimizer over the model's parameters, data. Everything else is optional and has a name, except for the number of
-# epochs. An image network, a language model, a perceptron on XOR: `fit` sees inputs that go into the model, outputs and
-# targets that go into the loss, and a number that comes out.
+# `fit` is a function of four things, and you can exchange each of them without the others noticing: a model, a loss, an
+# optimizer over the model's parameters, and data. Except for the number of epochs, everything else is optional and has
+# a name. Give it an image network, a language model, or a perceptron on XOR: `fit` sees only inputs that go into the
+# model, outputs and targets that go into the loss, and a number that comes out.
 
 
 def fit(
@@ -533,9 +623,9 @@ def fit(
     validation: data for val_loss and val_ metrics after each epoch. metrics: functions (outputs, targets) -> number.
     accumulate: how many batches make one step. clip_norm: the largest common length of all gradients.
     checkpoint: a file to which everything is saved after each epoch, and after every `checkpoint_every` steps; with
-    `resume`, go on from it if it exists.
+    `resume`, continue from it if it exists.
     progress: show a bar; None means only in a terminal. Raises RuntimeError when the loss is not finite, ValueError
-    for what cannot be meant."""
+    for impossible arguments."""
     _refuse(epochs, accumulate, checkpoint, resume)
     run = Run(model, optimizer, data, callbacks, epochs, accumulate)
     _start(run, checkpoint if resume else None)
@@ -560,7 +650,7 @@ def fit(
     return run.history
 
 
-# A run that resumes starts like any other, and is then set to where the file says.
+# A run that resumes starts like any other. Then we load the position from the file.
 
 
 def _refuse(epochs: int, accumulate: int, checkpoint, resume: bool) -> None:
@@ -570,6 +660,10 @@ def _refuse(epochs: int, accumulate: int, checkpoint, resume: bool) -> None:
         raise ValueError("resume=True needs checkpoint=, the file to resume from")
 
 
+# If the file does not exist yet, this is simply the first run. So you can start a program again and again with
+# `resume=True`.
+
+
 def _start(run: Run, checkpoint: str | os.PathLike | None) -> None:
     for callback in run.callbacks:
         callback.on_start(run)
@@ -577,7 +671,7 @@ def _start(run: Run, checkpoint: str | os.PathLike | None) -> None:
         run.load_state_dict(load_checkpoint(checkpoint))
 
 
-# A model with broken weights must not replace a good one on the disk.
+# A model with broken weights must not replace a good one on the disk, so we look before we save.
 
 
 def _save(run: Run, path) -> None:
@@ -587,7 +681,8 @@ def _save(run: Run, path) -> None:
     save_checkpoint(path, run.state_dict())
 
 
-# The bar is tqdm's. It draws itself in a terminal and stays silent in a pipe, a log file, or while this page is built.
+# The progress bar is tqdm's. It draws itself in a terminal, and stays silent in a pipe, in a log file, or while this
+# page is built.
 
 
 def _bar(run: Run, epochs: int, progress: bool | None):
@@ -602,11 +697,11 @@ def _bar(run: Run, epochs: int, progress: bool | None):
 
 # ## It runs
 #
-# A network for the digits: 64 pixels, 64 units in the middle, 10 logits; 4,810 numbers in all.
+# Our network for the digits has 64 pixels, 64 hidden units and 10 logits, which makes 4,810 parameters.
 
 
 def digits_classifier(dropout: float = 0.0) -> Sequential:
-    """64 pixels, 64 hidden units, 10 logits."""
+    """Return a new network: 64 pixels, 64 hidden units, 10 logits."""
     return Sequential(Linear(64, 64), ReLU(), Dropout(dropout), Linear(64, 10))
 
 
@@ -614,7 +709,7 @@ def digits_classifier(dropout: float = 0.0) -> Sequential:
 
 
 def train_digits(epochs: int = 30, **options) -> tuple[Module, History]:
-    """Train a digits_classifier; the model and its history on the held-out fifth."""
+    """Train a digits_classifier; return the model and its history on the held-out fifth."""
     training, held_out = digits()
     model = digits_classifier()
     history = fit(
@@ -624,7 +719,11 @@ def train_digits(epochs: int = 30, **options) -> tuple[Module, History]:
     return model, history
 
 
+# We print some rows of the history and plot all of it.
+
+
 def show_training():
+    """Loss and accuracy of the digits classifier by epoch, on the training data and on the validation set."""
     _, history = train_digits()
     print(repr(history).split("\n")[0])
     for epoch in (1, 2, 5, 10, 20, 30):
@@ -632,31 +731,85 @@ def show_training():
     return history.plot()
 
 
-# The two losses tell two stories. The training loss goes on towards zero; the validation loss flattens out, well above
-# it. What the network still learns then, it learns about its examples only. To stop at that point, and go back to the
-# best epoch, is what `EarlyStopping(patience=5, restore_best=True)` is for.
+# The two losses tell two stories. The training loss continues towards zero. The validation loss flattens out, well
+# above it. From then on, the network learns only about its training examples. This is *overfitting*.
+
+# ## Overfitting
 #
-# A few words on reading such curves, since everybody will stare at them for hours. *Training loss falls, validation
-# loss falls*: go on. *Training falls, validation rises*: the network is learning examples by heart; stop, or take more
-# data, or a smaller network, or dropout. *Neither falls*: the rate is too small, or a gradient is missing. *The loss
-# jumps up and down, or explodes*: the rate is too large. *Validation is better than training*, at the beginning: that
-# is no mistake. The training loss of an epoch is an average over the whole epoch, during which the network was worse
-# than it is at the end; and dropout is on in one and off in the other.
+# Let us see it more clearly, with less data. We train the same network on 50 examples only, for sixty epochs. Then we
+# try two remedies: dropout, and twice as many examples.
+
+
+def learn_from_few(examples: int, dropout: float = 0.0) -> History:
+    """Train a digits_classifier for 60 epochs on the first examples; return its history on the held-out fifth."""
+    manual_seed(0)
+    (x, y), held_out = digits()
+    model, data = digits_classifier(dropout), Batches(x[:examples], y[:examples], 20, shuffle=True)
+    optimizer = Adam(model.parameters(), lr=1e-2)
+    return fit(model, cross_entropy, optimizer, data, epochs=60, validation=[held_out], progress=False)
+
+
+# We mark the epoch in which the validation loss was lowest.
+
+
+def show_overfitting():
+    """Training and validation loss by epoch with 50 examples, with 50 examples and dropout, and with 100 examples."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), sharey=True)
+    for axis, (examples, dropout) in zip(axes, ((50, 0.0), (50, 0.5), (100, 0.0))):
+        history = learn_from_few(examples, dropout)
+        losses, name = history["val_loss"], f"{examples} examples" + (", dropout 0.5" if dropout else "")
+        best = int(np.argmin(losses))
+        print(f"{name:26s} lowest validation loss {losses[best]:.3f} in epoch {best + 1}, last {losses[-1]:.3f}")
+        axis.plot(range(1, 61), history["loss"], label="training loss")
+        axis.plot(range(1, 61), losses, "--", label="validation loss")
+        axis.plot(best + 1, losses[best], "o", label="lowest")
+        axis.set(title=name, xlabel="epoch", ylim=(0, 2.5))
+    axes[0].legend()
+    figure.tight_layout()
+    return figure
+
+
+# On the left the training loss falls to practically nothing, because the network memorizes 50 examples easily. The
+# validation loss turns around at the dot and rises. If we had stopped there and kept those weights, we would have lost
+# nothing. This is *early stopping*, and `EarlyStopping(patience=5, restore_best=True)` does it for you.
+#
+# Anything that keeps a network from fitting its examples too closely is called *regularization*. Early stopping is one
+# kind. Dropout (chapter 04) and weight decay (chapter 06) are two others. In the middle, dropout does its work: the
+# training loss stays up, and the turning point comes later. But it is no substitute for data. The lowest validation
+# loss of the middle is no better than that of the left, whereas twice as many examples, on the right, cut it in half.
+#
+# You will stare at such curves for hours, so here is how to read them:
+#
+# - *Training and validation loss both fall*: continue.
+# - *Training falls, validation rises*: the network overfits. Stop, or take more data, a smaller network, or more
+#   regularization.
+# - *Neither falls*: the learning rate is too small, or a gradient is missing.
+# - *The loss jumps up and down, or explodes*: the learning rate is too large.
+# - *Validation is better than training*, at the beginning: this is not a mistake. The training loss of an epoch is an
+#   average over the whole epoch, during which the network was worse than at its end. Moreover, dropout is on in one and
+#   off in the other.
 #
 # Try it. Here are four trainings that differ in their learning rate and in the number of examples. What is the matter
-# with each? (The table is shuffled, so that you have to read the curves.)
+# with each? (We have shuffled the table, so that you must read the curves.)
 
 _CURVES = [(1e-6, 300), (1e-2, 300), (3e-2, 20), (1.0, 300)]  # learning rate, examples
 
+# Each of the four trainings starts from the same weights.
+
 
 def curve(name: str) -> History:
-    """The history of one of the four trainings "A" to "D"."""
+    """Return the history of one of the four trainings "A" to "D"."""
     rate, examples = _CURVES[np.random.default_rng(8).permutation(4)["ABCD".index(name)]]
     manual_seed(0)
     (x, y), held_out = digits()
     model, data = digits_classifier(), Batches(x[:examples], y[:examples], 20, shuffle=True)
     optimizer = Adam(model.parameters(), lr=rate)
     return fit(model, cross_entropy, optimizer, data, epochs=8, validation=[held_out], progress=False)
+
+
+# Compare the two losses of each, and both with $\ln 10 = 2.303$, the loss of a network that guesses.
 
 
 def show_curves():
@@ -666,16 +819,20 @@ def show_curves():
             print(f"{name} {which:>8s}", *(f"{history[which][epoch]:8.3f}" for epoch in range(8)))
 
 
+# Your answer is a dictionary with one word for each training.
+
+
 def explain_curves() -> dict[str, str]:  # exercise
-    """What is the matter with each training of `show_curves`, as a dictionary: for each of "A", "B", "C" and "D" one of
-    the words "too large" and "too small", about its rate, "memorizes", or "fine"."""
+    """Return what is the matter with each training of `show_curves`, as a dictionary: for each of "A", "B", "C" and "D"
+    one of the words "too large" and "too small", about its learning rate, "memorizes", or "fine"."""
     return {"A": "too large", "B": "fine", "C": "memorizes", "D": "too small"}
 
 
 # ## How large a batch?
 #
-# Now that a training is one call, questions can be put to it. How large should a batch be? Here is the same network,
-# trained for ten epochs with the same rate and four sizes.
+# Now that training is a single call, we can ask it questions. Numbers that we choose, and that no gradient can find,
+# are called *hyperparameters*: the learning rate, the number of hidden units, the batch size. How large should a batch
+# be? We train the same network for ten epochs with the same learning rate and four batch sizes.
 
 
 def show_batch_sizes():
@@ -693,29 +850,33 @@ def show_batch_sizes():
         print(f"{size:5d} {10 * len(data):7d} {history['val_accuracy'][-1]:19.1%} {seconds:9.2f}")
 
 
-# Small batches make many steps out of an epoch, and every step has a fixed price in time. Very large ones do not get
-# far in ten epochs: ten steps are ten steps, however good each of them is. (With a larger rate and more epochs they
-# catch up.) For a network like this one, 32 is the best of the four: it gets about as far as the smallest size in a
-# fraction of the time, while with 256 the ten epochs are over too soon.
+# With small batches an epoch consists of many steps, and every step has a fixed price in time. With very large batches
+# we do not get far in ten epochs: ten steps are ten steps, however good each of them is. (With a larger learning rate
+# and more epochs they catch up.) For this network 32 is the best of the four. It gets at least as far as the smallest
+# size in a fraction of the time, while with 256 the ten epochs are over too soon.
 #
-# The seconds have to be read with care. From some size on the BLAS library sets several threads to one product, and if
-# other programs want the cores as well, these threads wait for each other longer than they work. If a row with few
-# steps has many seconds here, set `OPENBLAS_NUM_THREADS=1` and look again.
+# Read the seconds with care. Above a certain size the BLAS library splits a product across threads. If other programs
+# compete for the cores, these threads wait for each other longer than they work. If a row with few steps takes many
+# seconds on your machine, set `OPENBLAS_NUM_THREADS=1` and look again.
 
 # ## The witness
 #
-# "As if nothing had happened" is a claim that can be checked: train for four epochs; and train again, but stop in the
-# middle of the second epoch, throw everything away, and resume from the file. Every weight must have the same bits.
+# We promised that an interrupted training continues "as if nothing had happened", and we can check that. We train for
+# four epochs. Then we train again, but stop in the middle of the second epoch, throw everything away, and resume from
+# the file. Every weight must have the same bits.
 #
-# The power cut is a callback that raises the exception that Ctrl-C raises, after the seventh step: that is in the
-# middle of the second epoch, one step after a checkpoint, so that one step is lost and has to be repeated. Dropout is
-# on, so that chance matters in every step.
+# The power cut is a callback that raises the exception of Ctrl-C after the seventh step. That is in the middle of the
+# second epoch, one step after a checkpoint, so one step is lost and we must repeat it. Dropout is on, so that random
+# numbers matter in every step.
 
 
 class _PowerCut(Callback):
     def on_step(self, run):
         if run.steps == 7:
             raise KeyboardInterrupt
+
+
+# The seed is the same for both trainings, so they begin alike.
 
 
 def _short_training(path, callbacks=(), resume=False) -> Module:
@@ -730,7 +891,7 @@ def _short_training(path, callbacks=(), resume=False) -> Module:
     return model
 
 
-# The comparison is `array_equal`. Not nearly equal: equal.
+# We compare with `array_equal`: not nearly equal, but equal.
 
 
 def check_resume_bit_for_bit():
@@ -745,9 +906,9 @@ def check_resume_bit_for_bit():
 
 # ## The cost
 #
-# In each step `fit` does what the bare loop does not: it measures the loss, checks it, adds it to an average, updates a
-# bar. On a network as small as this one can see that; on any network worth waiting for one cannot. Here is the same
-# number of steps with `fit` and with the five lines from the beginning of the chapter, on the digits.
+# In each step `fit` does what our bare loop does not: it measures the loss, checks it, adds it to an average, and
+# updates a progress bar. On a network as small as this one you can see that. On a network that takes hours you cannot.
+# We make the same number of steps with `fit` and with the five lines from the beginning of the chapter, on the digits.
 
 
 def show_cost():
@@ -772,6 +933,8 @@ def show_cost():
 
 
 # ## Errors you will meet
+#
+# The last of these four is a checkpoint in which we have replaced a single byte.
 
 
 def show_errors():
@@ -798,24 +961,27 @@ def show_errors():
 
 # ## Exercises
 #
-# All three have a star: leave out what you like.
+# All three have a star, so you may leave out what you like.
 #
-# 1. `confusion`: a table of how often class i was taken for class j. Which digits does the network mix up?
+# 1. `confusion`: a table of how often the network took class i for class j. Which digits does it mix up?
 # 2. `WeightAverage`: a callback that keeps a running average of the weights (an *exponential moving average*), which is
 #    often better than the weights themselves.
-# 3. `find_rate`: train for some steps while the rate grows from tiny to huge, and return rates and losses; the best
-#    rate lies a little before the loss explodes (Smith, 2015).
+# 3. `find_rate`: train for some steps while the learning rate grows from tiny to huge, and return rates and losses. The
+#    best learning rate is a little smaller than the one at which the loss explodes (Smith, 2015).
 #
 # For the first of them, remember `np.add.at` from chapter 02: pairs of (label, answer) occur more than once.
 
 
 def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise (starred)
-    """Counts (classes, classes), integers: row i, column j is how often an example of class i was called j. The model
-    is asked in evaluation mode, and each of its parts is in the mode it was in afterwards."""
+    """Return counts (classes, classes), integers: row i, column j is how often an example of class i was called j. The
+    model is called in evaluation mode, and afterwards each of its parts is in the mode it was in."""
     table = np.zeros((classes, classes), np.int64)
     with evaluating(model), no_grad():
         np.add.at(table, (y.numpy(), model(x).argmax(dim=1).numpy()), 1)
     return from_numpy(table)
+
+
+# A network that always answers 1 fills a single column.
 
 
 def check_confusion():
@@ -826,8 +992,8 @@ def check_confusion():
     ]
 
 
-# The second is a callback like those of the appendix: it looks at the run after each step, and keeps what it has seen
-# in its own state, so that a checkpoint holds it.
+# The second is a callback like those of the appendix. It looks at the run after each step and keeps the average in its
+# own state, so that a checkpoint contains it.
 
 
 class WeightAverage(Callback):
@@ -840,6 +1006,8 @@ class WeightAverage(Callback):
     def on_start(self, run):
         self.average = None
 
+    # The average needs copies, because the optimizer changes the weights in place.
+
     def on_step(self, run):  # exercise (starred)
         """Take in the weights of run.model, as copies; the first time, they are the average."""
         weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -850,11 +1018,16 @@ class WeightAverage(Callback):
                 name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()
             }
 
+    # The average is all that a checkpoint needs of it.
+
     def state_dict(self):
         return {"average": self.average}
 
     def load_state_dict(self, state):
         self.average = state["average"]
+
+
+# With a decay of one half, 0 and then 4 average to 2.
 
 
 def check_weight_average():
@@ -865,15 +1038,16 @@ def check_weight_average():
     assert average.state_dict()["average"]["0.weight"].item() == 2.0
 
 
-# The third needs no callback and no `fit`, only `_step`.
+# The third needs neither a callback nor `fit`, only `_step`.
 
 
 def find_rate(  # exercise (starred)
     model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0,
     steps: int = 50,
 ) -> tuple[list[float], list[float]]:
-    """Rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with each. Goes
-    round the data as often as the steps need, one batch for each, and sets the rate of the first parameter group."""
+    """Return learning rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with
+    each. Goes round the data as often as the steps need, one batch for each, and sets the rate of the first parameter
+    group."""
     rates, losses = list(np.geomspace(lowest, highest, steps)), []
     batches = iter(data)
     for rate in rates:
@@ -888,6 +1062,9 @@ def find_rate(  # exercise (starred)
     return rates, losses
 
 
+# Up to a learning rate of 0.01 the loss of our digits falls all the way.
+
+
 def check_find_rate():
     training, _ = digits()
     model = digits_classifier()
@@ -899,27 +1076,30 @@ def check_find_rate():
 
 # ## A road not taken
 #
-# PyTorch has no `fit`, on principle: the loop is yours, and frameworks on top of it (Lightning, Accelerate, Keras)
-# disagree about everything. Keras calls a method of the model; Lightning wants the model to be a subclass that knows
-# how it is trained. Ours is a function of a model, a loss, an optimizer and data, which know nothing of it, and a
-# program that outgrows it can copy the few lines of `_step` and go its own way.
+# PyTorch has no `fit`, on principle: you write the loop. The frameworks on top of it (Lightning, Accelerate, Keras)
+# disagree about everything. Keras calls a method of the model. Lightning wants the model to be a subclass that knows
+# how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which know about it. If your
+# program outgrows it, copy the few lines of `_step` and write your own loop.
 
 # ## What hurts next
 #
-# The network reads some 98 of 100 unseen digits. Now move every digit one pixel to the right, and then two; any child
-# reads them as before.
+# Our network reads some 98 of 100 unseen digits. Now we move every digit one pixel to the right, and then two. Any
+# child reads them as before.
 #
-# The pictures are 8 pixels wide, so a shift by two is a quarter of the width; but the digits are drawn in the middle,
-# and only about a sixteenth of the ink is lost at the edge.
+# The images are 8 pixels wide, so a shift by two is a quarter of the width. The digits are drawn in the middle,
+# however, and only about a sixteenth of the ink is lost at the edge.
 
 
 def shifted(x: Tensor, pixels: int) -> Tensor:
-    """8 x 8 images, as rows of 64, moved to the right; what leaves the frame is lost, and zeros come in from the
-    left."""
+    """Return 8 x 8 images, as rows of 64, moved to the right; pixels that leave the frame are lost, and zeros come in
+    from the left."""
     images = x.numpy().reshape(-1, 8, 8)
     moved = np.zeros_like(images)
     moved[:, :, pixels:] = images[:, :, : 8 - pixels]
     return from_numpy(moved.reshape(-1, 64))
+
+
+# We train once and shift only the held-out images.
 
 
 def show_shift():
@@ -931,9 +1111,10 @@ def show_shift():
 
 # For the network a pixel is a number in a list of 64, and number 19 has nothing to do with number 20. It has not
 # learned what a stroke looks like; it has learned which entries of the list tend to be large. The remedy is to look at
-# neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
+# neighborhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
-    "Averages", "Batches", "Run", "WeightAverage", "accuracy", "confusion", "curve", "digits", "digits_classifier",
-    "evaluate", "evaluating", "find_rate", "fit", "require_finite", "shifted", "train_digits", "train_xor",
+    "Averages", "Batches", "Callback", "History", "Run", "WeightAverage", "accuracy", "confusion", "curve", "digits",
+    "digits_classifier", "evaluate", "evaluating", "find_rate", "fit", "require_finite", "shifted", "train_digits",
+    "train_xor",
 ]
