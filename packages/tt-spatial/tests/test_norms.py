@@ -73,8 +73,8 @@ def test_normal_share():
     normal, h = (x - x.mean((0, 2, 3), keepdims=True)) * slope, g * weight[:, None, None]
     wanted = slope * (h - h.mean(dims, keepdims=True) - normal * (h * normal).mean(dims, keepdims=True))
     expect(
-        "normal_share of h (4, 3, 2, 5) over the dimensions (0, 2, 3)",
-        lambda: ts.normal_share(*map(tt.Tensor, (h, normal, slope)), dims),
+        "normal_gradient of h (4, 3, 2, 5) over the dimensions (0, 2, 3)",
+        lambda: ts.normal_gradient(*map(tt.Tensor, (h, normal, slope)), dims),
         wanted,
         (slope * h, "Mean and variance depend on x, too: two more terms."),
         (slope * (h - h.mean(dims, keepdims=True)), "The variance depends on x, too: the term with mean(h * normal)."),
@@ -83,8 +83,8 @@ def test_normal_share():
     )
     rows = np.cos(numbers(4, 6))
     expect(
-        "normal_share of arrays of rows (4, 6), over the last dimension",
-        lambda: ts.normal_share(rows, *ts.normalized(numbers(4, 6), -1, 1e-3), -1).sum(-1),
+        "normal_gradient of arrays of rows (4, 6), over the last dimension",
+        lambda: ts.normal_gradient(rows, *ts.normalized(numbers(4, 6), -1, 1e-3), -1).sum(-1),
         np.zeros(4),
         "What is left of a gradient cannot shift a row: it adds up to 0 over the dimensions that were given.",
         see=NORM,

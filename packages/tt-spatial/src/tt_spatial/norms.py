@@ -1,13 +1,14 @@
 # # Norms
 #
-# An appendix of chapter 09, and nearly a chapter: layers that bring the numbers of a network to mean 0 and variance 1.
-# Batch normalization does so for each channel over a batch, layer and group normalization for each example alone.
+# An appendix of chapter 09, and nearly a chapter: layers that bring the activations of a network to mean 0 and variance
+# 1. Batch normalization does so for each channel over a batch, layer and group normalization for each example by
+# itself.
 
 # ## The hurt
 #
-# Deeper networks have the trouble that we saw in chapter 04: from layer to layer the numbers grow or shrink, and while
-# the network learns, every layer must follow what the ones before it do. Here are eight layers of convolutions whose
-# weights are half as large as they should be, so that the numbers fade from layer to layer.
+# Deeper networks have the problem that we saw in chapter 04: from layer to layer the activations grow or shrink. And
+# while the network learns, every layer must follow the changes of the ones before it. We build eight layers of
+# convolutions whose weights are half as large as they should be, so that the activations fade from layer to layer.
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def deep_reader(norm: bool) -> Module:
     return network
 
 
-# It gets three epochs on the digits of the chapter, with a learning rate that suits small networks.
+# We give it three epochs on the digits of the chapter, with a learning rate that suits small networks.
 
 
 def learn(norm: bool) -> None:
@@ -56,25 +57,26 @@ def show_without():
     learn(norm=False)
 
 
-# It is guessing, and three epochs have changed nothing.
+# The network is guessing, and three epochs have changed nothing.
 
 # ## The idea
 #
 # *Batch normalization* (Ioffe and Szegedy, 2015) brings each channel to mean 0 and variance 1, over all images of the
-# batch and all places, and then gives it a scale $\gamma$ and a shift $\beta$ that are learned:
+# batch and all positions. Then it gives the channel a scale $\gamma$ and a shift $\beta$, which we learn:
 #
 # $$ y = \gamma \, \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta $$
 #
 # In evaluation there may be only one image, and an answer must not depend on what else is in the batch. So during
-# training the layer keeps running averages of mean and variance, as *buffers* (chapter 04), and uses these.
+# training the layer keeps running averages of mean and variance, as *buffers* (chapter 04), and in evaluation it uses
+# these.
 
 # ## Batch normalization
 #
-# First the two moments, in two passes over the numbers. (The mean of the squares minus the square of the mean needs one
-# pass, and loses all digits when the mean is large.) We compute in `float64`, because a sum of ones in `float32` stops
-# at $2^{24}$, because the square of $10^{20}$ is not a number there, and because the mean of equal numbers should be
-# exactly that number. The moments are a *slot* of a kernel set and not a primitive: no gradient passes through them,
-# because the rule below already contains their part.
+# First we compute the two moments, in two passes over the elements. (The mean of the squares minus the square of the
+# mean needs one pass, and loses all digits when the mean is large.) We compute in `float64` for three reasons: a sum of
+# ones in `float32` stops at $2^{24}$, the square of $10^{20}$ overflows there, and the mean of equal elements should be
+# exactly that element. The moments are a *slot* of a kernel set and not a primitive, because no gradient passes through
+# them: the rule below already contains their part.
 
 
 def _dims(x):
@@ -97,8 +99,8 @@ def check_channel_moments():
     assert np.allclose(mean, x.mean((0, 2, 3))) and np.allclose(var, x.var((0, 2, 3)))
 
 
-# With the moments given, normalizing is a shift and a factor for each channel. The mean is subtracted first: the other
-# way round, two large numbers would have to cancel.
+# With the moments given, normalizing is a shift and a factor for each channel. We subtract the mean first, because
+# otherwise two large numbers would have to cancel.
 
 
 @primitive(cost=lambda out, *inputs, **moments: 2 * out.size)
@@ -110,20 +112,38 @@ def normalize_channels(x, weight, bias, /, mean, var, eps):
     return ((x - mean) * factor + bias).astype(x.dtype, copy=False)
 
 
-# Its gradient is not just $\gamma / \sigma$, because the moments depend on `x` as well: if one number rises, the mean
-# rises a little, and all the others are lowered. With $\hat x$ for the normalized numbers and $h = \gamma g$, what
-# is left of $h$ after that is
+# The gradient is not just $\gamma / \sigma$, because the moments depend on $x$ as well: if one element rises, the mean
+# rises a little, and all the others are lowered. Let us derive it for one channel, with its $n$ elements $x_1, \dots,
+# x_n$. We write $s = \sqrt{\sigma^2 + \epsilon}$, and $\hat x_i = (x_i - \mu) / s$ for the normalized elements. First
+# we need the derivatives of the moments. The mean is simple, and for $s$ we use that the deviations $x_i - \mu$ add up
+# to 0:
 #
-# $$ \bar x = \frac{1}{\sigma} \left( h - \operatorname{mean}(h) - \hat x \operatorname{mean}(h \hat x) \right) . $$
+# $$ \frac{\partial \mu}{\partial x_k} = \frac{1}{n}, \qquad
+# \frac{\partial s}{\partial x_k} = \frac{1}{2 s} \frac{\partial \sigma^2}{\partial x_k}
+# = \frac{1}{2 s} \cdot \frac{2}{n} (x_k - \mu) = \frac{\hat x_k}{n} . $$
 #
-# Read it as geometry: only that part of the gradient survives which neither shifts nor scales, because the layer undoes
-# shifting and scaling. The formula is written with operators that work on arrays and on tensors, so it serves an
-# ordinary backward pass and the derivative of a derivative alike.
+# Now the quotient rule gives the derivative of each normalized element with respect to each input, where $\delta_{ik}$
+# is 1 if $i = k$, and 0 otherwise:
+#
+# $$ \frac{\partial \hat x_i}{\partial x_k}
+# = \frac{1}{s} \left( \delta_{ik} - \frac{\partial \mu}{\partial x_k} \right)
+# - \frac{x_i - \mu}{s^2} \, \frac{\partial s}{\partial x_k}
+# = \frac{1}{s} \left( \delta_{ik} - \frac{1}{n} - \frac{\hat x_i \hat x_k}{n} \right) . $$
+#
+# Let $h = \gamma g$ be the gradient at the normalized elements. The gradient at the inputs is a vector-Jacobian
+# product, the sum over $i$, in which two sums become means:
+#
+# $$ \bar x_k = \sum_i h_i \, \frac{\partial \hat x_i}{\partial x_k}
+# = \frac{1}{s} \bigl( h_k - \operatorname{mean}(h) - \hat x_k \operatorname{mean}(h \hat x) \bigr) . $$
+#
+# You can read the result as geometry. Only that part of the gradient survives which neither shifts nor scales the
+# elements, because the layer undoes shifting and scaling. We write the formula with operators that work on arrays and
+# on tensors, so it serves an ordinary backward pass and the derivative of a derivative alike.
 
 
-def normal_share(h, normal, slope, dims):
-    """The gradient of x by the formula, where h arrived for the normalized numbers `normal` = slope * (x - mean) over
-    the dimensions `dims`. On arrays or on tensors."""
+def normal_gradient(h, normal, slope, dims):
+    """The gradient of x by the formula, if h is the gradient of the normalized elements `normal` = slope * (x - mean)
+    over the dimensions `dims`. On arrays or on tensors."""
     return slope * (h - tt.mean(h, dims, keepdim=True) - normal * tt.mean(h * normal, dims, keepdim=True))
 
 
@@ -134,23 +154,35 @@ def normalized(x, dims, eps):
     return centred * slope, slope
 
 
-# The weight met the normalized numbers, so its gradient is the sum of `g` times these; the bias receives the sum of
-# `g`. All three have the normalized numbers in common, so the table's row is one function for all inputs. An ordinary
-# pass computes them from the moments that are there. Only for the derivative of a derivative must the moments depend on
-# x, as tensors.
+# The formula must agree with the whole matrix of derivatives that we derived, and that matrix with a finite difference.
 
 
-def _normalization_shares(needed, g, out, x, weight, bias, mean, var, eps):
+def check_the_derivation():
+    x, h = np.random.default_rng(0).normal(size=(2, 5))
+    normal, slope = normalized(x, 0, 1e-5)
+    jacobian = slope * (np.eye(5) - 1 / 5 - np.outer(normal, normal) / 5)
+    steps = [(normalized(x + d, 0, 1e-5)[0] - normalized(x - d, 0, 1e-5)[0]) / 2e-6 for d in np.eye(5) * 1e-6]
+    assert np.allclose(jacobian, np.transpose(steps), atol=1e-8)
+    assert np.allclose(normal_gradient(h, normal, slope, 0), h @ jacobian)
+
+
+# The weight met the normalized elements, so its gradient is the sum of `g` times these; the bias receives the sum of
+# `g`. All three gradients use the normalized elements, so the table's row is one function for all inputs. An ordinary
+# backward pass computes them from the moments that are there. Only for the derivative of a derivative must the moments
+# depend on x, as tensors.
+
+
+def _normalization_gradients(needed, g, out, x, weight, bias, mean, var, eps):
     if isinstance(x, np.ndarray):
         mean, slope = (by_channel(v, x) for v in (mean, 1 / np.sqrt(var + eps)))
         normal, slope, g = (v.astype(wide(x.dtype), copy=False) for v in ((x - mean) * slope, slope, g))
     else:
         (normal, slope), g = normalized(x.double(), _dims(x), eps), g.double()
-    of_x = normal_share(g * by_channel(weight, x), normal, slope, _dims(x))
+    of_x = normal_gradient(g * by_channel(weight, x), normal, slope, _dims(x))
     return as_dtype(of_x, x.dtype), as_dtype(channel_sums(g * normal), weight.dtype), channel_sums(g)
 
 
-rule(normalize_channels, together=_normalization_shares)
+rule(normalize_channels, together=_normalization_gradients)
 
 
 def check_gradients_of_batch_norm():
@@ -159,10 +191,21 @@ def check_gradients_of_batch_norm():
     check_gradients(lambda *t: batch_norm(t[0], None, None, t[1], t[2], training=True) ** 2, x, weight, bias)
 
 
-# The function decides which moments count, and keeps the averages. PyTorch's running variance is the unbiased one,
-# divided by $n - 1$, although the batch is normalized with the other; so ours is, too. In evaluation the moments are
-# constants, which do not depend on `x`, so there the rule above would give a wrong gradient: we compute with ordinary
-# operations instead.
+# The function decides which moments count. In evaluation they are constants, which do not depend on `x`, so the rule
+# above would give a wrong gradient there: we compute with ordinary operations instead.
+
+
+def _by_constants(x: Tensor, mean, var, weight, bias, eps) -> Tensor:
+    centred, factor = x.to(wide(x.dtype)) - by_channel(mean, x), weight * (var + eps) ** -0.5
+    return (centred * by_channel(factor, x) + by_channel(bias, x)).to(x.dtype)
+
+
+# In training the batch's own moments count, and the running averages move towards them. PyTorch's running variance is
+# the unbiased one, divided by $n - 1$, although it normalizes the batch with the other; so ours is, too.
+
+
+def _move(running: Tensor, moment: np.ndarray, momentum: float) -> None:
+    running.copy_((1 - momentum) * running.numpy() + momentum * moment)
 
 
 def batch_norm(
@@ -177,25 +220,24 @@ def batch_norm(
     channels, x = channels_of(x, running_mean, running_var, weight, bias), floating(x)
     weight = tt.ones(channels, dtype=x.dtype) if weight is None else weight
     bias = tt.zeros(channels, dtype=x.dtype) if bias is None else bias
-    shape, count = (1, channels) + (1,) * (x.ndim - 2), x.numel() // max(channels, 1)
+    count = x.numel() // max(channels, 1)
     moments = [running is not None for running in (running_mean, running_var)]
     if any(moments) != all(moments) or not (training or any(moments)):
         raise ValueError("batch_norm needs a running mean and a running variance; in training both may be absent")
     if running_mean is not None and running_var is not None and not training:
-        centred, factor = x.to(wide(x.dtype)) - running_mean.reshape(shape), weight * (running_var + eps) ** -0.5
-        return (centred * factor.reshape(shape) + bias.reshape(shape)).to(x.dtype)
+        return _by_constants(x, running_mean, running_var, weight, bias, eps)
     if not count:
-        return (x * weight.reshape(shape) + bias.reshape(shape)).to(x.dtype)
+        return (x * by_channel(weight, x) + by_channel(bias, x)).to(x.dtype)
     if count < 2:
         raise ValueError(f"batch_norm cannot learn from one value a channel: a batch of shape {x.shape}")
     mean, var = channel_moments(x.numpy())
     if running_mean is not None and running_var is not None:
-        running_mean.copy_((1 - momentum) * running_mean.numpy() + momentum * mean)
-        running_var.copy_((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
+        _move(running_mean, mean, momentum)
+        _move(running_var, var * (count / (count - 1)), momentum)
     return normalize_channels(x, weight, bias, mean=mean, var=var, eps=eps)
 
 
-# The module is what remembers. Its state has PyTorch's names, the count of batches included.
+# The module remembers the running averages. Its state has PyTorch's names, including the count of batches.
 
 
 class BatchNorm(Module):
@@ -218,6 +260,8 @@ class BatchNorm(Module):
         self.register_buffer("running_var", tt.ones(num_features, dtype=dtype) if tracked else None)
         self.register_buffer("num_batches_tracked", Tensor(np.array(0)) if tracked else None)
 
+    # As in PyTorch, a layer can be reset; the lazy layers need that, too.
+
     def reset_running_stats(self) -> None:
         """Set the running mean to 0, the running variance to 1, and the count of batches to 0."""
         for buffer, value in zip(self.buffers(), (0, 1, 0)):
@@ -228,6 +272,8 @@ class BatchNorm(Module):
         self.reset_running_stats()
         for name, parameter in self.named_parameters():
             parameter.fill_(1 if name == "weight" else 0)
+
+    # In training we count the batch first. Without a momentum, the running averages are the means over all batches.
 
     def forward(self, x: Tensor) -> Tensor:
         """The input, normalized; in training the running averages move."""
@@ -246,7 +292,7 @@ class BatchNorm(Module):
         return f"{self.num_features}, momentum={self.momentum}"
 
 
-# Its children say how many dimensions they accept. For images it is four.
+# Its subclasses say how many dimensions they accept. For images it is four.
 
 
 class BatchNorm2d(BatchNorm):
@@ -264,19 +310,20 @@ def check_batch_norm():
     assert np.allclose(layer(x[:1]).numpy(), layer(x)[:1].numpy(), atol=1e-5)
 
 
-# What is it good for? The same eight layers, the same weights, the same three epochs:
+# What do we gain? We train the same eight layers, from the same weights, for the same three epochs:
 
 
 def show_with():
     learn(norm=True)
 
 
-# After the first epoch it is still guessing, after the third it reads nearly everything. The only difference is that
-# the numbers of each layer now have the size that the next one expects.
+# After the first epoch the network is still guessing; after the third it reads nearly everything. The only difference
+# is that the activations of each layer now have the size that the next one expects.
 
 # ## Errors you will meet
 #
-# A variance needs two values. A batch of one vector, or of one image of one pixel, has one value a channel.
+# A variance needs two values. A batch of one vector, or of one image of one pixel, has one value for each channel, so
+# we refuse it.
 
 
 def show_errors():
@@ -288,7 +335,7 @@ def show_errors():
 
 # ## Vectors and series
 #
-# The same formula serves vectors and series. Only the number of dimensions that the layer accepts is another.
+# The same formula serves vectors and series. Only the number of dimensions that the layer accepts differs.
 
 
 class BatchNorm1d(BatchNorm):
@@ -299,13 +346,13 @@ class BatchNorm1d(BatchNorm):
 
 # ## Normalizing one example
 #
-# Batch normalization ties the examples of a batch together. The others normalize each example for itself: over its last
-# dimensions (layer), or over groups of its channels. They behave alike in training and evaluation. What they have in
-# common is that rows are brought to mean 0 and variance 1.
+# Batch normalization ties the examples of a batch together. The other norms treat each example by itself: *layer
+# normalization* over its last dimensions, *group normalization* over groups of its channels. They behave alike in
+# training and in evaluation. In all of them we bring rows to mean 0 and variance 1.
 #
-# Mean, variance and the normalized numbers are computed in `float64`, whatever comes in. The square of 300 is not a
-# number in `float16`, and neither is that of $10^{20}$ in `float32`; and a row of equal numbers must give exactly 0, so
-# its mean must be exactly that number. What is normalized is small, and becomes as narrow as it was.
+# We compute the mean, the variance and the normalized elements in `float64`, whatever the input's dtype. The square of
+# 300 overflows in `float16`, and that of $10^{20}$ in `float32`; and a row of equal elements must give exactly 0, so
+# its mean must be exactly that element. The normalized elements are small, so we can safely convert them back.
 
 
 def _normal(x, eps) -> tuple[Any, Any]:
@@ -316,19 +363,20 @@ def _normal(x, eps) -> tuple[Any, Any]:
 
 @primitive(cost=lambda out, x, eps: 4 * out.size)
 def normalize_rows(x, /, eps):
-    """(x - mean) / sqrt(variance + eps) along the last dimension."""
+    """Rows (..., n) as (x - mean) / sqrt(variance + eps), along the last dimension."""
     return as_dtype(_normal(x, eps)[0], x.dtype)
 
 
-def _rows_share(g, out, x, eps):
+def _rows_gradient(g, out, x, eps):
     normal, slope = _normal(x, eps)
-    return as_dtype(normal_share(as_dtype(g, normal.dtype), normal, slope, -1), x.dtype)
+    return as_dtype(normal_gradient(as_dtype(g, normal.dtype), normal, slope, -1), x.dtype)
 
 
-rule(normalize_rows, _rows_share)
+rule(normalize_rows, _rows_gradient)
 
-# A transformer normalizes twice in each block, and scales and shifts every time. So there is a primitive that does both
-# at once. For the way back it needs only its input, which is kept anyway; the normalized numbers are computed again.
+# A transformer normalizes twice in each block, and scales and shifts every time. So we add a primitive that does both
+# at once. For the backward pass it needs only its input, which is kept anyway; it computes the normalized elements
+# again.
 
 
 @primitive(cost=lambda out, x, weight, bias, eps: 6 * out.size)
@@ -337,17 +385,18 @@ def normalize_scaled(x, weight, bias, /, eps):
     return as_dtype(_normal(x, eps)[0] * weight + bias, x.dtype)
 
 
-def _scaled_shares(needed, g, out, x, weight, bias, eps):
+def _scaled_gradients(needed, g, out, x, weight, bias, eps):
     normal, slope = _normal(x, eps)
     g = as_dtype(g, normal.dtype)
-    of_x = normal_share(g * weight, normal, slope, -1)
+    of_x = normal_gradient(g * weight, normal, slope, -1)
     of_weight, of_bias = tt.sum(as_rows(g * normal), dim=0), tt.sum(as_rows(g), dim=0)
     return as_dtype(of_x, x.dtype), as_dtype(of_weight, weight.dtype), as_dtype(of_bias, bias.dtype)
 
 
-rule(normalize_scaled, together=_scaled_shares)
+rule(normalize_scaled, together=_scaled_gradients)
 
-# The public function checks its arguments first. Several normalized dimensions become one, because a row is a row.
+# The public function checks its arguments first. It turns several normalized dimensions into one, because a row is a
+# row.
 
 
 def _shape_of(normalized_shape) -> tuple[int, ...]:
@@ -380,7 +429,7 @@ def layer_norm(
     return normal if bias is None else (normal + bias).to(x.dtype)
 
 
-# Chapter 14 has this layer in front of each half of a block.
+# Chapter 14 puts this layer in front of each half of a block.
 
 
 class LayerNorm(Module):
@@ -433,6 +482,8 @@ def group_norm(
 def _divides(num_groups, channels):
     return isinstance(num_groups, (int, np.integer)) and num_groups > 0 and channels % num_groups == 0
 
+# As a module it has a weight and a bias for each channel.
+
 
 class GroupNorm(Module):
     """group_norm with weight and bias (num_channels,); as torch.nn.GroupNorm."""
@@ -458,5 +509,5 @@ class GroupNorm(Module):
 
 __all__ = [
     "BatchNorm", "BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm", "batch_norm", "channel_moments", "group_norm",
-    "layer_norm", "normal_share", "normalize_channels", "normalize_rows", "normalize_scaled", "normalized",
+    "layer_norm", "normal_gradient", "normalize_channels", "normalize_rows", "normalize_scaled", "normalized",
 ]
