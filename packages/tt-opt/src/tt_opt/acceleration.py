@@ -763,8 +763,8 @@ def show_climb():
     return figure
 
 
-# The vertical distance from a point to the slope of the roof is what we could still gain. Next we measure the whole step
-# from the beginning of the chapter, once on each kernel set.
+# The vertical distance from a point to the slope of the roof is what we could still gain. Next we measure the whole
+# step from the beginning of the chapter, once on each kernel set.
 
 
 def show_sets():

@@ -1,13 +1,14 @@
 # # Benchmarking
 #
-# At the end of this chapter we can say that one program is 1.31 times as fast as another, with an interval that we
-# would bet on, also on a busy machine. And we know where the time of a training step goes, by operation, by module and
-# by line.
+# At the end of this chapter you can say that one program is 1.31 times as fast as another, with an interval that you
+# would bet on, even on a busy machine. You will also know where the time of a training step goes, by operation, by
+# module and by line.
 
 # ## The hurt
 #
-# Chapter 18 ended with a doubt. We measured one network six times, and the times differed by as much as the rows of its
-# table. Let us be unfair and compare a function with itself, as many benchmarks do: time one, time the other, divide.
+# Chapter 18 ended with a doubt. We measured one network six times, and asked whether these times differ as much as the
+# rows of a table. Let us put benchmarks to a hard test: we compare a function with itself, in the way in which many
+# benchmarks compare two programs. We time one, time the other, and divide.
 
 from __future__ import annotations
 
@@ -38,20 +39,23 @@ from tt_optim import Adam
 from tt_tensor import Module, Primitive, Tensor, interpreting
 
 
+# The function is a little arithmetic, and to be realistic we let other programs run beside it.
+
+
 @functools.cache
 def numbers() -> np.ndarray:
-    """Something to compute with."""
+    """Return 20,000 random numbers to compute with."""
     return np.random.default_rng(0).normal(size=20_000).astype(np.float32)
 
 
 def work() -> float:
-    """A little arithmetic."""
+    """Do a little arithmetic."""
     return float(np.tanh(numbers()).sum())
 
 
 @contextmanager
 def a_busy_machine() -> Iterator[None]:
-    """Within the block, a program for each core computes for a fraction of a second, sleeps, and computes again."""
+    """Keep the machine busy within the block: on each core a program computes for a fraction of a second and sleeps."""
     busy = "from time import *\nwhile True:\n  end = monotonic() + 0.15\n  while monotonic() < end: pass\n  sleep(0.1)"
     processes = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(os.cpu_count() or 1)]
     try:
@@ -62,25 +66,28 @@ def a_busy_machine() -> Iterator[None]:
             process.wait()
 
 
+# Thirty such comparisons:
+
+
 def show_hurt():
     with a_busy_machine():
         ratios = [tt.measure(work, span=0.03).seconds / tt.measure(work, span=0.03).seconds for _ in range(30)]
     print(f"a function against itself, 30 times: from {min(ratios):.2f} to {max(ratios):.2f} times as fast")
 
 
-# Other programs were running, as there always are some. Each of these ratios could stand in a pull request as a
-# speedup, or as the reason to turn one down. The median of `measure` protects us against a few wild runs, but not
-# against a second in which everything is slow, if that second meets one of the two only.
+# Some of these ratios you might proudly report as a speedup in a pull request, and some would make you reject one. The
+# median of `measure` protects us against a few *outliers*. It does not protect us against a second in which everything
+# is slow, if that second falls on only one of the two.
 
 # ## The smallest thing that could work
 #
-# A single time needs more than a median, so we begin there. Before we count, we must *warm up*: the first calls fill
-# caches, allocate memory and compile kernels. They are good for one thing, to find out how many calls we need so that a
-# *turn* takes long enough for the clock. The clock is `perf_counter`, which never goes backwards.
+# We begin with the time of a single function. Before we count, we must *warm up*, because the first calls fill caches,
+# allocate memory and compile kernels. We use them to find out how many calls we need so that a *turn* takes long enough
+# for the clock. As the clock we take `perf_counter`, which never goes backwards.
 
 
 def time_calls(function: Callable[[], Any], calls: int) -> float:  # exercise
-    """Seconds that one call of function() takes, on average over so many."""
+    """Return the seconds that one call of function() takes, on average over so many calls."""
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -88,8 +95,8 @@ def time_calls(function: Callable[[], Any], calls: int) -> float:  # exercise
 
 
 def calls_for(function: Callable[[], Any], seconds: float) -> int:  # exercise
-    """How many calls make a turn of at least so many seconds: 1, 2, 4, ..., tried out, which warms up. The first call
-    of all is not timed."""
+    """Return how many calls, 1, 2, 4, ..., make a turn of at least so many seconds. Trying this out warms up. The first
+    call of all is not timed."""
     function()
     calls = 1
     while time_calls(function, calls) * calls < seconds:
@@ -102,24 +109,25 @@ def check_turns():
     assert time_calls(lambda: time.sleep(0.001), 3) >= 0.001
 
 
-# From the times of many turns we report the median, and how sure we are of it. The *bootstrap* (B. Efron, 1979) answers
-# that without any formula. If we could repeat the whole measurement, each time we would get another median. We cannot,
-# so we draw from the times that we have: as many as there are, with repetition, again and again. The medians of these
-# samples spread about as much as those of real repetitions would.
+# From the times of many turns we report the median. But how sure are we of it? The *bootstrap* (B. Efron, 1979) answers
+# that without any formula. If we could repeat the whole measurement, we would get a slightly different median each
+# time. We cannot afford that, so we draw samples from the times that we have: as many times as there are, *with
+# replacement*, again and again. The medians of these samples spread about as much as those of real repetitions would.
 
 
 def bootstrap_interval(  # exercise
     x: np.ndarray, statistic: Callable = np.median, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The interval that holds the middle `level` of statistic(sample) over samples of x (n,), drawn with repetition by
-    default_rng(seed)."""
+    """Return the interval that holds the middle `level` of statistic(sample) over samples of x (n,), drawn with
+    replacement by default_rng(seed)."""
     samples = np.random.default_rng(seed).choice(x, (resamples, len(x)))
     values = np.array([statistic(sample) for sample in samples])
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-# A `Timing` keeps all turns, and says the median with its interval, and where the middle half of the turns lies.
+# A `Timing` keeps all turns. Printed, it shows the median with its *confidence interval*, and the range of the middle
+# half of the turns.
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,11 @@ class Timing:
         return text.format(middle, *ends, len(self.seconds), self.calls)
 
 
+# A benchmark takes 50 turns by default, which together last half a second.
+
+
 def benchmark(function: Callable[[], Any], turns: int = 50, span: float = 0.5) -> Timing:
-    """Time function() in so many turns, which take about `span` seconds together, or longer for a slow function."""
+    """Time function() in so many turns, which together take about `span` seconds, or longer for a slow function."""
     calls = calls_for(function, span / turns)
     return Timing(np.array([time_calls(function, calls) for _ in range(turns)]), calls)
 
@@ -155,24 +166,25 @@ def show_benchmark():
         print("again:", benchmark(work))
 
 
-# The interval is honest only if the turns are independent of each other. On the busy machine they are not: slow turns
-# come in a row, and the interval does not know it. So we can be sure of a number and still be wrong. And a comparison
-# is what we wanted in the first place.
+# The interval is honest only if the turns are independent of each other. On the busy machine they are not, because slow
+# turns come in a row, and the interval cannot know that. So we can be sure of a number and still be wrong. Besides, we
+# wanted a comparison in the first place.
 
 # ## The idea
 #
-# Let both take turns: one of each, then again one of each. What disturbs lasts longer than a turn, so it usually hits
-# both turns of a pair, and their *ratio* hardly changes. There is one trap left. If the same one always went first, it
-# could have an advantage in each pair. So we toss a coin for each pair.
+# We let both functions take turns: one turn of each, and then again one of each. A disturbance usually lasts longer
+# than a turn, so it hits both turns of a pair, and their *ratio* hardly changes. There is one trap left. If the same
+# function always went first, it could have an advantage in each pair. So we toss a coin for each pair.
 #
-# The coin does more than that. Suppose that both are the same program. Then who went first is the only difference
-# between them, and the coin decided that. So in each pair it is a matter of heads or tails which of them was faster,
-# whatever the machine did, and however it depended on what it did before. We know everything about coins.
+# The coin does more than that. Suppose that both are the same program. Then their only difference is which of them went
+# first, and the coin decided that. So in each pair heads or tails decide which of them was faster, whatever the machine
+# did, and however much that depended on what it did before. We need not know anything about machines, because we know
+# everything about coins.
 
 
 def take_turns(contenders: Sequence[Callable[[], float]], rounds: int, rng: Any) -> np.ndarray:  # exercise
-    """What each contender returns in each round, (rounds, contenders). In each round their order is drawn anew, by
-    rng.permutation of a random generator."""
+    """Return what each contender returns in each round, (rounds, contenders). In each round they take turns in an order
+    drawn by rng.permutation."""
     found = np.empty((rounds, len(contenders)))
     for row in found:
         for number in rng.permutation(len(contenders)):
@@ -180,18 +192,19 @@ def take_turns(contenders: Sequence[Callable[[], float]], rounds: int, rng: Any)
     return found
 
 
-# If the true median of the ratios is $m$, each of $n$ ratios is below $m$ with probability one half. The smallest ratio
-# is above $m$ only if no coin of $n$ shows heads, which has the probability $2^{-n}$; the $k$-th smallest is above it
-# if fewer than $k$ coins do. So the interval from the $k$-th smallest to the $k$-th largest misses $m$ with probability
+# If the true median of the ratios is $m$, each of $n$ ratios is below $m$ with probability one half. Call that heads.
+# The smallest ratio is above $m$ only if none of $n$ coins shows heads, which has the probability $2^{-n}$. The $k$-th
+# smallest is above $m$ if fewer than $k$ coins show heads, and the same holds for the other end. So the interval from
+# the $k$-th smallest to the $k$-th largest ratio misses $m$ with probability
 #
 # $$ 2 \cdot 2^{-n} \sum_{i < k} \binom{n}{i} , $$
 #
-# and we take the largest $k$ for which this is at most 5 %. This needs no assumption about how times are distributed.
+# We take the largest $k$ for which this is at most 5 %. We need no assumption about the distribution of times.
 
 
 def median_interval(x: np.ndarray, level: float = 0.95) -> tuple[float, float]:  # exercise
-    """The k-th smallest and the k-th largest of x (n,), with the largest k for which they hold the median with
-    probability `level` or more. Raises ValueError if n is too small for any."""
+    """Return the k-th smallest and the k-th largest of x (n,), with the largest k for which they hold the median with
+    probability `level` or more. Raises ValueError if n is too small for any interval."""
     x, n = np.sort(x), len(x)
     k, missed = 0, 0.0
     while missed + 2 * math.comb(n, k) / 2**n <= 1 - level:
@@ -202,9 +215,16 @@ def median_interval(x: np.ndarray, level: float = 0.95) -> tuple[float, float]: 
     return float(x[k - 1]), float(x[n - k])
 
 
+# With too few values there is no interval at all. Even the smallest and the largest of $n$ miss the median with
+# probability $2 \cdot 2^{-n}$.
+
+
 def least_values(level: float) -> int:
-    """The smallest number of values that have an interval of this level."""
+    """Return the smallest number of values that have an interval of this level."""
     return math.ceil(1 - math.log2(1 - level))
+
+
+# Does the interval keep its promise? We draw 2,000 samples from a lopsided distribution whose median, $\ln 2$, we know.
 
 
 def check_median_interval():
@@ -214,12 +234,12 @@ def check_median_interval():
     assert 0.95 <= np.mean(held) < 0.98
 
 
-# The verdict is a sentence. If the interval of the ratio holds 1, we have shown nothing, and we say so.
+# Our verdict is a sentence. If the interval of the ratio contains 1, we have shown nothing, and we say so.
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many times as fast as b a is: the median of b's time / a's time, and its 95 % interval."""
+    """How many times as fast a is as b: the median of b's time / a's time, and its 95 % interval."""
 
     ratio: float
     low: float
@@ -228,7 +248,7 @@ class Comparison:
 
     @property
     def differ(self) -> bool:
-        """Whether a difference was shown."""
+        """Whether the comparison has shown a difference."""
         return not self.low <= 1 <= self.high
 
     def __str__(self) -> str:  # exercise
@@ -242,29 +262,35 @@ class Comparison:
         return f"{a} is {numbers[0]:.2f} times as fast as {b}, 95 % between {numbers[1]:.2f} and {numbers[2]:.2f}"
 
 
+# The verdict follows from the ratios of all pairs.
+
+
 def compared(times: np.ndarray, names: tuple[str, str] = ("a", "b")) -> Comparison:  # exercise
-    """The verdict on the times of two contenders in turns, (rounds, 2)."""
+    """Return the verdict on the times of two contenders in turns, (rounds, 2)."""
     ratios = times[:, 1] / times[:, 0]
     return Comparison(float(np.median(ratios)), *median_interval(ratios), names)
 
 
-# One condition is easy to miss. All turns must have the same number of calls. If we let each function find out for
-# itself how many fit into a turn, a disturbance at that moment would give one of two equal programs ten times as many
-# as the other; longer turns are disturbed more often, and the coin would no longer be fair. So both get the smaller
-# number.
+# One condition is easy to miss: all turns must have the same number of calls. Suppose that we tried out for each
+# function how many calls fit into a turn. A disturbance at that moment could give one of two equal programs ten times
+# as many calls as the other. Because longer turns are disturbed more often, the coin would no longer be fair. So we
+# give both of them the smaller number.
 
 
 def compare(
     a: Callable[[], Any], b: Callable[[], Any], pairs: int = 50, span: float = 0.5,
     names: tuple[str, str] = ("a", "b"), seed: int | None = None,
 ) -> Comparison:
-    """Let a() and b() take turns, in pairs whose order is drawn; together they take about `span` seconds, or longer for
-    slow functions. Raises ValueError for fewer than 6 pairs."""
+    """Return the verdict on a() and b(), which take turns in pairs whose order is drawn. Together they take about
+    `span` seconds, or longer for slow functions. Raises ValueError for fewer than 6 pairs."""
     if pairs < least_values(0.95):
         raise ValueError(f"{pairs} pairs are too few for a verdict: take at least {least_values(0.95)}")
     calls = min(calls_for(function, span / pairs / 2) for function in (a, b))
     turns = [functools.partial(time_calls, function, calls) for function in (a, b)]
     return compared(take_turns(turns, pairs, np.random.default_rng(seed)), names)
+
+
+# We compare the function with itself once more, and then with one that does a tenth more work.
 
 
 def show_comparisons():
@@ -279,11 +305,11 @@ def show_comparisons():
     print(f"of 40 comparisons of a function with itself, {wrong} found a difference; with more work, {found} did")
 
 
-# The program that disturbs is still there, but the verdicts are right. (A run of 400 such comparisons, quiet and busy,
-# is in the folder *benchmarks*: `verdicts.py` counts the false ones.)
+# The other programs still disturb, but now you can trust the verdicts: at most one in twenty should be wrong. (For a
+# count over 400 such comparisons, quiet and busy, run `verdicts.py` in the folder *benchmarks*.)
 #
-# We can spoil a verdict by waiting for it. Suppose that we look after every ten pairs, and stop as soon as there is a
-# difference. Each look is a new chance to be fooled.
+# There is a way to spoil a verdict, namely to wait for the one that you want. Suppose that we look after every ten
+# pairs and stop as soon as there is a difference. With each look we get a new chance to be fooled.
 
 
 def show_peeking():
@@ -299,23 +325,25 @@ def _excludes_one(ratios):
     return not low <= 1 <= high
 
 
-# So decide first how many pairs to take, and then take them all.
+# So decide first how many pairs you take, and then take them all. This mistake is called *optional stopping*, or
+# peeking.
 
 # ## Where does the time go?
 #
-# To know that something is slow is not enough. Chapter 15 put a stopwatch into the door, with a time for each
-# primitive. But a list of primitives does not tell which layer of the network called them, or which line. And with an
-# interpreter in the door, the backward pass went through it as well, where it normally runs on bare arrays, so that we
-# measured something slower than what we wanted to know.
+# It is not enough to know that something is slow. In chapter 15 we put a stopwatch into the door and got a time for
+# each primitive. But a list of primitives does not show which layer of the network called them, or which line. Besides,
+# with an interpreter in the door the backward pass went through the door as well, although it normally runs on bare
+# arrays. So we measured something slower than what we wanted to know.
 #
-# A *profiler* should change as little as possible. `interpreting` has an argument for that: with `backward=False` the
-# backward pass ignores the door. To time it nevertheless, we wrap the rules of each node while it is recorded.
+# A *profiler* should change as little as possible. For that, `interpreting` has an argument: with `backward=False` the
+# backward pass ignores the door. To time it nevertheless, we wrap the rules of each node of the computational graph
+# while it is recorded.
 #
-# An *event* is one call of a kernel or of a rule. It knows in which modules it happened.
+# We call one call of a kernel or of a rule an *event*. It knows in which modules it happened.
 
 
 class Event(NamedTuple):
-    """One call of a primitive, or of one of its rules: when, where, and how much work it was."""
+    """One call of a primitive or of one of its rules: when and where it happened, and how much work it was."""
 
     name: str
     phase: str  # "forward", "backward", or "outside" for what happened between two events
@@ -328,16 +356,15 @@ class Event(NamedTuple):
     peak: int = 0  # bytes that were allocated during the call, at the peak
 
 
-# How does the profiler know in which module it is? Python knows. The functions that are running at the moment have
-# *frames*, each with its local variables and a link to the frame that called it. Where the function is a `forward`, its
-# `self` is a module. So we follow the links outwards and collect the modules. The line that we want is not the one
-# inside `Linear`, but the one that called `Linear`: the line that runs at the moment in the innermost module that has
-# parts of its own.
+# How do we find out in which module an event happens? Python knows it. Each running function has a *frame* on the *call
+# stack*, with its local variables and a link to the frame that called it. If the function is a `forward`, its `self` is
+# a module. So we follow the links outwards and collect the modules. We also want a line, and not the one inside
+# `Linear`, but the one that called `Linear`: the current line of the innermost module that has parts of its own.
 
 
 def whereabouts(frame: Any, names: dict[int, str]) -> tuple[tuple[str, ...], str]:  # exercise
-    """The modules whose `forward` is running in a frame and those that called it, the outermost first, by names[id] or
-    their class; and "file:line" of the innermost of them that has children, or "" without any."""
+    """Return the modules whose `forward` is running in a frame and those that called it, the outermost first, by
+    names[id] or their class; and "file:line" of the innermost of them that has children, or "" if none has."""
     stack, line = [], ""
     while frame:
         if frame.f_code.co_name == "forward" and isinstance(module := frame.f_locals.get("self"), Module):
@@ -349,38 +376,40 @@ def whereabouts(frame: Any, names: dict[int, str]) -> tuple[tuple[str, ...], str
 
 
 def has_parts(module: Module) -> bool:
-    """Whether a module has modules inside."""
+    """Return whether a module has modules inside."""
     return next(iter(module.children()), None) is not None
 
 
-# The work of a primitive is what the meter of chapter 02 counts. A rule computes a gradient for an input, and for
-# products, which have nearly all of the multiply-adds, this takes as many of them as the product itself. A bias is the
-# exception: its gradient is only a sum.
+# As the work of a primitive we take what the meter of chapter 02 counts. A rule computes a vector-Jacobian product for
+# one input. For matrix products, which have nearly all of the multiply-adds, that takes as many of them as the product
+# itself. A bias is the exception, because its gradient is only a sum.
 
 
 def work_of(primitive: Primitive, out: Any, arrays: Sequence[Any], params: dict) -> tuple[int, int]:  # exercise
-    """Multiply-adds, and bytes read and written; (0, 0) for a view, which moves nothing. A primitive that has no `cost`
-    makes one multiply-add for each element of its result."""
+    """Return the multiply-adds of a call, and the bytes that it reads and writes; (0, 0) for a view, which moves
+    nothing. A primitive without a `cost` counts one multiply-add for each element of its result."""
     if any(np.may_share_memory(out, a) for a in arrays):
         return 0, 0
     cost = primitive.cost(out, *arrays, **params) if primitive.cost else out.size
     return int(cost), out.nbytes + sum(a.nbytes for a in arrays)
 
 
-# Now the profiler. What happens between two events is time, too: Python that walks from layer to layer, an optimizer, a
-# data loader. It becomes an event of its own, so that nothing is lost and the sum of all events is the whole. The time
-# that the profiler needs for its own notes is in none of them.
+# Now we can write the profiler. The time between two events counts, too: there Python walks from layer to layer, or an
+# optimizer or a *data loader* works. We turn it into an event of its own, so that nothing is lost and the sum of all
+# events is the whole time. Only the time that the profiler needs for its own notes is in none of them.
 
 
 class Profile:
-    """The events of a program; as an interpreter in the door it collects them. With memory=True it also
-    measures what each call allocates, and everything takes longer."""
+    """The events of a program, which this interpreter in the door collects. With memory=True it also measures what each
+    call allocates, and everything takes longer."""
 
     def __init__(self, model: Module | None = None, memory: bool = False):
         self.names = {id(m): name for name, m in model.named_modules()} if model else {}
         self.memory, self.events = memory, list[Event]()
         self.thread: int | None = threading.get_ident()  # None when the block is over
         self.last = time.perf_counter()
+
+    # Called by the door, it times the primitive and wraps the rules of the result.
 
     def __call__(self, next, primitive, tensors, params):
         asked = time.perf_counter()
@@ -395,10 +424,10 @@ class Profile:
         self.last = time.perf_counter()
         return out
 
-    # A rule must not be timed after the block is over, or on another thread.
+    # We time a rule only within the block and on its own thread; elsewhere it runs as always.
 
     def watched(self, name, stack, line, multiply_adds, rule):
-        """A rule that leaves an event, if it is called in the block and on its thread."""
+        """Return a rule that also leaves an event, if it is called in the block and on its thread."""
 
         def work(shares):
             shares = [s for s in (shares if isinstance(shares, (list, tuple)) else [shares]) if s is not None]
@@ -415,14 +444,15 @@ class Profile:
 
         return wrapped
 
-    # `timed` is the stopwatch. First it closes the stretch of time since the last event, then it runs what is to be
-    # timed. Events may happen inside of that: a rule of a second derivative runs on tensors, and so calls primitives.
-    # Each second must count once. So the stopwatch looks at `last` again at the end. If events inside have moved it,
-    # only the time after them is left for this one.
+    # `timed` is the stopwatch. First it closes the stretch of time since the last event, and then it runs the call.
+    # Other events may happen inside the call, because a rule of a second derivative runs on tensors and so calls
+    # primitives. Each second must count once. So the stopwatch looks at `last` again at the end. If events inside have
+    # moved it, only the time after them belongs to this event.
 
     def timed(self, call, name, phase, stack, line, work):  # exercise
-        """Append an event "Python", of phase "outside", from `last` to now. Make `last` now, run call(), and append its
-        event, from what is then `last` to the end, with work(result) -> (multiply_adds, bytes). Returns the result."""
+        """Append an event "Python", of phase "outside", from `last` to now. Set `last` to now, run call(), and append
+        its event, from what is then `last` to the end, with work(result) -> (multiply_adds, bytes). Returns the
+        result."""
         self.events.append(Event("Python", "outside", stack, line, self.last, time.perf_counter() - self.last))
         if self.memory:
             tracemalloc.reset_peak()
@@ -435,7 +465,7 @@ class Profile:
         self.events.append(Event(name, phase, stack, line, start, seconds, multiply_adds, moved, peak))
         return result
 
-    # What passes no door can be given a name.
+    # Work that passes no door, such as the step of an optimizer, can get a name from us.
 
     def close(self, name: str) -> None:
         """End the stretch since the last event under a name."""
@@ -445,7 +475,7 @@ class Profile:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Within the block, what passes no door counts as `name`: an optimizer's step, say."""
+        """Within the block, count work that passes no door as `name`, for example the step of an optimizer."""
         self.close("Python")
         try:
             yield
@@ -453,10 +483,13 @@ class Profile:
             self.close(name)
 
 
+# You use it as a `with` block:
+
+
 @contextmanager
 def profile(model: Module | None = None, memory: bool = False) -> Iterator[Profile]:
     """Collect the events of a block, on this thread: `with profile(model) as found: ...; print(table(found))`. Modules
-    have the names that they have in `model`. A backward pass is seen as far as its forward pass was in the block."""
+    have their names in `model`. A backward pass is seen as far as its forward pass was in the block."""
     found, tracing = Profile(model, memory), tracemalloc.is_tracing()
     if memory and not tracing:
         tracemalloc.start()
@@ -471,7 +504,7 @@ def profile(model: Module | None = None, memory: bool = False) -> Iterator[Profi
             tracemalloc.stop()
 
 
-# A table adds the events up, by whatever we like to know.
+# A table adds up the events, by primitive, by module or by line, as you like.
 
 KEYS: dict[str, Callable[[Event], str]] = {
     "primitive": lambda event: event.name,
@@ -481,7 +514,7 @@ KEYS: dict[str, Callable[[Event], str]] = {
 
 
 class Row(NamedTuple):
-    """Sums over events: calls, seconds in all and of each phase, multiply-adds, bytes; and the largest peak."""
+    """Sums over events: calls, seconds in all and of each phase, multiply-adds and bytes, and the largest peak."""
 
     calls: int
     seconds: float
@@ -493,10 +526,10 @@ class Row(NamedTuple):
 
 
 def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
-    """A row for each value of KEYS[by], the one with the most seconds first. Events of phase "outside" are no calls.
-    Raises ValueError for another `by`."""
+    """Return a row for each value of KEYS[by], the one with the most seconds first. Events of phase "outside" do not
+    count as calls. Raises ValueError for another `by`."""
     if by not in KEYS:
-        raise ValueError(f"a table is by {', '.join(KEYS)}, not by {by!r}")
+        raise ValueError(f"a table can be by {', '.join(KEYS)}, not by {by!r}")
     groups: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         groups[KEYS[by](event)].append(event)
@@ -512,11 +545,12 @@ def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
     return dict(sorted(found.items(), key=lambda item: item[1].seconds, reverse=True))
 
 
-# Printed, a row has its share of the time, and the rate at which it computes. Peaks are shown if memory was measured.
+# When we print a row, we add its share of the time and the rate at which it computes, and its peak if you measured
+# memory.
 
 
 def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
-    """The largest rows of a profile as text, the rest in one line, and the sum."""
+    """Return the largest rows of a profile as text, the others in one line, and the sum."""
     every = rows(found.events, by)
     whole = sum(row.seconds for row in every.values()) or 1.0
     shown = list(every.items())[:most]
@@ -535,11 +569,11 @@ def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
     return "\n".join(lines)
 
 
-# The name of a line says little. Its text says more, and Python can find it.
+# A file and a number say little about a line. Its text says more, so we let Python find it.
 
 
 def source_of(line: str) -> str:
-    """The text of a "file:line" of one of the modules that are loaded; "" if there is none."""
+    """Return the text of a "file:line" of one of the modules that are loaded, or "" if there is none."""
     file, _, number = line.rpartition(":")
     paths = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
     path = next((path for path in paths if file and os.path.basename(path) == file), "")
@@ -551,11 +585,11 @@ def _sum(group: Sequence[Row]) -> Row:
     return Row._make([*sums, max((row.peak for row in group), default=0)])
 
 
-# A step of a GPT, in three tables.
+# We try it on a training step of a GPT, which we show in three tables.
 
 
 def training_step(length: int = 64, batch_size: int = 8) -> tuple[Module, Callable[..., None]]:
-    """A GPT of four blocks, and a function that takes one training step with it."""
+    """Return a GPT of four blocks, and a function that takes one training step with it."""
     tt.manual_seed(0)
     model = small_gpt(65, layers=4, width=128, length=length)
     optimizer = Adam(model.parameters(), lr=1e-3)
@@ -570,6 +604,9 @@ def training_step(length: int = 64, batch_size: int = 8) -> tuple[Module, Callab
     return model, step
 
 
+# The optimizer works on bare arrays and passes no door, so we give it a name with `span`.
+
+
 def show_profile():
     model, step = training_step()
     step()
@@ -579,11 +616,45 @@ def show_profile():
         print(table(found, by, most=8), end="\n\n")
 
 
-# Read the last column but one first. The products run at a good part of the machine's peak, and what is left is the
-# same as in chapter 15: functions that move bytes. The table by lines shows what no list of primitives could: how much
-# of the step is attention, and how much the MLP. The row without a module is the loss, the optimizer, and Python.
+# Read the column GFLOP/s first. The products run at a good part of the machine's peak, and the rest is the same as in
+# chapter 15, functions that move bytes. From the table by lines you learn what no list of primitives could show: how
+# much of the step goes to attention, and how much to the MLP. The row without a module is the loss, the optimizer, and
+# Python.
 #
-# Does the profiler change what it measures? A comparison knows.
+# Tables add up. To see the order of events, we draw a *flame graph* (B. Gregg, 2011): time goes to the right, each row
+# is one level deeper in the stack of modules, and a wide bar took long.
+
+
+def show_flame():
+    """A training step as a flame graph: modules from the top, forward in blue, backward in orange, Python in grey."""
+    import matplotlib.pyplot as plt
+
+    model, step = training_step()
+    step()
+    with profile(model) as found:
+        step(found)
+    colors, began = {"forward": "C0", "backward": "C1", "outside": "0.75"}, found.events[0].start
+    bars = defaultdict(list)
+    for event in found.events:
+        for depth in range(len(event.stack) + 1):
+            bars[depth, event.phase].append((1e3 * (event.start - began), 1e3 * event.seconds))
+    figure, axis = plt.subplots(figsize=(9, 3))
+    for (depth, phase), spans in bars.items():
+        axis.broken_barh(spans, (depth, 0.9), color=colors[phase])
+    for block in range(4):
+        for phase in ("forward", "backward"):
+            middle = [e.start - began for e in found.events if f"transformer.h.{block}" in e.stack and e.phase == phase]
+            axis.text(1e3 * np.mean(middle), 2.45, f"block {block}", ha="center", va="center", fontsize=7)
+    axis.set(xlabel="ms", ylabel="depth in the stack")
+    axis.invert_yaxis()
+    figure.tight_layout()
+    return figure
+
+
+# In the backward pass you see the blocks in the opposite order, and each takes longer than in the forward pass, because
+# a product needs two gradients, one for each factor. The optimizer is the last bar.
+#
+# Does the profiler change what it measures? We compare.
 
 
 def show_overhead():
@@ -598,11 +669,12 @@ def show_overhead():
 
 # ## The roof of a whole model
 #
-# Chapter 15 drew four operations under the roof of the machine. With the profiler we can draw all of a model. Each
-# circle is a primitive in the forward pass, and its area is the time that it takes.
+# In chapter 15 we drew a few functions under the *roofline* of the machine. With the profiler we can draw a whole
+# model. Each circle is a primitive in the forward pass, and its area shows the time that it takes.
 
 
 def show_roof():
+    """The primitives of a training step under the roof of this machine; areas show their shares of the time."""
     import matplotlib.pyplot as plt
 
     model, step = training_step()
@@ -623,8 +695,8 @@ def show_roof():
 
 
 def roof_points(events: Sequence[Event]) -> list[tuple[str, float, float, float]]:  # exercise
-    """For each primitive of the forward pass that moves bytes: its name, operations a byte, operations a second, and
-    its share of the time of all events. A multiply-add is two operations."""
+    """Return, for each primitive of the forward pass that moves bytes, its name, operations a byte, operations a
+    second, and its share of the time of all events. A multiply-add is two operations."""
     forward = rows([e for e in events if e.phase == "forward" and e.bytes], "primitive")
     whole = sum(e.seconds for e in events)
     return [
@@ -633,10 +705,12 @@ def roof_points(events: Sequence[Event]) -> list[tuple[str, float, float, float]
     ]  # fmt: skip
 
 
-# The large circles at the upper right are the products. Those on the left wait for memory, and no faster arithmetic
-# would help them. A circle far below the roof is where we should look next.
+# The large circles at the upper right are the products. Those on the left wait for memory, so faster arithmetic would
+# not help them. If you look for something to improve, look for a large circle far below the roof.
 
 # ## Errors you will meet
+#
+# Most often you have too few values for an interval.
 
 
 def show_errors():
@@ -651,18 +725,18 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises that are marked in the text:
 #
-# 1. `pairs_needed`: how many pairs show a difference of 5 % if the ratios of single pairs spread by 10 %? First guess,
-#    then simulate.
-# 2. Compare `np.tanh(x)` with itself, but give both their own array. Does a verdict ever find a difference that is
+# 1. Write `pairs_needed`: how many pairs do you need to show a difference of 5 % if the ratios of single pairs spread
+#    by 10 %? First guess, then simulate.
+# 2. Compare `np.tanh(x)` with itself, but give each of the two its own array. Do you ever find a difference that is
 #    real, although the programs are equal?
 # 3. Profile one step of your LeNet on the kernel sets `default` and `fast`. Which rows shrink, and which grow?
 
 
 def pairs_needed(difference: float, spread: float, seed: int = 0) -> int:  # exercise
-    """The smallest of 10, 20, 40, 80, ... pairs with which at least 90 of 100 simulated comparisons find that b takes
-    1 + difference times as long as a. The ratios of a comparison are (1 + difference) * exp(spread * z), with z =
+    """Return the smallest of 10, 20, 40, 80, ... pairs with which at least 90 of 100 simulated comparisons find that b
+    takes 1 + difference times as long as a. The ratios of a comparison are (1 + difference) * exp(spread * z), with z =
     default_rng(seed).normal(size=(100, pairs)), a row for each. Raises ValueError unless difference > 0."""
     if not difference > 0:
         raise ValueError(f"no number of pairs shows a difference of {difference}: it must be above 0")
@@ -680,37 +754,37 @@ def check_pairs_needed():
 
 # ## A road not taken
 #
-# `pytest-benchmark`, which times the benchmarks next to the code of our packages, reports the minimum, the median and
-# more, of one program at a time; it compares them with those of an earlier day, and leaves the verdict to you. Others
-# fit a distribution to times, or use a *t* test on their means, which a single wild run moves. PyTorch has
-# `torch.utils.benchmark` with a median and its quartiles, and `torch.profiler`, which hooks into the C++ dispatcher, a
-# door of the same kind as ours, and writes traces in the format of our appendix *Reports*. On servers, people count
-# instructions instead of seconds (`perf stat`, Cachegrind), which hardly vary. But they are not what we wait for.
+# `pytest-benchmark`, with which we time our packages, reports the minimum, the median and more of one program at a
+# time. It compares them with those of an earlier day and leaves the verdict to you. Other tools fit a distribution to
+# the times, or use a *t* test on their means, which a single wild run can move. PyTorch has `torch.utils.benchmark`
+# with a median and its quartiles, and `torch.profiler`, which hooks into the C++ dispatcher, a door of the same kind as
+# ours, and writes traces in the format of our appendix *Reports*. On servers you can count instructions instead of
+# seconds (`perf stat`, Cachegrind). They hardly vary, but they are not what we wait for.
 
 # ## What hurts next
 #
-# Now we can prove what chapters 15 to 18 claimed. Here is a GPT that generates with each trick, against the plain loop
-# of chapter 14.
+# Now we can prove the claims of chapters 15 to 18. We let a GPT write with a cache, and with a cache and small numbers,
+# and compare each with the plain loop of chapter 14.
 
 
 def show_all_tricks():
     import tt_nlp
-    import tt_opt
+    from tt_opt import caching, precision
 
     model = small_gpt(65, layers=2, width=64, length=128)
     prompt = list(range(8))
     plain = functools.partial(tt_nlp.generate, model, prompt, 60, seed=0)
-    small = tt_opt.quantize_(deepcopy(model), "int8")
+    small = precision.quantize_(deepcopy(model), "int8")
     tricks: dict[str, Callable[[], Any]] = {
-        "a cache": functools.partial(tt_opt.generate, model, prompt, 60, seed=0),
-        "a cache and int8": functools.partial(tt_opt.generate, small, prompt, 60, seed=0),
+        "a cache": functools.partial(caching.generate, model, prompt, 60, seed=0),
+        "a cache and int8": functools.partial(caching.generate, small, prompt, 60, seed=0),
     }
     for name, trick in tricks.items():
         print(compare(trick, plain, pairs=8, names=(name, "the plain loop")))
 
 
-# Everything works, each piece alone, in a file of its own. Will it work together, and for people who never read this
-# course? Chapter 20, *Capstone*.
+# Everything works, but each piece alone, in a file of its own. Will our pieces work together, and will they be useful
+# to people who have never read this course? Chapter 20, *Capstone*.
 
 __all__ = [
     "KEYS", "Comparison", "Event", "Profile", "Row", "Timing", "benchmark", "bootstrap_interval", "calls_for",

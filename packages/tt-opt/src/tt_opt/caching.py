@@ -1,12 +1,13 @@
 # # Caching
 #
-# At the end of this chapter a GPT writes the thousandth token of a text about as fast as the first one, and eight texts
-# at once several times as fast as one after the other.
+# At the end of this chapter your GPT writes the thousandth token of a text about as fast as the first one, and eight
+# texts at once several times as fast as one after the other.
 
 # ## The hurt
 #
-# Chapter 15 made training several times as fast. Then it let the model write, and each token took longer than the one
-# before. How much of that work do we need? We count multiply-adds with the meter of chapter 02.
+# In chapter 15 we made training several times as fast. Then we let the model write, and each token took longer than the
+# one before. A GPT is *autoregressive*: it chooses a token, appends it to the text, and reads the text again. How much
+# of that reading do we need?
 
 from __future__ import annotations
 
@@ -31,14 +32,18 @@ from tt_spatial import LayerNorm
 from tt_tensor import Linear, Module, ModuleList, Tensor, from_numpy, generator, meter, primitive
 
 
+# We take a GPT of four blocks and count its multiply-adds with the meter of chapter 02. For a measurement of time it
+# need not have learned anything, because *inference* takes equally long with random weights.
+
+
 def writer(length: int = 1024) -> GPT:
-    """A GPT of four blocks with a context of `length` tokens; it has learned nothing, which takes no less time."""
+    """Return a GPT of four blocks with a context of `length` tokens and random weights."""
     tt.manual_seed(0)
     return small_gpt(65, layers=4, width=128, length=length).eval()
 
 
 def some_text(length: int) -> list[int]:
-    """Random tokens."""
+    """Return so many random tokens."""
     return generator().integers(0, 65, length).tolist()
 
 
@@ -53,13 +58,13 @@ def show_hurt():
         print(f"after {length:4d} tokens the next one takes {milliseconds:6.1f} ms, {count:7.1f} million multiply-adds")
 
 
-# The vectors of *one* token pass through about 0.8 million weights. The other multiply-adds are for the tokens before
-# it, and the model has computed those in the round before, and in the round before that.
+# A single token meets about 0.8 million weights. All other multiply-adds go to the tokens before it, although the model
+# computed those in the previous round, and in the round before that.
 
 # ## The smallest thing that could work
 #
-# Is that really the same work? Chapter 14 has a check that no position depends on what comes after it. So if we append
-# a token, the vectors of all earlier positions must stay as they were, in every block.
+# Is that really the same work? In chapter 14 we checked that no position depends on what comes after it. So if we
+# append a token, the vectors of all earlier positions must stay the same, in every block. We can simply look:
 
 
 def show_repeats():
@@ -68,31 +73,32 @@ def show_repeats():
     print(f"largest number: {np.abs(before).max():.2f}, largest change: {np.abs(after[:, :100] - before).max():.0e}")
 
 
-# Nothing has changed, or no more than rounding. So we can keep what we have computed. But what exactly do we need to
-# keep? Look at the formula of attention for the newest token $t$:
+# Nothing has changed, apart from rounding. So we can keep what we have computed. But what exactly do we need to keep?
+# Look at the formula of attention for the newest token $t$:
 #
 # $$ o_t = \operatorname{softmax}\!\left(\frac{q_t K_{\le t}^T}{\sqrt D}\right) V_{\le t} . $$
 #
-# Its query is its own, and no later token will ask for it. From the earlier tokens it needs keys and values, and
-# nothing else: everything outside attention works on each position alone. So for each layer we keep the keys and the
-# values. The smallest version is two lists.
+# Its query $q_t$ is its own, and no later token will need it. From the earlier tokens it needs keys and values and
+# nothing else, because everything outside attention works on each position alone. So in each layer we keep the keys and
+# the values. The smallest version of that is two lists.
 
 
 class Lists:
-    """The keys and values (heads, D) of a text in one layer, in the order of the tokens."""
+    """The keys and values (heads, D) of a text in one layer, in the order of its tokens."""
 
     def __init__(self):
         self.keys, self.values = [], []
 
     def put(self, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Append a key and a value; all keys and all values, (tokens, heads, D) each."""
+        """Append a key and a value. Returns all keys and all values, (tokens, heads, D) each."""
         self.keys.append(key)
         self.values.append(value)
         return np.stack(self.keys), np.stack(self.values)
 
 
-# It works, and it disappoints in a way that we know from chapter 15: `stack` copies all keys and values for each new
-# token, in order to append one row.
+# The lists work, but they disappoint in a way that you know from chapter 15. To append one row, `stack` copies all
+# rows, so a text of $n$ tokens costs $1 + 2 + \dots + n = n (n + 1) / 2$ copied rows in each layer. Once more the time
+# of a token grows with the length of the text:
 
 
 def show_lists():
@@ -106,8 +112,8 @@ def show_lists():
 
 # ## The idea
 #
-# Take the memory in advance, and write each new row behind the others. The array of all keys so far is then a view of
-# that memory, and nothing is copied. Such a store is called a *KV cache*.
+# We reserve memory in advance and write each new row behind the others. The array of all keys so far is then a *view*
+# of that memory, so we copy nothing. Such a store is called a *KV cache*.
 #
 # ```mermaid
 # flowchart LR
@@ -120,24 +126,25 @@ def show_lists():
 #     A --> O["one vector"]
 # ```
 #
-# Reading a text with a cache has two phases. In the *prefill* the model reads the whole prompt at once and fills the
-# cache. Then comes *decoding*: one new token in each pass.
+# With a cache, a model reads a text in two phases. In the *prefill* it reads the whole prompt in one pass and fills the
+# cache. Then comes *decoding*, with one new token in each pass.
 
 # ## The cache
 #
-# We do not know how long a text will become, and memory for the longest one would be wasted on most. So the cache grows
-# by *blocks* of 64 tokens. When a block is full, we copy everything to a larger array. That costs a copy for each 64th
-# token, where the lists needed one for each.
+# We do not know how long a text will become, and if we reserved memory for the longest one, most texts would waste it.
+# So our cache grows by *blocks* of 64 tokens. When a block is full, we copy everything to a larger array. That is one
+# copy for every 64 tokens, where the lists needed 64.
 #
-# The cache remembers which tokens it holds, because it must never answer for another text. And it may have a *window*:
-# if queries see only so many tokens back, older keys and values are of no more use, and `reserve` does not copy them.
+# The cache also remembers which tokens it holds, because it must never answer for another text. Finally, it may have a
+# *window*: if queries see only so many tokens back, we no longer need older keys and values, and `reserve` does not
+# copy them.
 
 BLOCK = 64  # tokens
 
 
 class KVCache:
-    """The keys and values of one text in each layer of a model: (layers, room, heads, D), heads being those that have
-    keys. With a window, those that no query can see any more are dropped."""
+    """The keys and values of one text in each layer of a model, arrays (layers, room, heads, D). `heads` counts the
+    heads of keys. With a window, keys and values that no query can see any more are dropped."""
 
     def __init__(self, layers: int, heads: int, size: int, window: int | None = None, dtype: Any = np.float32):
         self.tokens: list[int] = []  # which were read
@@ -147,11 +154,13 @@ class KVCache:
 
     @classmethod
     def of(cls, model: Module) -> KVCache:
-        """An empty cache for the texts of a model: a GPT, or one whose `kv_heads` and `window` say that they differ."""
+        """Return an empty cache for the texts of a model: a GPT, or a model with attributes `kv_heads` and `window`."""
         config = model.config
         heads, window = getattr(model, "kv_heads", config.n_head), getattr(model, "window", None)
         size = config.n_embd // config.n_head
         return cls(config.n_layer, heads, size, window, next(model.parameters()).dtype)
+
+    # The length of a cache is that of the text that it has read.
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -161,11 +170,11 @@ class KVCache:
         """The memory of keys and values, in bytes."""
         return self.keys.nbytes + self.values.nbytes
 
-    # Before a pass we make room for its tokens. The new arrays take their places in one statement, after everything has
-    # been copied, so that an interrupt does not leave a cache of which one half has moved.
+    # Before a pass we make room for its tokens. We exchange the arrays in a single statement, after everything has been
+    # copied, so that an interrupt cannot leave a cache of which only one half has moved.
 
     def reserve(self, new: int) -> None:  # exercise
-        """Make room for `new` more tokens, in whole blocks. Where there is room already, nothing is copied."""
+        """Make room for `new` more tokens, in whole blocks. If there is room already, nothing is copied."""
         held = len(self.tokens) - self.first
         if held + new <= self.keys.shape[1]:
             return
@@ -176,17 +185,18 @@ class KVCache:
             copy[:, :kept] = old[:, held - kept : held]
         (self.keys, self.values), self.first = larger, self.first + held - kept
 
-    # During the pass, each layer writes its rows behind those of the tokens that were read before.
+    # During the pass, each layer writes its rows behind those of the earlier tokens.
 
     def put(self, layer: int, keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # exercise
-        """Write the keys and values (T, heads, D) of T new tokens; views of all that are here, (n, heads, D) each."""
+        """Write the keys and values (T, heads, D) of T new tokens. Returns views of all that are here, (n, heads, D)
+        each."""
         held = len(self.tokens) - self.first
         end = held + len(keys)
         self.keys[layer, held:end], self.values[layer, held:end] = keys, values
         return self.keys[layer, :end], self.values[layer, :end]
 
-    # `tokens` grows only when a pass is complete. So if a pass ends in an error, or you interrupt it, the cache holds
-    # what it held before. And to forget is cheap: what lies behind the last token does not count.
+    # `tokens` grows only when a pass is complete. So if a pass fails, or if you interrupt it, the cache still holds
+    # what it held before. Forgetting is cheap, too, because rows behind the last token do not count.
 
     def keep(self, length: int) -> None:  # exercise
         """Forget all tokens after the first `length`; all of them if the window has dropped what they would need."""
@@ -196,8 +206,11 @@ class KVCache:
         del self.tokens[length:]
 
     def copy(self) -> KVCache:
-        """Another cache that holds the same."""
+        """Return another cache that holds the same."""
         return deepcopy(self)
+
+
+# We write 100 tokens in three pieces, which need two blocks.
 
 
 def check_the_cache():
@@ -211,18 +224,41 @@ def check_the_cache():
 
 # ## Looking back
 #
-# Now the attention of new tokens, $T$ of them in a prefill and one in decoding, to all $n$ tokens so far. The new ones
-# are the last $T$ of the $n$. So query $i$ stands at position $n - T + i$, and it sees the keys up to that position.
-# Note the trap: a causal mask that begins at position 0, as in chapter 13, would hide everything but the first key from
-# a single new query.
-#
-# There is one more freedom, which we will use below: several heads of queries may share one head of keys and values.
-# Their queries stand below each other, so that one product serves them all.
+# Next we need the attention of the new tokens to all $n$ tokens so far. There are $T$ new ones in a prefill and a
+# single one in decoding, and they are the last $T$ of the $n$. So query $i$ is at position $n - T + i$, and it sees the
+# keys up to that position. Here is a trap: the *causal mask* of chapter 13 begins at position 0, and would hide all
+# keys except the first one from a single new query. The figure shows both masks, and how the memory of a cache grows.
+
+
+def show_masks_and_memory():
+    """Which keys the queries of a prefill and of decoding see, and how a cache grows by blocks."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=[1, 1, 1.6])
+    for axis, new, title in zip(axes, (8, 1), ("prefill, 8 new tokens", "decoding, 1 new token")):
+        axis.imshow(np.tri(8)[-new:], cmap="Blues", vmin=0, vmax=1.5, extent=(0, 8, new, 0))
+        axis.set(title=title, xlabel="keys", ylabel="queries", xticks=[0, 8], yticks=[0, new])
+    cache, held = KVCache(4, 4, 32), []
+    for token in range(300):
+        cache.reserve(1)
+        cache.tokens.append(token)
+        held.append(cache.nbytes / 1e6)
+    axes[2].step(range(300), held, label="held")
+    axes[2].plot([0, 300], [0, 300 * 2 * 4 * 4 * 32 * 4 / 1e6], label="needed")
+    axes[2].set(title="a cache of four layers", xlabel="tokens", ylabel="MB")
+    axes[2].legend()
+    figure.tight_layout()
+    return figure
+
+
+# We take one more freedom, which we will use below: several heads of queries may share one head of keys and values. We
+# put their queries below each other, so that one product serves them all.
 
 
 @primitive(cost=lambda out, q, keys, values, **window: 2 * out.size * len(keys))
 def look_back(q, keys, values, /, window=None):  # exercise
-    """What T queries (T, H, D) find among keys and values (n, G, D), those of the same T tokens last: (T, H, D).
+    """Return what T queries (T, H, D) find among keys and values (n, G, D) whose last T are of the same tokens: (T, H,
+    D).
 
     A query sees its own token and the ones before it, `window` tokens in all. Head h looks at keys h // (H / G)."""
     T, H, D = q.shape
@@ -237,12 +273,12 @@ def look_back(q, keys, values, /, window=None):  # exercise
     return (weights.reshape(G, H // G * T, n) @ values.swapaxes(0, 1)).reshape(H, T, D).swapaxes(0, 1)
 
 
-# We will only read with it. But every primitive has a row in the table of rules, and the gradient is that of chapter
-# 13's attention: for keys that are shared, the sum over the heads that share them.
+# We only use it for inference. However, every primitive of ours has a row in the table of rules, and this gradient is
+# that of chapter 13's attention. Where several heads share a key, we add up the gradients of these heads.
 
 
 def look_back_shares(needed, g, out, q, keys, values, window=None):
-    """The gradients of queries, keys and values where g arrived."""
+    """Return the gradients of queries, keys and values, given the gradient g of the result."""
     given = [x if isinstance(x, Tensor) else from_numpy(x) for x in (g, q, keys, values)]
     (T, H, D), (n, G, _) = q.shape, keys.shape
     heads = np.arange(H) // (H // G)
@@ -259,8 +295,8 @@ def look_back_shares(needed, g, out, q, keys, values, window=None):
 rule(look_back, together=look_back_shares)
 
 
-# If all tokens are new, it is the causal attention of chapter 13; and the last query alone finds what it finds among
-# the others.
+# Two checks against chapter 13. If all tokens are new, we must get its causal attention, and the last query alone must
+# find the same as it finds among the others.
 
 
 def check_look_back():
@@ -273,16 +309,16 @@ def check_look_back():
 
 # ## Reading with a cache
 #
-# The forward pass of chapter 14 has three places in which a token must know more than itself. It needs its *position*,
-# since the first new token does not stand at position 0. It needs *attention*. And at the end the *caller* wants the
-# logits after the last token, not those after all of them. Here is the pass again, with the positions and the attention
-# as arguments. There is no batch dimension: the tokens stand in one row $(N, C)$, and it does not matter whether
-# they belong to one text or to several, because only `attend` knows.
+# There are three places in the forward pass of chapter 14 where a token must know more than itself. It needs its
+# *position*, because the first new token is no longer at position 0. It needs *attention*. At the end, we want only the
+# *logits* after the last token. So we write the pass again, with the positions and the attention as arguments. It has
+# no batch dimension: all tokens are rows of one array $(N, C)$. Whether they belong to one text or to several, only
+# `attend` needs to know.
 
 
 def through(trunk: Module, ids: Tensor, positions: np.ndarray, attend: Callable) -> Tensor:  # exercise
-    """The Transformer of chapter 14 on tokens (N,) at positions (N,): (N, C). attend(layer, q, k, v), arrays of shape
-    (N, heads, D), gives what the queries find, a tensor of that shape."""
+    """Apply the Transformer of chapter 14 to tokens (N,) at positions (N,): (N, C). attend(layer, q, k, v), with arrays
+    of shape (N, heads, D), returns what the queries find, a tensor of that shape."""
     x = trunk.wte(ids) + trunk.wpe(from_numpy(positions))
     for layer, block in enumerate(trunk.h):
         parts = block.attn.c_attn(block.ln_1(x)).reshape(len(ids), 3, block.attn.n_head, -1).numpy()
@@ -292,13 +328,14 @@ def through(trunk: Module, ids: Tensor, positions: np.ndarray, attend: Callable)
     return trunk.ln_f(x)
 
 
-# `read` takes pairs, a cache and the tokens that come next in its text. It lays all new tokens in one row, and in each
-# layer it lets each text look back at its own cache. A model with another trunk has a `through` of its own.
+# `read` takes pairs of a cache and the tokens that come next in its text. It puts all new tokens into one array, and in
+# each layer it lets each text look back at its own cache. A model with another trunk brings a `through` of its own.
 
 
 def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: bool = False) -> np.ndarray:  # exercise
-    """Read new tokens of several texts in one pass: a cache for each, which then holds them, and the tokens that come
-    next. Returns the logits after the last token of each text, (texts, V), or after every new token, (N, V)."""
+    """Read new tokens of several texts in one pass. `texts` holds a cache for each text, into which its tokens go, and
+    the tokens. Returns the logits after the last token of each text, (texts, V), or, if `every`, after each token (N,
+    V)."""
     refuse_texts(model, texts)
     ends = np.cumsum([len(new) for _, new in texts])
     rows = [slice(end - len(new), end) for end, (_, new) in zip(ends, texts)]
@@ -323,17 +360,20 @@ def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: b
     return logits
 
 
-# Two helpers of `read`. The first saves time: `evaluating`, of chapter 08, visits all modules twice, and we would pay
-# for that with each token. The second refuses what makes no sense.
+# `read` has two helpers. The first one saves time: `evaluating`, of chapter 08, visits all modules twice, and we would
+# pay for that with each token.
 
 
 def evaluating_if_needed(model: Module) -> Any:
-    """`evaluating`, or nothing where every part of the model is in evaluation mode already, which takes less time."""
+    """Return `evaluating(model)`, or an empty context if every part of the model is in evaluation mode already."""
     return evaluating(model) if any(part.training for part in model.modules()) else nullcontext()
 
 
+# The second one refuses texts that cannot be read.
+
+
 def refuse_texts(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]]) -> None:
-    """ValueError for a text without new tokens or longer than the context, and for a cache that occurs twice."""
+    """Raise ValueError for a text without new tokens or longer than the context, and for a cache that occurs twice."""
     if not texts or not all(len(new) for _, new in texts):
         raise ValueError("each text needs at least one new token, after which the next one comes")
     if len({id(cache) for cache, _ in texts}) < len(texts):
@@ -343,7 +383,8 @@ def refuse_texts(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]]) 
         raise ValueError(f"{longest} tokens do not fit into a context of {context}: `unread` crops a text")
 
 
-# The witness is chapter 14, which computes everything anew.
+# Our witness is chapter 14, which computes everything anew. We read one text token by token, with another one beside
+# it.
 
 
 def check_read():
@@ -357,25 +398,26 @@ def check_read():
 
 # ## What has not been read yet
 #
-# A chat sends the whole conversation with each turn. All of it but the last turn is in the cache already. So we compare
-# the text with what the cache holds, keep what both have in common from the beginning, and read the rest. If the prompt
-# is a new one, they have nothing in common, and the cache forgets everything. At least one token is always read again,
-# because we need the logits after it.
+# In a chat, you send the whole conversation with each turn, and all of it except for the last turn is in the cache
+# already. So we compare the text with the tokens of the cache, keep their common beginning, and read the rest. This is
+# called *prefix caching*. If you begin a new conversation, the two have nothing in common, and the cache forgets
+# everything. We always read at least one token again, because we need the logits after it.
 #
 # What if the text is longer than the context? Chapter 14 shows the model the last `block_size` tokens. With each new
-# token, every other one then moves one position to the front, gets another vector from the table of positions, and with
-# it other keys and values. So nothing can be kept, and the whole window is read again for each token. That is slow, and
-# it is what the model means. (The section *Smaller caches* has a model without that problem.)
+# token, every other one moves one position to the front and gets another vector from the table of positions, and with
+# it other keys and values. Therefore we cannot keep anything, and we read the whole window again for each token. That
+# is slow, but it is what the model was trained to do. (In the section *Smaller caches* we build a model without that
+# problem.)
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:  # exercise
-    """How many tokens two texts have in common at their beginning."""
+    """Return how many tokens two texts have in common at their beginning."""
     return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
 def unread(cache: KVCache, text: Sequence[int], context: int) -> list[int]:  # exercise
-    """The tokens that a cache has still to read in order to hold the last `context` tokens of a text, at least one. It
-    forgets what it holds of another text."""
+    """Return the tokens, at least one, that a cache must still read so that it holds the last `context` tokens of a
+    text. The cache forgets tokens of other texts."""
     window = list(text[-context:])
     cache.keep(min(shared_length(cache.tokens, window), len(window) - 1))
     return window[len(cache) :]
@@ -388,16 +430,19 @@ def check_unread():
     assert unread(cache, [3, 1, 4], 10) == [4] and unread(cache, [3, 1, 4], 2) == [1, 4]
 
 
-# A loop that writes is now short. Here it always takes the most likely token.
+# Now the loop that writes is short. Ours always takes the most likely token, which is called *greedy decoding*.
 
 
 def write(model: GPT, prompt: Sequence[int], count: int) -> list[int]:
-    """A prompt with the `count` most likely tokens that continue it, one after the other."""
+    """Return a prompt and `count` tokens that continue it, each of them the most likely one."""
     cache, text = KVCache.of(model), list(prompt)
     for _ in range(count):
         logits = read(model, [(cache, unread(cache, text, model.config.block_size))])
         text.append(int(logits[0].argmax()))
     return text
+
+
+# Does the time still grow with the length of the text? We repeat the measurement from the beginning.
 
 
 def show_flat():
@@ -416,15 +461,21 @@ def show_flat():
         print(f"after {length:4d} tokens: {tt.measure(again).seconds * 1e3:5.2f} ms, {count:.2f} million multiply-adds")
 
 
-# Practically flat. The pass for token 1,000 has twice as many multiply-adds as that for token 10, because the one query
-# meets 1,000 keys, and the time grows by less than that. We can count both terms. A block has $12 C^2$ weights, each of
-# which the one token meets once, and each of $n$ keys and values costs $C$; the logits cost $C V$:
+# The time is practically flat. The pass for token 1,000 has twice as many multiply-adds as that for token 10, because
+# its query meets 1,000 keys, but the time grows by less than that. We can count the terms. A block has $12 C^2$
+# weights, and the token meets each of them once. Each of the $n$ keys costs $C$ multiply-adds in the scores, and each
+# of the $n$ values another $C$ in the sum. The logits cost $C V$. Together, for $L$ blocks:
+#
+# $$ L \, (12 C^2 + 2 n C) + C V . $$
 
 
 def multiply_adds_of_a_token(config: GPTConfig, length: int) -> int:  # exercise
-    """Multiply-adds of reading one token, the last of a text of `length`, with a cache."""
+    """Return the multiply-adds of reading one token, the last of a text of `length`, with a cache."""
     C = config.n_embd
     return config.n_layer * (12 * C * C + 2 * length * C) + C * config.vocab_size
+
+
+# The meter agrees with the formula.
 
 
 def check_multiply_adds():
@@ -439,18 +490,18 @@ def check_multiply_adds():
 
 # ## The cost: memory
 #
-# We have traded time for memory. Two vectors of $C$ numbers for each token in each layer:
+# We have traded memory for time. The cache holds two vectors, a key and a value, for each token in each layer:
 
 
 def cache_bytes(config: GPTConfig, length: int, kv_heads: int | None = None, itemsize: int = 4) -> int:  # exercise
-    """The bytes of the keys and values of a text of `length` tokens, if kv_heads heads of config.n_head (all of them by
-    default) have keys of their own and a number takes `itemsize` bytes."""
+    """Return the bytes of the keys and values of a text of `length` tokens, if kv_heads of config.n_head heads (all of
+    them by default) have keys of their own and a number takes `itemsize` bytes."""
     heads = config.n_head if kv_heads is None else kv_heads
     return 2 * config.n_layer * length * (heads * config.n_embd // config.n_head) * itemsize
 
 
-# The formula beside what the cache of our model holds, and then for larger models. The sizes of the last one are those
-# of Llama 2 with 70 billion weights (H. Touvron et al., 2023), with numbers of two bytes.
+# We compare the formula with the cache of our model and then apply it to larger models. The last one has the sizes of
+# Llama 2 with 70 billion weights (H. Touvron et al., 2023) and numbers of two bytes.
 
 
 def show_memory():
@@ -464,49 +515,49 @@ def show_memory():
     print(f"70 billion weights, 4,096 tokens: {full:.1f} GB for one text, {grouped:.1f} GB with 8 heads of keys")
 
 
-# The cache holds a bit more than the formula says, because its last block is not full. For a large model the
-# memory of the cache decides how many texts it can write at the same time. Hence the last line.
+# Our cache holds a bit more than the formula says, because its last block is not full. For a large model, the memory of
+# the caches decides how many texts it can write at the same time. The last line shows a way out.
 
 # ## Smaller caches
 #
 # 64 heads ask 64 kinds of questions. But do they need 64 kinds of keys? In *grouped-query attention* (J. Ainslie et
-# al., 2023) several heads of queries share one head of keys and values. The cache shrinks by that factor, and decoding
-# reads as many bytes less; the quality of the model hardly suffers. The two extremes have names: with one head of keys
-# it is *multi-query* attention, and with as many as queries it is what we had.
+# al., 2023) several heads of queries share one head of keys and values. The cache shrinks by that factor, and so do the
+# bytes that decoding reads, although the quality of the model hardly suffers. With a single head of keys it is called
+# *multi-query attention*; with as many heads of keys as of queries it is the *multi-head attention* of chapter 13.
 #
-# The layer has a matrix for each role. Its positions are the rotary ones of chapter 12: they turn queries and keys and
-# need no table. The names of its parameters are those of the `transformers` library for Llama.
+# Our layer has a matrix for each role. For positions we take the *rotary embeddings* of chapter 12, which turn queries
+# and keys and need no table. The parameters have the names that the `transformers` library gives them in Llama.
 
 
 class GroupedQueryAttention(Module):
-    """Causal attention in which heads of queries share kv_heads heads of keys and values, with rotary positions:
-    (B, T, C) -> (B, T, C). A token sees `window` tokens back, itself included; all of them if None."""
+    """Causal attention with rotary positions whose heads of queries share kv_heads heads of keys and values:
+    (B, T, C) -> (B, T, C). A token sees `window` tokens back, itself included, or all of them if `window` is None."""
 
     def __init__(self, width: int, heads: int, kv_heads: int, window: int | None = None, base: float = 10_000.0):
         super().__init__()
         if min(heads, kv_heads) < 1 or width % heads or heads % kv_heads:
-            raise ValueError(f"{kv_heads} heads of keys must divide {heads} of queries, and those the width {width}")
+            raise ValueError(f"{kv_heads} heads of keys must divide {heads} of queries, and these the width {width}")
         if window is not None and window < 1:
-            raise ValueError(f"a window holds at least the token itself, so 1 or more, not {window}")
+            raise ValueError(f"window must be 1 or more, because a token sees at least itself, not {window}")
         self.heads, self.kv_heads, self.size, self.window, self.base = heads, kv_heads, width // heads, window, base
         self.q_proj = Linear(width, width, bias=False)
         self.k_proj, self.v_proj = (Linear(width, kv_heads * self.size, bias=False) for _ in range(2))
         self.o_proj = Linear(width, width, bias=False)
 
-    # Queries and keys are turned by the positions of their tokens. Keys go into the cache after that: a key's position
-    # never changes.
+    # We turn queries and keys by the positions of their tokens before the keys go into the cache, because the position
+    # of a key never changes.
 
     def projected(self, x: Tensor, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:  # exercise
-        """The queries (..., T, H, D), keys and values (..., T, G, D) of x (..., T, C) at positions (T,)."""
+        """Return the queries (..., T, H, D), keys and values (..., T, G, D) of x (..., T, C) at positions (T,)."""
         parts = (linear(x) for linear in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (part.reshape(*x.shape[:-1], -1, self.size) for part in parts)
         return self.turned(q, positions), self.turned(k, positions), v
 
     def turned(self, x: Tensor, positions: np.ndarray) -> Tensor:
-        """x (..., T, heads, D), turned by the positions (T,) of its tokens."""
+        """Return x (..., T, heads, D), turned by the positions (T,) of its tokens."""
         return rotary(x.transpose(-3, -2), positions, self.base).transpose(-3, -2)
 
-    # In training there is no cache. Keys and values get a dimension of size 1, over which their queries broadcast.
+    # In training we have no cache. Keys and values get a dimension of size 1, over which their queries broadcast.
 
     def forward(self, x):
         B, T, C = x.shape
@@ -517,7 +568,8 @@ class GroupedQueryAttention(Module):
         return self.o_proj(found.permute(0, 3, 1, 2, 4).reshape(B, T, C))
 
 
-# A trunk of such blocks, with both ways through it:
+# From such blocks we build a trunk with two ways through it: `forward` for training, and `through` for reading with a
+# cache.
 
 
 class RotaryTransformer(Module):
@@ -538,7 +590,7 @@ class RotaryTransformer(Module):
         return self.ln_f(x)
 
     def through(self, ids, positions, attend):
-        """As `through`, for this trunk."""
+        """Apply this trunk to tokens (N,) at positions (N,), as the function `through` does for a GPT."""
         x = self.wte(ids)
         for layer, block in enumerate(self.h):
             parts = block.attn.projected(block.ln_1(x), positions)
@@ -547,9 +599,12 @@ class RotaryTransformer(Module):
         return self.ln_f(x)
 
 
+# The model around it has the interface of a GPT, so everything in this chapter works with it.
+
+
 class RotaryGPT(GPT):
     """A GPT whose blocks have grouped-query attention with rotary positions, and a window if you like. `generate` crops
-    a text to block_size tokens; no table depends on that number, so it may be as large as you like."""
+    a text to block_size tokens; since no table depends on that number, it may be as large as you like."""
 
     def __init__(self, config: GPTConfig, kv_heads: int, window: int | None = None):
         Module.__init__(self)
@@ -560,16 +615,16 @@ class RotaryGPT(GPT):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw all matrices anew, normal with 0.02; biases 0, the weights of norms 1."""
+        """Draw all matrices anew, normal with deviation 0.02, and set biases to 0 and the weights of norms to 1."""
         for name, p in self.named_parameters():
             drawn = generator().standard_normal(p.shape, np.float32) * np.float32(0.02)
             p.copy_(drawn if p.ndim == 2 else np.full(p.shape, float(name.endswith("weight")), np.float32))
 
 
-# The second way to a smaller cache is a *sliding window*: a token sees the last $w$ tokens only, as with `window_mask`,
-# the exercise of chapter 13. Two layers reach twice as far, because a token in the window has seen its own window.
-# Mistral 7B had windows of 4,096 tokens (A. Jiang et al., 2023). The cache never needs more than the window, so a text
-# may go on forever. And unlike a cropped text, a text with rotary positions can grow without any token moving.
+# The second way to a smaller cache is a *sliding window*: a token sees only the last $w$ tokens, as with `window_mask`,
+# your exercise of chapter 13. Two layers reach twice as far, because a token in the window has seen its own window.
+# Mistral 7B had windows of 4,096 tokens (A. Jiang et al., 2023). Since the cache never needs more than the window, a
+# text may become as long as you like. With rotary positions no token moves, as it would in a cropped text.
 
 
 def check_windows():
@@ -583,22 +638,23 @@ def check_windows():
 
 # ## Many texts
 #
-# A server writes many texts at the same time. In decoding, each text brings a single token, and the pass has to fetch
-# all weights from memory for it. Chapter 15 has told us what that means: a product of a matrix and one vector waits for
-# bytes. With eight texts in one pass, the same bytes serve eight tokens.
+# A server writes many texts at the same time. In decoding, each text brings a single token, and for this token the pass
+# must fetch all weights from memory. You know from chapter 15 what that means: a product of a matrix and one vector is
+# memory-bound. With eight texts in one pass, the same bytes serve eight tokens.
 #
-# In chapter 14 texts begin together, and those that end early leave a gap. Requests to a server come at any time, and
-# their lengths differ. But `read` does not care how many texts there are, or how many new tokens each brings. So we
-# choose anew before each pass: texts that have ended leave, waiting ones take their caches, and a prompt is read beside
-# the single tokens of the others. This is *iteration-level* or *continuous* batching (G. Yu et al., 2022), and
-# practically every server of language models does it.
+# In chapter 14 texts begin together, and those that end early leave a gap. Requests to a server, however, come at any
+# time, and their lengths differ. Fortunately `read` accepts any number of texts with any number of new tokens. So we
+# choose the texts anew before each pass: texts that have ended leave, waiting ones take their caches, and we read a
+# prompt beside the single tokens of the others. This is *iteration-level* or *continuous batching* (G. Yu et al.,
+# 2022), and practically every server of language models works this way.
 #
-# A request is a text with its own settings and its own random numbers, so what it gets cannot depend on the others.
+# A request is a text with its own settings and its own random numbers, so that its answer cannot depend on the other
+# requests.
 
 
 @dataclass(eq=False)
 class Request:
-    """A text that is being continued: `text` begins with the prompt. `ended` is None as long as it is, and then "stop",
+    """A text that is being continued. `text` begins with the prompt; `ended` is None until it ends, and then "stop",
     "length" or "cancelled"."""
 
     text: list[int]
@@ -615,13 +671,14 @@ class Request:
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens that were chosen so far."""
+        """The tokens that have been chosen so far."""
         return self.text[self.prompt_length :]
 
-    # A token is chosen as in chapter 14.
+    # We choose a token as in chapter 14, by *sampling* from the probabilities.
 
     def take(self, logits: np.ndarray) -> None:  # exercise
-        """Choose the next token by its logits (V,), append it to the text, and see whether the text ends with it."""
+        """Choose the next token by its logits (V,), append it to the text, and end the request if the text ends with
+        it."""
         probabilities = next_probabilities(logits, **self.settings)
         self.text.append(int(self.random.choice(len(probabilities), p=probabilities)))
         if self.text[-1] in self.stop:
@@ -630,15 +687,16 @@ class Request:
             self.ended = "length"
 
 
-# The batcher has a fixed number of caches, which bounds its memory. A request that comes in takes the one that has most
-# in common with its prompt: so the next turn of a chat finds the cache of the last one, if it is still there. A long
-# prompt would keep the others waiting; therefore a pass reads at most `piece` tokens of each text, and a text whose
-# prompt is not through gets no token yet.
+# Our batcher has a fixed number of caches, which bounds its memory. A request that comes in takes the free cache that
+# has most in common with its prompt, so the next turn of your chat finds the cache of the last turn, if it is still
+# there. Because a long prompt would keep the other texts waiting, a pass reads at most `piece` tokens of each text
+# (*chunked prefill*), and a text gets its first token only after the last piece of its prompt.
 
 
 class Batcher:
     """Continues many texts at a time, with one pass through the model for a token of each. Requests may come and go
-    between passes. `slots` is the number of texts in a pass, each with a cache of its own; `caches` may give them."""
+    between passes. A pass has up to `slots` texts, each with a cache of its own, or as many as `caches`, if given.
+    Raises ValueError without a slot or a cache, and for pieces of less than one token."""
 
     def __init__(self, model: Module, slots: int = 8, piece: int = 256, caches: Iterable[KVCache] | None = None):
         if slots < 1 or piece < 1:
@@ -650,15 +708,18 @@ class Batcher:
         self.waiting: deque[Request] = deque()
         self.active: list[Request] = []
 
+    # You submit a prompt with its settings, and get a request, whose `text` grows with each step. Without a seed, the
+    # request draws one from our generator.
+
     def submit(
         self, prompt: Iterable[int], max_new_tokens: int, *, temperature: float = 1.0, top_k: int | None = None,
         top_p: float | None = None, stop: Iterable[int] = (), seed: int | Sequence[int] | None = None,
     ) -> Request:
-        """A request to continue a prompt, which takes part from the next pass on if there is a free slot, and waits
-        otherwise. Settings and errors as those of `tt_nlp.transformers.rounds`."""
+        """Return a request to continue a prompt. It takes part from the next pass on if a slot is free, and waits
+        otherwise. Settings and errors are those of `tt_nlp.generate`."""
         refuse_settings(temperature, top_k, top_p)
         if max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens is 0 or more, not {max_new_tokens}")
+            raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         random = np.random.default_rng(int(generator().integers(2**63)) if seed is None else seed)
         request = Request(token_ids(prompt), max_new_tokens, settings, frozenset(stop), random)
@@ -668,8 +729,10 @@ class Batcher:
             request.ended = "length"
         return request
 
+    # You may change your mind, too. In any case a request that has ended gives its cache back.
+
     def cancel(self, request: Request) -> None:
-        """End a request; its slot is free at once. One that has ended stays as it is."""
+        """End a request and free its slot at once. A request that has ended already is not changed."""
         if request.ended is None:
             request.ended = "cancelled"
             self._release()
@@ -684,10 +747,11 @@ class Batcher:
         """Whether any request has not ended."""
         return bool(self.waiting or self.active)
 
-    # Before the pass, requests come in; after it, each text that has been read to its end gets a token.
+    # Before the pass, we let requests in. After it, each text that has been read to its end gets a token.
 
     def step(self) -> list[Request]:  # exercise
-        """One pass through the model. The requests that got a token in it, in the order in which they came in."""
+        """Make one pass through the model. Returns the requests that got a token in it, in the order in which they came
+        in."""
         while self.waiting and self.free:
             request = self.waiting.popleft()
             request.cache = max(self.free, key=lambda cache: shared_length(cache.tokens, request.text))
@@ -713,13 +777,13 @@ class Batcher:
                 self.step()
 
 
-# Chapter 14's functions, on top of that. `generate` has one more argument: a cache that was used before, so that what
-# it shares with the prompt is not read again.
+# On top of the batcher we write `generate` and `stream` of chapter 14 again. They take one more argument, a cache that
+# you have used before, so that we need not read its common beginning with the prompt again.
 
 
 def generate(model: Module, prompt, max_new_tokens: int, *, cache: KVCache | None = None, seed=None, **how) -> list:
-    """As `tt_nlp.generate`, token for token, without computing anything twice. `cache`: one that has read the beginning
-    of the prompt, as another call has left it; for a single prompt only."""
+    """Continue a prompt, or several, as `tt_nlp.generate` does, token for token, without computing anything twice.
+    `cache`, for a single prompt only, may have read the beginning of the prompt in an earlier call."""
     texts, several = as_texts(prompt)
     if several and cache is not None:
         raise ValueError(f"one cache holds one text, and there are {len(texts)} prompts: leave it out")
@@ -730,10 +794,13 @@ def generate(model: Module, prompt, max_new_tokens: int, *, cache: KVCache | Non
     return [request.text for request in requests] if several else requests[0].text
 
 
+# `stream` returns each token as soon as it is chosen.
+
+
 def stream(
     model: Module, prompt: Sequence[int], max_new_tokens: int, *, cache: KVCache | None = None, seed=None, **how
 ) -> Iterator[int]:
-    """The tokens that continue one prompt, as they are chosen; arguments as for `generate`."""
+    """Yield the tokens that continue one prompt, as they are chosen. Arguments as for `generate`."""
     seed = int(generator().integers(2**63)) if seed is None else seed
     batcher = Batcher(model, 1, caches=None if cache is None else [cache])
     batcher.submit(prompt, max_new_tokens, seed=(seed, 0), **how)
@@ -741,9 +808,9 @@ def stream(
         yield from (request.text[-1] for request in batcher.step())
 
 
-# The witness again: three prompts of different lengths, one of which outgrows the context. (We take the most likely
-# token each time, because two implementations may spend their random numbers in different ways.) And requests that come
-# and go get what each of them gets alone.
+# We call the witness again, with three prompts of different lengths, one of which outgrows the context. (We take the
+# most likely token each time, because two implementations may spend their random numbers in different ways.) The second
+# check lets requests come and go: each must get the text that it gets alone.
 
 
 def check_generate():
@@ -764,12 +831,12 @@ def check_requests_that_come_and_go():
     assert [request.text for request in requests] == alone
 
 
-# What does it bring? The same eight prompts, one after the other and together, for a model whose weights do not fit
-# into a small cache.
+# What does batching bring? We serve the same eight prompts one after the other and together, with a model whose weights
+# do not fit into a small cache.
 
 
 def large_writer() -> GPT:
-    """A GPT of six blocks with 11 million weights."""
+    """Return a GPT of six blocks with 11 million weights."""
     tt.manual_seed(0)
     return GPT(GPTConfig(65, 256, n_layer=6, n_head=6, n_embd=384)).eval()
 
@@ -786,7 +853,12 @@ def show_batches():
         print(f"{slots} at a time: {8 * 16 / tt.measure(serve).seconds:6.0f} tokens a second")
 
 
+# More texts in a pass give more tokens a second: *throughput* grows, although the *latency* of a single token grows as
+# well. A server chooses a compromise.
+
 # ## Errors you will meet
+#
+# Most of them are about caches: a text needs at least one new token, a cache of its own, and room in the context.
 
 
 def show_errors():
@@ -809,21 +881,21 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises that are marked in the text:
 #
-# 1. `best_of`: several answers to one prompt, the least surprising first. The prompt is read once, and each answer
-#    begins with a copy of its cache.
+# 1. Write `best_of`, which returns several answers to one prompt, the least surprising first. Read the prompt once, and
+#    let each answer begin with a copy of its cache.
 # 2. Give `show_hurt` a `RotaryGPT` with a window of 64 tokens. From which length on does `generate` without a cache
 #    lose time that a window alone could save?
-# 3. `write` counts on `argmax`. With a model of chapter 14 that you have trained, compare its texts with those of
-#    `generate` at temperatures 0 and 1: where does the first repeat itself?
+# 3. `write` relies on `argmax`. Take a model of chapter 14 that you have trained, and compare its texts with those of
+#    `generate` at temperatures 0 and 1. Where does the first one repeat itself?
 
 
 def best_of(  # exercise
     model: GPT, prompt: Sequence[int], count: int, max_new_tokens: int, *, seed: int = 0, **how
 ) -> list[list[int]]:
-    """`count` texts that continue a prompt, drawn independently (text i with the seed (seed, i)), ordered by the mean
-    surprise of their new tokens, the smallest first. The prompt is read once."""
+    """Return `count` texts that continue a prompt, drawn independently (text i with the seed (seed, i)) and ordered by
+    the mean surprise of their new tokens, the smallest first. The prompt is read once."""
     first = KVCache.of(model)
     if len(prompt) > 1:
         read(model, [(first, unread(first, prompt[:-1], model.config.block_size))])
@@ -842,18 +914,20 @@ def check_best_of():
 
 # ## A road not taken
 #
-# A cache of ours is one piece of memory for each text. It is copied when it grows and when it is shared, and its last
-# block is partly empty. vLLM (W. Kwon et al., 2023) treats the memory of all caches as an operating system treats its
-# own: *pages* of 16 tokens lie anywhere, a table for each text says where, and texts that begin alike share pages
-# until they differ. Nothing is copied, and next to nothing is wasted. The price is attention that has to follow the
-# table, which takes a kernel of its own. PyTorch has no cache at all; the `transformers` library has several, which
-# concatenate as our lists did or reserve the whole length in advance. Other models need no growing cache, because
-# they carry a state of fixed size from token to token (Mamba; and the recurrent networks before 2017).
+# Our cache is one piece of memory for each text. We copy it when it grows and when it is shared, and its last block is
+# partly empty. vLLM (W. Kwon et al., 2023) treats the memory of all caches as an operating system treats its own
+# (*paged attention*): *pages* of 16 tokens may be anywhere, a table for each text says where, and texts that begin
+# alike share pages until they differ. It copies nothing and wastes next to nothing. The price is that attention must
+# follow the table, for which vLLM has a kernel of its own. PyTorch has no cache at all. The `transformers` library has
+# several: some concatenate as our lists did, others reserve the whole length in advance. Some models need no growing
+# cache, because they carry a state of fixed size from token to token, such as Mamba and the recurrent networks before
+# 2017.
 
 # ## What hurts next
 #
-# Where does the time of a token go now? With the cache, a pass for one token meets each weight once. So it has to
-# fetch all weights from memory, and does two operations with each: an arithmetic intensity of half an operation a byte.
+# Where does the time of a token go now? With the cache, a pass for one token meets each weight once. So it must fetch
+# all weights from memory, four bytes each, and performs two operations with each of them: an arithmetic intensity of
+# half an operation a byte. That is far down the slope of the roof.
 
 
 def show_bytes():
@@ -871,8 +945,8 @@ def show_bytes():
     print(f"a token takes {measured * 1e3:.1f} ms, and its cache holds {cache_bytes(model.config, 100) / 1e6:.1f} MB")
 
 
-# The bytes set a floor. Better kernels bring us closer to it, and no program gets below. But a weight is a number of
-# four bytes, and does it need all of them? Chapter 17, *Precision*.
+# The bytes set a floor. Better kernels bring us closer to it, but no program gets below it. So the next question is
+# about the bytes themselves: does a weight need all four of them? Chapter 17, *Precision*.
 
 __all__ = [
     "Batcher", "GroupedQueryAttention", "KVCache", "Request", "RotaryGPT", "RotaryTransformer", "best_of",

@@ -1,13 +1,12 @@
 # # Precision
 #
-# At the end of this chapter a model takes a quarter of its memory, or a seventh, on disk and while it runs, and says
+# At the end of this chapter your model takes a quarter of its memory, or a seventh, on disk and while it runs, and says
 # nearly the same as before.
 
 # ## The hurt
 #
-# Chapter 16 ended with a floor: a token takes at least the time in which the weights come from memory. A weight has
-# four bytes. Here is a GPT that has read some of *Moby-Dick*. How large are its weights, and how much of a `float32` do
-# they use?
+# Chapter 16 ended with a floor: a token takes at least the time in which all weights come from memory. So far we spend
+# four bytes on each weight. Does a weight need them?
 
 from __future__ import annotations
 
@@ -30,9 +29,12 @@ from tt_spatial import Conv2d
 from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitive
 
 
+# We train a GPT on some of *Moby-Dick*, and look at the sizes of its weights, and at the exponents of these numbers.
+
+
 @functools.cache
 def reader() -> tuple[GPT, Any]:
-    """A GPT that has learned from nine tenths of the first chapter of Moby-Dick, and the rest of the text."""
+    """Return a GPT trained on nine tenths of the first chapter of Moby-Dick, and the rest of the text, held out."""
     tokenizer, training, held_out = story()
     tt.manual_seed(0)
     model = small_gpt(tokenizer.vocab_size, 2, 128, 64)
@@ -41,6 +43,7 @@ def reader() -> tuple[GPT, Any]:
 
 
 def show_hurt():
+    """The weights of a layer: their values, and the powers of 2 that they need."""
     import matplotlib.pyplot as plt
 
     model, held_out = reader()
@@ -56,27 +59,28 @@ def show_hurt():
     return figure
 
 
-# A `float32` has 24 bits for the number and 8 for its exponent, so it reaches from $10^{-38}$ to $10^{38}$. These
-# weights lie between $-1$ and 1, and if the last digit of one of them changed, we would not notice: the noise of the
-# training is larger.
+# A `float32` has 24 bits for the number, its sign included, and 8 for its exponent, so it reaches from $10^{-38}$ to
+# $10^{38}$. Our weights use only a few of these exponents. If you changed the last digits of a weight, you would not
+# notice, because the noise of the training is larger.
 
 # ## The smallest thing that could work
 #
-# NumPy has a type of two bytes, `float16`: 11 bits and 5 for the exponent. Its range is narrow, from $6 \cdot 10^{-8}$
-# to 65,504. The other type of two bytes, `bfloat16`, keeps the range of `float32` and has only 8 bits for the number.
-# NumPy does not know it, but it is easy to make: the upper half of a `float32`. We must round, not cut: add half of
-# what is cut off, and a bit more if the last bit that stays is 1, so that ties go to the even neighbour.
+# NumPy has a type of two bytes, `float16`, with 11 bits for the number and 5 for the exponent. Its range is narrow,
+# from $6 \cdot 10^{-8}$ to 65,504. The other type of two bytes, `bfloat16`, keeps the range of `float32` and has only 8
+# bits for the number. NumPy does not know it, but we can easily make it, because it is the upper half of a `float32`.
+# We must round and not cut. So we add `0x7FFF`, just less than half of the last bit that stays, and one more if that
+# bit is 1, so that ties go to the even neighbour.
 
 
 def to_bfloat16(x: np.ndarray) -> np.ndarray:  # exercise
-    """The upper 16 bits of each float32, as uint16, rounded to the nearest (ties to even). nan stays nan."""
+    """Return the upper 16 bits of each float32, as uint16, rounded to nearest (ties to even). nan stays nan."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(x), 0x7FC0, rounded).astype(np.uint16)
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:  # exercise
-    """The float32 numbers whose upper halves are `bits`, uint16."""
+    """Return the float32 numbers whose upper halves are `bits`, uint16."""
     return (np.asarray(bits, np.uint32) << 16).view(np.float32)
 
 
@@ -85,7 +89,8 @@ def check_bfloat16():
     assert from_bfloat16(to_bfloat16(np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8]))).tolist() == [1.0, 1 + 2.0**-6]
 
 
-# Half of the bytes for one line each. The loss does not notice:
+# Each of the two types halves the bytes. Does the loss notice? To find out, we change all matrices of a model for the
+# length of a block.
 
 
 def show_halves():
@@ -101,7 +106,7 @@ def show_halves():
 
 @contextmanager
 def changed(model: Module, form: Callable[[np.ndarray], np.ndarray]) -> Iterator[None]:
-    """Within the block, each matrix of a model is form(matrix)."""
+    """Replace each matrix of a model by form(matrix) within the block, and restore it afterwards."""
     before = {p: p.numpy().copy() for p in model.parameters() if p.ndim > 1}
     try:
         for p, array in before.items():
@@ -112,39 +117,42 @@ def changed(model: Module, form: Callable[[np.ndarray], np.ndarray]) -> Iterator
             p.copy_(array)
 
 
-# So why does this disappoint? It is a factor of two, and processors have no fast arithmetic for either type: they must
-# be widened before each product. If we have to convert anyway, we can choose what suits our numbers best.
+# The loss hardly moves. So why does this disappoint? It is only a factor of two, and most processors have no fast
+# arithmetic for either type, so we must widen the numbers before each product. But if we convert anyway, we may as well
+# choose a format that suits our numbers best.
 
 # ## The idea
 #
-# Weights of one layer have similar sizes, so they do not need an exponent each. One will do for many of them. Put a
-# grid of 255 equally spaced points over the range of the weights, and store for each weight the number of the nearest
-# point, a single byte. Only the distance $s$ of the points, the *scale*, is a float:
+# The weights of one layer have similar sizes, so we do not need an exponent for each of them. Instead we put a grid of
+# 255 equally spaced points over their range, and store for each weight the number of the nearest point, a single byte.
+# Only the distance $s$ between the points, the *scale*, is a float:
 #
 # $$ w \approx s \, q, \qquad q = \operatorname{clip}\left(\operatorname{round}(w / s), -127, 127\right), \qquad
 #    s = \max |w| / 127 . $$
 #
-# This is *quantization*, here to `int8`, and *symmetric*, because 0 is a point and the grid reaches equally far on both
-# sides. Three details matter, and each is a mistake that has been made. Round, since cutting off would make all weights
-# smaller. Take the maximum of the *absolute* values. And clip: $-128$ has no partner, and $+128$ does not exist.
+# This is *quantization*, here to `int8`. It is *symmetric*, because 0 is a point and the grid reaches equally far on
+# both sides. Three details matter, and you can get each of them wrong. We round, because cutting off would make all
+# weights smaller. We take the maximum of the *absolute* values. We clip, because $-128$ has no partner, and $+128$ does
+# not exist.
 
 
 def symmetric_scale(x: np.ndarray, bits: int = 8, dim: int | None = None) -> np.ndarray:  # exercise
-    """The distance of grid points such that the largest |x| is the last of 2**(bits - 1) - 1 on its side, float32. With
-    dim, a scale for each line along that dimension, which has size 1 in the result. 1 where all numbers are 0."""
+    """Return the distance of grid points such that the largest |x| is the last of 2**(bits - 1) - 1 points on its side,
+    float32. With dim, there is a scale for each line along that dimension, which has size 1 in the result. The scale is
+    1 where all numbers are 0."""
     largest = np.abs(x).max(axis=dim, keepdims=dim is not None)
     return np.where(largest == 0, 1, largest / (2 ** (bits - 1) - 1)).astype(np.float32)
 
 
 def quantize(x: np.ndarray, scale, zero_point=0, low: int = -127, high: int = 127) -> np.ndarray:  # exercise
-    """The number of the nearest grid point to each x, from low to high: int8, or uint8 if low is 0. Point zero_point
-    stands for 0."""
+    """Return the number of the grid point nearest to each x, from low to high: int8, or uint8 if low is 0. The point
+    numbered zero_point represents 0."""
     points = np.clip(np.rint(x / scale) + zero_point, low, high)
     return points.astype(np.uint8 if low == 0 else np.int8)
 
 
 def dequantize(q: np.ndarray, scale, zero_point=0) -> np.ndarray:  # exercise
-    """The float32 numbers that grid points stand for."""
+    """Return the float32 numbers that the grid points q represent."""
     return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
@@ -156,15 +164,22 @@ def check_quantize():
 
 
 # No weight moves by more than half of a step, $s / 2$. What does that do to a product $y = \sum_k w_k x_k$? In the
-# worst case all errors add up: $|\Delta y| \le \frac{s}{2} \sum_k |x_k|$. Usually they do not. Rounding errors are
-# spread evenly over $\pm s / 2$, which has a standard deviation of $s / \sqrt{12}$, and independent errors add up as
-# squares do: $\Delta y \approx \frac{s}{\sqrt{12}} \sqrt{\sum_k x_k^2}$.
+# worst case all errors add up: $|\Delta y| \le \frac{s}{2} \sum_k |x_k|$. Usually they do not. If the errors $u$ are
+# spread evenly over $\pm s / 2$, their variance is
+#
+# $$ \frac{1}{s} \int_{-s/2}^{s/2} u^2 \, du = \frac{s^2}{12} , $$
+#
+# and the variances of independent errors add up. So the typical error of a product is $\Delta y \approx
+# \frac{s}{\sqrt{12}} \sqrt{\sum_k x_k^2}$.
 
 
 def expected_error(x: np.ndarray, scale: float) -> tuple[float, float]:  # exercise
-    """The largest and the typical error of a sum of products with x (K,), if the other factors were rounded to a grid
-    with that scale."""
+    """Return the largest and the typical error of a sum of products with x (K,), if the other factors were rounded to a
+    grid with that scale."""
     return scale / 2 * np.abs(x).sum(), scale / math.sqrt(12) * math.sqrt((x * x).sum())
+
+
+# We compare both formulas with two thousand products of 512 terms.
 
 
 def show_errors_of_products():
@@ -179,9 +194,9 @@ def show_errors_of_products():
 
 # ## A scale for each row
 #
-# The largest weight decides about the grid of all others. If one row of the matrix has a weight that is ten times as
-# large as the others, all rows pay for it. So give each row, that is each *output channel*, a scale of its own: four
-# bytes more for hundreds of weights.
+# The largest weight determines the grid of all others. If a single weight is twenty times as large as the rest, all
+# rows pay for it. So we give each row, that is, each *output channel*, a scale of its own. This *per-channel
+# quantization* costs four bytes more for hundreds of weights.
 
 
 def show_rows():
@@ -197,9 +212,9 @@ def show_rows():
 
 # ## Four bits
 #
-# How far can we go? With 4 bits a grid has 16 points. A row of hundreds of weights is too much for them. So we cut the
-# rows into *blocks* of 32 weights, and each block gets a scale. The files in which people exchange language models have
-# such blocks (G. Gerganov's *ggml*, 2022), and we use their layouts, so that their files are ours:
+# How far can we go? With 4 bits a grid has 16 points, which are too few for a row of hundreds of weights. So we cut the
+# rows into *blocks* of 32 weights, and each block gets a scale. People exchange language models in files with such
+# blocks (G. Gerganov's *ggml*, 2022). We use their layouts, so that you can read their files:
 #
 # | format | a block of 32 weights | bits a weight |
 # | --- | --- | --: |
@@ -207,8 +222,36 @@ def show_rows():
 # | `q4_0` | scale $d$, 32 numbers of 4 bits: $w = d (q - 8)$ | 4.5 |
 # | `q4_1` | scale $d$, minimum $m$, 32 numbers of 4 bits: $w = d q + m$ | 5 |
 #
-# Two numbers of 4 bits share a byte: weight $j$ of the block is in the lower half of byte $j$, and weight $j + 16$ in
-# the upper half. NumPy can describe such a block as a type.
+# What does such a grid look like? The figure shows the weights of one block, and the points that each format offers
+# them.
+
+
+
+def show_grids():
+    """The grid points of four formats around the weights of one block."""
+    import matplotlib.pyplot as plt
+
+    weight = reader()[0].transformer.h[0].mlp.c_fc.weight.numpy()
+    block, largest = weight[0, :ROW], np.abs(weight).max()
+    low, high, extreme = block.min(), block.max(), block[np.abs(block).argmax()]
+    grids = {
+        "int8, a scale for the matrix": np.arange(-127, 128) * largest / 127,
+        "q8_0": np.arange(-127, 128) * np.abs(extreme) / 127,
+        "q4_0": np.arange(-8, 8) * extreme / -8,
+        "q4_1": low + np.arange(16) * (high - low) / 15,
+    }
+    figure, axis = plt.subplots(figsize=(8, 2.8))
+    for row, points in enumerate(grids.values()):
+        axis.vlines(points, row - 0.3, row + 0.3, lw=0.8, color="C0")
+        axis.plot(block, np.full(ROW, row), "o", color="C1", ms=3)
+    axis.set(yticks=range(len(grids)), yticklabels=grids, xlabel="value", xlim=(1.3 * low, 1.3 * high))
+    axis.invert_yaxis()
+    figure.tight_layout()
+    return figure
+
+
+# Now to the bytes. Two numbers of 4 bits share a byte: weight $j$ of the block is in the lower half of byte $j$, and
+# weight $j + 16$ in the upper half. NumPy can describe such a block as a type.
 
 ROW = 32
 BLOCKS = {
@@ -219,13 +262,13 @@ BLOCKS = {
 
 
 def two_in_a_byte(q: np.ndarray) -> np.ndarray:  # exercise
-    """Numbers (..., 32) from 0 to 15 as bytes (..., 16): the first half of a block in the lower halves."""
+    """Return numbers (..., 32) from 0 to 15 as bytes (..., 16), with the first half of a block in the lower halves."""
     q = q.astype(np.uint8)
     return q[..., : ROW // 2] | q[..., ROW // 2 :] << 4
 
 
 def one_by_one(packed: np.ndarray) -> np.ndarray:  # exercise
-    """What `two_in_a_byte` did, backwards: bytes (..., 16) as numbers (..., 32)."""
+    """Undo `two_in_a_byte`: bytes (..., 16) as numbers (..., 32)."""
     return np.concatenate([packed & 15, packed >> 4], axis=-1)
 
 
@@ -234,8 +277,9 @@ def check_two_in_a_byte():
     assert (one_by_one(two_in_a_byte(q)) == q).all() and two_in_a_byte(q)[0, 1] == 1 + 16 * (17 % 16)
 
 
-# `q4_1` puts its grid over the range from the minimum to the maximum: the grid is *affine*. `q4_0` is the stingy one:
-# its scale has a sign, such that the number of largest size is point 0, which stands for $-8 d$.
+# Now the grids. `q4_1` puts its grid over the range from the minimum to the maximum; such a grid is called *affine*.
+# `q4_0` is the stingy one. Its scale has a sign, chosen so that the number of largest magnitude is point 0, which
+# represents $-8 d$. We follow ggml to the last rounding, so that our bytes are those that its own programs write.
 
 
 def _inverse(d):
@@ -243,9 +287,9 @@ def _inverse(d):
 
 
 def blocks_of(x: np.ndarray, kind: str) -> np.ndarray:  # exercise
-    """Numbers (..., K) as blocks (..., K / 32) of the type BLOCKS[kind]. ValueError if 32 does not divide K."""
+    """Return numbers (..., K) as blocks (..., K / 32) of the type BLOCKS[kind]. ValueError if 32 does not divide K."""
     if x.shape[-1] % ROW:
-        raise ValueError(f"{kind} has blocks of {ROW} numbers, and rows of {x.shape[-1]} cannot be cut into them")
+        raise ValueError(f"rows of {x.shape[-1]} numbers cannot be cut into the blocks of {ROW} that {kind} has")
     x = x.astype(np.float32).reshape(*x.shape[:-1], -1, ROW)
     out = np.empty(x.shape[:-1], BLOCKS[kind])
     if kind == "q8_0":
@@ -264,8 +308,11 @@ def blocks_of(x: np.ndarray, kind: str) -> np.ndarray:  # exercise
     return out
 
 
+# Unpacking is the table above, read from left to right.
+
+
 def numbers_of(blocks: np.ndarray) -> np.ndarray:  # exercise
-    """The float32 numbers (..., K) that blocks (..., K / 32) stand for."""
+    """Return the float32 numbers (..., K) that blocks (..., K / 32) represent."""
     d = blocks["d"].astype(np.float32)[..., None]
     if blocks["q"].dtype == np.int8:
         x = d * blocks["q"]
@@ -285,27 +332,31 @@ def check_blocks():
 
 # ## Layers that stay small
 #
-# All formats in one table: how rows of a matrix become bytes, and how bytes become rows. The bytes of a row are
-# together, so that we can unpack a few rows at a time. `int8` has its scale in the first four. Rows of blocks are kept
-# field by field, first the scales of all blocks, and then all numbers without a gap, because a loop along the row is
-# several times as fast as one that jumps over a scale after every 16 bytes.
+# We put all formats into one table, which says how rows of a matrix become bytes, and how bytes become rows. The bytes
+# of a row are together, so that we can unpack a few rows at a time. `int8` has its scale in the first four bytes. We
+# keep rows of blocks field by field, first the scales of all blocks and then all numbers without a gap, because a loop
+# along such a row is several times as fast as a loop that jumps over a scale after every 16 bytes.
 
 
 class Format(NamedTuple):
-    """pack(rows (R, K) of float32) -> bytes (R, n), uint8; unpack(bytes) -> rows; and of what K must be a multiple."""
+    """How rows become bytes: pack(rows (R, K) of float32) returns bytes (R, n), uint8, and unpack(bytes) the rows. K
+    must be a multiple of `multiple`."""
 
     pack: Callable[[np.ndarray], np.ndarray]
     unpack: Callable[[np.ndarray], np.ndarray]
     multiple: int = 1
 
 
+# A format must refuse numbers that it cannot hold, or you would find infinities in your model later.
+
+
 def _holding(largest: float, pack: Callable, unpack: Callable, multiple: int = 1) -> Format:
-    """A format that refuses what it cannot hold: numbers whose size is above `largest`, and nan."""
+    """Return a format that refuses nan and numbers whose magnitude is above `largest`."""
 
     def checked(rows):
         top = np.abs(rows).max(initial=0)
         if not top <= largest:
-            raise ValueError(f"this format holds numbers up to {largest:.3g}, and the largest of these is {top:.3g}")
+            raise ValueError(f"this format holds numbers up to {largest:.3g}, and the largest one here is {top:.3g}")
         return pack(rows)
 
     return Format(checked, unpack, multiple)
@@ -313,6 +364,9 @@ def _holding(largest: float, pack: Callable, unpack: Callable, multiple: int = 1
 
 def _as_bytes(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).view(np.uint8).reshape(len(x), -1)
+
+
+# `int8` puts the scale of a row before its numbers.
 
 
 def _pack_int8(rows):
@@ -324,13 +378,16 @@ def _unpack_int8(data):
     return dequantize(data[:, 4:].view(np.int8), np.ascontiguousarray(data[:, :4]).view(np.float32))
 
 
+# Rows of blocks are turned round, field by field, and back.
+
+
 def field_by_field(blocks: np.ndarray) -> np.ndarray:
-    """Blocks (R, B) as bytes (R, n): one field of all blocks of a row after the other."""
+    """Return blocks (R, B) as bytes (R, n), with each field of all blocks of a row in one piece."""
     return np.concatenate([_as_bytes(blocks[name]) for name in blocks.dtype.names], axis=1)
 
 
 def block_by_block(data: np.ndarray, kind: str) -> np.ndarray:
-    """What `field_by_field` did, backwards: bytes (R, n) as blocks (R, B)."""
+    """Undo `field_by_field`: bytes (R, n) as blocks (R, B)."""
     blocks = np.empty((len(data), data.shape[1] // BLOCKS[kind].itemsize), BLOCKS[kind])
     start = 0
     for name in blocks.dtype.names:
@@ -348,6 +405,8 @@ def _blocks(kind: str, largest: float) -> Format:
     return _holding(largest, lambda rows: field_by_field(blocks_of(rows, kind)), unpack, ROW)
 
 
+# With these pieces we can write the table. The scales of blocks are `float16`, which bounds the numbers of a block.
+
 HALF, SINGLE = 65504.0, float(np.finfo(np.float32).max)  # the largest numbers of float16 and float32
 FORMATS = {
     "float16": _holding(
@@ -360,16 +419,16 @@ FORMATS = {
     "q8_0": _blocks("q8_0", 127 * HALF), "q4_0": _blocks("q4_0", 8 * HALF), "q4_1": _blocks("q4_1", HALF),
 }  # fmt: skip
 
-# A layer must not widen its whole matrix, or the memory would be gone again while it computes. So the product unpacks a
-# few rows, multiplies them, and forgets them. They are as many as fit into a cache.
+# A layer must not widen its whole matrix, or it would need all the memory again while it computes. So our product
+# unpacks only as many rows as fit into the cache of a core, multiplies them, forgets them, and takes the next ones.
 
-PART = 1 << 16  # numbers
+PART = 1 << 16  # elements
 
 
 @primitive(cost=lambda out, x, data, kind: out.size * x.shape[-1])
 def packed_product(x, data, /, kind):  # exercise
-    """x @ rows.T for x (..., K), where `data`, uint8 (R, n), holds rows (R, K) in a format. It unpacks only a part of
-    them at a time."""
+    """Return x @ rows.T for x (..., K), where `data`, uint8 (R, n), holds rows (R, K) in the format `kind`. Unpacks
+    only a part of the rows at a time."""
     out = np.empty((*x.shape[:-1], len(data)), x.dtype)
     step = max(1, PART // x.shape[-1])
     for start in range(0, len(data), step):
@@ -377,11 +436,12 @@ def packed_product(x, data, /, kind):  # exercise
     return out
 
 
-# The packed rows are never trained, but a gradient may have to pass through the product to what comes before it.
+# We never train packed rows, but a gradient may have to pass through the product to the layers before it, so we write
+# the *vector-Jacobian product* with respect to $x$.
 
 
 def packed_share(g, out, x, data, kind):
-    """The gradient of x where g arrived."""
+    """Return the gradient of x, given the gradient g of the result."""
     rows = FORMATS[kind].unpack(np.asarray(data)).astype(g.dtype)
     return g @ (rows if isinstance(g, np.ndarray) else from_numpy(rows))
 
@@ -397,16 +457,17 @@ def check_packed_product():
         assert np.allclose(found, x.numpy() @ form.unpack(data).T, atol=1e-4)
 
 
-# The layers are those of earlier chapters, with a matrix of bytes in the place of the parameter. It is a buffer: it is
-# saved with the module, and nothing can train it. If you ask for `weight`, it is unpacked for you.
+# Our quantized layers are those of earlier chapters with a matrix of bytes instead of the parameter. This matrix is a
+# *buffer*: it is saved with the module, but no optimizer trains it. If you ask for `weight`, the layer unpacks it for
+# you.
 
 
 class Quantized(Module):
-    """What quantized layers have in common: `rows`, a buffer of bytes, and their format."""
+    """The base of quantized layers, which have `rows`, a buffer of bytes, and `kind`, its format."""
 
     @classmethod
     def of(cls, layer: Module, rows: Tensor, kind: str) -> Any:
-        """A layer like another one, with those rows instead of its weight."""
+        """Return a copy of a layer that has packed rows instead of its weight."""
         new: Any = cls.__new__(cls)
         Module.__init__(new)
         vars(new).update({name: value for name, value in vars(layer).items() if name[0] != "_"})
@@ -423,6 +484,9 @@ class Quantized(Module):
         return f"{' x '.join(map(str, self.shape))}, {self.kind}"
 
 
+# Three layers have matrices. An embedding unpacks only those rows of its table that it needs.
+
+
 class QuantizedLinear(Quantized, Linear):  # type: ignore[override]
     """Linear with a packed weight."""
 
@@ -432,26 +496,26 @@ class QuantizedLinear(Quantized, Linear):  # type: ignore[override]
 
 
 class QuantizedEmbedding(Quantized, Embedding):  # type: ignore[override]
-    """Embedding with a packed table, of which only the rows that are asked for are unpacked."""
+    """Embedding with a packed table. A call unpacks only the rows that it needs."""
 
     def forward(self, ids):
         refuse_ids(ids.numpy(), self.num_embeddings)
         return self.vectors(ids)
 
     def vectors(self, ids):  # exercise
-        """The unpacked vectors of ids (...): (..., C)."""
+        """Return the unpacked vectors of ids (...): (..., C)."""
         rows = FORMATS[self.kind].unpack(self.rows.numpy()[ids.numpy().reshape(-1)])
         return from_numpy(rows.reshape(*ids.shape, -1))
 
 
 class QuantizedConv2d(Quantized, Conv2d):  # type: ignore[override]
-    """Conv2d with packed filters; they are unpacked for the length of a call."""
+    """Conv2d with packed filters, which are unpacked for the length of a call."""
 
 
 QUANTIZED: dict[type, Any] = {Linear: QuantizedLinear, Embedding: QuantizedEmbedding, Conv2d: QuantizedConv2d}
 
-# To quantize a network is to replace its layers. Rows that cannot be cut into blocks become `int8`. And two layers that
-# share a weight, as the embedding and the last layer of a GPT do, must share the packed rows.
+# To quantize a network we replace its layers. Rows that we cannot cut into blocks become `int8`. If two layers share a
+# weight, as the embedding and the last layer of a GPT do, they must share the packed rows, too.
 
 
 def quantize_(model: Module, kind: str = "int8") -> Module:  # exercise
@@ -476,7 +540,7 @@ def quantize_(model: Module, kind: str = "int8") -> Module:  # exercise
 
 
 def model_bytes(model: Module) -> int:
-    """The memory of all parameters and buffers, each counted once."""
+    """Return the memory of all parameters and buffers in bytes, each counted once."""
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
 
@@ -492,8 +556,8 @@ def check_quantize_a_model():
 
 # ## What it costs
 #
-# The trained reader in all formats: the size of its file, the loss on held-out text, and the time of a token with the
-# cache of chapter 16.
+# We measure the trained reader in all formats: the size of its file, the loss on held-out text, and the time of a token
+# with the cache of chapter 16.
 
 
 def show_formats():
@@ -520,24 +584,24 @@ def show_formats():
         print(f"{kind:9s} {size / 1e3:9.0f}  {surprise_on(small, held_out):.4f}  {seconds * 1e3:8.2f}")
 
 
-# The file shrinks as it should, and the loss hardly moves. The time does not fall. NumPy has to widen each number
-# before it can multiply it, and that takes longer than fetching four bytes would have. The appendix *Compiled* of
-# chapter 15 has products that read the small numbers themselves, and with those the time shrinks, too.
+# The file shrinks as it should, and the loss hardly moves. The time, however, does not fall. NumPy must widen each
+# number before it can multiply it, and that takes longer than fetching four bytes would have taken. The appendix
+# *Compiled* of chapter 15 has products that read the small numbers themselves. If you use those, the time shrinks, too.
 
 # ## Activations
 #
-# So far only the weights are small, and the inputs of each product are `float32`. Processors can multiply integers,
-# four times as many at once, if *both* factors are integers. For that the inputs need a grid as well. What is
-# different: we do not know them in advance. We must look at some data first. This is *calibration*.
+# So far only the weights are small, and the inputs of each product, the *activations*, are `float32`. Processors can
+# multiply four times as many numbers at once if *both* factors are small integers. For that, the inputs need a grid as
+# well. Unlike weights, we do not know them in advance, so we must look at some data first. This is *calibration*.
 #
-# Everything passes through the door of chapter 02, so an interpreter can look at the inputs of each product. The
-# products of a network come in the same order in each pass, and that is how we tell them apart.
+# Once more we use the door of chapter 02, where an interpreter can look at the inputs of each product. The products of
+# a network come in the same order in each pass, and by this order we tell them apart.
 
 PRODUCTS = ("affine", "convolution")
 
 
 def observed(model: Module, batches: Iterable[Tensor]) -> list[np.ndarray]:  # exercise
-    """The inputs of each product of a network, in the order of a pass, those of all batches in one array."""
+    """Return the inputs of each product of a network, in the order of a pass, one array each for all batches."""
     passes: list[list[np.ndarray]] = []
 
     def looking(then, primitive, tensors, params):
@@ -552,26 +616,28 @@ def observed(model: Module, batches: Iterable[Tensor]) -> list[np.ndarray]:  # e
     return [np.concatenate(inputs) for inputs in zip(*passes)]
 
 
-# Inputs are often lopsided: after a ReLU nothing is below 0, and half of a symmetric grid would be wasted. So an
-# *affine* grid has 256 points from the lowest to the highest number, and the *zero point* is the one that stands for 0.
-# Zero must be a point itself, because padding and ReLU produce it all the time.
+# Inputs are often lopsided. After a ReLU no number is below 0, and we would waste half of a symmetric grid. So we use
+# an *affine* grid, with 256 points from the lowest to the highest number. Zero must be a point itself, because padding
+# and ReLU produce it all the time. Its number is called the *zero point*: if point 0 represents the lowest number, $l =
+# s (0 - z)$, then $z = -l / s$, rounded.
 
 
 def affine_scale(low: float, high: float) -> tuple[float, int]:  # exercise
-    """Scale and zero point of a grid of 256 points, 0 to 255, over the range from low to high, extended to hold 0."""
+    """Return the scale and the zero point of a grid of 256 points, 0 to 255, over the range from low to high, which is
+    extended to hold 0."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255 or 1.0
     return scale, round(-low / scale)
 
 
-# And which range? The extremes are the obvious choice, and a single stray number can make the grid coarse for all
-# others. A *percentile* gives up the largest thousandth. Or we let the data decide: try ranges, and take the one with
-# the *least error*.
+# Which range should we choose? The extremes are the obvious choice, but a single *outlier* can make the grid coarse for
+# all other numbers. A *percentile* gives up the largest thousandth. Or we let the data decide: we try several ranges
+# and take the one with the *least error*.
 
 
 def least_error(x: np.ndarray) -> tuple[float, float]:  # exercise
-    """Of the ranges (low, high) of x, shortened to 1.0, 0.95, ..., 0.05 of themselves, the one with the smallest mean
-    squared error of rounding to the grid of `affine_scale`."""
+    """Return the range (low, high) with the smallest mean squared error of rounding x to the grid of `affine_scale`,
+    out of the range of x shortened to 1.0, 0.95, ..., 0.05 of itself."""
 
     def error(share):
         scale, zero = affine_scale(share * x.min(), share * x.max())
@@ -579,6 +645,9 @@ def least_error(x: np.ndarray) -> tuple[float, float]:  # exercise
 
     share = min(np.arange(20, 0, -1) / 20, key=error)
     return float(share * x.min()), float(share * x.max())
+
+
+# We check both on numbers that we can work out: a thousand points between 0 and 1, with an outlier at 3 and without.
 
 
 def check_calibration():
@@ -589,22 +658,23 @@ def check_calibration():
 
 # ## Training through rounding
 #
-# What a network loses by rounding, it can learn to live with, if it sees the rounded weights while it learns. There is
-# an obstacle. The derivative of rounding is 0 almost everywhere, so nothing would be learned. The way out is bold:
-# round on the way there, and on the way back pretend that nothing happened (Y. Bengio et al., 2013: the
-# *straight-through estimator*). Only numbers that were clipped get no gradient, since moving them a little changes
-# nothing.
+# A network can learn to live with rounding if it sees the rounded weights while it learns. This is *quantization-aware
+# training*. There is an obstacle: the derivative of rounding is 0 almost everywhere, so the network would learn
+# nothing. The way out is bold. In the forward pass we round, and in the backward pass we pretend that nothing happened
+# (the *straight-through estimator*; Y. Bengio et al., 2013). Only numbers that were clipped get no gradient, because
+# moving them a little changes nothing.
 
 
 @primitive
 def fake_quantize(x, /, scale, zero_point=0, low=-127, high=127):  # exercise
-    """Each x moved to the nearest point of a grid; it stays a float."""
+    """Return each x moved to the nearest point of a grid, as a float."""
     points = np.clip(np.rint(x / scale) + zero_point, low, high)
     return ((points - zero_point) * scale).astype(x.dtype)
 
 
 def fake_share(g, out, x, scale, zero_point=0, low=-127, high=127):  # exercise
-    """The gradient of x where g arrived: g where x was inside the grid, 0 where it was clipped."""
+    """Return the gradient of x, given the gradient g of the result: g where x was inside the grid, 0 where it was
+    clipped."""
     points = x / scale + zero_point
     return tt.choose((points > low - 0.5) & (points < high + 0.5), g, g * 0)
 
@@ -619,15 +689,15 @@ def check_fake_quantize():
     assert y.tolist() == [-1.75, -0.25, 0.0, 1.75] and x.grad.tolist() == [0, 1, 1, 0]
 
 
-# Where does the rounding go? Into the door again, in front of each product. Then neither the network nor `fit` has to
-# know. Weights get a symmetric grid for each row, made anew from their values of the moment; inputs get the ranges that
-# calibration has found, if any are given.
+# Where do we round? In the door again, in front of each product, so that neither the network nor `fit` needs to know.
+# Weights get a symmetric grid for each row, which we compute anew from their current values. Inputs get the ranges that
+# you found by calibration, if you give any.
 
 
 @contextmanager
 def rounding(bits: int = 8, ranges: Sequence[tuple[float, float]] = ()) -> Iterator[None]:  # exercise
-    """Within the block, on this thread, each product of a layer rounds its weight to so many bits, a scale a row, and
-    the input of the i-th product of a pass to the grid over ranges[i]."""
+    """Round within the block, on this thread: the weight of each product of a layer to so many bits, with a scale for
+    each row, and the input of the i-th product of a pass to the grid over ranges[i]."""
     calls = itertools.count()
 
     def rounded(then, primitive, tensors, params):
@@ -646,25 +716,28 @@ def rounding(bits: int = 8, ranges: Sequence[tuple[float, float]] = ()) -> Itera
         yield
 
 
-# A small network on the digits of chapter 08. First its inputs: how many answers are right with inputs of 8 bits, by
-# each way of calibration?
+# We try it with a small network on the digits of chapter 08. First its inputs: how many answers are right with inputs
+# of 8 bits, for each way of calibration?
 
 
 def digits_data() -> tuple[Batches, Batches]:
-    """The digits in batches: to learn from, and held out."""
+    """Return the digits in mini-batches: for training, and held out."""
     training, held_out = digits()
     return Batches(*training, 32, shuffle=True), Batches(*held_out, 359)
 
 
 def train_digits_for(model: Module, data: Batches, epochs: int, rate: float = 3e-3) -> Module:
-    """Train a model on digits; returns it."""
+    """Train a model on digits for some epochs; returns it."""
     fit(model, tt.cross_entropy, Adam(model.parameters(), lr=rate), data, epochs=epochs, progress=False)
     return model
 
 
 def right(model: Module, data: Batches) -> float:
-    """The share of right answers."""
+    """Return the share of right answers."""
     return evaluate(model, tt.cross_entropy, data, [accuracy])["accuracy"]
+
+
+# The three ways, on the same trained network:
 
 
 def show_calibration():
@@ -684,8 +757,8 @@ def show_calibration():
             print(f"{name:11s} {right(model, held_out):.1%}, upper ends of the ranges: {found}")
 
 
-# Eight bits lose nothing here. Now fewer bits for the weights, before and after the network has learned for three more
-# epochs with rounding in the door.
+# Eight bits lose nothing here. Now we give the weights fewer bits, and measure before and after the network has learned
+# for three more epochs with rounding in the door.
 
 
 def show_training_through_rounding():
@@ -699,10 +772,12 @@ def show_training_through_rounding():
         print(f"{bits} bits: {before:.1%} right after rounding, {after:.1%} after training through it")
 
 
-# With two bits a weight is $-s$, 0 or $s$, and the network still reads nearly all digits, because the others make up
-# for what each of them cannot say.
+# With two bits a weight is $-s$, 0 or $s$, and yet the network reads nearly all digits, because other weights make up
+# for what each of them cannot express.
 
 # ## Errors you will meet
+#
+# You may ask for a format that does not exist, for a layer instead of a network, or for rows that do not fit.
 
 
 def show_errors():
@@ -721,18 +796,19 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises that are marked in the text:
 #
-# 1. `decibels`: the ratio of signal to rounding error, $10 \log_{10} (\sum w^2 / \sum \Delta w^2)$. Each bit more
+# 1. Write `decibels`, the ratio of signal to rounding error, $10 \log_{10} (\sum w^2 / \sum \Delta w^2)$. Each bit more
 #    should bring 6 of them. Why?
 # 2. Quantize the embedding of the reader only, and then all but the embedding. Which of the two costs more nats? And
 #    which saves more bytes?
-# 3. Give `q4_0` the better of the two signs for its scale: try both, and keep the one with the smaller error. How much
+# 3. Give `q4_0` the better of the two signs for its scale: try both and keep the one with the smaller error. How much
 #    does that bring in nats?
 
 
 def decibels(x: np.ndarray, rounded: np.ndarray) -> float:  # exercise
-    """10 times the decimal logarithm of the sum of squares of x over that of the error; inf if there is none."""
+    """Return 10 times the decimal logarithm of the sum of squares of x over that of the error; inf if there is no
+    error."""
     error = float(((x - rounded) ** 2).sum())
     return 10 * math.log10(float((x * x).sum()) / error) if error else math.inf
 
@@ -747,16 +823,17 @@ def check_decibels():
 
 # ## A road not taken
 #
-# We round each weight to its nearest point, and a calibration decides only about ranges. *GPTQ* (E. Frantar et al.,
-# 2022) rounds one column after the other and lets the columns that are still to come make up for the error; *AWQ* (J.
-# Lin et al., 2023) makes weights that meet large inputs larger before it rounds. Both need data, and at four bits and
-# below both lose less. PyTorch has dynamic quantization (weights in advance, inputs at each call), static quantization
-# with observers that are inserted as modules, and a second implementation of both in `torchao`; in each of them a
-# network is rewritten. Our door makes the rewriting unnecessary, except for the memory.
+# We round each weight to its nearest point, and use calibration only to find ranges. *GPTQ* (E. Frantar et al., 2022)
+# rounds one column after the other and lets the remaining columns make up for the error. *AWQ* (J. Lin et al., 2023)
+# enlarges weights that meet large inputs before it rounds. Both need data, and at four bits and below both lose less
+# than our way. PyTorch has dynamic quantization (weights in advance, inputs at each call), static quantization with
+# observers that are inserted as modules, and a second implementation of both in `torchao`. Each of them rewrites your
+# network. Thanks to the door we need not rewrite it, except to save memory.
 
 # ## What hurts next
 #
-# Eight bits for each weight, or four. But are all of these weights needed?
+# We spend eight bits on each weight, or four. But do we need all of these weights? We look at their sizes again, and
+# set the smallest ones to 0.
 
 
 def show_small_weights():
@@ -770,8 +847,8 @@ def show_small_weights():
             print(f"without the smallest {share:.0%}: {surprise_on(model, held_out):.3f} nats a character")
 
 
-# Most weights are small, and a good part of them could as well be 0. A zero need not be stored, or multiplied. Chapter
-# 18, *Compression*.
+# Most weights are small, and a good part of them could just as well be 0. We need not store a zero, nor multiply by it.
+# Chapter 18, *Compression*.
 
 __all__ = [
     "BLOCKS", "FORMATS", "QUANTIZED", "ROW", "Format", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
