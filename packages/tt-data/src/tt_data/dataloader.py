@@ -71,6 +71,9 @@ def noise(count: int) -> tuple[np.ndarray, np.ndarray]:
     return generator().integers(0, 256, (count, 3, 32, 32), np.uint8), generator().integers(0, 10, count)
 
 
+# We time 64 steps and multiply.
+
+
 def show_hurt():
     seconds = measure(one_by_one, *noise(64)).seconds / 64
     print(f"one image: {seconds * 1e3:.1f} ms; thirty times 50,000 of them: {seconds * TO_SEE / 60:.0f} minutes")
@@ -220,6 +223,9 @@ def at_leaves(join: Callable[[list], Any], trees: Sequence) -> Any:  # exercise
     return join(list(trees))
 
 
+# Here two trees of dictionaries and tuples are joined by the maximum.
+
+
 def check_at_leaves():
     joined = at_leaves(max, [({"x": 1, "y": (2, 3)}, 4), ({"x": 5, "y": (0, 7)}, 1)])
     assert joined == ({"x": 5, "y": (2, 7)}, 4)
@@ -251,6 +257,9 @@ def _stacked(leaves: list) -> Any:  # exercise (starred)
     if len(shapes := {array.shape for array in arrays}) > 1:
         raise ValueError(f"samples of different shapes do not stack: {sorted(shapes)}; pad them in a collate_fn")
     return from_numpy(np.stack(arrays))
+
+
+# A batch of images, labels and names keeps its three parts, and one float makes a column of numbers float.
 
 
 def check_collate():
@@ -305,6 +314,9 @@ def check_a_batch_is_its_samples():
 def batch_of(dataset, indices: Sequence[int]) -> Any:
     """dataset.batch(indices); for a list, or anything else that is not a Dataset, the collated samples."""
     return dataset.batch(indices) if isinstance(dataset, Dataset) else Dataset.batch(dataset, indices)
+
+
+# With it, a part needs only the list.
 
 
 class Subset(Dataset):
@@ -365,6 +377,10 @@ def random_split(  # exercise
     return [Subset(dataset, list(islice(order, size))) for size in sizes]
 
 
+# The shares are rounded down, the one sample that is left over goes to the first part, and each sample is in exactly
+# one part.
+
+
 def check_random_split():
     parts = random_split(range(10), [0.5, 0.25, 0.25])
     assert [len(part) for part in parts] == [6, 2, 2]
@@ -386,6 +402,9 @@ class Sampler:
 
     def __iter__(self) -> Iterator:
         raise NotImplementedError(f"{type(self).__name__} needs a method __iter__(self) that yields numbers of samples")
+
+
+# The simplest order is that of the data set.
 
 
 class SequentialSampler(Sampler):
@@ -450,14 +469,18 @@ class RandomSampler(Sampler):
             yield from resolve_generator(self.generator).integers(len(self.data_source), size=size).tolist()
 
 
+# Two passes must differ, and each must contain every sample once.
+
+
 def check_each_pass_has_another_order():
     sampler = RandomSampler(range(100))
     first, second = list(sampler), list(sampler)
     assert first != second and sorted(first) == sorted(second) == list(range(100))
 
 
-# Now and then you need two more: some samples only, in random order, and samples with weights, so that a rare class
-# comes more often. `SubsetRandomSampler` and `WeightedRandomSampler` are in the appendix.
+# Now and then you need two more samplers: one for some of the samples, in random order, and one for samples with
+# weights, so that a rare class comes more often. `SubsetRandomSampler` and `WeightedRandomSampler` are in the appendix
+# `more_data`.
 #
 # Finally, indices become groups. Ten samples in groups of four make 4, 4 and 2. The last group is short, but it belongs
 # to the epoch like the others. Pass `drop_last` to leave it out, for instance because batch normalization cannot work
@@ -482,6 +505,9 @@ class BatchSampler(Sampler):
         while group := list(islice(numbers, self.batch_size)):
             if len(group) == self.batch_size or not self.drop_last:
                 yield group
+
+
+# With and without its short group, ten samples look like this.
 
 
 def check_the_last_batch():
@@ -510,6 +536,10 @@ def batch_of_task(dataset, collate_fn: Callable | None, task: Task) -> Any:  # e
         if collate_fn is None:
             return batch_of(dataset, indices)
         return collate_fn([sample_of(dataset, index) for index in indices])
+
+
+# The same task must give the same random numbers, whatever the program draws in between. A task with another number
+# must give others.
 
 
 def check_a_batch_has_a_generator_of_its_own():
@@ -705,10 +735,10 @@ def check_in_order():
 # with the pass, however that ends. An error is a result, too. A worker keeps it, with its traceback and its notes, and
 # we raise it where the batch is asked for. So an error in a worker looks like an error in your own code.
 #
-# Threads are enough as long as NumPy does the work, which lets other threads run meanwhile, or as long as we wait for a
-# disk or a network. A data set that works in Python itself is better off with processes. Then a thread does not work
-# itself: it sends the task to a process of its own, and waits for the answer. The appendix `workers` describes how, and
-# what it takes to end a process again.
+# Threads are enough as long as NumPy does the work, because it lets other threads run meanwhile, or as long as we wait
+# for a disk or a network. A data set that works in Python itself is better off with processes. Then a thread does not
+# work itself: it sends the task to a process of its own, and waits for the answer. The module `workers` describes how,
+# and how we end such a process again.
 
 
 def prefetch(loader: DataLoader, work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[Any]:
@@ -737,6 +767,9 @@ class Distant(Dataset):
     def batch(self, indices):
         time.sleep(0.005)
         return super().batch(indices)
+
+
+# We measure it with 0, 1 and 2 workers.
 
 
 def show_prefetching():
@@ -824,6 +857,9 @@ class Transform:
         raise NotImplementedError(f"{type(self).__name__} needs a method apply(self, images, random)")
 
 
+# Several transforms in a row are a transform, too.
+
+
 class Compose(Transform):
     """Several transforms, one after the other."""
 
@@ -865,11 +901,17 @@ class Normalize(Transform):
         return numbers
 
 
+# Without a mean to subtract and a deviation to divide by, the same class only converts bytes.
+
+
 class ToFloat(Normalize):
     """Bytes as numbers from 0 to 1, in float32."""
 
     def __init__(self):
         super().__init__([0.0], [1.0])
+
+
+# By hand: 51 is a fifth of 255, and (0.2 - 0.5) / 0.25 is -1.2.
 
 
 def check_normalize():
@@ -986,6 +1028,10 @@ def _short_training(path: Path, *callbacks: Callback) -> Module:
     return model
 
 
+# One training runs through. The other is cut off in its fifth step, begins again, and continues from its last
+# checkpoint.
+
+
 def check_a_training_is_resumed_bit_for_bit():
     with tempfile.TemporaryDirectory() as folder:
         whole = _short_training(Path(folder) / "whole", Callback())
@@ -1033,6 +1079,9 @@ class Singly(Images):
 
     def batch(self, indices, random=None):
         return Dataset.batch(self, indices)
+
+
+# Both loaders make batches of 128.
 
 
 def show_batches_against_samples():
@@ -1124,6 +1173,9 @@ def channel_statistics(loader: Iterable) -> tuple[np.ndarray, np.ndarray]:  # ex
     return mean + first.ravel(), np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
+# On noise that fits into memory, NumPy computes the same.
+
+
 def check_channel_statistics():
     images, labels = noise(50)
     mean, std = channel_statistics(DataLoader(Images(images, labels), batch_size=16))
@@ -1131,8 +1183,8 @@ def check_channel_statistics():
 
 
 # The second one needs no loop over the images either. A pixel belongs to the square if its row is one of the square's
-# rows and its column one of the square's columns. You can find out both by comparing a short list with one number for
-# each image.
+# rows and its column one of the square's columns. For both, compare a short list of numbers with one number for each
+# image.
 
 
 class Cutout(Transform):
@@ -1152,6 +1204,9 @@ class Cutout(Transform):
             inside.append((np.arange(length) >= first) & (np.arange(length) < first + self.size))
         square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
         return np.where(square, np.zeros((), images.dtype), images)
+
+
+# Each image has nine zeros in each channel, and not always at the same position.
 
 
 def check_cutout():
