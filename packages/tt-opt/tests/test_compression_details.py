@@ -190,9 +190,9 @@ def test_each_refusal_says_why():
         (lambda: tt_opt.slim_(model, -0.5, x), "number from 0 to 1, not -0.5"),
         (lambda: tt_opt.remove_heads_(gpt, [[0]]), "give 2 lists of heads"),
         (lambda: tt_opt.remove_heads_(gpt, [[0], [1], [2]]), "give 2 lists of heads"),
-        (lambda: tt_opt.remove_heads_(gpt, [[0], [1, 2]]), "equally long"),
+        (lambda: tt_opt.remove_heads_(gpt, [[0], [1, 2]]), "of equal length"),
         (lambda: tt_opt.remove_heads_(gpt, [range(4)] * 2), "leave a head"),
-        (lambda: tt_opt.remove_heads_(rotary, [[0], [1]]), "GPT of chapter 14, and not from a RotaryGPT"),
+        (lambda: tt_opt.remove_heads_(rotary, [[0], [1]]), "GPT of chapter 14, not from a RotaryGPT"),
         (lambda: tt_opt.remove_heads_(tt_opt.quantize_(deepcopy(gpt)), [[0], [1]]), "QuantizedLinear: remove first"),
         (lambda: tt_opt.distillation_loss((x, x), tt.tensor([0, 1]), T=0), "temperature must be above 0, not 0"),
     ]

@@ -1,12 +1,12 @@
 # # Compression
 #
-# At the end of this chapter a network has a tenth of its weights, or half of its channels, or a student of a quarter of
-# its size, and answers nearly as well as before. We also learn which of these make it faster.
+# At the end of this chapter your network has a tenth of its weights, or half of its channels, or a smaller student, and
+# answers nearly as well as before. We also find out which of these tricks make it faster.
 
 # ## The hurt
 #
-# Chapter 17 made each weight smaller and asked whether we need all of them. Here is LeNet, which has learned the digits
-# of chapter 08. We set its smallest weights to 0, more and more of them, and ask how many held-out digits it still
+# In chapter 17 we made each weight smaller and asked whether we need all of them. Now we take LeNet, trained on the
+# digits of chapter 08, set more and more of its smallest weights to 0, and count how many held-out digits it still
 # reads.
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ from tt_tensor import (
     Linear, Module, Parameter, ReLU, Tensor, cross_entropy, from_numpy, kl_div, log_softmax, meter, primitive, softmax,
 )
 
-Places = Sequence[int] | range | np.ndarray  # numbers of outputs or inputs of a layer
+Places = Sequence[int] | range | np.ndarray  # indices of outputs or inputs of a layer
+
+# For that we need a trained network. Training takes a while, so we keep the network and hand out copies.
 
 
 def train_images(model: Module, images: tuple[Tensor, Tensor], epochs: int, rate: float = 2e-3, **options) -> Module:
-    """Train a model on images and labels for some epochs; returns it."""
+    """Train a model on images and labels for some epochs, with mini-batches of 32; returns it."""
     optimizer, data = Adam(model.parameters(), lr=rate), Batches(*images, 32, shuffle=True)
     fit(model, cross_entropy, optimizer, data, epochs=epochs, progress=False, **options)
     return model
 
 
 def right(model: Module, images: tuple[Tensor, Tensor]) -> float:
-    """The share of right answers."""
+    """Return the share of right answers."""
     return evaluate(model, cross_entropy, Batches(*images, 359), [accuracy])["accuracy"]
 
 
@@ -54,22 +56,22 @@ def _trained_lenet() -> Module:
 
 
 def trained_lenet() -> Module:
-    """A LeNet of your own that has learned to read digits of 16 x 16."""
+    """Return a copy of a LeNet that has learned to read digits of 16 x 16 pixels."""
     return deepcopy(_trained_lenet())
 
 
 # ## The smallest thing that could work
 #
-# *Pruning* sets weights to 0. Which ones? Those that change the outputs least, and a weight times an input is small if
-# the weight is. So we rank weights by *magnitude*, $|w|$. (Ranking by $w$ would take the large negative weights first,
-# which are as important as the large positive ones.)
+# To set weights to 0 is called *pruning*. Which weights should we take? We want those that change the outputs least,
+# and a weight times an input is small if the weight is small. So we rank weights by *magnitude*, $|w|$. (If we ranked
+# by $w$, we would remove the large negative weights first, which are as important as the large positive ones.)
 
 
 def magnitude_mask(x: np.ndarray, share: float) -> np.ndarray:  # exercise
-    """True for the elements that stay if `share` of them, those of smallest magnitude, are pruned. Of equal ones, the
-    first go first. ValueError unless 0 <= share <= 1."""
+    """Return a mask that is True for the elements that stay if we prune `share` of them, those of smallest magnitude.
+    Of equal elements, the first go first. ValueError unless 0 <= share <= 1."""
     if not 0 <= share <= 1:
-        raise ValueError(f"the share of weights to prune is a number from 0 to 1, not {share}")
+        raise ValueError(f"the share of weights to prune must be a number from 0 to 1, not {share}")
     mask = np.ones(x.size, bool)
     mask[np.argsort(np.abs(x), axis=None, kind="stable")[: round(share * x.size)]] = False
     return mask.reshape(x.shape)
@@ -79,18 +81,21 @@ def check_magnitude_mask():
     assert magnitude_mask(np.array([[-3.0, 0.5], [1.0, -0.1]]), 0.5).tolist() == [[True, False], [True, False]]
 
 
-# One threshold for each matrix, or one for the whole network? Layers differ. A convolution of LeNet has 150 weights,
-# and its first linear layer has 30,720, many of which do little. If all matrices are ranked together, layers with many
-# small weights lose more of them.
+# Do we choose one threshold for each matrix, or one for the whole network? Layers differ. The first convolution of
+# LeNet has 150 weights, and its first linear layer has 30,720, many of which do little. If we rank all matrices
+# together, layers with many small weights lose more of them. We try both.
 
 
 def prunable(model: Module) -> list[Parameter]:
-    """The parameters that have two or more dimensions: matrices, filters and tables, but no biases and no norms.
+    """Return the parameters with two or more dimensions: matrices, filters and tables, but neither biases nor norms.
     ValueError if there are none."""
     found = [p for p in model.parameters() if p.ndim > 1]
     if not found:
         raise ValueError(f"{type(model).__name__} has no weights to prune: prune first, and quantize afterwards")
     return found
+
+
+# To prune a model we multiply its weights by the masks. We return the masks, because we will need them again.
 
 
 def prune_(model: Module, share: float, together: bool = True) -> dict[Parameter, np.ndarray]:  # exercise
@@ -108,6 +113,9 @@ def prune_(model: Module, share: float, together: bool = True) -> dict[Parameter
     return dict(zip(weights, masks))
 
 
+# And here is what happens:
+
+
 def show_hurt():
     _, held_out = framed_digits()
     print("pruned   each layer   all together")
@@ -119,47 +127,49 @@ def show_hurt():
         print(f"{share:6.0%} {shares[0]:12.1%} {shares[1]:14.1%}")
 
 
-# Half of the weights do nothing that we can see. At nine tenths the network is broken. And there is a second
-# disappointment: a zero takes four bytes, like every other number, and the processor multiplies by it as by every other
-# number. We have made nothing smaller and nothing faster yet.
+# Half of the weights contribute nothing that we can see. At nine tenths, however, the network is broken. There is a
+# second disappointment: a zero takes four bytes, like any other number, and the processor multiplies by it as by any
+# other number. So far we have made nothing smaller and nothing faster.
 
 # ## The idea
 #
-# The remaining weights can take over. If we prune *and continue to train*, the network learns to do without the weights
-# that are gone (Y. LeCun et al., 1990: *optimal brain damage*; S. Han et al., 2015). If much is to go, we do it step by
-# step: prune a little, train a little, and so on. M. Zhu and S. Gupta (2017) let the share grow fast in the beginning,
-# when there is much to spare, and slowly at the end. At a fraction $t$ of the way to the share $s$, it is
+# The remaining weights can take over. If we prune *and continue to train* (*fine-tuning*), the network learns to do
+# without the weights that are gone (*optimal brain damage*, Y. LeCun et al., 1990; S. Han et al., 2015). If we want to
+# remove many weights, we go step by step: we prune a little, train a little, and repeat. M. Zhu and S. Gupta (2017) let
+# the *sparsity*, the share of zeros, grow fast in the beginning, when there is much to spare, and slowly at the end. At
+# a fraction $t$ of the way to a sparsity of $s$, it is
 #
 # $$ s_t = s \left( 1 - (1 - t)^3 \right) . $$
 
 
 def cubic_share(share: float, t: float) -> float:  # exercise
-    """The share of weights that are gone at t: 0 at t <= 0, `share` at t >= 1, and between them as in the formula."""
+    """Return the share of weights that are gone at t: 0 at t <= 0, `share` at t >= 1, and in between by the formula."""
     return share * (1 - (1 - min(max(t, 0), 1)) ** 3)
 
 
-# An optimizer does not know about masks. Momentum alone would move a weight away from 0. So after each step we multiply
-# by the masks again. `fit` tells a callback when a step was made.
+# An optimizer does not know our masks, and *momentum* alone would move a weight away from 0. So after each step we
+# multiply by the masks again. We do that in a callback, which `fit` calls after each step.
 
 
 class Pruning(Callback):
-    """Prunes while `fit` trains: in `steps` steps to `share`, anew after every `every` of them, and holds it."""
+    """Prunes while `fit` trains. The share of zeros grows to `share` in `steps` steps, with new masks after each
+    `every` of them, and then stays. Raises ValueError unless 0 <= share <= 1 and steps and every are 1 or more."""
 
     def __init__(self, share: float, steps: int, every: int = 10, together: bool = True):
         if not 0 <= share <= 1 or min(steps, every) < 1:
-            raise ValueError(f"share is a number from 0 to 1, steps and every 1 or more; not {share}, {steps}, {every}")
+            raise ValueError(f"share must be from 0 to 1, steps and every 1 or more, not {share}, {steps}, {every}")
         self.share, self.steps, self.every, self.together = share, steps, every, together
         self.masks: dict[Parameter, np.ndarray] = {}
 
     def on_step(self, run):  # exercise
-        """Where it is time for that, prune to the share of this step; else multiply the weights by the masks."""
+        """Prune to the share of this step if it is time for that, and multiply the weights by the masks."""
         if run.steps <= self.steps and (run.steps % self.every == 0 or run.steps == self.steps):
             share = cubic_share(self.share, run.steps / self.steps)
             self.masks = prune_(run.model, share, self.together)
         for parameter, mask in self.masks.items():
             parameter.copy_(parameter.numpy() * mask)
 
-    # A training that is interrupted and resumed needs its masks, so they are saved with it.
+    # If you interrupt a training and resume it, it needs its masks. So we save them with it.
 
     def on_start(self, run):
         self.model, self.masks = run.model, {}
@@ -172,9 +182,12 @@ class Pruning(Callback):
 
 
 def density(model: Module) -> float:
-    """The share of the prunable weights that are not 0."""
+    """Return the share of the prunable weights that are not 0."""
     counts = [(np.count_nonzero(w.numpy()), w.numel()) for w in prunable(model)]
     return sum(left for left, _ in counts) / sum(size for _, size in counts)
+
+
+# How much can we remove in this way? We prune at once and look, then fine-tune, and finally we prune step by step.
 
 
 def show_pruning():
@@ -189,19 +202,45 @@ def show_pruning():
         print(f"{share:6.0%} {at_once:9.1%} {right(model, held_out):14.1%} {right(gradual, held_out):14.1%}")
 
 
-# With a tenth of its weights the network reads nearly as well as before (a point is three or four of the 359 digits, so
-# the last digit of these numbers means little). With a fiftieth of them, patience pays.
+# With a tenth of its weights the network reads nearly as well as before. (One percent is three or four of the 359
+# digits, so do not trust the last digit of these numbers.) With a fiftieth of the weights, patience pays. Here is the
+# whole curve of pruning at once, and a look into the largest matrix after it has lost nine tenths of its weights.
+
+
+def show_sparsity():
+    """Accuracy against the share of weights that were pruned at once, and the largest matrix of LeNet without 90 %."""
+    import matplotlib.pyplot as plt
+
+    _, held_out = framed_digits()
+    shares = np.linspace(0, 1, 21)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), width_ratios=[1, 1.6])
+    for together, label in ((True, "all together"), (False, "each layer")):
+        scores = []
+        for share in shares:
+            prune_(model := trained_lenet(), share, together)
+            scores.append(100 * right(model, held_out))
+        axes[0].plot(shares, scores, label=label)
+    axes[0].set(xlabel="share of weights pruned", ylabel="right answers, %")
+    axes[0].legend()
+    prune_(model := trained_lenet(), 0.9)
+    weight = max(prunable(model), key=lambda p: p.numel()).numpy()
+    axes[1].imshow(weight, cmap="RdBu", vmin=-0.2, vmax=0.2, aspect="auto")
+    axes[1].set(title=f"{(weight == 0).mean():.0%} of this matrix is 0", xlabel="input", ylabel="output")
+    figure.tight_layout()
+    return figure
+
 
 # ## Sparse storage
 #
-# To save memory we store only what is not 0. *Compressed rows* (CSR) need three arrays: the `values` that are not 0,
-# row by row; for each of them its column, `col_indices`; and `crow_indices`, which says where each row begins. Row $r$
-# has the values from `crow_indices[r]` up to, but not including, `crow_indices[r + 1]`. A column number of a matrix
-# with at most 65,536 columns fits into two bytes.
+# To save memory we store only the elements that are not 0. A common format for such a *sparse matrix* is *compressed
+# sparse row* (CSR). It has three arrays: the `values` that are not 0, row by row; the column of each value,
+# `col_indices`; and `crow_indices`, which says where each row begins. Row $r$ has the values from `crow_indices[r]` up
+# to, but not including, `crow_indices[r + 1]`. If a matrix has at most 65,536 columns, a column index fits into two
+# bytes.
 
 
 class CompressedRows(NamedTuple):
-    """A sparse matrix (R, K): values (n,), their columns (n,), and the start of each row among them (R + 1,)."""
+    """A sparse matrix (R, K) in CSR: values (n,), their columns (n,), and the start of each row among them (R + 1,)."""
 
     values: np.ndarray
     col_indices: np.ndarray
@@ -209,7 +248,7 @@ class CompressedRows(NamedTuple):
     shape: tuple[int, int]
 
     def dense(self) -> np.ndarray:  # exercise
-        """The matrix (R, K) with its zeros."""
+        """Return the matrix (R, K) with its zeros."""
         out = np.zeros(self.shape, self.values.dtype)
         rows = np.repeat(np.arange(self.shape[0]), np.diff(self.crow_indices))
         out[rows, self.col_indices] = self.values
@@ -217,12 +256,15 @@ class CompressedRows(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The memory of the three arrays."""
+        """The memory of the three arrays, in bytes."""
         return self.values.nbytes + self.col_indices.nbytes + self.crow_indices.nbytes
 
 
+# NumPy finds the values in the order that we need.
+
+
 def compressed_rows(matrix: np.ndarray) -> CompressedRows:  # exercise
-    """A matrix (R, K) without its zeros. Column numbers are uint16 if K <= 65,536 and int32 otherwise, starts int32."""
+    """Return a matrix (R, K) without its zeros. Columns are uint16 if K <= 65,536 and int32 otherwise, starts int32."""
     rows, columns = np.nonzero(matrix)
     starts = np.searchsorted(rows, np.arange(len(matrix) + 1)).astype(np.int32)
     kind = np.uint16 if matrix.shape[1] <= 1 << 16 else np.int32
@@ -236,8 +278,9 @@ def check_compressed_rows():
     assert (packed.dense() == matrix).all()
 
 
-# A value takes six bytes instead of four. So the memory shrinks as soon as fewer than two thirds of the elements are
-# left. The product visits only the values that are there.
+# A value now takes six bytes, its column included, instead of four. So a matrix of which a fraction $d$ is left needs
+# $6 d / 4 = 1.5 \, d$ times as much memory, and we save memory if $d$ is below two thirds. Our product visits only the
+# values that are left.
 
 
 @primitive(cost=lambda out, x, values, *rest: math.prod(x.shape[:-1]) * len(values))
@@ -249,8 +292,9 @@ def sparse_product(x, values, col_indices, crow_indices, /):  # exercise
     return out
 
 
-# Its gradients are those of a matrix product. That of $x$ is a product with the transposed matrix, which is sparse as
-# well. The values get theirs only where there are any, so a sparse layer can be trained and stays sparse.
+# The gradients are those of a matrix product. The gradient of $x$ is a product with the transposed matrix, which is
+# sparse as well. The values get gradients only where there are values, so we can train a sparse layer, and it stays
+# sparse.
 
 
 def _rows_of(starts) -> np.ndarray:
@@ -258,7 +302,7 @@ def _rows_of(starts) -> np.ndarray:
 
 
 def sparse_x_share(g, out, x, values, col_indices, crow_indices):
-    """The gradient of x where g arrived."""
+    """Return the gradient of x, given the gradient g of the result."""
     columns, rows = np.asarray(col_indices), _rows_of(np.asarray(crow_indices))
     order = np.argsort(columns, kind="stable")
     starts = np.searchsorted(columns[order], np.arange(x.shape[-1] + 1))
@@ -267,7 +311,7 @@ def sparse_x_share(g, out, x, values, col_indices, crow_indices):
 
 
 def sparse_values_share(g, out, x, values, col_indices, crow_indices):
-    """The gradient of the values where g arrived."""
+    """Return the gradient of the values, given the gradient g of the result."""
     dense = g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
     return dense[_rows_of(np.asarray(crow_indices)), np.asarray(col_indices).astype(np.int64)]
 
@@ -285,17 +329,19 @@ def check_sparse_product():
     assert np.allclose(x.grad.numpy(), matrix.sum(0))
 
 
-# A layer of it. With `kind="int8"` the values that are left get the grid of chapter 17, a scale for each row.
+# Now we build a layer from it. With `kind="int8"` the remaining values get the grid of chapter 17, with a scale for
+# each row.
 
 
 class SparseLinear(Linear):
-    """Linear with a weight in compressed rows. Its `values` are a parameter, or, as int8, a buffer with a `scale`."""
+    """Linear with a weight in compressed rows. Its values are a parameter `values`, or, as int8, buffers `q` and
+    `scale`."""
 
     @classmethod
     def of(cls, layer: Linear, kind: str = "float32") -> SparseLinear:
-        """A sparse layer like a dense one. kind: "float32" or "int8"."""
+        """Return a sparse layer like a dense one. kind: "float32" or "int8", ValueError otherwise."""
         if kind not in ("float32", "int8"):
-            raise ValueError(f'the values of a sparse layer are "float32" or "int8", not {kind!r}')
+            raise ValueError(f'kind must be "float32" or "int8" for a sparse layer, not {kind!r}')
         new: Any = cls.__new__(cls)
         Module.__init__(new)
         new.in_features, new.out_features, new.bias = layer.in_features, layer.out_features, layer.bias
@@ -311,7 +357,8 @@ class SparseLinear(Linear):
         new.register_buffer("crow_indices", from_numpy(packed.crow_indices))
         return new
 
-    # The scale of a row is a factor of the whole output, so it comes after the sum. The bias has no scale.
+    # The scale of a row is a factor of the whole output, so we multiply by it after the sum, and before we add the
+    # bias.
 
     def forward(self, x):  # exercise
         """(..., in_features) -> (..., out_features)."""
@@ -325,15 +372,16 @@ class SparseLinear(Linear):
 
     @property
     def weight(self) -> Any:  # type: ignore[override]
-        """The weight with its zeros: a tensor."""
+        """The weight with its zeros, a tensor."""
         values, shape = self.values if self.scale is None else self.q, (self.out_features, self.in_features)
         arrays = values.detach().numpy(), self.col_indices.numpy(), self.crow_indices.numpy()
         matrix = CompressedRows(*arrays, shape).dense()
         return from_numpy(matrix if self.scale is None else matrix * self.scale.numpy()[:, None])
 
 
-# To make a network sparse is to replace its layers, as in chapter 17. Two thirds is the density from which a sparse
-# layer is smaller. A layer whose weight another layer uses as well must stay, or it would be stored twice.
+# To make a network sparse we replace its layers, as in chapter 17. We replace a layer if at most two thirds of its
+# weights are left, because from there on the sparse layer is smaller. If another layer uses the same weight, the layer
+# must stay, or we would store the weight twice.
 
 
 def sparsify_(model: Module, kind: str = "float32", most: float = 2 / 3) -> Module:
@@ -344,12 +392,16 @@ def sparsify_(model: Module, kind: str = "float32", most: float = 2 / 3) -> Modu
     return model
 
 
+# Three helpers find the layers of a model by name, those that share their weight with no other layer, and put layers
+# in.
+
+
 def _by_name(model):
     return dict(model.named_modules(remove_duplicate=False))
 
 
 def _alone(model):
-    """The Linear layers that share their weight with no other module."""
+    """Return the Linear layers that share their weight with no other module, by name."""
     named = _by_name(model)
     users = [id(m.weight) for m in named.values() if isinstance(getattr(m, "weight", None), Parameter)]
     return {n: m for n, m in named.items() if type(m) is Linear and users.count(id(m.weight)) == 1}
@@ -357,13 +409,13 @@ def _alone(model):
 
 def _put(layers, modules):
     if "" in layers:
-        raise TypeError(f"{type(modules['']).__name__} is a layer: give the network that has it, or Sequential(layer)")
+        raise TypeError(f"{type(modules['']).__name__} is a layer: pass the network that has it, or Sequential(layer)")
     for name, layer in layers.items():
         parent, _, own = name.rpartition(".")
         setattr(modules[parent], own, layer)
 
 
-# When does it pay? Here is a matrix of 512 by 512, with more and more zeros.
+# When does it pay? We take a matrix of 512 by 512 and give it more and more zeros.
 
 
 def show_density():
@@ -379,53 +431,55 @@ def show_density():
         print(f"{1 - share:7.0%} {packed.nbytes / matrix.nbytes:8.2f} {seconds / dense:10.1f}")
 
 
-# Memory falls as the formula says: 1.5 times the density. The time does not. Our loop visits the rows one by one, and
-# gathers the inputs from all over the place, where the dense product walks straight through its memory. The compiled
-# kernels have no such loop, but they gather, too: they pass their own dense product below a density between a twentieth
-# and a half, depending on the size and the number of inputs. The benchmarks page has the numbers.
+# The memory falls as the formula says, with 1.5 times the density. The time does not. Our loop visits the rows one by
+# one and gathers the inputs from all over the place, where the dense product walks straight through its memory. The
+# compiled kernels of chapter 15 have no such loop in Python, but they gather, too. They overtake their own dense
+# product below a density between a twentieth and a half, depending on the size and the number of inputs. You find the
+# numbers on the page *Benchmarks*.
 
 # ## Channels that vanish
 #
-# Small zeros here and there do not help a processor. Whole rows do. If an output channel of a convolution vanishes, its
-# filter vanishes, its bias, the map that it computes, and everything that reads this map. What is left is dense and
-# smaller. This is *structured pruning*, and here the time shrinks, too.
+# Zeros scattered here and there hardly help a processor, but whole rows of them do. If we remove an *output channel* of
+# a convolution, its *filter* vanishes, and with it its bias, the *feature map* that it computes, and everything that
+# reads this map. The rest is dense and smaller. This is *structured pruning*, and with it the time shrinks, too.
 #
-# The channels to remove are those with the smallest filters, measured by the sum of their magnitudes (H. Li et al.,
-# 2016).
+# We remove the channels with the smallest filters, measured by the sum of their magnitudes (H. Li et al., 2016).
 
 
 def smallest_outputs(layer: Module, share: float) -> np.ndarray:  # exercise
-    """The numbers of the outputs of a layer whose weights have the smallest sums of magnitudes, `share` of them but not
-    all, in ascending order."""
+    """Return the indices of the outputs of a layer whose weights have the smallest sums of magnitudes, `share` of them
+    but not all, in ascending order. ValueError unless 0 <= share <= 1."""
     if not 0 <= share <= 1:
-        raise ValueError(f"the share of outputs to remove is a number from 0 to 1, not {share}")
+        raise ValueError(f"the share of outputs to remove must be a number from 0 to 1, not {share}")
     size = np.abs(layer.weight.detach().numpy()).reshape(len(layer.weight), -1).sum(1)
     count = min(round(share * len(size)), len(size) - 1)
     return np.sort(np.argsort(size, kind="stable")[:count])
 
 
-# But who reads a channel? In a sequence of layers we could look: batch normalization has an entry for each channel, the
-# next convolution a slice of each filter, and behind a `Flatten` the linear layer has a column for each pixel of the
-# map. A network can be any function, though. Plumbers who want to know where a pipe leads put dye into the water. Our
-# dye is `nan`: whatever is computed from a `nan` is `nan`. We let a channel be `nan`, and see at which inputs of which
-# layers it arrives.
+# But which layers read a channel? In a sequence of layers we could look: *batch normalization* has an entry for each
+# channel, the next convolution has a slice of each filter, and behind a `Flatten` the linear layer has a column for
+# each pixel of the map. A network can be any function, though. If you were a plumber and wanted to know where a pipe
+# leads, you would put dye into the water. Our dye is `nan`, because every number that we compute from a `nan` is `nan`.
+# We set a channel to `nan` and look at which inputs of which layers it arrives.
 #
-# There is a leak: a ReLU written as `np.where(x > 0, x, 0)` turns `nan` into 0, because `nan` is not above 0. So we
-# have two more dyes, infinity and minus infinity, one of which passes there. What we look for is any number that is not
-# finite.
+# There is a leak: a ReLU written as `np.where(x > 0, x, 0)` turns `nan` into 0, because `nan` is not above 0. So we use
+# two more dyes, infinity and minus infinity, one of which passes there. We look for any number that is not finite.
 
 
 READERS, PASSERS = (Linear, Conv1d, Conv2d), (BatchNorm,)
 
 
 def features_last(x: np.ndarray, layer: Module) -> np.ndarray:
-    """A view (..., features) of what a layer reads or writes: for all but Linear, features are dimension 1."""
+    """Return a view (..., features) of what a layer reads or writes: except for Linear, features are dimension 1."""
     return np.moveaxis(x, -1 if isinstance(layer, Linear) else 1, -1)
 
 
+# We wrap a layer, so that it notes where dye arrives, and adds dye to some of its own outputs.
+
+
 class Watched(Module):
-    """A layer that notes at which of its inputs dye arrives, numbers that are not finite, and whose own outputs `dyed`
-    become `dye`. If it mixes its inputs, it is given 0 instead of dye, so that the dye ends there."""
+    """A layer that notes at which of its inputs dye arrives, that is, numbers that are not finite, and whose own
+    outputs `dyed` become `dye`. A layer that mixes its inputs gets 0 instead of dye, so that the dye ends there."""
 
     def __init__(self, layer: Module, dyed: Places = (), dye: float = math.nan):
         super().__init__()
@@ -433,7 +487,8 @@ class Watched(Module):
         self.arrived = np.array(False)
 
     def forward(self, x):  # exercise
-        """What the layer returns, with dye in `dyed`. `arrived` then has a truth value for each input feature."""
+        """Return the result of the layer, with dye in `dyed`. `arrived` then has a truth value for each input
+        feature."""
         dye = ~np.isfinite(features_last(x.numpy(), self.layer))
         self.arrived = self.arrived | dye.reshape(-1, dye.shape[-1]).any(0)
         if isinstance(self.layer, READERS):
@@ -443,11 +498,11 @@ class Watched(Module):
         return from_numpy(y)
 
 
-# To watch a network, we replace its layers by watched ones while we pour all three dyes.
+# To watch a network, we replace its layers by watched ones and pour all three dyes, one after the other.
 
 
 def pour(model: Module, example: Tensor, watched: Iterable[Watched]) -> bool:
-    """Run a model on an example with each dye in its watched layers. Does any of it reach what the model returns?"""
+    """Run a model on an example with each dye in its watched layers. Returns whether any dye reached the result."""
     reached = False
     for dye in (math.nan, math.inf, -math.inf):
         for layer in watched:
@@ -457,17 +512,17 @@ def pour(model: Module, example: Tensor, watched: Iterable[Watched]) -> bool:
     return reached
 
 
-# `readers` puts the layers back in any case, and then judges what it has seen. Two findings mean that the channels
-# cannot go: dye in what the model returns, and dye at every input of a layer, because a normalization over all channels
-# has mixed those that leave with those that stay.
+# `readers` puts the original layers back in any case, and then evaluates the notes. In two cases we cannot remove the
+# channels: if dye is in the result of the model, and if dye is at every input of a layer, because a normalization over
+# all channels has mixed those that leave with those that stay.
 
 
 def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[str, np.ndarray]:  # exercise
-    """Where outputs `doomed` of the layer called `name` arrive: the names of the layers that read them, each with the
-    numbers of those inputs. `example` is a batch of inputs for the model.
+    """Return the names of the layers that read the outputs `doomed` of the layer called `name`, each with the indices
+    of the inputs at which they arrive. `example` is a batch of inputs for the model.
 
-    Raises ValueError if they reach the output of the model, or every input of a layer: then something has mixed them
-    with the outputs that stay. A layer that has two names is listed under the first."""
+    Raises ValueError if they reach the output of the model, or every input of a layer, because then something has mixed
+    them with the outputs that stay. A layer that has two names is listed under the first one."""
     modules = _by_name(model)
     layers = {n: layer for n, layer in modules.items() if isinstance(layer, READERS + PASSERS)}
     if not isinstance(layers.get(name), READERS):
@@ -490,23 +545,23 @@ def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[s
     return found
 
 
-# Numbers that are given twice count once, negative ones count from the end, and others are refused before anything has
+# You may give an index twice, or a negative one, which counts from the end. Others are refused before anything has
 # changed.
 
 
 def _numbers(doomed, count, name):
-    """The numbers in ascending order, each once."""
+    """Return the indices in ascending order, each of them once."""
     try:
         return np.unique(np.arange(count)[list(doomed)])
     except IndexError:
-        raise IndexError(f"{name}: {list(doomed)} are not numbers from 0 to {count - 1}") from None
+        raise IndexError(f"{name}: {list(doomed)} are not all indices from 0 to {count - 1}") from None
 
 
-# A network to try it with:
+# We need a network to try it with:
 
 
 def small_reader() -> Module:
-    """Two convolutions with batch normalization and a linear layer, for images (N, 1, 16, 16)."""
+    """Return two convolutions with batch normalization and a linear layer, for images (N, 1, 16, 16)."""
     return tt.Sequential(
         Conv2d(1, 16, 3, padding=1), BatchNorm2d(16), ReLU(), MaxPool2d(2),
         Conv2d(16, 32, 3, padding=1), BatchNorm2d(32), ReLU(), MaxPool2d(2), tt.Flatten(), Linear(512, 10),
@@ -519,11 +574,11 @@ def check_readers():
     assert readers(model, "4", [3], images)["9"].tolist() == list(range(48, 64))
 
 
-# The last line says that channel 3 of the second convolution, after pooling a map of 4 by 4, is read by 16 columns of
-# the linear layer. We did not have to tell it.
+# The last line says that 16 columns of the linear layer read channel 3 of the second convolution, which after pooling
+# is a map of 4 by 4. We did not have to tell it.
 #
-# All that is left is surgery. For each layer we need to know which of its arrays have outputs, which have inputs, and
-# what the sizes are called.
+# Now to the surgery itself. For each kind of layer we need to know the names of its sizes, first that of its outputs,
+# then that of its inputs.
 
 SIZES = {
     Linear: ("out_features", "in_features"), BatchNorm: ("num_features",),
@@ -531,9 +586,12 @@ SIZES = {
 }
 
 
+# We cut the arrays of a layer, and correct its size.
+
+
 def without_(layer: Module, gone: Places, dim: int) -> None:  # exercise
-    """Remove outputs (dim 0) or inputs (dim 1) from the arrays of a layer, in place, and correct its sizes. Those of a
-    batch normalization are its outputs."""
+    """Remove outputs (dim 0) or inputs (dim 1) from the arrays of a layer, in place, and correct its size. The features
+    of a batch normalization count as outputs."""
     size = next(names[dim] for kind, names in SIZES.items() if isinstance(layer, kind))
     gone = _numbers(gone, getattr(layer, size), size)
     names = ("weight", "bias", "running_mean", "running_var") if dim == 0 else ("weight",)
@@ -548,13 +606,13 @@ def without_(layer: Module, gone: Places, dim: int) -> None:  # exercise
     setattr(layer, size, getattr(layer, size) - len(gone))
 
 
-# The surgeon tries it on a copy first. If the copy does not survive, as when the outputs of two layers are added and
-# only one of them became narrower, the model is still as it was.
+# We operate on a copy first. If the copy does not survive, for example because the outputs of two layers are added and
+# only one of them became narrower, your model is still unchanged.
 
 
 def remove_outputs_(model: Module, name: str, doomed: Places, example: Tensor) -> Module:  # exercise
-    """Remove outputs of the layer called `name` and everything that reads them, in place; returns the model. Its
-    optimizer must be made anew. Raises ValueError, and changes nothing, where that cannot be done."""
+    """Remove outputs of the layer called `name` and everything that reads them, in place; returns the model. Afterwards
+    you need a new optimizer. Raises ValueError, and changes nothing, where that cannot be done."""
     found = readers(model, name, doomed, example)
     for patient in (deepcopy(model), model):  # a copy first: if that does not survive, the model is as it was
         modules = _by_name(patient)
@@ -570,7 +628,7 @@ def remove_outputs_(model: Module, name: str, doomed: Places, example: Tensor) -
     return model
 
 
-# Some layers are not fit for it.
+# We refuse to operate on some layers: on those with groups, on packed ones, and on those that share their weight.
 
 
 def _refuse_surgery(model, names):
@@ -585,12 +643,13 @@ def _refuse_surgery(model, names):
             raise ValueError(f"{name} shares its weight with another layer, which would keep what is removed here")
 
 
-# And for a whole network, layer by layer. The last layer keeps its outputs, because they are the answer.
+# For a whole network we operate layer by layer. The last layer keeps its outputs, because they are the answer.
 
 
 def slim_(model: Module, share: float, example: Tensor, names: Iterable[str] | None = None) -> Module:  # exercise
     """Remove the smallest `share` of the outputs of each layer in `names`, in place; returns the model. Without names,
-    of all Linear and Conv2d layers but the last. Where a layer is refused, those before it have become smaller."""
+    of all Linear and Conv2d layers except for the last one. If a layer is refused, the layers before it stay
+    smaller."""
     layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, READERS)}
     chosen = list(layers)[:-1] if names is None else list(names)
     if unknown := [name for name in chosen if name not in layers]:
@@ -609,7 +668,7 @@ def check_slim():
     assert dict(model.named_modules())["1"].num_features == 8 and model(images).shape == (2, 10)
 
 
-# After the surgery the patient is tired, and a few epochs bring it back. What did it cost, and what did it save?
+# After the surgery the patient is weak, and a few epochs bring it back. What did it cost us, and what did we save?
 
 
 @functools.cache
@@ -631,8 +690,11 @@ def show_slim():
         print(f"{sizes} {before:10.1%} {right(model, held_out):10.1%}")
 
 
+# We count multiply-adds with the meter, and measure time.
+
+
 def cost_of_images(model: Module) -> tuple[float, float]:
-    """Multiply-adds for an image, and milliseconds for 64 of them."""
+    """Return the multiply-adds for one image, and the milliseconds for 64 of them."""
     images = framed_digits()[0][0][:64]
     with evaluating(model), no_grad():
         with meter() as counted:
@@ -640,17 +702,17 @@ def cost_of_images(model: Module) -> tuple[float, float]:
         return counted.multiply_adds.total() / 64, tt.measure(model, images).seconds * 1e3
 
 
-# Half of the channels of two layers in a row leave a quarter of the multiply-adds between them, because both the
-# filters and what they read are halved. The time falls less than the count: the smaller the arrays, the larger is the
-# share of what each call costs anyway.
+# If we keep half of the channels of two layers in a row, a quarter of the multiply-adds between them is left, because
+# we halve both the number of filters and the depth of each filter. The time falls less than the count, since each call
+# has a fixed cost, which matters more for small arrays.
 
 # ## Heads
 #
-# A transformer has structure of its own: hidden units of its MLPs, for which `slim_` needs only the names of the
-# layers, and *heads*. Head $h$ has its rows in the matrix that makes queries, keys and values, and its columns in the
-# one that reads what the heads found. (P. Michel et al., 2019, removed most heads of trained translators and lost
-# little.) Chapter 14's attention computes the width of a head from that of the model. With fewer heads this is no
-# longer right, so the layer is replaced by one that asks the matrix.
+# A transformer has a structure of its own: *hidden units* in its MLPs, for which `slim_` needs only the names of the
+# layers, and attention *heads*. Head $h$ has its rows in the matrix that makes queries, keys and values, and its
+# columns in the matrix that reads what the heads found. (P. Michel et al., 2019, removed most heads of trained
+# translators and lost little.) The attention of chapter 14 computes the width of a head from that of the model. With
+# fewer heads this is no longer right, so we replace the layer by one that infers the width from the matrix.
 
 
 class NarrowAttention(CausalSelfAttention):
@@ -658,7 +720,7 @@ class NarrowAttention(CausalSelfAttention):
 
     @classmethod
     def of(cls, attention: Module, n_head: int) -> NarrowAttention:
-        """Attention with the layers of another one, and so many heads."""
+        """Return attention with the layers of another one and n_head heads."""
         new: Any = cls.__new__(cls)
         Module.__init__(new)
         new.n_head, new.p, new.dropout = n_head, attention.p, attention.dropout
@@ -672,25 +734,29 @@ class NarrowAttention(CausalSelfAttention):
         return self.dropout(self.c_proj(found.transpose(1, 2).reshape(B, T, -1)))
 
 
-# Which heads go? Again those with the smallest weights; the rows of `c_attn` come in three parts, for queries, keys and
-# values, and each part has all heads.
+# Which heads do we remove? Again those with the smallest weights. The rows of `c_attn` come in three parts, for
+# queries, keys and values, and each part has rows of all heads.
 
 
 def smallest_heads(attention: Module, count: int) -> list[int]:  # exercise
-    """The numbers of the `count` heads with the smallest sums of magnitudes in the weight of c_attn, in ascending
-    order."""
+    """Return the indices of the `count` heads with the smallest sums of magnitudes in the weight of c_attn, in
+    ascending order."""
     size = np.abs(attention.c_attn.weight.detach().numpy()).reshape(3, attention.n_head, -1).sum((0, 2))
     return sorted(np.argsort(size, kind="stable")[:count].tolist())
 
 
+# Each block loses equally many heads, so that a cache of chapter 16 still has one shape. The attribute `kv_heads` says
+# how many heads it has.
+
+
 def remove_heads_(model: Module, doomed: Sequence[Sequence[int]]) -> Module:  # exercise
-    """Remove heads of a GPT, in place; returns the model. doomed: for each block the numbers of its heads to remove,
-    equally many. Raises ValueError for other numbers, and if no head would stay; then nothing has changed."""
+    """Remove heads of a GPT, in place; returns the model. doomed: for each block the indices of the heads to remove,
+    equally many. Raises ValueError, and changes nothing, for other indices, and if no head would stay."""
     attentions = _attentions(model)
     gone = [_numbers(heads, attention.n_head, "attention") for attention, heads in zip(attentions, doomed)]
     left = {attention.n_head - len(heads) for attention, heads in zip(attentions, gone)}
     if len(doomed) != len(attentions) or len(left) != 1 or min(left) < 1:
-        raise ValueError(f"give {len(attentions)} lists of heads, one for each block, equally long, and leave a head")
+        raise ValueError(f"give {len(attentions)} lists of heads of equal length, one for each block, and leave a head")
     (n_head,) = left
     for block, attention, heads in zip(model.transformer.h, attentions, gone):
         width = attention.c_proj.in_features
@@ -702,18 +768,18 @@ def remove_heads_(model: Module, doomed: Sequence[Sequence[int]]) -> Module:  # 
     return model
 
 
-# Each block loses equally many heads, so that a cache of chapter 16 still has one shape: `kv_heads` tells it.
+# A model of another kind is refused.
 
 
 def _attentions(model):
     attentions = [block.attn for block in model.transformer.h]
     if not {type(attention) for attention in attentions} <= {CausalSelfAttention, NarrowAttention}:
-        raise ValueError(f"heads can be removed from a GPT of chapter 14, and not from a {type(model).__name__}")
+        raise ValueError(f"heads can be removed only from a GPT of chapter 14, not from a {type(model).__name__}")
     _refuse_surgery(model, [n for n in _by_name(model) if n.endswith((".attn.c_attn", ".attn.c_proj"))])
     return attentions
 
 
-# The dye agrees: the rows of a head are read by its columns, and by nothing else.
+# The dye agrees with us: only the columns of a head read its rows.
 
 
 def check_heads():
@@ -729,14 +795,18 @@ def check_heads():
 # ## Low rank
 #
 # There is another kind of structure, which no single weight shows. If the rows of a matrix $W$ (R, K) are nearly
-# combinations of $r$ of them, then $W \approx A B$ with factors $A$ (R, r) and $B$ (r, K), which have $r (R + K)$
-# numbers instead of $R K$. The best such factors come from the *singular value decomposition* $W = U \Sigma V^T$: keep
-# the $r$ largest singular values. The squared error is the sum of the squares of those that are left out (C. Eckart and
-# G. Young, 1936).
+# *linear combinations* of $r$ rows, then $W \approx A B$ with *low-rank* factors $A$ (R, r) and $B$ (r, K), which have
+# $r (R + K)$ numbers instead of $R K$. The best factors come from the *singular value decomposition*
+#
+# $$ W = U \Sigma V^T = \sum_i \sigma_i \, u_i v_i^T , \qquad A B = \sum_{i \le r} \sigma_i \, u_i v_i^T , $$
+#
+# of which we keep the $r$ largest singular values. Since the matrices $u_i v_i^T$ are orthogonal to each other and of
+# length 1, the squared error is $\sum_{i > r} \sigma_i^2$, and no other factors of rank $r$ have a smaller one (C.
+# Eckart and G. Young, 1936).
 
 
 def low_rank(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:  # exercise
-    """The factors (R, rank) and (rank, K) whose product is nearest to a matrix (R, K)."""
+    """Return the factors (R, rank) and (rank, K) whose product is nearest to a matrix (R, K)."""
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     return u[:, :rank] * s[:rank], vt[:rank]
 
@@ -748,14 +818,14 @@ def check_low_rank():
     assert left.shape == (20, 5) and np.isclose(((left @ right - matrix) ** 2).sum(), (missed**2).sum())
 
 
-# Which rank for which layer? All layers share one budget of numbers. A singular value $\sigma$ of a matrix (R, K) costs
-# $R + K$ numbers and saves an error of $\sigma^2$. So we buy those that save most for their price.
+# Which rank should each layer get? All layers share one budget of numbers. A singular value $\sigma$ of a matrix (R, K)
+# costs $R + K$ numbers and saves a squared error of $\sigma^2$. So we buy those that save most for their price.
 
 
 def ranks_for(matrices: Sequence[np.ndarray], budget: float) -> list[int]:  # exercise
-    """A rank of at least 1 for each matrix, so that all factors together have at most `budget` numbers (if rank 1
-    already has more, then just 1). Singular values are bought in the order of sigma ** 2 / (R + K), the largest first,
-    until the next one would exceed the budget."""
+    """Return a rank of at least 1 for each matrix, such that all factors together have at most `budget` numbers (if
+    rank 1 already has more, then just 1). Singular values are bought in the order of sigma ** 2 / (R + K), the largest
+    first, until the next one would exceed the budget."""
     prices = [sum(m.shape) for m in matrices]
     offers = [
         (s**2 / price, i) for i, (m, price) in enumerate(zip(matrices, prices))
@@ -770,12 +840,12 @@ def ranks_for(matrices: Sequence[np.ndarray], budget: float) -> list[int]:  # ex
     return ranks
 
 
-# A factor is a layer, too: the first one, without a bias, goes from $K$ numbers to $r$, and the second from there to
-# $R$.
+# Each factor becomes a layer. The first one, which has no bias, goes from $K$ features to $r$, and the second one from
+# there to $R$.
 
 
 def factorized(layer: Linear, rank: int) -> Module:
-    """Two linear layers of that rank in place of one; the layer itself if they would have as many numbers."""
+    """Return two linear layers of that rank in place of one, or the layer itself if they would not be smaller."""
     if rank * (layer.in_features + layer.out_features) >= layer.in_features * layer.out_features:
         return layer
     left, right = low_rank(layer.weight.detach().numpy(), rank)
@@ -788,18 +858,21 @@ def factorized(layer: Linear, rank: int) -> Module:
     return tt.Sequential(first, second)
 
 
-# All layers of a network, from one budget:
+# For a whole network we spend one budget on all layers.
 
 
 def factorize_(model: Module, share: float) -> Module:  # exercise
-    """Replace the Linear layers of a model by two of low rank, in place, with ranks from `ranks_for` and `share` of
-    their numbers as the budget; returns the model. Layers that share their weight stay, and so does one that would not
+    """Replace each Linear layer of a model by two of low rank, in place, with ranks from `ranks_for` and `share` of
+    their numbers as the budget; returns the model. Layers that share their weight stay, and so do layers that would not
     shrink."""
     layers = _alone(model)
     matrices = [layer.weight.detach().numpy() for layer in layers.values()]
     ranks = ranks_for(matrices, share * sum(m.size for m in matrices))
     _put({n: factorized(layer, rank) for (n, layer), rank in zip(layers.items(), ranks)}, _by_name(model))
     return model
+
+
+# How much of LeNet survives half of the budget, a quarter, and a tenth?
 
 
 def show_low_rank():
@@ -814,29 +887,35 @@ def show_low_rank():
         print(f"{share:6.0%}   {ranks!s:12s} {before:9.1%} {right(model, held_out):10.1%}")
 
 
-# LeNet's first linear layer turns 256 numbers into 120, and a quarter of its numbers is enough without any training.
-# (The last layer, 84 to 10, is left as it is where the factors would be larger.)
+# LeNet's linear layers get by with a quarter of their numbers before any training. (The last layer, 84 to 10, stays as
+# it is where its factors would be larger.)
 
 # ## A student
 #
-# All of this starts from a large network and takes something away. We can also start with a small one, and let the
-# large one teach it: *knowledge distillation* (G. Hinton et al., 2015). What can a teacher say that the labels do not?
-# A label says "7". The teacher says "a 7, and if not, then a 1, and surely not a 0". To make these small probabilities
-# count, we divide the logits of both by a *temperature* $T$ before the softmax. The student's loss is the divergence
-# from the teacher, beside the usual one from the labels:
+# So far we started from a large network and took something away. We can also start with a small one and let the large
+# one teach it. This is *knowledge distillation* (G. Hinton et al., 2015). What can a teacher say that the labels do
+# not? A label says "7". The teacher says "a 7, and if not, then a 1, and surely not a 0". To make these small
+# probabilities count, we divide the logits of both by a *temperature* $T$ before the softmax. The student's loss is the
+# *Kullback-Leibler divergence* from the teacher, beside the usual *cross-entropy* with the labels:
 #
 # $$ \mathcal{L} = \alpha \, T^2 \, \mathrm{KL}\!\left(\sigma(t / T) \,\|\, \sigma(s / T)\right)
 #    + (1 - \alpha) \, \mathrm{CE}(s, y) . $$
 #
-# Why $T^2$? The gradient of the first term with respect to a logit $s_i$ is $\frac{1}{T} (\sigma(s / T)_i - \sigma(t /
-# T)_i)$, and for a large $T$ the difference in the parentheses is itself about $\frac{1}{T}$ of the difference of the
-# logits. So the gradient shrinks as $1 / T^2$, and the factor restores its size, whatever $T$ we choose. The order of
-# the arguments matters, too: the teacher comes first, because the sum is weighted by *its* probabilities.
+# Why $T^2$? The divergence differs from the cross-entropy with the teacher's probabilities only by a constant, so its
+# gradient with respect to a logit $s_i$ is that of chapter 05, with the factor $\frac{1}{T}$ from the chain rule. For a
+# large $T$ we have $e^{s_i / T} \approx 1 + s_i / T$, so with $C$ classes and logits of mean 0, $\sigma(s / T)_i
+# \approx (1 + s_i / T) / C$. Together:
+#
+# $$ \frac{\partial \, \mathrm{KL}}{\partial s_i} = \frac{1}{T} \left( \sigma(s / T)_i - \sigma(t / T)_i \right)
+#    \approx \frac{1}{C \, T^2} (s_i - t_i) . $$
+#
+# The gradient shrinks as $1 / T^2$, and the factor restores its size whatever $T$ we choose. The order of the arguments
+# matters, too: the teacher comes first, because the sum is weighted by *its* probabilities.
 
 
 def distillation_loss(outputs: tuple[Tensor, Tensor], targets: Tensor, T=4.0, alpha=0.9) -> Tensor:  # exercise
-    """The loss of a student. outputs: logits (..., C) of student and teacher; targets: class numbers (...). With alpha
-    1 the labels do not count, with 0 the teacher does not. Raises ValueError unless T > 0."""
+    """Return the loss of a student. outputs: logits (..., C) of student and teacher; targets: class indices (...). With
+    alpha 1 the labels do not count, with alpha 0 the teacher does not. Raises ValueError unless T > 0."""
     if not T > 0:
         raise ValueError(f"the temperature must be above 0, not {T}")
     student, teacher = (logits.reshape(-1, logits.shape[-1]) for logits in outputs)
@@ -844,8 +923,8 @@ def distillation_loss(outputs: tuple[Tensor, Tensor], targets: Tensor, T=4.0, al
     return soft * (alpha * T * T) + cross_entropy(student, targets.reshape(-1)) * (1 - alpha)
 
 
-# `fit` hands a loss what the model returns. So student and teacher become one model that returns both, and only the
-# student has parameters in it. The teacher is any function from inputs to logits.
+# `fit` passes the result of the model to the loss. So we combine student and teacher into one model that returns the
+# logits of both, and in which only the student has parameters. The teacher may be any function from inputs to logits.
 
 
 class Taught(Module):
@@ -862,9 +941,9 @@ class Taught(Module):
         return self.student(x), answer
 
 
-# A teacher helps most where there is little else to learn from. Our student is an MLP which gets 150 digits. The
-# teacher is a convolutional network that has seen all 1,438. Eight students learn alone, and eight from the teacher, in
-# pairs that start with the same weights and see the same batches.
+# A teacher helps most where there is little else to learn from. Our student is an MLP that gets only 150 digits. The
+# teacher is a convolutional network that has seen all 1,438. Eight students learn alone and eight from the teacher, in
+# pairs that start with the same weights and see the same mini-batches.
 
 
 def show_distillation():
@@ -886,14 +965,14 @@ def show_distillation():
     print(f"gain {gain.mean():.1f} points, 95 % interval {gain.mean() - half:.1f} to {gain.mean() + half:.1f}")
 
 
-# With so few examples the teacher's answers are worth more than the labels alone. It is not always so. With all 1,438
-# digits a student of this size learned as much from the labels, and in our trials the teacher did not help; exercise 3
-# repeats them.
+# With so few examples the teacher's answers are worth more than the labels alone. This is not always so. With all 1,438
+# digits a student of this size learned as much from the labels, and in our trials the teacher did not help; in exercise
+# 3 you can repeat them.
 
 # ## All tricks in one table
 #
-# Each trick is followed by some epochs of training, as above. The file is what `save_checkpoint` writes, memory counts
-# parameters and buffers, and the time is for 64 images.
+# Now we put all tricks side by side. After each of them we train for some epochs, as above. The file is the one that
+# `save_checkpoint` writes, the memory is that of parameters and buffers, and the time is for 64 images.
 
 
 def show_table():
@@ -921,18 +1000,24 @@ def show_table():
         print(f"{name:30s} {sizes} {cost_of_images(model)[1]:6.2f} {right(model, held_out):6.1%}")
 
 
+# To know the size of a file, we write it.
+
+
 def file_bytes(model: Module) -> int:
-    """The size of the file that `save_checkpoint` writes of a model."""
+    """Return the size in bytes of the file that `save_checkpoint` writes for a model."""
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(file := Path(folder) / "model.safetensors", model.state_dict())
         return file.stat().st_size
 
 
-# Structure brings time, zeros and small numbers bring memory, and they multiply: half of the channels and a quarter of
-# the bytes. The same table for LeNet on MNIST, for the network of chapter 10 on CIFAR-10, and for the GPT that writes
-# Shakespeare, is on the page *Trainings*, with the command that repeats it.
+# Structured pruning saves time, zeros and small numbers save memory, and their gains multiply: half of the channels,
+# and a quarter of the bytes for each weight. On the page *Trainings* you find the same table for LeNet on MNIST, for
+# the network of chapter 10 on CIFAR-10, and for the GPT that writes Shakespeare, with the command that repeats it.
 
 # ## Errors you will meet
+#
+# The share of weights is a number from 0 to 1 and not a percentage, names are those of `named_modules`, and some
+# outputs cannot go.
 
 
 def show_errors():
@@ -952,18 +1037,18 @@ def show_errors():
 
 # ## Exercises
 #
-# Besides what is marked in the text:
+# Besides the exercises that are marked in the text:
 #
-# 1. `rewind_`: the *lottery ticket* experiment (J. Frankle and M. Carbin, 2019). Keep the masks of a pruned network,
-#    put the weights that stay back to where they were before any training, and train them alone. Does a tenth of LeNet
-#    learn as well as the whole? And with weights drawn anew?
+# 1. Write `rewind_` for the *lottery ticket* experiment (J. Frankle and M. Carbin, 2019). Keep the masks of a pruned
+#    network, set the remaining weights back to their values before any training, and train them alone. Does a tenth of
+#    LeNet learn as well as the whole? Does it do so with weights drawn anew?
 # 2. Rank the channels of `small_reader` by the weight of the batch normalization behind them instead of by their
-#    filters (Z. Liu et al., 2017). Which half is the better one?
+#    filters (Z. Liu et al., 2017). Which ranking finds the better half?
 # 3. Repeat `show_distillation` with all 1,438 digits, with $T = 1$, and without the factor $T^2$.
 
 
 def rewind_(model: Module, start: dict[str, Tensor], masks: dict[Parameter, np.ndarray]) -> Module:  # exercise
-    """Put all parameters of a model back to those in `start`, a state_dict, times their masks where there are any;
+    """Set all parameters of a model back to those in `start`, a state_dict, times their masks where there are any;
     returns the model."""
     for name, parameter in model.named_parameters():
         parameter.copy_(start[name].numpy() * masks.get(parameter, 1))
@@ -980,17 +1065,17 @@ def check_rewind():
 
 # ## A road not taken
 #
-# We judge weights by their size. *Optimal brain damage* used second derivatives of the loss, and *SparseGPT* (E.
-# Frantar and D. Alistarh, 2023) prunes a large language model in one pass, without training, by letting the weights
-# that stay make up for each that goes. Hardware has a compromise between zeros anywhere and whole channels: two of four
-# weights in a row must be 0 (*2:4 sparsity*), which graphics cards multiply in half of the time. PyTorch has
-# `torch.nn.utils.prune`, which keeps a mask as a buffer and multiplies by it in each forward pass, and `torch.sparse`;
-# removing channels is left to other packages, which follow the graph of operations and know for each how it passes
-# channels on. The dye needs no such table.
+# We judge weights by their magnitude. *Optimal brain damage* used second derivatives of the loss, and *SparseGPT* (E.
+# Frantar and D. Alistarh, 2023) prunes a large language model in one pass, without training, by letting the remaining
+# weights make up for each weight that goes. Hardware offers a compromise between zeros anywhere and whole channels: two
+# of four weights in a row must be 0 (*2:4 sparsity*), and graphics cards can multiply such matrices in half of the
+# time. PyTorch has `torch.nn.utils.prune`, which keeps a mask as a buffer and multiplies by it in each forward pass,
+# and `torch.sparse`. To remove channels you need other packages, which follow the computational graph and know for each
+# operation how it passes channels on. Our dye needs no such table.
 
 # ## What hurts next
 #
-# Five tricks, and a table of times for them. Here is the time of the same network, measured six times.
+# We have many tricks, and a table of times for them. Now we measure the time of one and the same network six times.
 
 
 def show_doubt():
@@ -998,7 +1083,8 @@ def show_doubt():
     print("ms:", *(f"{cost_of_images(model)[1]:.2f}" for _ in range(6)))
 
 
-# If these differ by as much as two rows of the table, which of the tricks helped? Chapter 19, *Benchmarking*.
+# If these times differ by as much as two rows of our table, which of the tricks really helped? Chapter 19,
+# *Benchmarking*, finds out.
 
 __all__ = [
     "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
