@@ -286,7 +286,7 @@ def test_at_a_terminal_it_offers_to_fetch_them(tiny, nothing_here, monkeypatch, 
     else:
         with pytest.raises(WeightsMissing):
             chat.obtained("smollm2")
-    assert asked == ["fetch 98 MB? [Y/n] "] and tried == ["smollm2"] * fetched
+    assert asked == ["download 98 MB? [Y/n] "] and tried == ["smollm2"] * fetched
 
 
 # A terminal
@@ -382,14 +382,14 @@ def test_keys_in_a_terminal(terminal, endless, tmp_path):
     screen.wait_for("> ")
     screen.type("nonsense")
     screen.press_ctrl_c()  # the line is cleared, and is no message
-    screen.wait_for("Ctrl-C again leaves")
+    screen.wait_for("press Ctrl-C again to leave")
     screen.wait_for("> ")
     screen.type("Hello\n")
     screen.press_ctrl_c()
     screen.wait_for("stopped\r\n")
     assert "prompt 8 tokens" in screen.wait_for("> ")
     screen.press_ctrl_c()
-    screen.wait_for("Ctrl-C again leaves")
+    screen.wait_for("press Ctrl-C again to leave")
     screen.wait_for("> ")
     screen.press_ctrl_c()
     assert screen.ended() == 0
@@ -416,7 +416,7 @@ def test_ctrl_c_ends_a_single_answer_with_the_status_that_shells_know(terminal, 
 
 def test_it_asks_before_it_fetches(terminal, nothing_here):
     screen = terminal(*CHAT, **nothing_here)
-    assert "is not on this machine" in screen.wait_for("fetch 98 MB? [Y/n] ")
+    assert "is not on this machine" in screen.wait_for("download 98 MB? [Y/n] ")
     screen.type("n\n")
     assert "TT_WEIGHTS" in screen.wait_for("has it\r\n") and screen.ended() == 1
 

@@ -310,12 +310,12 @@ def test_another_ending_is_refused(tmp_path, name):
 
 def test_nothing_is_overwritten_by_a_folder(tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="is there already: give a new folder"):
+    with pytest.raises(ValueError, match="exists already: choose a new folder"):
         shipping.ship(tmp_path / "there", folder=True)
 
 
 def test_what_is_not_installed_cannot_go_along(tmp_path, project):
-    with pytest.raises(ValueError, match="no_such_library cannot go along, since it is not installed here"):
+    with pytest.raises(ValueError, match="no_such_library cannot be packed, because it is not installed here"):
         shipping.ship(tmp_path / "x.pyz", project=project[0], include=["no_such_library"])
 
 

@@ -273,7 +273,7 @@ def test_your_own_gpt_is_a_model(tmp_path, kind, monkeypatch):
         assert len(chat.chat_prompt([{"role": "user", "content": "the cat"}])) < 8
     assert 0 < len("".join(chat.answer([{"role": "user", "content": "the cat"}], 5, seed=0))) <= 10
     BPETokenizer.train(text, 270, progress=False).save(folder / "tokenizer.json")
-    with pytest.raises(ValueError, match="270 tokens, and the model knows"):
+    with pytest.raises(ValueError, match="270 tokens, but the model knows only"):
         tw.find_language_model(folder)
     (folder / "tokenizer.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ValueError, match="tokenizer.json is damaged"):

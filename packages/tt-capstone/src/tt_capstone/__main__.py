@@ -1,5 +1,5 @@
 """The commands of chapter 20: `python -m tt_capstone COMMAND ARGUMENTS`. Each is the `main` of a module, which is
-imported only when its command is typed."""
+imported only when you type its command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMANDS = {
 }  # fmt: skip
 HELP = {
     "chat": "talk to a language model in the terminal",
-    "fetch": "fetch the weights of SmolLM2, 98 MB",
+    "fetch": "download the weights of SmolLM2, 98 MB",
     "serve": "serve a model to programs that know OpenAI's interface, and to a browser",
     "onnx": "write a network as an ONNX file",
     "report": "write the model card of a project",
@@ -32,14 +32,14 @@ EXTRAS = {
 
 
 def usage() -> str:
-    """The list of commands."""
+    """Return the list of commands."""
     lines = [f"  {name:8s} {HELP[name]}" for name in COMMANDS]
     head = "usage: python -m tt_capstone COMMAND [ARGUMENTS]\n\nCOMMAND --help lists the arguments of a command.\n"
     return "\n".join([head, *lines])
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; the exit status."""
+    """Run a command and return its exit status."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -47,14 +47,14 @@ def run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
-        print(f"tt_capstone: no command {name!r}: {advice}", file=sys.stderr)
+        print(f"tt_capstone: there is no command {name!r}: {advice}", file=sys.stderr)
         return 2
     command = importlib.import_module(COMMANDS[name]).main
     return int(command([name, *rest] if name in SHARED else rest) or 0)
 
 
 def said(error: BaseException) -> str:
-    """What the user is told of an error, without a traceback."""
+    """Return what to tell the user about an error, without a traceback."""
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
         return f"{error.name} is not installed: pip install 'tt-capstone[{extra}]' -c packages.txt"
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -63,7 +63,7 @@ def said(error: BaseException) -> str:
 
 
 def main() -> int:
-    """Run the command of this process; the exit status. 130 is what shells expect after Ctrl-C."""
+    """Run the command of this process and return its exit status; after Ctrl-C, shells expect 130."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark

@@ -1,7 +1,7 @@
 # # Chat
 #
-# An appendix of chapter 20. At the end of it you talk to a model in a terminal: it answers as it writes, remembers what
-# was said, and stops when you press Ctrl-C.
+# An appendix of chapter 20. At the end of it you talk to a model in a terminal: you see its answer as it writes, it
+# remembers the conversation, and it stops when you press Ctrl-C.
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ from tt_opt.caching import shared_length
 
 # ## A conversation
 #
-# A language model has no memory. Each answer continues one text, the whole conversation so far, which we have to keep.
-# So a chat is a list of messages that grows by two with each turn. The KV cache of chapter 16 makes this cheap: it has
-# read the turns before, and only the new message must be read.
+# A language model has no memory. Each answer continues one text, the whole conversation so far, and we must keep it. So
+# a chat is a list of messages that grows by two with each turn. The KV cache of chapter 16 makes this cheap: it has
+# read the earlier turns, so we only read the new message.
 #
-# At some point the conversation is longer than the context. Then the oldest messages must go. After that the text has
-# another beginning, so everything is read anew, and if only one message went, this would happen again with each turn.
-# Therefore we drop messages until half of the context is free.
+# At some point the conversation is longer than the context, and we must drop the oldest messages. After that the text
+# has another beginning, so we read everything anew. If we dropped only one message, this would happen again with each
+# turn. Therefore we drop messages until half of the context is free.
 
 
 @dataclass
 class Reply:
-    """An answer, and what it cost: the tokens of the prompt, how many of them were in the cache already, the tokens
-    that were written, and the seconds until the first piece and until the end. `ended` is "stop", "length" or
-    "interrupted"."""
+    """An answer and its cost: the tokens of the prompt, how many of them were in the cache already, the tokens written,
+    and the seconds until the first piece and until the end. `ended` is "stop", "length" or "interrupted"."""
 
     text: str
     ended: str
@@ -58,13 +57,13 @@ class Reply:
         )
 
 
-# `recent` of the chapter drops messages. We ask it twice: first whether everything fits, with some room for the answer,
-# and if not, for half of the context.
+# The function `recent` of the chapter drops messages. We call it twice: first to see whether everything fits, with some
+# room for the answer, and if not, with half of the context.
 
 
 class Conversation:
-    """A chat with a model: what was said, and a cache that has read it. `how` are settings as for `tt_opt.stream`;
-    with a seed, turn n has the seed + n."""
+    """A chat with a model: its messages, and a cache that has read them. `how` are settings as for `tt_opt.stream`.
+    With a seed, turn n has the seed + n."""
 
     def __init__(
         self, chat: LanguageModel, system: str | None = None, max_tokens: int = 512, seed: int | None = None, **how: Any
@@ -73,15 +72,16 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget all messages."""
         self.messages: list[Mapping[str, str]] = []
         self.dropped = 0  # of the messages, which are too old for the context
         self.cache = KVCache.of(self.chat.model)
 
-    # What is dropped stays in `messages`, because you may want to save it; the model just does not see it any more.
+    # Dropped messages stay in `messages`, because you may want to save them. The model just does not see them any more.
 
     def shown(self, message: str) -> list[Mapping[str, str]]:
-        """What the model gets to see before it answers a message. ValueError if this message alone is too long."""
+        """Return the messages that the model sees when it answers this one. ValueError if this one alone is too
+        long."""
         context = self.chat.model.config.block_size
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         asked = [*system, *self.messages[self.dropped :], {"role": "user", "content": message}]
@@ -92,12 +92,13 @@ class Conversation:
         self.dropped += len(asked) - len(kept)
         return kept
 
-    # Ctrl-C raises `KeyboardInterrupt` wherever the program is. What was written until then is part of the
-    # conversation, because you have read it. If nothing was written, the question counts as not asked. The cache holds
-    # what it held before the pass that was interrupted. Should it have been growing in that moment, we take a new one.
+    # Ctrl-C raises `KeyboardInterrupt` wherever the program is. The text written until then is part of the
+    # conversation, because you have read it. If there is none, we drop the question as well. The cache holds what it
+    # held before the interrupted pass. If it was growing at that moment, we take a new one.
 
     def answer(self, message: str, write: Callable[[str], Any]) -> Reply:
-        """Answer a message; `write` gets the text in pieces. ValueError for a message that the model cannot read."""
+        """Answer a message, and pass the text to `write` in pieces. ValueError for a message that the model cannot
+        read."""
         seen = self.shown(message)
         prompt, start, pieces, first = self.chat.chat_prompt(seen), time.perf_counter(), [], 0.0
         most = min(self.max_tokens, self.chat.model.config.block_size - len(prompt))
@@ -122,15 +123,15 @@ class Conversation:
         return Reply(text, ended, len(prompt), cached, written, first, seconds)
 
     def save(self, file: str | os.PathLike) -> None:
-        """Write all messages as JSON, in the form that the server of chapter 20 takes. FileExistsError for a file that
-        is there: a conversation replaces nothing."""
+        """Write all messages as JSON, in the form that the server of chapter 20 accepts. FileExistsError if the file
+        exists already."""
         if (path := Path(file).expanduser()).exists():
-            raise FileExistsError(f"{path} exists already: give another name")
+            raise FileExistsError(f"{path} exists already: choose another name")
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         write_whole(path, (json.dumps([*system, *self.messages], indent=2, ensure_ascii=False) + "\n").encode())
 
 
-# The second turn reads its own message only, and what it says is what a model without a cache would say.
+# In the second turn the model reads only the new message, and it must answer as a model without a cache would.
 
 
 def check_turns():
@@ -142,6 +143,9 @@ def check_turns():
     assert [message["role"] for message in conversation.messages] == ["user", "assistant"] * 2
 
 
+# A conversation of ten turns outgrows a context of 64 tokens, and yet each prompt fits.
+
+
 def check_old_messages_go():
     conversation = Conversation(small_chat(), max_tokens=4, temperature=0)  # with a context of 64 bytes
     for turn in range(10):
@@ -149,10 +153,10 @@ def check_old_messages_go():
     assert conversation.dropped and len(conversation.messages) == 20
 
 
-# ## What is typed
+# ## Commands
 #
-# A line is a message, unless it begins with a slash. The commands are a table of functions; the first line of their
-# docstrings is the help.
+# A line that you type is a message, unless it begins with a slash. Then it is a command. The commands are functions in
+# a table, and their docstrings are the help.
 
 
 def reset(conversation: Conversation, rest: str) -> None:
@@ -161,7 +165,7 @@ def reset(conversation: Conversation, rest: str) -> None:
 
 
 def system(conversation: Conversation, rest: str) -> None:
-    """give the model TEXT as its instructions; without TEXT, it has its own again"""
+    """give the model TEXT as its instructions; without TEXT, restore its own"""
     conversation.system = rest or None
 
 
@@ -174,7 +178,7 @@ def save(conversation: Conversation, rest: str) -> None:
 
 
 def leave(conversation: Conversation, rest: str) -> None:
-    """leave, as Ctrl-D does"""
+    """leave, like Ctrl-D"""
     raise EOFError
 
 
@@ -182,15 +186,18 @@ def write_help(conversation: Conversation, rest: str) -> None:
     """show this list"""
     for name, command in COMMANDS.items():
         note(f"{' '.join([name, *ARGUMENTS.get(name, [])]):14s} {command.__doc__}")
-    note("Ctrl-C         stops an answer; at the prompt it clears the line, and twice it leaves")
+    note("Ctrl-C         stop an answer; at the prompt, clear the line; twice in a row, leave")
 
 
 COMMANDS = {"/help": write_help, "/reset": reset, "/system": system, "/save": save, "/exit": leave}
 ARGUMENTS = {"/system": ["TEXT"], "/save": ["FILE"]}
 
 
+# A command that fails must not end the program, so we print its error.
+
+
 def obey(line: str, conversation: Conversation) -> None:
-    """Run the command of a line. EOFError for the one that leaves; a command that fails or is unknown says so."""
+    """Run the command of a line, and report a command that fails or is unknown. EOFError for the one that leaves."""
     name, _, rest = line.partition(" ")
     if name not in COMMANDS:
         note(f"there is no command {name}; /help lists them, and a space before it makes it a message")
@@ -199,6 +206,9 @@ def obey(line: str, conversation: Conversation) -> None:
         COMMANDS[name](conversation, rest.strip())
     except (OSError, ValueError) as error:
         note(str(error))
+
+
+# Two of them in action:
 
 
 def check_commands():
@@ -211,19 +221,19 @@ def check_commands():
 
 # ## The terminal
 #
-# The answer goes to standard output, and everything else to standard error, so that a script gets the answer alone. The
-# model decides what is written, and a terminal obeys certain characters: they could move the cursor or change the title
-# of the window. So in a terminal we show control characters instead of sending them.
+# We write the answer to standard output and everything else to standard error, so that a script gets only the answer.
+# The model may write any character, and a terminal obeys some of them: they could move the cursor or change the title
+# of the window. So in a terminal we show control characters as escapes instead of sending them.
 
 
 def note(text: str) -> None:
-    """Say something that is not an answer, in a fainter style where the terminal has one."""
+    """Print a text that is not part of an answer, in a fainter style where the terminal has one."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or os.name == "nt" or not sys.stderr.isatty()
     print(text if plain else f"\x1b[2m{text}\x1b[0m", file=sys.stderr, flush=True)
 
 
 def visible(text: str) -> str:
-    """A text whose control characters, except for tabs and line ends, are shown as escapes."""
+    """Return a text whose control characters, except for tabs and line ends, are shown as escapes."""
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
 
 
@@ -236,12 +246,12 @@ def write(text: str) -> None:
     print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
-# At a terminal we ask with a prompt, and where Python has `readline`, importing it gives `input` a history and keys to
-# edit the line. Otherwise the lines of standard input are the messages, and nothing is asked.
+# At a terminal we show a prompt. Where Python has `readline`, we import it, because it gives `input` a history and keys
+# to edit the line. If the input is not a terminal, its lines are the messages, and we show no prompt.
 
 
 def typed(prompt: str = "> ") -> str:
-    """The next line of the user. EOFError at the end, KeyboardInterrupt for Ctrl-C."""
+    """Return the next line of the user. EOFError at the end, KeyboardInterrupt for Ctrl-C."""
     if not sys.stdin.isatty():
         if not (line := sys.stdin.readline()):
             raise EOFError
@@ -252,8 +262,11 @@ def typed(prompt: str = "> ") -> str:
     return input()
 
 
+# After each answer we say how it ended, if that is not obvious.
+
+
 def turn(conversation: Conversation, message: str, statistics: bool) -> Reply:
-    """Answer a message on standard output, and say how it ended if that is not obvious."""
+    """Answer a message on standard output, and report how it ended if that is not obvious."""
     dropped = conversation.dropped
     reply = conversation.answer(message, write)
     print(flush=True)
@@ -262,18 +275,19 @@ def turn(conversation: Conversation, message: str, statistics: bool) -> Reply:
     if reply.ended == "interrupted":
         note("stopped")
     elif reply.ended == "length":
-        note(f"stopped after {reply.written} tokens; --max-tokens and the context are the limits")
+        note(f"stopped after {reply.written} tokens, the limit of --max-tokens or of the context")
     if statistics:
         note(str(reply))
     return reply
 
 
-# The loop. Ctrl-C has a meaning wherever the program is: `answer` takes it during an answer, and here it clears the
-# line. Only two in a row, without a line between them, end the program.
+# Now the loop. During an answer, Ctrl-C stops the answer, and here it clears the line. Only if you press it twice in a
+# row, without a line in between, it ends the program.
 
 
 def talk(conversation: Conversation, statistics: bool) -> int:
-    """Answer line after line until the input ends; the exit status, 1 if a message of a script could not be read."""
+    """Answer line after line until the input ends. Returns the exit status, 1 if a message of a script was
+    unreadable."""
     status = interrupts = 0
     while interrupts < 2:
         try:
@@ -289,7 +303,7 @@ def talk(conversation: Conversation, statistics: bool) -> int:
             interrupts += 1
             print(file=sys.stderr)
             if interrupts == 1:
-                note("Ctrl-C again leaves")
+                note("press Ctrl-C again to leave")
         except ValueError as error:
             note(str(error))
             status = 0 if sys.stdin.isatty() else 1
@@ -300,19 +314,24 @@ def talk(conversation: Conversation, statistics: bool) -> int:
 
 # ## Before it begins
 #
-# The kernels are the best that are installed. But where chapters of your own take part, you want to see them compute,
-# and not the kernels of chapter 15. The environment variable `TT_KERNELS` has been obeyed already when we come here.
+# We use the best kernels that are installed. But if you have replaced chapters by your own, you want to see them
+# compute, and not the kernels of chapter 15. If you set the environment variable `TT_KERNELS`, it has already chosen
+# the kernels when we come here.
 
 
 def choose_kernels(name: str | None) -> None:
-    """Use the kernel set of a name; without one, the best that is installed, unless a chapter is swapped."""
+    """Use the named kernel set. Without a name, use the best that is installed, unless a chapter is swapped."""
     swapped = any(getattr(getattr(finder, "table", None), "targets", None) for finder in sys.meta_path)
     if name or not (swapped or os.environ.get("TT_KERNELS")):
         accelerate(name)
 
 
+# If the weights are missing, we offer to download them, but only to a person at a terminal.
+
+
 def obtained(name: str) -> LanguageModel:
-    """The model of a name or a path. Known weights that are missing are fetched if the user at the terminal agrees."""
+    """Return the model of a name or a path. Downloads known weights that are missing if the user at the terminal
+    agrees."""
     try:
         return find_language_model(name)
     except WeightsMissing as missing:
@@ -320,19 +339,19 @@ def obtained(name: str) -> LanguageModel:
             raise
         note(str(missing))
         size = KNOWN[missing.name].size / 1e6
-        if typed(f"fetch {size:.0f} MB? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+        if typed(f"download {size:.0f} MB? [Y/n] ").strip().lower() not in ("", "y", "yes"):
             raise
         fetch_weights(missing.name)
         return find_language_model(name)
 
 
-# Models that were trained to answer, which their template tells, are best when they choose among the likeliest tokens
-# only: the authors of SmolLM2 use a temperature of 0.2 and a `top_p` of 0.9. A GPT that was trained on Shakespeare
-# would repeat itself at that temperature.
+# A model that was trained to answer, which we recognize by its template, works best if it chooses only among the
+# likeliest tokens: the authors of SmolLM2 use a temperature of 0.2 and a `top_p` of 0.9. Your GPT of chapter 14 would
+# repeat itself at that temperature.
 
 
 def settings(options: argparse.Namespace, template: str | None) -> dict[str, Any]:
-    """The temperature and top_p of the options, or those that suit a model with such a template."""
+    """Return the temperature and top_p of the options, or those that suit a model with such a template."""
     temperature, top_p = (0.8, 1.0) if template is None else (0.2, 0.9)
     return {
         "temperature": temperature if options.temperature is None else options.temperature,
@@ -349,7 +368,7 @@ def settings(options: argparse.Namespace, template: str | None) -> dict[str, Any
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     about = "Talk to a language model. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves."
     parser = argparse.ArgumentParser(prog="python -m tt_capstone chat", description=about)
     add = parser.add_argument
@@ -359,16 +378,16 @@ def make_parser() -> argparse.ArgumentParser:
         "without a chat template)")
     add("--top-p", type=float, metavar="P", help="the share of the likeliest tokens to choose from (default 0.9, or 1)")
     add("--max-tokens", type=int, default=512, metavar="N", help="the longest answer (default %(default)s)")
-    add("--seed", type=int, help="for the same answers again")
+    add("--seed", type=int, help="a number that makes answers repeatable")
     add("--kernels", choices=("default", "loops", "fast", "compiled"),
         help="the kernel set that computes (default: the best that is installed; default if a chapter is swapped)")
     add("--once", metavar="TEXT", help="answer TEXT and leave")
-    add("--stats", action="store_true", help="say after each answer what it cost")
+    add("--stats", action="store_true", help="show the cost of each answer")
     return parser
 
 
 def main(arguments: list[str]) -> int:
-    """The command `chat`; the exit status. Raises ValueError and OSError for what a user can change."""
+    """Run the command `chat` and return the exit status. ValueError and OSError for mistakes that a user can fix."""
     options = make_parser().parse_args(arguments)
     refuse_settings(options.temperature or 0, None, options.top_p)
     if options.max_tokens < 1:

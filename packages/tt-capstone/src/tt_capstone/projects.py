@@ -1,17 +1,17 @@
 # # Projects
 #
 # An appendix of chapter 20, and its third route: your own. At the end of it you have a folder for a project, a budget
-# that you set yourself, and a checker that measures whether you keep it.
+# that you have set yourself, and a checker that measures whether you keep it.
 
 # ## Why a budget
 #
-# The course has told you what to build and what it must reach. In a project of your own you must decide that yourself,
-# and two things go wrong easily. The goal moves: 93 % were disappointing until they became what we had wanted all
-# along. And the means grow: one more hour, one more network. So we write the goal down first, as numbers that a program
-# can compare: time, memory, and how good the answers must be.
+# In the course we told you what to build and what it must reach. In a project of your own you decide that yourself, and
+# two things easily go wrong. The goal moves: 93 % are disappointing, until we say that we wanted 93 % all along. And
+# the means grow: one more hour, one more network. So we write the goal down first, as numbers that a program can
+# compare: time, memory, and how good the answers must be.
 #
-# The program that compares must be fair to you and hard to fool, above all by accident. The most common accident is
-# that the network has seen the examples on which it is judged.
+# This program must be fair to you, and it must be hard to fool, above all by accident. The most common accident is a
+# *data leak*: the network has already seen the examples on which we judge it.
 
 from __future__ import annotations
 
@@ -45,30 +45,31 @@ from tt_tensor import Module, Tensor, from_numpy, manual_seed
 
 # ## A folder to begin with
 #
-# `python -m tt_capstone new FOLDER` writes four files. `project.py` has three functions that the checker calls:
+# `python -m tt_capstone new FOLDER` writes four files for you. `project.py` has three functions, which the checker
+# calls:
 #
 # | function | returns |
 # | --- | --- |
 # | `data()` | (inputs, targets) for training, (inputs, targets) held out |
 # | `train(x, y, seed)` | a trained model |
-# | `predict(model, x)` | logits (N, classes), or class numbers (N,) |
+# | `predict(model, x)` | logits (N, classes), or class indices (N,) |
 #
-# They are filled in with the smallest thing that could work, one layer on the digits of chapter 08, so you begin with a
-# project that runs and misses its budget. `budget.toml` is the budget, `card.toml` asks for what only you know, and
-# `README.md` says what to do.
+# At first they contain the smallest thing that could work, one layer on the digits of chapter 08. So you begin with a
+# project that runs, and that misses its budget. `budget.toml` is the budget, `card.toml` asks for facts that only you
+# know, and `README.md` says what to do.
 
 FILES = ("README.md", "budget.toml", "card.toml", "project.py")
-MODULE = "project"  # what the last of them is imported as
+MODULE = "project"  # the name under which we import the last of them
 
 
 def new_project(folder: str | os.PathLike, name: str) -> Path:
-    """Write the template of a project into a new folder, or an empty one; returns the folder. Raises ValueError if
-    there are files in it, or for a name that is not one line of text."""
+    """Write the template of a project into a new folder, or an empty one; returns the folder. Raises ValueError if the
+    folder has files in it, and for a name that is not one line of text."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder: give another one, nothing is overwritten")
+        raise ValueError(f"{folder} is not an empty folder: choose another one, because no file is overwritten")
     if not name.isprintable() or not name.strip() or set(name) & set('"\\'):
-        raise ValueError(f"{name!r} cannot be the name of a project: give one line without quotes and backslashes")
+        raise ValueError(f"{name!r} cannot be the name of a project: use one line without quotes and backslashes")
     folder.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         text = resources.files("tt_capstone").joinpath("template", file).read_text(encoding="utf-8")
@@ -78,17 +79,17 @@ def new_project(folder: str | os.PathLike, name: str) -> Path:
 
 # ## The budget
 #
-# Three numbers are needed, and a fourth is possible. What is measured with an uncertainty has an interval, and the
-# *worse* end of it must keep the budget: with the lower end of an accuracy at 95 %, we would bet on at least 95 %. So
-# it pays to hold out more examples, because the interval becomes narrower.
+# A budget has three numbers, or four if you like. If we can measure a number only with an uncertainty, it has an
+# interval, and the *worse* end of it must keep the budget: if the lower end of an accuracy is at 95 %, we would bet on
+# at least 95 %. So it pays to hold out more examples, because they make the interval narrower.
 #
-# And one lucky seed is not a result. The project is trained with each of the seeds, and the worst of them counts.
+# Besides, one lucky seed is not a result. We train the project with each of several seeds, and the worst one counts.
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a project may cost and must reach: seconds of a training, megabytes at its peak, milliseconds of an answer,
-    a share of right answers or a loss in nats, each with every seed."""
+    """The limits of a project: seconds of a training, megabytes at its peak, milliseconds of an answer, and a share of
+    right answers or a loss in nats. Every seed must keep all of them. Raises ValueError for impossible limits."""
 
     seconds: float
     megabytes: float
@@ -97,23 +98,26 @@ class Budget:
     milliseconds: float | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
 
-    # A budget with a mistake in it would be kept or missed by accident, so each number is looked at.
+    # If the budget contained a mistake, you would keep or miss it by accident. So we check each number.
 
     def __post_init__(self):
         numbers = {name: value for name, value in vars(self).items() if name != "seeds" and value is not None}
         for name, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{name} = {value!r} in the budget is not a positive number")
+                raise ValueError(f"{name} in the budget must be a positive number, not {value!r}")
         if (self.accuracy is None) == (self.loss is None):
-            raise ValueError("a budget has an accuracy or a loss, one of them")
+            raise ValueError("a budget needs either an accuracy or a loss, and not both")
         if self.accuracy is not None and self.accuracy >= 1:
-            raise ValueError(f"accuracy = {self.accuracy} cannot be reached: it is a share below 1, such as 0.95")
+            raise ValueError(f"accuracy must be a share below 1, such as 0.95, not {self.accuracy}")
         if not self.seeds or any(type(seed) is not int or seed < 0 for seed in self.seeds):
-            raise ValueError(f"seeds = {list(self.seeds)} are not integers of 0 or more, at least one")
+            raise ValueError(f"seeds must be at least one integer, each 0 or more, not {list(self.seeds)}")
+
+
+# The budget is in a TOML file.
 
 
 def read_budget(folder: str | os.PathLike) -> Budget:
-    """The budget in a project's budget.toml. Raises ValueError that says what is wrong with it."""
+    """Read the budget from a project's budget.toml. Raises ValueError that says what is wrong with it."""
     file = Path(folder) / "budget.toml"
     try:
         entries = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -124,22 +128,22 @@ def read_budget(folder: str | os.PathLike) -> Budget:
 
 # ## Three processes
 #
-# If `train` could see the held-out targets, it could learn them, and a mistake of one letter is enough for that. So the
-# targets never are where training is:
+# If `train` could see the held-out targets, it could learn them, and for that a mistake of one letter is enough. So we
+# never let training and targets meet:
 #
-# 1. A first process calls `data()` and writes its four arrays into a folder. The checker takes the held-out targets out
-#    of the folder and keeps them.
+# 1. A first process calls `data()` and writes its four arrays into a folder. The checker removes the held-out targets
+#    from the folder and keeps them.
 # 2. For each seed, a fresh process reads the training examples and calls `train`. The clock runs during this call. Then
 #    it reads the held-out inputs, calls `predict`, and leaves the outputs in the folder.
 # 3. The checker itself counts the right answers.
 #
-# In the second process `data` is replaced by a function that refuses. A project that is determined to cheat can read
-# its own files, and of course we cannot prevent that here: the judge of `tito grade`, which runs the work of strangers,
-# goes further. What we want is that you cannot fool yourself without noticing.
+# In the second process we replace `data` by a function that refuses. A project that is determined to cheat can still
+# read its own files. We do not prevent that here; `tito grade`, which runs the work of strangers, goes further. We only
+# want to make sure that you cannot fool yourself without noticing.
 
 
 def work(job: str, folder: str, exchange: str, seed: str = "0") -> None:
-    """What a process of the checker does: "data" or "train", for a project, with a folder to exchange files in."""
+    """Run the job "data" or "train" of a project in a process of the checker. `exchange` is a folder for files."""
     report: dict[str, Any]
     try:
         sys.path.insert(0, folder)
@@ -150,7 +154,7 @@ def work(job: str, folder: str, exchange: str, seed: str = "0") -> None:
     (Path(exchange) / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
-# The first job. Inputs that occur in both parts are counted, because nearly every leak shows here.
+# The first job also counts inputs that occur in both parts, because nearly every leak shows here.
 
 
 def gather(project: Any, exchange: Path, seed: int) -> dict[str, Any]:
@@ -169,23 +173,23 @@ def gather(project: Any, exchange: Path, seed: int) -> dict[str, Any]:
 
 
 def array_of(value: Any) -> np.ndarray:
-    """A tensor or an array as an array."""
+    """Return a tensor or an array as an array."""
     return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def demanded(project: Any, name: str) -> Callable:
-    """A function of a project. Raises ValueError if it is not there."""
+    """Return a function of a project. Raises ValueError if the project does not have it."""
     function = getattr(project, name, None)
     if not callable(function):
         raise ValueError(f"project.py has no function {name}: see the template, `python -m tt_capstone new FOLDER`")
     return function
 
 
-# The second job.
+# The second job trains, measures and answers.
 
 
 def learn(project: Any, exchange: Path, seed: int) -> dict[str, Any]:
-    """Train, answer, and return what was measured; the outputs and the weights are left in the folder."""
+    """Train, answer, and return the measurements. The outputs and the weights go into the folder."""
     train, predict = demanded(project, "train"), demanded(project, "predict")
     project.data = refuse
     x, y = (from_numpy(np.load(exchange / f"{name}.npy")) for name in "xy")
@@ -208,20 +212,20 @@ def learn(project: Any, exchange: Path, seed: int) -> dict[str, Any]:
 
 
 def refuse(*args, **kwargs):
-    """Stands in for data() during training."""
+    """Refuse to return data during training."""
     raise RuntimeError("train must learn from the x and y that it is given: data() also returns the held-out targets")
 
 
 JOBS: dict[str, Callable[[Any, Path, int], dict[str, Any]]] = {"data": gather, "train": learn}
 
 
-# The operating system keeps the peak of the process, and on Unix that of the largest process that it has started and
-# waited for. We add the two. Several workers at once would be counted as one; if your loader has workers, the number is
-# too small by the others.
+# The operating system records the peak memory of the process and, on Unix, that of the largest child process that it
+# has waited for. We add the two. If your loader has several workers, we count only the largest one, so the number is
+# too small.
 
 
 def peak_with_children() -> int:
-    """The peak of this process, and of the largest of those that it has started."""
+    """Return the peak memory of this process and of the largest process that it has started, in bytes."""
     if sys.platform == "win32":
         return peak_memory()
     import resource
@@ -230,11 +234,11 @@ def peak_with_children() -> int:
     return peak_memory() + most * (1 if sys.platform == "darwin" else 1024)
 
 
-# When your code fails, you want to see your lines, and not those of the checker around them.
+# If your code fails, you want to see your own lines and not those of the checker around them.
 
 
 def own_lines(error: BaseException, folder: str) -> str:
-    """The traceback of an error from the first line on that is in the folder; only the error if none is."""
+    """Return the traceback of an error from the first line in the folder on, or only the error if none is in it."""
     place = error.__traceback__
     while place and Path(folder).resolve() not in Path(place.tb_frame.f_code.co_filename).resolve().parents:
         place = place.tb_next
@@ -243,20 +247,21 @@ def own_lines(error: BaseException, folder: str) -> str:
 
 # ## To its end, or to the end of its time
 #
-# A training that hangs would hang the checker, too. Each process gets twice the seconds of the budget, so that you see
-# by how much a slow training has missed, and a grace for the start of Python and for the answers. Then it is stopped,
-# and with it everything that it has started.
+# If a training hangs, the checker must not hang with it. We give each process twice the seconds of the budget, so that
+# you see by how much a slow training misses it, and some more for the start of Python and for the answers. Then we stop
+# it, with all processes that it has started.
 
 GRACE = 30.0  # seconds
 BEGIN = "import sys; from tt_capstone.projects import work; work(*sys.argv[1:])"
 
 
 class ProjectError(RuntimeError):
-    """A project that failed, or was stopped: the message holds its own traceback, or says when it was stopped."""
+    """A project has failed, with its own traceback as the message, or was stopped, with a message that says when."""
 
 
 def run(job: str, folder: Path, exchange: Path, seed: int, limit: float) -> dict[str, Any]:
-    """Run a job in a fresh process, for at most `limit` seconds; its report. Raises ProjectError if there is none."""
+    """Run a job in a fresh process, for at most `limit` seconds, and return its report. ProjectError without a
+    report."""
     report = exchange / "report.json"
     report.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -276,12 +281,12 @@ def run(job: str, folder: Path, exchange: Path, seed: int, limit: float) -> dict
     return content
 
 
-# On Unix the process is the first of a *session* of its own, and a signal reaches all of its group. Windows has a
-# command that walks the tree.
+# On Unix we start the process in a *session* of its own, so that one signal reaches its whole group. Windows has a
+# command that stops a process with its children.
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process, and those that it has started."""
+    """End a process and all processes that it has started."""
     with suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             if process.poll() is None:
@@ -293,22 +298,22 @@ def stop(process: subprocess.Popen) -> None:
 
 # ## Counting
 #
-# Outputs that are not numbers, or not one for each question, are errors. The loss of an example with several targets (a
-# window of a text) is their mean, so that `measured_loss` gets one number for each window.
+# Outputs that are nan, or not one for each question, are errors. If an example has several targets (as a window of a
+# text has), its loss is their mean, so that `measured_loss` gets one number for each window.
 
 
 def quality(outputs: np.ndarray, answers: np.ndarray, budget: Budget, what: str) -> Measured:
-    """The accuracy or the loss of outputs (N, classes), or (N,) class numbers, at answers (N,); for a loss also
-    outputs (N, T, classes) at answers (N, T). Raises ValueError for other shapes, and for nan."""
+    """Return the accuracy or the loss of outputs (N, classes), or (N,) class indices, at answers (N,); for a loss also
+    of outputs (N, T, classes) at answers (N, T). Raises ValueError for other shapes, and for nan."""
     if not np.isfinite(outputs).all():
-        raise ValueError(f"predict returned nan or inf for {int((~np.isfinite(outputs)).sum())} numbers")
+        raise ValueError(f"predict returned {int((~np.isfinite(outputs)).sum())} numbers that are nan or inf")
     if budget.accuracy is not None:
         classes = outputs.argmax(-1) if outputs.ndim == 2 else outputs
         if answers.ndim != 1 or classes.shape != answers.shape:
-            raise ValueError(f"predict returned {outputs.shape} for {answers.shape} answers: (N, classes) or (N,) fits")
+            raise ValueError(f"predict returned {outputs.shape} for {answers.shape} answers: give (N, classes) or (N,)")
         return measured_accuracy(int((classes == answers).sum()), len(answers), f"accuracy, {what}")
     if outputs.shape[:-1] != answers.shape:
-        raise ValueError(f"predict returned {outputs.shape} for {answers.shape} answers: logits for each are needed")
+        raise ValueError(f"predict returned {outputs.shape} for {answers.shape} answers: give logits for each")
     shifted = outputs.astype(np.float64) - outputs.max(-1, keepdims=True)
     right = np.take_along_axis(shifted, answers[..., None], -1)[..., 0]
     losses = np.log(np.exp(shifted).sum(-1)) - right
@@ -324,12 +329,13 @@ def check_quality():
 
 # ## The verdict
 #
-# A row for each number in the budget: what was asked, what was measured with the worst seed, and whether it is enough.
+# The verdict has a row for each number in the budget: the limit, the measurement with the worst seed, and whether it is
+# good enough.
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the verdict."""
+    """A line of the verdict: a quantity, its limit, its measurement, and whether the limit is kept."""
 
     what: str
     asked: str
@@ -356,14 +362,14 @@ class Verdict:
         return "\n".join([*lines, "", "The budget is kept." if self.kept else "The budget is missed."])
 
 
-# The ends that count are the worse ones, and examples that are in both parts count against everything: more than one in
-# a hundred is a leak. (A few duplicates are in nearly all published data, those of CIFAR-10 included.)
+# We compare the worse ends of the intervals. Another row is about examples that are in both parts: if they are more
+# than one in a hundred, we call it a leak. (Nearly all published data contain a few duplicates, CIFAR-10 included.)
 
 LEAK = 0.01
 
 
 def judged(budget: Budget, measured: Sequence[Measured], data: Mapping[str, Any]) -> Verdict:
-    """The verdict on what was measured, with all seeds."""
+    """Return the verdict on the measurements with all seeds."""
     limits = {
         "training": (budget.seconds, 1), "peak memory": (budget.megabytes, 1e6), "accuracy": (budget.accuracy, 1),
         "loss": (budget.loss, 1), "time of an answer": (budget.milliseconds, 1e-3),
@@ -384,11 +390,11 @@ def judged(budget: Budget, measured: Sequence[Measured], data: Mapping[str, Any]
     return Verdict(tuple(rows))
 
 
-# Which end is the worse one depends on what was asked.
+# Which end is the worse one depends on the kind of limit.
 
 
 def worse_end(number: Measured, least: bool) -> float:
-    """The lower end of the interval where a least value is asked for, else the upper one; the value without any."""
+    """Return the lower end of the interval for a lower limit, else the upper end; without an interval, the value."""
     end = number.low if least else number.high
     return number.value if end is None else end
 
@@ -403,12 +409,11 @@ def check_judged():
     assert verdict(0.95).kept and not verdict(0.9499).kept
 
 
-# The trainings, one after the other. Along with the results the weights of the first seed stay in the folder, as
-# `model.safetensors`.
+# We train with one seed after the other. The weights of the first seed stay in your folder, as `model.safetensors`.
 
 
 def trained(folder: Path, budget: Budget, exchange: Path) -> tuple[dict[str, Any], list[Measured], dict[str, Any]]:
-    """Facts about the data, what was measured with all seeds, and the circumstances."""
+    """Train with each seed. Returns facts about the data, all measurements, and the circumstances."""
     limit = 2 * budget.seconds + GRACE
     data = run("data", folder, exchange, 0, limit)
     answers = np.load(exchange / "answers.npy")
@@ -424,14 +429,14 @@ def trained(folder: Path, budget: Budget, exchange: Path) -> tuple[dict[str, Any
     return data, measured, report["circumstances"]
 
 
-# All together. What an earlier check has left is removed first: results must not survive the project that they are
-# about.
+# We put it all together. First we remove the results of an earlier check, because results must not survive the project
+# that they are about.
 
 
 def check_project(folder: str | os.PathLike) -> Verdict:
-    """Train a project with each of its seeds, measure, write results.json, and say whether its budget is kept.
+    """Train a project with each of its seeds, measure, write results.json, and return whether it keeps its budget.
 
-    Raises ValueError for a budget or outputs that are wrong, and ProjectError if its code fails or takes too long."""
+    Raises ValueError for a wrong budget or wrong outputs, and ProjectError if its code fails or takes too long."""
     folder = Path(folder)
     budget = read_budget(folder)
     (folder / "results.json").unlink(missing_ok=True)
@@ -446,18 +451,18 @@ def check_project(folder: str | os.PathLike) -> Verdict:
     return verdict
 
 
-# The size of the model is the same with each seed, and one such line on the card is enough.
+# The size of the model is the same with each seed, so one line on the card is enough.
 
 
 def told_once(measured: Sequence[Measured]) -> list[Measured]:
-    """The numbers without those whose name came before."""
+    """Return the measurements without those whose name has come before."""
     found: dict[str, Measured] = {}
     for number in measured:
         found.setdefault(number.what, number)
     return list(found.values())
 
 
-# The template is measured here. It costs little, and one layer is not enough.
+# We measure the template. It costs little, but one layer is not enough.
 
 
 def show_template():
@@ -465,17 +470,19 @@ def show_template():
         print(check_project(new_project(Path(folder) / "digits", "Digits")))
 
 
-# In the folder *examples*, `digits_2026` is what became of it: the same template, with a network of convolutions.
+# In the folder *examples* you find `digits_2026`, which we made from this template with a network of convolutions.
 
 # ## The commands
+#
+# You call all this as `tito capstone new` and `tito capstone check`, or without `tito`, as `python -m tt_capstone`.
 
 
 def main(arguments: list[str]) -> int:
-    """The commands `new FOLDER` and `check FOLDER`. Returns the exit status, 1 for a budget that is missed."""
+    """Run the commands `new FOLDER` and `check FOLDER`. Returns the exit status, 1 for a missed budget."""
     parser = argparse.ArgumentParser("tt_capstone", description="A project of your own, with a budget.")
     commands = parser.add_subparsers(dest="command", required=True)
     new = commands.add_parser("new", help="write the template of a project into a new folder")
-    new.add_argument("--name", help="the name of the project; unless given, that of the folder")
+    new.add_argument("--name", help="the name of the project (default: that of the folder)")
     check = commands.add_parser("check", help="train the project with each seed and compare it with its budget")
     for command in (new, check):
         command.add_argument("folder", type=Path)
@@ -496,9 +503,9 @@ def main(arguments: list[str]) -> int:
 # ## A road not taken
 #
 # Kaggle keeps the held-out targets on a server and lets you ask a few times a day. MLPerf has a referee, rules of 40
-# pages, and fines a run that is lucky. DAWNBench (C. Coleman et al., 2017) was the first to ask for the time *until* an
-# accuracy is reached instead of for either. Our budget asks for the same in the other order, because it is easier to
-# explain to a colleague: this accuracy, for at most this price.
+# pages, and a penalty for lucky runs. DAWNBench (C. Coleman et al., 2017) was the first to ask for the time *until* a
+# network reaches an accuracy, instead of for one of the two. Our budget asks for the same in the other order, because
+# you can explain that more easily to a colleague: this accuracy, for at most this price.
 
 __all__ = [
     "Budget", "ProjectError", "Row", "Verdict", "check_project", "judged", "new_project", "quality", "read_budget",

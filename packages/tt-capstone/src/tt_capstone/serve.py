@@ -1,7 +1,7 @@
 # # Serving
 #
-# An appendix of chapter 20: programs that were written for OpenAI's interface talk to our model instead, and a page
-# shows a chat in the browser.
+# An appendix of chapter 20. At the end of it, programs that were written for OpenAI's interface talk to our model
+# instead, and you can chat with it on a page in your browser.
 
 from __future__ import annotations
 
@@ -44,20 +44,21 @@ from tt_opt import accelerate, best_set, kernel_set
 
 # ## Why this interface
 #
-# Thousands of programs can talk to the server of a company, OpenAI, because they use its client package. If our server
-# understands the same requests, all of them can talk to our model: they need another address, and nothing else. The
-# interface is JSON over HTTP. You send messages, and a message comes back, whole or in pieces as they are written.
+# Thousands of programs can talk to the server of one company, OpenAI, because they use its client package. If our
+# server understands the same requests, all of these programs can talk to our model. They only need another address. The
+# interface is JSON over HTTP: you send messages, and a message comes back, either whole or in pieces as the model
+# writes them.
 #
 # We do not write HTTP ourselves. *uvicorn* reads requests from sockets, and *Starlette* finds the function for a path.
-# What is left for us: to understand a request, to refuse what we cannot do, to pass the work to the engine, and to keep
-# working whatever clients do. Most of this file is the last of these.
+# We still have to understand a request, to refuse what we cannot do, to pass the work to the engine, and to keep
+# working whatever clients do. Most of this file is about the last of these.
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server allows: answers at a time and waiting, a key that clients must have, tokens of an answer (None: as
-    many as fit into the context), seconds for an answer, bytes of a request, seconds for a client to send or take
-    something, seconds to finish when the server is stopped, and the names under which it may be asked without a key."""
+    """The limits of a server: answers at a time and waiting, a key that clients must have, tokens of an answer (None:
+    as many as fit into the context), seconds for an answer, bytes of a request, seconds for a client to send or take
+    data, seconds to finish after a signal to stop, and the host names that work without a key."""
 
     slots: int = 4
     queue: int = 32
@@ -72,14 +73,14 @@ class Settings:
 
 # ## Saying no
 #
-# A request that cannot be answered gets a status and an explanation in OpenAI's form. Their client turns it into an
-# exception. `param` names the field that is wrong.
+# If we cannot answer a request, we send a status and an explanation in OpenAI's form, which their client turns into an
+# exception. `param` names the wrong field.
 
 KINDS = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
 
 class Refused(Exception):
-    """A request that is not answered: an HTTP status, a message for the user, a code, and the field that is wrong."""
+    """A refused request: an HTTP status, a message for the user, the field that is wrong, and a code."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None,
@@ -91,12 +92,12 @@ class Refused(Exception):
         self.content = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
     def response(self) -> Response:
-        """The response that says so."""
+        """Return the response that explains it."""
         return Json(self.content, self.status, headers=self.headers)
 
 
 class Json(JSONResponse):
-    """JSON, in which half of a surrogate pair, which UTF-8 cannot hold, is written as an escape."""
+    """A JSON response that writes half of a surrogate pair, which UTF-8 cannot hold, as an escape."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
@@ -104,20 +105,20 @@ class Json(JSONResponse):
 
 # ## Reading a body
 #
-# A client may send as much as it likes, as slowly as it likes, and what it says about the length may be a lie. So we
-# count what really comes, keep no more than the limit, and wait no longer than our patience lasts.
+# A client may send as much as it likes, as slowly as it likes, and the length that it announces may be a lie. So we
+# count the bytes that really arrive, keep no more than the limit, and wait no longer than our patience lasts.
 #
-# What is beyond the limit is still taken from the socket, and dropped. If we answered in the middle and closed the
+# Beyond the limit we still take bytes from the socket, but we drop them. If we answered in the middle and closed the
 # connection, most clients would report a broken pipe instead of our answer. A client that asks before it sends
-# (`Expect: 100-continue`) gets the answer at once.
+# (`Expect: 100-continue`) gets its answer at once.
 
 
 async def read_body(request: Request, limit: int, patience: float) -> bytes:
-    """The body of a request. Refused with 413 if it is longer than `limit` bytes, with 408 if it takes more than
-    `patience` seconds."""
+    """Return the body of a request. Refused with 413 if it is longer than `limit` bytes, and with 408 if it takes more
+    than `patience` seconds."""
     said = request.headers.get("content-length", "0")
     size = int(said) if said.isdecimal() and len(said) < 16 else 0
-    too_long = Refused(413, f"a request has at most {limit:,} bytes", code="request_too_large", headers=CLOSE)
+    too_long = Refused(413, f"a request may have at most {limit:,} bytes", code="request_too_large", headers=CLOSE)
     if size > limit and "expect" in request.headers:
         raise too_long
     body, count = bytearray(), 0
@@ -138,13 +139,13 @@ async def read_body(request: Request, limit: int, patience: float) -> bytes:
 CLOSE = {"Connection": "close"}
 
 
-# Python's `json` reads more than JSON: `NaN`, and objects in which a key occurs twice, of which the last one counts. We
-# refuse both, and what is nested so deeply that reading it would exhaust the stack. JSON has one kind of numbers, so
-# 1.0 is the integer 1.
+# Python's `json` accepts more than JSON: `NaN`, and objects in which a key occurs twice. We refuse both, and also
+# objects that are nested so deeply that reading them would exhaust the stack. JSON has only one kind of numbers, so 1.0
+# is the integer 1.
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The object that a body holds. Refused with 400 if it is not valid JSON, or not an object."""
+    """Return the object in a body. Refused with 400 if it is not valid JSON, or not an object."""
     try:
         text = body.decode("utf-8")
         found = json.loads(text, parse_float=number, parse_constant=no_number, object_pairs_hook=no_key_twice)
@@ -152,26 +153,26 @@ def parse(body: bytes) -> dict[str, Any]:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Refused(400, f"the body is not valid JSON: {why:.200}", code="invalid_json") from None
     if not isinstance(found, dict):
-        raise Refused(400, f"the body is a JSON object, not {found!r:.60}", code="invalid_json")
+        raise Refused(400, f"the body must be a JSON object, not {found!r:.60}", code="invalid_json")
     return found
 
 
-# The three helpers that it calls:
+# It calls three helpers: one reads numbers, and the other two refuse.
 
 
 def number(digits: str) -> float:
-    """A number with a point or an exponent; an int if it is an integer that a float holds exactly."""
+    """Return a number with a point or an exponent, as an int if it is an integer that a float holds exactly."""
     found = float(digits)
     return int(found) if found.is_integer() and abs(found) < 2**53 else found
 
 
 def no_number(name: str) -> None:
-    """ValueError for NaN and the infinities."""
-    raise ValueError(f"{name} is not a number of JSON")
+    """Raise ValueError for NaN and the infinities."""
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError if a key occurs twice."""
+    """Return an object as a dictionary. ValueError if a key occurs twice."""
     if len(found := dict(pairs)) < len(pairs):
         raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]!r:.100}")
     return found
@@ -190,39 +191,41 @@ def check_parse():
 
 # ## Reading a request
 #
-# Each field has a type and a range. A field that is `null` is as good as absent. A wrong value is refused with its name
-# and what is allowed; a default in its place would be a surprise to the user.
+# Each field has a type and a range. We treat a field that is `null` as absent. We refuse a wrong value, and the message
+# names the field and says what is allowed. If we silently took a default instead, we would surprise the user.
 
 
 def given(body: Mapping[str, Any], name: str, what: str, fits: Callable[[Any], bool], default: Any = None) -> Any:
-    """The field of a request, or the default if there is none. Refused if it does not fit; `what` says what would."""
+    """Return a field of a request, or the default if it is absent. Refused if it does not fit; `what` says what
+    would."""
     value = body.get(name)
     if value is None:
         return default
     if not fits(value):
-        raise Refused(400, f"{name} is {what}, not {value!r:.60}", param=name, code="invalid_value")
+        raise Refused(400, f"{name} must be {what}, not {value!r:.60}", param=name, code="invalid_value")
     return value
 
 
 def is_integer(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
-    """Whether a value is an integer in a range; `true` is none."""
+    """Return whether a value is an integer in a range; `true` is not."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_number(value: Any, least: float, most: float) -> bool:
-    """Whether a value is a number in a range."""
+    """Return whether a value is a number in a range."""
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value is true or false."""
+    """Return whether a value is true or false."""
     return isinstance(value, bool)
 
 
-# OpenAI's interface has many fields, and ours cannot do everything that they ask for. Three kinds remain. The first
-# have an effect. The second would have one, so they are accepted only with the value that means "not used": a client
-# that asks for a tool must not get an answer that ignores it. The third describe the caller, and change nothing. A
-# field of no kind is a typing error, and refused.
+# OpenAI's interface has many fields, and we cannot do everything that they ask for. So we sort them into three kinds.
+# Fields of the first kind have an effect. Fields of the second kind would have an effect that we do not offer, so we
+# accept them only with the value that means "not used": if a client asks for a tool, it must not get an answer that
+# ignores the tool. Fields of the third kind describe the caller and change nothing. Any other field is probably a
+# typing error, and we refuse it.
 
 BOTH = {"model", "stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop", "n", "logprobs"}
 CHAT = BOTH | {"messages", "max_completion_tokens", "top_logprobs"}
@@ -237,7 +240,7 @@ IGNORED = {"user", "metadata", "service_tier", "safety_identifier", "prompt_cach
 
 
 def refuse_unsupported(body: Mapping[str, Any], known: set[str]) -> None:
-    """Refused for a field that we do not know, or cannot do."""
+    """Refuse a field that we do not know, or whose effect we do not offer."""
     for name, value in body.items():
         neutral = UNUSED.get(name, ())
         unused = value is None or any(value == n and isinstance(value, bool) == isinstance(n, bool) for n in neutral)
@@ -248,13 +251,14 @@ def refuse_unsupported(body: Mapping[str, Any], known: set[str]) -> None:
             raise Refused(400, f"there is no field {name!r:.60}", param=name[:60], code="unknown_parameter")
 
 
-# What both endpoints understand, in our own words:
+# We translate a request of either endpoint into one form of our own:
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request, understood: prompts of tokens, how many answers to each, at most how many tokens, the settings of the
-    engine, whether to stream and to end the stream with the usage, and the texts to repeat before an answer."""
+    """A request in our form: prompts of tokens, the number of answers to each, the largest number of tokens, the
+    settings of the engine, whether to stream and to end the stream with the usage, and the texts to repeat before an
+    answer."""
 
     chat: bool
     prompts: list[list[int]]
@@ -267,12 +271,12 @@ class Call:
     echo: list[str] = field(default_factory=list)
 
 
-# `n` answers at a time are limited by the slots, because they are written together. OpenAI renamed `max_tokens`; if a
-# client gives both names, the smaller number counts.
+# The slots limit `n`, because we write all answers to a request together. OpenAI has renamed `max_tokens`; if a client
+# gives both names, the smaller number counts.
 
 
 def read_common(body: Mapping[str, Any], slots: int) -> dict[str, Any]:
-    """The fields that both endpoints have, as arguments of a Call."""
+    """Return the fields that both endpoints have, as arguments of a Call."""
     n = given(body, "n", f"an integer from 1 to {slots}", partial(is_integer, least=1, most=slots), 1)
     seed = given(body, "seed", "an integer of 64 bits", partial(is_integer, least=-(2**63), most=2**63 - 1))
     options = given(body, "stream_options", "an object", lambda value: isinstance(value, dict), {})
@@ -288,11 +292,11 @@ def read_common(body: Mapping[str, Any], slots: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# A temperature of practically 0 is one, and `top_p` 0 leaves the most likely token.
+# We treat a tiny temperature as 0, and with `top_p` 0 only the most likely token is left.
 
 
 def sampling(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request that say how tokens are chosen and when an answer ends."""
+    """Return the fields of a request that determine how tokens are chosen and when an answer ends."""
     temperature = given(body, "temperature", "a number from 0 to 2", partial(is_number, least=0, most=2), 1.0)
     top_p = given(body, "top_p", "a number from 0 to 1", partial(is_number, least=0, most=1), 1.0)
     stop = given(body, "stop", "a text, or a list of up to 4 texts, of 1 to 200 characters each", are_stops, [])
@@ -304,21 +308,21 @@ def sampling(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def are_stops(value: Any) -> bool:
-    """Whether a value is a stop text, or up to four of them."""
+    """Return whether a value is a stop text, or a list of up to four."""
     texts = [value] if isinstance(value, str) else value
     return isinstance(texts, list) and len(texts) <= 4 and all(isinstance(t, str) and 0 < len(t) <= 200 for t in texts)
 
 
 # ### Chat
 #
-# The content of a message is a text, or a list of parts, which may be images or sounds for other models. Ours reads
-# text. OpenAI calls the system's messages "developer" since 2024.
+# The content of a message is a text, or a list of parts, which for other models may be images or sounds. Our model
+# reads only text. Since 2024, OpenAI calls the messages of the system "developer".
 
 ROLES = ("system", "developer", "user", "assistant")
 
 
 def read_chat(body: Mapping[str, Any], language_model: LanguageModel, slots: int) -> Call:
-    """A request for a message of a chat."""
+    """Return a request for a message of a chat as a Call."""
     refuse_unsupported(body, CHAT)
     common = read_common(body, slots)
     logprobs = given(body, "logprobs", "true or false", is_flag, False)
@@ -328,7 +332,7 @@ def read_chat(body: Mapping[str, Any], language_model: LanguageModel, slots: int
     common["how"]["logprobs"] = (top or 0) if logprobs else None
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise Refused(400, "messages is a list of at least one message", param="messages", code="invalid_value")
+        raise Refused(400, "messages must be a list of at least one message", param="messages", code="invalid_value")
     read = [read_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
     try:
         prompt = language_model.chat_prompt(read)
@@ -337,69 +341,69 @@ def read_chat(body: Mapping[str, Any], language_model: LanguageModel, slots: int
     return Call(chat=True, prompts=[prompt], **common)
 
 
-# Whatever a message holds beside a role, a content and a name would have a meaning that we do not know.
+# If a message holds more than a role, a content and a name, it has a meaning that we do not know, so we refuse it.
 
 
 def read_message(message: Any, place: str) -> dict[str, str]:
-    """The role and the content of a message, both texts."""
+    """Return the role and the content of a message, both texts."""
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         roles = ", ".join(ROLES)
-        raise Refused(400, f"{place} is an object with a role: {roles}", param=f"{place}.role", code="invalid_value")
+        raise Refused(400, f"{place} needs a role, one of {roles}", param=f"{place}.role", code="invalid_value")
     content = message.get("content")
     if isinstance(content, list):
         texts = [text for part in content if (text := text_of_part(part)) is not None]
         content = "\n".join(texts) if 0 < len(texts) == len(content) else None
     if not isinstance(content, str) or message.keys() - {"role", "content", "name", "refusal"}:
-        says = f"{place} has a content, a text or a list of parts of type text, and nothing else but a name"
+        says = f"{place} must have a content, a text or a list of parts of type text, and else only a name"
         raise Refused(400, says, param=f"{place}.content", code="invalid_value")
     return {"role": message["role"].replace("developer", "system"), "content": content}
 
 
 def text_of_part(part: Any) -> str | None:
-    """The text of a part of a message; None if it has none."""
+    """Return the text of a part of a message, or None if it has none."""
     is_text = isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
     return part["text"] if is_text and isinstance(part["text"], str) else None
 
 
 # ### Completion
 #
-# The older endpoint continues a text. It also takes a list of texts, or tokens.
+# The older endpoint continues a text. It also accepts a list of texts, or tokens.
 
 
 def read_text(body: Mapping[str, Any], language_model: LanguageModel, slots: int) -> Call:
-    """A request to continue a text, or several."""
+    """Return a request to continue a text, or several, as a Call."""
     refuse_unsupported(body, TEXT)
     common = read_common(body, slots)
     top = given(body, "logprobs", "an integer from 0 to 5", partial(is_integer, least=0, most=5))
     echo = given(body, "echo", "true or false", is_flag, False)
     if echo and top is not None:
-        raise Refused(400, "echo and logprobs cannot be had together", param="logprobs", code="unsupported_parameter")
+        raise Refused(400, "echo and logprobs cannot be used together", param="logprobs", code="unsupported_parameter")
     common["how"]["logprobs"] = top
     prompts = as_prompts(body.get("prompt"))
     if not 0 < len(prompts) * common["n"] <= slots:
-        many = f"the server writes {slots} answers at a time, so prompts times n is 1 to {slots}"
+        many = f"the server writes {slots} answers at a time: prompts times n must be 1 to {slots}"
         raise Refused(400, many, param="prompt", code="invalid_value")
     ids = [read_prompt(prompt, language_model) for prompt in prompts]
     texts = [p if isinstance(p, str) else language_model.tokenizer.decode(p) for p in prompts] if echo else []
     return Call(chat=False, prompts=ids, echo=texts, **common)
 
 
-# A list of integers is one prompt, and a list of anything else holds several.
+# A list of integers is one prompt. A list of anything else holds several prompts.
 
 
 def as_prompts(prompt: Any) -> list[Any]:
-    """A prompt, or several, as a list of prompts."""
+    """Return a prompt, or several, as a list of prompts."""
     several = isinstance(prompt, list) and prompt and not any(is_integer(part) for part in prompt)
     return prompt if several else [prompt]
 
 
 def read_prompt(prompt: Any, language_model: LanguageModel) -> list[int]:
-    """The tokens of a prompt, a text or a list of tokens."""
+    """Return the tokens of a prompt, which is a text or a list of tokens."""
     most = language_model.model.config.vocab_size - 1
     if isinstance(prompt, list) and prompt and all(is_integer(token, 0, most) for token in prompt):
         return token_ids(prompt)
     if not isinstance(prompt, str) or not prompt:
-        says = f"prompt is a text, or a list of tokens from 0 to {most}, or a list of such prompts; none is empty"
+        says = f"prompt must be a text, a list of tokens from 0 to {most}, or a list of such prompts, and not empty"
         raise Refused(400, says, param="prompt", code="invalid_value")
     try:
         return language_model.prompt(prompt)
@@ -409,13 +413,13 @@ def read_prompt(prompt: Any, language_model: LanguageModel) -> list[int]:
 
 # ## Writing an answer
 #
-# Both endpoints answer whole or in chunks, which makes four forms. They differ in the middle only, so the outer part,
-# with an id and a time, is the same for all.
+# Both endpoints answer either whole or in chunks, so there are four forms. They differ only in the middle. Therefore we
+# write the outer part, with an id and a time, once for all.
 
 
 @dataclass
 class Reply:
-    """The words in which answers are reported: the fields of OpenAI's interface."""
+    """The answers to a Call, in the fields of OpenAI's interface."""
 
     call: Call
     model: LanguageModel
@@ -425,7 +429,7 @@ class Reply:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def around(self, choices: list[dict[str, Any]], chunk: bool) -> dict[str, Any]:
-        """Choices with what is said about all of them."""
+        """Return choices inside the fields that are common to all of them."""
         kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.call.chat else "text_completion"
         return {
             "id": f"{'chatcmpl' if self.call.chat else 'cmpl'}-{self.id}", "object": kind, "created": self.created,
@@ -433,7 +437,7 @@ class Reply:
         }  # fmt: skip
 
     def choice(self, index: int, piece: Piece, chunk: bool) -> dict[str, Any]:
-        """An answer, or a piece of it."""
+        """Return an answer, or a piece of it, as a choice."""
         end = {"logprobs": self.logprobs(piece.tokens), "finish_reason": piece.ended}
         if not self.call.chat:
             return {"index": index, "text": piece.text, **end}
@@ -441,18 +445,19 @@ class Reply:
             return {"index": index, "delta": {"content": piece.text} if piece.text else {}, **end}
         return {"index": index, "message": {"role": "assistant", "content": piece.text, "refusal": None}, **end}
 
-    # The usage is what a company would bill.
+    # The usage is the part that a company would bill.
 
     def usage(self) -> dict[str, int]:
-        """How many tokens were read and written; a prompt counts once, and a token that ended an answer counts."""
+        """Return how many tokens were read and written. A prompt counts once, and a token that ends an answer counts,
+        too."""
         read, written = sum(map(len, self.call.prompts)), sum(len(answer.tokens) for answer in self.answers)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
-    # A token that is a part of a character has no text of its own; hence the field `bytes`. The older endpoint has
-    # lists instead of objects.
+    # A token that is only a part of a character has no text of its own; therefore there is a field `bytes`. The older
+    # endpoint has lists instead of objects.
 
     def logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
-        """The log-probabilities of tokens, if they were asked for."""
+        """Return the log-probabilities of tokens, or None if the client did not ask for them."""
         if self.call.how["logprobs"] is None:
             return None
         if self.call.chat:
@@ -469,20 +474,21 @@ class Reply:
         }
 
     def likely(self, number: int, logprob: float | None) -> dict[str, Any]:
-        """A token and its log-probability; a logarithm of 0 would not be a number of JSON."""
+        """Return a token and its log-probability, at least -9999, because JSON has no infinity."""
         logprob = max(logprob, -9999.0) if logprob is not None else None
         numbers = list(token_bytes(self.model.tokenizer, number))
         return {"token": self.text_of(number), "logprob": logprob, "bytes": numbers}
 
     def text_of(self, number: int) -> str:
-        """The text of a token."""
+        """Return the text of a token."""
         return token_bytes(self.model.tokenizer, number).decode("utf-8", "replace")
 
 
 # ## While the client is there
 #
-# A client may leave at any moment: the browser was closed, a program lost its patience. What it asked for must not be
-# computed any further. HTTP tells us nothing until we ask, so a second task does nothing but wait for that message.
+# A client may leave at any moment, because you closed the browser, or because a program lost its patience. Then we must
+# stop computing its answer. We learn that only if we ask for the next message of the connection, so a second task does
+# nothing except wait for it.
 
 
 class Left(Exception):
@@ -490,7 +496,7 @@ class Left(Exception):
 
 
 async def while_connected(receive: Callable, work: Coroutine) -> Any:
-    """The result of a coroutine; it is cancelled if the client leaves before, and that raises Left."""
+    """Return the result of a coroutine. If the client leaves before, cancel the coroutine and raise Left."""
     tasks = {working := asyncio.ensure_future(work), asyncio.ensure_future(until_gone(receive))}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -509,12 +515,12 @@ async def until_gone(receive: Callable) -> None:
         pass
 
 
-# The engine delivers pieces on its thread; `call_soon_threadsafe` brings them to the event loop. A failure has a status
-# in a response that has not begun; in a stream it is one more event.
+# The engine delivers pieces on its own thread, and `call_soon_threadsafe` brings them to the event loop. If the
+# response has not begun, a failure sets its status; in a stream it becomes one more event.
 
 
 async def pieces_of(queue: asyncio.Queue[tuple[int, Piece]], count: int) -> AsyncIterator[tuple[int, Piece]]:
-    """The pieces of `count` answers, with the answer's number, until all have ended. Refused for one that failed."""
+    """Yield the pieces of `count` answers, with the index of the answer, until all have ended. Refused if one fails."""
     while count:
         index, piece = await queue.get()
         count -= piece.ended is not None
@@ -524,7 +530,7 @@ async def pieces_of(queue: asyncio.Queue[tuple[int, Piece]], count: int) -> Asyn
 
 
 def failure(piece: Piece) -> Refused:
-    """What to say when an answer failed."""
+    """Return what to say when an answer has failed."""
     if piece.ended == "failed":
         return Refused(500, f"the model could not answer: {piece.error}", code="model_error")
     why = "the server is stopping" if piece.ended == "cancelled" else "the server was too busy to begin in time"
@@ -532,7 +538,7 @@ def failure(piece: Piece) -> Refused:
 
 
 class Stream(Response):
-    """Server-sent events, written as long as the client is there; afterwards the answers are cancelled."""
+    """Server-sent events, written as long as the client is there. Afterwards the answers are cancelled."""
 
     media_type = "text/event-stream"
 
@@ -547,7 +553,8 @@ class Stream(Response):
         finally:
             cancel(self.answers)
 
-    # An event is a line that begins with `data:`, and an empty line. The last one of this interface is no JSON.
+    # An event is a line that begins with `data:`, followed by an empty line. In this interface the last event is not
+    # JSON.
 
     async def write(self, send: Callable) -> None:
         """Send the head, each event, and `[DONE]`."""
@@ -565,18 +572,18 @@ class Stream(Response):
         await send({"type": "http.response.body", "body": line, "more_body": True})
 
 
-# To cancel an answer that has ended does nothing, so we need not know which ones have.
+# If we cancel an answer that has ended, nothing happens, so we need not know which of them have ended.
 
 
 def cancel(answers: Sequence[Answer]) -> None:
-    """End answers; those that have ended stay as they are."""
+    """Cancel answers. Those that have ended are not changed."""
     for answer in answers:
         answer.cancel()
 
 
 # ## The service
 #
-# One object holds what the endpoints share: the engine, the settings, and the numbers for monitoring.
+# One object holds everything that the endpoints share: the engine, the settings, and the numbers for monitoring.
 
 
 class Service:
@@ -599,10 +606,10 @@ class Service:
         """POST /v1/completions"""
         return await self.answer(request, read_text)
 
-    # To turn a long text into tokens takes a while, so it is done on another thread, and the event loop goes on.
+    # It takes a while to turn a long text into tokens. We do it on another thread, so that the event loop can continue.
 
     async def answer(self, request: Request, read: Callable[..., Call]) -> Response:
-        """The response to a request that `read` understands."""
+        """Return the response to a request that `read` turns into a Call."""
         body = parse(await read_body(request, self.settings.body, self.settings.patience))
         self.refuse_model(body.get("model"))
         if self.engine.stopping:
@@ -622,8 +629,8 @@ class Service:
         finally:
             cancel(answers)
 
-    # Row `i` of several answers gets the seed that `tt_opt.generate` gives it. If there is no room for all of them,
-    # those that the engine has taken already are cancelled.
+    # Each of several answers gets the seed that `tt_opt.generate` would give it. If there is no room for all of them,
+    # we cancel those that the engine has already accepted.
 
     def submit(self, call: Call, queue: asyncio.Queue[tuple[int, Piece]]) -> list[Answer]:
         """Give the engine all answers of a call, or none: Refused with 429 if there is no room for all."""
@@ -644,15 +651,15 @@ class Service:
         return answers
 
     def refusal(self, error: Exception) -> Exception:
-        """What a client is told when the engine does not take its request."""
+        """Return what to tell a client whose request the engine does not accept."""
         if isinstance(error, Full):
             return Refused(429, str(error), code="queue_full", headers={"Retry-After": str(error.retry_after)})
         return Refused(503, str(error), code="stopping") if isinstance(error, Stopped) else error
 
-    # `max_tokens` is a limit and not a wish: if less fits, the answer is shorter and says "length".
+    # `max_tokens` is a limit and not a wish. If fewer tokens fit, the answer is shorter and ends with "length".
 
     def room(self, prompt: Sequence[int], asked: int | None) -> int:
-        """How many tokens an answer may have. Refused if the prompt fills the context."""
+        """Return how many tokens an answer may have. Refused if the prompt fills the context."""
         left = self.context - len(prompt)
         if left < 1:
             full = f"the context has {self.context} tokens, and the prompt alone has {len(prompt)}: shorten it"
@@ -660,18 +667,18 @@ class Service:
         return min(limit for limit in (left, asked, self.settings.max_tokens) if limit is not None)
 
     def refuse_model(self, name: Any) -> None:
-        """Refused if a request does not name our model."""
+        """Refuse a request that does not name our model."""
         if not isinstance(name, str):
-            ours = f"model is the name of a model, such as {self.model.name!r}"
+            ours = f"model must be the name of a model, such as {self.model.name!r}"
             raise Refused(400, ours, param="model", code="invalid_value")
         if name != self.model.name:
             ours = f"there is no model {name!r:.60}; there is {self.model.name!r}"
             raise Refused(404, ours, param="model", code="model_not_found")
 
-    # The pieces of an answer, together:
+    # We put the pieces of an answer together:
 
     async def whole(self, reply: Reply, queue: asyncio.Queue[tuple[int, Piece]]) -> dict[str, Any]:
-        """A response with all answers."""
+        """Return a response with all answers."""
         found = [Piece(text) for text in self.beginnings(reply)]
         async for index, piece in pieces_of(queue, len(found)):
             so_far = found[index]
@@ -679,10 +686,10 @@ class Service:
         choices = [reply.choice(index, piece, chunk=False) for index, piece in enumerate(found)]
         return {**reply.around(choices, chunk=False), "usage": reply.usage()}
 
-    # And one by one. The first chunk of a chat says who speaks.
+    # Or we send them one by one. The first chunk of a chat contains the role of the speaker.
 
     async def chunks(self, reply: Reply, queue: asyncio.Queue[tuple[int, Piece]]) -> AsyncIterator[dict[str, Any]]:
-        """The chunks of a streamed response."""
+        """Yield the chunks of a streamed response."""
         more: dict[str, Any] = {"usage": None} if reply.call.usage else {}
         for index, text in enumerate(self.beginnings(reply)):
             choice = reply.choice(index, Piece(text), chunk=True)
@@ -696,14 +703,14 @@ class Service:
             yield reply.around([], chunk=True) | {"usage": reply.usage()}
 
     def beginnings(self, reply: Reply) -> list[str]:
-        """What stands before each answer: the prompt, if it was to be repeated."""
+        """Return the text before each answer: the prompt, if the client wants it repeated."""
         echo = reply.call.echo
         return [echo[index // reply.call.n] if echo else "" for index in range(len(reply.answers))]
 
     # ### The small endpoints
 
     def card(self) -> dict[str, Any]:
-        """Our model, as the interface describes models."""
+        """Return our model in the form in which the interface describes models."""
         return {"id": self.model.name, "object": "model", "created": self.created, "owned_by": "tinytorch"}
 
     async def models(self, request: Request) -> Response:
@@ -735,8 +742,9 @@ class Service:
 
 # ## Numbers and lines
 #
-# If you run a server, you want to know how it is. *Prometheus* is a program that asks for `/metrics` every few seconds
-# and draws what it finds. How long does the first token take, and how fast do the others follow?
+# If you run a server, you want to know how well it works. *Prometheus* is a program that reads `/metrics` every few
+# seconds and draws the numbers. The two most important are the *latency*, that is, the time to the first token, and the
+# rate at which the other tokens follow.
 
 
 class Metrics:
@@ -756,7 +764,7 @@ class Metrics:
             gauge.set_function(partial(getattr, engine, name))
 
     def add(self, answers: Sequence[Answer]) -> None:
-        """Count what a request took."""
+        """Count the tokens and times of a request."""
         for answer in answers:
             self.read.inc(answer.prompt_length)
             self.written.inc(len(answer.tokens))
@@ -767,14 +775,14 @@ class Metrics:
                     self.rate.observe((len(answer.tokens) - 1) / seconds)
 
 
-# The log has a line for each request, as JSON, so that programs can search it. What was said is not in it: prompts are
-# private.
+# The log has a line for each request, as JSON, so that programs can search it. It does not contain any text, because
+# prompts are private.
 
 logger = logging.getLogger("tt_capstone.serve")
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one line of JSON."""
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": round(record.created, 3), "level": record.levelname, "event": record.getMessage()}
@@ -785,13 +793,13 @@ class JsonLines(logging.Formatter):
 
 # ## At the door
 #
-# Each request passes one place before it reaches an endpoint, and its response passes there again. This is where it
-# gets a number, where the key is looked at, where errors become responses, and where the line for the log is written.
+# Each request passes a door before it reaches an endpoint, and its response passes the same door again. There we give
+# it a number, check its key, turn errors into responses, and write the line for the log.
 #
-# A server without a key is meant for programs of this machine. But the browser on this machine also runs the scripts of
-# every page that you visit. Two tricks would let such a page use your server. It can ask `http://127.0.0.1:8000`
-# directly; then the browser says in `Origin` where the script came from. Or it can make its own name, `evil.example`,
-# point to 127.0.0.1 after it was loaded (*DNS rebinding*); then that name is in `Host`. Both are refused.
+# A server without a key is meant for programs on this machine. But your browser also runs the scripts of every page
+# that you visit. Two tricks would let such a page use your server. It can send a request to `http://127.0.0.1:8000`
+# directly; then the browser says in `Origin` where the script came from. Or it can let its own name, `evil.example`,
+# point to 127.0.0.1 after you have loaded it (*DNS rebinding*); then that name is in `Host`. We refuse both.
 
 
 PATHS = {"/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/completions", "/v1/chat/completions"}
@@ -814,8 +822,9 @@ class Door:
         finally:
             self.note(passage)
 
-    # An error that we did not expect is our fault. The client learns a number, and the log has the traceback under it.
-    # If a part of the response is out already, it cannot become an error any more, and the connection is closed.
+    # An error that we did not expect is our fault. The client gets a number, under which you find the traceback in the
+    # log. If we have already sent a part of the response, we cannot turn it into an error any more, so we close the
+    # connection.
 
     async def answer(self, passage: Passage, scope, receive) -> None:
         """Let a request in, and turn every error into a response."""
@@ -830,24 +839,24 @@ class Door:
             logger.exception("error", extra={"fields": {"id": passage.id}})
             if passage.status:
                 raise
-            error = Refused(500, f"an error of the server; its log has more at {passage.id}", code="internal_error")
+            error = Refused(500, f"the server failed; its log has the cause under {passage.id}", code="internal_error")
             await error.response()(scope, receive, passage.send)
 
     def note(self, passage: Passage) -> None:
-        """Count a request, and write its line."""
+        """Count a request and write its line into the log."""
         answers = getattr(passage.request.state, "answers", [])
-        path = passage.request.url.path  # of which there are as many as clients think of
+        path = passage.request.url.path  # clients can invent any number of them
         self.service.metrics.requests.labels(path if path in PATHS else "other", str(passage.status)).inc()
         self.service.metrics.add(answers)
         logger.info("request", extra={"fields": passage.fields(answers)})
 
 
-# Programs that pass requests on give them a number, which helps to find one in several logs. We keep it if it is
-# harmless.
+# Programs that forward requests give them an id, by which you can find one request in several logs. We keep such an id
+# if it is harmless.
 
 
 class Passage:
-    """A request on its way: its number, when it came, and the status of its response once it has begun."""
+    """A request on its way: its id, when it came, and the status of its response once that has begun."""
 
     def __init__(self, request: Request, send: Callable):
         self.request, self.onward, self.began, self.status = request, send, time.monotonic(), 0
@@ -862,10 +871,10 @@ class Passage:
             message = {**message, "headers": [*message.get("headers", []), *extra]}
         await self.onward(message)
 
-    # The line for the log has numbers only.
+    # The line for the log contains only numbers and names.
 
     def fields(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """What the log says about it."""
+        """Return the fields of the log's line."""
         first = [answer.first - answer.submitted for answer in answers if answer.first is not None]
         return {
             "id": self.id, "method": self.request.method, "path": self.request.url.path[:200], "status": self.status,
@@ -877,45 +886,45 @@ class Passage:
         }  # fmt: skip
 
 
-# A comparison that stops at the first wrong character takes longer, the more characters are right, and lets you guess a
-# key one by one. `compare_digest` always takes the same time.
+# If a comparison stops at the first wrong character, it takes longer the more characters are right, so an attacker
+# could guess a key character by character. `compare_digest` always takes the same time.
 
 
 def refuse_strangers(request: Request, settings: Settings) -> None:
-    """Refused if a key is missing or wrong; without keys, if the request is not for a name of this machine."""
+    """Refuse a request whose key is missing or wrong or, without keys, one that is not for a name of this machine."""
     host = request.headers.get("host", "")
     if settings.key is None:
         name = re.sub(r":\d*$", "", host).lower()
         origin = request.headers.get("origin")
         if name not in settings.hosts or origin not in (None, f"http://{host}", f"https://{host}"):
-            advice = "without a key the server answers this machine only: start it with --key"
+            advice = "without a key the server answers only this machine: start it with --key"
             raise Refused(400, f"host {host!r:.60}, origin {origin!r:.60}: {advice}", code="foreign_host")
     elif request.url.path.startswith(("/v1", "/metrics")):
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(key.strip().encode("utf-8", "replace"), settings.key.encode())
         if scheme.lower() != "bearer" or not right:
-            says, headers = "the key is missing or wrong: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+            says, headers = "key missing or wrong: send Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
             raise Refused(401, says, code="invalid_api_key", headers=headers)
 
 
 async def refuse_path(request: Request, error: Exception) -> Response:
-    """A path or a method that does not exist, in OpenAI's form."""
+    """Refuse a path or a method that does not exist, in OpenAI's form."""
     assert isinstance(error, HTTPException)
-    says = f"{request.method} {request.url.path}: {error.detail}; /openapi.json describes what there is"
+    says = f"{request.method} {request.url.path}: {error.detail}; /openapi.json lists all paths"
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     return Refused(error.status_code, says[:300], code=code, headers=error.headers).response()
 
 
 # ## The page
 #
-# The page at `/` is one file, without a request to any other server. A *content security policy* tells the browser to
-# run only the script whose checksum it names. So even if an answer contained a script, it would not run.
+# The page at `/` is one file, which needs nothing from any other server. Its *content security policy* lets the browser
+# run only the script with a certain checksum. So even if an answer contained a script, it would not run.
 
 PAGE_HEADERS = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 
 
 def page() -> tuple[str, str]:
-    """The chat page, and the policy that allows its own script and style, and nothing else."""
+    """Return the chat page, and the policy that allows only its own script and style."""
     text = read_beside("page.html")
     sums = {
         tag: " ".join(f"'sha256-{checksum(part)}'" for part in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL))
@@ -926,17 +935,17 @@ def page() -> tuple[str, str]:
 
 
 def read_beside(name: str) -> str:
-    """The text of a file of this package, which may itself be inside an archive (the appendix *Shipping*)."""
+    """Return the text of a file of this package, which may itself be in an archive (the appendix *Shipping*)."""
     return resources.files("tt_capstone").joinpath(name).read_text(encoding="utf-8")
 
 
 def checksum(text: str) -> str:
-    """The SHA-256 of a text in base64."""
+    """Return the SHA-256 of a text in base64."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def description(language_model: LanguageModel, settings: Settings) -> dict[str, Any]:
-    """The OpenAPI description of a server: what is in `openapi.json`, with the numbers of this one."""
+    """Return the OpenAPI description of a server: `openapi.json` with the numbers of this server."""
     text = read_beside("openapi.json")
     found = json.loads(text.replace('"SLOTS"', str(settings.slots)).replace('"MODEL"', json.dumps(language_model.name)))
     if settings.key is None:
@@ -945,10 +954,13 @@ def description(language_model: LanguageModel, settings: Settings) -> dict[str, 
 
 
 # ## The application
+#
+# Now we connect paths and endpoints. The engine runs as long as the application does.
 
 
 def app(language_model: LanguageModel, *, settings: Settings | None = None) -> Starlette:
-    """A server with OpenAI's interface for a language model, as an ASGI application. `state.service` is its Service."""
+    """Return a server with OpenAI's interface for a language model, as an ASGI application. `state.service` is its
+    Service."""
     service = Service(language_model, settings or Settings())
 
     @asynccontextmanager
@@ -975,9 +987,10 @@ def app(language_model: LanguageModel, *, settings: Settings | None = None) -> S
 
 # ## Sockets
 #
-# Two kinds of slow clients never reach our application. One opens a connection and sends nothing, or a letter of the
-# head of a request now and then. The other asks for a stream and does not take it. Each would hold a socket for ever.
-# uvicorn lets us use a connection class of our own, and `abort` closes a socket without waiting for its reader.
+# Two kinds of slow clients never reach our application. The first opens a connection and sends nothing, or now and then
+# a letter of a request's head. The second asks for a stream and does not read it. Each would hold a socket forever.
+# Fortunately uvicorn accepts a connection class of our own, and with `abort` we can close a socket without waiting for
+# its reader.
 
 
 class Connection(H11Protocol):
@@ -997,8 +1010,8 @@ class Connection(H11Protocol):
                 timer.cancel()
         super().connection_lost(exc)
 
-    # While an endpoint works on a request, the application keeps the time itself. Otherwise the first bytes start the
-    # clock, and further ones do not set it back.
+    # While an endpoint works on a request, the application measures the time itself. Otherwise the first bytes start
+    # the clock, and later ones do not reset it.
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -1021,13 +1034,14 @@ class Connection(H11Protocol):
 
 # ## Stopping
 #
-# A server is stopped by a signal: SIGTERM from the system, SIGINT from Ctrl-C. uvicorn closes its socket at once. We
-# want more: what runs is finished, what is new hears 503. So the signal only tells the engine to take nothing new, and
-# uvicorn goes on until nothing runs any more, or until the time of grace is over. A second signal ends it at once.
+# We stop a server by a signal: SIGTERM from the system, or SIGINT from Ctrl-C. By default uvicorn would close its
+# socket at once. We want to finish the answers that are being written, and to answer new requests with 503. So the
+# signal only tells the engine to accept nothing new. uvicorn continues until the last answer has ended, or until the
+# time of grace is over. A second signal ends it at once.
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which finishes what runs before it ends."""
+    """uvicorn that finishes its answers before it ends."""
 
     service: Service
     until: float | None = None  # when the time of grace is over
@@ -1051,12 +1065,12 @@ class Server(uvicorn.Server):
             print(f"{self.service.model.name}: chat at http://{host}:{port}/, OpenAI's interface at /v1", flush=True)
 
 
-# Everything together:
+# We put everything together:
 
 
 def make_server(language_model: LanguageModel, host: str, port: int, settings: Settings) -> Server:
-    """A server that is not running yet; a port of 0 takes any that is free. Its method `run` blocks until a signal
-    comes, or until `handle_exit` is called where there are no signals, on a thread that is not the main one."""
+    """Return a server that is not running yet. Port 0 takes any free port. Its method `run` blocks until a signal
+    comes, or, on a thread that is not the main one and gets no signals, until `handle_exit` is called."""
     made = app(language_model, settings=settings)
     connection = type("Connection", (Connection,), {"patience": settings.patience})
     config = uvicorn.Config(
@@ -1070,7 +1084,7 @@ def make_server(language_model: LanguageModel, host: str, port: int, settings: S
 
 # ## The command
 #
-# A server that the network can reach, without a key, is almost always a mistake, so we refuse it.
+# A server without a key that the whole network can reach is almost always a mistake, so we refuse to start one.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -1087,16 +1101,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kernels", choices=["compiled", "fast", "default", "loops"], default=best_set())
     given = parser.parse_args(arguments)
     if given.key is not None and not given.key.strip():
-        parser.error("the key is empty: leave it out, or give one")
+        parser.error("the key is empty: leave --key out, or give a key")
     settings = Settings(given.slots, given.queue, given.key, given.max_tokens, given.timeout)
     if given.key is None and given.host not in settings.hosts | {"::1"}:
         parser.error(f"at {given.host} every machine in the network could use the model: give --key as well")
     if min(given.slots, given.queue + 1, given.max_tokens or 1) < 1 or given.timeout <= 0:
-        parser.error("slots and max-tokens are at least 1, queue is at least 0, timeout is above 0")
+        parser.error("--slots and --max-tokens must be at least 1, --queue at least 0 and --timeout above 0")
     return serve(given, settings)
 
 
-# The model is loaded before the server starts. So a server that answers at all is ready.
+# We load the model before we start the server. So a server that answers at all is ready.
 
 
 def serve(given: argparse.Namespace, settings: Settings) -> int:
@@ -1117,8 +1131,8 @@ def serve(given: argparse.Namespace, settings: Settings) -> int:
 
 # ## What a restart costs
 #
-# The server keeps no conversation: a client sends the whole of it with each turn. That sounds wasteful, but the caches
-# of chapter 16 still hold the beginning, and only the new turn is read. So any number of servers can stand side by
-# side, and one that is restarted has lost nothing that its clients need.
+# Our server is *stateless*: it keeps no conversation, and a client sends all of it with each turn. That sounds
+# wasteful, but the caches of chapter 16 still hold the beginning, so the model reads only the new turn. As a result you
+# can run any number of servers side by side, and if you restart one, its clients lose nothing.
 
 __all__ = ["Settings", "app", "main", "make_server"]

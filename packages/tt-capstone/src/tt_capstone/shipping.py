@@ -1,21 +1,21 @@
 # # Shipping
 #
-# An appendix of chapter 20. At the end of it everything that the chat model or your project needs is in one file, and
-# it runs on a machine that has never heard of this course.
+# An appendix of chapter 20. At the end of it you have one file with everything that the chat model or your project
+# needs, and it runs on a machine that has never heard of this course.
 
 # ## What has to go along
 #
-# On your machine the program runs because a dozen packages are installed, and perhaps because some chapters of yours
-# stand in for ours. A colleague wants to try it, and has Python. We could send a list of instructions. Instead we send
-# one file, because Python can run an archive: `python chat.pyz` looks for `__main__.py` inside, and modules are
-# imported from the archive as from a folder.
+# On your machine the program runs because a dozen packages are installed, and perhaps because some of your chapters
+# replace ours. A colleague wants to try it and has Python. We could send a list of instructions. Instead we send one
+# file, because Python can run an archive: `python chat.pyz` looks for `__main__.py` inside, and imports modules from
+# the archive as from a folder.
 #
 # | what | where it comes from |
 # | --- | --- |
-# | modules of the course, and yours where they stand in | the file that Python would import here |
+# | modules of the course, and yours where they replace them | the file that Python would import here |
 # | libraries in plain Python, such as Jinja | the archive |
 # | NumPy, regex, safetensors: machine code | `pip install` over there, or a folder made for machines like ours |
-# | weights | beside it: they are a hundred times as large, and change at other times |
+# | weights | a file beside it, because they are a hundred times as large and change at other times |
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ from tt_capstone.cards import own_chapters, write_text
 
 # ## Following the imports
 #
-# Which modules does a program need? We could run it and look at `sys.modules`, but then we would miss what is imported
-# only when a function is called. So we read the source. An `import` may stand anywhere in it, and a name in quotes that
-# looks like a module of the course may be imported later, too. Whether there is such a module, Python decides.
+# Which modules does a program need? We could run it and look at `sys.modules`, but then we would miss modules that a
+# function imports only when it is called. So we read the source. It may contain an `import` anywhere, and it may import
+# a module of the course later by a name in quotes. We collect all such names and let Python decide whether there is
+# such a module.
 
 
 def mentioned(source: bytes | str) -> set[str]:
-    """The names of all modules that a source may import, anywhere, and of some things that are not modules."""
+    """Return the names of all modules that a source may import anywhere, and some names that are not modules."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -70,12 +71,12 @@ def check_mentioned():
     assert mentioned(source) == {"a.b", "c", "c.d", "tt_opt.fast"}
 
 
-# `find_spec` asks Python where it would find a module. Its answer takes everything into account, and so also the
-# `tt.toml` that puts one of your chapters into the place of ours. What is imported here is what is packed.
+# With `find_spec` we ask Python where it would find a module. The answer takes everything into account, including the
+# `tt.toml` that replaces one of our chapters by yours. So we pack exactly the modules that you would import here.
 
 
 def located(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Where Python finds a module of the course; None if it is not one of them."""
+    """Return where Python finds a module of the course, or None if it is not one."""
     if not name.startswith("tt_") or name.partition(".")[0] == "tt_tito":
         return None
     with suppress(ModuleNotFoundError):
@@ -85,17 +86,17 @@ def located(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def source_of(spec: importlib.machinery.ModuleSpec) -> bytes:
-    """The source of a module, from a folder or an archive."""
+    """Return the source of a module, from a folder or an archive."""
     loader: Any = spec.loader
     return loader.get_data(spec.origin)
 
 
-# From there it is a walk through a graph: take a module, look which modules it mentions, and go on with those that are
-# new. With a module come the packages around it.
+# The rest is a walk through a graph. We take a module, look up which modules it mentions, and continue with those that
+# are new. With each module we also take the packages around it.
 
 
 def needed_modules(first: Iterable[str]) -> dict[str, importlib.machinery.ModuleSpec]:
-    """All modules of the course that some names lead to, by name."""
+    """Return all modules of the course that some names lead to, by name."""
     found: dict[str, importlib.machinery.ModuleSpec] = {}
     waiting = list(first)
     while waiting:
@@ -113,14 +114,14 @@ def check_needed_modules():
     assert not any(name.startswith(("tt_autograd", "tt_tito")) for name in found)
 
 
-# A package may have data: the digits of chapter 08, the page of a server. Everything that is not Python goes along, and
-# folders that hold no modules, except for tests.
+# A package may also have data, such as the digits of chapter 08 or the page of the server. We pack all files that are
+# not Python, and folders without modules, except for tests.
 
 APART = {"__pycache__", "benchmarks", "py.typed", "tests"}
 
 
 def data_of(package: str) -> Iterator[tuple[str, bytes]]:
-    """The data files of a package, by their paths in it."""
+    """Yield the data files of a package, by their paths in it."""
 
     def walk(folder, path):
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
@@ -135,7 +136,7 @@ def data_of(package: str) -> Iterator[tuple[str, bytes]]:
 
 
 def packed_modules(specs: Mapping[str, importlib.machinery.ModuleSpec]) -> dict[str, bytes]:
-    """The files of modules and the data of their packages, by their paths in an archive."""
+    """Return the files of modules and the data of their packages, by their paths in an archive."""
     files = {}
     for name, spec in specs.items():
         path = name.replace(".", "/")
@@ -149,36 +150,36 @@ def packed_modules(specs: Mapping[str, importlib.machinery.ModuleSpec]) -> dict[
 
 # ## Libraries of others
 #
-# Each package declares what it needs, and `importlib.metadata` knows the declarations of all that is installed. A
-# library in plain Python goes into the archive, with those that it needs itself. One with machine code cannot: Python
-# loads such code from files only, and it is different for each system. MarkupSafe has both, and works without its
-# machine code.
+# Each package declares which libraries it needs, and `importlib.metadata` knows the declarations of all installed
+# packages. A library in plain Python goes into the archive, together with those that it needs itself. A library with
+# machine code cannot go there, because Python loads machine code only from files, and because it differs between
+# systems. MarkupSafe has both, but works without its machine code.
 
 WORKS_WITHOUT = {"markupsafe"}
 MACHINE_CODE = (".so", ".pyd", ".dylib", ".dll")
 
 
 def requirements(name: str) -> dict[str, str]:
-    """What an installed distribution requires, without its extras: requirements by name."""
+    """Return the requirements of an installed distribution, without its extras, by name."""
     try:
         declared = importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"{name} is not installed, so what it requires is unknown: pip install {name}") from None
+        raise ValueError(f"{name} is not installed, so its requirements are unknown: pip install {name}") from None
     plain = [line.partition(";")[0].strip() for line in declared if "extra ==" not in line.replace("'", '"')]
     return {key(re.split(r"[^\w.-]", line, maxsplit=1)[0]): line for line in plain}
 
 
 def key(name: str) -> str:
-    """The name of a distribution as indexes compare it."""
+    """Return the name of a distribution in the form in which indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-# Some requirements hold only for other systems or older versions of Python. What is not installed here is not needed
-# here.
+# Some requirements hold only for other systems or older versions of Python. If a library is not installed here, we do
+# not need it.
 
 
 def installed(name: str) -> importlib.metadata.Distribution | None:
-    """A distribution, or None if it is not installed."""
+    """Return a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -186,16 +187,16 @@ def installed(name: str) -> importlib.metadata.Distribution | None:
 
 
 def with_machine_code(found: importlib.metadata.Distribution) -> bool:
-    """Whether a distribution runs only with its machine code."""
+    """Return whether a distribution runs only with its machine code."""
     compiled = any(file.name.endswith(MACHINE_CODE) for file in found.files or [])
     return compiled and key(found.metadata["Name"]) not in WORKS_WITHOUT
 
 
-# So a walk again, which ends at libraries with machine code.
+# So we walk through a graph again. This walk ends at libraries with machine code.
 
 
 def sorted_out(wanted: Mapping[str, str]) -> tuple[dict[str, importlib.metadata.Distribution], dict[str, str]]:
-    """What requirements by name lead to: distributions to pack, and requirements of those with machine code."""
+    """Follow requirements by name. Returns distributions to pack, and the requirements of those with machine code."""
     packed: dict[str, importlib.metadata.Distribution] = {}
     compiled: dict[str, str] = {}
     waiting = dict(wanted)
@@ -212,14 +213,14 @@ def sorted_out(wanted: Mapping[str, str]) -> tuple[dict[str, importlib.metadata.
     return dict(sorted(packed.items())), dict(sorted(compiled.items()))
 
 
-# Of a distribution we pack its files, and of what describes it the metadata and the licence, because most licences
-# demand that. A list of its files with their checksums is of no use in an archive, and says where it was installed.
+# We pack the files of a distribution, its metadata and its licence, because most licences demand that. We leave out the
+# list of its files with their checksums, which is useless in an archive and reveals where you had installed it.
 
 LEFT_OUT = (*MACHINE_CODE, ".pyc", ".pyi", ".typed", ".c", ".h")
 
 
 def library_files(found: importlib.metadata.Distribution) -> dict[str, bytes]:
-    """The files of a distribution in plain Python, by their paths in an archive."""
+    """Return the files of a distribution in plain Python, by their paths in an archive."""
     files = {}
     for file in found.files or []:
         described = file.parts[0].endswith(".dist-info")
@@ -230,18 +231,18 @@ def library_files(found: importlib.metadata.Distribution) -> dict[str, bytes]:
     return files
 
 
-# What is installed as `typing-extensions` is imported as `typing_extensions`, and sometimes the two names have nothing
-# in common. The files tell.
+# You install `typing-extensions` and import `typing_extensions`, and sometimes the two names have nothing in common. We
+# find the second name among the files.
 
 
 def modules_of(found: importlib.metadata.Distribution) -> set[str]:
-    """The names under which a distribution is imported."""
+    """Return the names under which you import a distribution."""
     tops = {file.parts[0] for file in found.files or [] if file.suffix in (".py", *MACHINE_CODE)}
     return {top.partition(".")[0] for top in tops if top.partition(".")[0].isidentifier()}
 
 
 def imported_as(name: str) -> str:
-    """The name under which an installed distribution is imported, by that of the distribution."""
+    """Return the name under which you import an installed distribution."""
     found, alike = importlib.metadata.distribution(name), name.replace("-", "_")
     names = modules_of(found)
     return alike if alike in names or not names else min(names)
@@ -253,19 +254,19 @@ def check_imported_as():
 
 # ## What happens at the start
 #
-# Before the program runs, a few lines look around: is this Python new enough, is everything there that could not be
-# packed, and is each file as it was when it was packed? These lines become the `__main__.py` of the archive. They must
-# not need anything but Python. The sources of the functions below are copied into it, so that they can be read and
-# tested here.
+# Before the program runs, a few lines check the machine: is this Python new enough, are the libraries installed that we
+# could not pack, and is each file unchanged? These lines become the `__main__.py` of the archive, so they may need
+# nothing except for Python. We copy the sources of the functions below into it, so that you can read and test them
+# here.
 
 
 def missing(needed: Mapping[str, str]) -> list[str]:
-    """The requirements whose module Python does not find."""
+    """Return the requirements whose modules Python does not find."""
     return [requirement for module, requirement in needed.items() if importlib.util.find_spec(module) is None]
 
 
 def damaged(files: Mapping[str, str], read: Callable[[str], bytes]) -> list[str]:
-    """The files whose content, by read(name), does not have the SHA-256 that is given."""
+    """Return the files whose content, read(name), does not have the given SHA-256."""
 
     def changed(name):
         try:
@@ -281,15 +282,15 @@ def check_damaged():
     assert damaged(files, lambda name: {"a": b"a", "b": b"c"}[name]) == ["b"]
 
 
-# An archive and a folder are read in the same way, through the loader that has loaded `__main__.py`. The folder may
-# have libraries in `lib`, for one system and one version of Python. Those are many, so they are looked at only if you
-# ask for it, with `--verify`. And there is a trap: Numba keeps what it has compiled beside the source, or in a cache.
-# It knows archives, but only by a name that ends in `.zip`, and refuses all others. So in a `.pyz` we hide it, and the
-# kernels of NumPy compute. If the other machine has Numba, name the archive `chat.zip`; Python runs it as well.
+# We read an archive and a folder in the same way, through the loader that has loaded `__main__.py`. The folder may have
+# libraries in `lib`, for one system and one version of Python. Because these are many files, we check them only if you
+# ask for it, with `--verify`. There is one trap: Numba keeps compiled functions beside the source or in a cache. It
+# knows archives only by names that end in `.zip`, and refuses all others. So in a `.pyz` we hide Numba and use the
+# kernels of NumPy. If the other machine has Numba, name the archive `chat.zip`, because Python runs that as well.
 
 
 def begin(place: str, read: Callable[[str], bytes]) -> None:
-    """Look whether what was packed can run here. Ends the program with advice if not."""
+    """Check whether the packed program can run here. If not, end it with advice."""
     if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit("This program needs Python 3.11 or newer; this is " + sys.version.split()[0])
     if place.endswith(".pyz"):
@@ -314,7 +315,7 @@ def begin(place: str, read: Callable[[str], bytes]) -> None:
         sys.exit(0)
 
 
-# The rest runs what was packed: `tt_capstone` with its commands, or the `main` of a project.
+# The rest starts the packed program: `tt_capstone` with its commands, or the `main` of a project.
 
 HEAD = """from __future__ import annotations
 
@@ -335,35 +336,35 @@ RUN = {
 
 
 def starter(run: str) -> str:
-    """The text of __main__.py, which starts "tt_capstone" or "project"."""
+    """Return the text of __main__.py, which starts "tt_capstone" or "project"."""
     parts = [HEAD, *(inspect.getsource(function) for function in (missing, damaged, begin)), TAIL + RUN[run]]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 # ## Packing
 #
-# For the chat model all modules of `tt_capstone` go along, so that the archive has the same commands. For a project it
-# is what its files import.
+# For the chat model we pack all modules of `tt_capstone`, so that the archive has the same commands. For a project we
+# pack only the modules that its files import.
 
 
 def first_names(project: Path | None) -> set[str]:
-    """The modules at which the walk begins."""
+    """Return the names of the modules at which the walk begins."""
     if project is None:
         package = resources.files("tt_capstone")
         inner = {entry.name.removesuffix(".py") for entry in package.iterdir() if entry.name.endswith(".py")}
         return {"tt_capstone", *(f"tt_capstone.{name}" for name in inner - {"__init__"})}
     if not (project / "project.py").is_file():
-        raise ValueError(f"{project} has no project.py: `python -m tt_capstone new` makes a project")
+        raise ValueError(f"{project} has no project.py: begin a project with `python -m tt_capstone new`")
     return set().union(*(mentioned(file.read_bytes()) for file in project.glob("*.py")))
 
 
-# Libraries are needed by the packages, by what your project imports, and by your chapters. Of these we count only what
-# they import when they are loaded: nearly every chapter can draw, with a library that running a model does not need.
-# Two packages may ask for different versions of one library, and then both conditions count.
+# Libraries are needed by our packages, by your project, and by your chapters. For chapters we count only imports at the
+# top of the file, because nearly every chapter can draw, with a library that a running model does not need. If two
+# packages demand different versions of one library, both conditions count.
 
 
 def joined(lines: Iterable[str]) -> dict[str, str]:
-    """Requirements by name, with all conditions on one library in one line."""
+    """Return requirements by name, with all conditions on one library in one line."""
     conditions: dict[str, set[str]] = {}
     for line in lines:
         name, rest = re.fullmatch(r"([\w.-]+)\s*(.*)", line).groups()
@@ -376,14 +377,14 @@ def check_joined():
 
 
 def loaded_with(source: bytes | str) -> set[str]:
-    """The names of modules that a source imports outside of its functions and classes."""
+    """Return the names of modules that a source imports outside its functions and classes."""
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return mentioned(ast.unparse(tree))
 
 
 def wanted_libraries(specs: Mapping[str, importlib.machinery.ModuleSpec], names: set[str]) -> dict[str, str]:
-    """The requirements, by name, of modules of the course, and of a project that mentions names."""
+    """Return the requirements, by name, of modules of the course, and of a project that mentions names."""
     lines = [line for name in specs if "." not in name for line in requirements(name.replace("_", "-")).values()]
     own = [loaded_with(source_of(specs[name])) for name in own_chapters() if name in specs]
     known = {name.replace("-", "_") for name in joined(lines)} | set(sys.stdlib_module_names)
@@ -394,21 +395,21 @@ def wanted_libraries(specs: Mapping[str, importlib.machinery.ModuleSpec], names:
     return {name: line for name, line in joined(lines).items() if not name.startswith("tt-")}
 
 
-# A project takes its Python files and its card along. (If it has been checked, its card says what it is not for, and
-# that should travel with it.)
+# From a project we pack the Python files and the card. (The card of a checked project says what it must not be used
+# for, and this warning should travel with it.)
 
 
 def project_files(project: Path) -> dict[str, bytes]:
-    """The files of a project that are packed."""
+    """Return the files of a project that we pack, by name."""
     cards = [project / name for name in ("CARD.md", "card.json") if (project / name).is_file()]
     return {file.name: file.read_bytes() for file in [*project.glob("*.py"), *cards]}
 
 
-# The *manifest* lists each file with its checksum, and what has to be there at the start.
+# The *manifest* lists each file with its checksum, and the libraries that must be there at the start.
 
 
 def manifest(files: Mapping[str, bytes], needed: Mapping[str, str], lib: str | None) -> bytes:
-    """The content of MANIFEST.json."""
+    """Return the content of MANIFEST.json."""
     content = {
         "schema": 1, "needed": dict(needed), "lib": lib, "own_chapters": own_chapters(),
         "files": {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)},
@@ -416,13 +417,13 @@ def manifest(files: Mapping[str, bytes], needed: Mapping[str, str], lib: str | N
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-# The same files should give the same bytes, so that you can tell by a checksum whether two archives are equal. So the
-# order is that of the names, the time is that at which the calendar of the format begins, and nothing is compressed,
-# since compressors differ from version to version.
+# The same files should give the same bytes (a *reproducible build*), so that you can tell by a checksum whether two
+# archives are equal. So we sort the files by name, set their times to the beginning of the format's calendar, and
+# compress nothing, because compressors differ from version to version.
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """A zip file of files, always the same for the same ones."""
+    """Return a zip file of files, with the same bytes for the same files."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as packed:
         for name in sorted(files):
@@ -440,14 +441,14 @@ def check_archive():
 
 # ## A folder that needs no network
 #
-# Where even `pip install` is impossible, a folder can hold the libraries as well. `pip` fills it (or `uv`, in an
-# environment without pip), with the versions that are installed here. It then works for machines with the same system
-# and the same version of Python. The files are copies: uv would link them to its cache, and an edit in the folder would
-# reach every environment of the machine.
+# If even `pip install` is impossible over there, we can put the libraries into a folder. We fill it with `pip` (or with
+# `uv`, in an environment without pip), in the versions that are installed here. The folder then works on machines with
+# the same system and the same version of Python. We demand copies of all files, because uv would link them to its
+# cache, and an edit in the folder would reach every environment of the machine.
 
 
 def installer() -> list[str]:
-    """The command that installs packages for this Python."""
+    """Return the command that installs packages for this Python."""
     if importlib.util.find_spec("pip") is None and shutil.which("uv"):
         return ["uv", "pip", "install", "--link-mode", "copy", "--python", sys.executable]
     return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
@@ -463,16 +464,16 @@ def fill(lib: Path, wanted: Iterable[str]) -> None:
     done = subprocess.run([*installer(), *options], capture_output=True, encoding="utf-8", check=False)
     constraints.unlink()
     if done.returncode:
-        raise OSError(f"the libraries could not be fetched: {done.stderr.strip()}")
+        raise OSError(f"the libraries could not be downloaded: {done.stderr.strip()}")
     for scripts in ("bin", "Scripts"):  # which name this Python
         shutil.rmtree(lib / scripts, ignore_errors=True)
 
 
-# The folder appears under its name when it is complete.
+# The folder gets its name only when it is complete.
 
 
 def write_folder(folder: Path, files: dict[str, bytes], wanted: Iterable[str]) -> None:
-    """Write files into a new folder, with libraries in `lib`; the folder appears when it is complete."""
+    """Write files into a new folder, with libraries in `lib`. The folder appears only when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -491,21 +492,21 @@ def write_folder(folder: Path, files: dict[str, bytes], wanted: Iterable[str]) -
         raise
 
 
-# What cannot work is refused before any work is done.
+# We refuse impossible requests before we do any work.
 
 
 def refuse(path: Path, folder: bool, include: Sequence[str]) -> None:
-    """ValueError for a name that cannot be written to, or a library that is not installed."""
+    """Raise ValueError for a path that we cannot write to, or a library that is not installed."""
     if not folder and path.suffix not in (".pyz", ".zip"):
         raise ValueError(f"{path.name} is not a name for an archive: let it end in .pyz or .zip")
     if folder and path.exists():
-        raise ValueError(f"{path} is there already: give a new folder, nothing is overwritten")
+        raise ValueError(f"{path} exists already: choose a new folder, because nothing is overwritten")
     for name in include:
         if installed(name) is None:
-            raise ValueError(f"{name} cannot go along, since it is not installed here: pip install {name}")
+            raise ValueError(f"{name} cannot be packed, because it is not installed here: pip install {name}")
 
 
-# All together:
+# We put it all together:
 
 SERVE = ("starlette", "uvicorn", "prometheus-client")
 
@@ -516,9 +517,9 @@ def ship(
 ) -> Path:
     """Write everything that `python -m tt_capstone` needs, or a project, into an archive or a folder; returns its path.
 
-    `include` names libraries that go along besides those that are required, such as those in SERVE. With folder=True
-    libraries with machine code come along, for this system. Raises ValueError for an archive whose name does not end
-    in .pyz or .zip, a folder that is there already, or a library that is not installed."""
+    `include` names libraries to pack besides the required ones, such as those in SERVE. With folder=True, libraries
+    with machine code are packed, too, for this system. Raises ValueError for an archive whose name does not end in .pyz
+    or .zip, a folder that exists already, or a library that is not installed."""
     path, home = Path(path), None if project is None else Path(project)
     refuse(path, folder, include)
     names = first_names(home)
@@ -538,7 +539,7 @@ def ship(
     return path
 
 
-# How large is it, and what is in it?
+# How large is the archive, and what is in it?
 
 
 def show_archive():
@@ -557,17 +558,19 @@ def show_archive():
 
 
 # ## The command
+#
+# You call it as `tito capstone ship`, or as `python -m tt_capstone ship`.
 
 
 def main(arguments: list[str]) -> int:
-    """The command `ship`: write an archive or a folder. Returns the exit status."""
+    """Run the command `ship`, which writes an archive or a folder. Returns the exit status."""
     parser = argparse.ArgumentParser(
         "ship", description="Pack the chat model's program, or a project, for machines with Python and without this "
         "course. Weights are not packed.",
     )  # fmt: skip
     parser.add_argument("path", type=Path, help="the archive, NAME.pyz or NAME.zip, or with --folder a new folder")
-    parser.add_argument("--project", type=Path, help="the folder of a project; unless given, the chat model's program")
-    parser.add_argument("--serve", action="store_true", help="with the libraries of the server")
+    parser.add_argument("--project", type=Path, help="the folder of a project (default: the chat model's program)")
+    parser.add_argument("--serve", action="store_true", help="pack the libraries of the server, too")
     parser.add_argument("--folder", action="store_true", help="a folder with all libraries, for machines like this one")
     given = parser.parse_args(arguments)
     try:
@@ -585,10 +588,10 @@ def main(arguments: list[str]) -> int:
 
 # ## A road not taken
 #
-# PyInstaller and Nuitka put Python itself into the file, so that the other machine needs nothing at all; they must be
-# run on each system, and the result cannot be read. A container holds a whole system. PyTorch exports a *program*, the
-# graph of a model without Python (`torch.export`, and ONNX in another appendix of this chapter), for machines on which
-# Python is too slow or too large. Ours is the road for a framework whose point is that you can open the file and read
-# it.
+# PyInstaller and Nuitka put Python itself into the file, so that the other machine needs nothing at all. But you must
+# run them on each system, and you cannot read the result. A container holds a whole system. PyTorch exports a
+# *program*, the computational graph of a model without Python (`torch.export`, and ONNX in another appendix of this
+# chapter), for machines on which Python is too slow or too large. We chose our road because the point of this framework
+# is that you can open the file and read it.
 
 __all__ = ["SERVE", "archive", "joined", "mentioned", "needed_modules", "ship", "starter"]

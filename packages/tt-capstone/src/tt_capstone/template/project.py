@@ -1,4 +1,4 @@
-"""A project: `data`, `train` and `predict` are what the checker calls, `main` is what a shipped project runs."""
+"""A project. The checker calls `data`, `train` and `predict`; a shipped project runs `main`."""
 
 import sys
 
@@ -11,24 +11,24 @@ from tt_tensor import Linear, Module, Tensor, cross_entropy, from_numpy
 
 
 def data() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(inputs, targets) for training, and held out: the checker keeps the last of the four to itself."""
+    """Return (inputs, targets) for training, and held out. The checker keeps the last of the four to itself."""
     return tt_autograd.training.digits()
 
 
 def network() -> Module:
-    """A network that is not trained."""
+    """Return a network that is not trained yet."""
     return Linear(64, 10)
 
 
 def train(x: Tensor, y: Tensor, seed: int) -> Module:
-    """A trained network. The checker has already called manual_seed(seed)."""
+    """Return a trained network. The checker has already called manual_seed(seed)."""
     model = network()
     fit(model, cross_entropy, Adam(model.parameters()), Batches(x, y, shuffle=True), epochs=3, progress=False)
     return model
 
 
 def predict(model: Module, x: Tensor) -> Tensor:
-    """Logits (N, classes) for inputs (N, ...)."""
+    """Return logits (N, classes) for inputs (N, ...)."""
     model.eval()
     with no_grad():
         return model(x)
