@@ -76,7 +76,7 @@ def test_the_course_tool_works_alone(tmp_path):
     environment.install("tt-tito", "-c", "packages.txt")
     assert [other for other in COURSE if environment.finds(other)] == ["tt-tensor"]
     assert "autograd" in run("-m", "tt_tito", "module", "list", python=environment.python).stdout
-    assert "Nothing stands in the way" in run("-m", "tt_tito", "doctor", python=environment.python).stdout
+    assert "No serious problem found" in run("-m", "tt_tito", "doctor", python=environment.python).stdout
 
 
 def test_pip_installs_as_the_readme_says(tmp_path):
@@ -119,7 +119,7 @@ def test_a_learner_needs_no_clone(tmp_path, built):
 
     tito("setup")
     tito("module", "start", "03")
-    assert "11 to be written" in tito("module", "test", "03", status=1)
+    assert "exercises written" in tito("module", "test", "03", status=1)
     run("-c", TYPE_IN, "work/activations.py", SOLUTION, python=environment.python, folder=space)
     assert "Capability 2 is unlocked" in tito("module", "complete", "03")
     code = "import tt_tensor; print(tt_tensor.relu.kernel.__code__.co_filename)"

@@ -49,7 +49,7 @@ def test_xor_earns_its_milestone_by_hand_and_with_autograd(run, arguments):
 def test_thresholds_for_other_data_are_reached_and_earn_nothing(run):
     status, said, earned = run("lenet_1998/train_mnist.py", lacking="MNIST")
     assert (status, earned) == (0, [])
-    assert "lenet_1998 has reached everything, but its milestone needs MNIST." in said
+    assert "lenet_1998 reached every threshold, but its milestone needs MNIST." in said
     assert run("lenet_1998/train_mnist.py")[2] == [3]
 
 

@@ -90,7 +90,7 @@ PICTURES = {
             'See "Chance that can be repeated".',
             "Run again: ",
         ],
-        "tito watch 01": ["To mend: manual_seed", "Keys: h hint"],
+        "tito watch 01": ["To fix: manual_seed", "Keys: h hint"],
         "tito module complete 01": ["01 Setup is complete: 7 of 7", "Capability 0 is unlocked", "tito module start 02"],
         "tito status": ["complete", "4 of 13 written", "mine", "reference", "Capabilities: 4 of 20", "Next: "],
     },

@@ -68,8 +68,8 @@ def test_what_the_issue_names_is_there():
 
 def test_a_typo_is_told_the_nearest():
     assert "Did you mean 'status'?" in tito("statsu", fails="statsu")
-    assert "did you mean 07 autograd?" in tito("module", "test", "autogard", fails="autogard")
-    assert "did you mean 07 autograd?" in tito("module", "test", "07_autogard", fails="autogard")
+    assert "Did you mean 07 autograd?" in tito("module", "test", "autogard", fails="autogard")
+    assert "Did you mean 07 autograd?" in tito("module", "test", "07_autogard", fails="autogard")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -112,9 +112,9 @@ def test_setup_and_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "my")
     said = tito("module", "start", "07_autograd")
     assert "work/autograd.py is the chapter" in said and "unbroadcast" in said
-    tito("module", "start", "autograd", fails="exists and stays as it is")
+    tito("module", "start", "autograd", fails="already exists and was not changed")
     assert "Next: tito module start 01" in tito("status")
-    assert "everything is there already" in tito("setup")
+    assert "everything already exists" in tito("setup")
 
 
 def test_status_tells_the_kernels(space, monkeypatch):
@@ -140,7 +140,7 @@ def test_use(space, monkeypatch):
     tito("module", "start", "05")
     tito("use", "05", "mine", fails="still has exercises to write: mse_loss")
     said = tito("use", "05", "reference")
-    assert "capability is unlocked: objectives" in said and "work/losses.py stays as it is" in said
+    assert "capability is unlocked: objectives" in said and "work/losses.py was not changed" in said
     space.file(curriculum.chapter("losses")).write_bytes(course.reference(curriculum.chapter("losses")).read_bytes())
     assert "work/losses.py is in use" in tito("use", "05", "mine")
     assert json.loads(tito("use", "--json"))["losses"] == "mine"
@@ -149,7 +149,7 @@ def test_use(space, monkeypatch):
     tito("use", "05", "short.py", fails="does not define: BCEWithLogitsLoss")
     assert space.uses() == {"losses": "work/losses.py"}  # what failed has changed nothing
     tito("use", "tt-tensor", "mine", fails="setup, tensor, activations")
-    tito("use", "05", fails="say what 05 is to be")
+    tito("use", "05", fails="Which implementation of 05 should be used")
     written = tuple(chapter for chapter in course.written() if chapter.slug != "capstone")
     monkeypatch.setattr(course, "written", lambda: written)
     tito("use", "capstone", "reference", fails="not installed: pip install tt-capstone")
@@ -188,7 +188,7 @@ def test_reset(space):
     assert "NotImplementedError" in file.read_text(encoding="utf-8")
     assert [f.read_text(encoding="utf-8") for f in (space.state / "backups").iterdir()] == ["mine\n"]
     file.write_text("mine\n", encoding="utf-8")
-    tito("module", "reset", "03", "--no-backup", fails="for good")  # nobody has said yes
+    tito("module", "reset", "03", "--no-backup", fails="permanently")  # the question was not answered with yes
     assert file.read_text(encoding="utf-8") == "mine\n"
 
 
@@ -223,9 +223,9 @@ BROKEN = "import numpy\n\n\ndef f(:\n"
         (b"\xef\xbb\xbf" + BROKEN.encode(), "activations.py, line 4 is not Python: invalid syntax."),
         (BROKEN.encode("utf-16"), "activations.py is encoded in UTF-16: save it as UTF-8."),
         ("x = 1\n# größer".encode("latin-1"), "activations.py, line 2 is not UTF-8 (byte 0xf6): save it as UTF-8."),
-        (b"x = 1\0\n", "activations.py is not a text, since it has null bytes"),
-        (b"x = 1\n" * 200_000, "activations.py is 1,200,000 bytes long, and at most 1,048,576 are read."),
-        (None, "activations.py is a folder, where a file is needed: move it away."),
+        (b"x = 1\0\n", "activations.py is not text, because it has null bytes"),
+        (b"x = 1\n" * 200_000, "activations.py has 1,200,000 bytes, and at most 1,048,576 are allowed."),
+        (None, "activations.py is a folder, but a file is needed there: move it away."),
     ],
 )
 def test_every_command_says_the_same_of_a_file(space, content, says):
@@ -243,7 +243,7 @@ def test_a_byte_order_mark_is_no_matter(space):
     chapter = curriculum.chapter("activations")
     space.file(chapter).write_bytes(b"\xef\xbb\xbf" + course.reference(chapter).read_bytes())
     assert "11 of 11 written" in tito("status")
-    assert "word for word" in tito("module", "diff", "03")
+    assert "identical to the reference" in tito("module", "diff", "03")
     assert "is in use" in tito("use", "03", "mine")
 
 
@@ -267,7 +267,7 @@ def test_nobodys_skeleton_is_used(space):
     text = tito("module", "start", "07") and space.file(curriculum.chapter("autograd")).read_bytes()
     (space.root / "copy.py").write_bytes(text)
     tito("use", "07", "copy.py", fails="copy.py still has exercises to write")
-    tito("use", "tt-autograd", "work", fails="say `mine` of a chapter: autograd, training")
+    tito("use", "tt-autograd", "work", fails="`mine` is for a chapter: autograd, training")
     space.use("tt-autograd", "work")
     assert not space.taken(curriculum.chapter("autograd"))
     for name, used in (("autograd", "mine"), ("training", "reference")):
@@ -277,12 +277,12 @@ def test_nobodys_skeleton_is_used(space):
 def test_two_files_for_a_chapter_are_named(space):
     tito("module", "start", "03")
     (space.work / "activations.ipynb").write_text("{}", encoding="utf-8")
-    says = "work/activations.py and work/activations.ipynb are both there"
+    says = "work/activations.py and work/activations.ipynb both exist"
     for typed in ("test", "complete", "diff", "hint", "reset", "start"):
         tito("module", typed, "03", fails=says)
     tito("use", "03", "mine", fails=says)
     assert says in tito("status")
-    assert "stays as it is" in tito("use", "03", "reference")
+    assert "was not changed" in tito("use", "03", "reference")
     (space.work / "activations.ipynb").unlink()
     tito("export", "03", "--out", "work", fails="name another folder with --out")
     assert not (space.work / "activations.ipynb").exists()
@@ -302,7 +302,7 @@ def test_a_working_directory_that_is_gone(tmp_path, command):
     gone.mkdir()
     code = "import os, sys; os.rmdir(os.getcwd()); from tt_tito.cli import main; main()"
     said = subprocess.run([sys.executable, "-c", code, *command.split()], cwd=gone, capture_output=True, text=True)
-    assert said.stderr == "tito: the folder that you are in has been deleted: change to another\n" and said.returncode
+    assert said.stderr == "tito: the current folder has been deleted: change to another one\n" and said.returncode
 
 
 def test_what_is_in_use_is_tested(space):
@@ -342,8 +342,8 @@ def test_progress_survives_damage_and_a_broken_chapter(space, monkeypatch):
     show.console.cache_clear()
     result = CliRunner().invoke(cli.tito, ["status"])
     assert result.exit_code == 0
-    assert "02 tensor: left out, since tensor.py, line 1 is not Python" in result.stderr
-    assert "04 layers: left out, since layers.py is encoded in UTF-16" in result.stderr
+    assert "02 tensor: left out, because tensor.py, line 1 is not Python" in result.stderr
+    assert "04 layers: left out, because layers.py is encoded in UTF-16" in result.stderr
     assert seen == [("activations", "{"), ("losses", "{")]  # nothing is taken away before there is something instead
     assert Progress.read(space).chapters.keys() == {"activations", "losses"}
     assert "was damaged" not in CliRunner().invoke(cli.tito, ["status"]).stderr
@@ -391,10 +391,10 @@ def test_the_doctor_names_commands(space, monkeypatch):
     space.config.write_text('[use]\nlosses = "work/none.py"\n', encoding="utf-8")
     found = {problem.what: problem for problem in doctor.problems()}
     shadow = next(p for what, p in found.items() if "hides the package tt-tensor" in what)
-    assert shadow.serious and "my_tt_tensor" in shadow.mend
+    assert shadow.serious and "my_tt_tensor" in shadow.fix
     broken = next(p for what, p in found.items() if "there is no such file or module" in what)
-    assert broken.serious and "tito use NAME reference" in broken.mend
-    assert all(problem.mend for problem in found.values())
+    assert broken.serious and "tito use NAME reference" in broken.fix
+    assert all(problem.fix for problem in found.values())
 
 
 def test_the_doctor_tries_what_stands_in(space):
@@ -404,4 +404,4 @@ def test_the_doctor_tries_what_stands_in(space):
     (space.work / "losses.py").write_text(text + "\n1 / 0\n", encoding="utf-8")
     space.use("losses", "work/losses.py")
     (problem,) = [p for p in doctor.problems() if p.serious]
-    assert "cannot be imported: ZeroDivisionError" in problem.what and problem.mend == "tito use losses reference"
+    assert "cannot be imported: ZeroDivisionError" in problem.what and problem.fix == "tito use losses reference"

@@ -70,15 +70,15 @@ def test_every_chapter_is_found_by_the_name_it_prints():
 
 
 @pytest.mark.parametrize("name, advice", [
-    ("autogard", "did you mean 07 autograd"),
-    ("08_autograd", "did you mean 07 autograd"),
-    ("21", "they are 01 setup, 02 tensor"),
-    ("0", "they are 01 setup"),
-    ("", "they are 01 setup"),
-    ("zzz", "they are 01 setup"),
+    ("autogard", "Did you mean 07 autograd"),
+    ("08_autograd", "Did you mean 07 autograd"),
+    ("21", "The chapters are 01 setup, 02 tensor"),
+    ("0", "The chapters are 01 setup"),
+    ("", "The chapters are 01 setup"),
+    ("zzz", "The chapters are 01 setup"),
 ])
 def test_an_unknown_chapter_is_an_error_with_advice(name, advice):
-    with pytest.raises(ValueError, match=f"no chapter '{name}': {advice}"):
+    with pytest.raises(ValueError, match=f"There is no chapter '{name}'. {advice}"):
         curriculum.chapter(name)
 
 
@@ -94,11 +94,11 @@ def test_every_chapter_is_in_exactly_one_package():
 
 
 def test_unknown_phases_and_packages_are_errors():
-    with pytest.raises(ValueError, match="no phase 6: there are 1 to 5"):
+    with pytest.raises(ValueError, match="there is no phase 6: the phases are 1 to 5"):
         curriculum.packages_of_phase(6)
     with pytest.raises(ValueError, match="no phase 0"):
         curriculum.packages_of_phase(0)
-    with pytest.raises(ValueError, match="no package 'tt-vision' in the course: there are tt-tensor, "):
+    with pytest.raises(ValueError, match="the course has no package 'tt-vision': its packages are tt-tensor, "):
         curriculum.package("tt-vision")
 
 

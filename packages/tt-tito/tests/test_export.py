@@ -108,7 +108,7 @@ def test_what_was_left_out_is_the_courses_in_the_wheel(tmp_path):
 
 def test_what_exists_is_not_overwritten(mine, tmp_path):
     (tmp_path / WHEEL).write_bytes(b"old")
-    with pytest.raises(ValueError, match=r"mine-py3-none-any.whl exists and stays as it is"):
+    with pytest.raises(ValueError, match=r"mine-py3-none-any.whl already exists and was not changed"):
         export.wheel("tt-tensor", {"activations": mine}, tmp_path)
     assert (tmp_path / WHEEL).read_bytes() == b"old"
 

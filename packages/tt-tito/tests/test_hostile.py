@@ -375,7 +375,7 @@ def test_a_patch_makes_nothing_right(judged, code):
 def test_patching_numpy_is_refused_even_where_everything_is_right(judged):
     found = judged("np.allclose = lambda *a, **k: True")
     assert found.status == "failed"
-    assert found.message == "numpy.allclose was replaced by something else: leave it as it is."
+    assert found.message == "numpy.allclose was replaced by something else: leave it unchanged."
 
 
 EQUAL = "class Equal({}):\n    __eq__ = __ge__ = __le__ = lambda self, other: True"

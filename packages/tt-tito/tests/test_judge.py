@@ -73,7 +73,7 @@ def test_what_is_unwritten_is_filled_in_and_gives_no_points(judged):
     found = judged(written("elu", "softmax"))
     assert (found.status, found.passed, found.full, found.points) == ("passed", True, False, 2)
     assert dict(found.lines()) == dict.fromkeys(NAMES, "unwritten") | {"elu": "passed", "softmax": "passed"}
-    assert found.summary().startswith(f"2 of {len(NAMES)} exercises, {len(NAMES) - 2} to be written; ")
+    assert found.summary().startswith(f"2 of {len(NAMES)} exercises pass, {len(NAMES) - 2} to write; ")
 
 
 def test_one_mistake_costs_one_point(judged):
@@ -146,7 +146,7 @@ def test_a_fault_in_another_chapter_costs_no_points(judged, tmp_path):
     broken.write_text(exercises.graft(TENSOR, function("mul(x, y, /)", "return x + y"), ["mul"]), encoding="utf-8")
     found = judged(written("elu", "log_sigmoid"), swaps={"tt_tensor.tensor": broken})
     assert (found.status, found.points, found.stand_ins) == ("failed", 2, ("tt_tensor.tensor",))
-    assert "No exercise is at fault, but what stands in for tt_tensor.tensor" in found.message
+    assert "No exercise is at fault, but the stand-in for tt_tensor.tensor" in found.message
 
 
 def test_a_chapter_runs_on_what_stands_in_for_the_others(judged, tmp_path):
@@ -199,7 +199,7 @@ def test_a_measurement_is_not_in_the_report(tmp_path):
         ("(" * 1000, "activations.py, line 1 is not Python: too many nested parentheses."),
         ("-" * 100_000 + "1", "activations.py is not Python: MemoryError."),
         ("x" + ".a" * 100_000, "activations.py is not Python: "),
-        (REFERENCE + "#" * (1 << 20), "bytes long, and at most 1,048,576 are read."),
+        (REFERENCE + "#" * (1 << 20), "bytes, and at most 1,048,576 are allowed."),
         (REFERENCE.replace("def softplus(", "def soft("), "does not define: softplus."),
         (b"x = '\xe9'", "activations.py, line 1 is not UTF-8 (byte 0xe9): save it as UTF-8."),
     ],
@@ -419,7 +419,7 @@ def replaced(index, event):
         ),
         (
             replaced(2, ["check", "g(1)", 1]),
-            ("failed", "The test came to g(1), where f(1) was due.", 'See "A section".'),
+            ("failed", "The test came to g(1), where f(1) was expected.", 'See "A section".'),
         ),
         (
             replaced(6, ["check", "f(3)", {"raised": [["builtins.MemoryError"], "all gone", "x.py, line 3"]}]),
@@ -437,11 +437,11 @@ def replaced(index, event):
         ([*RIGHT[:1], ["collect", REFUSED]], ("failed", "Preparing the tests raised ValueError: no (x.py, line 3).")),
         (
             [*RIGHT, ["changed", "numpy.sum"]],
-            ("failed", "numpy.sum was replaced by something else: leave it as it is."),
+            ("failed", "numpy.sum was replaced by something else: leave it unchanged."),
         ),
         (
             [*RIGHT[:7], ["check", "f(4)", 1], *RIGHT[7:]],
-            ("failed", "The two went on where it should have ended.", 'See "A section".'),
+            ("failed", "The two continued where it should have ended.", 'See "A section".'),
         ),
     ],
 )
@@ -906,7 +906,7 @@ def test_a_file_beside_the_folders_is_left(tmp_path):
     found = handed_in.find([tmp_path])
     assert [entry.learner for entry in found.entries] == ["ada", "ben"]
     (left,) = found.left
-    assert left.file == "losses.py" and left.reason.startswith("lies beside the learners' folders")
+    assert left.file == "losses.py" and left.reason.startswith("is beside the learners' folders")
 
 
 def test_the_tree_of_nbgrader(tmp_path):

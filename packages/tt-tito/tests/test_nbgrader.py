@@ -112,7 +112,7 @@ def test_export_overwrites_nothing(tmp_path):
     assert made == [notebook, config]
     before = notebook.read_bytes()
     config.write_text("# the instructor's own\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"03_activations.ipynb exists and stays as it is"):
+    with pytest.raises(ValueError, match=r"03_activations.ipynb already exists and was not changed"):
         nbgrader.export([LAYERS, ACTIVATIONS], out)
     assert notebook.read_bytes() == before and not (out / "source/04_layers").exists()
     assert nbgrader.export([LAYERS], out) == [out / "source/04_layers/04_layers.ipynb"]

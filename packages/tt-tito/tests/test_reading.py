@@ -29,7 +29,7 @@ def test_what_is_no_file(tmp_path):
     with pytest.raises(Unreadable, match="x.py cannot be read: No such file or directory"):
         reading.text(tmp_path / "x.py")
     (tmp_path / "x.py").mkdir()
-    with pytest.raises(Unreadable, match="x.py is a folder, where a file is needed"):
+    with pytest.raises(Unreadable, match="x.py is a folder, but a file is needed there"):
         reading.text(tmp_path / "x.py")
 
 

@@ -175,7 +175,7 @@ def test_the_same_command_twice_at_once(tmp_path):
     started = [tito(space, "module", "start", "03") for _ in range(3)]
     said = [process.communicate()[0] for process in started]
     assert sorted(process.returncode for process in started) == [0, 1, 1], said
-    assert sum("exists and stays as it is" in text for text in said) == 2
+    assert sum("already exists and was not changed" in text for text in said) == 2
     hinting = [tito(space, "module", "hint", "03", "softmax") for _ in range(3)]
     said = [process.communicate()[0] for process in hinting]
     assert {text.split("hint ")[1][0] for text in said} == {"1", "2", "3"}, said

@@ -94,7 +94,7 @@ def test_packages_that_go_together_are_used_together(space):
     ("content", "says"),
     [
         ("x = 1".encode("utf-16"), "losses.py is encoded in UTF-16"),
-        (b"x = 1\0", "losses.py is not a text, since it has null bytes"),
+        (b"x = 1\0", "losses.py is not text, because it has null bytes"),
         ("# größer".encode("latin-1"), "losses.py, line 1 is not UTF-8"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_package_stands_in_by_a_dotted_module(space):
         ("[use", "tt.toml cannot be read"),
         ("[use]\nlosses = 5", "[use] is a table of names and paths"),
         ("use = 5", "[use] is a table of names and paths"),
-        ('[use]\nlossses = "work/losses.py"', "did you mean 05 losses?"),
+        ('[use]\nlossses = "work/losses.py"', "Did you mean 05 losses?"),
         ('[use]\ntt-tensr = "work"', "tt.toml names 'tt-tensr'"),
         ('[use]\nlosses = "work/loss.py"', "work/loss.py stands in for tt_tensor.losses, but there is no such"),
         ('[use]\nlosses = "no.such.module"', "there is no such file or module"),
@@ -201,7 +201,7 @@ def test_a_stand_in_that_lacks_names(space):
     said = python(space, "import tt_tensor").splitlines()[-1]
     assert said.endswith(
         "work/losses.py stands in for tt_tensor.losses (see tt.toml), but does not define: slope. "
-        "slope is needed by whoever imports tt_tensor."
+        "slope is needed by code that imports tt_tensor."
     )
 
 

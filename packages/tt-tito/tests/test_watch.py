@@ -224,7 +224,7 @@ def test_show_runs_on_the_learners_code_and_keeps_figures(space):
 def test_watch_looks_once_and_then_does_what_keys_say(space):
     write(space, "elu", softmax="return x")
     said = tito(space, "watch", typed="hq")
-    assert "elu passed." in said and "softmax(" in said and "To mend: softmax" in said
+    assert "elu passed." in said and "softmax(" in said and "To fix: softmax" in said
     assert "softmax, hint 1 of" in said
     write(space, *NAMES)
     said = tito(space, "watch", "03")
@@ -241,7 +241,7 @@ def test_watch_judges_whenever_the_file_is_saved(space):
 
         assert until("Nothing is written yet")
         write(space, softmax="return x")
-        assert until("To mend: softmax")
+        assert until("To fix: softmax")
         write(space, "softmax")
         assert until("softmax passed.")
         process.stdin.write("q")

@@ -52,7 +52,7 @@ def test_start_writes_the_skeleton_once(space):
     names = [e.name for e in exercises.exercises(course.reference(ACTIVATIONS).read_text(encoding="utf-8"))]
     assert space.left(ACTIVATIONS) == names
     file.write_text("x = 1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"work/activations.py exists and stays as it is"):
+    with pytest.raises(ValueError, match=r"work/activations.py already exists and was not changed"):
         space.start(ACTIVATIONS)
     assert file.read_text(encoding="utf-8") == "x = 1\n"
 
@@ -108,7 +108,7 @@ def test_a_table_that_is_damaged(space):
 def test_names_of_chapters_and_packages():
     assert known_name("05_losses") == LOSSES and known_name("5") == LOSSES
     assert known_name("tt_tensor") == "tt-tensor"
-    with pytest.raises(ValueError, match="did you mean 05 losses"):
+    with pytest.raises(ValueError, match="Did you mean 05 losses"):
         known_name("loses")
 
 

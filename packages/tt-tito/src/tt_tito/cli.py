@@ -1,4 +1,4 @@
-"""The command `tito`. Each command is a few lines here; what it does lies in the modules that it calls."""
+"""The command `tito`. Each command is a few lines here, and the modules that it calls do the work."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import tt_tito
 if TYPE_CHECKING:
     from tt_tito.curriculum import Chapter
 
-# `tito --help` has to be quick, so everything but click is imported where it is needed.
+# `tito --help` must be quick, so everything except click is imported where it is needed.
 
 
 def example(line: str) -> dict[str, Any]:
-    """The end of a command's help."""
+    """Arguments of a command: an example at the end of its help."""
     return {"epilog": f"Example: {line}"}
 
 
@@ -56,7 +56,7 @@ optional_chapter = click.argument(
 
 
 class Tito(click.Group):
-    """The group of all commands, which knows those below `tito module` when `module` was left out."""
+    """The group of all commands. It also recognizes commands of `tito module` if `module` was left out."""
 
     def resolve_command(self, context, arguments):
         if arguments and arguments[0] not in self.commands and arguments[0] in module.commands:
@@ -73,16 +73,16 @@ def _refuse_with_module(name: str, arguments: list[str]) -> None:
 def tito() -> None:
     """TinyTorch: write a deep-learning framework chapter by chapter, and run on what you wrote.
 
-    A chapter is called by its number or its name: 07, autograd and 07_autograd are the same.
+    You can name a chapter by its number or its name: 07, autograd and 07_autograd are the same.
     """
     try:
         os.getcwd()
     except OSError:
-        raise ValueError("the folder that you are in has been deleted: change to another") from None
+        raise ValueError("the current folder has been deleted: change to another one") from None
 
 
 def main() -> None:
-    """Run the command; what a user can mend is said in a line or two, without a traceback."""
+    """Run the command. An error that the user can fix is one or two lines, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
@@ -103,12 +103,12 @@ def main() -> None:
 def setup(folder: Path) -> None:
     """Make a workspace: work/ for your chapters, tt.toml for what is in use.
 
-    Nothing that exists is touched."""
+    Files and folders that already exist are not changed."""
     from tt_tito.show import say
     from tt_tito.workspace import Workspace
 
     space, made = Workspace.create(folder)
-    say(f"Workspace {space.root}: " + (f"made {', '.join(made)}." if made else "everything is there already."))
+    say(f"Workspace {space.root}: " + (f"made {', '.join(made)}." if made else "everything already exists."))
     say("Your chapters go into work/. tt.toml says which of them are in use.")
     say("")
     if folder != Path("."):
@@ -119,7 +119,7 @@ def setup(folder: Path) -> None:
 @tito.command(**example("tito doctor"))
 @as_json
 def doctor(as_json: bool) -> None:
-    """Look for what is wrong with this environment, each with the command that mends it."""
+    """Check this environment; print a fix for each problem."""
     from tt_tito import doctor, show
 
     problems = doctor.problems()
@@ -130,7 +130,7 @@ def doctor(as_json: bool) -> None:
     sys.exit(any(problem.serious for problem in problems))
 
 
-# ## Where one stands
+# ## Overview
 
 
 @tito.command(**example("tito status"))
@@ -148,7 +148,7 @@ def status(as_json: bool) -> None:
 
 @tito.command(**example("tito next"))
 def next() -> None:
-    """Say what to do next, in one command."""
+    """Show the next command."""
     from tt_tito import show, standing
 
     show.advice(standing.standing(*_open()))
@@ -157,7 +157,7 @@ def next() -> None:
 @tito.command(**example("tito milestones"))
 @as_json
 def milestones(as_json: bool) -> None:
-    """Show the milestones: which are earned, on what, and which example earns the others."""
+    """Show the milestones: which ones you have earned, on which code, and which example earns the others."""
     from tt_tito import show, standing
 
     found = standing.standing(*_open())
@@ -178,7 +178,7 @@ def module() -> None:
 @module.command("list", **example("tito module list"))
 @as_json
 def list_(as_json: bool) -> None:
-    """List the chapters, and what each solves."""
+    """List the chapters, and what each of them solves."""
     from tt_tito import show
     from tt_tito.curriculum import chapters
 
@@ -191,9 +191,9 @@ def list_(as_json: bool) -> None:
 
 @module.command(**example("tito module start 07_autograd"))
 @chapter_argument
-@click.option("--notebook", is_flag=True, help="A Jupyter notebook instead of a Python file.")
+@click.option("--notebook", is_flag=True, help="Make a Jupyter notebook instead of a Python file.")
 def start(chapter: Chapter, notebook: bool) -> None:
-    """Start a chapter: its file, with the functions that you write left empty, goes into work/."""
+    """Start a chapter: put its file into work/, with the functions that you write left empty."""
     from tt_tito import show
 
     space, _ = _open()
@@ -205,9 +205,9 @@ def start(chapter: Chapter, notebook: bool) -> None:
 @click.argument("exercises", nargs=-1, metavar="[EXERCISE]...")
 @as_json
 def test(chapter: Chapter | None, exercises: tuple[str, ...], as_json: bool) -> None:
-    """Judge your file of a chapter by its unit tests: these exercises, or all that you have written.
+    """Judge your file of a chapter by its unit tests: the exercises that you name, or all that you have written.
 
-    Without NAME it is the chapter in work. What has passed and is the same as then is not judged again."""
+    Without NAME, take the chapter in progress. Exercises that passed are not judged again until you change them."""
     from tt_tito import judging, show
 
     space, progress = _open()
@@ -225,10 +225,10 @@ def test(chapter: Chapter | None, exercises: tuple[str, ...], as_json: bool) -> 
 @tito.command(**example("tito watch 07"))
 @optional_chapter
 def watch(chapter: Chapter | None) -> None:
-    """Judge a chapter whenever you save its file, and say what to do next.
+    """Judge a chapter whenever you save its file, and show what to do next.
 
-    Without NAME it is the chapter in work. Keys: h a hint, n the next exercise, s what can be seen now, d what differs
-    from the course's answers, q the end."""
+    Without NAME, take the chapter in progress. Keys: h for a hint, n for the next exercise, s to show an experiment, d
+    to compare with the course's answers, q to quit."""
     from tt_tito import watching
 
     space, progress = _open()
@@ -242,7 +242,7 @@ def watch(chapter: Chapter | None) -> None:
 def show_(chapter: Chapter, names: tuple[str, ...], opens: bool | None) -> None:
     """Run experiments of a chapter on your code; without WHAT, list them.
 
-    What you have not written yet comes from the course. Figures are written into .tito/figures."""
+    Functions that you have not written yet come from the course. Figures are written into .tito/figures."""
     from tt_tito import experiments, show
 
     space, _ = _open()
@@ -258,12 +258,12 @@ def show_(chapter: Chapter, names: tuple[str, ...], opens: bool | None) -> None:
 @module.command(**example("tito module complete 07_autograd"))
 @chapter_argument
 def complete(chapter: Chapter) -> None:
-    """Run a chapter's unit and integration tests; if all pass, it is yours and in use from now on."""
+    """Run a chapter's unit and integration tests. If all pass, your chapter is in use from now on."""
     from tt_tito import judging, show, standing
     from tt_tito.workspace import fingerprint
 
     space, _ = _open()
-    digest = fingerprint(space.source(chapter))  # of what is judged; you may go on writing meanwhile
+    digest = fingerprint(space.source(chapter))  # of the file that is judged; you may continue to write meanwhile
     report = show.Report(space, chapter)
     verdict = judging.assess(space, chapter, ("unit", "integration"), report.first)
     if not verdict.full:
@@ -279,9 +279,9 @@ def complete(chapter: Chapter) -> None:
 @chapter_argument
 @click.argument("exercise", required=False)
 def hint(chapter: Chapter, exercise: str | None) -> None:
-    """Give a hint for an exercise, by default for the first that is still to be written.
+    """Give a hint for an exercise, by default for the first one that you have not written yet.
 
-    Ask again for one that says more."""
+    Ask again for a hint that says more."""
     from tt_tito import running, show
 
     space, _ = _open()
@@ -303,7 +303,7 @@ def diff(chapter: Chapter) -> None:
 
 @module.command(**example("tito module reset 02 --keep-backup"))
 @chapter_argument
-@click.option("--keep-backup/--no-backup", default=True, show_default=True, help="Keep what you wrote.")
+@click.option("--keep-backup/--no-backup", default=True, show_default=True, help="Keep a copy of what you wrote.")
 def reset(chapter: Chapter, keep_backup: bool) -> None:
     """Start a chapter again from its skeleton."""
     from tt_tito.show import say
@@ -311,11 +311,11 @@ def reset(chapter: Chapter, keep_backup: bool) -> None:
     space, _ = _open()
     file = space.file(chapter)
     if not keep_backup:
-        click.confirm(f"This deletes what you wrote in {space.short(file)}, for good. Go on?", abort=True)
+        click.confirm(f"This permanently deletes what you wrote in {space.short(file)}. Continue?", abort=True)
     kept = space.reset(chapter)
     if space.implementation(chapter) == "mine":
         space.use(chapter.slug, None)
-        say(f"The reference of {chapter} is in use until you have completed it again.")
+        say(f"The reference of {chapter} is in use until you complete the chapter again.")
     if keep_backup:
         say(f"What you wrote is kept as {space.short(kept)}.")
     else:
@@ -331,10 +331,10 @@ def reset(chapter: Chapter, keep_backup: bool) -> None:
 @click.argument("implementation", required=False, metavar="[mine|reference|PATH]")
 @as_json
 def use(name: str | None, implementation: str | None, as_json: bool) -> None:
-    """Choose what is in use for a chapter or a package, or show what is.
+    """Choose which implementation of a chapter or a package is in use, or show all that are.
 
-    `mine` is your file in work/, `reference` the course's. A PATH, or a dotted module, is anybody's. Who is stuck
-    takes the reference and goes on."""
+    `mine` is your file in work/, `reference` is the course's, and a PATH or a dotted module is any other one. If you
+    get stuck, take the reference and move on."""
     from tt_tito import running, show, standing
 
     space, progress = _open()
@@ -342,7 +342,7 @@ def use(name: str | None, implementation: str | None, as_json: bool) -> None:
         for line in running.choose(space, name, implementation):
             show.say(line)
     elif name:
-        raise click.UsageError(f"say what {name} is to be: mine, reference or a path")
+        raise click.UsageError(f"Which implementation of {name} should be used: mine, reference or a path?")
     found = standing.standing(space, progress)
     if as_json:
         click.echo(json.dumps({row.chapter.slug: row.implementation for row in found.rows if row.available}, indent=2))
@@ -354,7 +354,7 @@ def use(name: str | None, implementation: str | None, as_json: bool) -> None:
 
 
 class Tests(click.Group):
-    """The group `tito test`, which knows what those want who type `tito test 02`."""
+    """The group `tito test`. For `tito test 02` it suggests `tito module test 02`."""
 
     def resolve_command(self, context, arguments):
         if arguments and arguments[0] not in self.commands:
@@ -371,7 +371,7 @@ def test_group() -> None:
 @chapter_argument
 @as_json
 def unit(chapter: Chapter, as_json: bool) -> None:
-    """Run the unit tests, each exercise by itself, on the implementation in use."""
+    """Run the unit tests on the implementation in use."""
     _report(chapter, ("unit",), "test unit", as_json)
 
 
@@ -393,7 +393,7 @@ def examples() -> None:
 @examples.command("list", **example("tito examples list"))
 @as_json
 def list_examples(as_json: bool) -> None:
-    """List the examples, and which of them can be run by now."""
+    """List the examples, and which of them you can run by now."""
     from tt_tito import show, standing
 
     found = standing.standing(*_open())
@@ -407,7 +407,7 @@ def list_examples(as_json: bool) -> None:
 @click.argument("name")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_example(name: str, arguments: tuple[str, ...]) -> None:
-    """Run an example; further ARGUMENTS go to it. One that reaches its threshold earns its milestone."""
+    """Run an example and pass ARGUMENTS on to it. An example that reaches its thresholds earns its milestone."""
     from tt_tito import running, show
 
     space, progress = _open()
@@ -419,9 +419,9 @@ def run_example(name: str, arguments: tuple[str, ...]) -> None:
     sys.exit(0 if outcome.reached else 1)
 
 
-# ## What the course has come to
+# ## The programs of chapter 20
 #
-# The programs of chapter 20, on what is in use here. They have options of their own, which pass through.
+# They run on what is in use here, and have options of their own, which are passed through.
 
 passing = {"context_settings": {"ignore_unknown_options": True}}
 passed = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -481,7 +481,7 @@ for _name, (_typed, _says) in CAPSTONE.items():
 @tito.command(**example("tito export tt-autograd"))
 @click.argument("name", shell_complete=complete_chapter)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="export", show_default=True)
-@click.option("--force", is_flag=True, help="Also with exercises that are still to be written.")
+@click.option("--force", is_flag=True, help="Export even if there are exercises to write.")
 def export(name: str, out: Path, force: bool) -> None:
     """Export a chapter as a notebook, or a package as a wheel that installs with your chapters in it."""
     from tt_tito import running
@@ -501,8 +501,8 @@ def export(name: str, out: Path, force: bool) -> None:
 def grade(paths: tuple[Path, ...], csv_file: Path | None, as_json: bool) -> None:
     """Grade learners' files: one file, one learner's folder, or a folder with a folder or a file for each learner.
 
-    Each file runs in a process of its own, for a limited time; the site's page "Teach with it" says what holds it. The
-    table has each row as soon as it is known. The exit status is 0 only for full marks."""
+    Each file runs in a confined process, for a limited time; the site's page "Teach with it" explains how. Each row is
+    written as soon as it is known. The exit status is 0 only for full marks."""
     from tt_tito import show
     from tt_tito.judge import grade
 
@@ -527,7 +527,7 @@ def nbgrader() -> None:
 @click.argument("chapters", nargs=-1, metavar="[NAME]...", type=ChapterName(), shell_complete=complete_chapter)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="nbgrader", show_default=True)
 def nbgrader_export(chapters: tuple[Chapter, ...], out: Path) -> None:
-    """Write an nbgrader course with an assignment for each chapter, by default for all."""
+    """Write an nbgrader course with an assignment for each chapter, by default for all chapters."""
     from tt_tito import nbgrader
     from tt_tito.show import say
     from tt_tito.workspace import available
@@ -539,7 +539,7 @@ def nbgrader_export(chapters: tuple[Chapter, ...], out: Path) -> None:
 @tito.command(**example('eval "$(tito completion bash)"'))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes a shell complete tito's commands and chapters."""
+    """Print a script with which your shell completes tito's commands and chapters."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)
@@ -552,7 +552,7 @@ def completion(shell: str) -> None:
 
 
 def _open() -> tuple[Any, Any]:
-    """The workspace that the working directory is in, and its progress, restored if the file was damaged."""
+    """The workspace of the working directory, and its progress, which is restored if its file is damaged."""
     from tt_tito.progress import DamagedProgress, Progress
     from tt_tito.workspace import Workspace
 
@@ -564,7 +564,7 @@ def _open() -> tuple[Any, Any]:
 
 
 def _note(space: Any, change: Callable[[Any], Any]) -> Any:
-    """Change the progress as it is now, and return it. One that is damaged is restored from its copy, or rebuilt."""
+    """Change the progress as it is now, and return it. A damaged file is restored from its copy, or rebuilt."""
     from tt_tito import running
     from tt_tito.progress import DamagedProgress, Progress
 
@@ -601,12 +601,12 @@ def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bo
 
 
 def _in_work(space: Any, progress: Any) -> Chapter:
-    """The chapter that the learner works on: of those that are started and not done, the one that was changed last."""
+    """The chapter in progress: of those that are started and not done, the one that was changed last."""
     from tt_tito.workspace import available
 
     started = [c for c in available() if space.started(c) and not (progress.done(space, c) and not space.left(c))]
     if not started:
-        raise ValueError("no chapter is in work: `tito next` says which to start")
+        raise ValueError("no chapter is in progress: `tito next` shows which one to start")
     return max(started, key=lambda c: space.file(c).stat().st_mtime_ns)
 
 
@@ -618,7 +618,7 @@ def _show_both_ends(space: Any, chapter: Chapter) -> None:
     ends = [known[0].name, *([known[-1].name] if len(known) > 1 else [])] if known else []
     if not ends or not sys.stdout.isatty():
         return
-    show.say("\nWhat hurt, and what hurts next, on your code (Ctrl-C skips it):\n")
+    show.say("\nWhat hurt, and what hurts next, on your code (press Ctrl-C to skip it):\n")
     try:
         experiments.run(space, chapter, ends)
     except (RuntimeError, KeyboardInterrupt) as error:

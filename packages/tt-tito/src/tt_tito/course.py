@@ -1,4 +1,4 @@
-"""Where the parts of the course lie, in a clone and in an environment that has nothing but wheels."""
+"""Where the parts of the course are, in a clone and in an environment that has only wheels."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reference(chapter: Chapter) -> Path:
 
 
 def foreign(package: Package) -> Path | None:
-    """The folder of a package that has a name of the course's and none of its chapters; None if all is well."""
+    """The folder of a strange package under a name of the course's, without its chapters; None if there is none."""
     found = locate(package.module)
     if found is None or any(locate(f"{package.module}.{slug}") for slug in package.chapters):
         return None
@@ -67,7 +67,7 @@ def foreign(package: Package) -> Path | None:
 
 
 def installed(chapter: Chapter) -> bool:
-    """Is the chapter there, written and installed?"""
+    """Whether the chapter is written and installed."""
     return chapter in written()
 
 
@@ -78,7 +78,7 @@ def written() -> tuple[Chapter, ...]:
 
 
 def tests(package: str) -> Path:
-    """The folder of a package's tests: inside of it in a wheel, beside its sources in a clone."""
+    """The folder of a package's tests: inside the package in a wheel, beside its sources in a clone."""
     inside = folder(package) / "tests"
     return inside if inside.is_dir() else folder(package).parents[1] / "tests"
 
@@ -115,6 +115,6 @@ def hints(chapter: Chapter) -> dict[str, list[str]]:
 
 
 def examples() -> Path:
-    """The folder of the example programs: inside of this package in a wheel, at the root of a clone."""
+    """The folder of the example programs: inside this package in a wheel, at the root of a clone."""
     here = Path(__file__).parent
     return here / "examples" if (here / "examples").is_dir() else here.parents[3] / "examples"

@@ -122,8 +122,8 @@ class Curriculum:
                 return found
         close = difflib.get_close_matches(slug, [c.slug for c in self.chapters], n=1)
         near = [str(c) for c in self.chapters if c.slug in close]
-        advice = f"did you mean {near[0]}?" if near else f"they are {', '.join(str(c) for c in self.chapters)}"
-        raise ValueError(f"no chapter {str(name)!r}: {advice}")
+        advice = f"Did you mean {near[0]}?" if near else f"The chapters are {', '.join(str(c) for c in self.chapters)}"
+        raise ValueError(f"There is no chapter {str(name)!r}. {advice}")
 
     def package(self, name: str) -> Package:
         """The package called `tt-tensor` or `tt_tensor`; ValueError where there is none."""
@@ -131,12 +131,13 @@ class Curriculum:
         for found in self.packages:
             if found.name == wanted:
                 return found
-        raise ValueError(f"no package {name!r} in the course: there are {', '.join(p.name for p in self.packages)}")
+        names = ", ".join(p.name for p in self.packages)
+        raise ValueError(f"the course has no package {name!r}: its packages are {names}")
 
     def packages_of_phase(self, number: int) -> tuple[Package, ...]:
         """The packages of one phase, counted from 1; ValueError where there is none."""
         if number not in range(1, len(self.phases) + 1):
-            raise ValueError(f"no phase {number}: there are 1 to {len(self.phases)}")
+            raise ValueError(f"there is no phase {number}: the phases are 1 to {len(self.phases)}")
         return tuple(p for p in self.packages if p.phase == number)
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with an environment, each problem with the command that mends it."""
+"""Problems that an environment may have, each with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Problem", "problems"]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and what mends it; a remark that stops nobody is not serious."""
+    """What is wrong, and what fixes it. A problem that is not serious is only a remark."""
 
     what: str
-    mend: str
+    fix: str
     serious: bool = True
 
 
 def problems() -> list[Problem]:
-    """Everything that is wrong here."""
+    """All problems of this environment."""
     checks = (_python, _packages, _start_file, _stand_ins, _shadows, _workspace, _command, _machine)
     return [problem for check in checks for problem in check()]
 
@@ -35,7 +35,7 @@ def problems() -> list[Problem]:
 def _python() -> Iterator[Problem]:
     if sys.prefix == sys.base_prefix and "CONDA_PREFIX" not in os.environ:
         yield Problem(
-            "this Python is no virtual environment, so its packages are shared with everything else",
+            "this Python is not a virtual environment, so other programs share its packages",
             "python -m venv .venv, activate it, and install again",
             serious=False,
         )
@@ -54,7 +54,7 @@ def _packages() -> Iterator[Problem]:
             )
         elif not course.tests(package.name).is_dir():
             yield Problem(
-                f"{package.name} has come without its tests, so nothing can be judged",
+                f"{package.name} was installed without its tests, so nothing can be judged",
                 f"pip install --force-reinstall --no-deps {package.name}",
             )
 
@@ -83,9 +83,9 @@ def _stand_ins() -> Iterator[Problem]:
             [sys.executable, "-c", f"import {module}"], capture_output=True, encoding="utf-8", errors="replace"
         )
         if process.returncode:
-            last = (process.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            last = (process.stderr.strip().splitlines() or ["it ended without a message"])[-1]
             name = module.partition(".")[2] or module.replace("_", "-")
-            yield Problem(f"what stands in for {module} cannot be imported: {last}", f"tito use {name} reference")
+            yield Problem(f"the stand-in for {module} cannot be imported: {last}", f"tito use {name} reference")
 
 
 def _shadows() -> Iterator[Problem]:
@@ -101,9 +101,9 @@ def _shadows() -> Iterator[Problem]:
 def _workspace() -> Iterator[Problem]:
     found = startup.search(str(Path.cwd()))
     if found is None:
-        yield Problem("there is no workspace here", "tito setup", serious=False)
+        yield Problem("there is no workspace in this folder or above it", "tito setup", serious=False)
     elif not os.access(Path(found).parent, os.W_OK):
-        yield Problem(f"nothing can be written in {Path(found).parent}", "tito setup, in a folder of your own")
+        yield Problem(f"{Path(found).parent} is not writable", "tito setup, in a folder of your own")
 
 
 def _command() -> Iterator[Problem]:
@@ -116,7 +116,7 @@ def _command() -> Iterator[Problem]:
 
 
 def _machine() -> Iterator[Problem]:
-    """What chapter 01 says of the machine, as the reference has it."""
+    """What the reference of chapter 01 finds about the machine."""
     if course.locate("tt_tensor.setup") is None:
         return
     script = "import json, tt_tensor; print(json.dumps([(p.what, p.mend) for p in tt_tensor.check_environment()]))"
@@ -129,5 +129,5 @@ def _machine() -> Iterator[Problem]:
         return
     import json
 
-    for what, mend in json.loads(process.stdout):
-        yield Problem(what, mend, serious=False)
+    for what, fix in json.loads(process.stdout):
+        yield Problem(what, fix, serious=False)

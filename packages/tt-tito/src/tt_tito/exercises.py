@@ -73,7 +73,7 @@ def skeleton(text: str, label: str) -> str:
 def framed(text: str, begin: str, end: str) -> str:
     """The chapter with a comment before and one after what a skeleton replaces in each exercise."""
     names = [exercise.name for exercise in exercises(text)]
-    text = graft(text, text, names)  # what stands on the line of its `def` gets lines of its own
+    text = graft(text, text, names)  # a body on the line of its `def` gets lines of its own
     nodes, lines = functions(parse(text)), text.splitlines()
     for node in sorted((nodes[name] for name in names), key=lambda node: -node.lineno):
         before, _, last, _, _ = _blank(text, node, "")
@@ -90,8 +90,8 @@ def unwritten(text: str, names: Iterable[str]) -> list[str]:
 
 
 def fill_starred(tree: ast.Module, reference: str) -> None:
-    """Give the functions with a star that are left out in a tree the reference's bodies, which are said to stand on
-    the line of their `def`."""
+    """Fill the functions with a star that a tree leaves out with the reference's bodies, which get the line number of
+    their `def`."""
     names = [exercise.name for exercise in exercises(reference) if exercise.starred]
     nodes = functions(tree)
     names = [name for name in names if name in nodes and _is_blank(nodes[name])]
@@ -102,7 +102,7 @@ def fill_starred(tree: ast.Module, reference: str) -> None:
 
 
 def stand_on(body: Iterable[ast.stmt], line: int) -> None:
-    """Say of statements, and all that is in them, that they stand on one line."""
+    """Give statements, and everything inside them, the same line number."""
     for node in (inner for statement in body for inner in ast.walk(statement)):
         if hasattr(node, "lineno"):
             vars(node).update(lineno=line, end_lineno=line, col_offset=0, end_col_offset=0)
@@ -148,13 +148,13 @@ def _statements(node: Function) -> list[ast.stmt]:
 
 
 def section(text: str, line: int) -> str:
-    """The title of the section of a chapter in which a line stands."""
+    """The title of the section of a chapter that contains a line."""
     lines = [each.strip() for each in text.splitlines()[:line]]  # a heading may be inside a class
     return [each.removeprefix("# ## ") for each in lines if each.startswith("# ## ")][-1]
 
 
 def body_lines(node: Function) -> set[int]:
-    """The lines on which the code of a function stands, without its head and docstring."""
+    """The lines of a function's code, without its head and docstring."""
     inner = (inner for statement in _statements(node) for inner in ast.walk(statement))
     return {each.lineno for each in inner if hasattr(each, "lineno")}
 

@@ -79,8 +79,8 @@ def find(chapter: Chapter, name: str) -> Experiment:
     found = known.get(name.lower().removeprefix(PREFIX))
     if found is None:
         close = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise ValueError(f"{chapter} shows no {name!r}: {advice}")
+        advice = f"did you mean {close[0]}?" if close else f"its experiments are {', '.join(known)}"
+        raise ValueError(f"{chapter} has no experiment {name!r}: {advice}")
     return found
 
 
@@ -99,7 +99,7 @@ def run(space: Workspace, chapter: Chapter, names: Sequence[str]) -> list[Path]:
     sys.stdout.flush()
     status = subprocess.run(words, env={**os.environ, "MPLBACKEND": "Agg", "PYTHONUTF8": "1"}, check=False).returncode
     if status:
-        raise RuntimeError(f"{', '.join(names)} did not come to the end (exit status {status})")
+        raise RuntimeError(f"{', '.join(names)} failed before the end (exit status {status})")
     return [file for file, time in _times(folder).items() if before.get(file) != time]
 
 

@@ -31,8 +31,8 @@ def notebook(chapter: curriculum.Chapter, source: Path, out: Path) -> Path:
 def wheel(name: str, chapters: Mapping[str, Path], out: Path, *, force: bool = False) -> Path:
     """Write a wheel of an installed package, with files in the place of some of its chapters, into a folder.
 
-    The same files always give the same bytes. ValueError for a chapter that cannot stand in, that is not written to
-    the end (unless forced), or if there is such a wheel."""
+    The same files always give the same bytes. ValueError for a chapter that cannot stand in, for one with exercises to
+    write (unless forced), or if the wheel already exists."""
     package = curriculum.package(name)
     contents = _installed(package)
     if not chapters:
@@ -53,7 +53,7 @@ def wheel(name: str, chapters: Mapping[str, Path], out: Path, *, force: bool = F
 
 
 def _installed(package: curriculum.Package) -> dict[str, bytes]:
-    """The files of a package as its wheel has them, by their paths: in a clone the tests lie elsewhere."""
+    """The files of a package as its wheel has them, by their paths. In a clone the tests are elsewhere."""
     folders = {package.module: course.folder(package.name), f"{package.module}/tests": course.tests(package.name)}
     return {
         f"{prefix}/{file.relative_to(folder).as_posix()}": file.read_bytes()
@@ -64,13 +64,13 @@ def _installed(package: curriculum.Package) -> dict[str, bytes]:
 
 
 def _demand(chapter: curriculum.Chapter, file: Path, force: bool) -> None:
-    """ValueError or SwapError unless a file can be the chapter for everybody."""
+    """ValueError or SwapError unless a file can replace the chapter."""
     text = reading.python(file)
     swap.StandIn(chapter.module, str(file), "this command").get_code(chapter.module)
     known = exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))
     left = exercises.unwritten(text, [exercise.name for exercise in known if not exercise.starred])
     if left and not force:
-        raise ValueError(f"{file.name} still has exercises to write: {', '.join(left)}; --force exports it so")
+        raise ValueError(f"{file.name} still has exercises to write: {', '.join(left)}. --force exports it anyway")
 
 
 def _whole(chapter: curriculum.Chapter, file: Path) -> bytes:
@@ -105,4 +105,4 @@ def _zip(contents: Mapping[str, bytes]) -> bytes:
 
 def _refuse_existing(file: Path) -> None:
     if file.exists():
-        raise ValueError(f"{file} exists and stays as it is: move it away, or name another folder with --out")
+        raise ValueError(f"{file} already exists and was not changed: move it away, or name another folder with --out")

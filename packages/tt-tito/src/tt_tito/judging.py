@@ -91,7 +91,7 @@ def exercise_of(chapter: Chapter, name: str) -> str:
     if not matches:
         close = difflib.get_close_matches(small, [k.lower() for k in known], n=1)
         near = [k for k in known if k.lower() in close]
-        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        advice = f"did you mean {near[0]}?" if near else f"its exercises are {', '.join(known)}"
         raise ValueError(f"{chapter} has no exercise {name!r}: {advice}")
     return matches[0]
 

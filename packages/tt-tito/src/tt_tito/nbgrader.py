@@ -177,7 +177,7 @@ def _judged(chapter: str, group: str, text: str) -> dict[str, Any]:
     with TemporaryDirectory(prefix="tito-") as folder:
         file = Path(folder) / f"{chapter}.py"
         files.write(file, text)
-        # -P: nothing that lies in a working directory is imported
+        # -P: nothing is imported from a working directory
         command = [sys.executable, "-P", "-m", "tt_tito.nbgrader", chapter, group, str(file)]
         environment = os.environ | {"TT_SWAP": "0", "PYTHONUTF8": "1"}
         ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
@@ -188,8 +188,8 @@ def _judged(chapter: str, group: str, text: str) -> dict[str, Any]:
 
 
 def _main(chapter: str, group: str, file: str) -> None:
-    """Print an assessment as JSON. Integration tests measure times, and on a busy machine may fail for no fault of a
-    learner's: whoever fails them has two more tries."""
+    """Print an assessment as JSON. Integration tests measure times, and on a busy machine they may fail without a
+    mistake of the learner's, so a file that fails them gets two more tries."""
     from tt_tito.judge import assess
 
     for left in (2, 1, 0) if group == "integration" else (0,):

@@ -59,17 +59,18 @@ def _only_runs(cell: dict[str, Any]) -> bool:
 
 def read(path: Path) -> str:
     """The text of the chapter in a notebook, without what it has put out, and without cells that only run experiments.
-    ValueError for what is no notebook."""
+    ValueError for a file that is not a notebook."""
     return _without_runs(_read(path))
 
 
 def program(path: Path) -> str:
-    """The text of the chapter in a notebook as a program that can run outside of one: where it uses `display`, which
+    """The text of the chapter in a notebook as a program that can run without Jupyter: where it uses `display`, which
     Jupyter defines, it prints; cells that run experiments are left out, and those in which nbgrader asks the judge are
     empty. Unreadable for what is not a notebook, or too long."""
     found = _without_runs(_runnable(_read(path)))
     if (size := len(found.encode())) > reading.LARGEST:
-        raise reading.Unreadable(f"{path.name} has {size:,} bytes of text, and at most {reading.LARGEST:,} are read.")
+        most = reading.LARGEST
+        raise reading.Unreadable(f"{path.name} has {size:,} bytes of text, and at most {most:,} are allowed.")
     return found
 
 
@@ -128,13 +129,13 @@ def _runnable(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook. Unreadable for what is no notebook."""
+    """The cells of a notebook. Unreadable for a file that is not a notebook."""
     data = reading.data(path, reading.HUGE)
     try:
         return [_cell(cell) for cell in json.loads(reading.decoded(data, "it"))["cells"]]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise reading.Unreadable(f"{path.name} is damaged, or no notebook of Jupyter 4 or later: {why}") from None
+        raise reading.Unreadable(f"{path.name} is damaged, or not a notebook of Jupyter 4 or later: {why}") from None
 
 
 def cells(text: str) -> list[dict[str, Any]]:
@@ -166,7 +167,7 @@ def _cell(cell: dict[str, Any]) -> dict[str, Any]:
     """What matters of a cell. KeyError, TypeError or ValueError if it is none."""
     kind, source = cell["cell_type"], cell["source"]
     if kind not in ("code", "markdown", "raw"):
-        raise ValueError(f"there are no cells of type {kind!r}")
+        raise ValueError(f"{kind!r} is not a type of cell")
     kept = {
         "cell_type": kind,
         "metadata": {key: value for key, value in cell["metadata"].items() if key == GAP and isinstance(value, int)},

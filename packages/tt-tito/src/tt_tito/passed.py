@@ -1,8 +1,8 @@
 """What is known of a chapter in work from earlier looks: verdicts that still hold, and which tests reach what.
 
-A verdict on an exercise holds as long as its own text, the rest of the file but for other exercises, the reference, the
-tests, and what is in use for other chapters are the same. It serves quick answers while a chapter is written; nothing
-is completed by it. A note that is damaged is no note."""
+A verdict on an exercise holds as long as these are the same: its own text, the rest of the file except for other
+exercises, the reference, the tests, and what is in use for other chapters. It serves quick answers while a chapter is
+written, and does not complete a chapter. A damaged note counts as none."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Passed:
 
     @property
     def fresh(self) -> list[str]:
-        """The written exercises on which there is no verdict, or none that is good, in the order of the chapter."""
+        """The written exercises that have not passed as they are now, in the order of the chapter."""
         return [name for name in self.written if name not in self.names]
 
     def note(self, names: set[str]) -> None:
-        """Keep that these passed, too."""
+        """Note that these have passed, too."""
         self.names |= names & self.digests.keys()
         passed = {name: self.digests[name] for name in self.written if name in self.names}
         files.write(self.file, json.dumps({"context": self.context, "passed": passed}))

@@ -1,7 +1,7 @@
 """What a learner has reached: one versioned file, written as a whole and checked when it is read.
 
-Nothing stands in it that can be seen elsewhere. Which chapters are started is seen in `work/`, what is in use in
-`tt.toml`; this file says what has passed, when, and on which implementation.
+It holds nothing that can be seen elsewhere. `work/` shows which chapters are started, and `tt.toml` shows what is in
+use. This file records what has passed, when, and on which implementation.
 
 Two commands may run at once, and a command may be killed at any time. So progress is changed in one way only: under a
 lock that no command keeps while tests run, the file is read as it is now, changed and written. A copy of it is written
@@ -24,7 +24,7 @@ from tt_tito.workspace import Workspace, fingerprint
 __all__ = ["DamagedProgress", "Milestone", "Progress", "implementations", "milestones", "now"]
 
 VERSION = 1
-ENTRIES: dict[str, dict[str, type]] = {  # what has to be in an entry of each table, and of which type
+ENTRIES: dict[str, dict[str, type]] = {  # what an entry of each table must have, and of which type
     "chapters": {"completed": str, "exercises": int, "sha256": str},
     "milestones": {"earned": str, "results": list, "implementations": dict},
 }
@@ -96,12 +96,12 @@ class Progress:
         self.chapters[chapter.slug] = {"completed": now(), "exercises": exercises, "sha256": digest}
 
     def changed(self, space: Workspace, chapter: Chapter) -> bool:
-        """Has the learner's file changed since its tests passed?"""
+        """Whether the learner's file has changed since its tests passed."""
         noted = self.chapters.get(chapter.slug)
         return bool(noted and space.started(chapter) and noted["sha256"] != fingerprint(space.source(chapter)))
 
     def done(self, space: Workspace, chapter: Chapter) -> bool:
-        """Is the chapter's capability there, by the learner's own code or taken from the course?"""
+        """Whether the chapter's capability is unlocked, by the learner's own code or by the course's."""
         return chapter.slug in self.chapters or space.taken(chapter)
 
     # ## Hints and milestones
@@ -159,7 +159,7 @@ def _read(file: Path, space: Workspace) -> Progress:
         if version > VERSION:
             newer = f"{space.short(file)} was written by a newer tito (format {version}): upgrade tt-tito"
         elif document["sha256"] != _digest(data):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         elif not _is_progress(data):
             raise ValueError("an entry has the wrong type")
         else:

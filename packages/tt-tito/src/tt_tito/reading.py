@@ -28,11 +28,11 @@ def data(file: Path, most: int = LARGEST) -> bytes:
     try:
         found = os.stat(file)
         if stat.S_ISDIR(found.st_mode):
-            raise Unreadable(f"{name} is a folder, where a file is needed: move it away.")
+            raise Unreadable(f"{name} is a folder, but a file is needed there: move it away.")
         if not stat.S_ISREG(found.st_mode):
-            raise Unreadable(f"{name} is a device or a pipe, where a file is needed: move it away.")
+            raise Unreadable(f"{name} is a device or a pipe, but a file is needed there: move it away.")
         if found.st_size > most:
-            raise Unreadable(f"{name} is {found.st_size:,} bytes long, and at most {most:,} are read.")
+            raise Unreadable(f"{name} has {found.st_size:,} bytes, and at most {most:,} are allowed.")
         with file.open("rb") as stream:
             return stream.read(most)  # no more, even if the file has grown since
     except OSError as error:
@@ -45,7 +45,7 @@ def decoded(data: bytes, name: str) -> str:
         if data.startswith(mark):
             raise Unreadable(f"{name} is encoded in {encoding}: save it as UTF-8.")
     if b"\0" in data:
-        raise Unreadable(f"{name} is not a text, since it has null bytes: save it as UTF-8, or take a backup.")
+        raise Unreadable(f"{name} is not text, because it has null bytes: save it as UTF-8, or restore a backup.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

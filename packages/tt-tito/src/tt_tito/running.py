@@ -32,8 +32,8 @@ __all__ = [
 
 
 def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
-    """Progress from nothing but the learner's files: every chapter that is written is judged again. A file that cannot
-    be read is named and left out."""
+    """Progress from the learner's files alone: judge every chapter that is written again. A file that cannot be read is
+    named and left out."""
     progress = Progress()
     for chapter in available():
         try:
@@ -42,7 +42,7 @@ def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
             digest = fingerprint(space.source(chapter))
             verdict = assess(space, chapter, ("unit", "integration"))
         except (ValueError, ImportError, OSError, RuntimeError) as error:
-            tell(f"  {chapter}: left out, since {error}")
+            tell(f"  {chapter}: left out, because {error}")
             continue
         tell(f"  {chapter}: {verdict.status}")
         if verdict.full:
@@ -63,7 +63,7 @@ def hints(space: Workspace, chapter: Chapter, name: str | None) -> tuple[str, li
     if name is None:
         left = space.left(chapter) if space.started(chapter) else list(hints)
         if not left:
-            raise ValueError(f"every exercise of {chapter} is written; name the one that the hint is to be for")
+            raise ValueError(f"every exercise of {chapter} is written: name the one for which you want a hint")
         name = left[0]
     found = exercise_of(chapter, name)
     return found, hints[found]
@@ -77,7 +77,7 @@ def difference(space: Workspace, chapter: Chapter) -> list[str]:
     left = exercises.unwritten(text, names)
     written = [name for name in names if name not in left]
     if not written:
-        raise ValueError(f"no exercise of {chapter} is written yet; there is nothing to compare")
+        raise ValueError(f"no exercise of {chapter} is written yet, so there is nothing to compare")
     mine, theirs = exercises.functions(exercises.parse(text)), exercises.functions(exercises.parse(reference))
     lines: list[str] = []
     for name in written:
@@ -94,7 +94,8 @@ def difference(space: Workspace, chapter: Chapter) -> list[str]:
 
 
 def choose(space: Workspace, name: str, value: str) -> list[str]:
-    """Write into tt.toml what is in use for a chapter or package, and say what that means. ValueError if it cannot."""
+    """Write into tt.toml which implementation of a chapter or package is in use, and return lines to print. ValueError
+    if it cannot be used."""
     found = known_name(name)
     if isinstance(found, str):
         return _choose_package(space, found, value)
@@ -105,7 +106,7 @@ def choose(space: Workspace, name: str, value: str) -> list[str]:
         return [
             f"{found}: the reference is in use, and its capability is unlocked: {found.unlocks}.",
             f"Read it: {course.reference(found)}",
-            *[f"{space.short(file)} stays as it is." for file in space.files(found)],
+            *[f"{space.short(file)} was not changed." for file in space.files(found)],
         ]
     if value == "mine" or space.is_mine(found, value):  # however its path is written
         _demand_written(space.short(space.file(found)), space.left(found), found)
@@ -123,7 +124,7 @@ def choose(space: Workspace, name: str, value: str) -> list[str]:
 
 def _choose_package(space: Workspace, name: str, value: str) -> list[str]:
     if value == "mine" or os.path.realpath(space.root / value) == os.path.realpath(space.work):
-        raise ValueError(f"{name} is a package; say `mine` of a chapter: {', '.join(package(name).chapters)}")
+        raise ValueError(f"{name} is a package, and `mine` is for a chapter: {', '.join(package(name).chapters)}")
     values: dict[str, str | None] = {name: None} if value == "reference" else {name: value, **swap.whole(value)}
     _try(space, {name: value for name, value in values.items() if value})
     before = swap.whole(space.uses().get(name, ""))  # what came together leaves together
@@ -201,8 +202,8 @@ def _example(name: str, arguments: tuple[str, ...]) -> tuple[Example, tuple[str,
     if not named:
         names = list(dict.fromkeys(e.name for e in known))
         close = difflib.get_close_matches(name, names, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-        raise ValueError(f"no example {name!r}: {advice}")
+        advice = f"did you mean {close[0]}?" if close else f"the examples are {', '.join(names)}"
+        raise ValueError(f"there is no example {name!r}: {advice}")
     for example in sorted(named, key=lambda e: -len(e.arguments)):
         if set(example.arguments) <= set(arguments):
             return example, tuple(a for a in arguments if a not in example.arguments)
@@ -223,8 +224,8 @@ def _milestone(example: Example) -> Milestone | None:
 
 # ## The programs of chapter 20
 #
-# They run in a process of their own, like the examples, so that what is in use takes part from its first import on. The
-# working directory stays, since paths among the arguments are meant from there.
+# They run in a process of their own, like the examples, so that the implementations in use are there from its first
+# import. The working directory does not change, because paths among the arguments are relative to it.
 
 
 def run_capstone(command: str, arguments: tuple[str, ...]) -> int:
@@ -237,9 +238,9 @@ def run_capstone(command: str, arguments: tuple[str, ...]) -> int:
     return _in_our_place(words) if os.name == "posix" else _waited_for(words)
 
 
-# On most systems a process can become another program. So nothing stands in between: Ctrl-C, a request to end, and the
-# exit status pass directly between the program and the shell that started it. Windows has no such thing, but sends
-# Ctrl-C to both of us, and we leave it to the other.
+# On most systems a process can become another program. So nothing is in between: Ctrl-C, a request to end, and the exit
+# status pass directly between the program and the shell that started it. On Windows this is not possible. There, Ctrl-C
+# is sent to both processes, and we leave it to the other one.
 
 
 def _in_our_place(words: list[str]) -> int:

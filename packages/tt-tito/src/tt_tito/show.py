@@ -18,7 +18,7 @@ from tt_tito.curriculum import chapters as all_chapters
 from tt_tito.doctor import Problem
 from tt_tito.judging import course_exercises
 from tt_tito.running import Outcome
-from tt_tito.standing import Standing
+from tt_tito.standing import Example, Standing
 from tt_tito.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def say(text: str = "", style: str = "", end: str = "\n") -> None:
 
 
 def command(text: str, label: str = "Next") -> None:
-    """Print a command that somebody may type next."""
+    """Print a command to type next, with a label before it."""
     console().print(Text.assemble((f"{label}: ", "bold"), (text, "bold cyan")))
 
 
 def table(*columns: str) -> Table:
-    """A table without lines, whose last column takes what is left of the width."""
+    """A table without lines, whose last column takes the rest of the width."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(column, no_wrap=column != columns[-1], justify="right" if column == "#" else "left")
@@ -72,7 +72,15 @@ def coloured(text: str, style: str | None = None) -> Text:
 
 
 def _print(made: Table, indent: int = 0) -> None:
-    console().print(Padding(made, (0, 0, 0, indent)), soft_wrap=False)
+    """Print a table; in a pipe or a file without the blanks that fill its last column."""
+    padded = Padding(made, (0, 0, 0, indent))
+    if console().is_terminal:
+        console().print(padded, soft_wrap=False)
+        return
+    with console().capture() as captured:
+        console().print(padded, soft_wrap=False)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 def _name(chapter: Chapter) -> str:
@@ -83,7 +91,7 @@ def _title(chapter: Chapter, text: str) -> Text:
     return Text.assemble((f"{chapter.number:02d} {chapter.title}", "bold"), text)
 
 
-# ## Where one stands
+# ## Overview
 
 
 def standing(found: Standing) -> None:
@@ -109,7 +117,7 @@ def standing(found: Standing) -> None:
     say(f"Capabilities: {len(found.capabilities)} of {len(found.rows)}{borrowed}. ", end="")
     say(f"Milestones: {len(earned)} of {len(found.milestones)}.")
     if found.kernels != "default":
-        say(f"Kernels: {found.kernels}, by TT_KERNELS. What you wrote computes where this set has no kernel.")
+        say(f"Kernels: {found.kernels}, set by TT_KERNELS. Your code computes where this set has no kernel.")
     for problem in found.problems:
         failure(problem)
     advice(found)
@@ -141,9 +149,12 @@ def milestones(found: Standing) -> None:
 
 
 def examples(found: Standing) -> None:
-    """Each example, and whether it can be run by now."""
+    """Each example, in the order of the course, and whether it can be run by now."""
     made = table("after", "example", "command")
-    for example in {e.command: e for e in reversed(found.examples)}.values():
+    first: dict[str, Example] = {}
+    for example in found.examples:
+        first.setdefault(example.command, example)
+    for example in first.values():
         style = "bold cyan" if example.can_run else "dim"
         wait = "" if example.can_run else "  (not yet)"
         made.add_row(str(example.chapter), example.name, coloured(example.command + wait, style))
@@ -173,17 +184,17 @@ def chapters() -> None:
 
 
 def started(space: Workspace, chapter: Chapter, file: Path) -> None:
-    """What a learner finds who starts a chapter."""
+    """What a learner reads after starting a chapter."""
     console().print(_title(chapter, f": “{chapter.says}”"))
     say(f"You will build: {chapter.solved_by}.")
     names = space.left(chapter)
     say()
-    say(f"{space.short(file)} is the chapter with {len(names)} functions left to you, each marked `# exercise`:")
+    say(f"{space.short(file)} is the chapter, with {len(names)} functions for you to write, each marked `# exercise`:")
     console().print(Padding(Text(", ".join(names)), (0, 0, 0, 2)), soft_wrap=False)
     say()
     starred = [exercise.name for exercise in course_exercises(chapter) if exercise.starred]
     if starred:
-        say("With a star, to be left out if you like: " + ", ".join(starred))
+        say("With a star, and yours to leave out: " + ", ".join(starred))
         say()
     words, lines = course.words(chapter), course.lines_to_write(chapter)
     say(f"{words:,d} words, {words // 200} minutes to read at 200 a minute, and about {lines} lines to write.", "dim")
@@ -195,25 +206,25 @@ def started(space: Workspace, chapter: Chapter, file: Path) -> None:
 
 
 class Report:
-    """What is said of a file that is judged: the first failure at once; then, when all is known, a line for each other
-    exercise that fails, a table, and the command to run again."""
+    """Prints the verdict on a file: the first failure at once; then, when all is known, a line for each other exercise
+    that fails, a table, and the command to run again."""
 
     def __init__(self, space: Workspace, chapter: Chapter, name: str = "mine"):
-        self.chapter, self.told = chapter, ""
+        self.chapter, self.shown = chapter, ""
         console().print(_title(chapter, f", {space.short(space.file(chapter)) if name == 'mine' else name}"))
         if name != "mine":
-            say(f"This is what is in use, not your file: tito module test {_name(chapter)} tests that.", "dim")
+            say(f"This implementation is in use. To test your own file: tito module test {_name(chapter)}", "dim")
 
     def first(self, message: str) -> None:
-        """Say the first failure."""
-        self.told = message
+        """Print the first failure."""
+        self.shown = message
         say()
         failure(message)
         say()
 
     def rest(self, found: Assessment, again: str) -> None:
-        """Say everything else; the command to run again is `tito` and `again`."""
-        if found.message and found.message != self.told:
+        """Print everything else; the command to run again is `tito` and `again`."""
+        if found.message and found.message != self.shown:
             self.first(found.message)
         self._others(found)
         _printed(found)
@@ -224,13 +235,13 @@ class Report:
         if found.full:
             return
         if found.passed:
-            say("What is written is right; go on with the next.", "green")
+            say("What you have written is right. Continue with the next exercise.", "green")
         command(f"tito {again}", "Run again")
 
     def _others(self, found: Assessment) -> None:
-        """A line for each exercise that fails in another way than was told."""
+        """A line for each exercise that fails in another way than the first failure."""
         lines = {mark.name: mark.message.splitlines()[0] for mark in found.exercises if mark.message}
-        lines = {name: line for name, line in lines.items() if line != self.told.partition("\n")[0]}
+        lines = {name: line for name, line in lines.items() if line != self.shown.partition("\n")[0]}
         for name, line in lines.items():
             console().print(Text.assemble((f"{name}: ", "bold"), line))
         if lines:
@@ -265,7 +276,7 @@ def failure(message: str) -> None:
 
 
 def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Standing) -> None:
-    """What a learner reads who has completed a chapter."""
+    """What a learner reads after completing a chapter."""
     console().print(_title(chapter, f" is complete: {found.summary()}"), style="green")
     say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")
     say(f"From now on everything in this workspace runs on your {space.short(space.file(chapter))}.")
@@ -309,10 +320,10 @@ def watched(chapter: Chapter, found: Assessment, new: set[str], possible: list[s
         if mark.name in new:
             say(f"{mark.name} passed.", "green")
     if possible:
-        command(f"tito module show {_name(chapter)} {' '.join(possible)}", "To be seen on your code now (key s)")
+        command(f"tito module show {_name(chapter)} {' '.join(possible)}", "You can now see on your code (key s)")
     failing = [mark.name for mark in found.exercises if mark.status == "failed"]
     if failing:
-        say(f"To mend: {', '.join(failing)}", BAD)
+        say(f"To fix: {', '.join(failing)}", BAD)
     say(found.summary(), "green" if found.full else "")
     if found.full:
         command(f"tito module complete {_name(chapter)}")
@@ -324,7 +335,7 @@ def watched(chapter: Chapter, found: Assessment, new: set[str], possible: list[s
 def exercise(chapter: Chapter, name: str) -> None:
     """The exercise that is next, and the first sentence of its docstring."""
     if not name:
-        say("All is written.")
+        say("Every exercise is written.")
         return
     doc = next(each.doc for each in course_exercises(chapter) if each.name == name)
     sentence = " ".join(doc.split()).partition(". ")[0].rstrip(".")
@@ -332,7 +343,7 @@ def exercise(chapter: Chapter, name: str) -> None:
 
 
 def experiments(space: Workspace, chapter: Chapter) -> None:
-    """The experiments of a chapter: where they stand, and which exercises they still take from the course."""
+    """The experiments of a chapter, by section, and which exercises they still take from the course."""
     from tt_tito.experiments import experiments
 
     names = [exercise.name for exercise in course_exercises(chapter)]
@@ -340,7 +351,7 @@ def experiments(space: Workspace, chapter: Chapter) -> None:
     made = table("section", "what", "runs on")
     for each in experiments(chapter):
         missing = sorted(each.needs & left)
-        runs_on = f"the course's {', '.join(missing)}" if missing else "your code" if each.needs else "what is given"
+        runs_on = f"the course's {', '.join(missing)}" if missing else "your code" if each.needs else "given code"
         made.add_row(each.section, coloured(each.name, "bold cyan"), coloured(runs_on, "" if missing else "green"))
     _print(made)
     say()
@@ -365,41 +376,41 @@ def difference(lines: Iterable[str]) -> None:
         empty = False
         say(line, "bold" if line[:3] in ("+++", "---") else styles.get(line[:1], ""))
     if empty:
-        say("What you have written is the reference's, word for word.")
+        say("Your code is identical to the reference.")
 
 
 # ## Examples, problems, marks
 
 
 def example(outcome: Outcome) -> None:
-    """What became of an example that has run."""
+    """The outcome of an example."""
     say()
     if not outcome.results:
-        say(f"{outcome.example.name} ended (exit status {outcome.status}) before it had measured anything.", BAD)
+        say(f"{outcome.example.name} ended (exit status {outcome.status}) before it measured anything.", BAD)
     elif not outcome.reached:
         missed = [str(row.get("claim")) for row in outcome.results if row.get("reached") is not True]
         say(f"{outcome.example.name} missed: {', '.join(missed) or 'its own check'}.", BAD)
     elif outcome.lacking:
-        say(f"{outcome.example.name} has reached everything, but its milestone needs {outcome.lacking}.", "green")
+        say(f"{outcome.example.name} reached every threshold, but its milestone needs {outcome.lacking}.", "green")
     elif outcome.milestone:
         say(f"Milestone {outcome.milestone.number} is earned: “{outcome.milestone.says}”.", "bold green")
     else:
-        say(f"{outcome.example.name} has reached everything.", "green")
+        say(f"{outcome.example.name} reached every threshold.", "green")
     if not outcome.reached:
         command(outcome.example.command, "Run again")
 
 
 def problems(found: list[Problem]) -> None:
-    """What is wrong, each with the command that mends it."""
+    """The problems of an environment, each with the command that fixes it."""
     for problem in found:
         say(("problem: " if problem.serious else "remark:  ") + problem.what, "red" if problem.serious else "yellow")
-        command(problem.mend, "      ->")
+        command(problem.fix, "     fix")
     if not any(problem.serious for problem in found):
-        say("Nothing stands in the way." if found else "All is well.", "green")
+        say("No serious problem found." if found else "All is well.", "green")
 
 
 def marks(found: Marks) -> None:
-    """The points of each file, what is wrong with it, and how the class fares."""
+    """The points of each file, what is wrong with it, and a summary of the class."""
     from tt_tito.judge import grade
 
     made = table("learner", "chapter", "status", "points", "to write")
@@ -413,7 +424,7 @@ def marks(found: Marks) -> None:
         made.add_row(Text(learner), "", coloured("nothing", BAD), "", "")
     _print(made)
     for file in found.left:
-        say(f"left: {file.learner}{'/' if file.learner else ''}{file.file} {file.reason}")
+        say(f"not graded: {file.learner}{'/' if file.learner else ''}{file.file} {file.reason}")
     if found.is_one_file:
         _faults(found.rows[0].assessment)
         return

@@ -1,4 +1,4 @@
-"""Where a learner stands: one look at the files, for every command that shows some of it."""
+"""An overview of a workspace: one look at its files, for every command that shows a part of it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Standing:
-    """Everything there is to say of a workspace."""
+    """The overview: chapters, examples, milestones, and what is wrong with the files."""
 
     rows: tuple[Row, ...]
     examples: tuple[Example, ...]
@@ -113,7 +113,7 @@ def all_examples() -> list[Example]:
 
 
 def as_data(found: Standing) -> dict[str, Any]:
-    """The standing, for a program to read."""
+    """The overview as data, for a program to read."""
     command, why = found.next
     return {
         "chapters": [
@@ -164,7 +164,7 @@ def _row(space: Workspace, progress: Progress, chapter: Chapter) -> Row:
 
 
 def _stand_ins() -> str:
-    """What is wrong with the table of what stands in, if anything is."""
+    """What is wrong with the table of stand-ins; empty if nothing is."""
     try:
         swap.in_use()
     except swap.SwapError as error:

@@ -38,7 +38,7 @@ def search(folder):
 
 
 def activate():
-    """Put a finder in front of Python's own if something is to be swapped."""
+    """Put a finder in front of Python's own if a setting asks for a swap."""
     try:
         here = os.getcwd()
     except OSError:  # the folder has been deleted

@@ -1,4 +1,4 @@
-"""Stand-ins: another implementation of a chapter, or of a whole package, for everybody who imports it.
+"""Stand-ins: another implementation of a chapter, or of a whole package, for all code that imports it.
 
 `tt.toml` in the working directory, or in a folder above it, says what stands in for what:
 
@@ -36,7 +36,7 @@ MOST = 8  # names in a message
 
 
 class SwapError(ImportError):
-    """Something that cannot stand in: what it is, for what, who asked for it, and what is wrong with it."""
+    """Something that cannot stand in. The message names it, what it should replace, the setting, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read(setting: str) -> Table:
 
 
 def entries(file: Path) -> dict[str, str]:
-    """What stands under [use] in a .toml file. Unreadable for one that cannot be read."""
+    """The entries under [use] in a .toml file. Unreadable for a file that cannot be read."""
     try:
         use = tomllib.loads(text(file)).get("use", {})
     except Unreadable as error:
@@ -88,7 +88,7 @@ def install(table: Table) -> None:
 
 
 def table(use: dict[str, str], base: Path, origin: str) -> Table:
-    """The table of what stands under [use], with paths from a folder. SwapError where an entry is wrong."""
+    """The table of the entries under [use], with paths from a folder. SwapError if an entry is wrong."""
     modules = {_module(name, origin): value for name, value in use.items()}
     values = {module: value for module, value in modules.items() if value != "reference"}
     _demand_whole(values, origin)
@@ -235,7 +235,7 @@ def _starred(module: str) -> str:
 
 @functools.cache
 def _wanted(module: str) -> dict[str, str]:
-    """The names that somebody needs of a module, and who: what it makes public, and what its siblings import of it."""
+    """The names that other code needs of a module, and which code: what it exports, and what its siblings import."""
     spec = course.locate(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no module named {module!r}: its package is not installed", name=module)
@@ -243,13 +243,13 @@ def _wanted(module: str) -> dict[str, str]:
     if spec.submodule_search_locations:
         starred = re.findall(rf"from {module}\.(\w+) import \*", _text(Path(spec.origin)))
         names = [name for part in starred for name in _public(folder / f"{part}.py")]
-        return dict.fromkeys(names, f"whoever imports {module}")
+        return dict.fromkeys(names, f"code that imports {module}")
     wanted: dict[str, str] = {}
     for sibling in folder.glob("*.py"):
         for names in re.findall(rf"^from {re.escape(module)} import (\([^)]*\)|.*)", _text(sibling), re.MULTILINE):
             taken = re.findall(r"(\w+)(?:\s+as\s+\w+)?", re.sub("#.*", "", names))
             wanted |= {name: f"{folder.name}.{sibling.stem}" for name in taken if name != "__all__"}
-    return wanted | dict.fromkeys(_public(Path(spec.origin)), f"whoever imports {folder.name}")
+    return wanted | dict.fromkeys(_public(Path(spec.origin)), f"code that imports {folder.name}")
 
 
 def _public(file: Path) -> list[str]:
@@ -282,7 +282,7 @@ def defined(tree: ast.Module) -> set[str] | None:
 
 
 def _top_level(node: ast.AST) -> Iterator[ast.AST]:
-    """All parts of a module that are not inside of a function or class."""
+    """All parts of a module that are not inside a function or class."""
     for child in ast.iter_child_nodes(node):
         yield child
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):

@@ -23,12 +23,12 @@ from tt_tito.workspace import Workspace
 __all__ = ["watch"]
 
 PAUSE = 0.05  # seconds between looks at the file
-SETTLED = 0.1  # seconds that a file has to stay as it is: an editor may write it in parts
+SETTLED = 0.1  # seconds that a file must stay the same: an editor may write it in parts
 KEYS = {"h": "hint", "n": "next", "s": "show", "d": "diff", "q": "quit"}
 
 
 def watch(space: Workspace, chapter: Chapter) -> None:
-    """Judge a chapter whenever its file is saved, and do what keys say, until `q` or Ctrl-C."""
+    """Judge a chapter whenever its file is saved, and obey keys, until `q` or Ctrl-C."""
     file = space.file(chapter)
     if not space.started(chapter):
         raise ValueError(f"{chapter} is not started: tito module start {chapter.number:02d}")
@@ -81,7 +81,7 @@ class Watched:
         show.hint(self.chapter, name, progress.hints[key], hints)
 
     def next(self) -> None:
-        """Go on to the next exercise that is to be written."""
+        """Move to the next exercise that is not written yet."""
         left = self.space.left(self.chapter)
         after = left[left.index(self.now) + 1 :] if self.now in left else left
         self.now = next(iter([*after, *left]), "")

@@ -16,8 +16,8 @@ from tt_tito.curriculum import Chapter, chapters, packages
 __all__ = ["NoWorkspace", "Workspace", "available", "fingerprint", "known_name", "skeleton"]
 
 TT_TOML = """\
-# What stands in for which chapter, for everybody who imports it from this folder or one below it.
-# `tito use` and `tito module complete` write here; you may, too:
+# Which implementation of a chapter is in use, for all code that runs in this folder or below it.
+# `tito use` and `tito module complete` write here, and so may you:
 #
 #   autograd = "work/autograd.py"     your own
 #   losses = "reference"              taken from the course
@@ -29,11 +29,11 @@ IGNORED = ".tito/\n__pycache__/\n"
 
 
 class NoWorkspace(ValueError):
-    """There is no workspace here."""
+    """The working directory is not in a workspace."""
 
 
 class Workspace:
-    """The folder that holds `tt.toml`, and what lies beside it."""
+    """The folder that holds `tt.toml`, and what is beside it."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -72,13 +72,13 @@ class Workspace:
         return space, made
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Change what several commands may change, one command at a time."""
+        """A lock around changes that several commands may make at once."""
         return files.locked(self.state / "lock")
 
     def _demand_folders(self) -> None:
         for folder in (self.work, self.state):
             if os.path.lexists(folder) and not folder.is_dir():
-                raise ValueError(f"{folder} is a file, where a folder is needed: move it away")
+                raise ValueError(f"{folder} is a file, but a folder is needed there: move it away")
 
     # ## A chapter's file
 
@@ -87,7 +87,7 @@ class Workspace:
         found = self.files(chapter)
         if len(found) > 1:
             names = " and ".join(map(self.short, found))
-            raise ValueError(f"{names} are both there, and either could be your chapter: move one to another folder")
+            raise ValueError(f"{names} both exist, and either could be your chapter: move one to another folder")
         return found[0] if found else self._possible(chapter)[0]
 
     def files(self, chapter: Chapter) -> list[Path]:
@@ -98,7 +98,7 @@ class Workspace:
         return self.work / f"{chapter.slug}.py", self.work / f"{chapter.slug}.ipynb"
 
     def started(self, chapter: Chapter) -> bool:
-        """Has the learner a file for the chapter?"""
+        """Whether the learner has a file for the chapter."""
         return bool(self.files(chapter))
 
     def source(self, chapter: Chapter) -> Path:
@@ -143,7 +143,7 @@ class Workspace:
         file = self._possible(chapter)[notebook]
         with self.locked():
             if self.started(chapter):
-                raise ValueError(f"{self.short(self.file(chapter))} exists and stays as it is: go on with it")
+                raise ValueError(f"{self.short(self.file(chapter))} already exists and was not changed. Continue there")
             self._write_skeleton(chapter, file)
         return file
 
@@ -234,7 +234,7 @@ class Workspace:
         return os.path.realpath(self.root / os.path.expanduser(value)) in map(os.path.realpath, own)
 
     def taken(self, chapter: Chapter) -> bool:
-        """Has the learner said that this chapter is to be the reference's, or somebody else's?"""
+        """Whether tt.toml names the reference or another implementation for this chapter."""
         uses = self.uses()
         return any(name in uses and not self.is_mine(chapter, uses[name]) for name in (chapter.slug, chapter.package))
 

@@ -66,12 +66,12 @@ class Assessment:
 
     @property
     def passed(self) -> bool:
-        """Is everything right that is written? (Something is.)"""
+        """Whether something is written, and everything that is written is right."""
         return self.status == "passed"
 
     @property
     def full(self) -> bool:
-        """Is everything written that has no star, and all that is written right?"""
+        """Whether every exercise without a star is written, and everything that is written is right."""
         return self.passed and self.points == self.out_of
 
     def lines(self) -> list[tuple[str, str]]:
@@ -81,13 +81,16 @@ class Assessment:
     def summary(self) -> str:
         """The whole in a line."""
         left = sum(mark.status == "unwritten" and not mark.starred for mark in self.exercises)
-        rest = f", {left} to be written" if left else ""
+        rest = f", {left} to write" if left else ""
         stars = [mark.status == "passed" for mark in self.exercises if mark.starred]
         starred = f", {sum(stars)} of {len(stars)} with a star" if stars else ""
-        return f"{self.points} of {self.out_of} exercises{rest}{starred}; {self.right} of {self.checks} checks."
+        if not any(mark.status in ("passed", "failed") for mark in self.exercises):
+            return f"0 of {self.out_of} exercises written."
+        checks = f"; {self.right} of {self.checks} checks" if self.checks else ""
+        return f"{self.points} of {self.out_of} exercises pass{rest}{starred}{checks}."
 
     def as_data(self) -> dict:
-        """Everything as JSON can write it, but for what was printed, which may be another text each time."""
+        """Everything as plain data for JSON, except for printed text, which may differ from run to run."""
         data = asdict(self)
         del data["printed"]
         return {"chapter": data.pop("chapter"), "status": data.pop("status"), "points": self.points} | {
@@ -115,9 +118,9 @@ def assess(
 ) -> Assessment:
     """Judge a learner's file of a chapter by groups of its tests, `unit` and `integration`, on the reference or on
     what `swaps` puts in the place of other modules. If something is wrong, the exercises that may be at fault are
-    judged alone, with all others from the reference, unless that is not wanted; before that `tell` gets the message.
+    judged alone, with all others from the reference, unless `alone` is false; before that, `tell` gets the message.
     With `only`, these exercises are judged, with all others from the reference, and by the tests in which they run. No
-    code of the learner's runs in this process, and none is parsed here unless it is `trusted`, which is quicker."""
+    code of the learner's runs in this process, and none is parsed here unless it is `trusted`, which is faster."""
     file = Path(file).resolve()
     reading = Submission.of(chapter, file) if trusted else Reading(chapter, file)
 
@@ -143,8 +146,8 @@ class _Budget:
 
 
 SOUND: set[tuple[Chapter, str]] = set()  # chapters and groups whose reference has passed where learners' files run
-SPENT = Verdict("timeout", "Not judged: the time for one file was spent.", 0)
-BUSY = "Times could not be judged: this machine is busy, and the reference takes too long, too."
+SPENT = Verdict("timeout", "Not judged: the time for one file is used up.", 0)
+BUSY = "Times could not be judged: this machine is busy, and even the reference takes too long."
 SHORT = 4  # what part of the time an exercise has when it is tried alone after a timeout
 
 
@@ -215,8 +218,8 @@ class _Judging:
     def _explained(
         self, found: Assessment, recording: Recording, group: str, ran: Run, whole: Verdict
     ) -> Assessment | str:
-        """Find out which exercises are at fault, or whether none is; what is to be remarked, or nothing, if all is well
-        at the second look."""
+        """The assessment with the exercises that are at fault; or, if everything passes at the second look, a remark,
+        which may be empty."""
         judged = self.judged
         trial = _Trial(self, recording, group, self.swaps)
         wrong, unseen = faults(recording, ran, self.limits)
@@ -231,7 +234,7 @@ class _Judging:
             rest_here = trial.of((), wrong)
             if rest_here.status == "passed":
                 others = ", ".join(sorted(self.swaps))
-                note = f"No exercise is at fault, but what stands in for {others}: all passes on the reference."
+                note = f"No exercise is at fault, but the stand-in for {others}: on the reference everything passes."
                 found = replace(found, status=rest.status, message=rest.message)
                 wrong, unseen, first, guilty = dict.fromkeys(recording.tests, 0), [], {}, {}
             rest = rest_here
@@ -240,7 +243,7 @@ class _Judging:
                 return BUSY
             if (self.reading.chapter, group) not in SOUND:
                 self._demand_a_reference_that_passes(recording, group)
-            note = "No exercise can be judged in this file: with all of them from the reference, it fails, too."
+            note = "No exercise can be judged in this file: with all of them from the reference, it still fails."
             marks = self._marks({name: Verdict("error", "", 0) for name in judged})
             status = "error" if rest.status == "failed" else rest.status
             return replace(found, status=status, message=_noted(rest.message, note), exercises=marks)
@@ -266,7 +269,7 @@ class _Judging:
         verdict = judge(recording, run(job, self.limits), self.limits, self.reading.file)
         if verdict.status != "passed":
             raise RuntimeError(
-                f"nothing was judged, since the reference of {self.reading.chapter} does not pass the {group} tests "
+                f"nothing was judged, because the reference of {self.reading.chapter} does not pass the {group} tests "
                 f"where learners' files run: {verdict.message}"
             )
         SOUND.add((self.reading.chapter, group))

@@ -109,7 +109,7 @@ def _libraries() -> Iterator[str]:
 
 
 def wrapped(command: list[str], seen: Iterable[str], hidden: Collection[str]) -> list[str] | None:
-    """A command in a box, in an empty folder of limited size; None where there is no bubblewrap that works."""
+    """A command in a box, in an empty folder of limited size; None if there is no working bubblewrap."""
     bubblewrap = _bubblewrap()
     return bubblewrap and [*bubblewrap, *_view(seen, hidden), "--", os.path.realpath(command[0]), *command[1:]]
 
@@ -133,7 +133,7 @@ def _bubblewrap() -> list[str] | None:
 def _view(seen: Iterable[str], hidden: Collection[str]) -> list[str]:
     """The options for a root folder that holds what may be seen, and a scratch folder; only the latter is written."""
     options: list[str] = []
-    for path in sorted(seen):  # so that a folder comes before what lies in it
+    for path in sorted(seen):  # so that a folder comes before its contents
         options += ["--ro-bind-try", path, path]
     options += ["--proc", "/proc"]
     for path in DEVICES:

@@ -78,7 +78,7 @@ def main(request: dict[str, Any]) -> None:
 
 
 def _channel(token: str) -> Send:
-    """Keep standard output for the events; nobody else gets anything to read, or anywhere but standard error to write.
+    """Keep standard output for the events; other code gets nothing to read, and only standard error to write to.
 
     The functions that it needs are taken now, before other code can replace them."""
     descriptor, write, leave, dumps = os.dup(1), os.write, os._exit, json.JSONEncoder(separators=(",", ":")).encode
@@ -146,7 +146,7 @@ class Graded:
 
 
 class Reporter:
-    """The `expect` of this process, and what pytest tells of each test."""
+    """The `expect` of this process, and the events that pytest reports for each test."""
 
     def __init__(self, request: dict[str, Any], send: Send, of: Callable[..., Any]):
         self.send, self.of, self.module = send, of, request["module"]

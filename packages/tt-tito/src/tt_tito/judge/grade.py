@@ -63,8 +63,8 @@ class Marks:
 
 @dataclass(frozen=True)
 class ChapterSummary:
-    """How a class fares with a chapter: for each exercise how many passed it, failed it or left it, and what is often
-    wrong."""
+    """A summary of a class for a chapter: for each exercise how many passed, failed or left it, and frequent
+    mistakes."""
 
     chapter: str
     files: int
@@ -80,7 +80,7 @@ def grade(
     tell: Callable[[str], Any] = lambda line: None,
     came: Callable[[Marks], Any] = lambda marks: None,
 ) -> Marks:
-    """Judge everything that lies at some paths, as many files at once as there are cores, each on the reference. At
+    """Judge everything at some paths, as many files at once as there are cores, each on the reference. At
     first, and after each file, `came` gets the marks so far; `tell` gets a line. ValueError if there is nothing to
     grade."""
     paths = [Path(path) for path in paths]
@@ -96,7 +96,7 @@ def grade(
     _tell_of_the_boundary(tell)
     for chapter in dict.fromkeys(entry.chapter for entry in found.entries):
         for group in groups:
-            with suppress(Exception):  # it will be said in each row
+            with suppress(Exception):  # each row will show it
                 record(chapter, group)  # before anything else runs
     with workers(CORES) as pool:
         judging = {pool.submit(_row, entry, groups): index for index, entry in enumerate(found.entries)}
@@ -118,7 +118,7 @@ def _in_short(row: Row) -> str:
 def _tell_of_the_boundary(tell: Callable[[str], Any]) -> None:
     held = box.boundary()
     if held not in ("bubblewrap", "Landlock and seccomp"):
-        tell(f"tito: what the files do here is held by {held} of the kernel's: see Teach with it for what that leaves")
+        tell(f"tito: here the files are confined by {held} of the kernel: see what \"Teach with it\" says of that")
 
 
 def _row(entry: Entry, groups: Sequence[str]) -> Row:
@@ -136,7 +136,7 @@ def _row(entry: Entry, groups: Sequence[str]) -> Row:
 
 
 def full(marks: Marks) -> bool:
-    """Does every submission have full marks for everything? (Files that were left do not count.)"""
+    """Whether every submission has full marks for everything. (Files that were not graded do not count.)"""
     return bool(marks.rows) and not marks.without_files and all(row.assessment.full for row in marks.rows)
 
 
@@ -179,7 +179,7 @@ STATUSES = ("passed", "failed", "unwritten")
 
 
 def summary(marks: Marks) -> list[ChapterSummary]:
-    """How the class fares, chapter by chapter."""
+    """A summary of the class, chapter by chapter."""
     judged = [row.assessment for row in marks.rows if row.assessment.status != NOT_JUDGED]
     chapters = dict.fromkeys(found.chapter for found in judged)
     return [

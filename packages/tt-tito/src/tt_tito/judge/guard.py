@@ -1,13 +1,13 @@
 """What a process that runs a learner's code may not do, set by that process before the code is imported.
 
-On Linux the kernel refuses it, to whatever code. Landlock (from 5.13) refuses writing outside of the scratch folder and
+On Linux the kernel refuses it, to whatever code. Landlock (from 5.13) refuses writing outside the scratch folder and
 reading anything but Python and the packages, among them neither the reference of the chapter nor its tests. seccomp
 (x86-64 and ARM) refuses processes, sockets, signals for others and what else reaches beyond the process. Limits hold
 memory, CPU time, open files and the size of files. Where bubblewrap works (`box`), all this happens in namespaces that
 hold nothing else.
 
 On every platform an audit hook says the same in words, with a PermissionError, to Python code that does such things by
-accident. It is not a boundary: code that wants to gets past it. macOS and Windows have nothing else, but for the limits
+accident. It is not a boundary: code that tries gets past it. macOS and Windows have nothing else, except for the limits
 on CPU time and the size of files on macOS; memory is watched by the parent there."""
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def watch(scratch: Path, hidden: Iterable[str]) -> None:
         if descriptor not in (None, -1):
             path = join(_folder_of(descriptor), path)
         if path not in devices and not is_below(realpath(path), inside):
-            refuse(f"writing to {path}, which is outside of the scratch folder,")
+            refuse(f"writing to {path}, which is outside the scratch folder,")
 
     def hook(event, arguments):
         if event == "open":
@@ -140,7 +140,7 @@ ONLY_FOR_FOLDERS = READ_FOLDER | 0b1_1111_1111 << 4 | 1 << 13
 
 
 def confine(scratch: Path, readable: Iterable[str], hidden: Iterable[str], *, boxed: bool = False) -> None:
-    """Have the kernel refuse, to this process and for good, what it can; nothing happens where it cannot. In a box,
+    """Let the kernel refuse what it can, permanently and for this process; nothing happens where it cannot. In a box,
     which shows nothing to change, attributes of files may be changed."""
     if sys.platform != "linux":
         return

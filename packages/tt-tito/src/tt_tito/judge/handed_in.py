@@ -1,5 +1,5 @@
-"""Finds what has been handed in: chapters, under the names that learners and learning platforms give them, in whatever
-folders they lie. What is left is left with a reason. No symbolic link is followed."""
+"""Finds what was handed in: chapters, under the names that learners and learning platforms give them, in whatever
+folders they are. Every other file is left out with a reason. No symbolic link is followed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ COPY = re.compile(r"(?:\s*\((?P<n>\d+)\)|[-_ ](?P<m>\d{1,2})|[-_ ]+(?:copy|kopie
 
 @dataclass(frozen=True)
 class Entry:
-    """A chapter that a learner has handed in, and other files of the same chapter, which are left. The names are as
-    they can be shown."""
+    """A chapter that a learner has handed in, and other files of the same chapter, which are not graded. The names are
+    safe to print."""
 
     learner: str
     name: str
@@ -47,7 +47,7 @@ class Left:
 
 @dataclass
 class Found:
-    """What lies at some paths: chapters, what was left, and learners who have handed in no chapter."""
+    """What is at some paths: chapters, files that are not graded, and learners without a chapter."""
 
     entries: list[Entry] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
@@ -60,7 +60,7 @@ def shown(name: str) -> str:
 
 
 def find(paths: list[Path]) -> Found:
-    """What lies at some paths: files, learners' folders, or folders with a folder or a file for each learner.
+    """What is at some paths: files, learners' folders, or folders with a folder or a file for each learner.
     ValueError if there is nothing to grade."""
     found = Found()
     for path in paths:
@@ -76,7 +76,7 @@ def find(paths: list[Path]) -> Found:
 
 @dataclass(frozen=True)
 class _Name:
-    """What the name of a file says: the chapter, who has written it if it says so, and the number of the copy."""
+    """What the name of a file says: the chapter, the learner if the name has one, and the number of the copy."""
 
     chapter: Chapter
     learner: str = ""
@@ -91,9 +91,9 @@ def _read(file: Path) -> _Name:
     if found is None:
         raise ValueError(f"is not named after a chapter, such as {', '.join(c.slug for c in chapters()[:3])}")
     if found.learner.lower().startswith("test"):
-        raise ValueError("holds tests, by its name")
+        raise ValueError("has the name of a file with tests")
     if found.chapter not in course.written():
-        raise ValueError(f"is to be {found.chapter}, which is not installed: pip install {found.chapter.package}")
+        raise ValueError(f"is for {found.chapter}, which is not installed: pip install {found.chapter.package}")
     return found
 
 
@@ -120,7 +120,7 @@ def _name(stem: str) -> _Name | None:
 
 
 def _at(path: Path, found: Found, alone: bool) -> None:
-    """Find what lies at one path; `alone` if there are no others."""
+    """Find what is at one path; `alone` if there are no others."""
     if not path.is_dir():
         learner = shown(path.absolute().parent.name)
         chosen, left = _chosen(_looked_at([path], path.parent), learner, path.parent)
@@ -160,7 +160,7 @@ def _at(path: Path, found: Found, alone: bool) -> None:
             found.without_files.append(shown(folder.name))
     for file in files:
         if file in named and not named[file].learner:
-            reason = "lies beside the learners' folders: put it into the folder of the learner who wrote it"
+            reason = "is beside the learners' folders: put it into the folder of the learner who wrote it"
             found.left.append(Left("", shown(file.name), reason))
         elif file not in named:
             found.left += _chosen(_looked_at([file], path), "", path)[1]
@@ -177,28 +177,28 @@ Look = tuple[Path, str]  # a file, and why it is left if it is
 
 
 def _walk(folder: Path) -> Iterator[Look]:
-    """The files in a learner's folder and the folders in it, those that lie higher first."""
+    """The files in a learner's folder and the folders in it, the highest ones first."""
     ahead, seen = [(folder, 0)], 0
     while ahead:
         place, depth = ahead.pop(0)
         try:
             inside = sorted(place.iterdir())
         except OSError as error:
-            yield place, f"cannot be looked into: {error.strerror}"
+            yield place, f"cannot be read: {error.strerror}"
             continue
         for entry in inside:
             seen += 1
             if seen > MOST:
-                yield entry, f"and what follows is left, since there are more than {MOST:,} files and folders"
+                yield entry, f"and all after it are not graded, because there are more than {MOST:,} files and folders"
                 return
             if _is_hidden(entry):
                 continue
             if not _is_folder(entry):
                 yield from _looked_at([entry], folder)
             elif OF_THE_COURSE.fullmatch(entry.name):
-                yield entry, "is, by its name, no work of the learner's"
+                yield entry, "has the name of a folder that is not a learner's work"
             elif depth + 1 > DEEPEST:
-                yield entry, f"lies more than {DEEPEST} folders deep"
+                yield entry, f"is more than {DEEPEST} folders deep"
             else:
                 ahead.append((entry, depth + 1))
 
@@ -214,8 +214,8 @@ def _looked_at(files: list[Path], folder: Path) -> Iterator[Look]:
 
 
 def _chosen(looks: Iterable[Look], learner: str, folder: Path) -> tuple[list[Entry], list[Left]]:
-    """One file for each chapter, in the order of the course: that which lies highest, then the last copy, then a Python
-    file rather than a notebook; and what is left."""
+    """One file for each chapter, in the order of the course, and the files that are not graded. The highest file wins,
+    then the last copy, then a Python file rather than a notebook."""
     known: dict[Chapter, list[tuple[tuple[float, int, bool], Path]]] = {}
     left: list[Left] = []
 
@@ -242,12 +242,12 @@ def _chosen(looks: Iterable[Look], learner: str, folder: Path) -> tuple[list[Ent
         for _, other in others:
             leave(other, f"is {chapter} again: {_within(first, folder)} is graded")
     if len(left) > MOST_LEFT:
-        left[MOST_LEFT:] = [Left(learner, "...", f"and {len(left) - MOST_LEFT} files more")]
+        left[MOST_LEFT:] = [Left(learner, "...", f"and {len(left) - MOST_LEFT} more files")]
     return entries, left
 
 
 def _within(file: Path, folder: Path) -> str:
-    """How a file is called in its learner's folder; `work` goes without saying."""
+    """The name of a file in its learner's folder, without `work`."""
     parts = file.relative_to(folder).parts
     return shown("/".join(parts[1:] if parts[0] == "work" and len(parts) == 2 else parts))
 
@@ -265,7 +265,7 @@ def _is_file(entry: Path) -> bool:
 
 
 def _mode(entry: Path, kind) -> bool:
-    """Is it of a kind, without a look through a symbolic link?"""
+    """Whether it is of a kind; symbolic links are not followed."""
     try:
         return kind(os.lstat(entry).st_mode)
     except OSError:

@@ -37,14 +37,14 @@ answer(request)
 
 @dataclass(frozen=True)
 class Reading:
-    """A learner's file and the chapter that it is to be, like a `Submission`, of which nothing is read here."""
+    """A learner's file and its chapter, like a `Submission`, but read in another process."""
 
     chapter: Chapter
     file: Path
 
     @cached_property
     def data(self) -> bytes:
-        """What is in the file. Unreadable for what is too large, or no file."""
+        """The bytes of the file. Unreadable if it is too large or not a file."""
         return reading.data(self.file, reading.HUGE if self.is_notebook else reading.LARGEST)
 
     @property
@@ -69,8 +69,8 @@ class Reading:
         return [name for name in self.exercises if name in found]
 
     def code(self, kept: Collection[str]) -> tuple[bytes, list[int]]:
-        """The marshalled code of the file with all exercises but the `kept` ones from the reference, and the lines
-        which that code is said to stand on. Unreadable if the file lacks a name that others need."""
+        """The marshalled code of the file with all exercises but the `kept` ones from the reference, and the line
+        numbers that this code gets. Unreadable if the file lacks a name that others need."""
         code, filled = self._ask("code", list(kept))
         return base64.b64decode(code), [int(line) for line in filled]
 

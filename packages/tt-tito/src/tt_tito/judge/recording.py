@@ -189,7 +189,7 @@ class _Parametrized:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where they stand in the text."""
+        """Their place in the text."""
         return self.call.lineno, self.call.col_offset
 
     @property
@@ -280,7 +280,7 @@ def _file(chapter: Chapter, group: str) -> Path:
 
 
 class _Listener:
-    """What pytest tells; of all tests, those of the names in `only` are run."""
+    """The events that pytest reports; of all tests, only those named in `only` run."""
 
     def __init__(self, only: Collection[str] | None):
         self.only, self.interrupted = only, False
@@ -299,7 +299,7 @@ class _Listener:
 
 
 class _Recorder(_Listener):
-    """The `expect` of a recording, and what pytest tells of each test."""
+    """The `expect` of a recording, and the events that pytest reports for each test."""
 
     def __init__(self, only: Collection[str] | None) -> None:
         super().__init__(only)
@@ -338,7 +338,7 @@ class _Recorder(_Listener):
 
 
 class _Probe(_Listener):
-    """Notes which exercises of a chapter run in each test, by the lines on which their code stands."""
+    """Notes which exercises of a chapter run in each test, by the lines of their code."""
 
     def __init__(self, chapter: Chapter):
         super().__init__(None)
@@ -351,7 +351,7 @@ class _Probe(_Listener):
         self.test = [self.before]
 
     def expect(self, call: str, got: Any, *others: Any, **options: Any) -> None:
-        """Run what is to be compared; what runs from now on comes before the next check."""
+        """Run the code whose result is compared; everything that runs later belongs to the next check."""
         with contextlib.suppress(Exception):
             _ = got() if callable(got) else got
         self.test.append(set())

@@ -28,7 +28,7 @@ __all__ = ["CORES", "SPARES", "Job", "Limits", "Run", "run", "workers"]
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 AT_ONCE = threading.BoundedSemaphore(CORES)
-START = 60.0  # seconds until a child is ready, which is no doing of the learner's
+START = 60.0  # seconds until a child is ready, which do not count against the learner
 MOST_SENT = 16 << 20  # bytes of events
 MOST_THREADS = 500
 TAIL = 4_000  # bytes of what was printed
@@ -334,7 +334,7 @@ def end_marked(mark: str, since: float) -> None:
 
 
 def _exit(status: int, boxed: bool = False) -> str:
-    if boxed and status > 128:  # how bubblewrap tells of a signal
+    if boxed and status > 128:  # how bubblewrap reports a signal
         status = 128 - status
     if status >= 0:
         return f"exit {status}"

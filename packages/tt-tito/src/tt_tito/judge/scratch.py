@@ -90,7 +90,7 @@ def _remove(folder: Path) -> None:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
                             number += 1
-                            os.chmod(entry.path, 0o700)  # a folder that moves has to be writable
+                            os.chmod(entry.path, 0o700)  # a folder that moves must be writable
                             os.rename(entry.path, os.path.join(top, f"{mark}-{number}"))
                         else:
                             os.unlink(entry.path)

@@ -24,7 +24,7 @@ __all__ = ["Submission"]
 
 @dataclass(frozen=True)
 class Submission:
-    """A learner's file, the chapter that it is to be, and what is written in it, which may be no Python."""
+    """A learner's file, its chapter, and its text, which need not be valid Python."""
 
     chapter: Chapter
     file: Path
@@ -69,8 +69,8 @@ class Submission:
             return [name for name in self.exercises if name not in missing]
 
     def code(self, kept: Collection[str]) -> tuple[bytes, list[int]]:
-        """The marshalled code of the file with all exercises but the `kept` ones from the reference, and the lines
-        which that code is said to stand on. Unreadable if the file lacks a name that others need."""
+        """The marshalled code of the file with all exercises but the `kept` ones from the reference, and the line
+        numbers that this code gets. Unreadable if the file lacks a name that others need."""
         with self._reading():
             tree, donor = parse(self.text), parse(self.reference)
             filled = [name for name in self.exercises if name not in kept]
@@ -93,7 +93,7 @@ class Submission:
         return [*found]
 
     def reference_code(self) -> tuple[bytes, list[int]]:
-        """The same of the reference, all of which is said to stand on the first line."""
+        """The same for the reference, all of whose code gets the number of the first line."""
         with self._reading():
             tree = parse(self.reference)
             stand_on(tree.body, 1)
@@ -107,7 +107,7 @@ class Submission:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Unreadable for everything that Python or the course has against a text."""
+        """Turns every error about a text, from Python or from the course, into Unreadable."""
         name = self.file.name
         with PARSING:
             try:
@@ -120,7 +120,7 @@ class Submission:
                 raise Unreadable(f"{name} is not Python: {str(error) or type(error).__name__}.") from None
 
     def _insert(self, name: str, tree: ast.Module, donor: ast.Module) -> None:
-        """Put a function that the learner's file lacks behind the one that it follows in the reference."""
+        """Insert a function that the learner's file lacks after the function that it follows in the reference."""
         owner, _, own = name.rpartition(".")
         places, donors = _block(tree, owner), _block(donor, owner)
         if places is None or donors is None:
@@ -137,7 +137,7 @@ class _Tree(swap.StandIn):
     tree: ast.Module
 
     def parse(self) -> ast.Module:
-        """The tree."""
+        """The syntax tree that was given, instead of one parsed from the file."""
         return self.tree
 
 

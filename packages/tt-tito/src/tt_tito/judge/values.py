@@ -12,7 +12,7 @@ import numpy as np
 __all__ = ["LARGEST", "NOTHING", "Thing", "decode", "encode"]
 
 LARGEST = 1 << 20  # bytes of an array or a string, items of a list
-DEEPEST = 20  # lists inside of lists
+DEEPEST = 20  # lists inside lists
 BITS = 10_000  # of a whole number
 KINDS = "biufcSU"  # of arrays
 NOTHING = "None in a tensor"  # what a kernel without a `return` makes
@@ -20,7 +20,7 @@ NOTHING = "None in a tensor"  # what a kernel without a `return` makes
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """Something that is no plain data, by the little that is known of it. It equals nothing but itself."""
+    """A value that is not plain data, described by its type. It is equal only to itself."""
 
     what: str
 
@@ -29,7 +29,8 @@ class Thing:
 
 
 def encode(value: Any, deepest: int = DEEPEST) -> Any:
-    """A value as JSON can write it, with tensors as arrays. What is no plain data, or too large, is only named."""
+    """A value as plain data for JSON, with tensors as arrays. A value that is not plain data, or too large, becomes a
+    description."""
     match value:
         case None | bool():
             return value

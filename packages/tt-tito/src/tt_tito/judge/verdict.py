@@ -23,7 +23,8 @@ LONGEST = 1_000  # characters of a message
 
 @dataclass(frozen=True)
 class Verdict:
-    """passed, failed, error, timeout, memory or crashed; what is to be said; how many values were right until then."""
+    """A status (passed, failed, error, timeout, memory or crashed), a message, and how many values were right until
+    then."""
 
     status: str
     message: str
@@ -57,7 +58,7 @@ def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict
 
 
 def spoiled(recording: Recording, run: Run, limits: Limits) -> bool:
-    """Whether something is wrong in the last test of a run that goes on: nothing after it can change the verdict."""
+    """Whether something is wrong in the last test of a run that continues: nothing after it can change the verdict."""
     start = max((i for i, event in enumerate(run.events) if event[0] == "test"), default=len(run.events))
     tests = [test for test in _sent(Run(run.events[start:]))[0] if test.name in recording.tests]
     return any(_right(test, recording.tests[test.name], run, limits) is not None for test in tests)
@@ -73,7 +74,7 @@ def faults(recording: Recording, run: Run, limits: Limits) -> tuple[dict[str, in
     right = {test.name: _right(test, recording.tests[test.name], run, limits) for test in known}
     wrong = {name: count for name, count in right.items() if count is not None}
     unseen = [name for name in recording.tests if name not in right]
-    if run.end == "done" or not wrong:  # what ended it is no test's doing, or it cannot be known whose
+    if run.end == "done" or not wrong:  # no test ended it, or we cannot know which one did
         return wrong | dict.fromkeys(unseen, 0), []
     return wrong, unseen
 
@@ -108,10 +109,10 @@ def _right_values(recording: Recording, run: Run, limits: Limits, file: Path) ->
     for position, (name, due) in enumerate(recording.tests.items()):
         test = tests[position] if position < len(tests) else _Test(name)
         if test.name != name:
-            raise _Wrong("failed", f"{test.name} ran where {name} was due.")
+            raise _Wrong("failed", f"{test.name} ran where {name} was expected.")
         yield from _right_in(test, due, run, limits)
     if "changed" in others:
-        raise _Wrong("failed", f"{others['changed']} was replaced by something else: leave it as it is.")
+        raise _Wrong("failed", f"{others['changed']} was replaced by something else: leave it unchanged.")
     if run.end != "done":
         raise _ending(run, limits, file.name)
 
@@ -147,7 +148,7 @@ def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterat
         if index < len(test.checks):
             call, outcome = test.checks[index]
             if call != check.call:
-                raise _Wrong("failed", f"The test came to {call}, where {check.call} was due.\n{see}")
+                raise _Wrong("failed", f"The test came to {call}, where {check.call} was expected.\n{see}")
             said = check.complaint(outcome)
             if said is not None:
                 refused = isinstance(check.wanted, type) and issubclass(check.wanted, BaseException)
@@ -162,7 +163,7 @@ def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterat
     title = test.name.rpartition("::")[2].replace("_", " ")
     see = f'See "{due[-1].see}".' if due else ""
     if len(test.checks) > len(due):
-        raise _Wrong("failed", f"The {title} went on where it should have ended.\n{see}")
+        raise _Wrong("failed", f"The {title} continued where it should have ended.\n{see}")
     if test.error is not None:
         raise _Wrong(_status(test.error), f"The {title} raised {test.error}.\n{see}")
     if not test.ended:
@@ -178,7 +179,7 @@ def _without_a_return(said: str, call: str, outcome: Any) -> str:
 
 
 def _called(call: str) -> str:
-    """The function that the last expression of a call begins with; `it` for what is no Python."""
+    """The function that the last expression of a call begins with; `it` for text that is not Python."""
     try:
         node: Any = ast.parse(call.rpartition(";")[2].strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
