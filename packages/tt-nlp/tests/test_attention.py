@@ -440,8 +440,8 @@ def test_the_layer():
             (by_definition(values, query, key, added, scale=1.0)[0], ROOT),
             (by_definition(values, query, key, added, scale=6**-0.5)[0], WIDE),
             (by_definition(values, query, key)[0] + 0 * wanted, "The mask is ignored."),
-            (ValueError, "A mask and is_causal are two masks: if you make a mask of is_causal, do not pass is_causal "
-                         "on as well."),
+            (ValueError, "Keys and values come from `key` and `value`, which may be longer than `query`; a mask "
+                         "and is_causal are two masks, of which you pass on one."),
             "Project, split into heads, attend, merge, and project the result.",
             see=LAYER,
         )  # fmt: skip
@@ -502,9 +502,15 @@ def test_dropout_of_the_layer():
             parameter.copy_(np.random.default_rng(number).normal(size=parameter.shape))
         return layer.eval()(x, x, x).detach().numpy()
 
+    def without_dropout():
+        layer = tn.MultiHeadAttention(6, 2)
+        for number, parameter in enumerate(layer.parameters()):
+            parameter.copy_(np.random.default_rng(number).normal(size=parameter.shape))
+        return layer(x, x, x).detach().numpy()
+
     expect(
         "how far MultiHeadAttention(6, 2, dropout=0.5) in evaluation is from one without dropout",
-        lambda: float(np.abs(in_evaluation(0.5) - in_evaluation(0.0)).max()),
+        lambda: float(np.abs(in_evaluation(0.5) - without_dropout()).max()),
         lambda apart: apart < 1e-5,
         "In evaluation nothing is dropped: the probability is 0.",
         see=LAYER,
@@ -699,6 +705,22 @@ def test_gradients():
             "The formulas of the text, in the order queries, keys, values.",
             see=BLOCKS,
         )  # fmt: skip
+
+        def beside_infinity(qkv=qkv):
+            values = qkv.copy()
+            values[2, ..., 4, :] = np.inf
+            weights = weights_of(qkv[0], qkv[1], 0.0, 0.7)
+            weights[..., 4] = 0
+            found = tn.attention_share(tt.ones(2, 5, 4, dtype=tt.float64), *map(tt.Tensor, (weights, *qkv[:2], values[2])), 0.7)
+            return [bool(np.isfinite(t.numpy()).all()) for t in found]
+
+        expect(
+            "are the gradients finite if a value is infinite whose weight is 0 for all queries?",
+            beside_infinity,
+            [True] * 3,
+            "0 times inf is nan: where a weight is 0, put 0 in the place of the product (`tt.choose`).",
+            see=BLOCKS,
+        )
 
         def gradient(qkv=qkv, causal=causal, g=g, **options):
             x = tt.Tensor(qkv, requires_grad=True)

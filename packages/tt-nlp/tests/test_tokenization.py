@@ -164,7 +164,7 @@ def test_learning_slowly(name):
         f"all tokens that learn_slowly finds in words {name}",
         lambda: list(islice(tn.tokenization.learn_slowly(words), 100)),
         right,
-        (lambda got: sorted(got) == sorted(right), AS_OFTEN),
+        (lambda got: sorted(got) == sorted(right) or (got[0] == right[0] and len(got) == len(right)), AS_OFTEN),
         (lambda got: got[: len(right)] == right, "Stop where no pair occurs twice."),
         (lambda got: right[: len(got)] == got, "Go on as long as a pair occurs twice."),
         "Count all pairs, replace the most frequent one in all words by the next number, and begin again.",
@@ -758,6 +758,7 @@ def test_special_tokens_are_refused_unless_allowed():
             [97, 256, 98, 256],
             (ValueError, "It is allowed, so it is not among the disallowed: these are all that are not allowed."),
             ([97, 256, 98], "The text ends with a special token: after the last one there is an empty text."),
+            ([97, 98], "The numbers of the special tokens are missing: append each behind the text before it."),
             see=SPECIAL,
         )
     expect(

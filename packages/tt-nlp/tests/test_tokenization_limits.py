@@ -345,9 +345,9 @@ def test_damage_is_noticed(tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "damaged or no tokenizer"),
-        (b"\xff\xfe", "damaged or no tokenizer"),
-        (b"[" * 100_000, "damaged or no tokenizer"),
+        (b"", "damaged or not a tokenizer"),
+        (b"\xff\xfe", "damaged or not a tokenizer"),
+        (b"[" * 100_000, "damaged or not a tokenizer"),
         (b"[1]", "has a list where an object is expected"),
         (b"{}", "is not a file of the format"),
         (b'{"format": "tinytorch tokenizer", "version": 2}', "version 1"),
@@ -430,16 +430,16 @@ def test_gpt2_files_with_special_tokens_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: gpt2_files(f, version="a b"), "vocab.bpe is damaged: 'a b' is no line"),
-        (lambda f: changed(f / "vocab.bpe", "ab c", "a b c"), "'a b c' is no line"),
+        (lambda f: gpt2_files(f, version="a b"), "vocab.bpe is damaged: 'a b' is not a line"),
+        (lambda f: changed(f / "vocab.bpe", "ab c", "a b c"), "'a b c' is not a line"),
         (lambda f: changed(f / "vocab.bpe", "ab c\nĠ a\n", ""), "the merge that makes 'abc'"),
         (lambda f: changed(f / "vocab.bpe", "ab c", "ab d"), "do not fit together"),
         (lambda f: changed(f / "encoder.json", "259", "300"), "the numbers in"),
-        (lambda f: (f / "vocab.bpe").write_text("", encoding="utf-8"), "damaged or no vocab.bpe"),
-        (lambda f: (f / "vocab.bpe").write_bytes(b"\xff"), "damaged or no vocab.bpe"),
+        (lambda f: (f / "vocab.bpe").write_text("", encoding="utf-8"), "damaged or not a vocab.bpe"),
+        (lambda f: (f / "vocab.bpe").write_bytes(b"\xff"), "damaged or not a vocab.bpe"),
         (lambda f: (f / "encoder.json").write_text("{}", encoding="utf-8"), "do not fit together"),
-        (lambda f: (f / "encoder.json").write_text("{", encoding="utf-8"), "damaged or no tokenizer"),
-        (lambda f: gpt2_files(f, merges=("☃ b",)), "stands for no byte"),
+        (lambda f: (f / "encoder.json").write_text("{", encoding="utf-8"), "damaged or not a tokenizer"),
+        (lambda f: gpt2_files(f, merges=("☃ b",)), "represents no byte"),
     ],
 )  # fmt: skip
 def test_gpt2_files_that_are_damaged(tmp_path, damage, message):

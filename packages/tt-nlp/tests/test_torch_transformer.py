@@ -96,7 +96,7 @@ def test_the_trunk_of_chapter_14_keeps_its_name():
     ("call", "error", "words"),
     [
         (lambda: Transformer(8, 3), ValueError, "3 heads do not divide 8"),
-        (lambda: Transformer(8, 2, activation="tanh"), ValueError, "activation is .* not 'tanh'"),
+        (lambda: Transformer(8, 2, activation="tanh"), ValueError, "activation must be .* not 'tanh'"),
         (lambda: Transformer(8, 2, device="cuda"), RuntimeError, "cuda is not available"),
         (
             lambda: Transformer(**SIZES)(numbers(3, 1, 8), numbers(3, 2, 8)), ValueError,

@@ -1,6 +1,7 @@
 """Chapter 14, judged by its public names."""
 
 import math
+import re
 from itertools import chain
 
 import numpy as np
@@ -305,6 +306,7 @@ def test_gradient_comes_through_twelve_blocks():
         left,
         between(0.5, 1.5),
         (lambda size: size < 1e-3, CUT),
+        (RuntimeError, "Tie by assignment, lm_head.weight = wte.weight: a copy is another parameter."),
         PRE_NORM,
         see=BLOCK,
     )
@@ -1052,3 +1054,34 @@ def test_without_repeats():
         [2.0, -2.0, 3.0, -1.0],
         see=EXERCISES,
     )
+    expect(
+        "without_repeats([0.5, -0.5, 3], [0, 1], 0.5), which makes repeats likelier",
+        lambda: tn.transformers.without_repeats(np.array([0.5, -0.5, 3.0]), [0, 1], 0.5),
+        [1.0, -0.25, 3.0],
+        (ValueError, "Every penalty above 0 is allowed."),
+        "The sign of the logit decides: divide above 0, multiply below.",
+        see=EXERCISES,
+    )
+    for penalty in (0.0, -0.5, np.nan):
+        expect(
+            f"without_repeats(logits, [0], {penalty})",
+            lambda penalty=penalty: tn.transformers.without_repeats(logits, [0], penalty),
+            ValueError,
+            "A penalty is above 0.",
+            see=EXERCISES,
+        )
+    for text, first in (([-1], "-1"), ([2, -1], "-1"), ([-1, -3, 0], "-3"), ([0, 4], "4")):
+
+        def said(text=text):
+            try:
+                return tn.transformers.without_repeats(logits, text, 2.0)
+            except IndexError as error:
+                return sorted(re.findall(r"-?\d+", str(error))), str(error)
+
+        expect(
+            f"does without_repeats of 4 logits refuse the text {text} with an IndexError that names {first}?",
+            lambda said=said, first=first: isinstance(said(), tuple) and first in said()[0],
+            True,
+            "There are logits of tokens 0 to 3, and none below 0.",
+            see=EXERCISES,
+        )

@@ -315,6 +315,16 @@ def test_a_quantized_embedding():
         (lambda got: np.shape(got) == (6, 64), "The vectors take the place of the ids: (..., C)."),
         see=LAYERS,
     )
+    large = tn.Embedding(4000, 64)
+    packed = tt.from_numpy(tt_opt.FORMATS["q8_0"].pack(large.weight.numpy()))
+    layer = tt_opt.QuantizedEmbedding.of(large, packed, "q8_0")
+    expect(
+        "bytes that looking up 6 of 4000 vectors of 64 numbers takes",
+        lambda: tt.setup.peak_of(layer, ids)[0],
+        between(0, 100_000),
+        "Unpack the rows that are asked for, and not the whole table.",
+        see=LAYERS,
+    )
 
 
 def network():

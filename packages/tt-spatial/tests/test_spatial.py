@@ -611,6 +611,7 @@ def test_lenet():
             ts.LeNet(size=16)(tt.zeros(2, 1, 16, 16)).shape,
         ),
         ((4, 10), (2, 7), (2, 10)),
+        (ValueError, "Each of the two convolutions is followed by ReLU and by a pooling that halves the maps."),
         "The feature maps are flattened from the first dimension on, for three linear layers.",
         see=LENET,
     )

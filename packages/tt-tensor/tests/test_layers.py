@@ -912,6 +912,7 @@ def test_the_perceptron_learns_what_a_line_can_separate():
         lambda: history([0, 0], 2),
         [1, 0],
         ([0, 0], "An output of 0 counts as wrong."),
+        ([1, 1], "What is right already is left alone: correct only where label times output is not above 0."),
         "One number for each epoch: how many examples were corrected in it.",
         see="The perceptron",
     )

@@ -29,7 +29,10 @@ from tt_tito.exercises import fill_starred
 from tt_tito.reading import Unreadable, decoded, text
 from tt_tito.startup import Finder, search
 
-__all__ = ["StandIn", "SwapError", "Table", "defined", "entries", "find", "in_use", "install", "read", "table", "whole"]
+__all__ = [
+    "StandIn", "SwapError", "Table", "defined", "entries", "exported", "find", "in_use", "install", "read", "table",
+    "wanted", "whole",
+]  # fmt: skip
 
 
 MOST = 8  # names in a message
@@ -200,7 +203,7 @@ class StandIn(SourceFileLoader):
 
     def demand(self, names: set[str]) -> None:
         """SwapError unless the names that the reference's users need are among these."""
-        missing = {name: user for name, user in sorted(_wanted(self.name).items()) if name not in names}
+        missing = {name: user for name, user in sorted(wanted(self.name).items()) if name not in names}
         if missing:
             more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
             first, user = next(iter(missing.items()))
@@ -234,7 +237,7 @@ def _starred(module: str) -> str:
 
 
 @functools.cache
-def _wanted(module: str) -> dict[str, str]:
+def wanted(module: str) -> dict[str, str]:
     """The names that other code needs of a module, and which code: what it exports, and what its siblings import."""
     spec = course.locate(module)
     if spec is None or spec.origin is None:
@@ -242,17 +245,17 @@ def _wanted(module: str) -> dict[str, str]:
     folder = Path(spec.origin).parent
     if spec.submodule_search_locations:
         starred = re.findall(rf"from {module}\.(\w+) import \*", _text(Path(spec.origin)))
-        names = [name for part in starred for name in _public(folder / f"{part}.py")]
+        names = [name for part in starred for name in exported(folder / f"{part}.py")]
         return dict.fromkeys(names, f"code that imports {module}")
     wanted: dict[str, str] = {}
     for sibling in folder.glob("*.py"):
         for names in re.findall(rf"^from {re.escape(module)} import (\([^)]*\)|.*)", _text(sibling), re.MULTILINE):
             taken = re.findall(r"(\w+)(?:\s+as\s+\w+)?", re.sub("#.*", "", names))
             wanted |= {name: f"{folder.name}.{sibling.stem}" for name in taken if name != "__all__"}
-    return wanted | dict.fromkeys(_public(Path(spec.origin)), f"code that imports {folder.name}")
+    return wanted | dict.fromkeys(exported(Path(spec.origin)), f"code that imports {folder.name}")
 
 
-def _public(file: Path) -> list[str]:
+def exported(file: Path) -> list[str]:
     for node in ast.parse(_text(file)).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return ast.literal_eval(node.value)
