@@ -17,8 +17,8 @@ from tt_tensor import LazyModuleMixin, Tensor, UninitializedBuffer, Uninitialize
 
 # ## Convolutions
 #
-# A lazy convolution is built with as few input channels as its groups allow. Then its weight is replaced by one that
-# has no shape yet, and gets it with the first input.
+# We build a lazy convolution with as few input channels as its groups allow. Then we replace its weight by one without
+# a shape, which gets its shape from the first input.
 
 
 class _LazyConvolution(LazyModuleMixin):
@@ -62,7 +62,7 @@ class LazyConv2d(_LazyConv, Conv2d):
     cls_to_become = Conv2d
 
 
-# The weight of a transposed convolution begins with the input channels.
+# The weight of a transposed convolution begins with the input channels, so we compute its shape differently.
 
 
 class _LazyConvTranspose(_LazyConvolution):
@@ -92,7 +92,8 @@ class LazyConvTranspose2d(_LazyConvTranspose, ConvTranspose2d):
 
 # ## Norms
 #
-# All vectors of a norm have the number of channels as their size, the running moments included.
+# All vectors of a norm have the number of channels as their size, including the running moments. So we replace all of
+# them.
 
 
 class _LazyNorm(LazyModuleMixin):
@@ -120,6 +121,9 @@ class _LazyNorm(LazyModuleMixin):
             self.reset_parameters()
 
 
+# After its first input, each becomes an ordinary norm (`cls_to_become`).
+
+
 class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):
     """A BatchNorm1d whose num_features are the channels of its first input."""
 
@@ -138,7 +142,7 @@ class LazyBatchNorm3d(_LazyNorm, BatchNorm3d):
     cls_to_become = BatchNorm3d
 
 
-# For single images likewise, which is why these come with weights and moments unless you say otherwise.
+# Instance norms are lazy in the same way. A lazy one comes with weights and running moments unless you say otherwise.
 
 
 class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):

@@ -1,6 +1,6 @@
 # # More norms
 #
-# An appendix of chapter 09: volumes, single images, and norms without a mean.
+# An appendix of chapter 09: we normalize volumes and single images, and build norms without a mean.
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tt_tensor.options import told
 
 # ## Volumes
 #
-# Batch normalization does not care what comes after the channels.
+# Batch normalization does not care what comes after the channels, so a volume needs only another number of dimensions.
 
 
 class BatchNorm3d(BatchNorm):
@@ -30,9 +30,9 @@ class BatchNorm3d(BatchNorm):
 # ## One image at a time
 #
 # *Instance normalization* (D. Ulyanov et al., 2016) brings each channel of each image to mean 0 and variance 1, which
-# takes the contrast of the image away. That is what you want if a picture is to have the style of another. We need no
-# new formula: make every channel of every image a channel of its own, in a batch of one, and batch normalization does
-# it. (With running moments it then has to put together again what each image has moved.)
+# takes the contrast of the image away. You want that, for example, to give a picture the style of another. We need no
+# new formula: we turn every channel of every image into a channel of its own, in a batch of one, and batch
+# normalization does the rest. (With running moments, we then average what the images have moved.)
 
 
 def instance_norm(
@@ -59,8 +59,8 @@ def instance_norm(
     return normal
 
 
-# The layers have the state of a batch normalization, but without moments and weights unless they are asked for. They
-# also take a single example.
+# The layers have the state of a batch normalization, but without moments and weights unless you ask for them. They also
+# take a single example.
 
 
 class _InstanceNorm(BatchNorm):
@@ -84,6 +84,9 @@ class _InstanceNorm(BatchNorm):
         moments = (self.running_mean, self.running_var)
         by_input = self.training or self.running_mean is None
         return instance_norm(x, *moments, self.weight, self.bias, by_input, self.momentum or 0.0, self.eps)
+
+
+# Only the number of sides differs between series, images and volumes.
 
 
 class InstanceNorm1d(_InstanceNorm):
@@ -113,9 +116,9 @@ def check_instance_norm():
 
 # ## Without a mean
 #
-# Subtracting the mean turns out to matter little; dividing by the size is what helps. RMSNorm (B. Zhang and R.
-# Sennrich, 2019) divides by the root of the mean of the squares, over the last dimensions. Chapter 14 builds it for one
-# dimension; this is PyTorch's form for several.
+# It turns out that subtracting the mean matters little; dividing by the size is what helps. *RMSNorm* (B. Zhang and R.
+# Sennrich, 2019) divides by the root of the mean of the squares, over the last dimensions. We build it for one
+# dimension in chapter 14; this is PyTorch's form for several.
 
 
 def rms_norm(x: Tensor, normalized_shape, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
@@ -131,6 +134,9 @@ def rms_norm(x: Tensor, normalized_shape, weight: Tensor | None = None, eps: flo
     normal = numbers * (mean_square + (np.finfo(numbers.dtype).eps if eps is None else eps)) ** -0.5
     normal = normal.to(x.dtype)
     return normal if weight is None else normal * weight
+
+
+# You may give the last dimensions as one number or as several, as for layer normalization.
 
 
 def _shape(normalized_shape) -> tuple[int, ...]:
@@ -166,9 +172,9 @@ class RMSNorm(Module):
 
 # ## Among neighbours
 #
-# AlexNet (A. Krizhevsky et al., 2012) came before all of these. It divides each number by a power of the mean square of
-# the channels next to its own, so that a loud channel makes its neighbours quieter. A mean over neighbouring channels
-# is an average pooling along the channels.
+# AlexNet (A. Krizhevsky et al., 2012) came before all of these. It divides each element by a power of the mean square
+# of the channels next to its own, so that a loud channel makes its neighbours quieter. We can compute a mean over
+# neighbouring channels as an average pooling along the channels.
 
 
 def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

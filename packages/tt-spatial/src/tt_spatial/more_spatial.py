@@ -1,8 +1,8 @@
 # # More spatial
 #
-# An appendix of chapter 09: what PyTorch's users expect besides the convolution of the chapter. Nearly all of it is put
-# together from what there is; where a primitive is new, it has its rule with it. (Pooling is in the appendix *Pooling*,
-# and what makes images larger in *Upsampling*.)
+# An appendix of chapter 09: what PyTorch's users expect besides the convolution of the chapter. We put together nearly
+# all of it from parts that we have; a new primitive comes with its rule. (Pooling is in the appendix *Pooling*, and
+# enlarging images in *Upsampling*.)
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tt_tensor import Module, Parameter, Tensor, generator, primitive
 
 # ## Derivatives of derivatives
 #
-# The three convolutions are linear in both of their inputs, and the derivatives of each are the other two.
+# The three convolutions are linear in both of their inputs, and the derivatives of each are the other two. So we add
+# two rows to the table, and derivatives of any order exist.
 
 rule(
     transposed_convolution,
@@ -38,8 +39,8 @@ rule(
     lambda h, out, x, g, size, **where: convolution(x, h, **where),
 )
 
-# `max_unpool`, the gradient of a pooling, is linear in `g`. Its transpose picks up what it puts down; between the two,
-# each is the other's rule.
+# `max_unpool`, the gradient of a pooling, is linear in `g`. Its transpose picks up what it puts down, so each of the
+# two is the other's rule.
 
 
 @primitive
@@ -56,8 +57,8 @@ rule(max_pick, lambda g, out, h, x, largest, **where: max_unpool(g, x, largest, 
 
 # ## Padding
 #
-# Zeros, or another constant, go around the numbers by placing them into a larger array. The other three modes repeat
-# numbers that are there, so they are an index: which pixel is at which place. (Convolution layers have them as
+# To put zeros or another constant around an array, we place it into a larger one. The other three modes repeat elements
+# that are there, so they are an index: which pixel goes to which position. (Convolution layers need these modes as
 # well, so they are in the module `padding`.)
 
 
@@ -88,7 +89,8 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
     return x
 
 
-# The constant is chosen where nothing was placed. Adding it, times a mask, would not do: $0 \cdot \infty$ is nan.
+# We choose the constant with `where` at positions where nothing was placed. If we added it, times a mask, an infinite
+# constant would spoil the rest: $0 \cdot \infty$ is nan.
 
 
 def _constant(x, pairs, value):
@@ -115,7 +117,7 @@ def _held(value, dtype):
     return held
 
 
-# As modules, for one, two and three dimensions. One number means both sides of each.
+# Modules do the same for one, two and three dimensions. If you give one number, it means both sides of each.
 
 
 class _Padding(Module):
@@ -136,6 +138,9 @@ class _Padding(Module):
 
     def extra_repr(self):
         return str(self.padding)
+
+
+# For zeros the base class is enough; a constant has a value besides.
 
 
 class ZeroPad1d(_Padding):
@@ -183,7 +188,7 @@ class ConstantPad3d(_Constant):
     sides = 3
 
 
-# The other three modes repeat what is there.
+# The other three modes repeat elements that are there.
 
 
 class _Reflection(_Padding):
@@ -263,14 +268,14 @@ class CircularPad3d(_Circular):
 def conv1d(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups: int = 1) -> Tensor:
     """Series (N, C, L) under filters (O, C / groups, k): (N, O, places). As torch.nn.functional.conv1d."""
     if weight.ndim != 3:
-        raise ValueError(f"conv1d: the weight is to be (O, C / groups, k); its shape is {weight.shape}")
+        raise ValueError(f"conv1d: the weight must be (O, C / groups, k); its shape is {weight.shape}")
     padding = padding if isinstance(padding, str) else (0, single(padding, "padding", 0))
     where = ((1, single(stride, "stride")), padding, (1, single(dilation, "dilation")), groups)
     return conv2d(series("conv1d", x), weight.unsqueeze(2), bias, *where).squeeze(-2)
 
 
-# The layer is that of the chapter with one number where that has pairs. What it has in common with the layers below is
-# in a base class: the sizes, the options, and the first weights.
+# The layer is the chapter's, with one number instead of each pair. It shares a base class with the layers below: the
+# sizes, the options, and the first weights.
 
 
 class _Convolution(Module):
@@ -300,6 +305,9 @@ class _Convolution(Module):
         return layer_text(self)
 
 
+# With that, a layer names its options and calls its function.
+
+
 class Conv1d(_Convolution):
     """conv1d with weight (out_channels, in_channels / groups, k); as torch.nn.Conv1d."""
 
@@ -321,8 +329,9 @@ class Conv1d(_Convolution):
 
 # ## Backwards through a convolution
 #
-# What the chapter needed as a gradient is of use as a layer of its own, which makes images larger: a decoder's, or a
-# generator's. Its stride is a step in the *result*, so several sizes are possible, and `output_padding` chooses.
+# The chapter needed the *transposed convolution* as a gradient. It is of use as a layer of its own, which makes images
+# larger: in a decoder, or in a generator of images. Its stride is a step in the *result*, so several sizes are
+# possible, and you choose among them with `output_padding`.
 
 
 def conv_transpose2d(
@@ -357,6 +366,9 @@ def conv_transpose2d(
     return out if bias is None else out + bias.reshape(1, -1, 1, 1)
 
 
+# For series, one row again.
+
+
 def conv_transpose1d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, output_padding=0, groups: int = 1,
     dilation=1,
@@ -364,14 +376,14 @@ def conv_transpose1d(
     """conv_transpose2d for series (N, C, L) and a weight (C, O / groups, k): (N, O, places). As
     torch.nn.functional.conv_transpose1d."""
     if weight.ndim != 3:
-        raise ValueError(f"conv_transpose1d: the weight is to be (C, O / groups, k); its shape is {weight.shape}")
+        raise ValueError(f"conv_transpose1d: the weight must be (C, O / groups, k); its shape is {weight.shape}")
     stride, padding = (1, single(stride, "stride")), (0, single(padding, "padding", 0))
     more, dilation = (0, single(output_padding, "output_padding", 0)), (1, single(dilation, "dilation"))
     row = series("conv_transpose1d", x)
     return conv_transpose2d(row, weight.unsqueeze(2), bias, stride, padding, more, groups, dilation).squeeze(-2)
 
 
-# A layer may also be told the size that it should give, with each call: `output_size`.
+# You may also give a layer the size of its result with each call: `output_size`.
 
 
 class _ConvTranspose(_Convolution):
@@ -394,6 +406,8 @@ class _ConvTranspose(_Convolution):
         more = self.output_padding if output_size is None else self._more(x, output_size)
         where = (self.stride, self.padding, more, self.groups, self.dilation)
         return self.function(x, self.weight, self.bias, *where)
+
+    # The size that you ask for must be one of those that the stride leaves open.
 
     def _more(self, x, output_size):
         wanted, sides = tuple(output_size)[-self.sides :], x.shape[-self.sides :]

@@ -1,7 +1,7 @@
 # # Pooling
 #
 # An appendix of chapter 09: means beside the maxima of the chapter, PyTorch's options for both, windows that follow
-# from the size of the result, and the way back.
+# from the size of the result, and unpooling.
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tt_tensor.options import told
 
 # ## Means
 #
-# A window's mean is a sum over taps, and its gradient hands the same share to every pixel. Each is the other's rule.
-# Whether zeros around the image count as pixels is up to the caller.
+# A window's mean is a sum over taps, and its gradient hands the same amount to every pixel. Each of the two is the
+# other's rule. You decide whether zeros around the image count as pixels.
 
 
 @primitive(cost=lambda out, x, size, **where: out.size * math.prod(size))
@@ -36,12 +36,15 @@ def avg_pool(x, /, size, stride, padding, count_include_pad):
 
 @primitive
 def avg_unpool(g, /, shape, size, stride, padding, count_include_pad):
-    """What `avg_pool` hands back to images of `shape`: each window's share of g, added to all its pixels."""
+    """The gradient of `avg_pool` at images of `shape`: each window's part of g, added to all its pixels."""
     out = padded(np.zeros(shape), padding)
-    shares = channels_last(g) / _counted(shape[2:], size, stride, padding, count_include_pad)
+    parts = channels_last(g) / _counted(shape[2:], size, stride, padding, count_include_pad)
     for pixels in taps(out, size, stride, (1, 1)):
-        pixels += shares
+        pixels += parts
     return unpadded(out, padding).astype(g.dtype)
+
+
+# The divisor is one number, or, where windows reach beyond the image, one for each window.
 
 
 def _counted(image, size, stride, padding, count_include_pad):
@@ -65,9 +68,9 @@ rule(avg_unpool, lambda h, out, g, shape, **where: avg_pool(h, **where))
 
 # ## Windows that stick out
 #
-# If the stride does not divide what is left, the last pixels belong to no window. With `ceil_mode` there is one more
-# window, which sticks out on the right or below. But it must begin on the image or in the padding before it: a window
-# that sees nothing has no maximum. We put as many pixels behind the image as the last window needs.
+# If the stride does not divide what is left, the last pixels belong to no window. With `ceil_mode` we add one more
+# window, which sticks out on the right or below. But it must begin on the image or in the padding before it, because a
+# window that sees nothing has no maximum. We put as many pixels behind the image as the last window needs.
 
 
 def _beyond(n, kernel, stride, padding, dilation):
@@ -91,9 +94,9 @@ def _arguments(name, x, kernel_size, stride, padding, dilation, ceil_mode, fill)
 
 # ## Means with options
 #
-# The pixels that we added are not there when a mean is taken, not even if the zeros of the padding count. So with
-# `ceil_mode` we turn the mean over all of a window into a sum, and divide by what counts. `divisor_override` is a
-# number of the caller's own to divide by.
+# When we take a mean, the pixels that we added do not count, not even if the zeros of the padding do. So with
+# `ceil_mode` we turn the mean over all of a window into a sum, and divide by the number of pixels that count. With
+# `divisor_override` you choose the divisor yourself.
 
 
 def avg_pool2d(
@@ -117,6 +120,9 @@ def avg_pool2d(
     return means * tt.from_numpy(np.asarray(math.prod(where["size"]) / counted, means.dtype))
 
 
+# A series (N, C, L) is an image with a single row.
+
+
 def avg_pool1d(
     x: Tensor, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Tensor:
@@ -133,8 +139,8 @@ def _flat(kernel_size, stride, padding, dilation=1):
 
 # ## Where the maximum was
 #
-# `return_indices` asks for the place of each maximum besides: its number in the image, row by row. `winner` of the
-# chapter knows which tap won.
+# With `return_indices` you also get the position of each maximum: its number in the image, row by row. The chapter's
+# `winner` knows which tap won.
 
 
 def max_pool2d(
@@ -166,7 +172,7 @@ def _squeezed(found, dim):
     return tuple(each.squeeze(dim) for each in found) if isinstance(found, tuple) else found.squeeze(dim)
 
 
-# One dimension is a row again.
+# In one dimension, we treat a series as an image with one row again.
 
 
 def max_pool1d(
@@ -187,7 +193,7 @@ def check_places():
 
 # ## And back
 #
-# With the places, a decoder can put numbers where the maxima came from. All other places become 0.
+# With these positions, a decoder can put numbers back where the maxima came from. All other pixels become 0.
 
 
 def max_unpool2d(
@@ -210,6 +216,9 @@ def max_unpool2d(
     return tt.scatter(empty, -1, places, numbers).reshape(*input.shape[:-2], *sides)
 
 
+# The same in one dimension.
+
+
 def max_unpool1d(
     input: Tensor, indices: Tensor, kernel_size, stride=None, padding=0, output_size=None
 ) -> Tensor:
@@ -222,7 +231,7 @@ def max_unpool1d(
 
 # ## Modules
 #
-# Each keeps its options under PyTorch's names.
+# Each module keeps its options under PyTorch's names.
 
 
 class _MaxPool(Module):
@@ -243,6 +252,9 @@ class _MaxPool(Module):
         return told(self, ("kernel_size", "stride", "padding", "dilation", "ceil_mode"))
 
 
+# The dimension chooses the function.
+
+
 class MaxPool1d(_MaxPool):
     """max_pool1d as a module."""
 
@@ -253,7 +265,7 @@ class MaxPool2d(_MaxPool):
     """max_pool2d as a module."""
 
 
-# Means have other options.
+# Average pooling has other options.
 
 
 class AvgPool1d(Module):
@@ -273,6 +285,9 @@ class AvgPool1d(Module):
         return told(self, ("kernel_size", "stride", "padding"))
 
 
+# In two dimensions there is a divisor besides.
+
+
 class AvgPool2d(AvgPool1d):
     """avg_pool2d as a module."""
 
@@ -288,7 +303,7 @@ class AvgPool2d(AvgPool1d):
         return avg_pool2d(x, *where, self.count_include_pad, self.divisor_override)
 
 
-# The way back has three.
+# Unpooling has three.
 
 
 class _MaxUnpool(Module):
@@ -305,6 +320,9 @@ class _MaxUnpool(Module):
         return told(self, ("kernel_size", "stride", "padding"))
 
 
+# Again the dimension chooses the function.
+
+
 class MaxUnpool1d(_MaxUnpool):
     """max_unpool1d as a module."""
 
@@ -317,10 +335,10 @@ class MaxUnpool2d(_MaxUnpool):
 
 # ## Adaptive pooling
 #
-# Here the size of the *result* is given, and the windows follow: result $i$ of $m$ sees the pixels from $\lfloor i n /
-# m \rfloor$ up to $\lceil (i + 1) n / m \rceil$. A window is a band of rows crossed with a band of columns, so the mean
-# of the rows' means is its mean. (A product with matrices $A x B^T$ would do the same in one line, until a pixel is
-# infinite: then the zeros of the matrices spread nan over the whole row.)
+# In adaptive pooling you give the size of the *result*, and the windows follow. Result $i$ of $m$ sees the pixels from
+# $\lfloor i n / m \rfloor$ up to $\lceil (i + 1) n / m \rceil$. A window is a band of rows crossed with a band of
+# columns, so its mean is the mean of the rows' means. (A product with matrices $A x B^T$ would do the same in one line,
+# until a pixel is infinite. Then the zeros of the matrices spread nan over the whole row.)
 
 
 def _spans(n: int, m: int) -> list[tuple[int, int]]:
@@ -341,7 +359,7 @@ def spans_mean(x, /, size):
 
 @primitive
 def spans_spread(g, /, shape):
-    """What `spans_mean` hands back to images of `shape`: each window's share of g, added to all its pixels."""
+    """The gradient of `spans_mean` at images of `shape`: each window's part of g, added to all its pixels."""
     (height, width), (rows, columns) = shape[-2:], g.shape[-2:]
     bands, out = np.zeros((*shape[:-2], rows, width)), np.zeros(shape)
     for j, (start, stop) in enumerate(_spans(width, columns)):
@@ -353,6 +371,9 @@ def spans_spread(g, /, shape):
 
 rule(spans_mean, lambda g, out, x, size: spans_spread(g, shape=tuple(x.shape)))
 rule(spans_spread, lambda h, out, g, shape: spans_mean(h, size=tuple(g.shape[-2:])))
+
+
+# `None` keeps a side as it is.
 
 
 def _output_size(x, output_size):
@@ -373,7 +394,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
 
 
 # For the maximum we lay the windows side by side. Then they are those of an ordinary pooling, with its rule for ties.
-# Where windows are of unequal length, the shorter ones see their last pixel twice, which changes no maximum.
+# Where windows have unequal lengths, the shorter ones see their last pixel twice, which changes no maximum.
 
 
 def _side_by_side(x, m, dim):
@@ -385,6 +406,9 @@ def _side_by_side(x, m, dim):
     for start, stop in spans:
         parts += [x[(*before, slice(start, stop))], x[(*before, [stop - 1] * (longest - stop + start))]]
     return tt.cat([part for part in parts if part.shape[dim]], dim=dim), longest
+
+
+# We pool the windows, and, if asked for positions, the numbers of the pixels in the same arrangement.
 
 
 def adaptive_max_pool2d(

@@ -1,6 +1,6 @@
 # # Rearranging images
 #
-# An appendix of chapter 09: operations that compute nothing. They move channels to pixels and back, and windows to
+# An appendix of chapter 09: operations that compute nothing. We move channels to pixels and back, and windows to
 # columns and back.
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tt_tensor.options import told
 # ## Channels to pixels
 #
 # A network that makes images larger can compute $r^2$ channels in the small image, where it is cheap, and lay them out
-# as squares of $r \times r$ pixels at the end (W. Shi et al., 2016). That is a reshape, a permutation and a reshape.
+# as squares of $r \times r$ pixels at the end (W. Shi et al., 2016). For us that is a reshape, a permutation and a
+# reshape.
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
@@ -44,6 +45,9 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     return _swapped(parts, (0, 2, 4, 1, 3)).reshape(*batch, channels * r * r, height // r, width // r)
 
 
+# Both copy, so that the result never shares the input's memory, and both check their arguments first.
+
+
 def _swapped(x, order):
     before = x.ndim - len(order)
     return x.permute(*range(before), *(before + dim for dim in order)).clone()
@@ -62,7 +66,7 @@ def _at_least_three(name, x):
 
 
 # Convolutions in groups never mix their groups. Between two of them, ShuffleNet (X. Zhang et al., 2018) deals the
-# channels out anew, as cards: one of each group in turn.
+# channels out again, as cards: one of each group in turn.
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
@@ -82,7 +86,7 @@ def check_shuffles():
     assert channel_shuffle(x, 2)[0, :, 0, 0].tolist() == [0, 8, 4, 12]
 
 
-# As modules.
+# You can use all three as modules.
 
 
 class PixelShuffle(Module):
@@ -130,8 +134,8 @@ class ChannelShuffle(Module):
 # ## Windows to columns
 #
 # `unfold` is the *im2col* of the chapter as an operation of its own: a column for each window. With it you can write a
-# convolution as a matrix product, or give every place weights of its own. `fold` adds the columns up again where
-# windows overlap; each is the other's transpose. Both go tap by tap, and one tap is a slice.
+# convolution as a matrix product, or give every position weights of its own. `fold` adds the columns up again where
+# windows overlap, and each of the two is the other's transpose. We write both tap by tap, because one tap is a slice.
 
 
 def unfold(input: Tensor, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
@@ -145,6 +149,9 @@ def unfold(input: Tensor, kernel_size, dilation=1, padding=0, stride=1) -> Tenso
     x = pad(input, (around[1], around[1], around[0], around[0])) if any(around) else input
     seen = tt.stack([x[tap] for tap in _taps(size, apart, step, places)], 2)  # (N, C, kh * kw, rows, columns)
     return seen.reshape(len(x), x.shape[1] * math.prod(size), math.prod(places))
+
+
+# For the way back we place each tap's part into an empty image, and add.
 
 
 def fold(input: Tensor, output_size, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
@@ -161,11 +168,14 @@ def fold(input: Tensor, output_size, kernel_size, dilation=1, padding=0, stride=
             f"images of {sides}; they must be (N, C * {math.prod(size)}, {math.prod(places)})"
         )
     channels = input.shape[1] // math.prod(size)
-    shares = input.reshape(len(input), channels, math.prod(size), *places)
+    parts = input.reshape(len(input), channels, math.prod(size), *places)
     shape = (len(input), channels, *(n + 2 * p for n, p in zip(sides, around)))
     taps = enumerate(_taps(size, apart, step, places))
-    out = sum((tt.place(shares[:, :, number], index=tap, shape=shape) for number, tap in taps), tt.zeros(1))
+    out = sum((tt.place(parts[:, :, number], index=tap, shape=shape) for number, tap in taps), tt.zeros(1))
     return out[:, :, around[0] : around[0] + sides[0], around[1] : around[1] + sides[1]].to(input.dtype)
+
+
+# A tap sees every stride-th pixel from its own offset on.
 
 
 def _windows(kernel_size, dilation, padding, stride):
@@ -181,7 +191,7 @@ def _taps(size, apart, step, places):
         yield (slice(None), slice(None), *map(slice, starts, stops, step))
 
 
-# If windows do not overlap, fold undoes unfold. If they do, each pixel comes back as often as it was seen.
+# If windows do not overlap, `fold` undoes `unfold`. If they do, each pixel comes back as often as a window saw it.
 
 
 def check_fold():
@@ -189,6 +199,9 @@ def check_fold():
     columns = unfold(x, 2, stride=2)
     assert columns.shape == (2, 12, 6) and (fold(columns, (4, 6), 2, stride=2) == x).all()
     assert fold(unfold(tt.ones(1, 1, 3, 3), 2), 3, 2)[0, 0].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+
+
+# Both as modules.
 
 
 class Unfold(Module):

@@ -1,10 +1,9 @@
 # # Spatial loops
 #
-# The third appendix of chapter 09: every primitive of the chapter and of its appendices once more, as the loop over
-# numbers that defines it. Padding, stride, dilation and groups are one line each here, and no array is copied, padded
-# or turned; so this is the place to look up what an option *means*. As with the loops of chapter 02, the whole is a
-# kernel set, `with use_kernels(spatial_loops): ...`, thousands of times too slow to work with and just right for a
-# witness.
+# An appendix of chapter 09: every primitive of the chapter and of its appendices once more, as the loop over elements
+# that defines it. Padding, stride, dilation and groups are one line each here, and we copy, pad or turn no array. So
+# you can look up here what an option *means*. As with the loops of chapter 02, the whole is a kernel set, `with
+# use_kernels(spatial_loops): ...`. It is thousands of times too slow to work with, and just right for a witness.
 
 from __future__ import annotations
 
@@ -17,12 +16,12 @@ from tt_spatial.spatial import conv_size
 
 # ## Who meets whom
 #
-# All sums of a convolution go over the same meetings: image $n$, filter $o$ and its place $(r, s)$, channel $c$ and
-# tap $(i, j)$. The pixel that is met has row $r \cdot \mathit{stride} + i \cdot \mathit{dilation} -
-# \mathit{padding}$. Where that is no row of the image there is padding, a zero: it adds nothing to a sum, unless the
-# other number is infinite, and it receives no gradient.
+# All sums of a convolution go over the same meetings: image $n$, filter $o$ and its position $(r, s)$, channel $c$ and
+# tap $(i, j)$. The pixel that they meet has row $r \cdot \mathit{stride} + i \cdot \mathit{dilation} -
+# \mathit{padding}$. If the image has no such row, there is padding, a zero. It adds nothing to a sum, unless the other
+# factor is infinite, and it receives no gradient.
 #
-# Sums of half numbers are kept in `float32`, all means in `float64`, and rounded at the end.
+# We keep sums of half-precision elements in `float32` and all means in `float64`, and round at the end.
 
 
 def _pixel(place, tap, stride, padding, dilation):
@@ -33,8 +32,8 @@ def _inside(pixel, image):
     return all(0 <= v < n for v, n in zip(pixel, image))
 
 
-# Filter $o$ belongs to group $o / (O / g)$, rounded down, and sees only the channels of this group: its weight number
-# $c$ is for channel number $c$ of the group.
+# Filter $o$ belongs to group $o / (O / g)$, rounded down, and sees only the channels of this group. So its weight
+# number $c$ is for channel number $c$ of the group.
 
 
 def _meetings(images, places, weights, stride, padding, dilation, groups) -> Iterator[tuple]:
@@ -57,8 +56,8 @@ def _zeros(shape, like):
 
 # ## Convolution, and its two transposes
 #
-# Result, pixel and weight: of the three, a convolution is given two and adds up the third. That is all there is to its
-# gradients, and why they are a family.
+# We have three kinds of arrays: results, pixels and weights. A convolution gets two of them and adds up the third.
+# Nothing else is needed for its gradients, and this is why the three functions are a family.
 
 
 def convolution(x, weight, /, *bias, stride, padding, dilation, groups):
@@ -88,8 +87,8 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
 
 # ## Pooling
 #
-# A window of one channel is the list of the pixels in it, in reading order. What is outside of the image is not on the
-# list, so it cannot be the largest, whatever the numbers.
+# A window of one channel is the list of the pixels in it, in reading order. Pixels outside the image are not on the
+# list, so they cannot be the largest, whatever the image contains.
 
 
 def _windows(shape, places, size, stride, padding, dilation) -> Iterator[tuple]:
@@ -131,8 +130,8 @@ def max_pick(h, x, largest, /, size, stride, padding, dilation):
     return out
 
 
-# A mean divides by the number of pixels in the window, or by the size of the window, which counts zeros around the
-# image as well.
+# For a mean we divide by the number of pixels in the window, or by the size of the window, which counts zeros around
+# the image as well.
 
 
 def _count(pixels, size, count_include_pad):
@@ -181,35 +180,35 @@ def spans_spread(g, /, shape):
     return out.astype(g.dtype)
 
 
-# Between two pixels along one dimension: a share of each.
+# Between two pixels along one dimension, we take a part of each.
 
 
 def _mixed(shape, dim, low, weight) -> Iterator[tuple]:
-    """The indices of results of this shape, and of a pixel that each sees, with its share."""
+    """The indices of results of this shape, and of a pixel that each sees, with its part."""
     for result in np.ndindex(*shape):
         i = result[dim]
-        for step, share in ((0, 1 - weight[i]), (1, weight[i])):
-            if share:
-                yield result, (*result[:dim], low[i] + step, *result[dim + 1 :]), share
+        for step, part in ((0, 1 - weight[i]), (1, weight[i])):
+            if part:
+                yield result, (*result[:dim], low[i] + step, *result[dim + 1 :]), part
 
 
 def mix(x, /, dim, low, weight):
     out = _zeros((*x.shape[:dim], len(low), *x.shape[dim + 1 :]), x)
-    for result, pixel, share in _mixed(out.shape, dim, low, weight):
-        out[result] += x[pixel] * share
+    for result, pixel, part in _mixed(out.shape, dim, low, weight):
+        out[result] += x[pixel] * part
     return out.astype(x.dtype)
 
 
 def unmix(g, /, n, dim, low, weight):
     out = _zeros((*g.shape[:dim], n, *g.shape[dim + 1 :]), g)
-    for result, pixel, share in _mixed(g.shape, dim, low, weight):
-        out[pixel] += g[result] * share
+    for result, pixel, part in _mixed(g.shape, dim, low, weight):
+        out[pixel] += g[result] * part
     return out.astype(g.dtype)
 
 
 # ## Normalization
 #
-# The second dimension says which mean, variance, weight and bias are meant. Rows bring their own.
+# The second dimension says which mean, variance, weight and bias we need. Rows bring their own.
 
 
 def normalize_channels(x, weight, bias, /, mean, var, eps):

@@ -15,12 +15,12 @@ from tt_tensor import Module, Tensor, primitive
 
 # ## Which pixel
 #
-# For each row of the result, upsampling picks the nearest row or mixes the nearest two, and then does the same for
-# columns. Either way it is an index. Row $i$ looks at place $i / f$ if a factor is given, and else at $i n / m$; the
-# latter also, in images, for a side that keeps or doubles its size, whatever the factor.
-# PyTorch computes that place in `float32`, and so do we: in `float64`, row 39 would come from row 29 if the factor is
-# 1.3. The pixel that is "nearest" by these formulas is not always the nearest one, because they forget that a pixel has
-# a middle. "nearest-exact" looks at place $(i + 1/2) n / m$ instead.
+# For each row of the result, *upsampling* picks the nearest row or mixes the nearest two, and then we do the same for
+# columns. Either way it is an index. Row $i$ looks at position $i / f$ if you give a factor, and otherwise at $i n /
+# m$. In images we also use the latter for a side that keeps or doubles its size, whatever the factor. PyTorch computes
+# that position in `float32`, and so do we: in `float64`, row 39 would come from row 29 if the factor is 1.3. The pixel
+# that is "nearest" by these formulas is not always the nearest one, because they forget that a pixel has a middle. The
+# mode "nearest-exact" looks at position $(i + 1/2) n / m$ instead.
 
 _MIXED = {"linear": 3, "bilinear": 4, "trilinear": 5}  # the mode and its number of dimensions
 _PICKED = ("nearest", "nearest-exact")
@@ -53,6 +53,9 @@ def interpolate(
     return x
 
 
+# Each mode takes series, images or volumes, and we refuse the rest.
+
+
 def _refuse_mode(x, mode, align_corners, antialias):
     known = (*_PICKED, "area", *_MIXED)
     if mode not in known or antialias:
@@ -71,6 +74,9 @@ def _means(x, wanted):
     return spans_mean(floating(x), size=wanted)
 
 
+# You may give the size, or the factor, as one number or as one for each side.
+
+
 def _factors(scale_factor, shape):
     sides = len(shape) - 2
     factors = tuple(scale_factor) if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * sides
@@ -87,6 +93,10 @@ def _sides(size, count):
     if len(sides) != count or not all(isinstance(m, (int, np.integer)) and m > 0 for m in sides):
         raise ValueError(f"the size is an integer of at least 1, or one for each of {count} sides; it is {size!r}")
     return sides
+
+
+# Here are the formulas of the first paragraph: the step from one position to the next, the nearest pixel, and the two
+# pixels to mix, with the weight of the second.
 
 
 def _step(n, m, factor, dtype):
@@ -111,8 +121,8 @@ def _between(n, m, factor, align_corners, dtype):
     return low, np.where(low < n - 1, np.clip(places - low, 0, 1), kind(0))
 
 
-# One primitive mixes along one dimension, and its transpose hands the shares back. A pixel of weight 0 takes no part,
-# even if it is infinite, and so receives a gradient of 0 even if that is infinite.
+# One primitive mixes along one dimension, and its transpose hands the gradient back. A pixel of weight 0 takes no part,
+# even if it is infinite, and so receives a gradient of 0 even if the gradient is infinite.
 
 
 @primitive(cost=lambda out, x, **how: 2 * out.size)
@@ -130,18 +140,23 @@ def mix(x, /, dim, low, weight):
 
 @primitive
 def unmix(g, /, n, dim, low, weight):
-    """What `mix` hands back to the n numbers that there were along `dim`."""
-    shares = np.moveaxis(g, dim, 0)
-    out = np.zeros((n, *shares.shape[1:]), wide(g.dtype))
-    for place, part, share in zip(low, weight, shares):
-        out[place] += share * (1 - part)
+    """The gradient of `mix` at its input, which had n elements along `dim`."""
+    gradients = np.moveaxis(g, dim, 0)
+    out = np.zeros((n, *gradients.shape[1:]), wide(g.dtype))
+    for place, part, gradient in zip(low, weight, gradients):
+        out[place] += gradient * (1 - part)
         if part > 0:
-            out[place + 1] += share * part
+            out[place + 1] += gradient * part
     return np.moveaxis(out, 0, dim).astype(g.dtype)
 
 
 rule(mix, lambda g, out, x, dim, **how: unmix(g, n=x.shape[dim], dim=dim, **how))
 rule(unmix, lambda h, out, g, n, **how: mix(h, **how))
+
+
+# As modules, with PyTorch's options.
+
+_UPSAMPLING = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
 
 
 class Upsample(Module):
@@ -164,7 +179,7 @@ class Upsample(Module):
         return ", ".join(f"{name}={value!r}" for name in _UPSAMPLING if (value := getattr(self, name)))
 
 
-_UPSAMPLING = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+# Two older names choose a mode.
 
 
 class UpsamplingNearest2d(Upsample):
@@ -179,6 +194,9 @@ class UpsamplingBilinear2d(Upsample):
 
     def __init__(self, size=None, scale_factor=None):
         super().__init__(size, scale_factor, "bilinear", True)
+
+
+# An image of two by two pixels shows three of the modes: each pixel twice, a mean between two, and the mean of all.
 
 
 def check_sizes():
