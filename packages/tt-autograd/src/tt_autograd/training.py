@@ -156,8 +156,8 @@ class Batches:
             yield from_numpy(self.x[rows]), from_numpy(self.y[rows])
 
 
-# Three things can go wrong here, and we check each of them: an example may be missing or come twice, the short last batch
-# may be dropped, or inputs may lose their labels.
+# Three things can go wrong here, and we check each of them: an example may be missing or come twice, the short last
+# batch may be dropped, or inputs may lose their labels.
 
 
 def check_batches():
