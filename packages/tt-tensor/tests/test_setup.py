@@ -389,7 +389,7 @@ HEALTHY = {
 
 
 def problems(**differences):
-    return [f"{problem.what} -> {problem.mend}" for problem in tt.check_environment({**HEALTHY, **differences})]
+    return [f"{problem.what} -> {problem.fix}" for problem in tt.check_environment({**HEALTHY, **differences})]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Begin again from an integer of 0 or more; returns the generator."""
         if seed < 0:
-            raise ValueError(f"a seed is an integer of 0 or more, not {seed}")
+            raise ValueError(f"a seed must be an integer of 0 or more, not {seed}")
         self.numpy.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self._seed = seed
         return self

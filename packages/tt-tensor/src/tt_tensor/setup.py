@@ -1,12 +1,12 @@
 # # Setup
 #
-# At the end of this chapter we know what machine we are on, whether anything is wrong with it, how to repeat chance,
-# and how fast it multiplies matrices: the number by which everything later is measured.
+# At the end of this chapter we know which machine we have, whether anything is wrong with it, how to repeat random
+# experiments, and how fast the machine multiplies matrices. By that last number we shall measure everything later.
 
 # ## The hurt
 #
 # This course makes claims about speed, accuracy and memory, and you should be able to check each of them on your own
-# machine. So the first program of the course is a measurement. How long does it take to add up a million numbers?
+# machine. So our first program is a measurement. How long does it take to add up a million numbers?
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 
-# `perf_counter` is the right clock for this. The other candidate, `time.time`, tells the hour; when the system corrects
-# it, a span of time measured with it can come out negative.
+# `perf_counter` is the right clock for us. The other candidate, `time.time`, gives the time of day; when the system
+# corrects that, a duration that we measure with it can come out negative.
 
 
 def time_once(function: Callable, *args) -> float:
-    """Seconds that one call takes, by the clock on the wall."""
+    """The seconds that one call of `function(*args)` takes, by the clock on the wall."""
     start = time.perf_counter()
     function(*args)
     return time.perf_counter() - start
@@ -45,34 +45,36 @@ def show_hurt():
         print("three random numbers:", " ".join(f"{x:.3f}" for x in np.random.default_rng().random(3)))
 
 
-# Eight runs of the same program, and they do not agree. Which of them is *the* time? The first is often the slowest,
-# since nothing is in the caches yet. Others are slow because the machine was doing something else for a moment. A claim
-# such as "twice as fast" that rests on one run each is worth nothing.
+# Eight runs of the same program do not agree. Which of them is *the* time? The first is often the slowest, because
+# nothing is in the caches yet. Others are slow because the machine did something else for a moment. So a claim such as
+# "twice as fast" is worth nothing if it rests on one run each.
 #
-# The random numbers do not agree either, because each run starts from another place. So two things make one run differ
-# from the next: chance and the machine. Chance is the easier one, because a program can control it, so we begin there.
-# For the machine, which we cannot control, we will need statistics.
+# The random numbers do not agree either, because each run starts from another place. Two things, then, make one run
+# differ from the next: randomness and the machine. We begin with randomness, because a program can control it. We
+# cannot control the machine, so for that we will need statistics.
 
 # ## Chance that can be repeated
 #
 # Networks start with random weights and see their data in random order. To find a mistake, we must be able to run the
-# same thing twice. A *random generator* is a machine with a state; from the same state come the same numbers. There is
-# one generator for the whole course, and `manual_seed` puts it into a state given by a number.
+# same experiment twice. A *pseudorandom number generator*, or *generator* for short, is a machine with a state: from
+# the same state we get the same numbers. We use one generator for the whole course, and `manual_seed` puts it into a
+# state given by a number, the *seed*.
 
 _generator = np.random.default_rng(0)
 _lent = threading.local()
 
 
-# Why one generator for everything? Because then one number repeats everything. A generator for the weights and another
-# for the order of the data would need two seeds, and sooner or later you would set only one of the two.
+# Why do we use one generator for everything? Because then one number repeats everything. With a generator for the
+# weights and another for the order of the data, you would need two seeds, and sooner or later you would set only one of
+# the two.
 
 
 def generator() -> np.random.Generator:
-    """The random generator that everything in this course draws from."""
+    """The random generator from which everything in this course draws."""
     return getattr(_lent, "generator", None) or _generator
 
 
-# There is one exception. In chapter 10 several threads prepare data while the program trains, and each piece of their
+# We make one exception. In chapter 10 several threads prepare data while the program trains, and each piece of their
 # work needs random numbers of its own. For that time, and only in its own thread, another generator takes the place of
 # the common one.
 
@@ -89,9 +91,9 @@ def drawing_from(own: np.random.Generator) -> Iterator[None]:
 
 
 # `manual_seed` changes the state *inside* the one generator and does not replace it, so other parts of the program that
-# took hold of the generator earlier keep the right one. NumPy keeps the state in `.bit_generator.state`, which can be
-# read and assigned; `np.random.default_rng(seed)` is a new generator in the state that belongs to a seed. This is your
-# first exercise.
+# hold the generator keep the right one. NumPy stores the state in `.bit_generator.state`, which you can read and
+# assign; `np.random.default_rng(seed)` is a new generator in the state that belongs to a seed. This is your first
+# exercise.
 
 
 def manual_seed(seed: int) -> None:  # exercise
@@ -99,16 +101,16 @@ def manual_seed(seed: int) -> None:  # exercise
 
     Raises ValueError for a seed below 0."""
     if seed < 0:
-        raise ValueError(f"a seed is an integer of 0 or more, not {seed}")
+        raise ValueError(f"a seed must be an integer of 0 or more, not {seed}")
     generator().bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
-# The state itself can be taken out and put back, which will let an interrupted training go on as if nothing had
+# We can also take the state out and put it back. This will let an interrupted training continue as if nothing had
 # happened.
 
 
 def get_rng_state() -> dict[str, Any]:
-    """The state of the generator, a dictionary of plain values."""
+    """The state of the generator, as a dictionary of plain values."""
     return dict(generator().bit_generator.state)
 
 
@@ -117,7 +119,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     generator().bit_generator.state = state
 
 
-# The same seed, the same numbers; and the test leaves chance as it found it, as a test should.
+# The same seed must give the same numbers. Our check leaves the generator as it found it, as every check should.
 
 
 def check_same_seed_same_numbers():
@@ -153,22 +155,23 @@ def check_seeded():
 
 # ## The smallest thing that could work
 #
-# Run it several times and take the fastest? That is popular, and for comparing two ways to add numbers it is not bad.
-# But the fastest run is the luckiest one, and a program that is slow on every second run is not as fast as its best
-# one. We take the *median*: half of the runs were faster, half slower, and a few wild ones do not matter.
+# Should we run the program several times and take the fastest? That is popular, and for comparing two ways to add
+# numbers it is not bad. However, the fastest run is the luckiest one, and a program that is slow on every second run is
+# not as fast as its best one. We take the *median*: half of the runs were faster, half were slower, and a few wild ones
+# do not matter.
 #
-# The call before the loop does not count. Whatever happens only once (memory is reserved, code is loaded, caches are
-# filled) happens there, and what we want to know is how long the *next* thousand calls will take.
+# We do not count the call before the loop. Everything that happens only once (memory is reserved, code is loaded,
+# caches are filled) happens there, and we want to know how long the *next* thousand calls will take. Such a call is a
+# *warm-up*.
 
 
 def median_time(function: Callable, *args, runs: int = 7) -> float:
-    """The median of several runs, after one that does not count."""
+    """The median of the seconds that several runs take, after one that does not count."""
     function(*args)
     return statistics.median(time_once(function, *args) for _ in range(runs))
 
 
-# It disappoints with things that are over in less than a microsecond. How long does `len` take, for something that is
-# empty?
+# It fails for calls that finish in less than a microsecond. How long does `len(())` take?
 
 
 def show_too_short():
@@ -177,24 +180,24 @@ def show_too_short():
     print(f"in bundles, as below:            {measure(len, ()).seconds * 1e9:.0f}")
 
 
-# More than half of what we have measured is the clock and the call of `time_once`; and seven such calls are over before
-# the processor has woken up.
+# More than half of the time that we measured belongs to the clock and the call of `time_once`. Besides, seven such
+# calls are over before the processor has woken up.
 
 # ## The idea: run for a while, not a number of times
 #
-# So we give each measurement a span of time, a fifth of a second, and run as often as fits. Calls that are too short to
-# be timed one by one are timed in bundles. And since the other scarce thing is memory, one run is made under
-# `tracemalloc`, which is told of what Python allocates, NumPy's arrays included. (It slows the program down, so it
-# watches the first call, the one that does not count.)
+# So we give each measurement a span of time, a fifth of a second, and run the function as often as fits. If its calls
+# are too short to time one by one, we time them in bundles. Memory is scarce as well, so we make one run under
+# `tracemalloc`, which records what Python allocates, NumPy's arrays included. (It slows the program down, so it watches
+# the warm-up, which we do not time.)
 #
-# A measurement without its spread is half a measurement. If the middle half of all runs lies within one percent, a
-# difference of five percent means something; if it is spread over thirty, nothing that small can be seen at all.
+# A measurement without its *spread* is half a measurement. If the middle half of all runs falls within one percent, a
+# difference of five percent means something. If it is spread over thirty percent, we cannot see anything that small.
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Median time of a call, the middle half of all times relative to it, peak memory beyond what was there before,
-    and the result."""
+    """One measured function: the median seconds of a call, the spread (the width of the middle half of all times,
+    relative to the median), the number of timed calls, the peak of memory in bytes, and the result."""
 
     seconds: float
     spread: float
@@ -207,10 +210,11 @@ class Measurement:
         return f"{seconds}, peak {self.peak_bytes / 1e6:.1f} MB"
 
 
-# We write this in three steps. The first is memory. `tracemalloc.start()` begins to watch, `get_traced_memory()`
-# returns a pair, what is allocated now and the *peak* since the start, and `stop()` ends it. While it watches,
-# everything is slower. So we must stop it in any case, also if the function fails, or a later measurement would suffer.
-# If it is running already, the caller watches something larger, and we must not stop it (`is_tracing()` tells us).
+# We write this in three steps. The first is memory. `tracemalloc.start()` begins to watch. `get_traced_memory()`
+# returns a pair: the memory that is allocated now and the *peak* since the start. `stop()` ends it. While it watches,
+# everything is slower, so you must stop it in any case, even if the function fails, or a later measurement would
+# suffer. If it is running already (`is_tracing()` tells you), your caller watches something larger, and you must not
+# stop it.
 
 
 def peak_of(function: Callable, *args) -> tuple[int, Any]:  # exercise
@@ -228,12 +232,12 @@ def peak_of(function: Callable, *args) -> tuple[int, Any]:  # exercise
         tracemalloc.stop()
 
 
-# The second step is time. Two decisions are hidden in it. The bundle is chosen so that each timed stretch takes at
-# least twenty microseconds, a hundred times what the clock itself takes, or more. And there are at least three
-# stretches even if one call takes longer than the whole span, because a median of one is no median.
+# The second step is time, and we make two decisions. We choose the bundle so that each timed stretch takes at least
+# twenty microseconds, a hundred times what the clock itself takes, or more. And we time at least three stretches even
+# if one call takes longer than the whole span, because one number has no median worth the name.
 #
-# One call, timed by `time_once`, tells how many calls fit into twenty microseconds: at least one, and beware of
-# a first time of zero.
+# One call, timed by `time_once`, shows how many calls fit into twenty microseconds. It is at least one, and beware of a
+# first time of zero.
 
 
 def time_in_bundles(function: Callable, *args, span: float) -> tuple[list[float], int]:  # exercise
@@ -251,8 +255,8 @@ def time_in_bundles(function: Callable, *args, span: float) -> tuple[list[float]
 
 
 # The third step is the summary. `statistics.quantiles(times, n=4)` returns the three *quartiles*: a quarter of all
-# times lies below the first, half below the second, which is the median, and a quarter above the third. The middle half
-# lies between the first and the third.
+# times is below the first, half is below the second, which is the median, and three quarters are below the third. The
+# middle half is between the first and the third; its width is called the *interquartile range*.
 
 
 def measure(function: Callable, *args, span: float = 0.2) -> Measurement:  # exercise
@@ -268,9 +272,9 @@ def measure(function: Callable, *args, span: float = 0.2) -> Measurement:  # exe
     return Measurement(middle, (high - low) / middle, len(times) * bundle, peak, result)
 
 
-# How can one test a stopwatch? With something that takes a known time. Sleeping for two milliseconds takes two
-# milliseconds, plus what the operating system needs to notice; and an array of a million 64-bit zeros takes eight
-# million bytes, whatever else happens.
+# How can we test a stopwatch? With something that takes a known time. Sleeping for two milliseconds takes two
+# milliseconds, plus the time that the operating system needs to notice. Likewise, an array of a million 64-bit zeros
+# takes eight million bytes, whatever else happens.
 
 
 def check_measure():
@@ -279,8 +283,32 @@ def check_measure():
     assert measure(np.zeros, 1_000_000, span=0.01).peak_bytes >= 8_000_000
 
 
-# Now the million numbers again, as a list and as an array, and the making of a new array. The spread tells how far each
-# of the three can be trusted.
+# Why the median and the quartiles, and not the mean? We look at the times themselves. Here are two thousand runs of one
+# small sum.
+
+
+def show_times():
+    """A histogram of 2,000 measured times of one sum, with their median, their quartiles and their mean."""
+    import matplotlib.pyplot as plt
+
+    numbers = list(range(10_000))
+    times = np.array([time_once(sum, numbers) for _ in range(2_000)]) * 1e6
+    low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
+    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    ax.hist(np.minimum(times, 2 * middle), bins=80)
+    ax.axvspan(low, high, alpha=0.3, color="tab:orange", label="the middle half")
+    ax.axvline(middle, color="tab:orange", label=f"median {middle:.0f} us")
+    ax.axvline(min(times.mean(), 2 * middle), color="tab:red", linestyle="--", label=f"mean {times.mean():.0f} us")
+    ax.set(xlabel="microseconds (the last bar: all longer ones)", ylabel="runs", title="sum of 10,000 numbers")
+    ax.legend()
+    return figure
+
+
+# The times have a floor, near which most of them are, and a long tail to the right, in which the machine did something
+# else. A few runs of the tail are enough to move the mean, while the median stays where most runs are.
+#
+# Now we measure the million numbers again, as a list and as an array, and the creation of a new array. The spread shows
+# how far you can trust each of the three.
 
 
 def show_measure():
@@ -293,14 +321,14 @@ def show_measure():
 
 # ## What machine is this?
 #
-# A time means something only together with the machine. Most of our arithmetic will be done by a library for linear
-# algebra, the BLAS, that NumPy brings along: OpenBLAS, as a rule. It contains several versions of every routine, one
-# for each family of processors, and picks one when it is loaded. Which one it picked decides how wide the instructions
-# are that our products run on, and is not easy to find out; the library itself has to be asked, through `ctypes`.
+# A time means something only together with the machine. A library for linear algebra, the *BLAS*, will do most of our
+# arithmetic. NumPy brings one along, usually OpenBLAS. It contains several versions of every routine, one for each
+# family of processors, and picks one when it is loaded. Its choice decides how wide the vector instructions behind our
+# matrix products are. NumPy does not report it, so we ask the library itself, through `ctypes`.
 #
 # NumPy keeps the library in a folder beside its own code, under a name that differs from system to system. So we look
-# in the three places where it may be, load it once more (which gives us the copy that is already there), and ask it two
-# questions. If there is none, because this NumPy was built with Intel's, Apple's or the system's own library, the
+# in the three places where it may be, load it once more (which gives us the copy that is already loaded), and ask it
+# two questions. If we find none, because this NumPy was built with Intel's, Apple's or the system's own library, the
 # answers are `None`, and nothing else in the course depends on them.
 
 
@@ -324,16 +352,16 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
     return None
 
 
-# The processor's vector instructions (SIMD) matter as much: a core with AVX2 multiplies and adds 8 numbers of 32 bits
-# in one instruction, one with AVX-512 does 16.
+# The processor's vector instructions (*SIMD*, single instruction, multiple data) matter as much: a core with AVX2
+# multiplies and adds 8 numbers of 32 bits in one instruction, one with AVX-512 does 16.
 #
-# NumPy tells us about those itself, in `show_config`: which extensions it was built for, and which of those this
-# processor has.
+# NumPy reports those itself, in `show_config`: which extensions it was built for, and which of those this processor
+# has.
 
 
 def system_info() -> dict[str, Any]:
-    """What a time depends on, by name: python, numpy, system, processor, cores, simd (a list of extensions), blas, and
-    the blas_kernel and number of blas_threads that it uses (None where unknown)."""
+    """The facts on which a time depends, by name: python, numpy, system, processor, cores, simd (a list of extensions),
+    blas, and the blas_kernel and number of blas_threads that it uses (None where unknown)."""
     config: Any = np.show_config(mode="dicts")
     library = _openblas()
     kernel = _ask(library, "get_corename", ctypes.c_char_p)
@@ -367,25 +395,25 @@ def show_system_info():
 
 # ## What is wrong with it?
 #
-# Knowing is good, being told what to do is better. `check_environment` returns a list of problems, each with the
-# command that mends it; an empty list means that all is well.
+# Now we know the machine. It is even better to know what to do. `check_environment` returns a list of problems, each
+# with the command that fixes it; an empty list means that all is well.
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with this environment, and the command that mends it."""
+    """Something that is wrong with this environment, and the command that fixes it."""
 
     what: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.what}\n  -> {self.mend}"
+        return f"{self.what}\n  -> {self.fix}"
 
 
-# Four things are looked for: a Python older than 3.11; a NumPy older than 2.0; a BLAS that uses fewer threads than
-# there are cores; and one that uses its kernels for `Haswell`, which had AVX2, on a processor with AVX-512 (an
-# extension whose name starts with `AVX512`, or in newer versions of NumPy with `X86_V4`). What we say about each of
-# them is a table, and `{python}` in a text is replaced by the entry of that name in `system_info()`.
+# We look for four things: a Python older than 3.11; a NumPy older than 2.0; a BLAS that uses fewer threads than there
+# are cores; and a BLAS that uses its kernels for `Haswell`, which had AVX2, on a processor with AVX-512 (an extension
+# whose name starts with `AVX512`, or in newer versions of NumPy with `X86_V4`). A table holds our message about each of
+# them, and `{python}` in a text is replaced by the entry of that name in `system_info()`.
 
 _PROBLEMS = {
     "python": Problem(
@@ -406,19 +434,20 @@ _PROBLEMS = {
 
 
 def _problem(name: str, info: dict[str, Any]) -> Problem:
-    return Problem(_PROBLEMS[name].what.format(**info), _PROBLEMS[name].mend)
+    return Problem(_PROBLEMS[name].what.format(**info), _PROBLEMS[name].fix)
 
 
-# Each check is one condition, and each has cost a programmer an afternoon. Two traps: as texts, "3.9" comes after
-# "3.11", so `_version` makes numbers of the first two parts of a version; and `None` means unknown, which is not a
-# problem. A judge that can be shown another machine's papers (`info`) can be tested without owning that machine.
+# Each check is one condition, and each has cost a programmer an afternoon. Beware of two traps. As texts, "3.9" comes
+# after "3.11", so `_version` turns the first two parts of a version into integers. And `None` means unknown, which is
+# not a problem. A function that can judge the data of another machine (`info`) can be tested without owning that
+# machine.
 #
-# This exercise has a star: leave it out if you like, nothing later depends on it.
+# This exercise has a star: leave it out if you like, because nothing later depends on it.
 
 
 def check_environment(info: dict[str, Any] | None = None) -> list[Problem]:  # exercise (starred)
-    """What is wrong here, each with its remedy; empty if all is well. Give `info` to judge another machine's
-    `system_info()`."""
+    """The problems of this environment, each with its fix; an empty list if all is well. Give `info` to judge another
+    machine's `system_info()`."""
     info = info or system_info()
     threads, cores = info["blas_threads"], info["cores"]
     wide = any(name.startswith(("X86_V4", "AVX512")) for name in info["simd"])
@@ -435,32 +464,32 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])
 
 
-# So let us show it the papers of an old machine, and see that it finds at least three faults, each with a remedy.
+# So we show it the data of an old machine and check that it finds at least three faults, each with a fix.
 
 
-def check_environment_names_remedies():
+def check_environment_names_fixes():
     old = {**system_info(), "python": "3.9.1", "numpy": "1.26.4", "blas_threads": 1, "cores": 8}
     found = check_environment(old)
-    assert len(found) >= 3 and all(problem.mend for problem in found)
+    assert len(found) >= 3 and all(problem.fix for problem in found)
 
 
 def show_environment():
     print("\n".join(map(str, check_environment())) or "nothing is wrong")
 
 
-# The last of the four checks is worth a word. A processor newer than the BLAS is not in its tables, and then OpenBLAS
-# plays safe and takes the routines for an older one. If the processor has AVX-512, the variable in the remedy makes it
-# take the wider ones. We do not set it ourselves: on a processor without these instructions the first product would end
-# the program.
+# The last of the four checks needs an explanation. A processor newer than the BLAS is not in its tables, and then
+# OpenBLAS plays safe and takes the routines for an older one. If the processor has AVX-512, the variable in the fix
+# makes it take the wider ones. We do not set it ourselves, because on a processor without these instructions the first
+# product would end the program.
 
 # ## How fast is it?
 #
 # Nearly all of the arithmetic in a neural network is one operation, the product of two matrices. For two matrices of $n
-# \times n$ it takes $n^3$ multiplications and about as many additions, $2n^3$ floating-point operations, or FLOP.
-# Divided by the time that gives FLOP per second; today's machines do billions of them, GFLOP/s.
+# \times n$ it takes $n^3$ multiplications and about as many additions: $2n^3$ floating-point operations, or *FLOP*.
+# Divided by the time, that gives FLOP per second. Today's machines do billions of them, GFLOP/s.
 #
-# The product is measured for random matrices and not for zeros, because some processors are quicker with zeros; and
-# they are made beforehand, because we want to time the product alone. They come from a generator of their own: a
+# We measure the product of random matrices and not of zeros, because some processors are quicker with zeros. We create
+# them beforehand, because we want to time the product alone. They come from a generator of their own, because a
 # measurement must not change the numbers that the rest of the program draws.
 
 
@@ -471,18 +500,18 @@ def matmul_gflops(size: int, dtype=np.float32) -> float:  # exercise
     return 2 * size**3 / measure(np.matmul, a, b).seconds / 1e9
 
 
-# How good is that? A processor has a peak that it cannot exceed: cores, times cycles per second, times operations in a
-# cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units: 64
-# operations in a cycle; with AVX2 it is 32.
+# How good is that? A processor has a *peak* that it cannot exceed: cores, times cycles per second, times operations in
+# a cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units:
+# 64 operations in a cycle. With AVX2 it is 32.
 #
-# Neither cores nor clock are as simple as they look. A core may be half of one, shared with a neighbour, and the clock
-# goes up when few cores work and down when wide instructions heat them. So take the formula as an order of magnitude:
-# it tells twenty percent from eighty, not eighty from ninety.
+# Neither the cores nor the clock are as simple as they look. A core may be half of one, shared with a neighbour. The
+# clock goes up when few cores work and down when wide instructions heat them. So take the formula as an order of
+# magnitude: it can tell twenty percent from eighty, but not eighty from ninety.
 
 
 def peak_gflops() -> float | None:
-    """An estimate of what this machine cannot exceed in float32, from cores, clock and SIMD width; None where the
-    clock cannot be read."""
+    """An estimate of the GFLOP/s that this machine cannot exceed in float32, from its cores, clock and SIMD width; None
+    where the clock cannot be read."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     clock = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
@@ -500,19 +529,18 @@ def show_gflops():
         print(f"{size:6d} {matmul_gflops(size):9.1f} {matmul_gflops(size, np.float64):9.1f}")
 
 
-# Three things can be read off this table. Small products are slow: the call costs more than the work. In the large
-# ones, `float64` runs at half the speed of `float32`, since half as many numbers fit into an instruction. And the
-# largest `float32` number is *this machine's number*; write it down. Where it stays far below the peak, have a look at
-# what `check_environment` says about kernels. Where it lies *above* the peak, the clock is to blame: the formula takes
-# it as the system reports it, which may be a nominal figure that the processor exceeds, and a virtual machine may
-# report anything.
+# You can read three things off this table. Small products are slow, because the call costs more than the work. In the
+# large ones, `float64` runs at half the speed of `float32`, since half as many numbers fit into an instruction. And the
+# largest `float32` number is *this machine's number*; write it down. If it stays far below the peak, look at what
+# `check_environment` says about kernels. If it is *above* the peak, blame the clock: the formula takes it as the system
+# reports it, which may be a nominal figure that the processor exceeds, and a virtual machine may report anything.
 
 # ## How exact is it?
 #
-# One more property of the machine has to be known before we build on it: its numbers are not the numbers of
-# mathematics. A `float32` has 32 bits, one for the sign, eight for a power of two, and 23 for the digits. That makes
-# about seven decimal digits, wherever the point stands, and it makes gaps: between 1 and the next larger number there
-# is nothing, and the gap grows with the number.
+# We must know one more property of the machine before we build on it: its numbers are not the numbers of mathematics. A
+# `float32` has 32 bits, one for the sign, eight for a power of two, and 23 for the digits. That gives about seven
+# decimal digits, wherever the point is, and it leaves gaps: between 1 and the next larger number there is nothing, and
+# the gap grows with the number.
 
 
 def show_floats():
@@ -523,15 +551,15 @@ def show_floats():
     print("0.1 + 0.2 == 0.3:", 0.1 + 0.2 == 0.3)
 
 
-# Three things follow, and each comes back. Adding a small number to a large one may change nothing: a sum of twenty
-# million ones, added one after the other in `float32`, stops at 16,777,216. Numbers above $3.4 \cdot 10^{38}$ become
-# infinite, which an exponential reaches at 89; chapter 03 spends half of its pages on avoiding that. And results are
-# not to be compared with `==`, unless, as below, every intermediate number is a whole one and small. We compare with a
-# tolerance that fits the precision: a few units in the seventh digit for one operation in `float32`, more for a sum of
-# thousands.
+# Three things follow, and we shall meet each of them again. First, adding a small number to a large one may change
+# nothing: a sum of twenty million ones, added one after the other in `float32`, stops at 16,777,216. Second, numbers
+# above $3.4 \cdot 10^{38}$ become infinite (*overflow*), which an exponential reaches at 89; chapter 03 spends half of
+# its pages on avoiding that. Third, we must not compare results with `==`, unless, as below, every intermediate number
+# is a small integer. We compare with a *tolerance* that fits the precision: a few units in the seventh digit for one
+# operation in `float32`, more for a sum of thousands.
 #
-# Before you go on, predict. Here are five computations in `float32`, from left to right, each of which has only numbers
-# that `float32` can hold exactly to start with. (From $2^{24}$ on, the gap is 2; around $10^8$ it is 8.)
+# Before you continue, predict. Here are five computations in `float32`, from left to right, each of which starts from
+# numbers that `float32` can hold exactly. (From $2^{24}$ on, the gap is 2; around $10^8$ it is 8.)
 #
 # $$ a = (2^{24} + 1) + 1 \qquad b = 2^{24} + (1 + 1) \qquad c = (10^8 + 3) - 10^8 \qquad d = 2^{127} \cdot 2 / 2 $$
 #
@@ -544,19 +572,20 @@ def predict_float32() -> dict[str, Any]:  # exercise
     return {"a": 2**24, "b": 2**24 + 2, "c": 0, "d": np.inf, "e": True}
 
 
-# Why not take `float64` for everything and forget about it? It takes twice the memory, twice the trips, and as the
-# table above shows, twice the time. Networks do not need the digits: their inputs are noisy, and so is their training.
-# Where digits *are* needed is in checking. When a formula for a derivative is compared with a difference of two nearly
-# equal numbers, seven digits leave three. So in this course one computes in `float32` and checks in `float64`.
+# Why do we not take `float64` for everything and forget about it? It takes twice the memory, twice the trips, and as
+# the table above shows, twice the time. Networks do not need the digits, because their inputs are noisy, and so is
+# their training. Where we *do* need digits is in checking: when we compare a formula for a derivative with a difference
+# of two nearly equal numbers, seven digits leave three. So throughout this course we compute in `float32` and check in
+# `float64`.
 
 # ## The witness
 #
-# Is the product right? A product of matrices of whole numbers can be checked without rounding, number by number, by
-# plain Python.
+# Is the product correct? We can check a product of integer matrices without rounding, element by element, in plain
+# Python.
 #
-# Whole numbers up to nine, six products to a sum: no intermediate result exceeds a thousand, and `float32` holds whole
-# numbers up to sixteen million without rounding. So the comparison may be exact, `==`, without any tolerance. That is a
-# trick worth remembering.
+# With integers up to nine and six products to a sum, no intermediate result exceeds a thousand, and `float32` holds
+# integers up to sixteen million without rounding. So our comparison may be exact, `==`, without any tolerance. Remember
+# that trick.
 
 
 def check_matmul_is_exact_for_integers():
@@ -568,8 +597,8 @@ def check_matmul_is_exact_for_integers():
 
 # ## The cost
 #
-# Arithmetic is one limit, moving numbers is the other. Adding two arrays does one operation for each twelve bytes that
-# it moves, and no processor can keep its units busy at that rate.
+# Arithmetic is one limit, and moving numbers is the other. Adding two arrays does one operation for each twelve bytes
+# that it moves, and no processor can keep its arithmetic units busy at that rate.
 
 
 def show_memory():
@@ -580,19 +609,47 @@ def show_memory():
         print(f"{size:12,d} {12 * size / seconds / 1e9:8.1f} {size / seconds / 1e9:9.2f}")
 
 
-# Ten thousand numbers live in the cache next to the core. Twenty million have to come from memory, and every trip takes
-# many times as long as the addition. This is the table behind most of the speed in this course: *a product of matrices
-# is limited by arithmetic, nearly everything else by the number of trips through memory*. (A program's first write
-# to new memory is dearer still. How dear, and what can be done about it, is an appendix, *Fresh memory*.)
+# Ten thousand numbers fit into the cache next to the core. Twenty million must come from memory, and every trip takes
+# many times as long as the addition. Most of the speed in this course comes from this table: *a product of matrices is
+# limited by arithmetic, nearly everything else by the number of trips through memory*. (A program's first write to new
+# memory is more expensive still. How expensive, and what we can do about it, is the subject of the appendix *Fresh
+# memory*.)
 #
-# There is a useful way to think about all this, the *roofline* (Williams, Waterman and Patterson, 2009). Count, for an
-# operation, how many FLOP it does for each byte that it moves; call that its intensity. If the intensity is small, the
-# memory sets the pace: FLOP/s cannot exceed intensity times GB/s. If it is large, the arithmetic does. An addition of
-# arrays has an intensity of one twelfth. A product of two matrices of $n \times n$ does $2n^3$ FLOP on $12 n^2$ bytes,
-# an intensity of $n / 6$: less than 3 for $n = 16$, and 171 for $n = 1024$, where memory is no longer the limit. (The
-# small product in our table meets yet another one, the cost of the call.) Most of the tricks that make a framework fast
-# are of one of two kinds: raise the intensity, by doing more with a number while it is there; or keep the units busy
-# that do the arithmetic.
+# A useful way to think about all this is the *roofline model* (Williams, Waterman and Patterson, 2009). For an
+# operation, we count how many FLOP it does for each byte that it moves; this is its *arithmetic intensity* $I$. If the
+# intensity is small, the memory sets the pace, because FLOP/s cannot exceed intensity times bandwidth. If it is large,
+# the arithmetic does:
+#
+# $$ \text{FLOP/s} \le \min(\text{peak},\; I \cdot \text{bandwidth}), \qquad I = \frac{\text{FLOP}}{\text{bytes}}. $$
+#
+# An addition of arrays has an intensity of one twelfth. A product of two matrices of $n \times n$ does $2n^3$ FLOP on
+# $12 n^2$ bytes, so its intensity is $n / 6$: less than 3 for $n = 16$, and 171 for $n = 1024$, where memory is not the
+# limit. In the picture, we measure both limits of your machine and put an addition and four products under them.
+
+
+def show_roofline():
+    """The roofline of this machine: two measured limits, and where an addition and four matrix products end up."""
+    import matplotlib.pyplot as plt
+
+    x, y = np.ones(20_000_000, np.float32), np.ones(20_000_000, np.float32)
+    added = x.size / measure(np.add, x, y, x, span=0.05).seconds / 1e9
+    products = {n: matmul_gflops(n) for n in (16, 64, 256, 1024)}
+    peak, gb_per_second = max(products.values()), 12 * added
+    figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    intensity = np.geomspace(0.03, 400, 100)
+    ax.loglog(intensity, np.minimum(peak, intensity * gb_per_second), label="min(peak, intensity x bandwidth)")
+    ax.plot(1 / 12, added, "o", label="x + y, 20 million numbers")
+    ax.plot([n / 6 for n in products], [*products.values()], "s", label="products of 16, 64, 256, 1024")
+    ax.set(xlabel="arithmetic intensity (FLOP a byte)", ylabel="GFLOP/s", title="Roofline")
+    ax.legend()
+    return figure
+
+
+# The addition and the fastest product touch the roof by construction, because we measured the roof with them. The
+# smallest product also meets another limit, the cost of the call. A product may even be above the sloping part, because
+# its matrices fit into the cache, and the cache is faster than memory. Most tricks that make a framework fast do one of
+# two things: raise the intensity, by doing more with each number while it is in the cache, or keep the arithmetic units
+# busy.
 
 # ## Errors you will meet
 
@@ -602,19 +659,19 @@ def show_errors():
         manual_seed(-1)
     except ValueError as error:
         print("ValueError:", error)
-    print("and what an old machine would be told:")
+    print("and what we would say about an old machine:")
     for problem in check_environment({**system_info(), "python": "3.9.1", "numpy": "1.26.4"})[:2]:
         print(problem)
 
 
 # ## Exercises
 #
-# 1. `speedup`: how many times faster one function is than another, with the two taking turns, so that a slow moment of
-#    the machine falls on both.
+# 1. `speedup`: how many times faster one function is than another. The two take turns, so that a slow moment of the
+#    machine affects both.
 # 2. `bandwidth`: GB/s of copying an array of a given number of bytes.
 #
-# Both have a star: they are worth your time, but nothing later depends on them. What they have in common: measuring
-# fairly is mostly a matter of arrangement.
+# Both have a star: they are worth your time, but nothing later depends on them. They have one thing in common:
+# measuring fairly is mostly a matter of arrangement.
 
 
 def speedup(slow: Callable, fast: Callable, rounds: int = 5) -> float:  # exercise (starred)
@@ -640,14 +697,14 @@ def check_bandwidth():
 
 # ## A road not taken
 #
-# JAX has no generator with a state. A random number there is a function of a *key*, and keys are split and handed
-# around, so that the numbers do not depend on the order in which a program happens to ask for them. That is what one
-# wants on a thousand machines. On one machine, a single generator with a single seed is simpler, and is what NumPy's
-# and PyTorch's users expect.
+# JAX has no generator with a state. A random number there is a function of a *key*, and programs split keys and pass
+# them on, so that the numbers do not depend on the order in which a program happens to ask for them. On a thousand
+# machines, you want exactly that. On one machine, a single generator with a single seed is simpler, and users of NumPy
+# and PyTorch expect it.
 
 # ## What hurts next
 #
-# We have a number for this machine, reached by NumPy arrays. What does plain Python reach, with matrices as lists of
+# We have a number for this machine, which NumPy arrays reach. What does plain Python reach, with matrices as lists of
 # lists?
 
 
@@ -662,8 +719,8 @@ def show_plain_python():
     )
 
 
-# A factor of a thousand and more, and that is not even the worst of it: a list of lists does not know its own shape. We
-# need arrays that carry shape and operations. Chapter 02, *Tensor*.
+# The factor is a thousand and more, and even that is not the worst: a list of lists does not know its own shape. We
+# need arrays that carry shape and operations. We build them in chapter 02, *Tensor*.
 
 __all__ = [
     "Measurement", "Problem", "bandwidth", "check_environment", "drawing_from", "generator", "get_rng_state",

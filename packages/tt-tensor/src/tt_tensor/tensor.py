@@ -752,7 +752,7 @@ def show_broadcasting():
     column, row = Tensor([[0], [10], [20]]), Tensor([0, 1, 2, 3])
     stored = np.zeros((3, 3, 4), bool)
     stored[0, :, 0] = stored[1, 0] = stored[2] = True
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.4))
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.7))
     for ax, x, own, name in zip(axes, (column, row, column + row), stored, ("column", "+   row", "=   column + row")):
         ax.imshow(np.where(own, 0.4, 0.1), cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(3, 4):

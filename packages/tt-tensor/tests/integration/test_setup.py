@@ -133,7 +133,7 @@ def test_compatibility_of_shapes_and_dtypes_of_chance():
 def test_compatibility_of_what_the_machine_is_with_what_is_wrong_with_it():
     expect(
         "check_environment(system_info()): each problem has a text and a remedy",
-        lambda: all(problem.what and problem.mend for problem in tt.check_environment(tt.system_info())),
+        lambda: all(problem.what and problem.fix for problem in tt.check_environment(tt.system_info())),
         True,
         see=WRONG,
     )

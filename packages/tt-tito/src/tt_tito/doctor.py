@@ -119,7 +119,7 @@ def _machine() -> Iterator[Problem]:
     """What the reference of chapter 01 finds about the machine."""
     if course.locate("tt_tensor.setup") is None:
         return
-    script = "import json, tt_tensor; print(json.dumps([(p.what, p.mend) for p in tt_tensor.check_environment()]))"
+    script = "import json, tt_tensor; print(json.dumps([(p.what, p.fix) for p in tt_tensor.check_environment()]))"
     process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, encoding="utf-8", env={**os.environ, "TT_SWAP": "0"}
     )
