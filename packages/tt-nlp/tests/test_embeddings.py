@@ -58,7 +58,7 @@ def test_wrong_ids():
         "embedding(ids [1.0, 2.0], weight (5, 3))",
         lambda: tn.embedding(tt.Tensor([1.0, 2.0]), table).shape,
         TypeError,
-        "Ids are whole numbers.",
+        "Ids are integers.",
         see=LOOKING,
     )
 

@@ -189,7 +189,7 @@ class Embedding(Module):
         super().__init__()
         if num_embeddings < 1 or embedding_dim < 1:
             raise ValueError(
-                f"Embedding needs at least one row of one number, not {num_embeddings} rows of {embedding_dim}"
+                f"Embedding needs at least one row of one number, not {num_embeddings} of {embedding_dim}"
             )
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"padding_idx {padding_idx} is not one of the {num_embeddings} rows")

@@ -1,7 +1,8 @@
 # # GPT files
 #
-# An appendix of chapter 14: GPT-2's weights in the files that the `transformers` library writes and reads. What OpenAI
-# trained in 2019 can be loaded into the `GPT` of the chapter, and what was trained with it can be used elsewhere.
+# An appendix of chapter 14: we read and write GPT-2's weights in the files of the `transformers` library. So you can
+# load the weights that OpenAI trained in 2019 into the `GPT` of the chapter, and use elsewhere what you trained with
+# it.
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ from tt_tensor import from_numpy
 
 # ## The layout
 #
-# A model is a folder with two files: `config.json`, which tells the sizes, and `model.safetensors`, which has the
-# weights by name. The names are those of the chapter. Three things differ.
+# A model is a folder with two files: `config.json`, which describes the sizes, and `model.safetensors`, which has the
+# weights by name. The names are those of our chapter. Three things differ.
 #
-# - In GPT-2's own program a linear layer multiplied from the other side, `x @ weight`. Its weights are stored in that
-#   form still, (in, out), and have to be transposed.
-# - The weight that is shared is stored once, as `transformer.wte.weight`.
-# - Older files leave out the first word of the names, and hold the causal masks as well, as `attn.bias`.
+# - In GPT-2's own program a linear layer multiplied from the other side, `x @ weight`. Its weights are still stored in
+#   that form, (in, out), so we must transpose them.
+# - The shared weight is stored once, as `transformer.wte.weight`.
+# - Older files leave out the first word of the names, and also hold the causal masks, as `attn.bias`.
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
@@ -34,7 +35,7 @@ MASKS = (".attn.bias", ".attn.masked_bias")
 
 
 def to_file_layout(model: GPT) -> dict[str, np.ndarray]:
-    """The weights of a model as they are stored."""
+    """Return the weights of a model by name, as arrays in the layout of the files."""
     return {
         name: np.ascontiguousarray(tensor.numpy().T if name.endswith(LINEAR) else tensor.numpy())
         for name, tensor in model.state_dict().items()
@@ -42,12 +43,12 @@ def to_file_layout(model: GPT) -> dict[str, np.ndarray]:
     }
 
 
-# The way back takes what was left out into account. A file may have the last layer's weight under its own name, if it
-# is the same: two different tables are another architecture.
+# On the way back we restore what the file leaves out. A file may have the last layer's weight under its own name, if it
+# is the same. Two different tables would be another architecture, so we reject them.
 
 
 def from_file_layout(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What is stored as the state of a GPT. Raises ValueError for a last layer with weights of its own."""
+    """Return stored arrays as the state of a GPT. Raises ValueError for a last layer with weights of its own."""
     state = {}
     for name, array in arrays.items():
         if not name.endswith(MASKS):
@@ -62,6 +63,9 @@ def from_file_layout(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
+# Whether a file has the new names or the old ones, we must get the same state back.
+
+
 def check_there_and_back():
     model = GPT(GPTConfig(vocab_size=10, block_size=4, n_layer=1, n_head=2, n_embd=4))
     stored = to_file_layout(model)
@@ -73,8 +77,8 @@ def check_there_and_back():
 
 # ## The sizes
 #
-# The words of `config.json` are `transformers`'. Most of them say what a GPT-2 is anyway; a file that says something
-# else is refused, since its weights would load without a word and mean another network.
+# The keys of `config.json` are those of `transformers`. Most of them describe what every GPT-2 has in common. If a file
+# says something else, we reject it, because its weights would load silently and mean another network.
 
 
 def _described(config: GPTConfig) -> dict[str, Any]:
@@ -89,11 +93,16 @@ def _described(config: GPTConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# These are the values that we accept. A key that is missing has the first one.
+
 FIXED = {
     "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "n_inner": (None,),
     "layer_norm_epsilon": (1e-5,), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
     "tie_word_embeddings": (True,),
 }  # fmt: skip
+
+
+# The rest are the sizes, from which we build our own config.
 
 
 def _config_of(described: Mapping[str, Any], file: Path) -> GPTConfig:
@@ -111,8 +120,9 @@ def _config_of(described: Mapping[str, Any], file: Path) -> GPTConfig:
 
 # ## Writing
 #
-# Whoever looks into the folder finds whole files: each is written under another name first, and renamed. The metadata
-# get a checksum over names, shapes and numbers; `transformers` asks for the word `format` only.
+# If you look into the folder at any time, you find whole files, because we write each under another name first and then
+# rename it. We add a checksum over names, shapes and numbers to the metadata. `transformers` asks only for the key
+# `format`.
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -123,8 +133,11 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+# The model and its description are written one after the other, each as a whole.
+
+
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file atomically: under its name there is the old content or the new one, and never a part."""
+    """Write a file atomically: it has the old content or the new one, and never a part."""
     unfinished = file.with_name(f".{file.name}.unfinished")
     with open(unfinished, "wb") as opened:
         opened.write(content)
@@ -134,11 +147,14 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def save_gpt2(model: GPT, folder: str | os.PathLike) -> None:
-    """Write a model into a folder, which is made if need be, as GPT2LMHeadModel.save_pretrained of `transformers`
+    """Write a model into a folder, which is created if necessary, as GPT2LMHeadModel.save_pretrained of `transformers`
     does."""
     (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
     write_arrays(folder / WEIGHTS, to_file_layout(model))
     write_whole(folder / CONFIG, (json.dumps(_described(model.config), indent=2) + "\n").encode())
+
+
+# The arrays go into a file of the format *safetensors*: a header in JSON, and then the numbers.
 
 
 def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -150,15 +166,15 @@ def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 # ## Reading
 #
-# A missing file is a `FileNotFoundError`, everything else that can be wrong with the two a `ValueError` that names the
-# file. Numbers of 16 bits become numbers of 32. Of these there are two kinds. NumPy knows `float16`; `bfloat16`, which
-# is the upper half of a `float32`, it does not, so we put the lower half, zeros, back.
+# We report a missing file as a `FileNotFoundError`, and everything else that can be wrong with the two files as a
+# `ValueError` that names the file. We turn 16-bit numbers into 32-bit numbers. There are two kinds of them. NumPy knows
+# `float16`, but not `bfloat16`, which is the upper half of a `float32`. So we put the lower half, zeros, back.
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def decoded(name: str, kind: str, shape: list[int], data: bytes) -> np.ndarray:
-    """A stored tensor as an array. ValueError for numbers that are no floats."""
+    """Return a stored tensor as an array. ValueError for numbers that are not floats."""
     if kind not in FLOATS and not name.endswith(MASKS):
         raise ValueError(f"{name} has numbers of the kind {kind}; weights are floats, of {', '.join(FLOATS)}")
     array: np.ndarray = np.frombuffer(data, np.dtype(FLOATS.get(kind, "u1")))
@@ -172,9 +188,12 @@ def check_bfloat16():
     assert decoded("weight", "BF16", [2], stored).tolist() == [1.0, -2.5]
 
 
+# Now we can load a model. We begin with the description, build a GPT of these sizes, and fill it with the weights.
+
+
 def load_gpt2(folder: str | os.PathLike) -> GPT:
-    """The model in a folder, as `save_gpt2` or `transformers` wrote it, in evaluation mode. Raises FileNotFoundError,
-    or ValueError for files that are damaged, are no GPT-2, or do not fit each other."""
+    """Return the model in a folder, as `save_gpt2` or `transformers` wrote it, in evaluation mode. Raises
+    FileNotFoundError, or ValueError for files that are damaged, are not a GPT-2, or do not fit each other."""
     folder = Path(folder)
     model = GPT(_config_of(read_described(folder), folder / CONFIG))
     try:
@@ -185,8 +204,12 @@ def load_gpt2(folder: str | os.PathLike) -> GPT:
     return model.eval()
 
 
+# The two functions that read the files know nothing about GPT-2, so other chapters can use them.
+
+
 def read_described(folder: Path, weights: str = WEIGHTS) -> dict[str, Any]:
-    """The `config.json` of a folder that has weights, too. Raises FileNotFoundError, or ValueError if it is damaged."""
+    """Return the `config.json` of a folder that also has weights. Raises FileNotFoundError, or ValueError if it is
+    damaged."""
     for name in (CONFIG, weights):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {name} in {folder}; a model is a folder with {CONFIG} and {weights}")
@@ -195,12 +218,16 @@ def read_described(folder: Path, weights: str = WEIGHTS) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
     if not isinstance(described, dict):
-        raise ValueError(f"{folder / CONFIG} is damaged: it holds no table of names and values")
+        raise ValueError(f"{folder / CONFIG} is damaged: it does not hold a table of names and values")
     return described
 
 
+# A file of weights may be cut off, or a bit of it may have flipped. The format notices the first, our checksum the
+# second.
+
+
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name, 16-bit numbers as float32. ValueError for a file that is damaged."""
+    """Return the arrays of a safetensors file by name, 16-bit numbers as float32. ValueError for a damaged file."""
     from safetensors import SafetensorError, deserialize, safe_open
 
     try:
@@ -208,14 +235,14 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
             expected = (opened.metadata() or {}).get("sha256")
         stored = deserialize(file.read_bytes())
     except (SafetensorError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"it is no safetensors file: {error}") from None
+        raise ValueError(f"it is not a safetensors file: {error}") from None
     arrays = {name: decoded(name, entry["dtype"], entry["shape"], entry["data"]) for name, entry in stored}
     if expected and _digest(arrays) != expected:
         raise ValueError(f"its contents do not have the checksum {expected[:12]}... that was stored with them")
     return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
 
 
-# What goes in comes out, and a flipped bit is noticed.
+# We check that we get back what we stored, and that a flipped bit is noticed.
 
 
 def check_files():

@@ -1,6 +1,7 @@
 # # More attention
 #
-# The appendix of chapter 13: PyTorch's layer, with its name, its arguments and its habits.
+# The appendix of chapter 13: PyTorch's layer, with its name, its arguments and its habits. You need it to run code that
+# was written for PyTorch.
 
 from __future__ import annotations
 
@@ -16,16 +17,16 @@ from tt_tensor import Linear, Module, Parameter, Tensor, from_numpy, linear
 
 # ## Arguments
 #
-# PyTorch's `MultiheadAttention` has a small h, and more arguments than the layer of the chapter. It takes keys and
-# values of other widths, and a text without a batch. It returns two things, what was found and the weights. And it
-# takes time first, $(T, B, C)$, unless `batch_first=True` says otherwise: a recurrent network wants all texts' first
-# tokens side by side, and PyTorch had those first. The sizes are checked first.
+# PyTorch's `MultiheadAttention` has a small h and more arguments than our layer in the chapter. It takes keys and
+# values of other widths, and a text without a batch. It returns two things, the result and the weights. And it takes
+# time first, $(T, B, C)$, unless you pass `batch_first=True`: a recurrent network wants all texts' first tokens side by
+# side, and PyTorch had recurrent networks first. We begin by checking the sizes.
 
 
 def _refuse_sizes(embed_dim, num_heads, add_bias_kv, add_zero_attn) -> None:
     for name, value in (("embed_dim", embed_dim), ("num_heads", num_heads)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} is an integer, not {value!r}")
+            raise TypeError(f"{name} must be an integer, not {value!r}")
     if add_bias_kv or add_zero_attn:
         raise ValueError(
             "MultiheadAttention adds no keys of its own: add_bias_kv and add_zero_attn must be False; append a row to "
@@ -35,8 +36,8 @@ def _refuse_sizes(embed_dim, num_heads, add_bias_kv, add_zero_attn) -> None:
         raise ValueError(f"{num_heads} heads do not divide {embed_dim} numbers; embed_dim % num_heads must be 0")
 
 
-# So are the shapes of a call. Queries have the width of the layer, keys and values their own. (Here the batch is first
-# already.)
+# We also check the shapes of a call. Queries must have the width of the layer, keys and values their own. (Here we have
+# already moved the batch to the front.)
 
 
 def _refuse_misfits(layer, query, key, value) -> None:
@@ -55,13 +56,14 @@ def _refuse_misfits(layer, query, key, value) -> None:
 
 # ## One mask
 #
-# The layer has up to three masks: of padding, for each text; of the caller, for all texts or for each head of each; and
-# the causal one. In the first two we meet an old inconsistency: True means *must not look* here, and *may look* in
-# `scaled_dot_product_attention`. Turned into numbers to add, the three can be added up.
+# The layer has up to three masks: one for the padding of each text; one from the caller, for all texts or for each head
+# of each; and the causal one. In the first two we meet an old inconsistency of PyTorch: here True means *must not
+# look*, while it means *may look* in `scaled_dot_product_attention`. We turn all three into numbers to add, and then
+# add them up.
 
 
 def _one_mask(query, key, heads, padding, mask, is_causal) -> Tensor | None:
-    """The numbers to add to the scores; None if there is nothing to add."""
+    """Return the numbers to add to the scores; None if there is nothing to add."""
     padding, mask = (from_numpy(x) if isinstance(x, np.ndarray) else x for x in (padding, mask))
     B, T, S, added = len(query), query.shape[1], key.shape[1], []
     if padding is not None:
@@ -76,6 +78,9 @@ def _one_mask(query, key, heads, padding, mask, is_causal) -> Tensor | None:
     return sum(added[1:], added[0]) if added else None
 
 
+# Two helpers turn PyTorch's True into ours, and check the shape of a mask.
+
+
 def _to_add(mask, dtype):
     return as_added(~mask if mask.dtype == np.bool_ else mask, dtype)
 
@@ -88,12 +93,12 @@ def _refuse_shape(name, mask, *shapes):
 
 # ## The layer
 #
-# If keys and values have the width of the queries, the three projections are one matrix, as in the chapter. Otherwise
-# there are three.
+# If keys and values have the width of the queries, we keep the three projections in one matrix, as in the chapter.
+# Otherwise we need three.
 
 
 class MultiheadAttention(Module):
-    """num_heads attentions side by side, each on its share of embed_dim numbers, as torch.nn.MultiheadAttention: time
+    """num_heads attentions side by side, each on its part of embed_dim numbers, as torch.nn.MultiheadAttention: time
     first, (T, B, C), unless batch_first. kdim and vdim are the widths of keys and values.
 
     Raises ValueError for heads that do not divide the width, and for add_bias_kv and add_zero_attn."""
@@ -119,6 +124,8 @@ class MultiheadAttention(Module):
         self.out_proj = Linear(embed_dim, embed_dim, bias, dtype=dtype)
         self.reset_parameters()
 
+    # We draw the initial weights as PyTorch does.
+
     def reset_parameters(self) -> None:
         """Draw all weights anew, as PyTorch does, and set the biases to zero."""
         self.out_proj.reset_parameters()
@@ -128,11 +135,11 @@ class MultiheadAttention(Module):
             elif name.endswith("bias"):
                 tt.zeros_(parameter)
 
-    # In self-attention one product makes queries, keys and values, and they stay in one tensor, which is a view.
+    # In self-attention we compute queries, keys and values in one product and keep them in one tensor, which is a view.
 
     def projected(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | list[Tensor]:
-        """Queries, keys and values in heads, three times (B, heads, T, D): stacked in one tensor if they are all made
-        of one text, otherwise a list."""
+        """Queries, keys and values in heads, three times (B, heads, T, D): stacked in one tensor if all three come from
+        one text, otherwise a list."""
         one_matrix = self.kdim == self.vdim == self.embed_dim
         if query is key is value and one_matrix:
             qkv = split_heads(linear(query, self.in_proj_weight, self.in_proj_bias), 3 * self.num_heads)
@@ -146,9 +153,9 @@ class MultiheadAttention(Module):
         return [split_heads(part, self.num_heads) for part in parts]
 
     # There are three ways to attend. The first also returns the weights, the second is for a text that asks itself, the
-    # third for one that asks another. If you ask for the weights, the layer has to build all $T \times S$ of them for
-    # every head. If you do not need them, pass `need_weights=False`, and it can avoid that: the causal mask alone is
-    # then never built.
+    # third for one that asks another. If you ask for the weights, the layer must build all $T \times S$ of them for
+    # every head. If you do not need them, pass `need_weights=False`, and it can avoid that: we then never build the
+    # causal mask, if it is the only one.
     #
     # (For a query that may look at nothing, PyTorch's layer returns nan with the weights and zeros without. Ours always
     # returns zeros.)
@@ -198,7 +205,8 @@ class MultiheadAttention(Module):
         return f"{self.embed_dim} in {self.num_heads} heads"
 
 
-# Time and batch change places. What was one tensor remains one, so that self-attention is recognized.
+# Here time and batch change places. If the three arguments are one tensor, we return one tensor three times, so that
+# the layer recognizes self-attention.
 
 
 def _exchanged(query, key, value):
@@ -211,7 +219,7 @@ def _exchanged(query, key, value):
     return turned, keys, values
 
 
-# With equal weights it computes what the layer of the chapter computes. A small h makes no difference.
+# With equal weights it must compute what our layer in the chapter computes. A small h makes no difference.
 
 
 def check_the_same_layer():
@@ -224,9 +232,8 @@ def check_the_same_layer():
 
 # ## Fewer keys than queries
 #
-# The function has one more option in PyTorch: in *grouped-query attention* several heads of queries share one head of
-# keys and values, which makes the cache of chapter 16 smaller. Each head of keys is repeated for the heads that share
-# it.
+# PyTorch's function has one more option. In *grouped-query attention* several heads of queries share one head of keys
+# and values, which makes the cache of chapter 16 smaller. We repeat each head of keys for the heads that share it.
 
 
 def scaled_dot_product_attention(

@@ -1,8 +1,8 @@
 # # More embeddings
 #
 # An appendix of chapter 12: PyTorch's options for tables, and bags of embeddings. The options change weights or
-# gradients on the way, which is why the chapter leaves them out. The class `Embedding` of this module has them; it is
-# the chapter's with more arguments.
+# gradients on the way, which is why we left them out of the chapter. The class `Embedding` of this module is the
+# chapter's with these options as further arguments.
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tt_tensor.options import told
 
 # ## Two options of a look-up
 #
-# With `max_norm`, a row that has become longer than that is shortened in the table, for good, before it is looked up.
-# Vectors then cannot differ by their lengths only. PyTorch does that in place, and so do we.
+# With `max_norm`, we permanently shorten a row of the table that has become longer than that, before we look it up.
+# Vectors then cannot differ only by their lengths. PyTorch does this in place, and so do we.
 
 
 def _shorten(ids, weight, max_norm, norm_type):
@@ -35,9 +35,9 @@ def _shorten(ids, weight, max_norm, norm_type):
             weight.copy_(table)
 
 
-# A frequent token receives many shares of gradient in a batch, a rare one few. With `scale_grad_by_freq` each share is
-# divided by how often its token occurs in the batch. Values must stay what they are, so we add the difference of each
-# vector to itself, which is 0, times the factor: only its gradient counts.
+# A frequent token receives many contributions to its gradient in a batch, a rare one few. With `scale_grad_by_freq` we
+# divide each contribution by the number of times its token occurs in the batch. The values must stay as they are. So we
+# add to each vector its difference from itself, which is 0, times the factor: only its gradient counts.
 
 
 def _by_frequency(ids, vectors):
@@ -45,6 +45,9 @@ def _by_frequency(ids, vectors):
     factors = (1 / counts[places]).reshape(*ids.shape, 1).astype(vectors.dtype)
     constant = vectors.detach()
     return constant + (vectors - constant) * from_numpy(factors)
+
+
+# The look-up applies both options around the primitive of the chapter.
 
 
 def embedding(
@@ -67,8 +70,8 @@ def embedding(
 
 # ## The layer
 #
-# Tables may also come from elsewhere: `from_pretrained` makes a layer of one, frozen unless you say otherwise. The
-# layer shares the table's memory.
+# A table may also come from elsewhere: `from_pretrained` returns a layer that uses it, frozen unless you say otherwise.
+# The layer shares the table's memory.
 
 
 class Embedding(embeddings.Embedding):
@@ -95,13 +98,13 @@ class Embedding(embeddings.Embedding):
         cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None, max_norm: float | None = None,
         norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
     ) -> Self:
-        """A layer whose table is `embeddings` (V, C), frozen unless freeze=False. ValueError for another shape."""
+        """Return a layer whose table is `embeddings` (V, C), frozen unless freeze=False. ValueError if not 2-D."""
         rows, width = _table_shape(embeddings)
         options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
         return cls(rows, width, *options, _weight=embeddings, _freeze=freeze)
 
 
-# Both layers of this module take a table, or a dtype for their own.
+# Both layers of this module accept a table, or a dtype for their own.
 
 
 def _take_table(layer: Any, table, freeze, device, dtype) -> None:
@@ -116,8 +119,11 @@ def _take_table(layer: Any, table, freeze, device, dtype) -> None:
 
 def _table_shape(table):
     if table.ndim != 2:
-        raise ValueError(f"a table is (rows, numbers of each), not of shape {table.shape}")
+        raise ValueError(f"a table must be (rows, numbers of each), not of shape {table.shape}")
     return table.shape
+
+
+# We check that a long row is shortened in the very table that we passed.
 
 
 def check_pretrained():
@@ -129,10 +135,10 @@ def check_pretrained():
 
 # ## Bags
 #
-# A text as the sum or the mean of its vectors, or the largest number of each column: `EmbeddingBag` has texts of
-# different lengths one after the other in a single row of ids, and a second row, `offsets`, says where each begins. So
-# no padding is needed. The sum over a bag is `add_rows` of the chapter, with the number of the bag in the place of the
-# id: what was the gradient of a look-up there is the operation here.
+# We can represent a text by the sum or the mean of its vectors, or by the largest number of each column. `EmbeddingBag`
+# keeps texts of different lengths one after the other in a single row of ids, and a second row, `offsets`, says where
+# each begins. So we need no padding. The sum over a bag is `add_rows` of the chapter, with the number of the bag in the
+# place of the id: the gradient of a look-up has become the operation itself.
 
 
 def embedding_bag(
@@ -144,17 +150,9 @@ def embedding_bag(
     input is (bags, n), or (n,) with the beginning of each bag in offsets; with include_last_offset, offsets also has
     the end of the last one. An empty bag gives 0, and ids equal to padding_idx do not count.
 
-    per_sample_weights, of the shape of input, multiply the vectors in a sum. Raises ValueError for what does not fit
-    together, IndexError for an id without a row."""
-    if mode not in ("sum", "mean", "max"):
-        raise ValueError(f'mode is "sum", "mean" or "max", not {mode!r}')
-    if per_sample_weights is not None and (mode != "sum" or per_sample_weights.shape != input.shape):
-        raise ValueError(
-            f'per_sample_weights are for mode="sum", and of the shape {input.shape} of the ids; here mode={mode!r} and '
-            f"the weights are {per_sample_weights.shape}"
-        )
-    if scale_grad_by_freq and mode == "max":
-        raise ValueError('scale_grad_by_freq is for the modes "sum" and "mean"')
+    per_sample_weights, of the shape of input, multiply the vectors in a sum. Raises ValueError for arguments that do
+    not fit together, IndexError for an id without a row."""
+    _refuse_combinations(input, mode, scale_grad_by_freq, per_sample_weights)
     bags, count = _bags(input, offsets, include_last_offset)
     ids, weights = input.reshape(-1), None if per_sample_weights is None else per_sample_weights.reshape(-1)
     vectors = embedding(ids, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
@@ -169,6 +167,21 @@ def embedding_bag(
     return totals / from_numpy(np.maximum(np.bincount(bags, minlength=count), 1)[:, None].astype(totals.dtype))
 
 
+# Not all options go together.
+
+
+def _refuse_combinations(input, mode, scale_grad_by_freq, per_sample_weights) -> None:
+    if mode not in ("sum", "mean", "max"):
+        raise ValueError(f'mode must be "sum", "mean" or "max", not {mode!r}')
+    if per_sample_weights is not None and (mode != "sum" or per_sample_weights.shape != input.shape):
+        raise ValueError(
+            f'per_sample_weights are for mode="sum", and of the shape {input.shape} of the ids; here mode={mode!r} and '
+            f"the weights are {per_sample_weights.shape}"
+        )
+    if scale_grad_by_freq and mode == "max":
+        raise ValueError('scale_grad_by_freq is for the modes "sum" and "mean"')
+
+
 # Which bag does an id belong to, and how many bags are there?
 
 
@@ -178,12 +191,15 @@ def _bags(input, offsets, include_last_offset):
     starts = None if offsets is None else offsets.numpy()
     if input.ndim != 1 or starts is None or starts.ndim != 1 or starts.dtype.kind not in "iu":
         shape = None if offsets is None else offsets.shape
-        raise ValueError(f"ids are (bags, n), or (n,) with integer offsets (bags,); not {input.shape} and {shape}")
+        raise ValueError(f"ids must be (bags, n), or (n,) with integer offsets (bags,); not {input.shape} and {shape}")
     starts = starts[:-1] if include_last_offset else starts
     if len(starts) and (starts[0] != 0 or (np.diff(starts) < 0).any() or starts[-1] > len(input)):
-        raise ValueError(f"offsets begin with 0 and grow up to {len(input)}, the number of ids; they are {starts}")
+        raise ValueError(f"offsets must begin with 0 and grow up to {len(input)}, the number of ids; they are {starts}")
     lengths = np.diff(np.append(starts, len(input)))
     return np.repeat(np.arange(len(starts)), lengths), len(starts)
+
+
+# The maximum needs the rows of each bag by themselves.
 
 
 def _largest(vectors, bags, count):
@@ -200,7 +216,7 @@ def check_bags():
         assert embedding_bag(ids, table, tt.tensor([0, 2, 3]), mode=mode).tolist() == [wanted, [5, 5], [0, 0]]
 
 
-# The layer owns a table.
+# The layer owns a table and remembers the options.
 
 
 class EmbeddingBag(Module):
@@ -228,13 +244,15 @@ class EmbeddingBag(Module):
             per_sample_weights, self.include_last_offset, self.padding_idx,
         )
 
+    # Like `Embedding`, it can use a table that you have already.
+
     @classmethod
     def from_pretrained(
         cls, embeddings: Tensor, freeze: bool = True, max_norm: float | None = None, norm_type: float = 2.0,
         scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False, include_last_offset: bool = False,
         padding_idx: int | None = None,
     ) -> Self:
-        """A layer whose table is `embeddings` (V, C), frozen unless freeze=False. ValueError for another shape."""
+        """Return a layer whose table is `embeddings` (V, C), frozen unless freeze=False. ValueError if not 2-D."""
         options = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings, include_last_offset, padding_idx)
         rows, width = _table_shape(embeddings)
         layer = cls(rows, width, *options)

@@ -26,8 +26,8 @@ from tt_tensor import (
 #
 # In the chapter we took the input of step $t$ as `given[t]`. Think of the way back: the gradient of a slice is an array
 # as large as *the whole sequence*, zeros except for one step, and for $T$ steps we would add up $T$ such arrays. The
-# cost grows with $T^2$. A cut in halves, and of the halves again, has only $\log_2 T$ levels, and on each level the
-# arrays have the size of the sequence together.
+# cost grows with $T^2$. If we cut in halves, and the halves again, there are only $\log_2 T$ levels, and on each level
+# the arrays together have the size of the sequence.
 
 
 def in_steps(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -91,8 +91,8 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     return None if permutation is None else from_numpy(np.argsort(permutation.numpy()))
 
 
-# To pack is to pick: which steps of which texts, in which order? A table says who is alive, a row for each step and a
-# column for each text. Its true places, row by row, are the answer.
+# Packing means selecting: which steps of which texts, in which order? We build a table that says which text is alive,
+# with a row for each step and a column for each text. The positions of its true elements, row by row, are the answer.
 
 
 Lengths = Tensor | np.ndarray | Sequence[int]
@@ -104,7 +104,7 @@ def pack_padded_sequence(
     """A batch (T, B, ...), or (B, T, ...) if batch_first, without what follows the first lengths[b] steps of each text.
     As torch.nn.utils.rnn.pack_padded_sequence.
 
-    With enforce_sorted=True the texts have to come with the longest first; otherwise they are sorted here. Raises
+    With enforce_sorted=True the longest text must come first; otherwise they are sorted here. Raises
     RuntimeError for lengths that do not fit."""
     x, count = input.transpose(0, 1) if batch_first else input, _lengths(lengths)
     _refuse_lengths(count, x.shape[:2], enforce_sorted)
@@ -141,7 +141,7 @@ def _refuse_lengths(lengths, shape, sorted_is_demanded) -> None:
         )
 
 
-# The way back fills a table of the same form with the numbers of the packed rows, and looks them up.
+# On the way back we fill a table of the same form with the numbers of the packed rows, and look them up.
 
 
 def pad_packed_sequence(
@@ -193,6 +193,9 @@ def pad_sequence(
     return stack(padded, 0 if batch_first else 1)
 
 
+# The way back is a slice of each text.
+
+
 def unpad_sequence(padded_sequences: Tensor, lengths: Lengths, batch_first: bool = False) -> list[Tensor]:
     """The list of tensors (T_b, ...) of which a batch was made. As torch.nn.utils.rnn.unpad_sequence."""
     x = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
@@ -212,9 +215,9 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
 
 # ## There and back
 #
-# Now the loop over steps whose batch sizes fall. When a step has fewer rows than the state, the last rows of the state
-# belong to texts that have ended. They are *final*: we put them aside, and nothing touches them again. At the end we
-# have them in the order in which the texts ended, the shortest first, so we join the pieces in reverse. A state is a
+# Now we write the loop over steps whose batch sizes fall. When a step has fewer rows than the state, the last rows of
+# the state belong to texts that have ended. They are *final*: we put them aside and never touch them again. At the end
+# we have them in the order in which the texts ended, the shortest first, so we join the pieces in reverse. A state is a
 # tuple of tensors here, of one for RNN and GRU and of two for the LSTM.
 
 
@@ -321,8 +324,8 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Does nothing: PyTorch moves the weights into one block for the GPU here, and we have no use for one."""
 
-    # Now one layer in one direction. Here the input's half of the formula is one product for all steps at once; then we
-    # cut it into steps, and loop over the state's half.
+    # Next comes one layer in one direction. Here the input's half of the formula is one product for all steps at once;
+    # then we cut it into steps, and loop over the state's half.
 
     def _read(self, data: Tensor, sizes: list[int], suffix: str, state: tuple) -> tuple[list[Tensor], tuple]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -339,7 +342,7 @@ class RNNBase(Module):
             return (gru_step(given, state[0], weight, bias),)
         return (rnn_step(given, state[0], weight, bias, tanh if self.mode == "RNN_TANH" else relu),)
 
-    # All layers. The last states are stacked as PyTorch stacks them: layer 0 forwards, layer 0 backwards, layer 1
+    # Then we run all layers. We stack the last states as PyTorch does: layer 0 forwards, layer 0 backwards, layer 1
     # forwards, ...
 
     def _read_all(self, data: Tensor, sizes: list[int], states: tuple) -> tuple[Tensor, tuple]:
@@ -356,7 +359,7 @@ class RNNBase(Module):
             data = cat(shown, -1) if self.bidirectional else shown[0]
         return data, tuple(stack(parts) for parts in zip(*last))
 
-    # The state at the beginning: zeros, or what the caller gives, if it has the right shape.
+    # The initial state is zeros, or the caller's, if it has the right shape.
 
     def _first(self, data: Tensor, hx, rows: tuple[int, ...]) -> tuple:
         parts = (hx,) if self.mode != "LSTM" else (None, None) if hx is None else pair(hx)
@@ -371,7 +374,7 @@ class RNNBase(Module):
             states.append(tt.zeros(*wanted, dtype=data.dtype) if part is None else part)
         return tuple(states)
 
-    # And the call, for the three forms of input: packed, a text without a batch, and a batch.
+    # You can call the layer with three forms of input: packed, a text without a batch, and a batch.
 
     def forward(self, input: Tensor | PackedSequence, hx=None) -> tuple:
         """(output, h), or (output, (h, c)) for an LSTM: output (T, B, D * H) are the states of the last layer at every
@@ -416,7 +419,7 @@ class RNNBase(Module):
             last = tuple(part[:, old] for part in last)
         return input._replace(data=output), last
 
-    # What does not fit is refused. The names in the messages are those of the class that was called.
+    # We reject an input that does not fit. The names in the messages are those of the class that you called.
 
     def _refuse_input(self, input: Tensor | PackedSequence) -> None:
         name, is_packed = type(self).__name__, isinstance(input, PackedSequence)
@@ -433,21 +436,21 @@ class RNNBase(Module):
         return ", ".join([f"{self.input_size}, {self.hidden_size}", *given])
 
 
-# Options that cannot be right are refused; one that has no effect earns a warning, as in PyTorch.
+# We reject impossible options. One that has no effect earns a warning, as in PyTorch.
 
 
 def _refuse_options(mode, hidden_size, proj_size, num_layers, dropout) -> None:
     if mode not in PARTS:
         raise ValueError(f"mode must be one of {', '.join(PARTS)}, not {mode!r}")
     if isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        raise ValueError(f"dropout is the probability to drop an element and lies between 0 and 1; it is {dropout}")
+        raise ValueError(f"dropout must be a probability between 0 and 1, not {dropout}")
     if proj_size and (mode != "LSTM" or not 0 < proj_size < hidden_size):
         raise ValueError(f"proj_size must be from 1 to hidden_size - 1, and only an LSTM has one; it is {proj_size}")
     if dropout and num_layers == 1:
         warnings.warn(f"dropout={dropout} acts between layers, and there is only one", stacklevel=4)
 
 
-# The three layers are names for modes. Mind the fourth position: in `RNN` it is the bend.
+# The three layers are names for modes. Watch out for the fourth argument: in `RNN` it is the nonlinearity.
 
 
 class RNN(RNNBase):
@@ -466,7 +469,7 @@ class RNN(RNNBase):
         self.nonlinearity = nonlinearity
 
 
-# An LSTM alone has two states and `proj_size`.
+# Only an LSTM has two states and `proj_size`.
 
 
 class LSTM(RNNBase):
@@ -482,7 +485,7 @@ class LSTM(RNNBase):
         super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, **options)
 
 
-# A GRU is called as an RNN is.
+# You call a GRU as you call an RNN.
 
 
 class GRU(RNNBase):
@@ -497,7 +500,7 @@ class GRU(RNNBase):
         super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, **options)
 
 
-# The first witness is the cell of the chapter, step by step. The names of the weights differ by the suffix only.
+# Our first witness is the cell of the chapter, step by step. The names of the weights differ only by the suffix.
 
 
 def check_layers_are_cells():
@@ -508,7 +511,8 @@ def check_layers_are_cells():
         assert np.allclose(layer(x)[0].detach().numpy(), stack(wanted).detach().numpy(), atol=1e-6)
 
 
-# The second is each text by itself. In a packed batch, in both directions, a text must not notice its neighbours.
+# Our second witness is each text by itself. In a packed batch, in both directions, a text must not notice its
+# neighbours.
 
 
 def check_a_text_does_not_notice_the_others():
@@ -522,8 +526,8 @@ def check_a_text_does_not_notice_the_others():
 
 # ## The cost
 #
-# What does packing save? As much as there is padding, less the bookkeeping. Here are lengths as they occur in mixed
-# texts, and a step of training, forward and back.
+# What does packing save? As much as there is padding, less the bookkeeping. We draw lengths as they occur in mixed
+# texts, and measure a step of training, forward and back.
 
 
 def show_cost():
@@ -537,7 +541,7 @@ def show_cost():
             (out.data if isinstance(out, PackedSequence) else out).sum().backward()
 
         print(f"{name}: {tt.measure(step, span=0.5).seconds * 1e3:6.1f} ms")
-    print(f"{lengths.sum()} tokens in {full} places: {1 - lengths.sum() / full:.0%} of the batch is padding")
+    print(f"{lengths.sum()} tokens in {full} positions: {1 - lengths.sum() / full:.0%} of the batch is padding")
 
 
 # Packing saves half of the time, and not three quarters, because a step with few rows is not much faster than a step

@@ -1,7 +1,8 @@
 # # NLP loops
 #
-# An appendix of chapters 12 and 13: their primitives once more, as the loops over numbers that define them. As with the
-# loops of chapters 02 and 09, the whole is a kernel set, `with use_kernels(nlp_loops): ...`, and a witness.
+# An appendix of chapters 12 and 13: we write their primitives once more, as the loops over numbers that define them. As
+# with the loops of chapters 02 and 09, you can use all of them as a kernel set, `with use_kernels(nlp_loops): ...`, and
+# as a witness.
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from tt_nlp.common import refuse_ids
 
 # ## Tables
 #
-# Looking up, and its transpose. An id that comes twice is looked up twice, and its row is added to twice.
+# First we write looking up and its transpose. If an id comes twice, we look it up twice, and we add to its row twice.
 
 
 def embedding(ids, weight, /, padding_idx=None):
@@ -35,8 +36,8 @@ def add_rows(ids, g, /, rows):
 
 # ## Turning
 #
-# Pair $i$ of the numbers at a place turns by angle $i$ of that place. The two numbers of a pair stand side by side or
-# half a vector apart.
+# We turn pair $i$ at a position by angle $i$ of that position. The two elements of a pair are neighbours or half a
+# vector apart.
 
 
 def turned_pairs(x, /, angles, interleaved):
@@ -52,8 +53,8 @@ def turned_pairs(x, /, angles, interleaved):
 
 # ## Attention
 #
-# For each query the scores of the keys that it may see, largest first taken away; their powers; and the values, each
-# times its power by the sum of all.
+# For each query we compute the scores of the keys that it may see and subtract the largest. Then we weigh each value by
+# its exponential, divided by the sum of all. A weight of 0 takes nothing, even of infinity.
 
 
 def weighted(weights, values, /):

@@ -1,13 +1,14 @@
 # # Recurrent networks
 #
-# An appendix in the form of a chapter. At its end a network reads a text token by token and carries along what it has
-# read, as a *state* of fixed size; and we know why the first such networks forgot so quickly, and what cured them.
+# An appendix in the form of a chapter. At its end we have a network that reads a text token by token and carries along
+# what it has read, as a *hidden state* of fixed size. We will also know why the first such networks forgot so quickly,
+# and what cured them.
 
 # ## The hurt
 #
-# Chapter 12 gave each token a vector, and ended with a sum of vectors that cannot tell *dog bites man* from *man bites
-# dog*. The other simple way to predict a text is to look at the last token only: count which character follows which,
-# a *bigram* model. It knows the order of two characters, and nothing before them.
+# In chapter 12 we gave each token a vector and ended with a sum of vectors that cannot tell *dog bites man* from *man
+# bites dog*. The other simple way to predict a text is to look only at the last token: we count which character follows
+# which, a *bigram* model. It knows the order of two characters, and nothing before them.
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def characters() -> tuple[CharTokenizer, np.ndarray, np.ndarray]:
     return tokenizer, ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :]
 
 
-# The model is a table of counts.
+# Our model is a table of counts.
 
 
 def bigram(ids: np.ndarray, vocabulary: int) -> np.ndarray:
@@ -54,15 +55,15 @@ def show_hurt():
         print(f"after {text!r}: {guesses}")
 
 
-# You know what follows *all the wor*. The table sees an *r* or an *o*, and gives the answer that suits all words
-# at once. A table of the last two, three, four characters would know more, but it has a row for every combination, and
-# most combinations never occur in the text. We need something that has read *everything* before, in order, and has a
-# size that does not depend on how much that is.
+# You know what follows *all the wor*. The table sees only an *r* or an *o*, and gives the answer that suits all words
+# at once. A table of the last two, three or four characters would know more, but it has a row for every combination,
+# and most combinations never occur in the text. We need something that has read *everything* before, in order, and
+# whose size does not depend on how much that is.
 
 # ## The smallest thing that could work
 #
-# Keep one vector, the state. For each new token, shrink the state a little and add the token's vector. Each token then
-# counts by how long ago it came, so order matters.
+# We keep one vector, the state. For each new token we shrink the state a little and add the token's vector. Each token
+# then counts by how long ago it came, so order matters.
 
 
 def running(vectors: np.ndarray, keep: float) -> np.ndarray:
@@ -78,22 +79,22 @@ def show_running():
     dog, bites, man = np.random.default_rng(0).normal(size=(3, 64))
     one, other = (running(np.stack(words), 0.8)[-1] for words in ((dog, bites, man), (man, bites, dog)))
     print(f"difference of the two sentences: {np.linalg.norm(one - other):.2f}")
-    print(*(f"share of a token {n} steps ago: {0.8**n:.1e}" for n in (5, 20, 100)), sep="\n")
+    print(*(f"weight of a token {n} steps ago: {0.8**n:.1e}" for n in (5, 20, 100)), sep="\n")
 
 
-# The two sentences differ at last. The disappointment is in the other lines: a token that came a hundred steps ago has
-# practically vanished, whether it mattered or not. With `keep` nearer to 1, the state remembers longer, and mixes
-# everything into one lump. Nothing in this formula can *choose* what to keep. Remember those shrinking numbers; we
-# will meet them again.
+# At last the two sentences differ. The other lines disappoint: a token that came a hundred steps ago has practically
+# vanished, whether it mattered or not. With `keep` nearer to 1 the state remembers longer, but it mixes everything into
+# one lump. Nothing in this formula can *choose* what to keep. Remember those shrinking numbers, because we will meet
+# them again.
 
 # ## The idea: a state that is learned
 #
-# Let the network decide what to make of the old state and the new token. Both pass through a learned matrix, and a bend
-# keeps the result between -1 and 1, however long the text is:
+# We let the network decide how to combine the old state and the new token. Both pass through a learned matrix, and an
+# activation keeps the result between -1 and 1, however long the text is:
 #
 # $$ h_t = \tanh(W_{ih} \, x_t + b_{ih} + W_{hh} \, h_{t-1} + b_{hh}) . $$
 #
-# This is the *recurrent neural network*, or RNN (J. Elman, 1990). The same weights are used at every step, so a network
+# This is the *recurrent neural network*, or RNN (J. Elman, 1990). We use the same weights at every step, so a network
 # of a fixed size reads texts of any length. Written out for a text, or *unrolled*, it is a deep network with one layer
 # for each token, and all of its layers share their weights:
 #
@@ -113,12 +114,12 @@ def show_running():
 # we, for the sake of files.)
 
 
-def rnn_step(given: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = None, bend=tanh) -> Tensor:
+def rnn_step(given: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = None, activation=tanh) -> Tensor:
     """The next state of an RNN: given (..., H) is what the input contributes, h (..., H) the state, weight (H, H)."""
-    return bend(given + linear(h, weight, bias))
+    return activation(given + linear(h, weight, bias))
 
 
-# Unrolling is a loop. What goes in at the front is a sequence with time first, (T, B, H).
+# Unrolling is a loop. It takes a sequence with time first, (T, B, H).
 
 
 def unrolled(step, given: Tensor, state, *weights) -> list:
@@ -138,10 +139,10 @@ def check_the_order_matters():
 
 # ## Backpropagation through time
 #
-# How do the weights learn? The unrolled network is made of operations that chapter 07 has recorded, so `backward` walks
-# back through them, from the last step to the first. There is nothing to write. The weights were used $T$ times, and
-# their gradient is the sum of $T$ parts, which the walk adds up as it does for everything that is used more than once.
-# The field has a name for it all the same, *backpropagation through time* (P. Werbos, 1990).
+# How do the weights learn? The unrolled network consists of operations that chapter 07 has recorded, so `backward`
+# walks back through them, from the last step to the first, and we need not write anything. We used the weights $T$
+# times, so their gradient is the sum of $T$ parts, which the backward pass adds up as it does for everything that we
+# use more than once. The field has a name for it all the same, *backpropagation through time* (P. Werbos, 1990).
 
 
 def check_backpropagation_through_time():
@@ -150,8 +151,8 @@ def check_backpropagation_through_time():
     check_gradients(lambda *inputs: stack(unrolled(rnn_step, *inputs)), given, h, weight)
 
 
-# What does one step do to a gradient on its way back? By the chain rule it is multiplied with the slope of the bend and
-# the transposed matrix,
+# What does one step do to a gradient on its way back? By the chain rule it is multiplied with the slope of the
+# activation and the transposed matrix,
 #
 # $$ \frac{\partial L}{\partial h_{t-1}}
 #    = W_{hh}^T \left( (1 - h_t^2) \odot \frac{\partial L}{\partial h_t} \right) , $$
@@ -176,8 +177,8 @@ def norms_back(step, given: Tensor, state, *weights) -> list[float]:
     return [norm / norms[-1] for norm in norms]
 
 
-# The input is random, and so is the matrix. Its size is such that a product keeps the length of a vector on average; we
-# then multiply it by a factor.
+# The input is random, and so is the matrix. We choose its size so that a product keeps the length of a vector on
+# average, and then multiply it by a factor.
 
 
 def _random_text(gates: int, width: int = 64, steps: int = 100) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,17 +198,16 @@ def show_vanishing():
 
 
 # With small weights practically nothing is left of the gradient after 50 steps, and after 99 it is exactly 0, because
-# float32 has no smaller numbers. With large weights it explodes. Those are the two illnesses of RNNs: the *vanishing*
-# and the *exploding gradient* (S. Hochreiter, 1991; Y. Bengio et al., 1994). The second is the lesser one, because you
-# notice it, and chapter 06 has a remedy, `clip_grad_norm_`: a gradient that is too long is shortened. Against the first
-# there is no such trick. A gradient that is not there cannot be made longer. The network works, its loss falls, and it
-# learns nothing about what is far apart.
+# float32 has no smaller numbers. With large weights it explodes. Those are the two illnesses of RNNs: the *vanishing
+# gradient* and the *exploding gradient* (S. Hochreiter, 1991; Y. Bengio et al., 1994). The second is the lesser one,
+# because you notice it, and in chapter 06 we have a remedy, *gradient clipping*: `clip_grad_norm_` shortens a gradient
+# that is too long. Against the first there is no such trick, because we cannot lengthen a gradient that is not there.
+# The network works, its loss falls, and it learns nothing about what is far apart.
 
 # ## A state that is added to
 #
-# The cure is as simple as it is famous (S. Hochreiter and J. Schmidhuber, 1997). What shrinks is what is multiplied at
-# each step. So have a second state, the *cell* $c$, that is not pushed through a matrix at all. It is kept, and
-# something is *added*:
+# The cure is as simple as it is famous (S. Hochreiter and J. Schmidhuber, 1997). A state shrinks because we multiply it
+# at each step. So we add a second state, the *cell* $c$, that no matrix touches. We keep it, and we *add* to it:
 #
 # $$ c_t = f_t \odot c_{t-1} + i_t \odot g_t, \qquad h_t = o_t \odot \tanh(c_t) . $$
 #
@@ -241,8 +241,8 @@ def lstm_step(given: Tensor, state: tuple, weight: Tensor, bias: Tensor | None =
     return sigmoid(o) * tanh(c), c
 
 
-# With all gates forced open or shut by large numbers, the cell does what the formula says: it keeps everything, or it
-# forgets everything and takes the candidate.
+# If we force all gates open or shut by large numbers, the cell must do what the formula says: keep everything, or
+# forget everything and take the candidate.
 
 
 def check_gates():
@@ -255,7 +255,7 @@ def check_gates():
 
 # ## The smaller form
 #
-# Four products for one memory are many. The *gated recurrent unit*, GRU (K. Cho et al., 2014), has one state and two
+# Four products are many for one memory. The *gated recurrent unit*, GRU (K. Cho et al., 2014), has one state and two
 # gates. The update gate $z$ says how much of the old state to keep, and what is not kept is written, so keeping and
 # writing are one decision. The reset gate $r$ says how much of the old state the candidate $n$ may look at:
 #
@@ -263,7 +263,7 @@ def check_gates():
 #    n_t = \tanh(W_n x_t + b_n + r_t \odot (U_n h_{t-1} + b_n')) . $$
 #
 # In the paper, $r$ multiplies the state *before* the matrix; in PyTorch, after it. Then one product gives all three
-# parts, and the bias $b_n'$ stands inside the parentheses, which is why a GRU really needs its second bias.
+# parts, and the bias $b_n'$ is inside the parentheses, which is why a GRU really needs its second bias.
 
 
 def gru_step(given: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -275,9 +275,9 @@ def gru_step(given: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = Non
     return n + z * (h - n)
 
 
-# Now for the picture. Each line is the gradient's way back through 100 steps of random input. The networks have not
-# been trained; what differs is the formula, and one bias, which says whether the gates begin half open (0) or nearly
-# open (3).
+# Now let us look at the picture. Each line is the gradient's way back through 100 steps of random input. We have not
+# trained these networks. They differ in the formula, and in one bias, which decides whether the gates begin half open
+# (0) or nearly open (3).
 
 
 def _gated(step, gates: int, part: int, bias: float, width: int = 64) -> list[float]:
@@ -289,6 +289,7 @@ def _gated(step, gates: int, part: int, bias: float, width: int = 64) -> list[fl
 
 
 def show_way_back():
+    """The norm of the gradient over 100 steps back: it vanishes or explodes in RNNs, and open gates keep it."""
     import matplotlib.pyplot as plt
 
     given, state, weight = _random_text(1)
@@ -306,20 +307,19 @@ def show_way_back():
 # The lines are straight, because every step multiplies by about the same factor, and the axis is logarithmic. Of the
 # two RNNs, one leaves the picture at the bottom, and the other climbs by nine orders of magnitude. The gated networks
 # with half-open gates are not much better than the first. (Their two lines cover each other: with a bias of 0, a gate
-# is half open, and halves the gradient at each step.) With open gates the lines are nearly level. So it is not the
-# gates as such that cure, it is that they *can be open*. To begin the training with a forget bias of 1 or more is old
-# and good advice (R. Jozefowicz et al., 2015). PyTorch's layers begin with a bias near 0, so you have to set it
-# yourself.
+# is half open, and halves the gradient at each step.) With open gates the lines are nearly level. So the cure is not
+# the gates as such, but that they *can be open*. To begin the training with a forget bias of 1 or more is old and good
+# advice (R. Jozefowicz et al., 2015). PyTorch's layers begin with a bias near 0, so you have to set it yourself.
 
 # ## Cells
 #
 # A layer needs weights. PyTorch calls the modules that make one step *cells*. The three differ in their formula and in
-# how many parts it has; everything else is common to them. New weights are drawn from $\pm 1 / \sqrt{H}$, biases
+# the number of its parts; they share everything else. We draw the initial weights from $\pm 1 / \sqrt{H}$, biases
 # included, as in PyTorch.
 
 
 def refuse_sizes(name: str, **sizes) -> None:
-    """ValueError for sizes that are not integers of at least 1, TypeError for what is no integer."""
+    """ValueError for sizes that are not integers of at least 1, TypeError for anything but an integer."""
     for what, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer):
             raise TypeError(f"{name}: {what} must be an integer, not {size!r}")
@@ -332,7 +332,7 @@ def new_parameter(*shape: int, dtype=None) -> Parameter:
     return Parameter(tt.zeros(*shape, dtype=np.float32 if dtype is None else dtype))
 
 
-# What the three have in common:
+# We begin with what the three have in common:
 
 
 class RNNCellBase(Module):
@@ -358,7 +358,7 @@ class RNNCellBase(Module):
             tt.uniform_(parameter, -bound, bound)
 
     # An input is (B, input_size), or (input_size,) without a batch. A state has the same form, and is zeros if you give
-    # none. A state for another batch would broadcast without a word, so its shape must be exactly right.
+    # none. A state for another batch would broadcast silently, so its shape must be exactly right.
 
     def given(self, input: Tensor) -> Tensor:
         """What the input contributes. ValueError for a wrong number of dimensions, RuntimeError for a wrong size."""
@@ -382,7 +382,7 @@ class RNNCellBase(Module):
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
 
 
-# Three classes, of a few lines each.
+# The three classes need only a few lines each.
 
 
 class RNNCell(RNNCellBase):
@@ -399,11 +399,11 @@ class RNNCell(RNNCellBase):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """The next state."""
-        bend = tanh if self.nonlinearity == "tanh" else relu
-        return rnn_step(self.given(input), self.state(input, hx), self.weight_hh, self.bias_hh, bend)
+        activation = tanh if self.nonlinearity == "tanh" else relu
+        return rnn_step(self.given(input), self.state(input, hx), self.weight_hh, self.bias_hh, activation)
 
 
-# An LSTM's state is a pair. The check of the pair follows below.
+# An LSTM's state is a pair. We check the pair below.
 
 
 class LSTMCell(RNNCellBase):
@@ -429,8 +429,8 @@ class GRUCell(RNNCellBase):
         return gru_step(self.given(input), self.state(input, hx), self.weight_hh, self.bias_hh)
 
 
-# A frequent mistake is to give an LSTM one tensor as its state. A tensor of two rows could even be taken for a pair, so
-# we ask.
+# A frequent mistake is to pass an LSTM one tensor as its state. Python would even accept a tensor of two rows as a
+# pair, so we check.
 
 
 def pair(hx) -> tuple[Tensor, Tensor]:
@@ -440,7 +440,7 @@ def pair(hx) -> tuple[Tensor, Tensor]:
     return hx[0], hx[1]
 
 
-# The witness is the formula, in plain NumPy, for one step of each.
+# Our witness is the formula, in plain NumPy, for one step of each.
 
 
 def check_cells_by_hand():
@@ -458,8 +458,8 @@ def check_cells_by_hand():
 
 # ## A text that does not end
 #
-# Backpropagation through time keeps what every step computed until the walk back has passed it. Memory grows with the
-# length of the text, and the first step of the optimizer has to wait for the last word of the book. So we cut the text
+# Backpropagation through time keeps what every step computed until the backward pass has used it. Memory grows with the
+# length of the text, and the first step of the optimizer must wait for the last word of the book. So we cut the text
 # into chunks, and after each chunk we go back, but only to the chunk's beginning. The *values* of the state continue
 # into the next chunk, its *history* does not. That is *truncated backpropagation through time*, and all of it is one
 # call of `detach`:
@@ -476,9 +476,9 @@ def check_detached():
     assert not h.requires_grad and not c.requires_grad and c.tolist() == [3, 3]
 
 
-# Chunks of many places of the text make a batch. Each row of the batch must continue where the same row of the chunk
-# before ended, or the state that we carry over belongs to another text. So we cut the text into as many strips as the
-# batch has rows, and walk along all strips at once.
+# Chunks from many positions of the text form a mini-batch. Each row of the batch must continue where the same row of
+# the chunk before ended, or the state that we carry over belongs to another text. So we cut the text into as many
+# strips as the batch has rows, and walk along all strips at once.
 
 
 def strips(ids: np.ndarray, rows: int, length: int):
@@ -496,8 +496,8 @@ def check_strips():
     assert z.tolist() == [[3, 9], [4, 10], [5, 11]]
 
 
-# The model is as small as it can be: a table of vectors, a cell, and a linear layer that turns each state into a logit
-# for each character. The state comes in and goes out, since only the caller knows where the text continues.
+# Our model is as small as it can be: a table of vectors, a cell, and a linear layer that turns each state into a logit
+# for each character. We pass the state in and get it back, because only the caller knows where the text continues.
 
 
 class CharacterModel(Module):
@@ -515,9 +515,9 @@ class CharacterModel(Module):
         return self.head(stack(outputs)), state
 
 
-# What does the cut cost, and what does it save? We read 256 characters in chunks of several lengths. Memory is the peak
-# of a whole pass, forward and back. And we ask how much the loss of the *last* character says about the vector of the
-# *first* one.
+# What does the cut cost, and what does it save? We read 256 characters in chunks of several lengths, and measure the
+# peak of the memory in a whole pass, forward and back. We also measure how much the loss of the *last* character says
+# about the vector of the *first* one.
 
 
 def _in_chunks(model: CharacterModel, ids: Tensor, length: int) -> None:
@@ -541,15 +541,15 @@ def show_truncation():
         print(f"chunks of {length:3d}: peak {peak / 1e6:5.1f} MB; gradient of the first character: {reached:.0e}")
 
 
-# Memory follows the length of a chunk. What is lost is any credit for a distance beyond the chunk: not a small
-# gradient, none. A network can still *use* an older state, because the values go on. But it learns to write into the
-# state only what pays within one chunk.
+# Memory follows the length of a chunk. In exchange we lose all credit for a distance beyond the chunk: the gradient is
+# not small there, it is zero. A network can still *use* an older state, because the values continue. But it learns to
+# write into the state only what pays within one chunk.
 
 # ## It learns
 #
-# Train the model on nine tenths of the text, eleven thousand characters, and ask for the loss on the last tenth. The
-# state is carried from chunk to chunk and set to nothing at the beginning of an epoch, since there the text begins
-# again. The gradients are clipped, against the exploding kind.
+# We train the model on nine tenths of the text, eleven thousand characters, and measure the loss on the last tenth. We
+# carry the state from chunk to chunk and reset it at the beginning of an epoch, because there the text begins again. We
+# clip the gradients, against the exploding kind.
 
 
 def train_characters(cell=LSTMCell, epochs: int = 12, length: int = 32) -> tuple[CharacterModel, list[float]]:
@@ -571,7 +571,7 @@ def train_characters(cell=LSTMCell, epochs: int = 12, length: int = 32) -> tuple
     return model, losses
 
 
-# The loss on a text that the model has not seen, with one state from its first character to its last:
+# For the loss on a text that the model has not seen, we carry one state from its first character to its last.
 
 
 @no_grad()
@@ -589,19 +589,19 @@ def show_learning():
         tt.manual_seed(0)
         model, losses = train_characters(cell)
         print(f"{cell.__name__:8s} loss {losses[0]:.2f} -> {losses[-1]:.2f}, held-out loss", end=" ")
-        print(f"{loss_on(model, held_out):.2f}; {sum(p.numel() for p in model.parameters()):,d} numbers")
+        print(f"{loss_on(model, held_out):.2f}; {sum(p.numel() for p in model.parameters()):,d} parameters")
 
 
 # The state pays off: on text that they have not seen, all three do better than the bigram, although eleven thousand
 # characters are very few to learn from. (On the text that they have seen they are better still: they begin to overfit.)
-# It is no surprise that the three are so close to each other, because to guess the next character of English you need a
-# few words, not a few pages.
+# It is no surprise that the three are so close to each other. To guess the next character of English you need a few
+# words, not a few pages.
 
 # ## The cost
 #
-# A step of an LSTM multiplies a vector of $C$ inputs and one of $H$ numbers with a matrix of $4H$ rows, so it costs $4H
-# (C + H)$ multiply-adds for each token, whether the text is long or short. Its memory of the past are the $2H$ numbers
-# of the state. What it costs in *time* is worse than this count suggests. Each step needs the result of the step before
+# A step of an LSTM multiplies a vector of $C$ inputs and one of $H$ numbers with a matrix of $4H$ rows, so we pay $4H
+# (C + H)$ multiply-adds for each token, whether the text is long or short. Its memory of the past is the $2H$ numbers
+# of the state. In *time* it is more expensive than this count suggests. Each step needs the result of the step before
 # it, so the products are small, and there are as many of them one after the other as the text has tokens.
 
 
@@ -636,9 +636,10 @@ def show_errors():
             print(f"{type(error).__name__}: {error}")
 
 
-# One more error comes a chunk later: you forget `detached`. Then the second `backward` walks on into the first chunk,
-# and says that the record there was freed, and that `retain_graph=True` would keep it. Do not follow that advice here.
-# The history would grow from chunk to chunk, and each would take longer than the one before, until memory is full.
+# You will meet one more error a chunk later, if you forget `detached`. Then the second `backward` continues into the
+# first chunk and says that the record there was freed, and that `retain_graph=True` would keep it. Do not follow that
+# advice here. The history would grow from chunk to chunk, and each would take longer than the one before, until memory
+# is full.
 
 # ## Exercises
 #
@@ -678,8 +679,8 @@ def check_through_time():
         assert np.allclose(ours, wanted.numpy())
 
 
-# For the second: texts of different lengths are padded to one length, and what a network makes of padding must not
-# overwrite what it knew at the end of the text. `where` chooses between the new state and the old one. (The next
+# For the second: we pad texts of different lengths to one length, and what the network computes from padding must
+# not overwrite what it knew at the end of the text. `where` chooses between the new state and the old one. (The next
 # appendix, *More recurrent networks*, has another way, which does not compute the padding at all.)
 
 
@@ -699,7 +700,7 @@ def check_held():
         assert np.allclose(b[0].numpy(), a[0].numpy()) and np.allclose(b[1].numpy(), h[1].numpy())
 
 
-# For the third, three parts instead of four are left in the matrix, in the order f, g, o.
+# For the third, the matrix has three parts instead of four, in the order f, g, o.
 
 
 def coupled_step(given: Tensor, state: tuple, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -720,7 +721,7 @@ def check_coupled_step():
     assert all(np.allclose(a.numpy(), b.numpy()) for a, b in zip(ours, wanted))
 
 
-# For the fourth, read the beginning once, then feed each character that was drawn back in.
+# For the fourth, read the beginning once, then feed each character that you have drawn back in.
 
 
 @no_grad()
@@ -729,15 +730,16 @@ def written(model: CharacterModel, ids: list[int], count: int, temperature: floa
     logits, state = model(tensor(ids).unsqueeze(1))
     more: list[int] = []
     for _ in range(count):
-        chances = tt.softmax(logits[-1, 0].double() / temperature, dim=0).numpy()
-        more.append(int(tt.generator().choice(len(chances), p=chances / chances.sum())))
+        likely = tt.softmax(logits[-1, 0].double() / temperature, dim=0).numpy()
+        more.append(int(tt.generator().choice(len(likely), p=likely / likely.sum())))
         logits, state = model(tensor([more[-1:]]), state)
     return more
 
 
 def check_written():
     model = CharacterModel(3, 8)
-    model.head.weight.zero_(), model.head.bias.copy_([0.0, 50.0, 0.0])
+    model.head.weight.zero_()
+    model.head.bias.copy_([0.0, 50.0, 0.0])
     assert written(model, [0, 2], 4) == [1, 1, 1, 1]
 
 
@@ -754,15 +756,15 @@ def show_written():
 # hands the whole sequence to one kernel, on a GPU to NVIDIA's cuDNN, which works on several layers at the same time,
 # one step apart. That is why PyTorch's layers want their weights in one block of memory (`flatten_parameters`). JAX has
 # `lax.scan`, a loop that is compiled once and differentiated as a whole. The newest recurrent networks (S4, Mamba,
-# RWKV) take the bend out of the way from state to state. Then the steps are linear, and linear steps can be computed in
-# any grouping, so all of them at the same time: `running` with a learned `keep` has come back.
+# RWKV) remove the activation between one state and the next. Then the steps are linear, and we can compute linear steps
+# in any grouping, so all of them at the same time: `running` with a learned `keep` has come back.
 
 # ## What hurts next
 #
-# Two pains remain. The steps follow one another, so a long text takes a long time on any machine. And whatever was read
-# must fit into one vector of $H$ numbers, which is the same size for a word and for a book. If the network finds out
-# only later what it should have kept, it is too late. It would be better to keep *all* vectors and to look up what is
-# needed, when it is needed. That is chapter 13, *Attention*. Layers, both directions, and texts of different lengths in
+# Two pains remain. The steps follow one another, so a long text takes a long time on any machine. And whatever we have
+# read must fit into one vector of $H$ numbers, which has the same size for a word and for a book. If the network finds
+# out only later what it should have kept, it is too late. It would be better to keep *all* vectors and to look up what
+# we need, when we need it. That is chapter 13, *Attention*. Layers, both directions, and texts of different lengths in
 # one batch are in the next appendix, *More recurrent networks*.
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]

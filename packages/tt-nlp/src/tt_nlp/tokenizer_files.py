@@ -1,6 +1,7 @@
 # # Tokenizer files
 #
-# An appendix of chapter 11: how a tokenizer gets into a file and out again, GPT-2's own files, and OpenAI's `tiktoken`.
+# An appendix of chapter 11: how we save a tokenizer to a file and load it again, how we read GPT-2's own files, and how
+# we hand a tokenizer to OpenAI's `tiktoken`.
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from typing import Any
 
 # ## Bytes that can be printed
 #
-# A token is a row of bytes, and many bytes are no letters. GPT-2's authors wanted their vocabulary to be readable, so
-# they gave each byte a character: a byte that is a visible character in Latin-1 is that character, and the others, in
-# their order, are the characters from number 256 on. The space is the 33rd of them and becomes `Ġ`, the line end `Ċ`.
-# All libraries print tokens so.
+# A token is a sequence of bytes, and many bytes are not letters. GPT-2's authors wanted a vocabulary that you can read,
+# so they gave each byte a character. A byte that is a visible character in Latin-1 keeps that character, and the
+# others, in their order, get the characters from number 256 on. The space is the 33rd of them and becomes `Ġ`, the line
+# end becomes `Ċ`. All libraries print tokens like this, so we do, too.
 
 _VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
@@ -25,16 +26,16 @@ _BYTES = {character: byte for byte, character in CHARACTERS.items()}
 
 
 def printed(token: bytes) -> str:
-    """A token with a visible character for each byte."""
+    """Return a token as text, with a visible character for each byte."""
     return "".join(map(CHARACTERS.__getitem__, token))
 
 
 def unprinted(text: str) -> bytes:
-    """The token of what `printed` says. ValueError for a character that stands for no byte."""
+    """Return the token that `printed` turns into this text. ValueError for a character that represents no byte."""
     try:
         return bytes(map(_BYTES.__getitem__, text))
     except KeyError as error:
-        raise ValueError(f"{error.args[0]!r} in the token {text!r} stands for no byte") from None
+        raise ValueError(f"{error.args[0]!r} in the token {text!r} represents no byte") from None
 
 
 def check_printed():
@@ -44,20 +45,21 @@ def check_printed():
 
 # ## Our own format
 #
-# A JSON file, in UTF-8, an object with
+# We write a JSON file, in UTF-8, which holds an object with
 #
 # - `format`: "tinytorch tokenizer", and `version`: 1;
 # - `kind`: "byte pairs" or "characters";
 # - for byte pairs, `tokens`: all tokens in the order of their numbers, as `printed` writes them; `special_tokens`: the
 #   names of those that have the numbers after that; `pattern`: "gpt2", "gpt4" or "smollm";
 # - for characters, `alphabet`: a text with each of them once, in the order of their numbers;
-# - `sha256`: of all the rest, as JSON with sorted keys, no spaces, and escapes for all that is not ASCII.
+# - `sha256`: the checksum of all the rest, as JSON with sorted keys, no spaces, and escapes for all characters outside
+#   of ASCII.
 #
-# Merges need not be written: a token's number says when it was learned, and what it was made of follows from the tokens
-# before it.
+# We need not write the merges. A token's number says when it was learned, and its parts follow from the tokens before
+# it.
 #
-# As in chapter 08, the file is written under another name, forced to the disk, and then renamed, so that whoever looks
-# finds the old file or the new one, never a half.
+# As in chapter 08, we write the file under another name, force it to the disk, and then rename it. If you look at the
+# file, you find the old one or the new one, never a half.
 
 FORMAT, VERSION = "tinytorch tokenizer", 1
 
@@ -65,6 +67,9 @@ FORMAT, VERSION = "tinytorch tokenizer", 1
 def _sha256(contents: dict[str, Any]) -> str:
     rest = {key: value for key, value in contents.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+# The checksum covers everything except itself.
 
 
 def write_contents(path: str | os.PathLike, contents: dict[str, Any]) -> None:
@@ -80,11 +85,12 @@ def write_contents(path: str | os.PathLike, contents: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-# Reading trusts nothing. Whatever is wrong is a ValueError with the name of the file.
+# When we read, we trust nothing. Whatever is wrong becomes a ValueError with the name of the file.
 
 
 def read_contents(path: str | os.PathLike, kind: str) -> dict[str, Any]:
-    """What `write_contents` wrote. ValueError for a file that is no tokenizer of this kind, or is damaged."""
+    """Return the contents that `write_contents` wrote. ValueError for a file that is damaged, or that does not hold a
+    tokenizer of this kind."""
     contents = _json(path)
     if contents.get("format") != FORMAT or contents.get("version") != VERSION:
         raise ValueError(f"{path} is not a file of the format {FORMAT!r}, version {VERSION}")
@@ -95,14 +101,20 @@ def read_contents(path: str | os.PathLike, kind: str) -> dict[str, Any]:
     return contents
 
 
+# The file may not even be JSON.
+
+
 def _json(path: str | os.PathLike) -> dict[str, Any]:
     try:
         contents = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, text that is no JSON
-        raise ValueError(f"{path} is damaged or no tokenizer: {error}") from None
+    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8, text that is not JSON
+        raise ValueError(f"{path} is damaged or not a tokenizer: {error}") from None
     if not isinstance(contents, dict):
-        raise ValueError(f"{path} is no tokenizer: it has a {type(contents).__name__} where an object is expected")
+        raise ValueError(f"{path} is not a tokenizer: it has a {type(contents).__name__} where an object is expected")
     return contents
+
+
+# A tokenizer inherits both functions as the methods `save` and `load`. Its class supplies its `kind` and `contents()`.
 
 
 class Saved:
@@ -111,21 +123,23 @@ class Saved:
     kind: str
 
     def contents(self) -> dict[str, Any]:
-        """What the file says of this tokenizer."""
+        """Return what the file stores about this tokenizer."""
         raise NotImplementedError(f"{type(self).__name__} needs a method contents()")
 
     @classmethod
     def from_contents(cls, contents: dict[str, Any]):
-        """The tokenizer of what `contents` said."""
+        """Return the tokenizer that these contents describe."""
         return cls(**contents)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the tokenizer to a file, atomically: `path` holds the old file or the new one, never a part."""
         write_contents(path, {"kind": self.kind, **self.contents()})
 
+    # When we load, the class may reject the contents, for example a vocabulary without all bytes.
+
     @classmethod
     def load(cls, path: str | os.PathLike):
-        """Read what `save` wrote. ValueError for a file that is damaged or something else."""
+        """Return the tokenizer that `save` wrote. ValueError for a file that is damaged or something else."""
         contents = read_contents(path, cls.kind)
         for key in ("format", "version", "kind", "sha256"):
             del contents[key]
@@ -137,14 +151,15 @@ class Saved:
 
 # ## GPT-2's own files
 #
-# `vocab.bpe` has a line with the version and then a merge a line, two tokens as they are printed, in the order in which
-# they were learned. `encoder.json` has the number of each token. Since the numbers follow from the merges (first the
-# bytes in the order of their characters, then a token a merge), the one file is a check of the other. Only special
-# tokens are in the second alone; and if the first has lost its end, so are tokens that two others would make.
+# `vocab.bpe` has a line with the version and then one merge in each line: two printed tokens, in the order in which
+# they were learned. `encoder.json` has the number of each token. The numbers follow from the merges (first the bytes in
+# the order of their characters, then a token for each merge), so we can check one file against the other. Only special
+# tokens are in the second file alone. If the first file has lost its end, however, some tokens are missing there that
+# two others would make, and we check for those as well.
 
 
 def gpt2_contents(folder: Path) -> dict[str, Any]:
-    """GPT-2's files in a folder, as the contents of our own. ValueError for files that do not fit together."""
+    """Return GPT-2's files in a folder as the contents of our own. ValueError for files that do not fit together."""
     merges = _merges(folder / "vocab.bpe")
     names = [*CHARACTERS.values(), *("".join(pair) for pair in merges)]
     numbers = _json(folder / "encoder.json")
@@ -160,26 +175,29 @@ def gpt2_contents(folder: Path) -> dict[str, Any]:
     return {"pattern": "gpt2", "special_tokens": special, "tokens": names}
 
 
+# Each line of `vocab.bpe` must hold two tokens.
+
+
 def _merges(path: Path) -> list[list[str]]:
     try:
         version, *lines = path.read_text(encoding="utf-8").splitlines()
     except (UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no vocab.bpe: {error}") from None
+        raise ValueError(f"{path} is damaged or not a vocab.bpe: {error}") from None
     merges = [line.split(" ") for line in lines]
     wrong = next((line for line, pair in zip(lines, merges) if len(pair) != 2), None)
     if not version.startswith("#version") or wrong is not None:
-        raise ValueError(f"{path} is damaged: {wrong if wrong is not None else version!r} is no line of a vocab.bpe")
+        raise ValueError(f"{path} is damaged: {wrong if wrong is not None else version!r} is not a line of a vocab.bpe")
     return merges
 
 
 # ## OpenAI's tiktoken
 #
-# `tiktoken` needs three things: the pattern, the number of each token, and the special ones. It merges by these numbers
-# as we do, so there is nothing to be converted.
+# `tiktoken` needs three things: the pattern, the number of each token, and the special tokens. It merges by these
+# numbers as we do, so we need not convert anything.
 
 
 def tiktoken_encoding(name: str, pattern: str, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int]):
-    """A tiktoken.Encoding."""
+    """Return a tiktoken.Encoding with these tokens and this pattern."""
     import tiktoken
 
     return tiktoken.Encoding(
@@ -188,7 +206,9 @@ def tiktoken_encoding(name: str, pattern: str, ranks: Mapping[bytes, int], speci
     )
 
 
-# ## What a tokenizer of byte pairs gets of all this
+# ## What a byte pair tokenizer inherits
+#
+# We collect all of this in one class, which knows nothing about encoding.
 
 
 class BytePairFiles(Saved):
@@ -211,7 +231,7 @@ class BytePairFiles(Saved):
 
     @classmethod
     def from_gpt2(cls, folder: str | os.PathLike):
-        """GPT-2's own tokenizer, from the files encoder.json and vocab.bpe that OpenAI published with it."""
+        """Return GPT-2's own tokenizer, from the files encoder.json and vocab.bpe that OpenAI published with it."""
         return cls.from_contents(gpt2_contents(Path(folder)))
 
     def to_tiktoken(self, name: str = "tinytorch"):

@@ -1,13 +1,13 @@
 # # PyTorch's transformer
 #
 # An appendix of chapter 14: the transformer as it was published, with an encoder and a decoder, under the names and
-# with the arguments of `torch.nn`. Chapter 14 builds a half of it, in the order that has proved itself since.
+# with the arguments of `torch.nn`. In chapter 14 we build half of it, in the order that has proved itself since.
 #
-# The first transformer translates. Its *encoder* reads the sentence that is there, and every token may look at every
-# other. Its *decoder* writes the translation, and needs two attentions for that. In the first it looks at what it has
-# written so far: *self-attention*, causal, as in a GPT. In the second it asks the encoder's result, the *memory*:
-# *cross-attention*, in which queries come from the translation, keys and values from the original. A GPT has nothing to
-# translate, so it is a decoder without the second attention.
+# The first transformer translates. Its *encoder* reads the sentence in the original language, and every token may look
+# at every other. Its *decoder* writes the translation, and needs two attentions for that. In the first it looks at what
+# it has written so far: *self-attention*, causal, as in our GPT. In the second it asks the encoder's result, the
+# *memory*: *cross-attention*, in which queries come from the translation, keys and values from the original. A GPT has
+# nothing to translate, so it is a decoder without the second attention.
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tt_tensor import Dropout, Linear, Module, ModuleList, Tensor
 
 # ## Before or after
 #
-# A sublayer's answer is added to the stream, and somewhere there is a norm. The publication normalizes the sum
-# (*post-norm*), chapter 14 what the sublayer reads (*pre-norm*, `norm_first=True`). With post-norm the stream itself
-# goes through every norm, so the gradient does too, and deep networks need a careful warm-up. With pre-norm there is a
-# way from top to bottom that meets no norm. PyTorch's default is the publication's.
+# We add a sublayer's answer to the residual stream, and somewhere there is a norm. The publication normalizes the sum
+# (*post-norm*); in chapter 14 we normalize the sublayer's input (*pre-norm*, `norm_first=True`). With post-norm the
+# stream itself goes through every norm, so the gradient does too, and deep networks need a careful warm-up. With
+# pre-norm there is a path from top to bottom that meets no norm. PyTorch's default is the publication's.
 #
-# What all layers have in common is a class: two linear layers with an activation between them, and how a sublayer is
-# added.
+# We put what all layers have in common into a class: two linear layers with an activation between them, and the way in
+# which a sublayer is added.
 
 
 class _Layer(Module):
@@ -51,20 +51,21 @@ class _Layer(Module):
 
 def _activation(given) -> Callable:
     if given not in ("relu", "gelu") and not callable(given):
-        raise ValueError(f'activation is "relu", "gelu" or a function, not {given!r}')
+        raise ValueError(f'activation must be "relu", "gelu" or a function, not {given!r}')
     function = {"relu": relu, "gelu": gelu}[given] if isinstance(given, str) else given
     return function if isinstance(function, (Module, FunctionType)) else lambda x: function(x)
 
 
-# The layers are copied, and a copy of a primitive would have no rule. A function stays the same function in a copy.
+# We copy the layers, and a copy of a primitive would have no rule. A plain function stays the same function in a copy,
+# so we wrap them.
 
 
 def relu(x: Tensor) -> Tensor: return tt.relu(x)
 def gelu(x: Tensor) -> Tensor: return tt.gelu(x)
 
 
-# PyTorch's masks come with a hint, `is_causal`, which says that the mask given is the causal one. We need no hint where
-# there is a mask; without one, `is_causal` is the mask.
+# PyTorch's masks come with a hint, `is_causal`, which says that the given mask is the causal one. If there is a mask,
+# we need no hint; without one, `is_causal` is the mask.
 
 
 def _attend(attention, query, memory, mask, padding, is_causal):
@@ -73,6 +74,8 @@ def _attend(attention, query, memory, mask, padding, is_causal):
 
 
 # ## The encoder
+#
+# You will recognize the block of chapter 14, with PyTorch's names.
 
 
 class TransformerEncoderLayer(_Layer):
@@ -92,19 +95,21 @@ class TransformerEncoderLayer(_Layer):
         self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
 
+    # The attention is the first sublayer, the two linear layers are the second.
+
     def forward(
         self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """src after both sublayers. src_mask (T, T) and src_key_padding_mask (B, T): True where a token must not look,
-        or numbers to add."""
+        """Return src after both sublayers. src_mask (T, T) and src_key_padding_mask (B, T): True where a token must not
+        look, or numbers to add."""
         masks = (src_mask, src_key_padding_mask, is_causal)
         x = self._added(src, self.norm1, self.dropout1, lambda x: _attend(self.self_attn, x, x, *masks))
         return self._added(x, self.norm2, self.dropout2, self._feedforward)
 
 
-# The encoder is a stack of copies of one layer. They begin with equal weights, unless you initialize them again, as
-# `Transformer` below does.
+# The encoder is a stack of copies of one layer. They begin with equal weights, unless you initialize them again, as our
+# `Transformer` does below.
 
 
 class TransformerEncoder(Module):
@@ -123,18 +128,18 @@ class TransformerEncoder(Module):
         self, src: Tensor, mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
         is_causal: bool | None = None,
     ) -> Tensor:
-        """src after all layers, with the same masks in each."""
+        """Return src after all layers, with the same masks in each."""
         for layer in self.layers:
             src = layer(src, mask, src_key_padding_mask, bool(is_causal))
         return src if self.norm is None else self.norm(src)
 
 
-# (In evaluation, PyTorch's encoder may leave zeros at places that `src_key_padding_mask` hides. Ours computes them as
-# in training. Nothing should read them.)
+# (In evaluation, PyTorch's encoder may leave zeros at positions that `src_key_padding_mask` hides. Ours computes them
+# as in training. Your program should not read them.)
 
 # ## The decoder
 #
-# Between the two sublayers of an encoder layer it has a third, which asks the memory.
+# Between the two sublayers of an encoder layer, a decoder layer has a third, which asks the memory.
 
 
 class TransformerDecoderLayer(_Layer):
@@ -156,18 +161,23 @@ class TransformerDecoderLayer(_Layer):
         self.norm3 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
         self.dropout1, self.dropout2, self.dropout3 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
 
+    # Each of the two attentions has masks of its own.
+
     def forward(
         self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
         tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None,
         tgt_is_causal: bool = False, memory_is_causal: bool = False,
     ) -> Tensor:
-        """tgt (T, B, d_model) after the three sublayers; memory is (S, B, d_model). The masks are for looking at tgt
-        and at memory; True where a token must not look, or numbers to add."""
+        """Return tgt (T, B, d_model) after the three sublayers; memory is (S, B, d_model). The masks are for looking at
+        tgt and at memory; True where a token must not look, or numbers to add."""
         own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
         x = self._added(tgt, self.norm1, self.dropout1, lambda x: _attend(self.self_attn, x, x, *own))
         x = self._added(x, self.norm2, self.dropout2, lambda x: _attend(self.multihead_attn, x, memory, *other))
         return self._added(x, self.norm3, self.dropout3, self._feedforward)
+
+
+# The decoder is a stack of copies, like the encoder. All of its layers ask the same memory.
 
 
 class TransformerDecoder(Module):
@@ -184,7 +194,7 @@ class TransformerDecoder(Module):
         tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None,
         tgt_is_causal: bool | None = None, memory_is_causal: bool = False,
     ) -> Tensor:
-        """tgt after all layers, each of which asks the same memory."""
+        """Return tgt after all layers, each of which asks the same memory."""
         masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
         for layer in self.layers:
             tgt = layer(tgt, memory, *masks, bool(tgt_is_causal), memory_is_causal)
@@ -193,8 +203,8 @@ class TransformerDecoder(Module):
 
 # ## Both
 #
-# No embeddings, no positions, no logits: what goes in and comes out is vectors. Their sizes are checked here, where
-# messages can say which of the two is meant.
+# `Transformer` has no embeddings, no positions and no logits: it takes vectors and returns vectors. We check their
+# sizes here, where our message can say which of the two is wrong.
 
 
 class Transformer(Module):
@@ -222,13 +232,15 @@ class Transformer(Module):
             if parameter.ndim > 1:
                 tt.xavier_uniform_(parameter)
 
+    # We run the encoder once and pass its result to the decoder as the memory.
+
     def forward(
         self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None,
         memory_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
         tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None,
         src_is_causal: bool | None = None, tgt_is_causal: bool | None = None, memory_is_causal: bool = False,
     ) -> Tensor:
-        """What the decoder makes of tgt and of the encoder's result for src."""
+        """Return the decoder's result (T, B, d_model) for tgt, with the encoder's result for src as its memory."""
         self._refuse_misfits(src, tgt)
         memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal)
         return self.decoder(
@@ -237,6 +249,8 @@ class Transformer(Module):
             memory_is_causal=memory_is_causal,
         )
 
+    # Both need the width of the model, and the same batch.
+
     def _refuse_misfits(self, src, tgt):
         batch = 0 if self.batch_first else 1
         fits = src.ndim == tgt.ndim and src.ndim in (2, 3) and src.shape[-1] == tgt.shape[-1] == self.d_model
@@ -244,9 +258,9 @@ class Transformer(Module):
             wanted = ("(B, S, {0}) and (B, T, {0})" if self.batch_first else "(S, B, {0}) and (T, B, {0})").format(
                 self.d_model
             )
-            raise ValueError(f"src and tgt are {wanted}, or both without B; not {src.shape} and {tgt.shape}")
+            raise ValueError(f"src and tgt must be {wanted}, or both without B; not {src.shape} and {tgt.shape}")
 
-    # A mask to add: 0 where a token may look, $-\infty$ where the future is.
+    # PyTorch's form of the causal mask is one that we add: 0 where a token may look, $-\infty$ where the future is.
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device=None, dtype=None) -> Tensor:
@@ -255,7 +269,7 @@ class Transformer(Module):
         return tt.triu(tt.full((sz, sz), -np.inf, dtype=dtype or tt.float32), 1)
 
 
-# A decoder with a causal mask must not see the future, and an encoder without one must see everything.
+# With a causal mask our decoder must not see the future, and without one the encoder must see everything.
 
 
 def check_who_sees_what():
