@@ -337,7 +337,7 @@ def test_a_random_order_is_new_each_time():
         "types of what a RandomSampler yields",
         lambda: sorted({type(number).__name__ for number in sampler}),
         ["int"],
-        "Numbers of samples are Python's whole numbers: `tolist` makes them.",
+        "Numbers of samples are Python's integers: `tolist` makes them.",
         see=ORDERS,
     )
 

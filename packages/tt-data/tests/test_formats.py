@@ -153,7 +153,7 @@ DAMAGED_PICKLES = {
     "a label of 10": (new_pickle(pixels(), [10, *classes()[1:]]), "labels from 0 to 9", "[10]"),
     "a label of 10**30": (new_pickle(pixels(), [10**30, *classes()[1:]]), "labels from 0 to 9"),
     "a negative label": (new_pickle(pixels(), [-1, *classes()[1:]]), "labels from 0 to 9", "[-1]"),
-    "a label that is text": (new_pickle(pixels(), ["cat", *classes()[1:]]), "whole numbers", "cat"),
+    "a label that is text": (new_pickle(pixels(), ["cat", *classes()[1:]]), "that are integers", "cat"),
     "labels that are text": (new_pickle(pixels(), "labels"), "list", "str"),
     "keys that are no text": (pickle.dumps({1: 2, b"\xff": 3}, 2), "refused"),
     "a command": (new_pickle(Trap(os.system, "echo trapped"), classes()), "it asks for"),

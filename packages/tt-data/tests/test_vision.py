@@ -254,7 +254,7 @@ def test_normalize_keeps_gradients_and_refuses_bytes():
         F.normalize(T.PILToTensor()(picture()), [0.5], [0.5])
     with pytest.raises(ValueError, match="a std of 0"):
         F.normalize(tt.ones(1, 2, 2), [0.5], [0])
-    with pytest.raises(ValueError, match="wants an image"):
+    with pytest.raises(ValueError, match="needs an image"):
         F.normalize(tt.ones(2, 2), [0.5], [0.5])
 
 

@@ -1,4 +1,4 @@
-"""What chapter 10 and its appendices share: random generators, checks of arguments, and a few helpers for arrays."""
+"""Shared by chapter 10 and its appendices: random generators, checks of arguments, and a few helpers for arrays."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def is_train(train: bool) -> bool:
 
 # ## Digits
 #
-# The small digits of chapter 08 as images of bytes, so that everything that works on photographs can be tried with
-# nothing to download. Their pixels go from 0 to 16; here they go from 0 to 255.
+# The small digits of chapter 08 as images of bytes, so that you can try everything that works on photographs without a
+# download. Their pixels range from 0 to 16; here we scale them to 0 to 255.
 
 
 class Digits(Images):
@@ -42,17 +42,17 @@ class Digits(Images):
 
 # ## MNIST and Fashion-MNIST
 #
-# Y. LeCun, C. Cortes and C. Burges published 60,000 digits to learn from and 10,000 to be examined on, of 28 by 28
-# pixels; H. Xiao, K. Rasul and R. Vollgraf in 2017 as many articles of clothing, in the same format and under the same
-# file names, for those to whom the digits had become too easy. Because the names are the same, a folder can hold the
-# wrong set without a sign of it. The labels betray it: `first` has the first ten of each set's.
+# Y. LeCun, C. Cortes and C. Burges published 60,000 digits to learn from and 10,000 to test on, of 28 by 28 pixels. In
+# 2017 H. Xiao, K. Rasul and R. Vollgraf published as many articles of clothing, in the same format and under the same
+# file names, because the digits had become too easy. As the names are the same, a folder can hold the wrong set without
+# a sign of it. But the labels betray it, so we keep the first ten labels of each set in `first`.
 
 IDX_FILES = {True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
              False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000)}  # fmt: skip
 
 
 class MNIST(Images):
-    """Handwritten digits: images (N, 1, 28, 28), 60,000 for training or 10,000 to be examined on.
+    """Handwritten digits: images (N, 1, 28, 28), 60,000 for training or 10,000 to test on.
 
     root: the folder with the files; None looks in $TT_DATA and in the cache, and with download fetches them there."""
 
@@ -70,6 +70,8 @@ class MNIST(Images):
         "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     }
 
+    # We read both files, and check what they hold.
+
     def __init__(
         self, root: str | os.PathLike | None = None, train: bool = True, transform: Callable | None = None,
         download: bool = False,
@@ -82,6 +84,8 @@ class MNIST(Images):
         self._refuse_other_sets(train, pictures, classes, labels)
         super().__init__(images.reshape(count, 1, 28, 28), labels, self.names, transform)
 
+
+    # Files of the other set have its labels, or its checksums.
 
     def _refuse_other_sets(self, train, pictures, classes, labels) -> None:
         """ValueError for files that are another set's, by the labels in them or by their checksums."""
@@ -97,8 +101,11 @@ class MNIST(Images):
                 )
 
 
+# The clothes differ in their names and files only.
+
+
 class FashionMNIST(MNIST):
-    """Articles of clothing, in MNIST's form: images (N, 1, 28, 28), 60,000 for training or 10,000 to be examined on."""
+    """Articles of clothing, in MNIST's form: images (N, 1, 28, 28), 60,000 for training or 10,000 to test on."""
 
     folder = "fashion-mnist"
     first: ClassVar = {True: [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], False: [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]}
@@ -124,7 +131,7 @@ class FashionMNIST(MNIST):
 
 
 class CIFAR10(Images):
-    """Photographs: images (N, 3, 32, 32), 50,000 for training or 10,000 to be examined on.
+    """Photographs: images (N, 3, 32, 32), 50,000 for training or 10,000 to test on.
 
     root: the folder with the archive, or with what it unpacks to; None looks in $TT_DATA and in the cache, and with
     download fetches the archive there. `mean` and `std` are those of the training images, for Normalize."""
@@ -173,9 +180,9 @@ def show_photographs():
 
 # ## Text
 #
-# A text is a data set as well. A sample is a window of so many bytes, and what is to be predicted is the same window
-# one byte later: after each byte, the next. Bytes are numbers already. That they make a poor alphabet is what chapter
-# 11 is about.
+# A text is a data set as well. A sample is a window of so many bytes, and the network must predict the same window one
+# byte later: after each byte, the next. Bytes are numbers already. We shall see in chapter 11 that they make a poor
+# alphabet.
 
 
 class Text(Dataset):
@@ -201,9 +208,9 @@ class Text(Dataset):
         return from_numpy(chosen[:, :-1]), from_numpy(chosen[:, 1:])
 
 
-# Two texts: the first chapter of *Moby-Dick* (H. Melville, 1851), twelve kilobytes that are part of the package; and a
-# megabyte of Shakespeare's plays, which A. Karpathy put together in 2015 and every small language model has learned
-# since.
+# We have two texts. The first chapter of *Moby-Dick* (H. Melville, 1851), twelve kilobytes, is part of the package. The
+# other is a megabyte of Shakespeare's plays, which A. Karpathy put together in 2015, and from which small language
+# models have learned ever since.
 
 
 SHAKESPEARE = Remote(
@@ -221,7 +228,7 @@ def tiny_shakespeare(root: str | os.PathLike | None = None, download: bool = Fal
     (path,) = obtain("tinyshakespeare", [[SHAKESPEARE.name]], [SHAKESPEARE], root, download)
     content = path.read_bytes()
     require(path, "bytes", 1_115_394, len(content))
-    require(path, "bytes that are no ASCII:", 0, sum(byte > 127 for byte in content))
+    require(path, "bytes that are not ASCII:", 0, sum(byte > 127 for byte in content))
     return content.decode("ascii")
 
 

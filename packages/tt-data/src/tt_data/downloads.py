@@ -1,6 +1,6 @@
 # # Downloads
 #
-# An appendix of chapter 10: where data are looked for, and how they get there.
+# An appendix of chapter 10: where we look for data, and how we fetch them.
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pathlib import Path
 
 # ## Where to look
 #
-# A folder that is given is looked into, and nowhere else. Without one it is the folder that the environment variable
-# `TT_DATA` names, and then the cache, which every system wants in another place. In each of them the files may lie
-# directly, or in a folder named after the data set.
+# If you give a folder, we look into it, and nowhere else. Otherwise we look into the folder that the environment
+# variable `TT_DATA` names, and then into the cache, which every system has in another place. In each of them the files
+# may be directly in the folder, or in one named after the data set.
 
 
 def cache_folder() -> Path:
@@ -36,12 +36,12 @@ def places(name: str, root: str | os.PathLike | None = None) -> list[Path]:
     return near if root else [*near, cache_folder() / name]
 
 
-# A data set can have several forms, an archive or its folder, and each form consists of one or more files. The first
-# place that has all of a form is the one.
+# A data set can have several forms, an archive or its folder, and each form consists of one or more files. We take the
+# first place that has all files of a form.
 
 
 def find(name: str, forms: Sequence[Sequence[str]], root: str | os.PathLike | None = None) -> list[Path] | None:
-    """The paths of the first form of a data set of which everything is there; None if there is no such place."""
+    """The paths of a data set's first form whose files are all there; None if no form is complete."""
     for folder in places(name, root):
         for form in forms:
             if all((folder / file).exists() for file in form):
@@ -51,7 +51,7 @@ def find(name: str, forms: Sequence[Sequence[str]], root: str | os.PathLike | No
 
 # ## What to fetch
 #
-# A file that can be downloaded has a name, a checksum, and several addresses, since no server stays for ever.
+# A file that we can download has a name, a checksum, and several addresses, since no server lasts for ever.
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Remote:
     name: str
     sha256: str
     mirrors: tuple[str, ...]
+
+
+# With these, we can look for a data set and, if you allow it, download it.
 
 
 def obtain(
@@ -82,18 +85,18 @@ def obtain(
 
 # ## How to fetch
 #
-# A download of 170 MB will be interrupted now and then. What has arrived is kept in a file whose name ends in `.part`,
-# and the next attempt asks the server for the rest only (a *range*). Not every server knows how; one that sends the
-# whole again answers 200 instead of 206, and then we begin again as well.
+# A download of 170 MB will be interrupted now and then. So we keep the bytes that have arrived in a file whose name
+# ends in `.part`, and the next attempt asks the server for the rest only (a *range*). Not every server can do that; one
+# that sends the whole file again answers 200 instead of 206, and then we begin again as well.
 #
-# Whatever comes, from wherever, has to have the right checksum. Only then does it get its name, in one step, so that
-# there is never half a file under a whole name. Each address is tried twice, since the second attempt goes on where the
-# first one broke off; and if what was kept was no good, the second one begins anew.
+# A download must have the right checksum, whichever server it came from. Only then do we give it its name, in one step,
+# so that there is never half a file under a whole name. We try each address twice. The second attempt continues where
+# the first one broke off, or begins again, if the kept bytes were damaged.
 
 
 def fetch(file: Remote, folder: Path) -> Path:
-    """Download a file into a folder, unless it is there and whole; goes on with an interrupted download, and tries one
-    mirror after the other. Raises OSError with what went wrong at each of them."""
+    """Download a file into a folder, unless it is there and whole: continue an interrupted download, and try one mirror
+    after the other. Raises OSError with the failure of each of them."""
     target, part = folder / file.name, folder / f"{file.name}.part"
     if target.exists() and sha256_of(target) == file.sha256:
         return target
@@ -109,9 +112,11 @@ def fetch(file: Remote, folder: Path) -> Path:
         else:
             os.replace(part, target)
             return target
-    kept = f" {part.stat().st_size:,} bytes are kept; the next attempt goes on from there." if part.exists() else ""
+    kept = f" {part.stat().st_size:,} bytes are kept; the next attempt continues there." if part.exists() else ""
     raise OSError(f"{file.name} could not be downloaded.{kept} " + "; ".join(dict.fromkeys(failures)))
 
+
+# If the disk is full or write-protected, another mirror cannot help, so we stop at once.
 
 DISK = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO")} - {None}
 
@@ -123,6 +128,9 @@ def _raise_if_disk_is_at_fault(error: Exception, part: Path) -> None:
         raise OSError(error.errno, f"{error.strerror}, after {size:,} bytes of the download; they are kept in", part)
 
 
+# Here we ask for the rest of a file. The answer 416 means that there is none; then the checksum decides.
+
+
 def _continue(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "tinytorch"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -131,9 +139,11 @@ def _continue(url: str, part: Path) -> None:
             _write(response, part, have if response.status == 206 else 0)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code != 416:  # "range not satisfiable": there is no more, so the checksum has to decide
+        if error.code != 416:  # range not satisfiable
             raise
 
+
+# We write block by block, with a progress bar, and make sure that the bytes are on the disk before the file is renamed.
 
 BLOCK = 1 << 18
 
@@ -154,6 +164,9 @@ def _write(response, part: Path, have: int) -> None:
         os.fsync(out.fileno())
     if total is not None and (size := part.stat().st_size) < total:
         raise OSError(f"the connection ended after {size:,} of {total:,} bytes")
+
+
+# A file with a wrong checksum is of no use, so we delete it.
 
 
 def sha256_of(path: Path) -> str:

@@ -1,10 +1,10 @@
 # # Formats
 #
-# An appendix of chapter 10: the files in which data sets were published, read with a suspicious eye.
+# An appendix of chapter 10: we read the files in which data sets were published, with a suspicious eye.
 #
 # A file that was cut off while it was downloaded, or an error page that was saved under the right name, must not become
-# a picture. So everything that a format says is checked, and an error names the file, what it should hold, and what it
-# does hold.
+# a picture. So we check everything that a format specifies, and an error names the file, its expected content, and its
+# actual content.
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 
-AGAIN = "get the file again (if it lies in the cache, download=True does)"
+AGAIN = "get the file again (if it is in the cache, download=True does)"
 
 
 def require(place, what: str, expected, found) -> None:
@@ -38,8 +38,9 @@ def require_labels(place, labels: np.ndarray, classes: int) -> None:
 
 # ## IDX
 #
-# MNIST was published in a format of its own: a magic number, whose last byte is the number of dimensions and whose last
-# but one says "unsigned bytes" (8); then each dimension as four bytes, the most significant first; then the numbers.
+# MNIST was published in a format of its own. First comes a magic number, whose last byte is the number of dimensions
+# and whose last but one says "unsigned bytes" (8); then each dimension as four bytes, the most significant first; then
+# the elements.
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -54,8 +55,8 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-# A file can be a bomb: a megabyte of gzip may unpack to a gigabyte of zeros. So no more is unpacked than any file of
-# ours can hold.
+# A file can be a bomb: a megabyte of gzip may unpack to a gigabyte of zeros. So we unpack no more than any file of ours
+# can hold.
 
 LARGEST = 200_000_000
 
@@ -75,13 +76,13 @@ def _unpacked(path: Path) -> bytes:
 # ## A pickle that cannot run anything
 #
 # CIFAR-10 was published as Python pickles. A pickle is a program for a small machine, and two of its instructions fetch
-# any function of any module and call it; whoever unpickles a file runs whatever its author wished. But all that an
-# array of bytes needs is four names. So we let the machine find these four, and nothing else, and under these names not
-# NumPy's functions but stand-ins of ours, which can do nothing but hold bytes.
+# any function of any module and call it. So if you unpickle a file, you run whatever its author wished. But an array of
+# bytes needs only a few names. We let the machine find these, and nothing else. And under these names it does not find
+# NumPy's functions, but stand-ins of ours, which can do nothing but hold bytes.
 
 
 class _Held:
-    """Stands for NumPy's array and for its dtype while a pickle is read."""
+    """A stand-in for NumPy's array and for its dtype while a pickle is read."""
 
     content: np.ndarray | None = None
 
@@ -110,14 +111,20 @@ ADMITTED = {
 }
 
 
+# Here is the unpickler. `find_class` is where Python lets us decide.
+
+
 class BytesUnpickler(pickle.Unpickler):
-    """Reads plain values and arrays of bytes; whatever else a pickle asks for is refused."""
+    """An unpickler for plain values and arrays of bytes; it refuses everything else that a pickle asks for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """A stand-in for what an array of bytes needs. Raises UnpicklingError for every other name."""
+        """A stand-in for a name that an array of bytes needs. Raises UnpicklingError for every other name."""
         if (module, name) not in ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, and images need no such thing")
         return ADMITTED[module, name]
+
+
+# A pickle that tries to print must raise an error instead.
 
 
 def check_a_pickle_runs_nothing():
@@ -135,8 +142,8 @@ def check_a_pickle_runs_nothing():
 
 # ## CIFAR-10
 #
-# Five files with 10,000 training images each, and one with 10,000 for the examination. In the Python version, each is a
-# dictionary of `data`, an array of 10,000 rows, and `labels`, a list. A row is an image: 1,024 bytes of red, then
+# CIFAR-10 has five files with 10,000 training images each, and one with 10,000 for testing. In the Python version, each
+# is a dictionary of `data`, an array of 10,000 rows, and `labels`, a list. A row is an image: 1,024 bytes of red, then
 # green, then blue, each line by line from the top. In the binary version, a file is 10,000 records of a label and a
 # row.
 
@@ -156,7 +163,7 @@ def cifar_from_pickle(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     data, labels = getattr(entries["data"], "content", None), entries["labels"]
     require(place, "data of shape", (ROWS, ROW), getattr(data, "shape", "no array of bytes"))
     require(place, "labels in a", "list", type(labels).__name__)
-    require(place, "labels that are whole numbers, others:", [], [x for x in labels if type(x) is not int][:3])
+    require(place, "labels that are integers, others:", [], [x for x in labels if type(x) is not int][:3])
     require(place, "as many labels as images,", ROWS, len(labels))
     require_labels(place, np.clip(labels, -1, 256), 10)
     return data.reshape(ROWS, 3, 32, 32), np.array(labels, np.uint8)
@@ -168,6 +175,9 @@ def _with_text_keys(found: Any) -> dict[str, Any]:
     return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in found.items()}
 
 
+# The binary version needs less suspicion, because it is only bytes.
+
+
 def cifar_from_records(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images (10000, 3, 32, 32) and labels (10000,), both uint8, of one file of the binary version. ValueError for
     anything else."""
@@ -177,9 +187,9 @@ def cifar_from_records(place, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(ROWS, 3, 32, 32), records[:, 0]
 
 
-# Either version comes as an archive, or as the folder that the archive unpacks to. The archive is read as it is, from
-# one end to the other; nothing of it is ever written to the disk, so it does not matter what names it uses. We stop
-# when we have what we want.
+# Either version comes as an archive, or as the folder that the archive unpacks to. We read the archive as it is, from
+# one end to the other, and never write anything of it to the disk, so the names in it do not matter. We stop when we
+# have all that we want.
 
 KINDS = {
     "cifar-10-python.tar.gz": ("cifar-10-batches-py", "", cifar_from_pickle),
@@ -189,7 +199,7 @@ KINDS = {
 
 def read_cifar(place: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 3, 32, 32) and labels (N,), both uint8, of CIFAR-10 in `place`: an archive, or the folder of one, of
-    the Python or the binary version. 50,000 images for training or 10,000 to be examined on."""
+    the Python or the binary version. 50,000 images for training or 10,000 to test on."""
     names = [f"data_batch_{i}" for i in range(1, 6)] if train else ["test_batch"]
     folder, suffix, decode = next(kind for name, kind in KINDS.items() if place.name in (name, kind[0]))
     wanted = {name + suffix: i for i, name in enumerate(names)}
@@ -199,6 +209,9 @@ def read_cifar(place: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(wanted[name] * ROWS, (wanted[name] + 1) * ROWS)
         images[rows], labels[rows] = decode(place / name, content)
     return images, labels
+
+
+# From a folder we read the files by name, and from an archive in the order in which they come.
 
 
 def _in_folder(folder: Path, names) -> Iterator[tuple[str, bytes]]:

@@ -1,7 +1,6 @@
 # # More data
 #
-# The appendix of chapter 10: what PyTorch's users expect besides the data sets, samplers and transforms of the chapter,
-# and images laid out side by side.
+# An appendix of chapter 10: what PyTorch's users expect besides the data sets, samplers and transforms of the chapter.
 
 from __future__ import annotations
 
@@ -19,9 +18,9 @@ from tt_tensor import Generator, from_numpy
 
 # ## Data sets end to end
 #
-# Sample $i$ belongs to the first data set whose end lies beyond $i$, and `searchsorted` finds it for many $i$ at once.
-# Each data set then makes a batch of what it has to contribute; these are joined, and brought into the order that was
-# asked for.
+# Sample $i$ belongs to the first data set that ends after $i$, and with `searchsorted` we find it for many $i$ at once.
+# Each data set then makes a batch of its own samples. We join these batches and bring the samples into the order that
+# you asked for.
 
 
 class ConcatDataset(Dataset):
@@ -51,6 +50,8 @@ class ConcatDataset(Dataset):
         which = np.searchsorted(self.ends, found, side="right")
         return which, found - np.append(0, self.ends)[which]
 
+    # A batch takes one batch of each data set, and sorts what comes back.
+
     def batch(self, indices):
         which, rows = self._places(indices)
         used = np.unique(which)
@@ -66,13 +67,16 @@ def _joined(order, leaves):
     return from_numpy(np.concatenate(as_arrays(leaves))[order])
 
 
+# The indices go across both data sets.
+
+
 def check_concat():
     whole = ConcatDataset(["abc", range(3, 5)])
     assert len(whole) == 5 and whole[1] == "b" and whole[-1] == 4
     assert ConcatDataset([range(2), range(2, 5)]).batch([4, 0, 2, 1]).tolist() == [4, 0, 2, 1]
 
 
-# Laid side by side instead, each data set contributes a part of every sample.
+# If we put data sets side by side instead, each of them contributes a part of every sample.
 
 
 class StackDataset(Dataset):
@@ -103,7 +107,8 @@ def check_stack():
 
 # ## More orders
 #
-# Some samples only, in random order; and samples with weights, if one class is rare and one wants to see it more often.
+# Two more samplers: one for some of the samples, in random order; and one for samples with weights, so that you can see
+# a rare class more often.
 
 
 class SubsetRandomSampler(Sampler):
@@ -119,6 +124,10 @@ class SubsetRandomSampler(Sampler):
     def __iter__(self):
         order = resolve_generator(self.generator).permutation(len(self.indices))
         return (self.indices[i] for i in one_by_one_from(order))
+
+
+# With replacement, we draw a number from 0 to 1 for each sample, and look up among the running sums of the weights
+# where it falls.
 
 
 class WeightedRandomSampler(Sampler):
@@ -140,6 +149,8 @@ class WeightedRandomSampler(Sampler):
     def __len__(self) -> int:
         return self.num_samples
 
+    # As in the chapter, we draw at most `DRAWS` indices at a time.
+
     def __iter__(self):
         shares, count = self.weights / self.weights.sum(), len(self.weights)
         if not self.replacement:
@@ -157,10 +168,10 @@ def check_weights():
     assert 0 not in drawn and 2.5 < drawn.count(2) / drawn.count(1) < 3.6
 
 
-# Where several processes train together, each takes every `num_replicas`-th number of one order. So that all get as
-# many, the first numbers come once more at the end, or, with `drop_last`, the last ones are left out. All processes
-# draw the order from the same seed and the number of the epoch, so a program that forgets `set_epoch` gets the same
-# order in every epoch. (`tt_opt` has another way, which splits each batch.)
+# Where several processes train together, each takes every `num_replicas`-th index of one order. So that all get the
+# same number of samples, we repeat the first indices at the end, or, with `drop_last`, leave out the last ones. All
+# processes draw the order from the same seed and the number of the epoch. Therefore a program that forgets `set_epoch`
+# gets the same order in every epoch. (`tt_opt` has another way, which splits each batch.)
 
 
 class DistributedSampler(Sampler):
@@ -200,6 +211,8 @@ def check_each_process_has_its_part():
 
 
 # ## More transforms
+#
+# Both of these leave nothing to chance.
 
 
 class Pad(Transform):

@@ -1,7 +1,7 @@
 # # PyTorch's loader
 #
 # An appendix of chapter 10: the `DataLoader` with all the arguments that it has in PyTorch, batches from streams, and
-# what a data set can ask about the worker that it runs in. The order, the tasks and the workers are the chapter's.
+# what a data set can ask about its worker. The order, the tasks and the workers are the chapter's.
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tt_tensor import Tensor, drawing_from, from_numpy
 
 # ## Collating
 #
-# PyTorch's function goes down into mappings and sequences of every kind, and makes *lists* of tuples. At the ends of
-# the branches we stack as the chapter does. There is one difference in the numbers: Python's floats become float32 as
-# everywhere in this course, where PyTorch's loader makes float64 of them.
+# PyTorch's function descends into mappings and sequences of every kind, and turns tuples into *lists*. At the ends of
+# the branches we stack as in the chapter. The numbers differ in one respect: Python's floats become float32, as
+# everywhere in this course, where PyTorch's loader turns them into float64.
 
 
 def default_collate(batch: Sequence) -> Any:
@@ -56,7 +56,7 @@ def _like(mapping: Mapping, parts: dict) -> Any:
     return same
 
 
-# A loader that makes no batches still makes tensors of arrays.
+# A loader without batches still turns arrays into tensors.
 
 
 def default_convert(data: Any) -> Any:
@@ -72,6 +72,9 @@ def default_convert(data: Any) -> Any:
     return data
 
 
+# In contrast to the chapter's `collate`, lists are opened.
+
+
 def check_default_collate():
     images, labels = default_collate([(np.zeros((3, 8, 8)), 7), (np.ones((3, 8, 8)), 1)])
     assert images.shape == (2, 3, 8, 8) and labels.tolist() == [7, 1]
@@ -82,8 +85,8 @@ def check_default_collate():
 # ## Which way to a batch
 #
 # A data set of ours may have a method `batch`, which makes a batch at once. PyTorch's protocol for the same is
-# `__getitems__`, which returns a list of samples for a list of numbers. The loader takes the fastest way that the data
-# set offers and that the `collate_fn` allows: your own function wants to see samples.
+# `__getitems__`, which returns a list of samples for a list of indices. We take the fastest way that the data set
+# offers and that the `collate_fn` allows, because a function of your own expects samples.
 
 
 def fetched(dataset, indices: list, collate_fn: Callable) -> Any:
@@ -99,8 +102,7 @@ def fetched(dataset, indices: list, collate_fn: Callable) -> Any:
 
 # ## Which worker am I?
 #
-# A data set can ask for the worker that it runs in: its number, how many there are, and a seed. Outside of a worker the
-# answer is None.
+# A data set can ask for its worker: its number, how many there are, and a seed. Outside a worker the answer is None.
 
 
 @dataclass
@@ -116,6 +118,9 @@ class WorkerInfo:
 _ours = threading.local()
 
 
+# Each thread, and each process, keeps its own answer.
+
+
 def get_worker_info() -> WorkerInfo | None:
     """The worker in which this is called, or None in the program itself."""
     return getattr(_ours, "info", None)
@@ -123,7 +128,7 @@ def get_worker_info() -> WorkerInfo | None:
 
 @contextmanager
 def working_as(info: WorkerInfo | None) -> Iterator[None]:
-    """Inside of this, `get_worker_info()` answers `info`."""
+    """A context in which `get_worker_info()` answers `info`."""
     before, _ours.info = get_worker_info(), info
     try:
         yield
@@ -132,9 +137,9 @@ def working_as(info: WorkerInfo | None) -> Iterator[None]:
 
 
 # PyTorch calls a `worker_init_fn` once in each worker process before its first batch, mostly to seed NumPy's old
-# generator and Python's `random`. Our worker processes do the same. Our threads share these two generators with the
-# program, which would then get the same numbers in each epoch. So for threads we call the function at the beginning of
-# the pass, and afterwards put both generators back where they were.
+# generator and Python's `random`. We do the same in worker processes. Our threads, however, share these two generators
+# with the program, which would then get the same numbers in each epoch. So for threads we call the function at the
+# beginning of the pass, and then put both generators back.
 
 
 @contextmanager
@@ -148,15 +153,17 @@ def the_old_generators_kept() -> Iterator[None]:
         random.setstate(states[1])
 
 
-# To the chapter's loader we show the data set through an object that stands in front of it. It knows the `collate_fn`,
-# and sees to it that the data set finds its worker's number: a process has been given its own, and threads get theirs
-# in the order in which they come.
+# We show the data set to the chapter's loader through an object in front of it. This object knows the `collate_fn`, and
+# makes sure that the data set finds its worker's number. A process has its own number already; threads get theirs in
+# the order in which they come.
 
 _TURN = threading.Lock()
 
 
 class Shown(Dataset):
     """The data set of a loader, as the chapter's loader sees it."""
+
+    # Before the first batch, `worker_init_fn` runs once for each thread.
 
     def __init__(self, loader: DataLoader):
         self.dataset, self.collate_fn, self.init = loader.dataset, loader.collate_fn, loader.worker_init_fn
@@ -178,6 +185,8 @@ class Shown(Dataset):
                 return self.collate_fn(sample_of(self.dataset, indices[0]))
             return fetched(self.dataset, indices, self.collate_fn)
 
+    # The first call in a worker gives it its number; in a process, it also runs `worker_init_fn`.
+
     def _number(self) -> int:
         with _TURN:
             if (mine := threading.get_ident()) not in self.numbers:
@@ -196,9 +205,9 @@ class Shown(Dataset):
 
 # ## Streams
 #
-# Some data have no numbers: lines that arrive over a network, or a file that is too large to count. An
-# `IterableDataset` has only `__iter__`. The loader cuts what comes into groups, so there is nothing to shuffle and no
-# sampler to give.
+# Some data have no indices: lines that arrive over a network, or a file that is too large to count. An
+# `IterableDataset` has only `__iter__`. The loader cuts the stream into groups, so there is nothing to shuffle, and you
+# cannot give a sampler.
 
 
 class IterableDataset(Dataset):
@@ -206,6 +215,9 @@ class IterableDataset(Dataset):
 
     def __iter__(self) -> Iterator:
         raise NotImplementedError(f"{type(self).__name__} needs a method __iter__(self) that yields samples")
+
+
+# Several of them can be one stream.
 
 
 class ChainDataset(IterableDataset):
@@ -224,10 +236,10 @@ class ChainDataset(IterableDataset):
         return sum(len(dataset) for dataset in self.datasets)
 
 
-# In PyTorch each worker reads a copy of the stream from its beginning, and batches come from the workers in turn. A
-# stream that does not ask for its worker's number is therefore read as many times as there are workers. That is so
-# here, too, and the batches come in PyTorch's order. But all copies are read by one thread, or process, ahead of time:
-# enough to hide the waiting for a disk, and not enough to share out work in Python.
+# In PyTorch each worker reads a copy of the stream from its beginning, and batches come from the workers in turn.
+# Therefore a stream that does not ask for its worker's number is read as many times as there are workers. We do the
+# same, and our batches come in PyTorch's order. But one thread, or process, reads all copies ahead of time: enough to
+# hide the waiting for a disk, but not enough to share out work in Python.
 
 END = type("END", (), {"__doc__": "What a stream's reader answers after the last batch."})
 
@@ -247,6 +259,8 @@ class Reader:
             self.batches = self._in_turn()
         with drawing_from(np.random.default_rng([seed, number])):
             return next(self.batches, END)
+
+    # One part of the stream for each worker; the parts take turns until all have ended.
 
     def _in_turn(self) -> Iterator:
         parts = deque(self._part(number) for number in range(self.count or 1))
@@ -275,11 +289,11 @@ class Reader:
 # ## The loader
 #
 # Of PyTorch's arguments that the chapter's loader lacks, `pin_memory`, `pin_memory_device` and `persistent_workers`
-# choose where memory lies and how long processes live. They change no batch, and have no effect here. `in_order=False`
-# allows batches to come as they are ready; ours come in order all the same.
+# choose where memory is and how long processes live. They change no batch, and have no effect here. `in_order=False`
+# allows batches to come as soon as they are ready; ours come in order all the same.
 #
-# `batch_size=None` turns batches off: each sample comes by itself. If the sampler yields lists, they go to the data set
-# as they are, so a data set can read its own batches.
+# With `batch_size=None` you turn batches off: each sample comes by itself. If the sampler yields lists, we pass them to
+# the data set as they are, so a data set can read its own batches.
 
 
 class DataLoader(dataloader.DataLoader):
@@ -292,6 +306,8 @@ class DataLoader(dataloader.DataLoader):
     batch_size: Any
     batch_sampler: Any
     collate_fn: Any
+
+    # The chapter's loader does not know a loader without batches, so it gets 1, and we correct that afterwards.
 
     def __init__(
         self, dataset, batch_size: int | None = 1, shuffle: bool | None = None,
@@ -319,6 +335,8 @@ class DataLoader(dataloader.DataLoader):
         self.worker_init_fn, self.pin_memory, self.pin_memory_device = worker_init_fn, pin_memory, pin_memory_device
         self.persistent_workers, self.in_order = persistent_workers, in_order
 
+    # A stream has another length than a data set with indices, and another way to its batches.
+
     @staticmethod
     def _is_stream(dataset) -> bool:
         return isinstance(dataset, IterableDataset)
@@ -339,6 +357,8 @@ class DataLoader(dataloader.DataLoader):
             chapters.batch_sampler = BatchSampler(self.sampler, 1)
         return super(DataLoader, chapters).__iter__()
 
+    # Two methods help with workers: the seed that a data set can ask for, and the loop over a stream.
+
     def workers_seed(self) -> int:
         """The seed of worker 0 in a pass that begins now. It is drawn from a copy of the generator, since a pass with
         workers must not draw more than one without."""
@@ -354,7 +374,7 @@ class DataLoader(dataloader.DataLoader):
             yield batch
 
 
-# What cannot be meant is refused before anything else is looked at.
+# We refuse arguments that cannot be meant before we look at anything else.
 
 
 def _refuse_what_a_stream_has_not(dataset, shuffle, sampler, batch_sampler) -> None:
@@ -367,6 +387,9 @@ def _refuse_what_needs_workers(num_workers, prefetch_factor, persistent_workers)
     if num_workers == 0 and (prefetch_factor is not None or persistent_workers):
         name = "persistent_workers" if persistent_workers else "prefetch_factor"
         raise ValueError(f"{name} needs num_workers of at least 1")
+
+
+# A countdown as a stream, read by the program and by two workers. Each of these yields every second number.
 
 
 def check_a_stream():

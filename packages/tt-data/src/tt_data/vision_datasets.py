@@ -1,7 +1,7 @@
 # # Data sets of single images
 #
 # An appendix of chapter 10: the data sets of the appendix *Data sets* in torchvision's form. A sample is one image with
-# its label, changed by `transform` and `target_transform`; a batch is still made at once where that is possible.
+# its label, changed by `transform` and `target_transform`. Where that is possible, we still make a batch at once.
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class VisionDataset(Dataset):
         self.root: Any = os.path.expanduser(root) if isinstance(root, str) else root
         self.transforms, self.transform, self.target_transform = transforms, transform, target_transform
 
+    # As in torchvision, a data set describes itself in a few lines.
+
     def extra_repr(self) -> str:
         """More lines about the data set."""
         return ""
@@ -54,10 +56,11 @@ class VisionDataset(Dataset):
 # ## Images in memory
 #
 # `data` holds the bytes of all pictures and `targets` the labels, and programs read, change and exchange them. So we
-# look at them anew for each batch.
+# look at both anew for each batch.
 #
-# The appendix before splits the transforms into a head, which takes a whole batch, and the rest. One image is a batch
-# of one, so it gets the same bits alone or in a batch. We make picture objects only where the head is empty.
+# The appendix *Transforms of one image* splits the transforms into a head, which takes a whole batch, and the rest. One
+# image is a batch of one, so it gets the same bits alone or in a batch. We create picture objects only if the head is
+# empty.
 
 
 class PicturesInMemory(VisionDataset):
@@ -85,6 +88,8 @@ class PicturesInMemory(VisionDataset):
         rows_of = images.numpy() if head else images
         samples = zip(map(from_numpy, rows_of) if head else rows_of, labels.tolist())
         return default_collate([self._finished(image, label, rest) for image, label in samples])
+
+    # The head changes all images at once; the rest of the transforms finishes each by itself.
 
     def _images(self, rows: np.ndarray, head: list[Callable]) -> Any:
         images = _plain(self.data)[rows]
@@ -116,9 +121,9 @@ def _plain(values) -> Any:
 
 # ## By their names
 #
-# The files are looked for where torchvision keeps them, `root/MNIST/raw` for instance, then in `root` itself, in the
-# folder that `TT_DATA` names, and in the cache. So a folder that torchvision has filled is used as it is. A download
-# goes to the cache, with a checksum and a progress bar, and never to `root`.
+# We look for the files where torchvision keeps them, `root/MNIST/raw` for instance, then in `root` itself, in the
+# folder that `TT_DATA` names, and in the cache. So you can use a folder that torchvision has filled. A download goes to
+# the cache, with a checksum and a progress bar, and never to `root`.
 
 
 def found(kind: type, folders: Sequence[Path], train: bool, download: bool) -> Any:
@@ -136,8 +141,11 @@ def found(kind: type, folders: Sequence[Path], train: bool, download: bool) -> A
         raise RuntimeError(f"{kind.__name__} was not found, neither in {looked} nor elsewhere: {error}") from error
 
 
+# The digits have torchvision's names for their classes, and its older names for the data.
+
+
 class MNIST(PicturesInMemory):
-    """60,000 handwritten digits for training or 10,000 to be examined on, as torchvision.datasets.MNIST: `data` is a
+    """60,000 handwritten digits for training or 10,000 to test on, as torchvision.datasets.MNIST: `data` is a
     uint8 tensor (N, 28, 28), `targets` an int64 tensor (N,)."""
 
     kind: ClassVar[type] = datasets.MNIST
@@ -157,6 +165,8 @@ class MNIST(PicturesInMemory):
         files = found(self.kind, folders, train, download)
         self.data, self.targets = from_numpy(files.images[:, 0].copy()), from_numpy(files.labels)
 
+    # Older programs ask for these names.
+
     train_data = test_data = property(lambda self: self.data, doc="`data` by its older names.")
     train_labels = test_labels = property(lambda self: self.targets, doc="`targets` by its older names.")
 
@@ -170,15 +180,21 @@ class MNIST(PicturesInMemory):
         return "Split: Train" if self.train else "Split: Test"
 
 
+# The clothes are the same class with other files.
+
+
 class FashionMNIST(MNIST):
-    """60,000 articles of clothing for training or 10,000 to be examined on, as torchvision.datasets.FashionMNIST."""
+    """60,000 articles of clothing for training or 10,000 to test on, as torchvision.datasets.FashionMNIST."""
 
     kind = datasets.FashionMNIST
     classes: ClassVar = list(datasets.FashionMNIST.names)
 
 
+# The photographs come with the channels last, and their labels in a list, as in torchvision.
+
+
 class CIFAR10(PicturesInMemory):
-    """50,000 photographs for training or 10,000 to be examined on, as torchvision.datasets.CIFAR10: `data` is an array
+    """50,000 photographs for training or 10,000 to test on, as torchvision.datasets.CIFAR10: `data` is an array
     of bytes (N, 32, 32, 3), `targets` a list."""
 
     classes: ClassVar = list(datasets.CIFAR10.names)
@@ -199,7 +215,7 @@ class CIFAR10(PicturesInMemory):
 
 # ## Noise
 #
-# Where only the form of the images matters, noise will do: for a test of a program, or of its speed.
+# Where only the form of the images matters, noise will do: to test a program, or its speed.
 
 
 class FakeData(VisionDataset):
@@ -236,7 +252,8 @@ def check_noise_is_the_same_each_time():
 
 # ## Your own folders
 #
-# In the simplest collection of photographs, each class has a folder, with its name, and its files inside.
+# In the simplest collection of photographs, each class has a folder with its name, and the files are inside. You may
+# have collected your own that way.
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -247,6 +264,9 @@ def read_picture(path: str) -> Any:
         raise RuntimeError(f"{path}: image files are read by Pillow; pip install pillow, or give a loader of your own")
     with import_module("PIL.Image").open(path) as image:
         return image.convert("RGB")
+
+
+# We sort the names of folders and files, so that the order is the same on every system.
 
 
 class ImageFolder(VisionDataset):
@@ -273,6 +293,8 @@ class ImageFolder(VisionDataset):
         if empty and not allow_empty:
             raise FileNotFoundError(f"{self.root}: no images ({', '.join(IMAGE_FILES)}) of {', '.join(empty)}")
 
+    # We read a file only when its sample is asked for.
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -280,6 +302,9 @@ class ImageFolder(VisionDataset):
         path, label = self.samples[index]
         image = self.loader(path) if self.transform is None else self.transform(self.loader(path))
         return image, label if self.target_transform is None else self.target_transform(label)
+
+
+# A file is an image if its name says so, and classes may have folders inside their folder.
 
 
 def _is_image_file(path: str) -> bool:

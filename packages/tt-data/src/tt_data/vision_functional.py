@@ -1,7 +1,7 @@
 # # Changes of one image
 #
 # An appendix of chapter 10: torchvision's functions, which change one image at a time. The chapter's transforms see a
-# batch of bytes; these are for programs that were written for torchvision.
+# batch of bytes; you need these for programs that were written for torchvision.
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tt_tensor import Tensor, from_numpy
 
 # ## What an image is
 #
-# torchvision has two forms of an image. A *picture* is what a file holds: bytes in rows, of grey (H, W) or of colours
-# (H, W, C). A *tensor* has the channels in front, (C, H, W), and may have more dimensions before them.
+# torchvision has two forms of an image. A *picture* is the content of a file: bytes in rows, of grey (H, W) or of
+# colours (H, W, C). A *tensor* has the channels in front, (C, H, W), and may have more dimensions before them.
 #
-# Pictures are objects of the library Pillow, where it is installed. Where it is not, a small class stands in for it,
+# Pictures are objects of the library Pillow, if it is installed. If it is not, a small class of ours takes its place,
 # which knows its size and gives its bytes. Every function here also takes the bytes themselves, as an array.
 
 
@@ -53,7 +53,7 @@ def _is_pillows(image) -> bool:
 
 
 # Most changes are the same for both forms if the channels come first. So we take an image apart into its *planes*,
-# change these, and put them together again in the form that was given.
+# change these, and put them together again in the original form.
 
 
 def planes_of(image) -> np.ndarray:
@@ -81,6 +81,9 @@ def in_the_form_of(image, planes: np.ndarray) -> Any:
     return Picture(pixels) if isinstance(image, Picture) else import_module("PIL.Image").fromarray(pixels)
 
 
+# With the planes, the size of an image is easy to find.
+
+
 def get_dimensions(img) -> list[int]:
     """[channels, height, width] of an image."""
     planes = planes_of(img)
@@ -94,7 +97,7 @@ def get_image_size(img) -> list[int]:
 
 # ## From bytes to numbers
 #
-# The change that every program makes: channels to the front, and bytes to float32 from 0 to 1. It is written for many
+# Every program makes this change: channels to the front, and bytes to float32 from 0 to 1. We write it for many
 # pictures of one size, since one picture is a batch of one.
 
 
@@ -116,6 +119,9 @@ def to_byte_tensors(pixels: np.ndarray) -> Tensor:
     return from_numpy(np.array(moved, order="C"))
 
 
+# For one image we make a batch of it, and take the batch's only element.
+
+
 def to_tensor(pic) -> Tensor:
     """A picture, or an array (H, W) or (H, W, C), as a tensor (C, H, W): bytes become float32 from 0 to 1, and other
     numbers keep their values. TypeError for a tensor, ValueError for other dimensions."""
@@ -129,9 +135,12 @@ def pil_to_tensor(pic) -> Tensor:
 
 def _pixels(picture) -> np.ndarray:
     if isinstance(picture, Tensor):
-        raise TypeError("this is a tensor already; what is wanted is a picture or an array of bytes")
+        raise TypeError("this is a tensor already; give a picture or an array of bytes")
     planes_of(picture)
     return np.asarray(picture)
+
+
+# A pixel of three colours, with 51 as a fifth of 255.
 
 
 def check_bytes_become_numbers():
@@ -169,8 +178,8 @@ def _scaled_floats(planes: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 # ## Mean and deviation
 #
-# Operators of tensors do this one, so a gradient flows through it to the image. PyTorch's programs normalize images
-# after `ToTensor`, and the means are given for numbers from 0 to 1.
+# We compute this one with operators of tensors, so a gradient flows through it to the image. PyTorch's programs
+# normalize images after `ToTensor`, so you give the means for numbers from 0 to 1.
 
 
 def normalize(tensor: Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> Tensor:
@@ -178,9 +187,9 @@ def normalize(tensor: Tensor, mean: Sequence[float], std: Sequence[float], inpla
     ValueError for fewer dimensions or a std of 0."""
     if not isinstance(tensor, Tensor) or tensor.dtype.kind != "f":
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"normalize wants a tensor of floats, not {kind}: put ToTensor() before it")
+        raise TypeError(f"normalize needs a tensor of floats, not {kind}: put ToTensor() before it")
     if tensor.ndim < 3:
-        raise ValueError(f"normalize wants an image (..., C, H, W), not {tuple(tensor.shape)}")
+        raise ValueError(f"normalize needs an image (..., C, H, W), not {tuple(tensor.shape)}")
     means, stds = (np.asarray(values, tensor.dtype) for values in (mean, std))
     if not stds.all():
         raise ValueError(f"a std of 0 cannot be divided by: {std}")
@@ -203,6 +212,9 @@ def crop(img, top: int, left: int, height: int, width: int) -> Any:
     return in_the_form_of(img, planes[..., top : top + height, left : left + width])
 
 
+# In the middle, a smaller image is padded first.
+
+
 def center_crop(img, output_size: int | Sequence[int]) -> Any:
     """The window of `output_size` (a number, or height and width) in the middle; zeros around a smaller image."""
     wanted, found = pair(output_size), get_dimensions(img)[1:]
@@ -222,7 +234,7 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return int(sizes[0]), int(sizes[-1])
 
 
-# A frame can be given as one number for all sides, as two for left and right and for top and bottom, or as four: left,
+# You can give a frame as one number for all sides, as two for left and right and for top and bottom, or as four: left,
 # top, right, bottom.
 
 
@@ -234,6 +246,9 @@ def pad(img, padding: int | Sequence[int], fill: float | Sequence[float] = 0, pa
     if not sides or min(sides) < 0:
         raise ValueError(f"padding is one, two or four numbers of pixels, 0 or more, not {padding}")
     return in_the_form_of(img, _framed(planes_of(img), sides, fill, padding_mode))
+
+
+# NumPy pads in most modes. A constant we write ourselves, because it can differ between channels.
 
 
 def _framed(planes: np.ndarray, sides: Sequence[int], fill, mode: str) -> np.ndarray:
@@ -260,6 +275,9 @@ def vflip(img) -> Any:
     return in_the_form_of(img, planes_of(img)[..., ::-1, :])
 
 
+# On a small image of twelve pixels you can check each of these by hand.
+
+
 def check_windows():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     assert crop(image, 1, 2, 2, 2).tolist() == [[6, 7], [10, 11]] and center_crop(image, 1).tolist() == [[6]]
@@ -270,7 +288,7 @@ def check_windows():
 # ## Grey
 #
 # The eye sees green best and blue least, so the grey of a colour is a weighted mean. Pillow computes it in integers and
-# rounds, torchvision computes it in floats and cuts off; each form of an image gets its own.
+# rounds, torchvision computes it in floats and truncates; we give each form of an image its own.
 
 
 def rgb_to_grayscale(img, num_output_channels: int = 1) -> Any:
@@ -295,12 +313,13 @@ def rgb_to_grayscale(img, num_output_channels: int = 1) -> Any:
 
 # ## Another size
 #
-# A new pixel lies somewhere between old ones, and is a weighted mean of those around it. *Bilinear* weights fall off in
-# a straight line, within one pixel; *bicubic* ones follow a cubic curve within two, partly below zero, and give sharper
-# images. If the image becomes smaller, one new pixel must stand for several old ones, so the curve is widened by the
-# ratio of the sizes. Without that (`antialias=False`), fine patterns turn into coarse ones that are not in the image.
+# A new pixel is somewhere between old ones, so we compute it as a weighted mean of those around it. *Bilinear* weights
+# fall off in a straight line, within one pixel. *Bicubic* ones follow a cubic curve within two, partly below zero, and
+# give sharper images. If the image becomes smaller, one new pixel must represent several old ones, so we widen the
+# curve by the ratio of the sizes. Without that (`antialias=False`), fine patterns turn into coarse ones that are not in
+# the image. This is called *aliasing*.
 #
-# All weights for one direction form a matrix, and to resize is to multiply by one matrix from each side.
+# All weights for one direction form a matrix, so to resize is to multiply by one matrix from each side.
 
 
 class InterpolationMode(enum.Enum):
@@ -310,6 +329,9 @@ class InterpolationMode(enum.Enum):
     NEAREST_EXACT = "nearest-exact"
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
+
+
+# Here are the two curves, and how far each reaches.
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
@@ -325,6 +347,9 @@ def _cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
 CURVES = {InterpolationMode.BILINEAR: (_triangle, 1), InterpolationMode.BICUBIC: (_cubic, 2)}
 
 
+# A row of the matrix holds the weights of one new pixel. They must add up to 1, also at the border.
+
+
 @lru_cache(64)
 def weights(new: int, old: int, mode: InterpolationMode, antialias: bool = True) -> np.ndarray:
     """(new, old): how much each old pixel of a row gives to each new one, in float64."""
@@ -338,7 +363,7 @@ def weights(new: int, old: int, mode: InterpolationMode, antialias: bool = True)
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-# Pillow has all this for its own pictures, so we leave them to Pillow. For bytes, the weighted mean is rounded at the
+# Pillow has all this for its own pictures, so we leave them to Pillow. For bytes, we round the weighted mean at the
 # end. Pillow rounds after each of the two directions, so its bilinear bytes differ from ours by 1 here and there, and
 # its bicubic ones by more beside sharp edges.
 
@@ -366,6 +391,9 @@ def resize(
     return in_the_form_of(img, rounded_as(planes.dtype, rows @ (planes.astype(np.float64) @ columns.T)))
 
 
+# Bytes are rounded, and kept from 0 to 255; a picked pixel needs only its index.
+
+
 def rounded_as(dtype: np.dtype, numbers: np.ndarray) -> np.ndarray:
     """Numbers in another dtype; if it has integers, rounded and kept in its range."""
     if dtype.kind not in "iu":
@@ -375,6 +403,9 @@ def rounded_as(dtype: np.dtype, numbers: np.ndarray) -> np.ndarray:
 
 def _nearest(new: int, old: int, from_corners: bool) -> np.ndarray:
     return np.floor((np.arange(new) + (0 if from_corners else 0.5)) * (old / new)).astype(np.int64)
+
+
+# If you give one number, it is the shorter side, and the longer one follows.
 
 
 def _wanted(found: tuple[int, ...], size: int | Sequence[int], max_size: int | None) -> tuple[int, int]:
@@ -391,13 +422,20 @@ def _wanted(found: tuple[int, ...], size: int | Sequence[int], max_size: int | N
     return (short, long) if found[0] <= found[1] else (long, short)
 
 
+# Four pixels become two. A new pixel sees three old ones, and those nearer to it count three times as much.
+
+
 def check_weights_of_half_the_size():
     halves = weights(2, 4, InterpolationMode.BILINEAR)
     assert np.allclose(halves, [[3 / 7, 3 / 7, 1 / 7, 0], [0, 1 / 7, 3 / 7, 3 / 7]])
     assert resize(np.array([[0, 70, 70, 140]], np.uint8), (1, 2)).tolist() == [[40, 100]]
 
 
+# Here is a digit in four times its size, in each of the modes.
+
+
 def show_resized():
+    """A digit of 8 by 8 pixels, enlarged to 32 by 32 in four modes."""
     import matplotlib.pyplot as plt
 
     from tt_data.datasets import Digits

@@ -1,8 +1,8 @@
 # # Transforms of one image
 #
-# An appendix of chapter 10: torchvision's transforms, which are the functions of the appendix before as objects, so
-# that a data set can be given them. Each changes one image: a picture, an array of bytes (H, W) or (H, W, C), or a
-# tensor (..., C, H, W). The form stays what it was, unless the name says otherwise.
+# An appendix of chapter 10: torchvision's transforms, which are the functions of the appendix *Changes of one image* as
+# objects, so that you can pass them to a data set. Each changes one image: a picture, an array of bytes (H, W) or (H,
+# W, C), or a tensor (..., C, H, W). The form stays the same, unless the name says otherwise.
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class Compose:
 
     def __repr__(self):
         return "\n    ".join(["Compose(", *map(repr, self.transforms)]) + "\n)"
+
+
+# Your own function can be one of them.
 
 
 class Lambda:
@@ -71,8 +74,8 @@ class PILToTensor:
         return "PILToTensor()"
 
 
-# The others are modules without parameters, as in torchvision, so they also work inside of a `Sequential`. Each shows
-# the options that it was made with.
+# We write the others as modules without parameters, as torchvision does, so they also work inside a `Sequential`. Each
+# shows the options that you made it with.
 
 
 class ImageModule(Module):
@@ -87,6 +90,9 @@ class ImageModule(Module):
 
 def _short(value) -> str:
     return value.value if isinstance(value, InterpolationMode) else str(value)
+
+
+# The first two work on tensors.
 
 
 class ConvertImageDtype(ImageModule):
@@ -140,6 +146,9 @@ class Resize(ImageModule):
         return functional.resize(img, self.size, self.interpolation, self.max_size, self.antialias)
 
 
+# The next three change the frame and the colours.
+
+
 class CenterCrop(ImageModule):
     """The window of `size` (a number, or height and width) in the middle; zeros around a smaller image."""
 
@@ -167,6 +176,9 @@ class Pad(ImageModule):
     def forward(self, img) -> Any:
         """The framed image."""
         return functional.pad(img, self.padding, self.fill, self.padding_mode)
+
+
+# In grey, an image can still have three channels.
 
 
 class Grayscale(ImageModule):
@@ -202,6 +214,8 @@ class RandomCrop(ImageModule):
         self.size, self.padding, self.pad_if_needed = pair(size), padding, pad_if_needed
         self.fill, self.padding_mode = fill, padding_mode
 
+    # Programs that crop an image and its mask alike ask for the window by itself.
+
     @staticmethod
     def get_params(img, output_size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(top, left, height, width) of a random window."""
@@ -210,6 +224,8 @@ class RandomCrop(ImageModule):
             raise ValueError(f"a window of {output_size} does not fit into {get_dimensions(img)[1:]}; add padding")
         top, left = (int(generator().integers(room + 1)) for room in free)
         return top, left, *output_size
+
+    # First the frame, then, if the image is still too small, as much more as it lacks.
 
     def forward(self, img) -> Any:
         """A random window."""
@@ -222,6 +238,9 @@ class RandomCrop(ImageModule):
 
     def _padded(self, img, padding) -> Any:
         return functional.pad(img, padding, self.fill, self.padding_mode)
+
+
+# Each call decides anew whether to flip.
 
 
 class _Flip(ImageModule):
@@ -252,6 +271,9 @@ class RandomVerticalFlip(_Flip):
         return functional.vflip(img) if generator().random() < self.p else img
 
 
+# As in the chapter, a crop must be one of the windows that we cut out by hand.
+
+
 def check_a_random_crop_is_a_window():
     image = np.arange(1, 26, dtype=np.uint8).reshape(5, 5)
     windows = [image[i : i + 3, j : j + 3].tolist() for i in range(3) for j in range(3)]
@@ -263,8 +285,8 @@ def check_a_random_crop_is_a_window():
 #
 # A call for each of 60,000 images takes longer than all the arithmetic in them. But most programs say `ToTensor()` and
 # `Normalize(...)`, and perhaps something of their own after that. `ToTensor` can convert many pictures of one size at
-# once, and the others that leave nothing to chance accept any dimensions in front of (C, H, W), so they do not even
-# notice. So we split the transforms of a program into a head, for a whole batch, and the rest, for one image.
+# once. The other transforms without random numbers accept any dimensions in front of (C, H, W), so they do not even
+# notice. Therefore we split the transforms of a program into a head, for a whole batch, and the rest, for one image.
 
 AT_ONCE = (CenterCrop, ConvertImageDtype, Grayscale, Normalize, Pad, Resize)
 

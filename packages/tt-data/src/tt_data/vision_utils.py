@@ -1,6 +1,6 @@
 # # Pictures into files
 #
-# An appendix of chapter 10: many images as one, and one image as a file, as in torchvision.
+# An appendix of chapter 10: we put many images into one, and one image into a file, as torchvision does.
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tt_tensor import Tensor, from_numpy
 
 # ## A grid
 #
-# The `grid` of the appendix *More data* makes what matplotlib shows. This one makes what torchvision makes: a tensor
-# (C, H, W) with a frame all around, grey images in three equal channels, and, with `normalize`, values moved into the
-# range from 0 to 1.
+# Our `grid`, in the module `common`, makes images for matplotlib. This function makes torchvision's: a tensor (C, H, W)
+# with a frame all around, grey images in three equal channels, and, with `normalize`, values moved into the range from
+# 0 to 1.
 
 
 def make_grid(
@@ -45,6 +45,9 @@ def make_grid(
     return from_numpy(grid)
 
 
+# You may pass a tensor or a list of tensors, of two to four dimensions.
+
+
 def _stacked(tensor) -> np.ndarray:
     parts = tensor if isinstance(tensor, list | tuple) else [tensor]
     if not parts or not all(isinstance(part, Tensor) for part in parts):
@@ -67,6 +70,9 @@ def _normalized(images: np.ndarray, value_range, each: bool) -> np.ndarray:
     return ((np.clip(images, low, high) - low) / np.maximum(np.subtract(high, low), 1e-5)).astype(images.dtype)
 
 
+# Three images of one pixel make two rows, and a pair of values is moved to 0 and 1.
+
+
 def check_grid():
     grid = make_grid(from_numpy(np.arange(3.0).reshape(3, 1, 1, 1)), nrow=2, padding=1, pad_value=9)
     assert grid.shape == (3, 5, 5) and grid[0, 1].tolist() == [9, 0, 9, 1, 9] and grid[2, 3].tolist() == [9, 2, 9, 9, 9]
@@ -78,7 +84,7 @@ def check_grid():
 #
 # A PNG file is a signature and a few *chunks*: length, name, content, checksum. The first chunk has the size. The
 # second has the rows of bytes, compressed by zlib, each after a byte that says how it was filtered (0: not at all). So
-# we need no library to write one. Other formats are Pillow's business.
+# we need no library to write one. For other formats you need Pillow.
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels: grey, with alpha, colour, with alpha
 

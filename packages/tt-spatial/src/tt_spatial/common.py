@@ -1,4 +1,4 @@
-"""What chapter 09 and its appendices share: layouts, dtypes, and the checks of arguments, with their messages."""
+"""Shared by chapter 09 and its appendices: layouts, dtypes, and the checks of arguments, with their messages."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def sizes(value, name: str, sides: int, least: int = 1) -> tuple[int, ...]:
 def series(name: str, x: Tensor) -> Tensor:
     """Series (N, C, L), or one (C, L), as images with a single row. ValueError for other shapes."""
     if x.ndim not in (2, 3):
-        raise ValueError(f"{name} takes series (N, C, L) or one (C, L); this is of shape {x.shape}")
+        raise ValueError(f"{name} takes series (N, C, L) or one (C, L); this has shape {x.shape}")
     return x.unsqueeze(-2)
 
 
@@ -109,7 +109,7 @@ def layer_options(kernel_size, stride, padding, dilation):
 
 
 def layer_text(layer) -> str:
-    """What a convolution layer says of itself: its sizes, and the options that are not the usual ones."""
+    """A description of a convolution layer: its sizes, and the options that are not the usual ones."""
     options: dict = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros"}
     usual = {name: (value, (value,) * len(layer.kernel_size)) for name, value in options.items()}
     said = [f"{name}={getattr(layer, name)}" for name in options if getattr(layer, name) not in usual[name]]
@@ -119,7 +119,7 @@ def layer_text(layer) -> str:
 
 
 def convolution_arguments(x: Tensor, weight: Tensor, bias, stride, padding, dilation, groups):
-    """What the primitive `convolution` takes, from the arguments of conv2d: the tensors in one dtype, and the options
+    """The arguments of the primitive `convolution`, from those of conv2d: the tensors in one dtype, and the options
     as pairs. With padding="same", the images may come back with a row or a column more.
 
     Raises ValueError for shapes and options that do not fit, TypeError for truth values."""
@@ -136,8 +136,8 @@ def convolution_arguments(x: Tensor, weight: Tensor, bias, stride, padding, dila
 
 
 def pooling_arguments(name: str, x: Tensor, kernel_size, stride, padding, dilation=1) -> dict[str, tuple[int, int]]:
-    """The options of a pooling as pairs; the stride is the kernel's size unless given. ValueError for images that are
-    none, for windows that do not fit into them, and for a padding of more than half of the window."""
+    """The options of a pooling as pairs; the stride is the kernel's size unless given. Raises ValueError for other
+    shapes than images, for windows that do not fit into them, and for a padding of more than half of the window."""
     size = pair(kernel_size, "kernel_size")
     stride, padding = size if stride is None else pair(stride, "stride"), pair(padding, "padding", least=0)
     if any(2 * p > k for p, k in zip(padding, size)):
@@ -148,16 +148,16 @@ def pooling_arguments(name: str, x: Tensor, kernel_size, stride, padding, dilati
 
 
 def images(name: str, x: Tensor) -> Tensor:
-    """x, if it is images (N, C, H, W) with something in them; ValueError otherwise."""
+    """x, if it is non-empty images (N, C, H, W); only the batch may be empty. Raises ValueError otherwise."""
     if x.ndim != 4:
-        raise ValueError(f"{name} takes images (N, C, H, W); this is of shape {x.shape}. See reshape and unsqueeze")
+        raise ValueError(f"{name} takes images (N, C, H, W); this has shape {x.shape}. See reshape and unsqueeze")
     if 0 in x.shape[1:]:
         raise ValueError(f"{name}: there is nothing in images of shape {x.shape}; only the batch, N, may be empty")
     return x
 
 
 def refuse_too_small(name: str, x: Tensor, size, padding, dilation) -> None:
-    """ValueError for padded images into which the window does not fit."""
+    """Raise ValueError for padded images into which the window does not fit."""
     reach = [d * (k - 1) + 1 for k, d in zip(size, dilation)]
     padded = [n + 2 * p for n, p in zip(x.shape[2:], padding)]
     if any(r > n for r, n in zip(reach, padded)):
@@ -182,7 +182,7 @@ def same_padding(x: Tensor, size, stride, dilation) -> tuple[Tensor, tuple[int, 
 
 
 def refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups) -> None:
-    """ValueError for weights, groups, channels and a bias of a convolution that do not fit together."""
+    """Raise ValueError for weights, groups, channels and a bias of a convolution that do not fit together."""
     if len(weight_shape) != 4 or 0 in weight_shape:
         raise ValueError(f"{name}: a weight of shape {weight_shape} is not (O, C / groups, kh, kw) with sizes above 0")
     if not isinstance(groups, (int, np.integer)) or groups < 1 or weight_shape[0] % groups:
@@ -200,7 +200,7 @@ def refuse_misfits(name, x_shape, weight_shape, bias, channels, expected, groups
 
 
 def refuse_groups(in_channels, out_channels, groups) -> None:
-    """ValueError for numbers of channels that are not positive integers, or that the groups do not divide."""
+    """Raise ValueError for numbers of channels that are not positive integers, or that the groups do not divide."""
     counts = (in_channels, out_channels, groups)
     if not all(isinstance(n, (int, np.integer)) and n > 0 for n in counts):
         raise ValueError(
@@ -221,7 +221,7 @@ def channels_of(x: Tensor, *vectors: Tensor | None) -> int:
 
 
 def refuse_wider(name: str, x: Tensor, *vectors: Tensor | None) -> None:
-    """TypeError for vectors that are wider than x, which would widen or be cut; beside float16 they may be float32."""
+    """Raise TypeError for vectors wider than x, which would widen the result; beside float16, float32 is allowed."""
     fitting = wide(x.dtype) if x.dtype.kind == "f" else np.dtype(np.float32)
     wider = {str(v.dtype) for v in vectors if v is not None and np.result_type(v.dtype, fitting) != fitting}
     if wider:

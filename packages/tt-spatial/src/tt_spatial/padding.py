@@ -1,4 +1,4 @@
-"""What convolution layers and `pad` share: padding that repeats numbers of the image."""
+"""Padding that repeats pixels of the image, for convolution layers and for `pad`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from tt_tensor import Tensor
 
-# Which number is at which place: an index.
+# For each position the index of the pixel that goes there.
 
 MODES = {
     "reflect": lambda places, n: (n - 1) - np.abs((n - 1) - np.abs(places)),  # dcb|abcd|cba
@@ -35,7 +35,7 @@ def repeated(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
 
 
 def padded_for(layer, x: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
-    """x padded as a convolution layer with a padding mode wants it, and what is left for the convolution to pad."""
+    """x, padded by the padding mode of a convolution layer, and the padding that is left for the convolution."""
     if layer.padding_mode == "zeros":
         return x, layer.padding
     if layer.padding == "valid":

@@ -139,7 +139,7 @@ class ChannelShuffle(Module):
 
 
 def unfold(input: Tensor, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
-    """What each window of images (N, C, H, W) sees, as columns (N, C * kh * kw, places); one image (C, H, W) gives
+    """The windows of images (N, C, H, W) as columns (N, C * kh * kw, places); one image (C, H, W) gives
     (C * kh * kw, places). As torch.nn.functional.unfold."""
     if input.ndim == 3:
         return unfold(input.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)

@@ -30,7 +30,7 @@ class SpatialOp(Op):
         return [self.sampler(AtRandom(seed)) for seed in range(most or 50)]
 
 
-# Where a window lies. The pairs are of unequal numbers, so that rows and columns cannot be mixed up unnoticed.
+# The position of a window. The pairs have unequal numbers, so that a mix-up of rows and columns is noticed.
 
 
 def _pairs(value) -> tuple:
@@ -366,7 +366,7 @@ def _by_group(draw: Draw) -> Sample:
 
 
 def _second(function: Callable) -> Callable:
-    """A function whose second argument is no tensor."""
+    """A function whose second argument is not a tensor."""
     return lambda x, *others, where, **options: function(x, where, *others, **options)
 
 
