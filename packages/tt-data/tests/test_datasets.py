@@ -292,7 +292,7 @@ def test_a_text_comes_with_the_course():
 def test_shakespeare_is_checked(tmp_path):
     folder = tmp_path / "tinyshakespeare"
     folder.mkdir()
-    for content, words in ((b"short", "bytes 1115394, found 5"), (b"\xff" * 1_115_394, "no ASCII: 0, found 1115394")):
+    for content, words in ((b"short", "bytes 1115394, found 5"), (b"\xff" * 1_115_394, "not ASCII: 0, found 1115394")):
         (folder / "input.txt").write_bytes(content)
         with pytest.raises(ValueError, match=f"input.txt: expected .*{words}; get the file again"):
             td.tiny_shakespeare(tmp_path)
