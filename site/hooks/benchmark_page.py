@@ -12,16 +12,29 @@ UNITS = ("s", 1), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9)
 
 def benchmark_tables(folder: Path) -> str:
     """One section for each committed file of results, newest first."""
-    runs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    runs.sort(key=lambda run: run["date"], reverse=True)
+    runs = _runs(folder)
     if not runs:
         return "No results are committed yet: `hatch run bench:run` writes them to `site/benchmarks/`."
     return "\n\n".join(_section(run) for run in runs)
 
 
+def _runs(folder: Path) -> list[dict]:
+    """The committed files of results, newest first, each with a title made from its name: `phase4-sparse`."""
+    files = sorted(folder.glob("*.json"))
+    runs = [{"title": _title(file.stem)} | json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return sorted(runs, key=lambda run: run["date"], reverse=True)
+
+
+def _title(stem: str) -> str:
+    phases, _, subject = stem.removeprefix("phase").partition("-")
+    if phases.isdigit() and subject.isdigit():
+        return f"Phases {phases} and {subject}"
+    return f"Phase {phases}: {subject.replace('-', ' ')}" if phases.isdigit() else stem.replace("-", " ")
+
+
 def _section(run: dict) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in run["machine"].items())
-    parts = [f"## {run['date']}", f"{machine}. Command: `{run['command']}`."]
+    parts = [f"## {run['title']}", f"{run['date']}, {machine}. Command: `{run['command']}`."]
     workloads: dict[str, list[dict]] = {}
     for row in run["rows"]:
         workloads.setdefault(row["workload"], []).append(row)
@@ -46,6 +59,34 @@ def _row(row: dict, longest: float) -> str:
     cells = (_three_digits(row["median"]), ratio, between, spread)
     numbers = "".join(f"<td>{number}</td>" for number in cells)
     return f'<tr{ours}><th scope="row">{html.escape(row["contender"])}</th>{bar}{numbers}</tr>'
+
+
+PEERS = ["TinyTorch", "TinyTorch, compiled", "PyTorch eager, 2 threads", "MyGrad", "HIPS autograd"]
+COMPARED = {
+    "mlp": "training step of a multilayer perceptron",
+    "lenet": "training step of LeNet",
+    "cifar_bn": "training step of a convolutional network",
+    "gpt_big": "training step of a GPT",
+    "small": "small operations, each",
+}
+
+
+def peer_table(folder: Path) -> str:
+    """A small table of ratios to PyTorch for the first page; a contender that was not measured has a dash."""
+    found = {(row["workload"], row["contender"]): row for run in reversed(_runs(folder)) for row in run["rows"]}
+    rows = [
+        "| time, PyTorch = 1 | " + " | ".join(_short(name) for name in PEERS) + " |",
+        "| --- |" + " --: |" * len(PEERS),
+    ]
+    for workload, title in COMPARED.items():
+        ratios = [found.get((workload, name), {}).get("ratio") for name in PEERS]
+        rows.append(f"| {title} | " + " | ".join(_number(ratio, "{:.2f}") or "–" for ratio in ratios) + " |")
+    return "\n".join(rows)
+
+
+def _short(name: str) -> str:
+    names = {"TinyTorch": "the chapters", "TinyTorch, compiled": "with chapter 15", PEERS[2]: "PyTorch"}
+    return names.get(name, name)
 
 
 def package_tables(file: Path, order: list[str]) -> str:

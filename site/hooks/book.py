@@ -2,161 +2,140 @@
 
 from __future__ import annotations
 
-import ast
+import logging
 import re
 from pathlib import Path
 
+import counted
+import experiments
+import flowchart
+import papers
 import shell
 import weave
-from benchmark_page import benchmark_tables, package_tables
+from benchmark_page import benchmark_tables, package_tables, peer_table
 from command_page import command_page
-from course_map import course_list, course_path, course_table
+from course_map import course_map, course_table
+from experiments import read_curriculum
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
+from navigation import connect, navigation, repository
 from program import woven_program
+from reading import WeaveError
+from reference_page import documented_modules, in_navigation, reference, reference_table
 from source import woven_source
 from teaching_page import mistakes, syllabus
 from training_page import training
 
 from tt_tito import curriculum, notebooks, workspace
 
-ROOT = weave.ROOT  # where mkdocs.yml stands, once it has been read
+ROOT = experiments.ROOT  # where mkdocs.yml is, once it has been read
+LOG = logging.getLogger("mkdocs.hooks.book")
 EXERCISE = re.compile(r'<span class="c1">#\s*exercise(\s*\(starred\))?</span>')
 EXERCISE_MARK = '<span class="tt-exercise" title="Yours to write: the skeleton leaves this body out">exercise</span>'
 STARRED_MARK = '<span class="tt-exercise" title="Yours to write, or to leave out">exercise ★</span>'
 MARKER = re.compile(r"<!-- tt:([a-z_]+)(?: (\S+))? -->")
+# What a search should find first: an answer, then a chapter, then what was written by hand, then the long tail.
+BOOSTS = {"questions.md": 6.0, "chapters/": 2.0, "appendix": 0.7, "reference/": 0.4, "command.md": 0.6, "": 1.5}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     global ROOT
     ROOT = Path(config.config_file_path).parent
-    config.nav = _navigation()
+    config.nav = navigation(ROOT)
+    config.extra["repository"] = config.extra.get("repository") or repository(ROOT)
     return config
 
 
 @event_priority(100)  # before the plugins, which must see the chapters among the files
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     try:
-        pages = weave.weave(weave.written(ROOT), ROOT)
-    except weave.WeaveError as error:
+        pages = weave.weave(weave.written(ROOT), ROOT, LOG.info, LOG.warning)
+        made = {f"chapters/{slug}.md": markdown for slug, markdown in pages.items()}
+        made["command.md"] = command_page()
+        shown = set(in_navigation(ROOT))
+        listed = {f"reference/{module}.md": module in shown for module, _ in documented_modules(ROOT)}
+        made |= {f"reference/{module}.md": reference(module, file, ROOT) for module, file in documented_modules(ROOT)}
+    except WeaveError as error:
         raise PluginError(str(error)) from None
-    for slug, markdown in pages.items():
-        files.append(File.generated(config, f"chapters/{slug}.md", content=markdown))
+    for entry in weave.written(ROOT):
+        made[f"chapters/{entry.slug}.py"] = (ROOT / entry.source).read_text(encoding="utf-8")
     for chapter in [chapter for chapter in curriculum.chapters() if chapter.slug in pages]:
-        notebook = notebooks.made_of(workspace.skeleton(chapter))
-        files.append(File.generated(config, f"chapters/{chapter.slug}.ipynb", content=notebook))
-    files.append(File.generated(config, "command.md", content=command_page()))
-    for module, file in documented_modules():
-        files.append(File.generated(config, f"reference/{module}.md", content=_reference(module, file)))
+        made[f"chapters/{chapter.slug}.ipynb"] = notebooks.made_of(workspace.skeleton(chapter))
+    for uri, content in made.items():
+        level = InclusionLevel.UNDEFINED if listed.get(uri, True) else InclusionLevel.NOT_IN_NAV
+        files.append(File.generated(config, uri, content=content, inclusion=level))
     return files
+
+
+def on_nav(nav: Navigation, **_) -> Navigation:
+    connect(nav, ROOT)
+    return nav
 
 
 def on_page_markdown(markdown: str, page: Page, **_) -> str:
     """Fill the places marked `<!-- tt:name argument -->` in the hand-written pages, and run the commands on them."""
+    sources = {f"chapters/{entry.slug}.md": entry for entry in weave.written(ROOT)}
+    entry = sources.get(page.file.src_uri)
+    kind = "appendix" if isinstance(entry, weave.Appendix) else page.file.src_uri
+    boost = next(value for start, value in BOOSTS.items() if kind.startswith(start))
+    page.meta = {"search": {"boost": boost}, **page.meta}
+    generated = page.file.generated_by is not None
+    page.meta["source"] = entry.source if entry else "" if generated else f"site/{page.file.src_uri}"
+    if generated:
+        return markdown
     try:
-        return shell.live(MARKER.sub(_fill, markdown), page.file.name, ROOT)
-    except weave.WeaveError as error:
+        name = page.file.src_uri.removesuffix(".md").replace("/", "-")
+        return flowchart.drawn(shell.live(MARKER.sub(_fill, markdown), name, ROOT))
+    except WeaveError as error:
         raise PluginError(str(error)) from None
 
 
 def on_page_content(content: str, **_) -> str:
-    """Show `# exercise` as a mark instead of a comment."""
-    return EXERCISE.sub(lambda mark: STARRED_MARK if mark[1] else EXERCISE_MARK, content)
+    """Show `# exercise` as a mark instead of a comment, and link the papers that are named."""
+    content = EXERCISE.sub(lambda mark: STARRED_MARK if mark[1] else EXERCISE_MARK, content)
+    return papers.linked(content)
+
+
+def on_post_page(output: str, **_) -> str:
+    """The theme's dialog for searching has no name; screen readers want one."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
 
 
 def _fill(marker: re.Match) -> str:
     name, argument = marker.groups()
-    course, built = weave.read_curriculum(ROOT), {entry.slug for entry in weave.written(ROOT)}
+    course, built = read_curriculum(ROOT), {entry.slug for entry in weave.written(ROOT)}
     match name:
+        case "count":
+            return counted.count(argument, ROOT)
         case "program":
             return woven_program(ROOT / "site" / "programs" / argument, ROOT)
         case "source":
             return woven_source(argument, ROOT)
         case "benchmarks":
             return benchmark_tables(ROOT / "site" / "benchmarks")
+        case "peers":
+            return peer_table(ROOT / "site" / "benchmarks")
         case "package_benchmarks":
             file = ROOT / "site" / "benchmarks" / "pytest" / "packages.json"
             return package_tables(file, [package.name for package in course.packages])
         case "training":
             return training(ROOT / "site" / "trainings" / argument)
         case "reference_table":
-            return _reference_table()
+            return reference_table(ROOT)
         case "syllabus":
             return syllabus(argument, course, built)
         case "mistakes":
             return mistakes(ROOT)
-    return {"course_path": course_path, "course_list": course_list, "course_table": course_table}[name](course, built)
+        case "repository":
+            return _repository()
+    return {"course_map": course_map, "course_table": course_table}[name](course, built)
 
 
-# -- navigation -------------------------------------------------------------------------------------------------------
-
-
-def _navigation() -> list:
-    course, entries = weave.read_curriculum(ROOT), weave.written(ROOT)
-    nav: list = [{"The course": "index.md"}, {"How to read": "how-to-read.md"}, {"Why this order": "why-this-order.md"}]
-    for phase in course.phases:
-        pages = [f"chapters/{entry.slug}.md" for entry in entries if entry.package in phase.packages]
-        if pages:
-            nav.append({f"{phase.number} {phase.title}": pages})
-    guides = ["learn.md", "teach.md", "swapping.md", "pytorch-programs.md", "differences.md", "command.md"]
-    nav.append({"In practice": guides})
-    nav.append({"Measured": ["trainings.md", "benchmarks.md"]})
-    packages: dict[str, list] = {}
-    for module, _ in documented_modules():
-        packages.setdefault(module.split(".")[0], []).append({module.split(".")[1]: f"reference/{module}.md"})
-    reference = [{name: pages} for name, pages in packages.items()]
-    return [*nav, {"Reference": [{"Overview": "reference/index.md"}, *reference]}]
-
-
-# -- reference pages --------------------------------------------------------------------------------------------------
-
-
-def documented_modules() -> list[tuple[str, Path]]:
-    """(module, file) of every module with public names: chapters first, in the order of the course."""
-    course = weave.read_curriculum(ROOT)
-    order = {entry.module: number for number, entry in enumerate([*course.chapters, *course.appendices])}
-    packages = [*(package.name for package in course.packages), "tt-tito"]
-    found = []
-    for name in packages:
-        folder = ROOT / "packages" / name / "src" / name.replace("-", "_")
-        modules = [(f"{folder.name}.{file.stem}", file) for file in folder.glob("[!_]*.py") if public_names(file)]
-        found += sorted(modules, key=lambda entry: (order.get(entry[0], len(order)), entry[0]))
-    return found
-
-
-def _reference_table() -> str:
-    rows = ["| module | names | |", "| --- | --: | --- |"]
-    entries = {entry.module: entry for entry in weave.written(ROOT)}
-    for module, file in documented_modules():
-        entry = entries.get(module)
-        told = f"[{entry}](../chapters/{entry.slug}.md)" if isinstance(entry, weave.Chapter) else ""
-        rows.append(f"| [{module}]({module}.md) | {len(public_names(file))} | {told} |")
-    return "\n".join(rows)
-
-
-def public_names(file: Path) -> list[str]:
-    """The names in a module's `__all__`, read without importing it."""
-    return weave.public_names(ast.parse(file.read_text(encoding="utf-8")))
-
-
-def _reference(module: str, file: Path) -> str:
-    chapter = {entry.module: entry for entry in weave.written(ROOT)}.get(module)
-    told = f"Told in [{chapter}](../chapters/{chapter.slug}.md)." if isinstance(chapter, weave.Chapter) else ""
-    if isinstance(chapter, weave.Appendix):
-        told = f"Told in the appendix [{chapter.title}](../chapters/{chapter.slug}.md)."
-    names = public_names(file)
-    links = " ".join(f"[`{name}`][{module}.{name}]" for name in names)
-    whole = _composed(file, {name for _, other in documented_modules() for name in public_names(other)})
-    entries = "\n".join(
-        f"::: {module}.{name}\n    options:\n      inherited_members: {str(name in whole).lower()}\n" for name in names
-    )
-    return f"---\ntitle: {module}\n---\n\n# {module}\n\n{told}\n\n{links}\n{{ .tt-names }}\n\n{entries}"
-
-
-def _composed(file: Path, public: set[str]) -> set[str]:
-    """The classes put together from parts that have no entry of their own, so that theirs must show everything."""
-    classes = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
-    return {node.name for node in classes if any(ast.unparse(base) not in public for base in node.bases)}
+def _repository() -> str:
+    """How to come by a clone: with its address, where this one was made from a place on the Web."""
+    url = repository(ROOT)
+    return f"[the repository]({url})" if url else "the repository"

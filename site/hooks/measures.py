@@ -15,8 +15,8 @@ import re
 import statistics
 from dataclasses import dataclass, fields
 
-import weave
-from weave import CONTRACT, ROOT, Appendix, Chapter, Prose, read_chapter, written
+from reading import CONTRACT, Prose, outside_fences, read_chapter
+from weave import ROOT, Appendix, Chapter, written
 
 WE = re.compile(r"\b(we|our|ours|us|ourselves|let's)\b", re.IGNORECASE)
 YOU = re.compile(r"\b(you|your|yours|yourself)\b", re.IGNORECASE)
@@ -68,7 +68,7 @@ def measure(source: str, name: str) -> Measures:
     runs = [(0, 1)]
     for block in text.blocks:
         if isinstance(block, Prose):
-            words += _words(" ".join(weave.outside_fences(block.text)))
+            words += _words(" ".join(outside_fences(block.text)))
             runs.append((0, block.line))
         elif block.aside != CONTRACT:
             size, at = runs[-1]
@@ -102,7 +102,7 @@ def sentences(source: str, name: str) -> list[str]:
     found = []
     for block in read_chapter(source, name).blocks:
         if isinstance(block, Prose):
-            lines = "\n".join(line for line in weave.outside_fences(block.text) if not re.match(r"#|\s*\||---", line))
+            lines = "\n".join(line for line in outside_fences(block.text) if not re.match(r"#|\s*\||---", line))
             lines = re.sub(r"\$\$.*?\$\$", "", lines, flags=re.DOTALL)
             for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", lines):
                 plain = re.sub(r"^\s*(?:[-*]|\d+\.) ", "", paragraph)

@@ -9,19 +9,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
+import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from weave import code_digest, read_curriculum
+from experiments import code_digest, read_curriculum
 
 from tt_tito import course, judge
 from tt_tito.curriculum import Chapter
 
+LOG = logging.getLogger("mkdocs.hooks.mistakes")
 BANK = Path("tests", "mistakes", "mutants.toml")
 
 
@@ -55,6 +58,7 @@ def verdicts(chapter: Chapter, mistakes: list[Mistake], root: Path) -> list[Verd
     """What the judge says of each mistake of a chapter, from the cache where nothing has changed."""
     cache = root / "build" / "woven" / f"mistakes-{chapter.slug}-{_fingerprint(chapter, mistakes, root)}.json"
     if not cache.exists():
+        begin = time.perf_counter()
         with ThreadPoolExecutor(2) as pool:
             said = list(pool.map(functools.partial(_judged, chapter), mistakes))
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +67,7 @@ def verdicts(chapter: Chapter, mistakes: list[Mistake], root: Path) -> list[Verd
         new = cache.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps([asdict(verdict) for verdict in said]), encoding="utf-8")
         new.replace(cache)
+        LOG.info(f"{chapter}: {len(mistakes)} mistakes judged in {time.perf_counter() - begin:.1f} s")
     return [Verdict(**entry) for entry in json.loads(cache.read_text(encoding="utf-8"))]
 
 

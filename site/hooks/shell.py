@@ -17,28 +17,32 @@ import hashlib
 import html
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments import code_digest, read_curriculum
+from reading import WeaveError
 from rich.color import blend_rgb
 from rich.color_triplet import ColorTriplet
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
-from weave import WeaveError, code_digest, read_curriculum
 
 from tt_tito import course, curriculum, exercises
 
 BLOCK = re.compile(r"^``` (tito(?: \w+)?|\w+(?= \S+$))([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COLUMNS, TIME_LIMIT = 80, 120
 HOME = "~"
+LOG = logging.getLogger("mkdocs.hooks.shell")
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class Terminal:
             reference = course.reference(chapter).read_text(encoding="utf-8")
             self.make(name, exercises.skeleton(reference, str(chapter)))
         mine = file.read_text(encoding="utf-8")
-        names = only or [exercise.name for exercise in exercises.exercises(mine)]
+        theirs, ours = exercises.functions(exercises.parse(text)), exercises.functions(exercises.parse(mine))
+        if not (names := only or [name for name in theirs if name in ours]):
+            raise ValueError(f"{name} has no function of the names {', '.join(theirs)}")
         written = [name for name in names if name not in exercises.unwritten(text, names)]
         file.write_text(exercises.graft(mine, text, written), encoding="utf-8")
 
@@ -130,6 +136,7 @@ def outputs(blocks: list[Block], page: str, root: Path) -> list[list[list[str]]]
     cache = root / "build" / "woven" / f"shell-{page}-{_fingerprint(blocks, root)}.json"
     if cache.exists():
         return json.loads(cache.read_text(encoding="utf-8"))
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         terminal = Terminal(root, Path(folder).resolve())
         try:
@@ -140,6 +147,7 @@ def outputs(blocks: list[Block], page: str, root: Path) -> list[list[list[str]]]
     for old in cache.parent.glob(f"shell-{page}-*.json"):
         old.unlink()
     cache.write_text(json.dumps(said), encoding="utf-8")
+    LOG.info(f"site/{page}.md: commands ran in {time.perf_counter() - begin:.1f} s")
     return said
 
 

@@ -6,7 +6,7 @@ import ast
 import textwrap
 from pathlib import Path
 
-from weave import WeaveError
+from reading import WeaveError
 
 from tt_tito import course, curriculum, exercises
 

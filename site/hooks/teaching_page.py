@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markdown.extensions.toc import slugify
 from mistakes import BANK, Mistake, bank, modules, verdicts
-from weave import WeaveError
+from reading import WeaveError
 
 from tt_tito import course, exercises
 from tt_tito.curriculum import Chapter, Curriculum
@@ -66,7 +66,8 @@ def _table(chapter: Chapter, found: list[Mistake], said: list[str]) -> str:
     )
     head = f"<tr><th>the mistake</th><th><code>tito module test {chapter.number:02d}</code> says</th></tr>"
     summary = f"<summary>{chapter.number:02d} {chapter.title}: {len(found)} mistakes</summary>"
-    return f'<details class="tt-mistakes">{summary}<table><thead>{head}</thead><tbody>{rows}</tbody></table></details>'
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    return f'<details class="tt-mistakes" data-search-exclude>{summary}{table}</details>'
 
 
 def _message(text: str, chapter: Chapter) -> str:

@@ -6,7 +6,8 @@ import csv
 import json
 from pathlib import Path
 
-import weave
+from experiments import svg
+from reading import WeaveError
 
 
 def training(folder: Path) -> str:
@@ -19,7 +20,7 @@ def training(folder: Path) -> str:
             return f"{_results(folder)}\n\n{_seconds(runs)}"
         return "\n\n".join(map(_networks, runs.values()))
     if not logs:
-        raise weave.WeaveError(f"there is no log in {folder}")
+        raise WeaveError(f"there is no log in {folder}")
     return "\n\n".join([_results(folder), f'<figure class="tt-figure">{_curves(logs)}</figure>', _epochs(logs)])
 
 
@@ -99,7 +100,7 @@ def _curves(logs: dict) -> str:
                     axis.plot(range(1, len(log) + 1), values, style, color=f"C{number}", label=f"{name}, {what}")
             axis.set(xlabel=_counted(logs), ylabel=measure)
         axis.legend(fontsize=8)
-        return weave.svg(figure, "-".join(logs))
+        return svg(figure, "-".join(logs))
 
 
 def _epochs(logs: dict) -> str:

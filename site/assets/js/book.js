@@ -1,4 +1,4 @@
-// Formulas and diagrams, from the copies bundled with the site and only on pages that have any.
+// Formulas, from the copy of KaTeX bundled with the site and only on pages that have any; answers that can be hidden.
 (() => {
   const assets = new URL("..", document.currentScript.src);
 
@@ -20,30 +20,51 @@
     }
   }
 
-  const diagramStyle = `
-    .node rect, .node circle, .node ellipse, .node polygon, .node path { fill: var(--tt-panel) !important; stroke: var(--tt-faint) !important; }
-    .cluster rect { fill: transparent !important; stroke: var(--tt-rule) !important; }
-    .edgeLabel, .edgeLabel p, .edgeLabel rect, .labelBkg { background: var(--tt-paper) !important; fill: var(--tt-paper) !important; }
-    .nodeLabel, .edgeLabel, .cluster-label, .label, text, .messageText, .actor { color: var(--tt-ink) !important; fill: var(--tt-ink) !important; }
-    .flowchart-link, .edgePath path, .messageLine0, .messageLine1, .relation { stroke: var(--tt-soft) !important; }
-    marker path, .arrowheadPath, .marker { fill: var(--tt-soft) !important; stroke: var(--tt-soft) !important; }`;
+  // The bodies of a chapter's exercises can be hidden. Without this script they are shown.
+  const root = document.documentElement;
+  function exercises() {
+    const lines = [...document.querySelectorAll(".tt-code .hll")];
+    const place = document.querySelector(".tt-write");
+    if (!lines.length || !place) return;
+    for (const line of lines) {
+      const before = line.previousElementSibling;
+      if (before?.classList.contains("tt-body") && before.nextSibling === line) before.append(line);
+      else {
+        const body = Object.assign(document.createElement("span"), { className: "tt-body" });
+        line.replaceWith(body);
+        body.append(line);
+        const indent = line.textContent.match(/^ */)[0];
+        const button = Object.assign(document.createElement("button"), { type: "button", className: "tt-reveal", textContent: "show an answer" });
+        button.addEventListener("click", () => body.classList.add("tt-shown"));
+        const row = Object.assign(document.createElement("span"), { className: "tt-yours" });
+        row.append(indent + "...  ", button, "\n");
+        body.before(row);
+      }
+    }
+    const label = Object.assign(document.createElement("label"), { className: "tt-switch" });
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: root.classList.contains("tt-hide") });
+    box.addEventListener("change", () => {
+      root.classList.toggle("tt-hide", box.checked);
+      document.querySelectorAll(".tt-shown").forEach(shown => shown.classList.remove("tt-shown"));
+      try { localStorage.setItem("tt-hide", box.checked ? "1" : "0"); } catch (_) {}
+    });
+    label.append(box, " Hide what I write");
+    place.append(" ", label);
+  }
 
-  async function diagrams(elements) {
-    await script("mermaid/mermaid.min.js");
-    const fontFamily = getComputedStyle(document.body).fontFamily;
-    mermaid.initialize({ startOnLoad: false, theme: "base", themeCSS: diagramStyle, fontFamily, themeVariables: { fontSize: "15px" } });
-    for (const [number, element] of elements.entries()) {
-      const { svg } = await mermaid.render(`tt-diagram-${number}`, element.textContent);
-      const figure = Object.assign(document.createElement("figure"), { className: "tt-diagram", innerHTML: svg });
-      figure.style.setProperty("--width", figure.firstElementChild.style.maxWidth);
-      element.replaceWith(figure);
+  // What scrolls sideways can be reached and scrolled with the keyboard.
+  function scrollers() {
+    for (const box of document.querySelectorAll("pre > code, .tt-figure, .tt-diagram, .tt-terminal, .md-typeset__scrollwrap, div.arithmatex")) {
+      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      if (scrolls) box.tabIndex = 0; else box.removeAttribute("tabindex");
     }
   }
 
   document.addEventListener("DOMContentLoaded", () => {
+    exercises();
     const math = [...document.querySelectorAll(".arithmatex")];
-    const sketches = [...document.querySelectorAll("pre.tt-mermaid")];
-    if (math.length) formulas(math);
-    if (sketches.length) document.fonts.ready.then(() => diagrams(sketches));
+    Promise.resolve(math.length && formulas(math)).then(scrollers);
+    addEventListener("resize", scrollers);
+    document.querySelectorAll("details").forEach(fold => fold.addEventListener("toggle", scrollers));
   });
 })();
