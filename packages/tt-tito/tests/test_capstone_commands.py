@@ -12,7 +12,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from tt_tito import cli, course, curriculum, running
+from tt_tito import cli, commands, course, curriculum
 from tt_tito.workspace import Workspace
 
 PROGRAM = """
@@ -104,7 +104,7 @@ def test_without_chapter_20_it_says_what_to_install(monkeypatch):
 
 
 def test_tito_itself_does_not_import_chapter_20():
-    code = "import sys; from tt_tito import cli, running; print([m for m in sys.modules if 'capstone' in m])"
+    code = "import sys; from tt_tito import cli, commands; print([m for m in sys.modules if 'capstone' in m])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -112,8 +112,8 @@ def test_tito_itself_does_not_import_chapter_20():
 
 LAUNCH = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
 WAITED = (
-    "import sys; from tt_tito import running\n"
-    "sys.exit(running._waited_for([sys.executable, '-m', 'tt_capstone', '--wait']))"
+    "import sys; from tt_tito import commands\n"
+    "sys.exit(commands._waited_for([sys.executable, '-m', 'tt_capstone', '--wait']))"
 )
 HOW = {"in its place": ["-m", "tt_tito", "chat", "--wait"], "beside it": ["-c", WAITED]}
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals and no such signals")
@@ -162,5 +162,5 @@ def test_signals_reach_the_program(environment, number):
 
 def test_afterwards_ctrl_c_means_what_it_did():
     before = signal.getsignal(signal.SIGINT)
-    assert running._waited_for([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert commands._waited_for([sys.executable, "-c", "raise SystemExit(3)"]) == 3
     assert signal.getsignal(signal.SIGINT) is before

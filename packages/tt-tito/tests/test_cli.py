@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tt_tito import cli, course, curriculum, show
+from tt_tito import cli, console, course, curriculum
 from tt_tito.workspace import Workspace
 
 
@@ -30,7 +30,7 @@ def space(tmp_path, monkeypatch):
 
 def tito(*arguments, fails=None):
     """What the command prints; `fails` is what it must say when it must fail."""
-    show.console.cache_clear()
+    console.console.cache_clear()
     result = CliRunner().invoke(cli.tito, arguments)
     if fails is not None:
         said = result.output + (str(result.exception) if result.exception else "")
@@ -207,7 +207,7 @@ def test_a_file_that_does_not_parse_is_a_state_and_no_crash(space):
 def test_damaged_progress_is_said_and_kept(space):
     tito("use", "01", "reference")
     (space.state / "progress.json").write_text("{", encoding="utf-8")
-    show.console.cache_clear()
+    console.console.cache_clear()
     result = CliRunner().invoke(cli.tito, ["status"])
     assert result.exit_code == 0 and "was damaged" in result.stderr
     assert len(list((space.state / "backups").iterdir())) == 1
@@ -321,7 +321,7 @@ def test_what_is_in_use_is_tested(space):
 
 def test_progress_survives_damage_and_a_broken_chapter(space, monkeypatch):
     """Both the progress and its copy are damaged while a chapter is half written: the others are judged again."""
-    from tt_tito import running
+    from tt_tito import commands
     from tt_tito.judge import Assessment, Mark
     from tt_tito.progress import Progress
 
@@ -338,8 +338,8 @@ def test_progress_survives_damage_and_a_broken_chapter(space, monkeypatch):
         seen.append((chapter.slug, (space.state / "progress.json").read_text(encoding="utf-8")))
         return Assessment(chapter.slug, "passed", (Mark("elu", "passed", 1),))
 
-    monkeypatch.setattr(running, "assess", assess)
-    show.console.cache_clear()
+    monkeypatch.setattr(commands, "assess", assess)
+    console.console.cache_clear()
     result = CliRunner().invoke(cli.tito, ["status"])
     assert result.exit_code == 0
     assert "02 tensor: left out, because tensor.py, line 1 is not Python" in result.stderr

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 
-from tt_tito import cli, course, curriculum, exercises, export, show
+from tt_tito import cli, console, course, curriculum, exercises, export
 from tt_tito.swap import SwapError
 from tt_tito.workspace import Workspace
 
@@ -153,7 +153,7 @@ def space(tmp_path, monkeypatch):
 
 
 def tito(*arguments):
-    show.console.cache_clear()
+    console.console.cache_clear()
     return CliRunner().invoke(cli.tito, arguments)
 
 
@@ -163,7 +163,7 @@ def test_the_command_exports_what_is_in_use(space, mine):
     space.use("activations", space.mine(ACTIVATIONS))
     assert tito("export", "tt-tensor").exit_code == 0
     assert MARK.encode() in zipfile.ZipFile(space.root / "export" / WHEEL).read("tt_tensor/activations.py")
-    assert "exists and stays" in str(tito("export", "tt-tensor").exception)
+    assert "already exists" in str(tito("export", "tt-tensor").exception)
 
 
 def test_the_command_exports_a_notebook(space, mine):
@@ -174,5 +174,5 @@ def test_the_command_exports_a_notebook(space, mine):
     made = space.root / "mit nach Hause/activations.ipynb"
     assert notebooks.read(made) == mine.read_text(encoding="utf-8")
     made.write_text("old", encoding="utf-8")
-    assert "exists and stays" in str(tito("export", "03", "--out", "mit nach Hause").exception)
+    assert "already exists" in str(tito("export", "03", "--out", "mit nach Hause").exception)
     assert made.read_text(encoding="utf-8") == "old"

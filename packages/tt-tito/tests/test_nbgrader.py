@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tt_tito import cli, course, curriculum, exercises, nbgrader, notebooks, show
+from tt_tito import cli, console, course, curriculum, exercises, nbgrader, notebooks
 from tt_tito.judge import assess
 
 pytest.importorskip("jupytext")
@@ -120,7 +120,7 @@ def test_export_overwrites_nothing(tmp_path):
 
 
 def test_the_command_exports_the_chapters_that_are_named(tmp_path):
-    show.console.cache_clear()
+    console.console.cache_clear()
     result = CliRunner().invoke(cli.tito, ["nbgrader", "export", "03", "04", "--out", str(tmp_path / "course")])
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "course/source").iterdir()) == ["03_activations", "04_layers"]

@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from tt_tito import cli, course, curriculum, exercises, judging, notebooks, show
+from tt_tito import cli, console, course, curriculum, exercises, judging, notebooks
 from tt_tito.judge import assess
 from tt_tito.workspace import Workspace
 
@@ -156,7 +156,7 @@ def test_without_jupytext_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def tito(*arguments, status=0):
-    show.console.cache_clear()
+    console.console.cache_clear()
     result = CliRunner().invoke(cli.tito, arguments)
     assert result.exit_code == status, result.output + repr(result.exception)
     return result.output
@@ -181,7 +181,7 @@ def test_a_chapter_is_started_tested_and_completed_as_a_notebook(space, monkeypa
     file = space.root / "work/activations.ipynb"
     tito("module", "start", "03", "--notebook")
     assert space.file(ACTIVATIONS) == file and space.left(ACTIVATIONS) == names
-    assert "exists and stays" in repr(CliRunner().invoke(cli.tito, ["module", "start", "03"]).exception)
+    assert "already exists" in repr(CliRunner().invoke(cli.tito, ["module", "start", "03"]).exception)
     solve(file, names[:-1])
     before = file.read_bytes()
     data = json.loads(tito("module", "test", "03", "--json", status=1))

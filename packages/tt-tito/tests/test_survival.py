@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tt_tito import cli, course, curriculum, files, notebooks, show
+from tt_tito import cli, console, course, curriculum, files, notebooks
 from tt_tito.progress import Progress, milestones
 from tt_tito.workspace import Workspace
 
@@ -27,14 +27,14 @@ QUICK = [curriculum.chapter(number) for number in (1, 3, 5, 6)]  # whose tests t
 
 UNJUDGED = """
 import time
-from tt_tito import cli, judging, running
+from tt_tito import cli, commands, judging
 from tt_tito.judge import Assessment, Mark
 
 def assess(space, chapter, groups, tell=None):
     time.sleep(0.1)
     return Assessment(chapter.slug, "passed", (Mark("x", "passed", 1),))
 
-running.assess = judging.assess = assess
+commands.assess = judging.assess = assess
 cli.main()
 """
 
@@ -321,7 +321,7 @@ def space(tmp_path, monkeypatch):
 def typed(monkeypatch, capfd):
     def type(*arguments):
         """What a command prints, and its exit status; an exception that it lets through fails the test."""
-        show.console.cache_clear()
+        console.console.cache_clear()
         monkeypatch.setattr(sys, "argv", ["tito", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()

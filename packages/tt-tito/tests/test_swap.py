@@ -81,7 +81,7 @@ def test_packages_that_go_together_are_used_together(space):
     code = "from tt_tito import swap; print(sorted(swap.in_use().targets))"
     both = "tt-tensor=theirs.tensor,tt-optim=theirs.optim"
     assert python(space, code, PYTHONPATH=str(space), TT_SWAP=both) == "['tt_optim', 'tt_tensor']"
-    command = "from tt_tito.workspace import Workspace; from tt_tito.running import choose; s = Workspace.here(); "
+    command = "from tt_tito.workspace import Workspace; from tt_tito.commands import choose; s = Workspace.here(); "
     code = command + "choose(s, 'tt-optim', 'theirs.optim'); print(s.uses())"
     families = {"losses": "work/losses.py", "tt-optim": "theirs.optim", "tt-tensor": "theirs.tensor"}
     (space / "theirs/optim/__init__.py").write_text("from tt_optim.optimizers import *\n", encoding="utf-8")

@@ -104,7 +104,7 @@ def setup(folder: Path) -> None:
     """Make a workspace: work/ for your chapters, tt.toml for what is in use.
 
     Files and folders that already exist are not changed."""
-    from tt_tito.show import say
+    from tt_tito.console import say
     from tt_tito.workspace import Workspace
 
     space, made = Workspace.create(folder)
@@ -120,13 +120,13 @@ def setup(folder: Path) -> None:
 @as_json
 def doctor(as_json: bool) -> None:
     """Check this environment; print a fix for each problem."""
-    from tt_tito import doctor, show
+    from tt_tito import console, doctor
 
     problems = doctor.problems()
     if as_json:
         click.echo(json.dumps([vars(problem) for problem in problems], indent=2))
     else:
-        show.problems(problems)
+        console.problems(problems)
     sys.exit(any(problem.serious for problem in problems))
 
 
@@ -137,34 +137,34 @@ def doctor(as_json: bool) -> None:
 @as_json
 def status(as_json: bool) -> None:
     """Show every chapter: how far it is, and which implementation of it is in use."""
-    from tt_tito import show, standing
+    from tt_tito import console, overview
 
-    found = standing.standing(*_open())
+    found = overview.overview(*_open())
     if as_json:
-        click.echo(json.dumps(standing.as_data(found), indent=2))
+        click.echo(json.dumps(overview.as_data(found), indent=2))
     else:
-        show.standing(found)
+        console.overview(found)
 
 
 @tito.command(**example("tito next"))
 def next() -> None:
     """Show the next command."""
-    from tt_tito import show, standing
+    from tt_tito import console, overview
 
-    show.advice(standing.standing(*_open()))
+    console.advice(overview.overview(*_open()))
 
 
 @tito.command(**example("tito milestones"))
 @as_json
 def milestones(as_json: bool) -> None:
     """Show the milestones: which ones you have earned, on which code, and which example earns the others."""
-    from tt_tito import show, standing
+    from tt_tito import console, overview
 
-    found = standing.standing(*_open())
+    found = overview.overview(*_open())
     if as_json:
-        click.echo(json.dumps(standing.as_data(found)["milestones"], indent=2))
+        click.echo(json.dumps(overview.as_data(found)["milestones"], indent=2))
     else:
-        show.milestones(found)
+        console.milestones(found)
 
 
 # ## A chapter
@@ -179,14 +179,14 @@ def module() -> None:
 @as_json
 def list_(as_json: bool) -> None:
     """List the chapters, and what each of them solves."""
-    from tt_tito import show
+    from tt_tito import console
     from tt_tito.curriculum import chapters
 
     if as_json:
         rows = [{"number": c.number, "name": c.slug, "says": c.says, "solved_by": c.solved_by} for c in chapters()]
         click.echo(json.dumps(rows, indent=2))
     else:
-        show.chapters()
+        console.chapters()
 
 
 @module.command(**example("tito module start 07_autograd"))
@@ -194,10 +194,10 @@ def list_(as_json: bool) -> None:
 @click.option("--notebook", is_flag=True, help="Make a Jupyter notebook instead of a Python file.")
 def start(chapter: Chapter, notebook: bool) -> None:
     """Start a chapter: put its file into work/, with the functions that you write left empty."""
-    from tt_tito import show
+    from tt_tito import console
 
     space, _ = _open()
-    show.started(space, chapter, space.start(chapter, notebook))
+    console.started(space, chapter, space.start(chapter, notebook))
 
 
 @module.command(**example("tito module test 07 unbroadcast"))
@@ -208,7 +208,7 @@ def test(chapter: Chapter | None, exercises: tuple[str, ...], as_json: bool) -> 
     """Judge your file of a chapter by its unit tests: the exercises that you name, or all that you have written.
 
     Without NAME, take the chapter in progress. Exercises that passed are not judged again until you change them."""
-    from tt_tito import judging, show
+    from tt_tito import console, judging
 
     space, progress = _open()
     chapter = chapter or _in_work(space, progress)
@@ -216,7 +216,7 @@ def test(chapter: Chapter | None, exercises: tuple[str, ...], as_json: bool) -> 
         found = judging.look(space, chapter, exercises)
         click.echo(json.dumps(found.as_data() | {"in_use": "mine"}, indent=2, ensure_ascii=False))
     else:
-        report = show.Report(space, chapter)
+        report = console.Report(space, chapter)
         found = judging.look(space, chapter, exercises, tell=report.first)
         report.rest(found, " ".join(["module test", f"{chapter.number:02d}", *exercises]))
     sys.exit(0 if found.full or (exercises and found.passed) else 1)
@@ -243,14 +243,14 @@ def show_(chapter: Chapter, names: tuple[str, ...], opens: bool | None) -> None:
     """Run experiments of a chapter on your code; without WHAT, list them.
 
     Functions that you have not written yet come from the course. Figures are written into .tito/figures."""
-    from tt_tito import experiments, show
+    from tt_tito import console, experiments
 
     space, _ = _open()
     if not names:
-        show.experiments(space, chapter)
+        console.experiments(space, chapter)
         return
     for file in experiments.run(space, chapter, [experiments.find(chapter, name).name for name in names]):
-        show.say(f"Figure: {space.short(file)}")
+        console.say(f"Figure: {space.short(file)}")
         if opens or (opens is None and sys.stdout.isatty()):
             click.launch(str(file))
 
@@ -259,19 +259,19 @@ def show_(chapter: Chapter, names: tuple[str, ...], opens: bool | None) -> None:
 @chapter_argument
 def complete(chapter: Chapter) -> None:
     """Run a chapter's unit and integration tests. If all pass, your chapter is in use from now on."""
-    from tt_tito import judging, show, standing
+    from tt_tito import console, judging, overview
     from tt_tito.workspace import fingerprint
 
     space, _ = _open()
     digest = fingerprint(space.source(chapter))  # of the file that is judged; you may continue to write meanwhile
-    report = show.Report(space, chapter)
+    report = console.Report(space, chapter)
     verdict = judging.assess(space, chapter, ("unit", "integration"), report.first)
     if not verdict.full:
         report.rest(verdict, f"module complete {chapter.number:02d}")
         sys.exit(1)
     space.use(chapter.slug, space.mine(chapter))
     progress = _note(space, lambda progress: progress.complete(space, chapter, len(verdict.exercises), digest))
-    show.completed(space, chapter, verdict, standing.standing(space, progress))
+    console.completed(space, chapter, verdict, overview.overview(space, progress))
     _show_both_ends(space, chapter)
 
 
@@ -282,23 +282,23 @@ def hint(chapter: Chapter, exercise: str | None) -> None:
     """Give a hint for an exercise, by default for the first one that you have not written yet.
 
     Ask again for a hint that says more."""
-    from tt_tito import running, show
+    from tt_tito import commands, console
 
     space, _ = _open()
-    name, hints = running.hints(space, chapter, exercise)
+    name, hints = commands.hints(space, chapter, exercise)
     key = f"{chapter.slug}.{name}"
     progress = _note(space, lambda progress: progress.show_hint(key, len(hints)))
-    show.hint(chapter, name, progress.hints[key], hints)
+    console.hint(chapter, name, progress.hints[key], hints)
 
 
 @module.command(**example("tito module diff 04"))
 @chapter_argument
 def diff(chapter: Chapter) -> None:
     """Compare the exercises that you have written with the reference's."""
-    from tt_tito import running, show
+    from tt_tito import commands, console
 
     space, _ = _open()
-    show.difference(running.difference(space, chapter))
+    console.difference(commands.difference(space, chapter))
 
 
 @module.command(**example("tito module reset 02 --keep-backup"))
@@ -306,7 +306,7 @@ def diff(chapter: Chapter) -> None:
 @click.option("--keep-backup/--no-backup", default=True, show_default=True, help="Keep a copy of what you wrote.")
 def reset(chapter: Chapter, keep_backup: bool) -> None:
     """Start a chapter again from its skeleton."""
-    from tt_tito.show import say
+    from tt_tito.console import say
 
     space, _ = _open()
     file = space.file(chapter)
@@ -335,19 +335,19 @@ def use(name: str | None, implementation: str | None, as_json: bool) -> None:
 
     `mine` is your file in work/, `reference` is the course's, and a PATH or a dotted module is any other one. If you
     get stuck, take the reference and move on."""
-    from tt_tito import running, show, standing
+    from tt_tito import commands, console, overview
 
     space, progress = _open()
     if name and implementation:
-        for line in running.choose(space, name, implementation):
-            show.say(line)
+        for line in commands.choose(space, name, implementation):
+            console.say(line)
     elif name:
         raise click.UsageError(f"Which implementation of {name} should be used: mine, reference or a path?")
-    found = standing.standing(space, progress)
+    found = overview.overview(space, progress)
     if as_json:
         click.echo(json.dumps({row.chapter.slug: row.implementation for row in found.rows if row.available}, indent=2))
     elif not name:
-        show.implementations(found)
+        console.implementations(found)
 
 
 # ## Tests and examples
@@ -394,13 +394,13 @@ def examples() -> None:
 @as_json
 def list_examples(as_json: bool) -> None:
     """List the examples, and which of them you can run by now."""
-    from tt_tito import show, standing
+    from tt_tito import console, overview
 
-    found = standing.standing(*_open())
+    found = overview.overview(*_open())
     if as_json:
-        click.echo(json.dumps(standing.as_data(found)["examples"], indent=2))
+        click.echo(json.dumps(overview.as_data(found)["examples"], indent=2))
     else:
-        show.examples(found)
+        console.examples(found)
 
 
 @examples.command("run", context_settings={"ignore_unknown_options": True}, **example("tito examples run xor_1969"))
@@ -408,14 +408,14 @@ def list_examples(as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_example(name: str, arguments: tuple[str, ...]) -> None:
     """Run an example and pass ARGUMENTS on to it. An example that reaches its thresholds earns its milestone."""
-    from tt_tito import running, show
+    from tt_tito import commands, console
 
     space, progress = _open()
-    outcome = running.run_example(space, progress, name, arguments)
+    outcome = commands.run_example(space, progress, name, arguments)
     milestone = outcome.milestone
     if outcome.reached and milestone and not outcome.lacking:
         _note(space, lambda progress: progress.earn(milestone, outcome.results, outcome.implementations))
-    show.example(outcome)
+    console.example(outcome)
     sys.exit(0 if outcome.reached else 1)
 
 
@@ -484,11 +484,11 @@ for _name, (_typed, _says) in CAPSTONE.items():
 @click.option("--force", is_flag=True, help="Export even if there are exercises to write.")
 def export(name: str, out: Path, force: bool) -> None:
     """Export a chapter as a notebook, or a package as a wheel that installs with your chapters in it."""
-    from tt_tito import running
-    from tt_tito.show import say
+    from tt_tito import commands
+    from tt_tito.console import say
 
     space, _ = _open()
-    say(f"Wrote {running.export(space, name, out, force)}.")
+    say(f"Wrote {commands.export(space, name, out, force)}.")
 
 
 # ## For instructors
@@ -503,7 +503,7 @@ def grade(paths: tuple[Path, ...], csv_file: Path | None, as_json: bool) -> None
 
     Each file runs in a confined process, for a limited time; the site's page "Teach with it" explains how. Each row is
     written as soon as it is known. The exit status is 0 only for full marks."""
-    from tt_tito import show
+    from tt_tito import console
     from tt_tito.judge import grade
 
     def came(marks: grade.Marks) -> None:
@@ -514,7 +514,7 @@ def grade(paths: tuple[Path, ...], csv_file: Path | None, as_json: bool) -> None
     if as_json:
         click.echo(grade.as_json(marks))
     else:
-        show.marks(marks)
+        console.marks(marks)
     sys.exit(0 if grade.full(marks) else 1)
 
 
@@ -529,7 +529,7 @@ def nbgrader() -> None:
 def nbgrader_export(chapters: tuple[Chapter, ...], out: Path) -> None:
     """Write an nbgrader course with an assignment for each chapter, by default for all chapters."""
     from tt_tito import nbgrader
-    from tt_tito.show import say
+    from tt_tito.console import say
     from tt_tito.workspace import available
 
     for file in nbgrader.export(chapters or tuple(available()), out):
@@ -565,7 +565,7 @@ def _open() -> tuple[Any, Any]:
 
 def _note(space: Any, change: Callable[[Any], Any]) -> Any:
     """Change the progress as it is now, and return it. A damaged file is restored from its copy, or rebuilt."""
-    from tt_tito import running
+    from tt_tito import commands
     from tt_tito.progress import DamagedProgress, Progress
 
     try:
@@ -573,20 +573,20 @@ def _note(space: Any, change: Callable[[Any], Any]) -> Any:
     except DamagedProgress as damage:
         how = "Running the tests of your chapters again:" if damage.copy is None else "Its copy takes its place."
         click.echo(f"tito: {damage}. {how}", err=True)
-        instead = damage.copy or running.rebuild(space, functools.partial(click.echo, err=True))
+        instead = damage.copy or commands.rebuild(space, functools.partial(click.echo, err=True))
         return Progress.update(space, change, instead)
 
 
 def _capstone(command: str, arguments: tuple[str, ...]) -> None:
     """Run a command of tt-capstone, and leave with its exit status."""
-    from tt_tito import running
+    from tt_tito import commands
 
-    sys.exit(running.run_capstone(command, arguments))
+    sys.exit(commands.run_capstone(command, arguments))
 
 
 def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bool) -> None:
     """Judge what is in use for a chapter."""
-    from tt_tito import judging, show
+    from tt_tito import console, judging
 
     space, _ = _open()
     name = space.implementation(chapter)
@@ -594,7 +594,7 @@ def _report(chapter: Chapter, groups: tuple[str, ...], command: str, as_json: bo
         verdict = judging.assess_in_use(space, chapter, groups)
         click.echo(json.dumps(verdict.as_data() | {"in_use": name}, indent=2, ensure_ascii=False))
     else:
-        report = show.Report(space, chapter, name)
+        report = console.Report(space, chapter, name)
         verdict = judging.assess_in_use(space, chapter, groups, report.first)
         report.rest(verdict, f"{command} {chapter.number:02d}")
     sys.exit(0 if verdict.full else 1)
@@ -612,14 +612,14 @@ def _in_work(space: Any, progress: Any) -> Chapter:
 
 def _show_both_ends(space: Any, chapter: Chapter) -> None:
     """Run the chapter's first and last experiment on the learner's code, in a terminal."""
-    from tt_tito import experiments, show
+    from tt_tito import console, experiments
 
     known = experiments.experiments(chapter)
     ends = [known[0].name, *([known[-1].name] if len(known) > 1 else [])] if known else []
     if not ends or not sys.stdout.isatty():
         return
-    show.say("\nWhat hurt, and what hurts next, on your code (press Ctrl-C to skip it):\n")
+    console.say("\nWhat hurt, and what hurts next, on your code (press Ctrl-C to skip it):\n")
     try:
         experiments.run(space, chapter, ends)
     except (RuntimeError, KeyboardInterrupt) as error:
-        show.say(str(error) or "Skipped.")
+        console.say(str(error) or "Skipped.")

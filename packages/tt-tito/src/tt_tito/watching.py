@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tt_tito import experiments, judging, running, show
+from tt_tito import commands, console, experiments, judging
 from tt_tito.curriculum import Chapter
 from tt_tito.judge.sandbox import SPARES
 from tt_tito.progress import Progress
@@ -32,14 +32,14 @@ def watch(space: Workspace, chapter: Chapter) -> None:
     file = space.file(chapter)
     if not space.started(chapter):
         raise ValueError(f"{chapter} is not started: tito module start {chapter.number:02d}")
-    show.watching(space, chapter)
+    console.watching(space, chapter)
     watched = Watched(space, chapter)
     with SPARES.kept(2), keys() as key, contextlib.suppress(KeyboardInterrupt):
         for what in changes(file, key):
             try:
                 getattr(watched, what)()
             except (Unreadable, ValueError, ImportError, OSError, RuntimeError) as error:
-                show.failure(str(error))
+                console.failure(str(error))
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Watched:
 
         def tell(message: str) -> None:
             told.append(message)
-            show.watched_failure(message, time.perf_counter() - start)
+            console.watched_failure(message, time.perf_counter() - start)
 
         found = judging.look(self.space, self.chapter, tell=tell)
         failing = [mark.name for mark in found.exercises if mark.status == "failed"]
@@ -65,8 +65,8 @@ class Watched:
         left = [mark.name for mark in found.exercises if mark.status == "unwritten" and not mark.starred]
         self.now = next(iter([*failing, *left]), "")
         if found.message and not told:
-            show.watched_failure(found.message, time.perf_counter() - start)
-        show.watched(self.chapter, found, passed - self.passed, self.possible(passed), self.now)
+            console.watched_failure(found.message, time.perf_counter() - start)
+        console.watched(self.chapter, found, passed - self.passed, self.possible(passed), self.now)
         self.passed = passed
 
     def possible(self, passed: set[str]) -> list[str]:
@@ -75,28 +75,28 @@ class Watched:
 
     def hint(self) -> None:
         """Give the next hint for the exercise at hand."""
-        name, hints = running.hints(self.space, self.chapter, self.now or None)
+        name, hints = commands.hints(self.space, self.chapter, self.now or None)
         key = f"{self.chapter.slug}.{name}"
         progress = Progress.update(self.space, lambda progress: progress.show_hint(key, len(hints)))
-        show.hint(self.chapter, name, progress.hints[key], hints)
+        console.hint(self.chapter, name, progress.hints[key], hints)
 
     def next(self) -> None:
         """Move to the next exercise that is not written yet."""
         left = self.space.left(self.chapter)
         after = left[left.index(self.now) + 1 :] if self.now in left else left
         self.now = next(iter([*after, *left]), "")
-        show.exercise(self.chapter, self.now)
+        console.exercise(self.chapter, self.now)
 
     def show(self) -> None:
         """Run the last experiment that the learner's code makes possible; the first one if there is none."""
         known = experiments.experiments(self.chapter)
         ready = [each for each in known if each.needs and each.needs <= self.passed]
         for figure in experiments.run(self.space, self.chapter, [(ready[-1] if ready else known[0]).name]):
-            show.say(f"Figure: {self.space.short(figure)}")
+            console.say(f"Figure: {self.space.short(figure)}")
 
     def diff(self) -> None:
         """What differs from the reference's answers."""
-        show.difference(running.difference(self.space, self.chapter))
+        console.difference(commands.difference(self.space, self.chapter))
 
 
 @dataclass

@@ -17,8 +17,8 @@ from tt_tito.curriculum import Chapter, phases
 from tt_tito.curriculum import chapters as all_chapters
 from tt_tito.doctor import Problem
 from tt_tito.judging import course_exercises
-from tt_tito.running import Outcome
-from tt_tito.standing import Example, Standing
+from tt_tito.commands import Outcome
+from tt_tito.overview import Example, Overview
 from tt_tito.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _title(chapter: Chapter, text: str) -> Text:
 # ## Overview
 
 
-def standing(found: Standing) -> None:
+def overview(found: Overview) -> None:
     """The table of chapters, capabilities, milestones, and the next step."""
     for number, phase in enumerate(phases(), start=1):
         rows = [row for row in found.rows if row.chapter.phase == number]
@@ -123,14 +123,14 @@ def standing(found: Standing) -> None:
     advice(found)
 
 
-def advice(found: Standing) -> None:
+def advice(found: Overview) -> None:
     """The next command, and why."""
     line, why = found.next
     command(line)
     say(f"      {why}", "dim")
 
 
-def milestones(found: Standing) -> None:
+def milestones(found: Overview) -> None:
     """Each milestone, and on what it was earned or how it can be."""
     for reached in found.milestones:
         milestone, earned = reached.milestone, reached.earned
@@ -148,7 +148,7 @@ def milestones(found: Standing) -> None:
             say(f"           after {milestone.chapter}: {reached.example.command}", "dim")
 
 
-def examples(found: Standing) -> None:
+def examples(found: Overview) -> None:
     """Each example, in the order of the course, and whether it can be run by now."""
     made = table("after", "example", "command")
     first: dict[str, Example] = {}
@@ -161,7 +161,7 @@ def examples(found: Standing) -> None:
     _print(made)
 
 
-def implementations(found: Standing) -> None:
+def implementations(found: Overview) -> None:
     """What is in use for each chapter."""
     made = table("#", "chapter", "in use")
     for row in found.rows:
@@ -275,7 +275,7 @@ def failure(message: str) -> None:
         say(line)
 
 
-def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Standing) -> None:
+def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Overview) -> None:
     """What a learner reads after completing a chapter."""
     console().print(_title(chapter, f" is complete: {found.summary()}"), style="green")
     say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")

@@ -20,7 +20,7 @@ from tt_tito import course, exercises, reading, swap
 from tt_tito.curriculum import Chapter, chapters, package
 from tt_tito.judging import assess, exercise_of
 from tt_tito.progress import Milestone, Progress, implementations, milestones
-from tt_tito.standing import Example, all_examples
+from tt_tito.overview import Example, all_examples
 from tt_tito.workspace import NoWorkspace, Workspace, available, fingerprint, known_name
 
 __all__ = [

@@ -12,7 +12,7 @@ from tt_tito.curriculum import Chapter, chapters
 from tt_tito.progress import Milestone, Progress, milestones
 from tt_tito.workspace import Workspace
 
-__all__ = ["Example", "Reached", "Row", "Standing", "all_examples", "as_data", "standing"]
+__all__ = ["Example", "Overview", "Reached", "Row", "all_examples", "as_data", "overview"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Overview:
     """The overview: chapters, examples, milestones, and what is wrong with the files."""
 
     rows: tuple[Row, ...]
@@ -90,7 +90,7 @@ class Standing:
         return "tito milestones", "every chapter that is installed here is done"
 
 
-def standing(space: Workspace, progress: Progress) -> Standing:
+def overview(space: Workspace, progress: Progress) -> Overview:
     """Look at the workspace."""
     rows = tuple(_row(space, progress, c) for c in chapters())
     done = {row.chapter for row in rows if row.done}
@@ -99,7 +99,7 @@ def standing(space: Workspace, progress: Progress) -> Standing:
     )
     by_chapter = {e.chapter: e for e in examples}
     reached = (Reached(m, progress.milestones.get(str(m.number)), by_chapter.get(m.chapter)) for m in milestones())
-    return Standing(rows, examples, tuple(reached), _stand_ins())
+    return Overview(rows, examples, tuple(reached), _stand_ins())
 
 
 def all_examples() -> list[Example]:
@@ -112,7 +112,7 @@ def all_examples() -> list[Example]:
     return [e for e in found if (course.examples() / e.script).is_file()]
 
 
-def as_data(found: Standing) -> dict[str, Any]:
+def as_data(found: Overview) -> dict[str, Any]:
     """The overview as data, for a program to read."""
     command, why = found.next
     return {
