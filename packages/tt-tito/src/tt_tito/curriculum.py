@@ -87,12 +87,14 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Appendix:
-    """The long tail of a chapter, kept out of its story."""
+    """The long tail of a chapter, kept out of its story. An appendix imports its chapter, and a support module is
+    imported by it."""
 
     slug: str
     chapter: str
     package: str
     title: str
+    support: bool | None = None
 
     @property
     def module(self) -> str:
