@@ -1,7 +1,7 @@
 # # Embeddings
 #
 # At the end of this chapter we represent a token by a row of learned numbers, so that tokens with similar uses end up
-# close to each other, and we can write into the row where in the text the token is.
+# close to each other. We can also write into the row where in the text the token is.
 
 # ## The hurt
 #
@@ -76,8 +76,8 @@ def show_one_hot():
 # The result is row $i$. So we need not multiply: we *look it up*. The matrix is a table with a row for each token, and
 # the whole layer is an index into it.
 #
-# Nothing else changes. The table is still the weight of a linear layer, and whatever is true of such a layer is true of
-# it: it is a parameter, it has a gradient, and an optimizer updates it. We may forget that its inputs were one-hot
+# Nothing else changes. The table is still the weight of a linear layer, and whatever is true of such a weight is true
+# of it. It is a parameter, it has a gradient, and an optimizer updates it. We may forget that its inputs were one-hot
 # rows.
 
 # ## Looking up
@@ -135,7 +135,7 @@ def add_rows(ids, g, /, rows):  # exercise
 # appears in the other's rule, and we get second derivatives without further work.
 #
 # We still owe you `padding_idx`. Sentences in a batch have different lengths, so we fill up the short ones with
-# *padding*, a token that means nothing. Its row should stay as it is (usually zeros), so we add nothing to it: where
+# *padding*, a token that means nothing. Its row should stay as it is (usually zeros), so we add nothing to it. Where
 # the id is the padding's, `tt.choose(condition, a, b)` can put a zero in the place of g. Multiplying by 0 would not do,
 # because 0 times infinity is nan.
 
@@ -197,6 +197,8 @@ class Embedding(Module):
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
         self.weight = Parameter(tt.zeros(num_embeddings, embedding_dim))
         self.reset_parameters()
+
+    # The row of the padding starts at zero.
 
     def reset_parameters(self) -> None:
         """Draw all vectors anew from the normal distribution, and set that of padding_idx to zero."""
@@ -277,12 +279,12 @@ def gaps() -> tuple[CharTokenizer, Tensor, Tensor]:
     return tokenizer, *questions(tokenizer.encode(text))
 
 
-# Our network is as small as can be: four vectors side by side, mixed into one by a linear layer, and another linear
-# layer that has a row for each token and compares the vector with it. That last matrix has the shape of the table and a
-# similar purpose, a row for each token. So why not use *the same* matrix? Then whatever the network learns about a
-# token as a neighbour, it also knows about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016),
-# and GPT-2 does it. It takes one line, because a parameter may belong to two modules: we give the head the table's
-# parameter itself, not a copy.
+# Our network is as small as can be. A linear layer mixes four vectors side by side into one. Another linear layer has a
+# row for each token and compares the vector with it. That last matrix has the shape of the table and a similar purpose,
+# a row for each token. So why not use *the same* matrix? Then whatever the network learns about a token as a neighbour,
+# it also knows about it as an answer. This is called *weight tying* (O. Press and L. Wolf, 2016), and GPT-2 does it. It
+# takes one line, because a parameter may belong to two modules: we give the head the table's parameter itself, not a
+# copy.
 #
 # We make the initial vectors small, a tenth of what `Embedding` draws, so that what we see after the training was
 # learned and not drawn.
@@ -304,6 +306,9 @@ class FillTheGap(Module):
 
     def forward(self, ids):
         return self.head(self.mix(self.table(ids).flatten(1)))
+
+
+# We train it on nine tenths of the questions and keep the last tenth for the validation.
 
 
 def train_gap_filler(tied: bool = True, epochs: int = 8) -> tuple[CharTokenizer, FillTheGap, dict]:
@@ -548,6 +553,9 @@ def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool 
     return turned_pairs(x, angles=places[..., None] * frequencies(x.shape[-1], base), interleaved=interleaved)
 
 
+# As a module it has no weights, and an `offset` for texts that do not begin at position 0.
+
+
 class RotaryEmbedding(Module):
     """`rotary` positions as a module without weights: x (..., T, dim) whose first token is at position `offset`."""
 
@@ -564,6 +572,9 @@ class RotaryEmbedding(Module):
 
     def extra_repr(self):
         return f"{self.dim}, base={self.base:g}"
+
+
+# If we move a query and a key by the same distance, their product must stay the same, near the beginning and far away.
 
 
 def check_rotary():

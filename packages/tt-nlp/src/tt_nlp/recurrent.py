@@ -110,8 +110,8 @@ def show_running():
 #
 # One half of the formula does not depend on the state: $W_{ih} x_t + b_{ih}$. We can compute it for all steps at once,
 # as one large product, which is much faster than many small ones. So our step receives that half ready-made, as
-# `given`, and does the other half. (The formula has two biases, although one would do. PyTorch keeps both, and so do
-# we, for the sake of files.)
+# `given`, and does the other half. (The formula has two biases, although a single bias would do. PyTorch keeps both,
+# and so do we, for the sake of files.)
 
 
 def rnn_step(given: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = None, activation=tanh) -> Tensor:
@@ -213,10 +213,10 @@ def show_vanishing():
 #
 # That is `running` from above. But the factor $f$, which was the constant `keep`, is now a number between 0 and 1 for
 # each element and each step, and the network computes it from what it reads. (In 1997, $f$ was fixed at 1; F. Gers et
-# al. made it a gate in 2000.) There are three such numbers, and they are called *gates*: the forget gate $f$ says what
-# to keep, the input gate $i$ where to write, and the output gate $o$ what to show. With the candidate $g$, which is
-# what to write, we need four results of the same kind of formula as before. One matrix with four times as many rows
-# computes them in one product:
+# al. made it a gate in 2000.) There are three such numbers, called *gates*. The forget gate $f$ says what to keep, the
+# input gate $i$ where to write, and the output gate $o$ what to show. With the candidate $g$, which is what to write,
+# we need four results of the same kind of formula as before. One matrix with four times as many rows computes them in
+# one product:
 #
 # $$ f_t = \sigma(W_f x_t + b_f + U_f h_{t-1} + b_f'), \quad i_t, o_t \text{ likewise}, \qquad
 #    g_t = \tanh(W_g x_t + b_g + U_g h_{t-1} + b_g') . $$
@@ -599,10 +599,10 @@ def show_learning():
 
 # ## The cost
 #
-# A step of an LSTM multiplies a vector of $C$ inputs and one of $H$ numbers with a matrix of $4H$ rows, so we pay $4H
-# (C + H)$ multiply-adds for each token, whether the text is long or short. Its memory of the past is the $2H$ numbers
-# of the state. In *time* it is more expensive than this count suggests. Each step needs the result of the step before
-# it, so the products are small, and there are as many of them one after the other as the text has tokens.
+# A step of an LSTM multiplies a vector of $C$ inputs and one of $H$ numbers with a matrix of $4H$ rows. We pay $4H (C +
+# H)$ multiply-adds for each token, whether the text is long or short. Its memory of the past is the $2H$ numbers of the
+# state. In *time* it is more expensive than this count suggests. Each step needs the result of the step before it, so
+# the products are small, and there are as many of them one after the other as the text has tokens.
 
 
 def show_cost():

@@ -1,4 +1,4 @@
-"""What chapters 13 and 14 draw and print: tables of attention weights, what attention costs, and curves of losses."""
+"""What chapters 11, 13 and 14 draw and print: tokens, tables of attention weights, what attention costs, losses."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ def picture_of_weights(
         for (row, column), word in np.ndenumerate(np.array(cells)):
             axis.text(column, row, word, ha="center", va="center", color="C1", fontsize=7)
     figure.tight_layout()
+    return figure
+
+
+COLOURS = "#cfe8ff", "#ffe2c4", "#d7f2cf", "#f6d3e6", "#e4dcf7"
+
+
+def picture_of_parts(rows: Mapping[str, Sequence[str]], width: int = 60) -> Any:
+    """A figure of texts that were cut into parts: under each title its text, with a colour for each part."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 1.8 * len(rows)), layout="constrained")
+    for axis, (title, parts) in zip(axes, rows.items()):
+        axis.set_title(title, loc="left")
+        colours = [COLOURS[number % len(COLOURS)] for number, part in enumerate(parts) for _ in part]
+        for place, (character, colour) in enumerate(zip("".join(parts), colours)):
+            column, row = place % width, -(place // width)
+            axis.barh(row, 1, 0.8, column - 0.5, color=colour)
+            axis.text(column, row, character, family="monospace", ha="center", va="center")
+        axis.axis("off")
     return figure
 
 

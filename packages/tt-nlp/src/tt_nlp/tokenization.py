@@ -29,11 +29,15 @@ from tqdm import tqdm
 
 from tt_data import short_text
 from tt_nlp.long_words import NEVER, encode_long_word
+from tt_nlp.shows import picture_of_parts
 from tt_nlp.text_inputs import (
     Source, entry, one_text, refuse_special, refuse_surrogates, refuse_vocabulary, texts, too_little,
 )
 from tt_nlp.tokenizer_files import BytePairFiles, Saved, printed
 from tt_tensor import measure
+
+
+# We cut the text in two, as we will do several times in this chapter.
 
 
 def two_parts() -> tuple[str, str]:
@@ -76,6 +80,8 @@ class CharTokenizer(Saved):
         """Return a tokenizer whose alphabet is the characters of a text, sorted."""
         return cls(sorted(set(text)))
 
+    # To encode we look each character up in `numbers`, and we say which one we do not have.
+
     @property
     def vocab_size(self) -> int:
         return len(self.alphabet)
@@ -89,6 +95,8 @@ class CharTokenizer(Saved):
                 f"{error.args[0]!r}, character {text.index(error.args[0])} of the text, is not in the alphabet of "
                 f"{self.vocab_size} characters: train on a text that has it, or use BPETokenizer, which knows all"
             ) from None
+
+    # On the way back a number is an index into the alphabet.
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the numbers. IndexError for a number that no character has."""
@@ -162,7 +170,7 @@ BYTES = [bytes([value]) for value in range(256)]
 # - ` ?[^\s\p{L}\p{N}]+`: a run of other characters;
 # - `\s+(?!\S)|\s+`: white space; of several spaces before a word the last one is left to the word.
 #
-# GPT-4's pattern is a little different. It takes at most three digits at a time, it ignores case in `'S`, any character
+# GPT-4's pattern is a little different. It takes at most three digits at a time and ignores case in `'S`. Any character
 # may take the place of the space before a word, and line ends go with the punctuation before them. SmolLM's pattern,
 # which we will need in chapter 20, is GPT-2's, except that each digit is a word of its own.
 
@@ -235,9 +243,9 @@ def count_words(texts: Iterable[str], pattern: str = "gpt2", special_tokens: Seq
 # ## Learning, slowly
 #
 # We write the method just as we described it: count all pairs, replace the most frequent, begin again. A word that
-# occurs seven times counts seven times. Look out for `a a a`: the pair `a a` begins at two of its positions, and both
-# count. But we can replace only one of the two. We go from left to right and take the left one, so `a a a` becomes `aa
-# a`.
+# occurs seven times counts seven times. Look out for `a a a` when you write it: the pair `a a` begins at two of its
+# positions, and both count. But we can replace only one of the two. We go from left to right and take the left one, so
+# `a a a` becomes `aa a`.
 
 
 def pair_counts(words: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[Pair, int]:  # exercise
@@ -248,6 +256,9 @@ def pair_counts(words: Sequence[Sequence[int]], counts: Sequence[int]) -> dict[P
         for pair in zip(word, word[1:]):
             found[pair] += count
     return found
+
+
+# Replacing builds a new list, so that it never has to move the rest of a long word.
 
 
 def merged(ids: Sequence[int], pair: Pair, new: int) -> list[int]:  # exercise
@@ -348,8 +359,14 @@ class Corpus:
             self.weight += [count] * (len(word) + 1)
         numbers = list(range(-1, len(self.tokens) + 1))
         self.before, self.after = numbers[:-2], numbers[2:]
+        self._find_pairs(numbers[1:])
+
+    # At the beginning we read the chain once to find where each pair is. A pair that reaches across an `END` or that
+    # occurs only once gets no entry.
+
+    def _find_pairs(self, numbers: list[int]) -> None:
         self.places: dict[Pair, list[int]] = defaultdict(list)
-        for place, pair in zip(numbers[1:], pairwise(self.tokens)):
+        for place, pair in zip(numbers, pairwise(self.tokens)):
             self.places[pair].append(place)
         self.counts: dict[Pair, int] = defaultdict(int)
         for pair, places in [*self.places.items()]:
@@ -476,6 +493,9 @@ def learn(words: Mapping[bytes, int]) -> Iterator[bytes]:  # exercise
             heapq.heappush(heap, (-count, pair))
 
 
+# Both trainers must learn the same tokens in the same order. How much faster is the new one?
+
+
 def check_learn_is_learn_slowly():
     words = count_words(["banana bandana", "a man a plan a canal", "aaaaaaaa aaaaa aaa"])
     assert list(learn(words)) == list(learn_slowly(words))
@@ -521,13 +541,16 @@ def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:  # exerci
     return [ranks[word[i:j]] for i, j in pairwise(cuts)]
 
 
+# The check shows that neither the leftmost pair nor the longest token wins.
+
+
 def check_encode_word():
     ranks = {token: number for number, token in enumerate([*BYTES, b"na", b"an", b"ban", b"ana"])}
     assert encode_word(b"banana", ranks) == [98, 259, 256]
 
 
-# Here `n a` was learned before `a n`. So we get from `b a n a n a` to `b a na na`, then to `b ana na`, and that is the
-# end: `ban` and `an` never had a chance.
+# Here `n a` was learned before `a n`. So we get from `b a n a n a` to `b a na na`, then to `b ana na`. There it ends:
+# `ban` and `an` never had a chance.
 #
 # For a word of a dozen bytes, nothing is quicker than searching a short list for its minimum. For a word of a megabyte
 # it would take hours. You will meet such words: a line of base64, a minified program. We leave them to
@@ -536,7 +559,7 @@ def check_encode_word():
 # A text says the same words again and again. So we encode each word once and then look it up, in a *cache*. Python's
 # dictionaries call `__missing__` for a key that is not there, and return its answer. The method may also write the
 # answer into the dictionary, so that it is not called for this key again. Two limits keep our cache from growing
-# forever: we do not remember words of more than `LONG` bytes, and we clear a cache of `REMEMBERED` words before we
+# forever. We do not remember words of more than `LONG` bytes, and we clear a cache of `REMEMBERED` words before we
 # write the next one.
 #
 # OpenAI's tokenizer takes a short cut, and so do we: a word that is a token is that token. With a learned vocabulary,
@@ -570,9 +593,9 @@ class WordCache(dict[str, tuple[int, ...]]):
 
 # ## Back to text
 #
-# The way back is easy and has one trap. A token is a sequence of *bytes* and need not be a whole character. An emoji
-# that the training has not seen is four tokens of a byte each, none of which means anything alone. If we decode bytes
-# that are not UTF-8, we get `\ufffd`, the replacement character.
+# The way back is easy, but you can fall into one trap. A token is a sequence of *bytes* and need not be a whole
+# character. An emoji that the training has not seen is four tokens of a byte each, none of which means anything alone.
+# If we decode bytes that are not UTF-8, we get `\ufffd`, the replacement character.
 
 
 def show_broken_characters():
@@ -794,31 +817,18 @@ def check_round_trip():
 
 
 # We train two vocabularies on the first two thirds of our text and let them encode the beginning of the rest. Each
-# token has a colour.
-
-COLOURS = "#cfe8ff", "#ffe2c4", "#d7f2cf", "#f6d3e6", "#e4dcf7"
+# token has a colour, so you can see where they cut.
 
 
 def show_tokens_in_colour():
     """A sentence cut by two vocabularies, with a colour for each token: those of 800 tokens are longer than of 300."""
-    import matplotlib.pyplot as plt
-
     seen, later = two_parts()
-    text = " ".join(later.split())[:230]
-    figure, axes = plt.subplots(2, 1, figsize=(8, 3.6), layout="constrained")
-    for axis, size in zip(axes, (300, 800)):
+    text, rows = " ".join(later.split())[:230], {}
+    for size in (300, 800):
         tokenizer = BPETokenizer.train(seen, size)
-        ids = tokenizer.encode(text)
-        axis.set_title(f"{size} tokens in the vocabulary: {len(text)} characters are {len(ids)} tokens", loc="left")
-        place = 0
-        for number, part in enumerate(tokenizer.decode_stream(ids)):
-            for character in part:
-                column, row = place % 60, -(place // 60)
-                axis.barh(row, 1, 0.8, column - 0.5, color=COLOURS[number % len(COLOURS)])
-                axis.text(column, row, character, family="monospace", ha="center", va="center")
-                place += 1
-        axis.axis("off")
-    return figure
+        parts = list(tokenizer.decode_stream(tokenizer.encode(text)))
+        rows[f"{size} tokens in the vocabulary: {len(text)} characters are {len(parts)} tokens"] = parts
+    return picture_of_parts(rows)
 
 
 # ## The witness
@@ -862,6 +872,9 @@ def bytes_per_token(tokenizer: BPETokenizer, text: str) -> float:
     if not text:
         raise ValueError("an empty text has no tokens to divide by")
     return len(text.encode()) / len(tokenizer.encode_ordinary(text))
+
+
+# We measure it on the text that the tokenizer was trained on, and on the text that follows.
 
 
 def show_growth_against_compression():
@@ -954,8 +967,8 @@ def show_errors():
 #
 # 1. `truncated` (starred): a tokenizer as it was when it had learned fewer tokens. What happens to the numbers of the
 #    special tokens?
-# 2. Train on this file instead of on *Moby-Dick*, once with each pattern. Which one has more bytes a token, and which
-#    tokens does the other one not have? Look at what the patterns do with four spaces before a word.
+# 2. Train on this file instead of on *Moby-Dick*, once with each pattern. Which of them gives you more bytes a token,
+#    and which tokens does the other not have? Look at what the patterns do with four spaces before a word.
 # 3. Let the training count each word once, however often it occurs. What changes in the first hundred tokens?
 
 

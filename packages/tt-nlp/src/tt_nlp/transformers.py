@@ -40,8 +40,8 @@ from tt_tensor import (
 )
 
 
-# The targets are the inputs, shifted by one position to the left. Where nobody could know the answer, the target is
-# -100, which the loss will ignore.
+# The targets are the inputs, shifted by one position to the left. Where you could not know the answer yet, the target
+# is -100, which the loss will ignore.
 
 
 def echoes(count: int, letters: int = 16, length: int = 32) -> tuple[Tensor, Tensor]:
@@ -53,9 +53,9 @@ def echoes(count: int, letters: int = 16, length: int = 32) -> tuple[Tensor, Ten
     return from_numpy(texts[:, :-1].copy()), from_numpy(np.where(known, texts[:, 1:], -100))
 
 
-# The network returns logits $(B, T, V)$: for each of the $B$ texts of a batch and each of its $T$ positions, one logit
-# for each of the $V$ tokens in the vocabulary. Our loss is the cross-entropy of chapter 05, averaged over all positions
-# whose target is not -100.
+# The network returns logits $(B, T, V)$. At each of the $T$ positions of each of the $B$ texts of a batch there is one
+# logit for each of the $V$ tokens in the vocabulary. Our loss is the cross-entropy of chapter 05, averaged over all
+# positions whose target is not -100.
 
 
 def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:  # exercise
@@ -361,9 +361,9 @@ def check_silent_blocks_pass_everything():
 
 
 # How much of the gradient is left when the layers are not silent? We send a gradient of length 1 from the top through
-# stacks of 24 layers with their small initial weights, with the sum and the norm in three different orders, and measure
-# its length at the bottom. *Post-norm* is the order of the first transformer (A. Vaswani et al., 2017): add first, then
-# normalize the stream.
+# stacks of 24 blocks with their small initial weights, and measure its length at the bottom. We put the sum and the
+# norm into three different orders. *Post-norm* is the order of the first transformer (A. Vaswani et al., 2017): add
+# first, then normalize the stream.
 
 
 def show_orders():
@@ -440,8 +440,12 @@ class GPT(Module):
         self.lm_head.weight = self.transformer.wte.weight
         self.reset_parameters()
 
+    # The forward pass is one line.
+
     def forward(self, ids):
         return self.lm_head(self.transformer(ids))
+
+    # We tell the matrices from the vectors by their dimensions, and the layers that write to the stream by their name.
 
     def reset_parameters(self) -> None:  # exercise
         """Draw all weights anew, from the generator of chapter 01: matrices normal with a standard deviation of 0.02,
@@ -452,6 +456,8 @@ class GPT(Module):
                 parameter.copy_(generator().standard_normal(parameter.shape, np.float32) * np.float32(spread))
             else:
                 parameter.copy_(np.full(parameter.shape, float(name.endswith("weight")), np.float32))
+
+    # An optimizer should treat matrices and vectors differently. `decay_groups`, below, separates them.
 
     def configure_optimizers(
         self, weight_decay: float = 0.1, learning_rate: float = 3e-4, betas: tuple[float, float] = (0.9, 0.95)
@@ -493,7 +499,7 @@ def show_gpt():
     print(GPT(GPTConfig(vocab_size=65, block_size=64, n_layer=1, n_head=4, n_embd=64)))
 
 
-# Here is the whole way once more, as shapes. Predict them before you print one: two texts of five ids go through a GPT
+# Here is the whole way once more, as shapes. Predict them before you print one. Two texts of five ids go through a GPT
 # with a vocabulary of 65 tokens, a context of 16, three blocks of four heads, and a width of 32.
 
 
@@ -556,8 +562,8 @@ def attention_maps(model: GPT, ids: Tensor) -> list[np.ndarray]:
 
 
 # We let the trained network read a word of six letters three times. In the first block we draw the head that looks most
-# at the position to its left; in the second, the head that looks most at the letters *after* earlier occurrences of its
-# own letter, which are five and eleven positions back.
+# at the position to its left. In the second we draw the head that looks most at the letters *after* earlier occurrences
+# of its own letter. They are five and eleven positions back.
 
 
 def show_induction():
@@ -585,7 +591,7 @@ def show_induction():
 #
 # A network gives logits for the next token, but we want to write a token. Choosing one is called *sampling*. If we
 # always take the most likely token (*greedy* decoding), the text soon goes in circles. If we draw by the probabilities,
-# the text is alive, but now and then we draw a token that makes no sense at all: each of them is improbable, but there
+# the text is alive, but now and then we draw a token that makes no sense at all. Each of those is improbable, but there
 # are many. Three knobs let us choose between the two extremes.
 #
 # - *temperature*: divide the logits by it. Below 1 the likely tokens become likelier; 0 means always the most likely
@@ -624,9 +630,9 @@ def most_likely(logits: np.ndarray, k: int) -> np.ndarray:  # exercise
     return near[np.argsort(-logits[near], kind="stable")][:k]
 
 
-# A nucleus is as small as it can be. We go from the most likely token to the less likely ones, and a token belongs to
-# the nucleus as long as the tokens *before* it do not yet have $p$ of all the weight. So the token that just crosses
-# $p$ belongs to it.
+# A nucleus is as small as it can be. We go from the most likely token to the less likely ones. A token belongs to the
+# nucleus as long as the tokens *before* it do not yet have $p$ of all the weight. So the token that just crosses $p$
+# belongs to it.
 
 
 def nucleus(weights: np.ndarray, p: float) -> np.ndarray:  # exercise
@@ -658,6 +664,9 @@ def checked_logits(logits: np.ndarray) -> np.ndarray:
     if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
         raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
     return logits
+
+
+# With all three knobs the order matters: temperature first, then top-k, then top-p.
 
 
 def next_probabilities(  # exercise
@@ -826,12 +835,16 @@ class Windows(Dataset):
             raise ValueError(f"a window of {length} tokens and one more do not fit into a text of {len(array)}")
         self.length, self.windows = length, np.lib.stride_tricks.sliding_window_view(array, length + 1)
 
+    # A single sample is a batch of one.
+
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index):
         inputs, targets = self.batch([index])
         return inputs[0], targets[0]
+
+    # A batch is one index with many rows, and then two slices.
 
     def batch(self, indices):  # exercise
         """Inputs and targets of samples, both int64 tensors (len(indices), length). Raises IndexError (`row_numbers`)
@@ -892,8 +905,8 @@ def show_writing():
 #
 # How do we know that this is GPT-2's architecture? Our first witness is a number. OpenAI's four models have
 # 124,439,808, 354,823,168, 774,030,080 and 1,557,611,200 parameters. If we had forgotten a single bias, our numbers
-# would differ. The tables have $C$ numbers for each token and each position; a block has $12 C^2$ weights, $9 C$ biases
-# and two norms of $2 C$ numbers; and the last norm has $2 C$.
+# would differ. The tables have $C$ numbers for each token and each position. A block has $12 C^2$ weights, $9 C$ biases
+# and two norms of $2 C$ numbers, and the last norm has $2 C$.
 
 
 def parameter_count(config: GPTConfig) -> int:
@@ -939,6 +952,9 @@ def multiply_adds(config: GPTConfig, length: int) -> int:
     return length * (config.n_layer * (12 * C * C + 2 * length * C) + C * config.vocab_size)
 
 
+# A forward and a backward pass, with the formula, the meter and the memory side by side:
+
+
 def show_cost():
     for length in (64, 256):
         model = GPT(config := GPTConfig(65, length, n_layer=4, n_head=4, n_embd=128))
@@ -961,10 +977,10 @@ def show_cost():
 # counts more than twice as many. The meter sees operations on tensors, so attention's gradient goes by the formula,
 # which computes the weights again and leaves out nothing.
 #
-# Memory is dominated by the *activations* that we keep for the backward pass, $19C$ numbers for each token in each
-# block: 2 $C$ for two norms, 3 for queries, keys and values, 8 for the inside of the MLP, and 6 for the inputs and
-# outputs of the four linear layers and the sums. The attention weights are not among them, because we compute them
-# again when we need them, and so are the normalized numbers before they are scaled.
+# Most of the memory goes to the *activations* that we keep for the backward pass, $19 C$ numbers for each token in each
+# block. The two norms keep $2 C$ of them, queries, keys and values $3 C$, and the inside of the MLP $8 C$. The other $6
+# C$ are the inputs and outputs of the four linear layers and the sums. The attention weights are not among them,
+# because we compute them again when we need them. The same is true of the normalized numbers before they are scaled.
 #
 # Writing has a cost of its own. For each new token, `next_logits` reads the whole text again:
 
@@ -1083,9 +1099,9 @@ def check_without_repeats():
 
 # ## What hurts next
 #
-# Let us look at what a training step costs, and compare it with the number that opened this course: how many operations
-# a second does this machine manage in a large matrix product? We take one step of a GPT on 12 texts of 64 characters
-# and divide its operations by its time.
+# How fast is a training step? We compare it with the number that opened this course, the operations a second that your
+# machine manages in a large matrix product. We take one step of a GPT on 12 texts of 64 characters and divide its
+# operations by its time.
 
 
 def show_step():
