@@ -20,14 +20,14 @@ from tt_tensor.devices import refuse_other_device
 
 # ## ASGD
 #
-# Averaged gradient descent (Polyak and Juditsky, 1992) walks as SGD does, with a rate that falls slowly, and keeps the
-# average of its path beside the weights. For smooth, convex problems no method gets nearer in the long run.
-# From step `t0` on it averages; until then, by default for a million steps, the average is a copy. You find it as
-# `state[parameter]["ax"]`.
+# Averaged gradient descent (Polyak and Juditsky, 1992) walks as SGD does, with a learning rate that falls slowly, and
+# keeps the average of its path beside the weights. For smooth, convex problems no method gets nearer in the long run.
+# It averages from step `t0` on. Until then, by default for a million steps, the average is a copy of the weights. You
+# find it as `state[parameter]["ax"]`.
 
 
 class ASGD(Optimizer):
-    """Gradient descent that also averages the weights; as torch.optim.ASGD."""
+    """Stochastic gradient descent that also averages the weights; as torch.optim.ASGD."""
 
     memory = ("ax",)
 
@@ -39,6 +39,9 @@ class ASGD(Optimizer):
         defaults = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
         kept = without_effect(differentiable, foreach=foreach, capturable=capturable)
         super().__init__(params, {**defaults, "maximize": maximize, **kept})
+
+    # Two numbers change from step to step: the learning rate `eta`, and `mu`, the weight of the new value in the
+    # average. With $\mu = 1/n$ for the $n$-th value, the average is the mean of all.
 
     def first_state(self, parameter):
         return {**super().first_state(parameter), "eta": 0.0, "mu": 1.0}
@@ -56,31 +59,34 @@ class ASGD(Optimizer):
 
 # ## A model beside the model
 #
-# The modern form is a copy of the whole model. *Stochastic weight averaging* (Izmailov et al., 2018) averages what the
-# weights are after each epoch; an *exponential moving average* follows them at a distance, and is what most image
-# generators finally use. The functions say how an average is moved: `avg_fn` gives one tensor's new average,
-# `multi_avg_fn` changes a list of them in place.
+# Today we usually average a copy of the whole model. *Stochastic weight averaging* (Izmailov et al., 2018) takes the
+# mean of the weights after each epoch. An *exponential moving average* follows the weights at a distance, and most
+# image generators finally use it. You choose between them by a function: `avg_fn` returns the new average of one
+# tensor, and `multi_avg_fn` changes a list of tensors in place.
 
 
 def get_swa_avg_fn() -> Callable:
-    """The mean of all: a function of the average, the new value, and how many the average is made of."""
+    """Return the mean of all, as a function of the average, the new value, and how many values the average contains."""
     return lambda averaged, current, count: averaged + (current - averaged) / (count + 1)
 
 
 def get_ema_avg_fn(decay: float = 0.999) -> Callable:
-    """The exponential moving average. Raises ValueError for a decay outside [0, 1]."""
+    """Return the exponential moving average, as such a function. Raises ValueError for a decay outside [0, 1]."""
     if not 0 <= decay <= 1:
-        raise ValueError(f"decay must lie in [0, 1], not {decay}")
+        raise ValueError(f"decay must be in [0, 1], not {decay}")
     return lambda averaged, current, count: decay * averaged + (1 - decay) * current
 
 
+# For lists of tensors we apply the same functions, and write each result into its place.
+
+
 def get_swa_multi_avg_fn() -> Callable:
-    """The mean of all, for lists of tensors, in place."""
+    """Return the mean of all, as a function that changes a list of tensors in place."""
     return _for_lists(get_swa_avg_fn())
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable:
-    """The exponential moving average, for lists of tensors, in place."""
+    """Return the exponential moving average, as a function that changes a list of tensors in place."""
     return _for_lists(get_ema_avg_fn(decay))
 
 
@@ -96,8 +102,8 @@ def _put(target: Tensor, source: Tensor) -> None:
     target.writable()[...] = source.numpy()
 
 
-# The first update copies. Buffers, such as the running statistics of a batch normalization, are not averaged unless
-# `use_buffers` says so; they follow the model.
+# The first update copies the weights. We do not average buffers, such as the running statistics of a batch
+# normalization, unless you pass `use_buffers`; we copy them from the model.
 
 
 class AveragedModel(Module):
@@ -118,11 +124,13 @@ class AveragedModel(Module):
         self.use_buffers = use_buffers
 
     def forward(self, *inputs, **options) -> Any:
-        """What the averaged model answers."""
+        """Return the output of the averaged model."""
         return self.module(*inputs, **options)
 
+    # The count of updates is a buffer, so that it is saved with the model.
+
     def update_parameters(self, model: Module) -> None:
-        """Let a model's present weights join the average."""
+        """Add the present weights of a model to the average."""
         averaged, current = ([t.detach() for t in m.parameters()] for m in (self.module, model))
         buffers = list(zip(self.module.buffers(), model.buffers()))
         if self.use_buffers:
@@ -135,7 +143,7 @@ class AveragedModel(Module):
         self.n_averaged.writable()[...] += 1
 
 
-# The mean of three models is the mean of three numbers.
+# In the simplest case a model is a single number, and we know the mean of three numbers.
 
 
 def check_mean_of_three():
@@ -150,13 +158,13 @@ def check_mean_of_three():
 
 # ## A rate that keeps moving
 #
-# An average needs something to average, so at the end the rate must not fall to nothing. `SWALR` leads each group from
-# the rate that it has to `swa_lr` and stays there.
+# If the weights hardly move, there is nothing to average. So we must not let the learning rate fall to zero at the end.
+# `SWALR` leads each group from its present learning rate to `swa_lr` and keeps it there.
 
 
 class SWALR(LRScheduler):
-    """lr from what it is to swa_lr in anneal_epochs steps, along half a cosine or in a straight line, and constant from
-    there on; as torch.optim.swa_utils.SWALR."""
+    """Moves the lr from its present value to swa_lr in anneal_epochs steps, along half a cosine or in a straight line,
+    and keeps it constant from there on; as torch.optim.swa_utils.SWALR."""
 
     def __init__(
         self, optimizer, swa_lr: float, anneal_epochs: int = 10, anneal_strategy: str = "cos", last_epoch: int = -1
@@ -169,6 +177,9 @@ class SWALR(LRScheduler):
         for group, lr in zip(optimizer.param_groups, for_each_group("swa_lr", optimizer, swa_lr)):
             group["swa_lr"] = lr
         super().__init__(optimizer, last_epoch)
+
+    # `_share` is the fraction $s$ of the way that is behind us. The learning rate is $(1 - s)\, \eta_0 + s\,
+    # \eta_{swa}$. Since another scheduler may have changed it, we recover $\eta_0$ from the present value.
 
     def _share(self, step: int) -> float:
         t = min(1.0, max(0.0, step / max(1, self.anneal_epochs)))
@@ -186,12 +197,12 @@ class SWALR(LRScheduler):
 
 # ## How much it helps
 #
-# We look for the mean of numbers of which each step sees a few, so the gradient is noisy. How far from the mean are the
-# weights of the last step, and how far is their average over the last hundred steps?
+# We let SGD look for a best weight of 1, with a noisy gradient, as mini-batches would give us. How far from 1 is the
+# weight after the last step, and how far is the average over the last hundred steps?
 
 
 def distances(seed: int) -> tuple[float, float]:
-    """How far SGD's last weight, and the average of its last 100 of 200, are from the best one."""
+    """Return how far SGD's last weight, and the average of its last 100 of 200, are from the best weight."""
     manual_seed(seed)
     weight = Parameter(np.zeros(1))
     optimizer, path = SGD([weight], lr=0.5), []
@@ -200,6 +211,9 @@ def distances(seed: int) -> tuple[float, float]:
         optimizer.step()
         path.append(weight.item())
     return abs(path[-1] - 1.0), abs(sum(path[100:]) / 100 - 1.0)
+
+
+# A single run proves nothing here, so we take the mean over twenty seeds.
 
 
 def show_averaging():

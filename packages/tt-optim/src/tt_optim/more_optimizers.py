@@ -1,7 +1,7 @@
 # # More optimizers
 #
-# An appendix of chapter 06: the ancestors of Adam, which are Adagrad, RMSprop, Adadelta and Rprop, its descendants
-# Adamax, RAdam and NAdam, all with PyTorch's options, and the other way of clipping.
+# An appendix of chapter 06. Here are the ancestors of Adam (Adagrad, RMSprop, Adadelta and Rprop) and its descendants
+# (Adamax, RAdam and NAdam), all with PyTorch's options, and the other way of gradient clipping.
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tt_tensor import Parameter, Tensor
 
 # ## Adagrad
 #
-# Adagrad (Duchi et al., 2011) divides by the root of the *sum* of all squares so far. Its steps only ever get smaller,
-# which is what its theory wants and long trainings do not.
+# Adagrad (Duchi et al., 2011) divides by the root of the *sum* of all squares so far. So its steps only ever become
+# smaller. Its theory needs that, but long trainings suffer from it.
 #
-# The bookkeeping differs from paper to paper, so we follow PyTorch to the digit: where $\varepsilon$ stands, whether
-# the first step counts as 0 or 1, what the sums start with.
+# The details differ from paper to paper: where we add $\varepsilon$, whether the first step counts as 0 or 1, which
+# value the sums start with. We follow PyTorch to the digit.
 
 
 class Adagrad(Optimizer):
-    """Divide by the root of the sum of all squared gradients; as torch.optim.Adagrad."""
+    """Divides by the root of the sum of all squared gradients; as torch.optim.Adagrad."""
 
     memory = ("sum",)
 
@@ -38,6 +38,8 @@ class Adagrad(Optimizer):
         defaults |= {"initial_accumulator_value": initial_accumulator_value}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, fused=fused))
 
+    # The chapter's base class counts steps from 1, PyTorch's decay counts them from 0.
+
     def first_state(self, parameter):
         state = super().first_state(parameter)
         state["sum"] += self.defaults["initial_accumulator_value"]
@@ -50,7 +52,8 @@ class Adagrad(Optimizer):
         p -= lr * g / (np.sqrt(state["sum"]) + group["eps"])
 
 
-# Under a constant gradient the sum grows with the number of steps, so step number $t$ has the length $\eta / \sqrt t$.
+# Under a constant gradient the sum grows with the number of steps. So we expect that step number $t$ has the length
+# $\eta / \sqrt t$.
 
 
 def check_steps_of_adagrad():
@@ -65,13 +68,14 @@ def check_steps_of_adagrad():
 
 # ## RMSprop
 #
-# RMSprop has a running average in place of the sum, as chapter 06 tells. Here are its options. `centered` subtracts the
-# square of the mean gradient and so divides by an estimate of the standard deviation; it was used to train the first
-# networks that played video games. With momentum, the quotient joins a velocity, and RMSprop is nearly Adam.
+# RMSprop has a running average in place of the sum, as we saw in chapter 06. Here are its options. With `centered` we
+# subtract the square of the mean gradient, and so divide by an estimate of the standard deviation. The first networks
+# that played video games were trained in this way. With momentum, the quotient joins a velocity, and RMSprop is nearly
+# Adam.
 
 
 class RMSprop(Optimizer):
-    """Divide by the root of a running average of squared gradients; as torch.optim.RMSprop."""
+    """Divides by the root of a running average of squared gradients; as torch.optim.RMSprop."""
 
     memory = ("square_avg", "momentum_buffer", "grad_avg")
 
@@ -85,6 +89,8 @@ class RMSprop(Optimizer):
         defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         defaults |= {"momentum": momentum, "centered": centered}
         super().__init__(params, defaults | without_effect(differentiable, capturable=capturable, foreach=foreach))
+
+    # The variance is the mean of the squares minus the square of the mean.
 
     def update(self, p, g, state, group):
         average, velocity, mean = (state[name] for name in self.memory)
@@ -103,8 +109,8 @@ class RMSprop(Optimizer):
         p -= group["lr"] * step
 
 
-# Under a constant gradient the average after $t$ steps is $(1 - \alpha^t)\, g^2$. There is no correction, so the first
-# step is ten times as long as the rate for $\alpha = 0.99$, whatever the gradient.
+# Under a constant gradient the average after $t$ steps is $(1 - \alpha^t)\, g^2$. RMSprop has no bias correction. So
+# for $\alpha = 0.99$ its first step is ten times as long as the learning rate, whatever the gradient.
 
 
 def check_first_step_of_rmsprop():
@@ -117,14 +123,15 @@ def check_first_step_of_rmsprop():
 
 # ## Adadelta
 #
-# Look at the units. A gradient is loss per weight, so a step of SGD has the wrong unit, and the rate has to mend that.
-# Adadelta (Zeiler, 2012) multiplies RMSprop's quotient, which has no unit, by the usual size of its own last steps,
-# which has the unit of a weight. So the first form had no learning rate at all; `lr`, 1 by default, came later. The
-# average of steps starts at 0, and $\varepsilon$ is what sets it in motion: the first steps are tiny.
+# Look at the units. A gradient is loss per weight, so a step of SGD has the wrong unit, and the learning rate must
+# repair that. Adadelta (Zeiler, 2012) multiplies RMSprop's quotient, which has no unit, by the usual size of its own
+# last steps, which has the unit of a weight. So its first form had no learning rate at all; `lr`, 1 by default, came
+# later. The average of the steps starts at 0, and only $\varepsilon$ sets it in motion. Therefore the first steps are
+# tiny.
 
 
 class Adadelta(Optimizer):
-    """Steps of the usual size of the last steps, divided by that of the gradients; as torch.optim.Adadelta."""
+    """Makes steps of the usual size of the last steps, divided by that of the gradients; as torch.optim.Adadelta."""
 
     memory = ("square_avg", "acc_delta")
 
@@ -138,6 +145,8 @@ class Adadelta(Optimizer):
         defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults | without_effect(differentiable, capturable=capturable, foreach=foreach))
 
+    # It keeps two averages, of the squares of the gradients and of the squares of the steps.
+
     def update(self, p, g, state, group):
         squares, steps, rho, eps = state["square_avg"], state["acc_delta"], group["rho"], group["eps"]
         g = downhill(p, g, group)
@@ -149,7 +158,7 @@ class Adadelta(Optimizer):
         p -= group["lr"] * step
 
 
-# Measure the loss in other units, so that all gradients are a thousand times as large, and the walk stays the same.
+# If we measure the loss in other units, so that all gradients are a thousand times as large, the walk must not change.
 
 
 def check_adadelta_needs_no_units():
@@ -166,14 +175,14 @@ def check_adadelta_needs_no_units():
 
 # ## Rprop
 #
-# Rprop (Riedmiller and Braun, 1993) uses the *sign* of the gradient only. Each weight has a step length of its own,
-# which grows by 1.2 while the sign stays and is halved when it turns, and after a turn the weight waits for one step.
-# That is superb with the gradient of all the data, and bad with mini-batches, whose noise turns signs all the time.
-# RMSprop was Hinton's repair: divide by a size that is averaged over mini-batches.
+# Rprop (Riedmiller and Braun, 1993) uses only the *sign* of the gradient. Each weight has a step length of its own.
+# While the sign stays the same, we multiply the length by 1.2. When the sign flips, we halve the length, and the weight
+# waits for one step. This works very well with the gradient of all the data, and badly with mini-batches, whose noise
+# flips signs all the time. RMSprop was Hinton's repair: divide by a size that is averaged over mini-batches.
 
 
 class Rprop(Optimizer):
-    """Steps by the sign of the gradient, of a length for each weight; as torch.optim.Rprop."""
+    """Steps by the sign of the gradient, with a length for each weight; as torch.optim.Rprop."""
 
     memory = ("prev", "step_size")
 
@@ -186,6 +195,9 @@ class Rprop(Optimizer):
             raise ValueError(f"etas are a factor between 0 and 1 and one above 1, not {etas}")
         defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
+
+    # The product of two successive gradients is positive if their signs agree. A gradient that we set to 0 agrees with
+    # nothing, so the weight continues in the step after next.
 
     def update(self, p, g, state, group):
         (shrink, grow), (shortest, longest), length = group["etas"], group["step_sizes"], state["step_size"]
@@ -200,7 +212,7 @@ class Rprop(Optimizer):
         state["prev"][...] = g
 
 
-# Down a slope of constant sign the lengths are a geometric series, however flat the slope is.
+# Down a slope of constant sign, our steps must form a geometric series, however flat the slope is.
 
 
 def check_lengths_of_rprop():
@@ -214,13 +226,13 @@ def check_lengths_of_rprop():
 
 # ## Adamax
 #
-# Adam's paper also has this variant. In place of the root of an average of squares it takes the largest gradient so
-# far, where older ones count less: the *infinity norm*. It needs no correction at the start, and one huge gradient
-# makes the following steps short until it has faded.
+# Adam's paper also contains this variant. In place of the root of an average of squares, it takes the largest gradient
+# so far, where older ones count less (the *infinity norm*). It needs no bias correction for that, and after one huge
+# gradient the steps are short until it has faded.
 
 
 class Adamax(Optimizer):
-    """Adam with the largest gradient, fading, in place of the average of squares; as torch.optim.Adamax."""
+    """Adam with the largest gradient, which fades, in place of the average of squares; as torch.optim.Adamax."""
 
     memory = ("exp_avg", "exp_inf")
 
@@ -234,6 +246,8 @@ class Adamax(Optimizer):
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
 
+    # The first average is Adam's.
+
     def update(self, p, g, state, group):
         mean, largest, (beta1, beta2) = state["exp_avg"], state["exp_inf"], group["betas"]
         g = downhill(p, g, group)
@@ -245,17 +259,14 @@ class Adamax(Optimizer):
 
 # ## RAdam and NAdam
 #
-# Two repairs of Adam share their form, so they share a base class, which keeps the two averages. In the first few steps
-# the average of squares is made of so few numbers that dividing by it is a gamble, and warm-up is the usual remedy.
-# RAdam (Liu et al., 2019) computes how much such an average can be trusted, steps by the plain average of gradients
-# until it can, and then shortens its steps by what the trust is worth.
+# Two repairs of Adam have the same form, so we give them a common base class, which keeps the two averages.
 
 
 class _TwoAverages(Optimizer):
     memory = ("exp_avg", "exp_avg_sq")
 
     def averages(self, p, g, state, group):
-        """Decay p, or add the decay to its gradient g; let g join the two averages; returns it and both."""
+        """Decay p, or add the decay to its gradient g, and add g to the two averages; return g and both averages."""
         mean, squares, (beta1, beta2) = state["exp_avg"], state["exp_avg_sq"], group["betas"]
         g, decay = -g if group["maximize"] else g, group["weight_decay"]
         if decay and group["decoupled_weight_decay"]:
@@ -266,6 +277,11 @@ class _TwoAverages(Optimizer):
         squares *= beta2
         squares += (1 - beta2) * g * g
         return g, mean, squares
+
+
+# In the first few steps the average of squares contains so few numbers that dividing by it is a gamble. Warm-up is the
+# usual remedy. RAdam (Liu et al., 2019) computes how far we can trust such an average. Until we can, it steps by the
+# plain average of gradients, and afterwards it shortens its steps according to the trust.
 
 
 class RAdam(_TwoAverages):
@@ -282,6 +298,9 @@ class RAdam(_TwoAverages):
         defaults |= {"decoupled_weight_decay": decoupled_weight_decay}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
 
+    # The trust follows from `length`, the number of squares that the average effectively contains. With 5 of them or
+    # fewer, its variance is not even finite.
+
     def update(self, p, g, state, group):
         _, mean, squares = self.averages(p, g, state, group)
         (beta1, beta2), t = group["betas"], state["step"]
@@ -294,9 +313,9 @@ class RAdam(_TwoAverages):
         p -= group["lr"] * step
 
 
-# NAdam (Dozat, 2016) is Adam with Nesterov's look ahead: the step mixes the new gradient with the average in which it
-# already is. Its momentum $\mu$ grows slowly over thousands of steps, so the correction for the start is the product of
-# all $\mu$ so far, which has to be remembered.
+# NAdam (Dozat, 2016) is Adam with Nesterov's look ahead: the step mixes the new gradient with the average, which
+# contains it already. Its momentum $\mu$ grows slowly over thousands of steps. So in the bias correction $\beta_1^t$
+# becomes the product of all $\mu$ so far, and we must remember that product.
 
 
 class NAdam(_TwoAverages):
@@ -313,6 +332,8 @@ class NAdam(_TwoAverages):
         defaults |= {"momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
 
+    # We need this step's momentum and the next one's, because Nesterov looks one step ahead.
+
     def first_state(self, parameter):
         return {**super().first_state(parameter), "mu_product": 1.0}
 
@@ -326,7 +347,8 @@ class NAdam(_TwoAverages):
         p -= group["lr"] * ((1 - mu) / (1 - product) * g + next_mu / (1 - product * next_mu) * mean) / size
 
 
-# Before its average can be trusted, RAdam's first step is the rate times the gradient, while Adam's is the rate.
+# As long as we cannot trust its average, the first step of RAdam is the learning rate times the gradient, while Adam's
+# is the learning rate.
 
 
 def check_first_step_of_radam():
@@ -338,13 +360,16 @@ def check_first_step_of_radam():
 
 # ## Gradients: their length, and another way of clipping
 #
-# The common length of all gradients is worth watching while a network trains. `clip_grad_norm_` returns it, and here it
-# is by itself, computed in `float64`.
+# While a network trains, you should watch the common length of all gradients. `clip_grad_norm_` returns it; here we
+# compute it alone, in `float64`.
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> float:
-    """The Euclidean length of all gradients taken together; parameters without a gradient count as zero."""
+    """Return the Euclidean length of all gradients taken together; parameters without a gradient count as zero."""
     return math.sqrt(sum((p.grad.double() ** 2).sum().item() for p in parameters if p.grad is not None))
+
+
+# The root of $2^2 + 3^2 + 6^2$ is 7.
 
 
 def check_gradient_norm():
@@ -353,8 +378,8 @@ def check_gradient_norm():
     assert gradient_norm([a, b, c]) == 7.0
 
 
-# `clip_grad_norm_` shortens all gradients by one factor. The other way cuts each element off. It changes the direction,
-# and it is here because PyTorch has it and some old recipes want it.
+# `clip_grad_norm_` shortens all gradients by one factor. The other way is to cut off each element. This changes the
+# direction. We have it because PyTorch does, and because some old recipes use it.
 
 
 def clip_grad_value_(parameters, clip_value: float, foreach: bool | None = None) -> None:

@@ -1,7 +1,7 @@
 # # More schedulers
 #
-# An appendix of chapter 06: the rest of PyTorch's schedules, which hold a rate back, bend it, start it anew or let it
-# swing, and a way of running several at once.
+# An appendix of chapter 06: the rest of PyTorch's schedules. They hold a learning rate back, bend it, restart it or let
+# it swing, and one class runs several of them at once.
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tt_tensor import Parameter
 
 # ## Held back, multiplied, bent
 #
-# `ConstantLR` is the bluntest warm-up: a small rate for some steps, then the full one.
+# We begin with the bluntest warm-up. `ConstantLR` uses a small learning rate for some steps, and then the full one.
 
 
 class ConstantLR(LRScheduler):
-    """lr times factor for the first total_iters steps."""
+    """Multiplies the lr by factor during the first total_iters steps."""
 
     resumes = True
 
     def __init__(self, optimizer, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1):
         if not 0 <= factor <= 1:
-            raise ValueError(f"factor must lie in [0, 1], it is {factor}")
+            raise ValueError(f"factor must be in [0, 1], not {factor}")
         self.held, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
@@ -35,12 +35,13 @@ class ConstantLR(LRScheduler):
         return self.held if step < self.total_iters else 1.0
 
 
-# `MultiplicativeLR` leaves the formula to you, as `LambdaLR` does, but yours is the ratio from one step to the next, so
-# it goes together with other schedules.
+# With `MultiplicativeLR` you supply the formula, as with `LambdaLR`. Here your formula is the ratio from one step to
+# the next, so you can combine it with other schedules.
 
 
 class MultiplicativeLR(LRScheduler):
-    """lr times lr_lambda(step) in each step, which may be a list with one for each group. The formula is not saved."""
+    """Multiplies the lr by lr_lambda(step) in each step; pass one function, or a list with one for each group. The
+    formula is not saved."""
 
     def __init__(
         self, optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]], last_epoch: int = -1
@@ -58,12 +59,12 @@ class MultiplicativeLR(LRScheduler):
         return [lr * f(step) for lr, f in zip(lrs, self.lr_lambdas)]
 
 
-# `PolynomialLR` falls to zero in a straight line, or along a power of it. A power of 0.9 is usual in image
-# segmentation.
+# With `PolynomialLR` the learning rate falls to zero in a straight line, or along a power of it. For image segmentation
+# a power of 0.9 is usual.
 
 
 class PolynomialLR(LRScheduler):
-    """lr times (1 - step / total_iters) to a power, and 0 from there on."""
+    """Multiplies the initial lr by (1 - step / total_iters) to a power, and by 0 from there on."""
 
     def __init__(self, optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1):
         self.total_iters, self.power = total_iters, power
@@ -78,13 +79,15 @@ class PolynomialLR(LRScheduler):
 
 # ## Warm restarts
 #
-# The paper that brought the cosine (Loshchilov and Hutter, 2016) starts it again and again: after each descent the rate
-# jumps up, and the network leaves the valley in which it has settled. Each period may be longer than the last by a
-# factor. Its `step` takes a fraction of an epoch, too, for a rate that changes within epochs.
+# The paper that introduced the cosine (Loshchilov and Hutter, 2016) restarts it again and again. After each descent the
+# learning rate jumps up, and the network leaves the valley in which it has settled. You can make each period longer
+# than the last by a factor. You may also pass a fraction of an epoch to `step`, if you want to change the learning rate
+# within an epoch.
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """lr along half a cosine to eta_min in T_0 steps, then from the start in T_0 * T_mult steps, and so on."""
+    """Moves the lr along half a cosine to eta_min in T_0 steps, then from the start in T_0 * T_mult steps, and so
+    on."""
 
     resumes = True
     remembered = ("T_cur", "T_i")
@@ -98,6 +101,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self._count()
         super().__init__(optimizer, last_epoch)
 
+    # `T_cur` counts the steps since the last restart, and `T_i` is the length of the present period. So the learning
+    # rate is a formula of these two.
+
     def get_lr(self):
         height = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
         return [self.eta_min + (lr - self.eta_min) * height for lr in self.base_lrs]
@@ -110,8 +116,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.last_epoch = 0
         self._set(self.lrs_at(0))
 
-    # The periods up to number n have the lengths T_0, T_0 T_mult, and so on, a geometric series. Its sum says in which
-    # of them a step is.
+    # The periods have the lengths $T_0$, $T_0 T_{mult}$, $T_0 T_{mult}^2$ and so on, so the first $n$ of them take
+    # $T_0 (T_{mult}^n - 1) / (T_{mult} - 1)$ steps, a geometric sum. From it we compute in which period a step is.
 
     def _jump(self, epoch: float) -> None:
         if epoch < 0:
@@ -122,6 +128,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         n = int(math.log(epoch / self.T_0 * (self.T_mult - 1) + 1, self.T_mult))
         self.T_cur = epoch - self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)
         self.T_i = self.T_0 * self.T_mult**n
+
+    # Without an argument, we only count.
 
     def step(self, epoch: float | None = None) -> None:
         """Count one step, or go to that number of epochs, which need not be an integer."""
@@ -139,7 +147,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             self.T_cur, self.T_i = self.T_cur % self.T_i, self.T_i * self.T_mult
 
 
-# With T_0 = 2 and a doubling the restarts are at 2, 6 and 14.
+# With $T_0 = 2$ and a doubling, the restarts must be at 2, 6 and 14.
 
 
 def check_restarts():
@@ -153,14 +161,14 @@ def check_restarts():
 
 # ## Cycles
 #
-# How large a rate does a network bear? Smith (2015) let it swing between two bounds and needed no better answer. The
-# bounds stay, or the swings become smaller: halved each time ("triangular2"), or by a factor in each step
-# ("exp_range"); or as your own function says, of the number of the cycle or of the step.
+# How large a learning rate does a network tolerate? Smith (2015) let it swing between two bounds, and so needed no
+# exact answer. The bounds are constant, or the swings become smaller: you can halve them each time ("triangular2"),
+# multiply them by a factor in each step ("exp_range"), or pass a function of your own.
 
 
 class CyclicLR(LRScheduler):
-    """lr up from base_lr to max_lr in step_size_up steps and down again in step_size_down, again and again; momentum
-    (or beta1) the other way round. Step it after every batch."""
+    """Raises the lr from base_lr to max_lr in step_size_up steps and lowers it in step_size_down, again and again;
+    momentum (or beta1) moves the other way round. Step it after every batch."""
 
     resumes = True
 
@@ -192,7 +200,7 @@ class CyclicLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
         self.base_lrs = lows
 
-    # The height of the swing at a step, between 0 and 1, is the share of the way up, or of the way down, times the
+    # The height of the swing at a step is between 0 and 1: the fraction of the way up, or of the way down, times the
     # scale.
 
     def _height(self, step: int) -> float:
@@ -203,6 +211,8 @@ class CyclicLR(LRScheduler):
     def lrs_at(self, step):
         height = self._height(step)
         return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs)]
+
+    # A cycle is a formula of the step alone, and we set the momentum together with the learning rate.
 
     def first_lrs(self, lrs):
         return self.lrs_at(0)
@@ -220,8 +230,8 @@ class CyclicLR(LRScheduler):
 
 # ## Several at once
 #
-# Each scheduler multiplies the rate that it finds, so several can be stepped one after the other. `ChainedScheduler` is
-# that loop as one object, so that a program with room for one scheduler can have three.
+# Each scheduler multiplies the learning rate that it finds, so you can step several of them one after the other.
+# `ChainedScheduler` is that loop as one object, for programs that accept a single scheduler.
 
 
 class ChainedScheduler(LRScheduler):
@@ -238,18 +248,23 @@ class ChainedScheduler(LRScheduler):
             scheduler.step()
         self._last_lr = self._present()
 
+    # Its state is the list of their states.
+
     def state_dict(self) -> dict[str, Any]:
-        """The states of all of them."""
+        """Return the states of all of them."""
         return {"schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken. Raises ValueError for another number of schedulers."""
+        """Continue where `state_dict` was taken. Raises ValueError for another number of schedulers."""
         saved = state.get("schedulers", []) if isinstance(state, dict) else []
         if len(saved) != len(self.schedulers):
             raise ValueError(f"the saved ChainedScheduler has {len(saved)} schedulers, this one {len(self.schedulers)}")
         for scheduler, its_state in zip(self.schedulers, saved):
             scheduler.load_state_dict(its_state)
         self._last_lr = self._present()
+
+
+# Two schedulers multiply: one halves the learning rate for two steps, the other divides it by ten in every step.
 
 
 def check_chained_schedules_multiply():
@@ -263,9 +278,12 @@ def check_chained_schedules_multiply():
 
 
 # ## Six of them in one picture
+#
+# We draw a hundred steps of each, with a highest learning rate of 1.
 
 
 def show_schedules():
+    """The learning rate over a hundred steps under six more schedules."""
     import matplotlib.pyplot as plt
 
     makers: dict[str, Callable] = {
@@ -289,8 +307,8 @@ def show_schedules():
     return figure
 
 
-# The restarts and the cycles come back to a large rate; whether that helps depends on what the network has settled in.
-# With three phases `OneCycleLR` comes down to where it began before it goes to nearly nothing.
+# The restarts and the cycles return to a large learning rate. Whether that helps depends on the valley in which the
+# network has settled. With three phases, `OneCycleLR` returns to where it began before it falls to nearly zero.
 
 __all__ = [
     "ChainedScheduler", "ConstantLR", "CosineAnnealingWarmRestarts", "CyclicLR", "MultiplicativeLR", "PolynomialLR",

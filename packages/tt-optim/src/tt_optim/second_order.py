@@ -1,6 +1,6 @@
 # # Second order
 #
-# An appendix of chapter 06: L-BFGS, which learns from its own steps how the valley is curved.
+# An appendix of chapter 06. We build L-BFGS, an optimizer that learns from its own steps how the valley is curved.
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from tt_tensor import Parameter, Tensor, quiet
 
 # ## What L-BFGS remembers
 #
-# Newton's method divides the gradient by the *curvature*, the matrix of second derivatives, and in a valley whose walls
-# are parabolas it is at the lowest point after one step. For a million weights that matrix has $10^{12}$ elements. But
-# we see curvature whenever we walk: a step $s$ changed the gradient by $y$, so the matrix maps $s$ to $y$. L-BFGS
-# (Nocedal, 1980) remembers the last hundred such pairs and nothing else. Two passes over the pairs multiply a gradient
-# by an inverse matrix that agrees with all of them, without ever writing the matrix down.
+# Newton's method divides the gradient by the *curvature*, the matrix of second derivatives (the *Hessian*). In a valley
+# whose walls are parabolas it reaches the lowest point in one step. For a million weights, however, that matrix has
+# $10^{12}$ elements. But we see curvature whenever we walk: if a step $s$ changed the gradient by $y$, the matrix maps
+# $s$ to $y$. L-BFGS (Nocedal, 1980) remembers the last hundred such pairs and nothing else. With two passes over the
+# pairs we can multiply a gradient by an inverse matrix that agrees with all of them, without ever writing the matrix
+# down.
 #
-# A step that was longer than the curvature allows would put nonsense into the pairs, so a pair counts only if $y$ and
-# $s$ point in similar directions. The noise of mini-batches breaks that, too: two gradients from different batches
-# differ because of the batches. L-BFGS is for problems that can be computed whole.
+# A step that was longer than the curvature allows would put nonsense into the pairs. So we accept a pair only if $y$
+# and $s$ point in similar directions. The noise of mini-batches breaks that, too, because two gradients from different
+# batches differ because of the batches. Use L-BFGS for problems that you can compute whole.
 
 
 def two_passes(gradient: np.ndarray, steps: list, changes: list, inverses: list, scale: float) -> np.ndarray:
-    """The direction -H g, where H is `scale` times the identity, corrected so that it maps each change y of the
+    """Return the direction -H g, where H is `scale` times the identity, corrected so that it maps each change y of the
     gradient (newest last) to the step s that made it; `inverses` are the numbers 1 / (y . s)."""
     direction, shares = -gradient, []
     for s, y, inverse in zip(reversed(steps), reversed(changes), reversed(inverses)):
@@ -41,7 +42,8 @@ def two_passes(gradient: np.ndarray, steps: list, changes: list, inverses: list,
     return direction
 
 
-# A parabola with curvatures 1 and 100, and two steps that have seen both: the direction leads to the lowest point.
+# We check it on a parabola with curvatures 1 and 100, after two steps that have seen both. The direction must lead to
+# the lowest point.
 
 
 def check_two_passes_are_newtons_step():
@@ -54,9 +56,10 @@ def check_two_passes_are_newtons_step():
 
 # ## How far to go
 #
-# The direction is good, its length only nearly so. `line_search_fn="strong_wolfe"` looks along the direction for a
-# point that satisfies two conditions of Wolfe: the loss has fallen by a share of what the slope promised, and the slope
-# itself has become much flatter. A point on the line is its distance, its loss, its gradient and its slope.
+# The direction is good, but its length is only nearly right. With `line_search_fn="strong_wolfe"` we look along the
+# direction for a point that satisfies two conditions of Wolfe: the loss has fallen by a fraction of what the slope
+# promised, and the slope itself has become much flatter. We describe a point on the line by its distance, its loss, its
+# gradient and its slope.
 
 
 class Point(NamedTuple):
@@ -67,6 +70,8 @@ class Point(NamedTuple):
     gradient: np.ndarray
     slope: float
 
+
+# These are the two conditions:
 
 ENOUGH, FLAT = 1e-4, 0.9  # of the promised fall; of the first slope
 
@@ -79,12 +84,12 @@ def _is_flat(point: Point, start: Point) -> bool:
     return abs(point.slope) <= -FLAT * start.slope
 
 
-# Two points with their losses and slopes determine a polynomial of degree 3. Its lowest point is the next one to try,
-# kept between bounds; where the polynomial has none, we take the middle.
+# Two points with their losses and slopes determine a polynomial of degree 3. We try its lowest point next, kept between
+# bounds. If the polynomial has none, we take the middle.
 
 
 def lowest_of_cubic(a: Point, b: Point, lowest: float, highest: float) -> float:
-    """Where the cubic through two points, with their slopes, is lowest between two bounds."""
+    """Return where the cubic through two points, with their slopes, is lowest between two bounds."""
     a, b = (a, b) if a.t <= b.t else (b, a)
     with quiet():
         d1 = a.slope + b.slope - 3 * (a.loss - b.loss) / (a.t - b.t)
@@ -96,13 +101,13 @@ def lowest_of_cubic(a: Point, b: Point, lowest: float, highest: float) -> float:
         return min(max(t, lowest), highest)
 
 
-# The search has two phases. First it goes further out, until the point is good or the lowest point must lie between the
-# last two. It returns the pair, and how many points it has looked at.
+# We search in two phases. First we move further out, until the point is good or the lowest point must be between the
+# last two. We return the pair, and how many points we have evaluated.
 
 
 def bracket(at: Callable[[float], Point], start: Point, t: float, most: int) -> tuple[list[Point], int]:
-    """Two points between which there is a good one, or a single good one; and how many were evaluated after the first.
-    Ends after `most` of them."""
+    """Return two points between which there is a good one, or a single good one; and how many were evaluated after the
+    first. Ends after `most` of them."""
     before, point = start, at(t)
     for count in range(most):
         if _fell_too_little(point, start) or (count > 1 and point.loss >= before.loss):
@@ -116,8 +121,8 @@ def bracket(at: Callable[[float], Point], start: Point, t: float, most: int) -> 
     return [start, point], most
 
 
-# Then it narrows the pair. Of the two points the lower one is kept until a lower one is found. A point too near to one
-# end twice in a row makes no progress, so it is moved inside by a tenth.
+# Then we narrow the pair. We keep the lower of the two points until we find a lower one. If a point is too near to one
+# end twice in a row, we make no progress, so we move it inside by a tenth.
 
 
 def _next_between(a: Point, b: Point, was_near: bool) -> tuple[float, bool]:
@@ -130,10 +135,14 @@ def _next_between(a: Point, b: Point, was_near: bool) -> tuple[float, bool]:
     return t, True
 
 
+# The second phase ends at a good point, after too many points, or when the pair is so narrow that moving on is
+# pointless.
+
+
 def strong_wolfe(
     at: Callable[[float], Point], start: Point, t: float, reach: float, tolerance: float, most: int
 ) -> tuple[Point, int]:
-    """A point on a line with a much lower loss and a much flatter slope than `start`, and how many points were
+    """Return a point on a line with a much lower loss and a much flatter slope than `start`, and how many points were
     evaluated: at(t) is the point at distance t, `reach` the largest element of the direction. Ends after `most`."""
     pair, count = bracket(at, start, t, most)
     done, near, low = len(pair) == 1, False, int(pair[-1].loss < pair[0].loss)
@@ -153,14 +162,15 @@ def strong_wolfe(
 
 # ## The optimizer
 #
-# One step of L-BFGS is up to `max_iter` moves, each of which needs new losses and gradients. So `step` must have a
-# *closure*: a function that forgets the gradients, computes the loss, lets it fill the gradients in, and returns it.
-# All parameters together are one long vector. Its memory has PyTorch's names and belongs to the first parameter.
+# One step of L-BFGS makes up to `max_iter` moves, each of which needs new losses and gradients. So you must pass a
+# *closure* to `step`: a function that forgets the gradients, computes the loss, calls `backward`, and returns the loss.
+# We treat all parameters together as one long vector. Its memory has PyTorch's names and belongs to the first
+# parameter.
 
 
 class LBFGS(Optimizer):
-    """Quasi-Newton steps from the last `history_size` changes of the gradient, as torch.optim.LBFGS: for one group of
-    parameters, with `step(closure)`."""
+    """Makes quasi-Newton steps from the last `history_size` changes of the gradient, as torch.optim.LBFGS: for one
+    group of parameters, with `step(closure)`."""
 
     def __init__(
         self, params, lr: float = 1, max_iter: int = 20, max_eval: int | None = None, tolerance_grad: float = 1e-7,
@@ -173,6 +183,8 @@ class LBFGS(Optimizer):
             raise ValueError(f"LBFGS takes one group of parameters, not {len(self.param_groups)}")
         if line_search_fn not in (None, "strong_wolfe"):
             raise ValueError(f'line_search_fn is None or "strong_wolfe", not {line_search_fn!r}')
+
+    # These three turn parameters into the vector and back.
 
     def _gradient(self) -> np.ndarray:
         parts = [
@@ -190,7 +202,7 @@ class LBFGS(Optimizer):
                 p.writable()[...] = weights[: p.numel()].reshape(p.shape)
             weights = weights[p.numel() :]
 
-    # The first move follows the gradient, since nothing is remembered. Each later one first remembers the last.
+    # The first move follows the gradient, since we remember nothing yet. Before each later one we remember the last.
 
     def _direction(self, state: dict, gradient: np.ndarray, group: dict) -> np.ndarray:
         if state["n_iter"] == 1:
@@ -206,11 +218,11 @@ class LBFGS(Optimizer):
         return two_passes(gradient, steps, changes, inverses, state["H_diag"])
 
     # A move is a direction and a distance. Without a line search the distance is the learning rate, except for the
-    # first move, which knows nothing of the curvature and is made short.
+    # first move, which we make short because we know nothing about the curvature.
 
     def step(self, closure: Callable[[], Any]) -> Any:
-        """Up to `max_iter` moves. `closure` computes the loss and its gradients anew, and returns the loss; returns the
-        first one."""
+        """Make up to `max_iter` moves, and return the first loss. `closure` computes the loss and its gradients anew,
+        and returns the loss."""
         group = self.param_groups[0]
         state = self.state[group["params"][0]]
         first = evaluate(closure)
@@ -234,8 +246,7 @@ class LBFGS(Optimizer):
             loss, gradient = point.loss, point.gradient
         return first
 
-    # After the last move of a step nothing is evaluated, unless a line search has done so, because the next step begins
-    # with that.
+    # After the last move of a step we need not evaluate anything, because the next step begins with that.
 
     def _moved(self, closure, state, start: Point, most: int, last: bool) -> tuple[Point, int]:
         group, direction, weights = self.param_groups[0], state["d"], self._weights()
@@ -254,10 +265,10 @@ class LBFGS(Optimizer):
         self._move_to(weights + point.t * direction)
         return point, count
 
-    # Arrays come back from a file as tensors.
+    # Our arrays come back from a file as tensors, so we turn them into arrays again.
 
     def load_state_dict(self, saved: dict) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the memory and options that `state_dict` returned."""
         super().load_state_dict(saved)
         for memory in self.state.values():
             for name in ("old_dirs", "old_stps"):
@@ -267,12 +278,12 @@ class LBFGS(Optimizer):
 
 # ## The curved valley
 #
-# In chapter 06 Adam needed some two hundred steps to get near the lowest point of Rosenbrock's valley. Each row below
-# has called the gradient as often as it says, the evaluations of the line search included.
+# In chapter 06 Adam needed some two hundred steps to get near the lowest point of Rosenbrock's valley. How many
+# gradients does L-BFGS need, if we include the evaluations of the line search?
 
 
 def descend(evaluations: int) -> float:
-    """How high L-BFGS stands in Rosenbrock's valley after a step of at most so many evaluations."""
+    """Return how high L-BFGS is in Rosenbrock's valley after a step of at most so many evaluations."""
     point = Parameter(np.array([-1.2, 1.0]))
 
     def closure():
@@ -283,13 +294,16 @@ def descend(evaluations: int) -> float:
     return rosenbrock(*point.tolist())
 
 
+# We start anew for each row.
+
+
 def show_descent():
     for evaluations in (1, 10, 20, 30, 40, 50):
         print(f"{evaluations:3d} gradients: height {descend(evaluations):8.2g}")
 
 
-# It walks along the curved floor first, where each pair it remembers is soon out of date. Once it is near the lowest
-# point, where the valley hardly bends, each move gives more right digits than the one before.
+# It walks along the curved floor first, where each pair that it remembers is soon out of date. Once it is near the
+# lowest point, where the valley hardly bends, each move gives us more right digits than the one before.
 
 
 def check_lowest_point_is_found():

@@ -1,7 +1,7 @@
 # # PyTorch's options
 #
-# An appendix of chapter 06: SGD, Adam, AdamW and `clip_grad_norm_` with all the options that they have in PyTorch. The
-# updates are the chapter's; what is here comes before them.
+# An appendix of chapter 06. We give SGD, Adam, AdamW and `clip_grad_norm_` all the options that they have in PyTorch.
+# The updates are those of the chapter; the code here runs before them.
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from tt_tensor import Parameter, Tensor
 
 # ## Uphill
 #
-# `maximize=True` climbs, where the value is a reward rather than a loss. To climb is to descend with the gradient
-# turned round, and it is turned before anything else happens to it; weight decay still pulls towards zero.
+# If the value is a reward rather than a loss, we want to climb (`maximize=True`). To climb is to descend with the sign
+# of the gradient flipped. We flip it before anything else, so weight decay still pulls towards zero.
 #
-# The options `foreach`, `fused` and `capturable` choose how PyTorch computes a step, and change nothing in its result.
-# So a program that sets them runs here, and they stay without effect. `differentiable=True` would record the steps
-# themselves, which we cannot do, because a step changes arrays in place; it is refused.
+# The options `foreach`, `fused` and `capturable` choose how PyTorch computes a step, and do not change its result. If
+# your program sets them, it runs here, and they have no effect. `differentiable=True` would record the steps
+# themselves. We refuse it, because our steps change arrays in place.
 
 
 class SGD(optimizers.SGD):
-    """Gradient descent with momentum, as torch.optim.SGD. Raises ValueError for options outside their ranges."""
+    """Stochastic gradient descent with momentum, as torch.optim.SGD. Raises ValueError for options outside their
+    ranges."""
 
     def __init__(
         self, params, lr: float = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
@@ -39,9 +40,10 @@ class SGD(optimizers.SGD):
 
 # ## AMSGrad
 #
-# Adam divides by an *average* of squares, which can shrink again: after a rare, large gradient the steps soon grow, and
-# there are problems, made for the purpose, on which Adam then walks away from the lowest point. AMSGrad (Reddi, Kale
-# and Kumar, 2018) divides by the largest average so far, so the divisor never shrinks. In practice it rarely matters.
+# Adam divides by an *average* of squares, which can shrink again. After a rare, large gradient the steps soon grow, and
+# on problems constructed for the purpose Adam then walks away from the lowest point. AMSGrad (Reddi, Kale and Kumar,
+# 2018) divides by the largest average so far, so the divisor never shrinks. In practice you will rarely see a
+# difference.
 
 
 def amsgrad_update(p, g, m, v, largest, *, t, lr, betas, eps):
@@ -55,8 +57,8 @@ def amsgrad_update(p, g, m, v, largest, *, t, lr, betas, eps):
     p -= lr * (m / (1 - beta1**t)) / (np.sqrt(largest / (1 - beta2**t)) + eps)
 
 
-# For everything else the chapter's update does the work. AdamW is the same class with `decoupled_weight_decay`, so in
-# PyTorch, and here, Adam has that option, too.
+# For everything else we call the update of the chapter. In PyTorch AdamW is the same class with
+# `decoupled_weight_decay`, so our Adam has that option, too.
 
 
 class Adam(optimizers.Adam):
@@ -74,6 +76,8 @@ class Adam(optimizers.Adam):
         kept = without_effect(differentiable, foreach=foreach, capturable=capturable, fused=fused)
         add_options(self, amsgrad=amsgrad, maximize=maximize, decoupled_weight_decay=decoupled_weight_decay, **kept)
 
+    # AMSGrad needs the weight decay and the sign before its own update, so we repeat those lines of the chapter here.
+
     def update(self, p, g, state, group):
         self.decoupled, g = group["decoupled_weight_decay"], -g if group["maximize"] else g
         if not group["amsgrad"]:
@@ -86,6 +90,9 @@ class Adam(optimizers.Adam):
         largest = state.setdefault("max_exp_avg_sq", np.zeros_like(state["exp_avg_sq"]))
         averages = state["exp_avg"], state["exp_avg_sq"], largest
         amsgrad_update(p, g, *averages, t=state["step"], **{name: group[name] for name in ("lr", "betas", "eps")})
+
+
+# AdamW differs in its defaults.
 
 
 class AdamW(Adam, optimizers.AdamW):
@@ -102,8 +109,8 @@ class AdamW(Adam, optimizers.AdamW):
         )
 
 
-# After one gradient of 1 and many of 0.1, Adam's divisor has fallen to 0.1 again, and its steps have the length of the
-# rate. AMSGrad still divides by the old average, and its steps are shorter.
+# We send one gradient of 1 and then many of 0.1. Adam's divisor falls to 0.1 again, so its steps are as long as the
+# learning rate. AMSGrad still divides by the old average, so its steps are shorter.
 
 
 def check_amsgrad_remembers_the_largest():
@@ -120,21 +127,24 @@ def check_amsgrad_remembers_the_largest():
 
 # ## Clipping, in two halves
 #
-# PyTorch has the chapter's `clip_grad_norm_` in two halves as well: one measures, the other shortens. Programs that
-# split a model over several machines add up the measures in between.
+# PyTorch also offers the chapter's `clip_grad_norm_` in two halves: one measures, and the other shortens. A program
+# that splits a model over several machines adds up the measurements in between.
 
 
 def get_total_norm(
     tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
 ) -> Tensor:
-    """The norm of order `norm_type` of all elements of all tensors, as one number. Raises RuntimeError for a norm that
-    is not finite if `error_if_nonfinite`."""
+    """Return the norm of order `norm_type` of all elements of all tensors, as one number. Raises RuntimeError for a
+    norm that is not finite if `error_if_nonfinite`."""
     arrays = [np.asarray(t.numpy(), wide(t.dtype)).ravel() for t in parameter_list(tensors)]
     lengths = np.array([np.linalg.norm(array, norm_type) if array.size else 0.0 for array in arrays])
     total = np.linalg.norm(lengths, norm_type) if arrays else np.float32(0.0)
     if error_if_nonfinite and not np.isfinite(total):
         raise RuntimeError(f"the norm of order {norm_type} is {total}; something overflowed before")
     return Tensor(np.asarray(total))
+
+
+# The second half takes the result of the first.
 
 
 def clip_grads_with_norm_(parameters, max_norm: float, total_norm: Tensor, foreach: bool | None = None) -> None:
@@ -146,6 +156,9 @@ def clip_grads_with_norm_(parameters, max_norm: float, total_norm: Tensor, forea
             parameter.grad.writable()[...] *= factor
 
 
+# The whole is the function of the chapter, with one more option that has no effect.
+
+
 def clip_grad_norm_(
     parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
 ) -> Tensor:
@@ -153,6 +166,9 @@ def clip_grad_norm_(
     max_norm. Returns the length before. Raises ValueError for a max_norm that is negative or nan, and RuntimeError for
     a length that is not finite if `error_if_nonfinite`. `foreach` has no effect."""
     return optimizers.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite)
+
+
+# We clip two pairs of equal gradients, one pair in two halves, and compare.
 
 
 def check_two_halves_are_the_whole():
