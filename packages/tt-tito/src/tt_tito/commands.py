@@ -1,4 +1,4 @@
-"""What the commands do beyond looking and judging: choose, run, export, rebuild."""
+"""The work of the commands besides looking and judging: choose, run, export, rebuild."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rebuild(space: Workspace, tell: Callable[[str], Any]) -> Progress:
 
 
 def hints(space: Workspace, chapter: Chapter, name: str | None) -> tuple[str, list[str]]:
-    """An exercise, by default the first that is still to be written, and all its hints."""
+    """An exercise, by default the first one that is not written yet, and all its hints."""
     course.reference(chapter)  # raises if the chapter is not there
     hints = course.hints(chapter)
     if name is None:
@@ -70,7 +70,8 @@ def hints(space: Workspace, chapter: Chapter, name: str | None) -> tuple[str, li
 
 
 def difference(space: Workspace, chapter: Chapter) -> list[str]:
-    """How the exercises that a learner has written differ from the reference's, as lines of a unified diff."""
+    """The differences between the exercises that a learner has written and the reference's, as lines of a unified
+    diff."""
     text = space.text(chapter)
     reference = course.reference(chapter).read_text(encoding="utf-8")
     names = [e.name for e in exercises.exercises(reference)]
@@ -155,7 +156,8 @@ def _try(space: Workspace, values: dict[str, str]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an example: how it ended, what was measured, on what, and the milestone that it can earn."""
+    """The outcome of an example: its exit status, what it measured, on which implementations, and the milestone that it
+    can earn."""
 
     example: Example
     status: int
@@ -165,7 +167,7 @@ class Outcome:
 
     @property
     def reached(self) -> bool:
-        """Did it measure something, and reach every threshold?"""
+        """Whether it measured something and reached every threshold."""
         return self.status == 0 and bool(self.results) and all(row.get("reached") is True for row in self.results)
 
     @property
@@ -175,7 +177,7 @@ class Outcome:
 
 
 def run_example(space: Workspace, progress: Progress, name: str, arguments: tuple[str, ...]) -> Outcome:
-    """Run an example on what is in use."""
+    """Run an example on the implementations in use."""
     example, rest = _example(name, arguments)
     missing = [c for c in chapters() if c.number <= example.chapter.number and not progress.done(space, c)]
     if missing:
@@ -229,7 +231,8 @@ def _milestone(example: Example) -> Milestone | None:
 
 
 def run_capstone(command: str, arguments: tuple[str, ...]) -> int:
-    """Run a command of tt-capstone on what is in use; its exit status. ModuleNotFoundError if it is not installed."""
+    """Run a command of tt-capstone on the implementations in use, and return its exit status. ModuleNotFoundError if
+    tt-capstone is not installed."""
     course.folder("tt-capstone")
     with contextlib.suppress(NoWorkspace):
         space = Workspace.here()

@@ -1,4 +1,4 @@
-"""What the commands print: colours in a terminal, plain text in a pipe, 80 columns in both."""
+"""The output of the commands: colours in a terminal, plain text in a pipe, 80 columns in both."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _title(chapter: Chapter, text: str) -> Text:
 
 
 def overview(found: Overview) -> None:
-    """The table of chapters, capabilities, milestones, and the next step."""
+    """Print the table of chapters, capabilities, milestones, and the next step."""
     for number, phase in enumerate(phases(), start=1):
         rows = [row for row in found.rows if row.chapter.phase == number]
         if not any(row.available for row in rows):
@@ -124,14 +124,14 @@ def overview(found: Overview) -> None:
 
 
 def advice(found: Overview) -> None:
-    """The next command, and why."""
+    """Print the next command, and the reason for it."""
     line, why = found.next
     command(line)
     say(f"      {why}", "dim")
 
 
 def milestones(found: Overview) -> None:
-    """Each milestone, and on what it was earned or how it can be."""
+    """Print each milestone, and on which code it was earned or how it can be."""
     for reached in found.milestones:
         milestone, earned = reached.milestone, reached.earned
         mark = ("earned", "bold green") if earned else ("open", "yellow")
@@ -149,7 +149,7 @@ def milestones(found: Overview) -> None:
 
 
 def examples(found: Overview) -> None:
-    """Each example, in the order of the course, and whether it can be run by now."""
+    """Print each example, in the order of the course, and whether it can be run by now."""
     made = table("after", "example", "command")
     first: dict[str, Example] = {}
     for example in found.examples:
@@ -162,7 +162,7 @@ def examples(found: Overview) -> None:
 
 
 def implementations(found: Overview) -> None:
-    """What is in use for each chapter."""
+    """Print which implementation of each chapter is in use."""
     made = table("#", "chapter", "in use")
     for row in found.rows:
         if row.available:
@@ -171,7 +171,7 @@ def implementations(found: Overview) -> None:
 
 
 def chapters() -> None:
-    """The course."""
+    """Print the chapters of the course."""
     made = table("#", "name", "what hurts")
     for chapter in all_chapters():
         style = "" if chapter in course.written() else "dim"
@@ -184,7 +184,7 @@ def chapters() -> None:
 
 
 def started(space: Workspace, chapter: Chapter, file: Path) -> None:
-    """What a learner reads after starting a chapter."""
+    """Print what a learner needs after starting a chapter."""
     console().print(_title(chapter, f": “{chapter.says}”"))
     say(f"You will build: {chapter.solved_by}.")
     names = space.left(chapter)
@@ -268,7 +268,7 @@ def _verdicts(found: Assessment) -> None:
 
 
 def failure(message: str) -> None:
-    """A message of the judge: what happened in bold, why and where as they are."""
+    """Print a message of the judge: the first line in bold, the cause and the place below it."""
     first, *rest = message.splitlines()
     say(first, BAD)
     for line in rest:
@@ -276,7 +276,7 @@ def failure(message: str) -> None:
 
 
 def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Overview) -> None:
-    """What a learner reads after completing a chapter."""
+    """Print what a learner has reached by completing a chapter."""
     console().print(_title(chapter, f" is complete: {found.summary()}"), style="green")
     say(f"Capability {chapter.capability} is unlocked: {chapter.unlocks}.")
     say(f"From now on everything in this workspace runs on your {space.short(space.file(chapter))}.")
@@ -301,20 +301,20 @@ def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Overvi
 
 
 def watching(space: Workspace, chapter: Chapter) -> None:
-    """How watching begins."""
+    """Print the heading of a watch, and its keys."""
     console().print(_title(chapter, f", {space.short(space.file(chapter))}: judged whenever you save it."))
     say("Keys: h hint, n next exercise, s show, d diff, q quit.", "dim")
 
 
 def watched_failure(message: str, seconds: float) -> None:
-    """The first thing that is wrong after the file was saved."""
+    """Print the first failure after the file was saved."""
     say()
     failure(message)
     say(f"({seconds:.1f} s)", "dim")
 
 
 def watched(chapter: Chapter, found: Assessment, new: set[str], possible: list[str], now: str) -> None:
-    """What a look at a saved file has found: what passes now and what that makes possible, and the exercise to do."""
+    """Print the result of a look at a saved file: what passes now, what that makes possible, and the next exercise."""
     say()
     for mark in found.exercises:
         if mark.name in new:
@@ -333,7 +333,7 @@ def watched(chapter: Chapter, found: Assessment, new: set[str], possible: list[s
 
 
 def exercise(chapter: Chapter, name: str) -> None:
-    """The exercise that is next, and the first sentence of its docstring."""
+    """Print the next exercise, and the first sentence of its docstring."""
     if not name:
         say("Every exercise is written.")
         return
@@ -343,7 +343,7 @@ def exercise(chapter: Chapter, name: str) -> None:
 
 
 def experiments(space: Workspace, chapter: Chapter) -> None:
-    """The experiments of a chapter, by section, and which exercises they still take from the course."""
+    """Print the experiments of a chapter, by section, and which exercises they still take from the course."""
     from tt_tito.experiments import experiments
 
     names = [exercise.name for exercise in course_exercises(chapter)]
@@ -359,7 +359,7 @@ def experiments(space: Workspace, chapter: Chapter) -> None:
 
 
 def hint(chapter: Chapter, name: str, number: int, hints: list[str]) -> None:
-    """One hint, and how to get the next."""
+    """Print one hint, and the command for the next one."""
     console().print(Text.assemble((name, "bold"), f", hint {number} of {len(hints)}"))
     console().print(Padding(Text(hints[number - 1]), (0, 0, 0, 2)), soft_wrap=False)
     if number < len(hints):
@@ -369,7 +369,7 @@ def hint(chapter: Chapter, name: str, number: int, hints: list[str]) -> None:
 
 
 def difference(lines: Iterable[str]) -> None:
-    """A unified diff in its colours."""
+    """Print a unified diff in its colours."""
     styles = {"+": "green", "-": "red", "@": "cyan"}
     empty = True
     for line in lines:
@@ -383,7 +383,7 @@ def difference(lines: Iterable[str]) -> None:
 
 
 def example(outcome: Outcome) -> None:
-    """The outcome of an example."""
+    """Print the outcome of an example."""
     say()
     if not outcome.results:
         say(f"{outcome.example.name} ended (exit status {outcome.status}) before it measured anything.", BAD)
@@ -401,7 +401,7 @@ def example(outcome: Outcome) -> None:
 
 
 def problems(found: list[Problem]) -> None:
-    """The problems of an environment, each with the command that fixes it."""
+    """Print the problems of an environment, each with the command that fixes it."""
     for problem in found:
         say(("problem: " if problem.serious else "remark:  ") + problem.what, "red" if problem.serious else "yellow")
         command(problem.fix, "     fix")
@@ -410,7 +410,7 @@ def problems(found: list[Problem]) -> None:
 
 
 def marks(found: Marks) -> None:
-    """The points of each file, what is wrong with it, and a summary of the class."""
+    """Print the points of each file, what is wrong with it, and a summary of the class."""
     from tt_tito.judge import grade
 
     made = table("learner", "chapter", "status", "points", "to write")
@@ -436,7 +436,7 @@ def marks(found: Marks) -> None:
 
 
 def _faults(assessment: Assessment) -> None:
-    """What is wrong with each exercise of a file, or with the file."""
+    """Print what is wrong with each exercise of a file, or with the file."""
     messages = {mark.name: mark.message for mark in assessment.exercises if mark.message}
     for name, message in messages.items():
         say()

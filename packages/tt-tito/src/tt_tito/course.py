@@ -94,14 +94,14 @@ def integration_tests(chapter: Chapter) -> Path:
 
 
 def words(chapter: Chapter) -> int:
-    """How many words of prose a chapter has."""
+    """The number of words in a chapter's prose."""
     lines = reference(chapter).read_text(encoding="utf-8").splitlines()
     prose = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
     return sum(any(sign.isalnum() for sign in word) for word in prose.split())
 
 
 def lines_to_write(chapter: Chapter) -> int:
-    """How many lines of code the reference's answers to the exercises without a star have."""
+    """The number of lines in the reference's answers to the exercises without a star."""
     text = reference(chapter).read_text(encoding="utf-8")
     wanted = {exercise.name for exercise in exercises.exercises(text) if not exercise.starred}
     nodes = exercises.functions(exercises.parse(text))

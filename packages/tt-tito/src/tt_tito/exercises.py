@@ -1,8 +1,8 @@
-"""What a learner writes: the functions of a chapter whose `def` line ends in `# exercise`, found in its text.
+"""The exercises of a chapter: functions whose `def` line ends in `# exercise`, found in its text.
 
 An exercise is known by its qualified name, `softmax` or `Linear.forward`. The file of a learner is searched for the
-names of the reference, so that a mark that was deleted by accident deletes no exercise. One that is marked
-`# exercise (starred)` may be left out: what stands in for the chapter then has the reference's."""
+names of the reference, so that a mark that was deleted by accident does not delete an exercise. An exercise that is
+marked `# exercise (starred)` may be left out: a stand-in for the chapter then gets the reference's function."""
 
 from __future__ import annotations
 

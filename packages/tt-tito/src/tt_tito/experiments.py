@@ -1,6 +1,8 @@
-"""The experiments of a chapter, `show_*`, on a learner's code: what the prose discusses, to be seen while writing.
+"""The experiments of a chapter, `show_*`, on a learner's code: the output that the prose discusses, visible while you
+write.
 
-They run in a process of their own, on what is in use there. What is not written yet comes from the reference."""
+They run in a process of their own, on the implementations in use there. Functions that are not written yet come from
+the reference."""
 
 from __future__ import annotations
 

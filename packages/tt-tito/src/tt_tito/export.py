@@ -1,4 +1,4 @@
-"""What a learner takes along: a chapter as a notebook, or a package as a wheel that has their chapters in it."""
+"""Exports: a chapter as a notebook, or a package as a wheel with the learner's chapters in it."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def write(file: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of a file that is there for nothing else. The operating system takes it back when a process ends,
-    however it ends. RuntimeError if another process keeps it for a minute."""
+    """Hold a lock on a file that has no other purpose. The operating system releases it when the process ends, however
+    it ends. RuntimeError if another process holds it for a minute."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as stream:
         deadline = time.monotonic() + PATIENCE

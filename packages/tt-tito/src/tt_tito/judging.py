@@ -99,7 +99,7 @@ def exercise_of(chapter: Chapter, name: str) -> str:
 def assess_in_use(
     space: Workspace, chapter: Chapter, groups: tuple[str, ...], tell: Callable[[str], None] = lambda message: None
 ) -> Assessment:
-    """The judge's verdict on what is in use for a chapter (mine, reference, a path or a module)."""
+    """The judge's verdict on the implementation of a chapter in use (mine, reference, a path or a module)."""
     if space.implementation(chapter) == "mine":
         return assess(space, chapter, groups, tell)
     return _judged(chapter, _file_in_use(chapter), groups, tell=tell)
@@ -134,5 +134,5 @@ def _placed(space: Workspace, chapter: Chapter, found: Assessment) -> Assessment
 
 
 def _others(chapter: Chapter) -> dict[str, Path]:
-    """What stands in for other modules than the chapter's."""
+    """The stand-ins for other modules than the chapter's."""
     return {module: path for module, path in swap.in_use().targets.items() if module != chapter.module}

@@ -53,12 +53,12 @@ def _without_runs(cells: list[dict[str, Any]]) -> str:
 
 
 def _only_runs(cell: dict[str, Any]) -> bool:
-    """Does a cell do nothing but run experiments?"""
+    """Whether a cell does nothing except run experiments."""
     return _is_code(cell) and bool(RUNS.fullmatch(cell["source"]))
 
 
 def read(path: Path) -> str:
-    """The text of the chapter in a notebook, without what it has put out, and without cells that only run experiments.
+    """The text of the chapter in a notebook, without its outputs and without cells that only run experiments.
     ValueError for a file that is not a notebook."""
     return _without_runs(_read(path))
 
@@ -108,7 +108,7 @@ def _places(cells: list[dict[str, Any]], name: str) -> list[str]:
 
 
 def _same(lines: list[str], source: list[str]) -> bool:
-    """Are these the lines of a cell, apart from what jupytext turns into comments?"""
+    """Whether these are the lines of a cell, apart from lines that jupytext turns into comments."""
     pairs = zip(lines, source)
     return len(lines) == len(source) and all(
         one.rstrip() in (line.rstrip(), f"# {line}".rstrip()) for one, line in pairs
@@ -164,7 +164,7 @@ def dumps(cells: list[dict[str, Any]]) -> str:
 
 
 def _cell(cell: dict[str, Any]) -> dict[str, Any]:
-    """What matters of a cell. KeyError, TypeError or ValueError if it is none."""
+    """The parts of a cell that we keep. KeyError, TypeError or ValueError if it is not a cell."""
     kind, source = cell["cell_type"], cell["source"]
     if kind not in ("code", "markdown", "raw"):
         raise ValueError(f"{kind!r} is not a type of cell")

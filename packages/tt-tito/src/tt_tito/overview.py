@@ -17,7 +17,7 @@ __all__ = ["Example", "Overview", "Reached", "Row", "all_examples", "as_data", "
 
 @dataclass(frozen=True)
 class Row:
-    """A chapter: how far the learner is with it, and what is in use."""
+    """A chapter: how far the learner is, and which implementation is in use."""
 
     chapter: Chapter
     available: bool
@@ -41,13 +41,13 @@ class Example:
 
     @property
     def command(self) -> str:
-        """What to type: `tito examples run xor_1969 --train`."""
+        """The command line: `tito examples run xor_1969 --train`."""
         return " ".join(["tito examples run", self.name, *self.arguments])
 
 
 @dataclass(frozen=True)
 class Reached:
-    """A milestone, and what is noted of it if it is earned."""
+    """A milestone, and its entry in the progress if it is earned."""
 
     milestone: Milestone
     earned: dict[str, Any] | None
@@ -65,7 +65,7 @@ class Overview:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with files of the workspace, each by its name."""
+        """What is wrong with files of the workspace; each message names its file."""
         return tuple(dict.fromkeys(text for text in (self.problem, *(row.problem for row in self.rows)) if text))
 
     @property
@@ -173,7 +173,7 @@ def _stand_ins() -> str:
 
 
 def _state(space: Workspace, progress: Progress, chapter: Chapter, total: int) -> tuple[str, int]:
-    """How far a chapter is, and how many of its exercises are still to be written."""
+    """The state of a chapter, and how many of its exercises are not written yet."""
     if not space.started(chapter):
         return ("from the reference" if space.taken(chapter) else "not started"), total
     left = len(space.left(chapter))

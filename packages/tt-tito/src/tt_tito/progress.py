@@ -31,7 +31,8 @@ ENTRIES: dict[str, dict[str, type]] = {  # what an entry of each table must have
 
 
 class DamagedProgress(ValueError):
-    """The progress file is not what was written; `copy` is what its copy says, or None if that is damaged, too."""
+    """The progress file is not as it was written. `copy` is the progress in its copy, or None if that is damaged,
+    too."""
 
     def __init__(self, file: str, why: str, copy: Progress | None):
         super().__init__(f"the progress file {file} was damaged ({why.removesuffix('.')})")
@@ -40,7 +41,8 @@ class DamagedProgress(ValueError):
 
 @dataclass
 class Progress:
-    """What has passed: chapters by slug, milestones by number, and how many hints of an exercise were shown."""
+    """Everything that has passed: chapters by slug, milestones by number, and how many hints of an exercise were
+    shown."""
 
     chapters: dict[str, dict[str, Any]] = field(default_factory=dict)
     milestones: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -117,7 +119,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Milestone:
-    """What a learner can say after a chapter whose example passes its threshold."""
+    """A sentence that a learner can say after a chapter whose example passes its threshold."""
 
     number: int
     says: str
@@ -131,7 +133,7 @@ def milestones() -> tuple[Milestone, ...]:
 
 
 def implementations(space: Workspace, used: Iterable[Chapter]) -> dict[str, str]:
-    """What is in use for each chapter, with the fingerprint of a learner's file: `mine 3f2a...`."""
+    """The implementation in use for each chapter, with the fingerprint of a learner's file: `mine 3f2a...`."""
     names = {c.slug: space.implementation(c) for c in used}
     return {
         c.slug: f"mine {fingerprint(space.source(c))[:12]}" if names[c.slug] == "mine" else names[c.slug] for c in used
@@ -173,7 +175,7 @@ def _read(file: Path, space: Workspace) -> Progress:
 
 
 def _is_progress(data: Any) -> bool:
-    """Has the data the tables that are due, with entries of the right types?"""
+    """Whether the data have the expected tables, with entries of the right types."""
     if not isinstance(data, dict) or data.keys() != {*ENTRIES, "hints"}:
         return False
     if not all(isinstance(table, dict) for table in data.values()):

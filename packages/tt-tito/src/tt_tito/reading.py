@@ -1,6 +1,8 @@
-"""How every command reads a file that a learner may have changed: a chapter, a notebook, `tt.toml`, the progress.
+"""The one way in which commands read a file that a learner may have changed: a chapter, a notebook, `tt.toml`, the
+progress.
 
-A file that cannot be read raises Unreadable, which names the file, and says what is wrong with it and what to do."""
+A file that cannot be read raises Unreadable. The message names the file, and says what is wrong with it and what to
+do."""
 
 from __future__ import annotations
 
@@ -60,12 +62,12 @@ def text(file: Path, most: int = LARGEST) -> str:
 
 
 def python(file: Path) -> str:
-    """The text of a Python file. Unreadable, with the line, for what is not Python; nothing of it runs."""
+    """The text of a Python file. Unreadable, with the line, for text that is not Python. Nothing of it runs."""
     return checked(text(file), file.name)
 
 
 def checked(text: str, name: str) -> str:
-    """A text that is Python. Unreadable, with a file's name and the line, for what is not; nothing of it runs."""
+    """A text that is Python. Unreadable, with the file's name and the line, if it is not. Nothing of it runs."""
     with PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a learner's "\d"; Python says it when the file runs
         try:

@@ -1,6 +1,6 @@
-"""What every interpreter does at its start: if a `tt.toml` or TT_SWAP is there, make ready to swap. See `swap.py`.
+"""The start of every interpreter: if there is a `tt.toml` or TT_SWAP, prepare to swap. See `swap.py`.
 
-`tt_swap.pth` calls `activate`. Without either of the two this is a look into a few folders; with one of them, the work
+`tt_swap.pth` calls `activate`. Without either of the two, this is a look into a few folders. With one of them, the work
 waits for the first import of a package of the course, so that an error in `tt.toml` appears there."""
 
 import os

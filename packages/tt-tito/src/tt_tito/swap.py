@@ -44,7 +44,8 @@ class SwapError(ImportError):
 
 @dataclass(frozen=True)
 class Table:
-    """What stands in for what: the file or folder for each module's name; `origin` is what messages call the table."""
+    """The table of stand-ins: the file or folder for each module's name. `origin` is the name of the table in
+    messages."""
 
     targets: dict[str, Path] = field(default_factory=dict)
     origin: str = "tt.toml"

@@ -44,7 +44,7 @@ def watch(space: Workspace, chapter: Chapter) -> None:
 
 @dataclass
 class Watched:
-    """A chapter that is watched: what has passed, and where its learner is."""
+    """A chapter that is watched: what has passed, and the exercise at hand."""
 
     space: Workspace
     chapter: Chapter
@@ -95,13 +95,13 @@ class Watched:
             console.say(f"Figure: {self.space.short(figure)}")
 
     def diff(self) -> None:
-        """What differs from the reference's answers."""
+        """Print the differences from the reference's answers."""
         console.difference(commands.difference(self.space, self.chapter))
 
 
 @dataclass
 class Seen:
-    """What a watched file was when it was last looked at."""
+    """The state of a watched file at the last look."""
 
     file: Path
     mark: tuple[int, int] | None = field(default=None)

@@ -102,7 +102,7 @@ class Workspace:
         return bool(self.files(chapter))
 
     def source(self, chapter: Chapter) -> Path:
-        """The Python file of the learner's chapter; for a notebook the one that is made of it, now."""
+        """The Python file of the learner's chapter. For a notebook, it is made from the notebook now."""
         file = self.file(chapter)
         if not os.path.lexists(file):
             raise ValueError(f"{chapter} is not started: `tito module start {chapter.slug}` makes {self.short(file)}")
@@ -158,7 +158,7 @@ class Workspace:
         return kept
 
     def backup(self, file: Path) -> Path:
-        """Copy a file to a name in `.tito/backups` that is not taken."""
+        """Copy a file to an unused name in `.tito/backups`."""
         content, kept = reading.data(file, reading.HUGE), self._free_name(file)
         files.write(kept, content)
         return kept
@@ -191,7 +191,7 @@ class Workspace:
     # ## What is in use
 
     def uses(self) -> dict[str, str]:
-        """What tt.toml says is in use, by chapter or package. Unreadable for a tt.toml that cannot be read."""
+        """The entries of tt.toml, by chapter or package. Unreadable for a tt.toml that cannot be read."""
         return {_canonical(name): value for name, value in swap.entries(self.config).items()}
 
     def use(self, name: str, value: str | None) -> None:
@@ -215,7 +215,7 @@ class Workspace:
             files.write(self.config, document.as_string())
 
     def implementation(self, chapter: Chapter) -> str:
-        """What is in use for a chapter: `mine`, `reference` or the path or module that tt.toml names."""
+        """The implementation in use for a chapter: `mine`, `reference` or the path or module that tt.toml names."""
         uses = self.uses()
         value = uses.get(chapter.slug) or uses.get(chapter.package) or "reference"
         if not self.is_mine(chapter, value):
@@ -223,12 +223,12 @@ class Workspace:
         return "mine" if self.started(chapter) or chapter.slug in uses else "reference"  # of a folder, what is there
 
     def mine(self, chapter: Chapter) -> str:
-        """How tt.toml names the learner's own file of a chapter."""
+        """The name of the learner's own file of a chapter in tt.toml."""
         file = self.file(chapter)
         return f"work/{chapter.slug}.py" if file.suffix == ".py" else f".tito/notebooks/{chapter.slug}.py"
 
     def is_mine(self, chapter: Chapter, value: str) -> bool:
-        """Does a value in tt.toml mean the learner's own file of a chapter, however the path is written?"""
+        """Whether a value in tt.toml means the learner's own file of a chapter, however the path is written."""
         folders = (self.work, self.state / "notebooks")
         own = [*self._possible(chapter), *folders, *(folder / f"{chapter.slug}.py" for folder in folders)]
         return os.path.realpath(self.root / os.path.expanduser(value)) in map(os.path.realpath, own)
@@ -269,7 +269,7 @@ def known_name(name: str) -> Chapter | str:
 
 
 def _canonical(name: str) -> str:
-    """How this tool calls what a name in tt.toml means: 03 and 03_activations are activations."""
+    """The tool's own name for a name in tt.toml: 03 and 03_activations are activations."""
     try:
         found = known_name(name)
     except ValueError:

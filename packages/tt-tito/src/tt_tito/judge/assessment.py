@@ -1,4 +1,4 @@
-"""What a learner's file of a chapter is worth: a verdict on the whole, points for each exercise, and what to say."""
+"""The assessment of a learner's file of a chapter: a verdict on the whole, points for each exercise, and messages."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ class _Judging:
         return replace(found, message=_noted(found.message, note), exercises=self._marks(verdicts | at_odds))
 
     def _is_busy(self, recording: Recording, group: str, ran: Run) -> bool:
-        """Is nothing wrong but times, which the reference does not keep here, either?"""
+        """Whether only times are wrong, and the reference does not keep them here, either."""
         wrong, unseen = faults(recording, ran, self.limits)
         late = [checks[right].is_timed for test, right in wrong.items() if right < len(checks := recording.tests[test])]
         if unseen or not late or not all(late):

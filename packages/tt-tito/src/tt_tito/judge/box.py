@@ -39,7 +39,8 @@ NEEDED = ["numpy", "pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pyg
 
 
 def boundary() -> str:
-    """What holds a learner's code here: `bubblewrap`, `Landlock and seccomp`, one of these, or `nothing`."""
+    """The name of the boundary around a learner's code here: `bubblewrap`, `Landlock and seccomp`, one of these, or
+    `nothing`."""
     if _bubblewrap():
         return "bubblewrap"
     parts = [*(["Landlock"] if guard.landlock_version() > 0 else []), *(["seccomp"] if guard.has_filter() else [])]
@@ -63,7 +64,7 @@ def import_path() -> list[str]:
 
 
 def readable() -> list[str]:
-    """What of the machine a learner's code may read: Python, the packages, the system's libraries."""
+    """The parts of the machine that a learner's code may read: Python, the packages, the system's libraries."""
     python = os.path.realpath(sys.executable)
     found = [*SYSTEM, python, *map(os.path.realpath, _libraries()), *import_path()]
     return [path for path in dict.fromkeys(found) if os.path.exists(path)]
@@ -162,7 +163,7 @@ def as_nobody() -> dict[str, Any]:
 
 
 def _open_to_all(path: str) -> bool:
-    """Can every user read this file and reach its folder?"""
+    """Whether every user can read this file and reach its folder."""
     mode = os.stat(path).st_mode
     wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
     folders = Path(os.path.realpath(path)).parents

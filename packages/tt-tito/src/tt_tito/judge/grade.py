@@ -45,7 +45,7 @@ class Row:
         return {"learner": self.learner, "file": self.file, **self.assessment.as_data(), "others": self.others}
 
     def message(self) -> str:
-        """What is said of the file, and of those that were left."""
+        """The message about the file, and about files that were not graded."""
         left = f"Not graded: {', '.join(self.others)}." if self.others else ""
         return "\n".join(filter(None, [self.assessment.message, left]))
 
@@ -204,7 +204,7 @@ def _summary(chapter: str, found: list[Assessment]) -> ChapterSummary:
 
 
 def _mistakes(assessment: Assessment) -> set[str]:
-    """What is wrong with a file: the cause if it is known, else what came out."""
+    """The mistakes in a file: the cause if it is known, otherwise the outcome."""
     messages = {mark.message for mark in assessment.exercises if mark.message} or {assessment.message} - {""}
     return {_cause(message) for message in messages}
 

@@ -158,14 +158,14 @@ def confine(scratch: Path, readable: Iterable[str], hidden: Iterable[str], *, bo
 
 
 def landlock_version() -> int:
-    """Which version of Landlock the kernel has; below 1 for none."""
+    """The version of Landlock that the kernel has; below 1 if it has none."""
     if sys.platform != "linux":
         return 0
     return int(ctypes.CDLL(None).syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 
 def has_filter() -> bool:
-    """Is there a filter of system calls for this machine?"""
+    """Whether there is a filter of system calls for this machine."""
     return sys.platform == "linux" and platform.machine() in CALLS
 
 
@@ -193,7 +193,7 @@ def _landlock(syscall, scratch: Path, readable: Iterable[str], hidden: set[str])
 
 
 def _without(root: str, hidden: set[str]) -> Iterator[tuple[str, int]]:
-    """Paths that together are all of a folder but what is hidden in it, and what is allowed there."""
+    """Paths that together are all of a folder except for what is hidden in it, and what is allowed there."""
     ahead = [root]
     while ahead:
         path = ahead.pop()

@@ -49,7 +49,7 @@ class Reading:
 
     @property
     def is_notebook(self) -> bool:
-        """Is it a notebook, by its name?"""
+        """Whether the file is a notebook, by its name."""
         return self.file.suffix.lower() == ".ipynb"
 
     @cached_property
@@ -86,7 +86,7 @@ class Reading:
         return Submission(self.chapter, self.file).reference_code()
 
     def _ask(self, what: str, about: Collection[str] = ()) -> Any:
-        """What a process of its own has read. Unreadable if it could not."""
+        """The answer of another process that reads the file. Unreadable if it could not."""
         name = self.file.name
         request = {
             "path": [path for path in sys.path if path and Path(path) != Path.cwd()],

@@ -23,7 +23,7 @@ PATIENCE = 60.0  # seconds that cleaning up may take
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that is there for one run."""
+    """A folder that exists for one run."""
     folder = Path(tempfile.mkdtemp(prefix="tito-")).resolve()
     try:
         if user := box.as_nobody().get("user"):

@@ -1,7 +1,5 @@
-"""The verdict on a run: every value that was recorded has to have come, in its place, and to be what is wanted.
-
-Nothing that the child says can make it better; an exception, an event too many or too few, an early end make it
-worse."""
+"""The verdict on a run: every recorded value must have come, in its place, and must be the expected one. Nothing that
+the child says can improve the verdict; an exception, an event too many or too few, or an early end makes it worse."""
 
 from __future__ import annotations
 
@@ -86,7 +84,7 @@ def stuck_in(run: Run) -> str:
 
 
 def _right(test: _Test, due: list[Check], run: Run, limits: Limits) -> int | None:
-    """How many checks of a test are met before something is wrong; None if nothing is."""
+    """The number of checks of a test that are met before something is wrong; None if nothing is wrong."""
     right = 0
     try:
         for _ in _right_in(test, due, run, limits):
@@ -118,7 +116,7 @@ def _right_values(recording: Recording, run: Run, limits: Limits, file: Path) ->
 
 
 def _sent(run: Run) -> tuple[list[_Test], dict[str, Any]]:
-    """What a child has sent of each test, and of no test."""
+    """The events that a child has sent for each test, and outside all tests."""
     tests: list[_Test] = []
     others: dict[str, Any] = {}
     try:
@@ -219,7 +217,7 @@ def _ending(run: Run, limits: Limits, what: str, see: str = "") -> _Wrong:
 
 
 def clean(text: str) -> str:
-    """A text that can be printed, without what is another at each run: addresses, the scratch folder's name."""
+    """A text that can be printed, without parts that change from run to run: addresses, the scratch folder's name."""
     text = re.sub(r"0x[0-9a-fA-F]{4,}", "0x...", text)
     text = re.sub(r"[^\s'\"]*tito-\w{8}", "scratch", text)
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text).strip()

@@ -1,7 +1,7 @@
-"""The `check_*` of a chapter as tests of it: what the prose says holds for a learner's code, too.
+"""The `check_*` of a chapter as tests of it: claims of the prose must hold for a learner's code, too.
 
-They come after the unit tests, which name the cause of what is wrong, and they are the reference's, whatever a
-learner's file has under their names."""
+They come after the unit tests, which name the cause of a mistake. They are the reference's, whatever a learner's file
+has under their names."""
 
 from __future__ import annotations
 
