@@ -26,12 +26,12 @@ def load(name):
 
 
 SCRIPTS = """
-reading experiments mistakes counted flowchart weave measures benchmark_page course_map program shell source
-command_page papers reference_page navigation
+reading experiments mistakes counted flowchart sequence diagrams weave measures benchmark_page course_map program
+shell source command_page papers reference_page navigation
 """
 (
-    reading, experiments, mistakes, counted, flowchart, weave, measures, benchmark_page, course_map, program, shell,
-    source, command_page, papers, reference_page, navigation,
+    reading, experiments, mistakes, counted, flowchart, sequence, diagrams, weave, measures, benchmark_page, course_map,
+    program, shell, source, command_page, papers, reference_page, navigation,
 ) = map(load, SCRIPTS.split())  # fmt: skip
 WRITTEN = weave.written(ROOT)
 
@@ -529,6 +529,28 @@ def test_nodes_of_a_layer_do_not_touch(layout):
 def test_a_flowchart_that_is_not_understood_is_refused(text, says):
     with pytest.raises(reading.WeaveError, match=re.escape(says)):
         flowchart.figure(text)
+
+
+CALLS = """sequenceDiagram
+    participant Y as your program
+    Y->>K: exp(x)
+    Note over K: counts
+    K-->>Y: an array
+"""
+
+
+def test_a_sequence_of_calls_is_drawn_from_top_to_bottom_and_told():
+    page = diagrams.drawn(f"before\n\n```mermaid\n{CALLS}```\n")
+    drawn = page.removeprefix("before\n\n").strip()
+    told = "Sequence of calls. your program calls K: exp(x). K: counts. K answers your program: an array."
+    assert f'aria-label="{told}"' in drawn and "\n" not in drawn
+    rows = {text: float(y) for y, text in re.findall(r' y="(\S+)">([^<]+)</text>', drawn)}
+    assert rows["your program"] == rows["K"] < rows["exp(x)"] < rows["counts"] < rows["an array"]
+    for text, says in [(CALLS + "  loop x\n", "not understood: 'loop x'"), ("sequenceDiagram\n", "has no message")]:
+        with pytest.raises(reading.WeaveError, match=says):
+            sequence.figure(text)
+    with pytest.raises(reading.WeaveError, match="and not a 'pie'"):
+        diagrams.figure("pie title x")
 
 
 def test_names_of_the_reference_come_in_the_order_of_the_text_with_their_first_sentence():

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import counted
+import diagrams
 import experiments
-import flowchart
 import papers
 import shell
 import weave
@@ -89,7 +89,7 @@ def on_page_markdown(markdown: str, page: Page, **_) -> str:
         return markdown
     try:
         name = page.file.src_uri.removesuffix(".md").replace("/", "-")
-        return flowchart.drawn(shell.live(MARKER.sub(_fill, markdown), name, ROOT))
+        return diagrams.drawn(shell.live(MARKER.sub(_fill, markdown), name, ROOT))
     except WeaveError as error:
         raise PluginError(str(error)) from None
 

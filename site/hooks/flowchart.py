@@ -20,7 +20,6 @@ SHAPES = {  # opening and closing brackets: the longest first, since `[` begins 
     "[": ("]", "box"), "(": (")", "round"), "{": ("}", "choice"),
 }  # fmt: skip
 ARROW = re.compile(r"\s*(?P<line>-\.->|-->|==>|---)\s*(?:\|(?P<label>[^|]*)\|)?\s*|\s*--\s+(?P<said>[^-]+?)\s+-->\s*")
-FENCE = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LETTER, LINE, PAD, GAP, BETWEEN = 7.1, 18, 14, 22, 46  # widths and heights in pixels, of type of 14
 
 
@@ -57,11 +56,6 @@ class Arrow:
     label: str = ""
     kind: str = "-->"
     stops: list[Node] = field(default_factory=list)
-
-
-def drawn(markdown: str) -> str:
-    """The Markdown with every fence of a flowchart replaced by its drawing."""
-    return FENCE.sub(lambda fence: figure(fence[1]), markdown)
 
 
 def figure(text: str) -> str:
@@ -283,7 +277,7 @@ def _arrow(arrow: Arrow, point, direction: str) -> str:
     if arrow.label:
         (a, b), (c, d) = places[:2] if not back else places[-2:]
         parts.append(
-            f'<text class="tt-label" x="{(a + c) / 2:.1f}" y="{(b + d) / 2 - 1:.1f}">{_text(arrow.label)}</text>'
+            f'<text class="tt-label" x="{(a + c) / 2:.1f}" y="{(b + d) / 2 - 1:.1f}">{escaped(arrow.label)}</text>'
         )
     return "".join(parts)
 
@@ -306,11 +300,11 @@ def _node(node: Node, x: float, y: float) -> str:
     }[node.shape]
     first = y - LINE * (len(node.lines) - 1) / 2 + 5 + (2 if node.shape == "store" else 0)
     text = "".join(
-        f'<text x="{x:.1f}" y="{first + LINE * i:.1f}">{_text(line)}</text>' for i, line in enumerate(node.lines)
+        f'<text x="{x:.1f}" y="{first + LINE * i:.1f}">{escaped(line)}</text>' for i, line in enumerate(node.lines)
     )
     return f'<g class="tt-node">{shape}{text}</g>'
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """As HTML, without what Markdown would take for its own."""
     return re.sub(r"[*_`$\\]", lambda sign: f"&#{ord(sign[0])};", html.escape(text))

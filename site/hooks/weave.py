@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import flowchart
+import diagrams
 from counted import exercises_of, minutes
 from experiments import ROOT, outputs_of, read_curriculum
 from reading import Code, Prose, Text, WeaveError, first_line, headings, read_chapter
@@ -39,7 +39,7 @@ def page(entry: Chapter | Appendix, outputs: dict[str, dict], course: Curriculum
     in_exercises = False
     for block in text.blocks:
         if isinstance(block, Prose):
-            parts.append(flowchart.drawn(block.text))
+            parts.append(diagrams.drawn(block.text))
             for level, heading in headings(block.text):
                 if level <= 2:
                     in_exercises = heading.lower().startswith("exercise")
@@ -140,8 +140,8 @@ def _output(output: dict, name: str, told: str) -> Iterator[str]:
     if output["text"]:
         ticks = "`" * (3 + max((len(run) for run in re.findall("`{3,}", output["text"])), default=0))
         yield f"{ticks}{{ .text .tt-output .no-copy data-search-exclude }}\n{output['text']}\n{ticks}"
-    if output["text"].startswith("flowchart "):  # a diagram in mermaid's language is drawn, too
-        yield flowchart.figure(output["text"])
+    if output["text"].startswith(("flowchart ", "sequenceDiagram\n")):  # a diagram in mermaid's language is drawn, too
+        yield diagrams.figure(output["text"])
     label = told.split("\n\n")[0].replace("\n", " ") or f"Figure: {name.removeprefix('show_').replace('_', ' ')}"
     for number, figure in enumerate(output["figures"], start=1):
         alternative = html.escape(label if len(output["figures"]) == 1 else f"{label} ({number})")
