@@ -376,7 +376,7 @@ def test_buffers_agree_in_evaluation(results):
 def test_what_cannot_be_averaged_is_refused(results):
     for ranks in (2, 4):
         outside, graph, cap, module, endless = results[ranks]["refused"]
-        assert outside.startswith("RuntimeError") and "outside of the model's forward pass" in outside
+        assert outside.startswith("RuntimeError") and "outside the model's forward pass" in outside
         assert "create_graph=True" in graph and "not 0" in cap and "not a builtin_function_or_method" in module
         assert "list_iterator has none" in endless
 

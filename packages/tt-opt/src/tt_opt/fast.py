@@ -1,7 +1,7 @@
 # # Fast
 #
-# An appendix of chapter 15: the work of the twins on a range of rows, in NumPy. Everything goes block by block, writes
-# into arrays that are given, and uses scratch memory for what is in between. Sums are made in `float64`, as in the
+# An appendix of chapter 15. Here is the work of the twins on a range of rows, in NumPy. All functions go block by
+# block, write into arrays of the caller, and use scratch memory for intermediate values. We sum in `float64`, as in the
 # chapters.
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ def _blocks(rows, width=1, numbers=BLOCK):
 
 
 # ## Products
+#
+# For many rows we leave a product to BLAS. For a few rows we go through the matrix once, part by part.
 
 
 def matmul(x, y, out):
-    """out = x @ y."""
+    """Write x @ y into out."""
     np.matmul(x, y, out=out)
 
 
 def few_rows(x, rows, bias, start, stop, out):
-    """out[:, start:stop] = x @ rows[start:stop].T + bias[start:stop], for x of a few rows; bias may be None."""
+    """Write x @ rows[start:stop].T + bias[start:stop] into out[:, start:stop], for x of a few rows; bias may be
+    None."""
     for part in _blocks(stop - start, rows.shape[1]) if len(x) > 1 else [slice(0, stop - start)]:
         part = slice(start + part.start, start + part.stop)
         for i in range(len(x)):
@@ -42,10 +45,12 @@ def few_rows(x, rows, bias, start, stop, out):
 
 
 # ## Element by element
+#
+# GELU is the chapter's. We only choose whether to compute its slope as well.
 
 
 def gelu(x, out, slope):
-    """out = gelu(x) in its tanh form for rows of numbers; slope, if there is one, its derivative."""
+    """Write gelu(x) in its tanh form into out and, unless slope is None, its derivative into slope."""
     if slope is None:
         in_blocks(gelu_block, x, out)
     else:
@@ -58,16 +63,17 @@ _ZEROS = np.zeros(BLOCK, F)
 
 
 def relu(x, out):
+    """Write relu(x) into out."""
     for b in _blocks(x.size):
         np.maximum(x[b], _ZEROS[: x[b].size], out=out[b])
 
 
-# On the way back, a number where ReLU was 0 must be 0, even if what arrives is infinite. A float whose bits are all 0
-# is 0, so we multiply the bits by the mask.
+# In the backward pass the gradient must be 0 where ReLU was 0, even if an infinite gradient arrives there, and 0 times
+# infinity would be nan. A float whose bits are all 0 is 0, so we multiply the bits by the mask.
 
 
 def relu_back(g, out, dx):
-    """dx = g where out is not 0; chosen by bits, since 0 * inf is nan."""
+    """Write g into dx where out is not 0, and 0 elsewhere."""
     for b in _blocks(g.size):
         _choose(np.not_equal(out[b], 0, out=scratch("mask", out[b].shape, bool)), g[b], dx[b])
 
@@ -78,12 +84,12 @@ def _choose(mask, g, out):
 
 # ## Rows
 #
-# The mean and the squares of a row are computed in `float64`: the square of $10^{20}$ is no number in `float32`, and a
-# row of equal numbers must give exactly 0.
+# We compute the mean and the squares of a row in `float64`, because the square of $10^{20}$ overflows `float32`, and
+# because a row of equal numbers must give exactly 0.
 
 
 def norm(x, w, b, eps, normal, slope, out):
-    """Rows: normal = (x - mean) * slope, out = normal * w + b."""
+    """Write, for each row, (x - mean) * slope into normal, and normal * w + b into out."""
     width = x.shape[1]
     for part in _blocks(len(x), width):
         wide = scratch("wide", x[part].shape, D)
@@ -96,8 +102,11 @@ def norm(x, w, b, eps, normal, slope, out):
         out[part] += b
 
 
+# The backward pass subtracts from each row of gradients its mean, and its part along the normalized row.
+
+
 def norm_back(g, w, normal, slope, dx):
-    """dx, and the sums for weight and bias."""
+    """Write the gradient into dx, and return the sums for weight and bias, in float64."""
     width, dw, db = g.shape[1], np.zeros(g.shape[1], D), np.zeros(g.shape[1], D)
     for part in _blocks(len(g), width):
         y, n, d, t = g[part], normal[part], dx[part], scratch("t", g[part].shape)
@@ -112,8 +121,12 @@ def norm_back(g, w, normal, slope, dx):
     return dw, db
 
 
+# Cross-entropy is a softmax, of which we keep the gradient.
+
+
 def surprise(x, labels, weights, gradient):
-    """The sum of weights * -log_softmax(x)[label] over rows; gradient becomes weights * (softmax - truth)."""
+    """Return the sum of weights * -log_softmax(x)[label] over rows, and write weights * (softmax - truth) into
+    gradient."""
     rows = np.arange(len(labels))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         np.subtract(x, x.max(1, keepdims=True), out=gradient)
@@ -126,8 +139,11 @@ def surprise(x, labels, weights, gradient):
     return losses.sum()
 
 
+# To add rows into a table, we sort them by their ids, so that equal ids are neighbours.
+
+
 def add_rows(ids, g, table):
-    """The table of zeros, to whose row ids[i] each row g[i] has been added, in the dtype of the table."""
+    """Add each row g[i] to row ids[i] of a table of zeros, in the dtype of the table, and return the table."""
     order = np.argsort(ids, kind="stable")
     ids, g = ids[order], g[order]
     first = np.flatnonzero(np.diff(ids, prepend=-1))
@@ -137,13 +153,13 @@ def add_rows(ids, g, table):
 
 # ## Attention
 #
-# With keys down, the largest score of a query is the maximum of a column, which NumPy finds by comparing whole rows;
-# and a sum over the keys is a product with ones.
+# With the keys down, the largest score of a query is the maximum of a column, which NumPy finds quickly by comparing
+# whole rows. A sum over the keys is a product with ones.
 
 
 def softmax_down(p, first):
-    """In place: scores (..., keys, queries) -> weights that add up to 1 down the keys. The keys from `first` on are
-    hidden from the queries before them: key first + i from query j < i."""
+    """Turn scores (..., keys, queries), in place, into weights that add up to 1 down the keys. Key first + i is hidden
+    from query j < i."""
     queries = p.shape[-1]
     if first < p.shape[-2]:
         p[..., first:, :][..., np.tri(p.shape[-2] - first, queries, -1, dtype=bool)] = -np.inf
@@ -153,7 +169,7 @@ def softmax_down(p, first):
 
 
 def softmax_down_back(p, dp):
-    """In place in dp: the gradient of the scores, p * (dp - the sum of p * dp over the keys)."""
+    """Turn dp, in place, into the gradient of the scores, p * (dp - the sum of p * dp over the keys)."""
     t = scratch("t", p.shape)
     np.multiply(p, dp, out=t)
     dp -= (np.ones(p.shape[-2], F) @ t)[..., None, :]
@@ -162,13 +178,14 @@ def softmax_down_back(p, dp):
 
 # ## Images
 #
-# The columns of chapter 09 for a few images at a time, so that they fit into the cache, in memory that is used again.
+# We make the columns of chapter 09 (*im2col*) for a few images at a time, so that they fit into the cache, in memory
+# that we use again.
 
 COLUMNS = 1 << 18  # numbers in a block of columns: 1 MB
 
 
 def _columns(x, size, padding, places):
-    """What each window of images x (n, H, W, C) sees, (n * places, kh * kw * C), with zeros around."""
+    """Return the windows of images x (n, H, W, C) with zeros around them, as rows (n * places, kh * kw * C)."""
     (n, h, w, c), (kh, kw), (top, left), (rows, cols) = x.shape, size, padding, places
     if top or left:
         padded = scratch("padded", (n, h + 2 * top, w + 2 * left, c))
@@ -180,7 +197,7 @@ def _columns(x, size, padding, places):
     seen = as_strided(x, (n, rows, cols, kh, kw, c), (s[0], s[1], s[2], s[1], s[2], s[3]))
     if kw * c >= 16:
         out = scratch("columns", seen.shape)
-    else:  # runs of a window would be too short to copy: write tap by tap, in long runs of places
+    else:  # runs of a window would be too short to copy, so we write long runs of places
         out = scratch("columns", (kh, kw, c, n, rows, cols)).transpose(3, 4, 5, 0, 1, 2)
     np.copyto(out, seen)
     return out.reshape(n * rows * cols, -1)
@@ -190,8 +207,11 @@ def _image_blocks(images, places, width):
     return _blocks(images, math.prod(places) * width, COLUMNS)
 
 
+# With columns, a convolution is a product, and so is the gradient of its filters.
+
+
 def conv(x, w, bias, padding, size, out):
-    """Images x (n, H, W, C) under filters w (kh * kw * C, O): out (n, rows, columns, O)."""
+    """Convolve images x (n, H, W, C) with filters w (kh * kw * C, O) into out (n, rows, columns, O)."""
     places, filters = out.shape[1:3], out.shape[3]
     for part in _image_blocks(len(x), places, len(w)):
         o = out[part].reshape(-1, filters)
@@ -202,7 +222,7 @@ def conv(x, w, bias, padding, size, out):
 
 
 def conv_weight(x, g, padding, size):
-    """The gradients of weight (kh * kw * C, O) and bias, in float64."""
+    """Return the gradients of the filters (kh * kw * C, O) and the bias, in float64."""
     places, filters, width = g.shape[1:3], g.shape[3], math.prod(size) * x.shape[3]
     dw, db = np.zeros((width, filters), D), np.zeros(filters, D)
     for part in _image_blocks(len(g), places, width):
@@ -213,17 +233,17 @@ def conv_weight(x, g, padding, size):
 
 
 # Pooling takes the larger of two neighbours across, then the larger of two of these down, and remembers both choices.
-# On the way back the gradient is handed down and then across, again by bits.
+# In the backward pass we distribute the gradient down and then across, again by bits.
 
 
 def pool_memory(shape, keep):
-    """Room for which of the four numbers of each window was the largest."""
+    """Return memory for the choices of `pool`."""
     n, h, w, c = shape
     return (np.empty((n, 2 * h, w, c), F), np.empty((n, 2 * h, w, c), bool), np.empty((n, h, w, c), bool))
 
 
 def pool(x, out, kept):
-    """The largest numbers of windows of 2 by 2 of images x (n, H, W, C); first across, then down."""
+    """Write the largest numbers of windows of 2 by 2 of images x (n, H, W, C) into out, and the choices into kept."""
     across, left, upper = kept
     n, h, w, c = x.shape
     pairs = x.reshape(n, h, w // 2, 2, c)
@@ -235,6 +255,7 @@ def pool(x, out, kept):
 
 
 def pool_back(g, kept, dx):
+    """Write the gradient of the images into dx, given that of the pooled images and the choices."""
     _, left, upper = kept
     n, h, w, c = g.shape
     for i in range(n):
@@ -248,12 +269,12 @@ def pool_back(g, kept, dx):
 
 # ## Channels
 #
-# A row of 16 channels is short, and for NumPy each row costs as much as many numbers. So several rows are read as one
-# that goes through all channels several times; at the end these are added up.
+# A row of 16 channels is short, and each row costs NumPy as much as many numbers. So we read several rows as one long
+# row, which goes through all channels several times, and at the end we add these up.
 
 
 def _long(c, *arrays):
-    """Rows that go through all c channels several times, since short rows are slow; and how many times."""
+    """Return how many times a long row goes through all c channels, and the arrays in such rows."""
     rows, times = len(arrays[0]), 1
     while rows % 2 == 0 and times * c * 2 <= 1024:
         rows, times = rows // 2, times * 2
@@ -265,13 +286,13 @@ def _by_channel(total, times):
 
 
 def sums(x):
-    """The sum of each column, in float64."""
+    """Return the sum of each column, in float64."""
     times, (x,) = _long(x.shape[1], x)
     return _by_channel(sum(x[b].sum(0, dtype=D) for b in _blocks(len(x), x.shape[1])), times)
 
 
 def squares(x, mean):
-    """The sum of (x - mean) ** 2 of each column, in float64."""
+    """Return the sum of (x - mean) ** 2 of each column, in float64."""
     times, (x,) = _long(x.shape[1], x)
     mean, total = np.tile(mean, times), np.zeros(x.shape[1], D)
     for b in _blocks(len(x), x.shape[1]):
@@ -281,8 +302,11 @@ def squares(x, mean):
     return _by_channel(total, times)
 
 
+# With the moments known, normalization is a shift and a scale. The backward pass needs two sums and mixes three terms.
+
+
 def shift_scale(x, center, factor, bias, out):
-    """(x - center) * factor + bias, by column."""
+    """Write (x - center) * factor + bias, by column, into out."""
     times, (x, out) = _long(x.shape[1], x, out)
     center, factor, bias = (np.tile(v, times) for v in (center, factor, bias))
     for b in _blocks(len(x), x.shape[1]):
@@ -292,7 +316,7 @@ def shift_scale(x, center, factor, bias, out):
 
 
 def two_sums(g, x, mean):
-    """The sums of g and of g * (x - mean) of each column, in float64."""
+    """Return the sums of g and of g * (x - mean) of each column, in float64."""
     times, (g, x) = _long(x.shape[1], g, x)
     mean, of_g, of_product = np.tile(mean, times), np.zeros(x.shape[1], D), np.zeros(x.shape[1], D)
     for b in _blocks(len(x), x.shape[1]):
@@ -304,7 +328,7 @@ def two_sums(g, x, mean):
 
 
 def mix(g, x, center, a, b, c, dx):
-    """a * g + b * (x - center) + c, by column."""
+    """Write a * g + b * (x - center) + c, by column, into dx."""
     times, (g, x, dx) = _long(x.shape[1], g, x, dx)
     center, a, b, c = (np.tile(v, times) for v in (center, a, b, c))
     for part in _blocks(len(x), x.shape[1]):
@@ -317,12 +341,12 @@ def mix(g, x, center, a, b, c, dx):
 
 # ## Optimizers
 #
-# The formulas of chapter 06, operation by operation, each into memory that is there. A block of 64 K numbers of all
-# four arrays and the scratch memory fits into a cache of 2 MB.
+# We take the formulas of chapter 06 operation by operation, and each operation writes into existing memory. A block of
+# 64 K numbers of all four arrays and the scratch memory fits into a cache of 2 MB.
 
 
 def adam(p, g, m, v, beta1, beta2, new1, new2, lr, correction1, correction2, eps, shrink, added):
-    """One update, block by block. shrink: a factor of p; added: the share of p that joins the gradient."""
+    """Make one update of Adam, block by block. shrink: a factor of p; added: the share of p that joins the gradient."""
     for b in _blocks(p.size, 1, 1 << 16):
         gradient, t = g[b], scratch("t", g[b].shape)
         if added:
@@ -343,8 +367,11 @@ def adam(p, g, m, v, beta1, beta2, new1, new2, lr, correction1, correction2, eps
         p[b] -= t
 
 
+# SGD with momentum, plain or Nesterov's:
+
+
 def sgd(p, g, velocity, lr, momentum, kept, decay, nesterov):
-    """One update, block by block."""
+    """Make one update of SGD, block by block."""
     for b in _blocks(p.size, 1, 1 << 16):
         gradient, t = g[b], scratch("t", g[b].shape)
         if decay:

@@ -1,13 +1,13 @@
 # # GGUF
 #
-# An appendix of chapter 17. At the end of it we read and write the files in which people exchange language models, and
-# a file that lies about itself is refused.
+# An appendix of chapter 17. At the end of it you can read and write the files in which people exchange language models,
+# and we refuse a file that lies about itself.
 
 # ## What is in such a file
 #
 # The GPT files of chapter 14 hold `float32` numbers. Models of billions of weights travel in another format, GGUF (G.
-# Gerganov, 2023), because it holds the packed blocks of chapter 17, and everything else that is needed to run the
-# model: its sizes, its tokens, and how a chat is written. A file has four parts:
+# Gerganov, 2023), because it holds the packed blocks of chapter 17 and everything else that we need to run the model:
+# its sizes, its tokens, and the form of a chat. A file has four parts:
 #
 # | part | what it holds |
 # | --- | --- |
@@ -16,8 +16,8 @@
 # | descriptions | for each tensor a name, its sizes, its format, and where its bytes begin |
 # | bytes | the tensors, each beginning at a multiple of the *alignment*, 32 unless an entry says otherwise |
 #
-# Numbers are little-endian. A text is its length in 8 bytes, and then UTF-8. The sizes of a tensor come in reverse, the
-# innermost first.
+# Numbers are little-endian. A text is its length in 8 bytes, followed by UTF-8. The sizes of a tensor come in reverse,
+# the innermost first.
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ from tt_nlp import GPT, GPTConfig
 from tt_opt.precision import BLOCKS, FORMATS, QUANTIZED, ROW, Quantized, block_by_block, field_by_field
 from tt_tensor import Tensor, from_numpy
 
+# The format numbers its types, and so do we.
+
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"}
 NUMBERS |= {10: "<u8", 11: "<i8", 12: "<f8"}
@@ -47,17 +49,17 @@ DEEP = 2  # arrays may hold arrays, but not without end
 LONGEST = 1 << 16  # bytes of a name
 
 
-# A tensor stays packed, and its bytes stay in the file until they are used: `data` is a view of the mapped file. The
-# pages of a mapped file count as memory of ours from the moment in which we look at them. So when the rows of a tensor
-# have been copied, we tell the system that it may have its pages back. And the copy is made a few rows at a time, or we
-# would need the memory for a large table twice.
+# A tensor stays packed, and its bytes stay in the file until we use them: `data` is a view of the *memory-mapped* file.
+# From the moment in which we look at a page of a mapped file, it counts as our memory. So after we have copied the rows
+# of a tensor, we tell the system that it may have its pages back. We copy only a few rows at a time, or we would need
+# the memory of a large table twice.
 
 PART = 1 << 20  # bytes that are put into another order at a time
 
 
 class PackedTensor(NamedTuple):
-    """A tensor in a format: its shape, and the bytes of its rows, uint8 (rows, bytes of a row); and the mapped file, if
-    they are in one."""
+    """A tensor in a format, with its shape, the bytes of its rows, uint8 (rows, bytes of a row), and the mapped file,
+    if they are in one."""
 
     kind: str
     shape: tuple[int, ...]
@@ -65,12 +67,12 @@ class PackedTensor(NamedTuple):
     file: mmap.mmap | None = None
 
     def numbers(self) -> np.ndarray:
-        """The tensor as float32."""
+        """Return the tensor as float32."""
         rows = self.data.view("<f4") if self.kind == "float32" else FORMATS[self.kind].unpack(self.rows())
         return rows.astype(np.float32).reshape(self.shape)
 
     def rows(self) -> np.ndarray:
-        """The bytes as `FORMATS` has them: a file keeps blocks one after the other, we keep them field by field."""
+        """Return the bytes as `FORMATS` has them: field by field, where a file has block by block."""
         if self.kind not in BLOCKS:
             return np.array(self.data)
         out, step = np.empty_like(self.data, subok=False), max(1, PART // self.data.shape[1])
@@ -81,8 +83,11 @@ class PackedTensor(NamedTuple):
         return out
 
 
+# To write a tensor we pack it. Rows that blocks do not fit become `float16`.
+
+
 def packed_tensor(x: np.ndarray, kind: str) -> PackedTensor:
-    """Numbers in a format; float32, float16 or bfloat16 for whatever has rows that blocks do not fit."""
+    """Return an array as a tensor in the format `kind`, or in float16 if blocks do not fit its rows."""
     rows = np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-1])
     if kind in BLOCKS and rows.shape[1] % ROW:
         kind = "float16"
@@ -93,7 +98,7 @@ def packed_tensor(x: np.ndarray, kind: str) -> PackedTensor:
 
 
 def _row_bytes(kind: str, width: int) -> int:
-    """The bytes of a row of `width` numbers. ValueError if blocks do not fit."""
+    """Return the bytes of a row of `width` numbers. ValueError if blocks do not fit."""
     if kind in BLOCKS:
         if width % ROW:
             raise ValueError(f"rows of {width} numbers cannot be cut into blocks of {ROW}")
@@ -103,10 +108,10 @@ def _row_bytes(kind: str, width: int) -> int:
 
 # ## Reading
 #
-# Where files come from strangers, every number in them is a claim. A length may be larger than the file, an offset may
-# point behind its end, two tensors may share bytes, and sizes may multiply to more than fits into any memory. So one
-# small class does all of the reading, and asks before each step whether the file is long enough for it. Nothing is ever
-# allocated by a number from the file alone.
+# If a file comes from a stranger, every number in it is only a claim. A length may be larger than the file, an offset
+# may point behind its end, two tensors may share bytes, and sizes may multiply to more than any memory can hold. So we
+# leave all of the reading to one small class, which checks before each step whether the file is long enough for it. We
+# never allocate memory because of a number from the file alone.
 
 
 class _Reader:
@@ -121,10 +126,12 @@ class _Reader:
     def refuse(self, why: str) -> ValueError:
         return ValueError(f"{self.file} is not a GGUF file that can be trusted: {why}, at byte {self.place:,d}")
 
+    # Everything else goes through `take`, which never reads past the end.
+
     def take(self, count: int, what: str) -> memoryview:
-        """The next bytes."""
+        """Return the next bytes."""
         if count > len(self.data) - self.place:
-            raise self.refuse(f"{what} takes {count:,d} bytes, and {len(self.data) - self.place:,d} are left")
+            raise self.refuse(f"{what} takes {count:,d} bytes, but only {len(self.data) - self.place:,d} are left")
         self.place += count
         return self.data[self.place - count : self.place].data
 
@@ -133,23 +140,25 @@ class _Reader:
         return value
 
     def count(self, what: str, least: int) -> int:
-        """How many things follow, of which each takes at least so many bytes."""
+        """Return how many parts follow, each of which takes at least so many bytes."""
         found = self.number("<Q", f"the number of {what}")
         left = len(self.data) - self.place
         if found * least > left:
             raise self.refuse(f"{found:,d} {what} do not fit into the {left:,d} bytes that are left")
         return found
 
+    # A text may be long, but a name may not.
+
     def text(self, what: str, longest: int | None = None) -> str:
         length = self.number("<Q", f"the length of {what}")
         if longest is not None and length > longest:
-            raise self.refuse(f"{what} has {length:,d} bytes, and a name has {longest:,d} at most")
+            raise self.refuse(f"{what} has {length:,d} bytes, but a name may have at most {longest:,d}")
         try:
             return str(self.take(length, what), "utf-8")
         except UnicodeDecodeError:
             raise self.refuse(f"{what} is not UTF-8") from None
 
-    # A value: a number, a text, or an array of these. Arrays of numbers become NumPy arrays.
+    # A value is a number, a text, or an array of these. We turn arrays of numbers into NumPy arrays.
 
     def value(self, kind: int, what: str, depth: int = 0) -> Any:
         if kind in NUMBERS:
@@ -168,22 +177,23 @@ class _Reader:
     def _numbers(self, form: str, count: int, what: str) -> np.ndarray:
         data = self.take(count * np.dtype(form).itemsize, what)
         if form == "?" and max(data, default=0) > 1:
-            raise self.refuse(f"{what} is a truth value, and neither 0 nor 1")
+            raise self.refuse(f"{what} is a truth value that is neither 0 nor 1")
         return np.frombuffer(data, form)
 
 
-# The parts in their order. Names must differ. Then the tensors are laid out along the file: each must begin at a
-# multiple of the alignment, end inside the file, and not reach into the next.
+# Now we read the parts in their order. Names must differ. Then we check the places of the tensors in the file: each
+# must begin at a multiple of the alignment, end inside the file, and not reach into the next.
 
 
 def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, PackedTensor]]:
-    """The metadata and the tensors of a GGUF file of version 2 or 3, by name; the tensors are views of the file, which
-    must not change meanwhile. Raises ValueError for a file that is damaged, or holds formats that we do not know."""
+    """Return the metadata and the tensors of a GGUF file of version 2 or 3, by name. The tensors are views of the file,
+    which must not change meanwhile. Raises ValueError for a file that is damaged, or has formats that we do not
+    know."""
     reader = _Reader(Path(path))
     if bytes(reader.take(4, "the head")) != MAGIC:
         raise reader.refuse("it does not begin with GGUF")
     if (version := reader.number("<I", "the version")) not in (2, VERSION):
-        raise reader.refuse(f"its version is {version}, and we read 2 and 3")
+        raise reader.refuse(f"its version is {version}, but only 2 and 3 can be read")
     tensors, entries = reader.count("tensors", 24), reader.count("entries", 13)
     metadata: dict[str, Any] = {}
     for _ in range(entries):
@@ -194,20 +204,26 @@ def read_gguf(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Packed
     described = [_description(reader) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
-        raise reader.refuse(f"its alignment is {alignment!r}, and a power of 2 from 8 on is needed")
+        raise reader.refuse(f"its alignment must be a power of 2, at least 8, not {alignment!r}")
     return metadata, _laid_out(reader, described, alignment)
 
 
+# A tensor is described by its name, its sizes, its format and its offset.
+
+
 def _description(reader: _Reader) -> tuple[str, str, tuple[int, ...], int]:
-    """Name, format, shape and offset of a tensor."""
+    """Return the name, format, shape and offset of a tensor."""
     name = reader.text("the name of a tensor", LONGEST)
     if (dims := reader.number("<I", f"the number of dimensions of {name}")) not in (1, 2, 3, 4):
-        raise reader.refuse(f"{name} has {dims} dimensions, and 1 to 4 are allowed")
+        raise reader.refuse(f"{name} must have 1 to 4 dimensions, not {dims}")
     shape = tuple(reader.number("<Q", f"a size of {name}") for _ in range(dims))[::-1]
     code = reader.number("<I", f"the format of {name}")
     if code not in KINDS:
         raise reader.refuse(f"{name} has the format number {code}; we know {', '.join(KINDS.values())}")
     return name, KINDS[code], shape, reader.number("<Q", f"the offset of {name}")
+
+
+# The places, in the order of their offsets:
 
 
 def _laid_out(reader: _Reader, described: list, alignment: int) -> dict[str, PackedTensor]:
@@ -236,8 +252,8 @@ def _laid_out(reader: _Reader, described: list, alignment: int) -> dict[str, Pac
 
 # ## Writing
 #
-# The same parts, forwards. As everywhere in this course, a file is written under another name first, forced to the disk
-# and then renamed, so that a reader finds the old file or the new one, and never a part.
+# We write the same parts in the same order. As everywhere in this course, we write a file under another name first,
+# force it to the disk and then rename it, so that a reader finds either the old file or the new one, and never a part.
 
 
 def _text(text: str) -> bytes:
@@ -246,7 +262,7 @@ def _text(text: str) -> bytes:
 
 
 def _value(value: Any) -> tuple[int, bytes]:
-    """The type and the bytes of a value. TypeError for one that the format does not know."""
+    """Return the type and the bytes of a value. TypeError for one that the format does not know."""
     if isinstance(value, str):
         return TEXT, _text(value)
     if isinstance(value, list | tuple):
@@ -261,16 +277,19 @@ def _value(value: Any) -> tuple[int, bytes]:
     form = array.dtype.newbyteorder("<") if array.dtype.kind != "b" else array.dtype
     codes = {np.dtype(name): code for code, name in NUMBERS.items()}
     if form not in codes or array.ndim > 1:
-        raise TypeError(f"an entry is a text, a number, or a list of either, not {value!r:.60}")
+        raise TypeError(f"an entry must be a text, a number, or a list of either, not {value!r:.60}")
     data = array.astype(form).tobytes()
     return (codes[form], data) if array.ndim == 0 else (ARRAY, struct.pack("<IQ", codes[form], len(array)) + data)
+
+
+# Descriptions come before the bytes, so we compute all offsets first.
 
 
 def write_gguf(
     path: str | os.PathLike, metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor | np.ndarray]
 ) -> None:
-    """Write a GGUF file, atomically. Arrays are written as float32. Python's numbers in the metadata are written in 32
-    bits where that is enough. Raises TypeError for what the format does not know."""
+    """Write a GGUF file, atomically. Arrays are written as float32, and Python's numbers in the metadata in 32 bits
+    where that is enough. Raises TypeError for values that the format does not know."""
     packed = {name: t if isinstance(t, PackedTensor) else packed_tensor(t, "float32") for name, t in tensors.items()}
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
     head = [MAGIC, struct.pack("<IQQ", VERSION, len(packed), len(metadata))]
@@ -289,6 +308,9 @@ def write_gguf(
     _write(Path(path), parts)
 
 
+# The file itself is replaced in one step.
+
+
 def _write(file: Path, parts: list) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=file.name, dir=file.parent)
     try:
@@ -300,6 +322,9 @@ def _write(file: Path, parts: list) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+# There and back again, with a text, a list and a packed tensor:
 
 
 def check_there_and_back():
@@ -315,8 +340,8 @@ def check_there_and_back():
 
 # ## A GPT in a file
 #
-# The names of a GPT-2's tensors in GGUF, beside those of chapter 14. A block has a number; vectors stay `float32`,
-# since they are few.
+# Now we can put a GPT of chapter 14 into a file. For that we need the names of a GPT-2's tensors in GGUF. A block has a
+# number. Vectors stay `float32`, because they are small.
 
 PARTS = {
     "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
@@ -325,7 +350,7 @@ PARTS = {
 
 
 def _names(layers: int) -> dict[str, str]:
-    """Our name of each module with a weight, and its name in the file."""
+    """Return our name of each module with a weight, and its name in the file."""
     names = {"transformer.wte": "token_embd", "transformer.wpe": "position_embd", "transformer.ln_f": "output_norm"}
     for layer in range(layers):
         names |= {f"transformer.h.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in PARTS.items()}
@@ -333,7 +358,8 @@ def _names(layers: int) -> dict[str, str]:
 
 
 def save_gguf(model: GPT, path: str | os.PathLike, kind: str = "q8_0") -> None:
-    """Write a GPT as a GGUF file of the architecture gpt2, its matrices in a format."""
+    """Write a GPT as a GGUF file of the architecture gpt2, with its matrices in the format `kind`. ValueError for an
+    unknown format."""
     if kind not in CODES:
         raise ValueError(f"GGUF has no format {kind!r}: choose one of {', '.join(CODES)}")
     config, modules = model.config, dict(model.named_modules())
@@ -352,12 +378,12 @@ def save_gguf(model: GPT, path: str | os.PathLike, kind: str = "q8_0") -> None:
     write_gguf(path, metadata, tensors)
 
 
-# Read back, the matrices stay as they are in the file, in quantized layers; `float32` ones become ordinary parameters.
+# When we read it back, the matrices stay packed, in quantized layers; those in `float32` become ordinary parameters.
 
 
 def load_gguf(path: str | os.PathLike) -> GPT:
-    """The GPT of a GGUF file of the architecture gpt2, with its matrices packed as they are in the file. Raises
-    ValueError for another architecture, and for tensors that are missing or have other shapes."""
+    """Load the GPT of a GGUF file of the architecture gpt2, with its matrices packed as in the file. Raises ValueError
+    for another architecture, and for tensors that are missing or have other shapes."""
     metadata, tensors = read_gguf(path)
     model = GPT(_config_of(metadata, tensors, path))
     modules: dict[str, Any] = dict(model.named_modules())
@@ -369,10 +395,13 @@ def load_gguf(path: str | os.PathLike) -> GPT:
     return model
 
 
+# The sizes come from the metadata, and the tensors must agree with them.
+
+
 def _config_of(metadata, tensors, path) -> GPTConfig:
-    """The sizes of the model, which the file has tensors for."""
+    """Return the sizes of the model, for which the file must have tensors."""
     if (architecture := metadata.get("general.architecture")) != "gpt2":
-        raise ValueError(f"{path} holds a model of the architecture {architecture!r}, and we read gpt2 here")
+        raise ValueError(f"{path} holds a model of the architecture {architecture!r}, but only 'gpt2' can be read here")
     names = ("vocab_size", "context_length", "block_count", "attention.head_count", "embedding_length")
     try:
         config = GPTConfig(*(operator.index(metadata[f"gpt2.{name}"]) for name in names))
@@ -386,6 +415,9 @@ def _config_of(metadata, tensors, path) -> GPTConfig:
     return config
 
 
+# Each tensor becomes a parameter or a quantized layer.
+
+
 def _fill(modules, ours, theirs, tensors, path):
     layer = modules[ours]
     for part in ("weight", "bias"):
@@ -395,13 +427,16 @@ def _fill(modules, ours, theirs, tensors, path):
         found = tensors.get(f"{theirs}.{part}")
         if found is None or found.shape != own.shape:
             shape = "missing" if found is None else f"of shape {found.shape}"
-            raise ValueError(f"{path}: {theirs}.{part} is {shape}, and {own.shape} is needed")
+            raise ValueError(f"{path}: {theirs}.{part} is {shape}, but must have shape {own.shape}")
         if part == "bias" or found.kind == "float32" or own.ndim < 2:
             own.copy_(found.numbers())
         else:
             parent, _, name = ours.rpartition(".")
             packed = QUANTIZED[type(layer)].of(layer, from_numpy(found.rows()), found.kind)
             setattr(modules[parent], name, packed)
+
+
+# A GPT in `q8_0` must say nearly the same as before.
 
 
 def check_a_gpt_in_a_file():

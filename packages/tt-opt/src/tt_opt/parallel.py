@@ -1,13 +1,13 @@
 # # Data parallel
 #
-# An appendix of chapter 15. At the end of it `mpiexec -n 4 python train.py` trains with four processes, on one machine
-# or on several, and computes what one process would have computed.
+# An appendix of chapter 15. At the end of it you train with four processes by `mpiexec -n 4 python train.py`, on one
+# machine or on several, and get the result that one process would have computed.
 
 # ## The hurt
 #
-# Kernels, blocks and threads have made the step of one process as fast as it gets. What is left is more processes. They
-# share no memory, so every number that one has and another needs must be sent. The question of this page is which
-# numbers these are, and when sending them costs more than it saves.
+# With kernels, blocks and threads we have made the step of one process as fast as we can. The next step is to use more
+# processes. They share no memory, so if one process needs a number of another, we must send it. On this page we ask
+# which numbers these are, and when sending them costs more than it saves.
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from tt_tensor import (
 
 # ## The idea
 #
-# The loss of a batch is a mean over its examples, and so is the gradient. Cut the batch into shares, one for each
-# process (a *rank* in the language of MPI). Each rank computes the mean over its own share, and the mean over the batch
-# is the weighted mean of these:
+# The loss of a *mini-batch* is a mean over its examples, and so is the gradient. We cut the batch into shares, one for
+# each process (a *rank* in the language of MPI). Each rank computes the mean over its own share, and the mean over the
+# batch is the weighted mean of these:
 #
 # $$ \bar g = \sum_{r=0}^{n-1} \frac{B_r}{B}\, \bar g_r, \qquad B = \sum_r B_r . $$
 #
 # All ranks begin with the same weights and the same state of the optimizer. If all of them make their step with $\bar
-# g$, they have the same weights afterwards, and nothing but gradients ever has to be sent. This is *data parallelism*.
+# g$, they have the same weights afterwards, so we never send anything except gradients. This is *data parallelism*.
 #
 # MPI, the *message passing interface*, has been the standard for this since 1994. Its operation `Allreduce` adds up the
 # arrays of all ranks and gives each rank the sum. We call it through mpi4py and write everything above it ourselves.
@@ -64,8 +64,8 @@ from tt_tensor import (
 
 # ## Ranks
 #
-# The package mpi4py is an extra, so we import it when it is first needed. A program that runs without `mpiexec` is one
-# rank of one, and everything below works for it, too.
+# The package mpi4py is an extra, so we import it when we first need it. If you run a program without `mpiexec`, it is
+# one rank of one, and everything below works for it, too.
 
 
 @functools.cache
@@ -88,13 +88,16 @@ def _world():
     return comm
 
 
+# A rank asks for its number, for the number of all ranks, and sometimes it waits for the others.
+
+
 def rank() -> int:
-    """The number of this process, 0 to world_size() - 1. Raises ModuleNotFoundError without mpi4py."""
+    """Return the number of this process, 0 to world_size() - 1. Raises ModuleNotFoundError without mpi4py."""
     return _world().Get_rank()
 
 
 def world_size() -> int:
-    """How many processes `mpiexec -n` has started; 1 without it. Raises ModuleNotFoundError without mpi4py."""
+    """Return how many processes `mpiexec -n` has started; 1 without it. Raises ModuleNotFoundError without mpi4py."""
     return _world().Get_size()
 
 
@@ -103,10 +106,10 @@ def barrier() -> None:
     _world().Barrier()
 
 
-# What if a rank fails? The others wait for its gradients, and would wait forever. So an error that nothing catches ends
-# all ranks: we show the traceback and then one line that says which rank it was. Often all ranks make the same mistake,
-# and four tracebacks are not clearer than one. Therefore the higher ranks hesitate, and usually they are gone before
-# they can repeat what rank 0 has said. The second pause lets `mpiexec` pass the message on before it ends everything.
+# What if a rank fails? The others wait for its gradients, and would wait forever. So an uncaught error ends all ranks:
+# we show the traceback and then one line that names the rank. Often all ranks make the same mistake, and four
+# tracebacks are not clearer than one. Therefore the higher ranks hesitate, and usually they have ended before they can
+# repeat the message of rank 0. The second pause lets `mpiexec` forward the message before it ends everything.
 
 
 def _end_all(kind, error, trace) -> None:
@@ -122,9 +125,11 @@ def _end_all(kind, error, trace) -> None:
     os._exit(1)  # Abort may return before mpiexec has ended this process
 
 
-# A rank that is killed from outside cannot say anything. `mpiexec` notices it, ends the others, and reports the signal.
+# If a rank is killed from outside, it cannot print anything. `mpiexec` notices that, ends the others, and reports the
+# signal.
 #
-# Ranks on one machine share its cores. Without a limit each of them would start as many threads as there are cores.
+# Ranks on one machine share its cores. Without a limit, each of them would start as many threads as there are cores, so
+# we divide.
 
 
 @functools.cache
@@ -141,17 +146,17 @@ def _share_cores() -> None:
 
 # ## Shares of a batch
 #
-# The examples that make up a step must not depend on the number of ranks. PyTorch's `DistributedSampler` deals out the
-# *data set*, and with 4 ranks a step sees 4 batches. We deal out each *batch*. So `batch_size=32` means 32 whatever the
-# number of ranks, and 1, 2 and 4 ranks produce the same curve.
+# The examples of a step must not depend on the number of ranks. PyTorch's `DistributedSampler` deals out the *data
+# set*, so with 4 ranks a step sees 4 batches. We deal out each *batch* instead. So `batch_size=32` means 32, whatever
+# the number of ranks, and you get the same curve from 1, 2 and 4 ranks.
 #
-# If a batch has fewer rows than there are ranks, some ranks get no row. A model cannot be called without a row, and the
+# If a batch has fewer rows than there are ranks, some ranks get no row. We cannot call a model without a row, but the
 # other ranks wait for a gradient. So such a rank *borrows* row 0 and counts it with weight 0.
 
 
 @dataclass(frozen=True)
 class Place:
-    """The rows start to stop of a batch of `total`, as one rank's share; a borrowed row counts for nothing."""
+    """One rank's share of a batch of `total` rows: those from start to stop. A borrowed row counts for nothing."""
 
     start: int
     stop: int
@@ -160,13 +165,13 @@ class Place:
 
     @property
     def count(self) -> int:
-        """How many rows count."""
+        """The number of rows that count."""
         return 0 if self.borrowed else self.stop - self.start
 
 
 def share_of(total: int, rank: int, world_size: int) -> Place:
-    """The rows of a batch of `total` that belong to a rank. The shares cover the batch, and their sizes differ by at
-    most 1. Raises ValueError for a batch without rows or an impossible rank."""
+    """Return the rows of a batch of `total` that belong to a rank. The shares cover the batch, and their sizes differ
+    by at most 1. Raises ValueError for a batch without rows or an impossible rank."""
     if total < 1 or not 0 <= rank < world_size:
         raise ValueError(
             f"a share needs a batch of at least 1 row and 0 <= rank < world_size; there are {total} rows, rank {rank} "
@@ -182,14 +187,14 @@ def check_shares():
     assert [share_of(2, rank, 4).count for rank in range(4)] == [0, 1, 0, 1]
 
 
-# A data loader deals in numbers of samples, so for a loop of your own it is enough to cut the groups of numbers.
+# A data loader works with indices of samples. So for a loop of your own it is enough to cut the groups of indices.
 
 
 class DistributedSampler:
-    """A batch_sampler for a DataLoader: of each group of numbers in `batch_sampler`, the part of this rank.
+    """A batch_sampler for a DataLoader that yields this rank's part of each group of indices in `batch_sampler`.
 
-    All ranks must draw the same groups (the same seed). Each group gives every rank at least one number; where a group
-    has fewer numbers than there are ranks, some ranks get its first number, too."""
+    All ranks must draw the same groups (the same seed). Each group gives every rank at least one index; if a group has
+    fewer indices than there are ranks, some ranks get its first index, too."""
 
     def __init__(self, batch_sampler: Iterable[list[int]], num_replicas: int | None = None, rank: int | None = None):
         self.batch_sampler = batch_sampler
@@ -206,22 +211,26 @@ class DistributedSampler:
             yield list(group)[place.start : place.stop]
 
 
-# ## The same chance
+# ## The same random numbers
 #
-# Dropout draws a mask in the shape of its input. If each rank draws one for its share, two things go wrong. With one
-# state of the generator, all ranks strike out the same units. And shares of 3 and 2 rows draw different amounts, so the
-# generators get out of step, and in the next epoch the ranks cut their shares from different batches, without a word.
+# *Dropout* draws a mask in the shape of its input. If each rank draws one for its share, two things go wrong. With the
+# same state of the generator, all ranks drop the same units. Moreover, shares of 3 and 2 rows draw different amounts,
+# so the generators get out of step, and in the next epoch the ranks silently cut their shares from different batches.
 #
-# So during a step we lend the model a generator that draws for the *whole* batch and hands out the rows of this rank.
+# So during a step we lend the model a generator that draws for the *whole* batch and returns the rows of this rank.
 # Then four ranks together use the mask that one rank would have used.
 
 
 class RowsOfBatch(np.random.Generator):
-    """Draws for a whole batch, and returns the rows of a Place. What has another number of rows is drawn as usual."""
+    """Draws for a whole batch and returns the rows of a Place. Arrays with another number of rows are drawn as
+    usual."""
 
     def __init__(self, bits, place: Place):
         super().__init__(bits)
         self.place = place
+
+
+# We replace each method that draws an array. It draws for the whole batch and keeps its own rows.
 
 
 def _draws_rows(name: str, position: int) -> None:
@@ -251,15 +260,15 @@ def check_two_ranks_draw_one_mask():
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-# (If an array happens to have as many rows as the share without belonging to its rows, more numbers are drawn than
-# needed. They are as random as any others. A loop around the generator of chapter 01 stays outside of all this: the
-# forward pass draws from a generator of its own, which the common one has seeded.)
+# (If an array happens to have as many rows as the share without belonging to its rows, we draw more numbers than we
+# need. They are as random as any others. The generator of chapter 01 is not affected by all this, because the forward
+# pass draws from a generator of its own, seeded by the common one.)
 
 # ## Shares of data
 #
-# `Share` goes between any data and `fit`. From `Batches` or a list it takes the batches and cuts out rows. A
-# `DataLoader` would then load and augment images that are thrown away. So for a loader the cut comes before the
-# loading: a data set in between takes the numbers of the whole batch and loads only its own.
+# We put a `Share` between any data and `fit`. From `Batches` or a list it takes the batches and cuts out rows. A
+# `DataLoader` would then load and augment images that we throw away. So for a loader we cut before the loading: a data
+# set in between takes the indices of the whole batch and loads only its own.
 
 
 class _Part(Dataset):
@@ -278,8 +287,11 @@ class _Part(Dataset):
             return fetched(self.dataset, own, self.collate_fn), place
 
 
+# A batch of any other data may be a tuple, a list or a dictionary of tensors.
+
+
 def _rows(tree, place: Place):
-    """The rows of a place, of each tensor in a tuple, list or dictionary."""
+    """Return the rows of a place from each tensor in a tuple, list or dictionary."""
     if isinstance(tree, Tensor):
         return from_numpy(tree.numpy()[place.start : place.stop])
     if isinstance(tree, dict):
@@ -289,15 +301,15 @@ def _rows(tree, place: Place):
     return tree[place.start : place.stop]
 
 
-# The step needs to know later which share its batch was. The share is found again by the tensors themselves: `fit`
-# hands to the model and to the loss exactly the objects that the data yielded. Batches that make one step
+# Later, the step must know which share its batch was. We find the share again by the tensors themselves, because `fit`
+# passes to the model and to the loss exactly the objects that the data yielded. Batches that make one step
 # (`accumulate`) form a *group*, because their weights depend on each other.
 
 _shares: weakref.WeakSet[Share] = weakref.WeakSet()  # those that are used for training
 
 
 class Share:
-    """The share of this rank of `data`, an iterable of (inputs, targets) that yields the same batches on all ranks:
+    """This rank's share of `data`, an iterable of (inputs, targets) that yields the same batches on all ranks:
     `Batches`, a `DataLoader`, a list.
 
     accumulate: how many batches make a step. With training=False a rank skips a batch of which it has no row. Raises
@@ -308,7 +320,7 @@ class Share:
         world_size: int | None = None,
     ):
         if not isinstance(data, Sized) or not isinstance(data, Iterable):
-            raise TypeError(f"Share needs data with a length that all ranks agree on; {type(data).__name__} has none")
+            raise TypeError(f"Share needs data with a length that all ranks share; {type(data).__name__} has none")
         self.world_size = _world().Get_size() if world_size is None else world_size
         self.rank = _world().Get_rank() if rank is None else rank
         self.accumulate, self.training = accumulate, training
@@ -323,6 +335,8 @@ class Share:
             self.data.dataset = _Part(data.dataset, data.collate_fn, self.rank, self.world_size)
             self.data.collate_fn = data.collate_fn and default_collate
 
+    # Otherwise a share behaves like its data: it has their length and their attributes.
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -330,6 +344,8 @@ class Share:
         if name == "data":
             raise AttributeError(name)
         return getattr(self.data, name)
+
+    # It yields batches, and remembers those of the current group.
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self._shares(iter(self.data))
@@ -361,7 +377,7 @@ class Share:
         self.places.append(place)
 
     def forget(self) -> None:
-        """Let go of the batches of the last step."""
+        """Forget the batches of the last step."""
         self.group, self.places = [], []
 
 
@@ -375,18 +391,19 @@ def _found(part) -> tuple[Place | None, Any]:
 
 # ## The weight of a share
 #
-# Averaging the ranks' gradients gives the mean over the batch if all shares are equally large. If they are not, the
-# gradient of a rank must count $n B_r / B$ times. We leave the *value* of the loss alone, because it is what this rank
-# has measured, and change only its derivative: $f L + (1 - f) L$ is $L$, and if the second part has no history, its
-# derivative is $f$ times that of $L$.
+# If all shares are equally large, we get the mean over the batch by averaging the gradients of the ranks. If they are
+# not, the gradient of a rank must count $n B_r / B$ times. We do not change the *value* of the loss, which this rank
+# has measured, but only its derivative: $f L + (1 - f) L$ is $L$, and if the second part is detached from the
+# computational graph, its derivative is $f$ times that of $L$.
 #
-# If several batches make a step, `fit` has multiplied each loss by its part of the rows that this rank has loaded. So
-# $B_r$ and $B$ are the rows of the whole group, borrowed ones included, because `fit` has counted them, too.
+# If several batches make a step, `fit` has already multiplied each loss by its part of the rows that this rank has
+# loaded. So we take the rows of the whole group for $B_r$ and $B$, including borrowed ones, because `fit` has counted
+# them, too.
 
 
 def weighted(loss: Tensor, targets) -> Tensor:
-    """`loss`, the mean over a share, with a gradient that counts as much as the share does in its step. `targets` are
-    those that a Share yielded; for any others, `loss` itself."""
+    """Return `loss`, the mean over a share, with a gradient that counts as much as the share does in its step.
+    `targets` are those that a Share yielded; for any others, return `loss` itself."""
     place, share = _found(targets)
     if place is None:
         return loss
@@ -398,13 +415,13 @@ def weighted(loss: Tensor, targets) -> Tensor:
 
 # ## Buckets
 #
-# Each message has a fixed cost, the *latency*. A model with a hundred small parameters would pay it a hundred times in
-# every step. So gradients travel in *buckets*: arrays of about a megabyte, each with the gradients of several
-# parameters. The backward pass reaches the last layer first, so the first bucket holds the last parameters.
+# Each message has a fixed cost, the *latency*. For a model with a hundred small parameters we would pay it a hundred
+# times in every step. So we send gradients in *buckets*: arrays of about a megabyte, each with the gradients of several
+# parameters. *Backpropagation* reaches the last layer first, so the first bucket holds the last parameters.
 #
-# A bucket has one more number for each parameter: 1 if it got a gradient on this rank. Their sum says whether any rank
-# has used the parameter. If none has, its gradient remains None, as it would with one process, and the optimizer does
-# not move it.
+# A bucket has one more number for each parameter: 1 if the parameter got a gradient on this rank. From the sum we know
+# whether any rank has used the parameter. If none has, its gradient remains None, as it would with one process, and the
+# optimizer does not change it.
 
 
 class Bucket:
@@ -423,7 +440,7 @@ class Bucket:
         return len(self.parameters) - 1
 
     def finish(self) -> None:
-        """Make the arrays: `sent` for what this rank has, `summed` for what comes back."""
+        """Make the arrays: `sent` for the gradients of this rank, `summed` for the sums over all ranks."""
         self.sent = np.zeros(self.size + len(self.parameters), self.dtype)
         self.summed = np.zeros_like(self.sent)
         self.clear()
@@ -434,9 +451,11 @@ class Bucket:
         self.due: set[int] = set()  # positions whose leaves will ask for their mean
 
     def view(self, array: np.ndarray, position: int) -> np.ndarray:
-        """The part of `sent` or `summed` that belongs to a parameter, in its shape."""
+        """Return the part of `sent` or `summed` that belongs to a parameter, in its shape."""
         part = array[self.starts[position] : self.starts[position + 1]]
         return part.reshape(self.parameters[position].shape)
+
+    # Gradients are added in, and when the bucket is full it goes on its way.
 
     def put(self, position: int, g: np.ndarray) -> None:
         """Add to the gradient of a parameter."""
@@ -447,7 +466,7 @@ class Bucket:
             part[...], self.sent[self.size + position] = g, 1
 
     def filled(self, position: int) -> bool:
-        """Did the parameter get a gradient on this rank?"""
+        """Return whether the parameter got a gradient on this rank."""
         return bool(self.sent[self.size + position])
 
     def send(self, comm) -> None:
@@ -458,38 +477,38 @@ class Bucket:
         self.request = comm.Iallreduce(self.sent, self.summed)
 
 
-# ## While backward goes on
+# ## During the backward pass
 #
-# When may a bucket leave? As soon as the gradients of all its parameters are complete. The walk of chapter 07 hands a
+# When may we send a bucket? As soon as the gradients of all its parameters are complete. The walk of chapter 07 gives a
 # *leaf*, such as a parameter, its gradient at the very end, because only then it is sure that nothing more will arrive.
 # That is too late for us.
 #
-# But a result that has a history gets its gradient as soon as the walk comes to it. So we let each use of a parameter
-# go through a result: whenever a primitive is about to use a parameter, we put a view of it in its place.
-# Everything goes through the one door of chapter 02, so an interpreter there sees every use, and can count them. On the
-# way back each view reports (`register_hook`) what has arrived for it. When as many views have reported as the forward
-# pass made, the parameter's gradient is complete. A weight that two layers share has two views, and is complete after
-# the second. A parameter that this rank has not used has no view, and no bucket waits for it.
+# A result that is not a leaf, however, gets its gradient as soon as the walk reaches it. So whenever a primitive is
+# about to use a parameter, we replace the parameter by a view of it. Everything goes through the one door of chapter
+# 02, so an interpreter there sees every use and can count them. In the backward pass each view reports
+# (`register_hook`) the gradient that has arrived for it. When as many views have reported as the forward pass made, the
+# parameter's gradient is complete. A weight that two layers share has two views, and is complete after the second. A
+# parameter that this rank has not used has no view, and no bucket waits for it.
 #
-# Buckets are sent in the same order on all ranks, because MPI matches the first message with the first. At the first
-# leaf, the walk is over. We send what is left and wait for everything. Then each leaf gets the mean instead of its own
-# gradient.
+# All ranks send their buckets in the same order, because MPI matches the first message with the first. At the first
+# leaf, the walk is over. We send the remaining buckets and wait for all of them. Then each leaf gets the mean instead
+# of its own gradient.
 
 
 class DistributedDataParallel(Module):
-    """`module` with gradients that are averaged over all ranks during backward(). As
+    """`module` with gradients that are averaged over all ranks during backward(), as with
     torch.nn.parallel.DistributedDataParallel.
 
-    Takes over rank 0's parameters and buffers. In every backward pass all ranks must take part. `state_dict` is that
-    of `module`, without a prefix. bucket_cap_mb: the size of a bucket. Raises ValueError on all ranks if their modules
-    differ."""
+    Copies the parameters and buffers of rank 0. All ranks must take part in every backward pass. `state_dict` is that
+    of `module`, without a prefix. bucket_cap_mb: the size of a bucket in megabytes. Raises ValueError on all ranks if
+    their modules differ."""
 
     def __init__(self, module: Module, bucket_cap_mb: float = 1.0):
         super().__init__()
         if not isinstance(module, Module):
             raise TypeError(f"DistributedDataParallel wraps a Module, not a {type(module).__name__}")
         if not bucket_cap_mb > 0:
-            raise ValueError(f"bucket_cap_mb is a size in megabytes, more than 0, not {bucket_cap_mb}")
+            raise ValueError(f"bucket_cap_mb must be a size above 0, in megabytes, not {bucket_cap_mb}")
         self.module, self.bucket_cap_mb, self.comm = module, bucket_cap_mb, _world().Dup()
         self._synchronizing, self._stale_buffers, self._unsent = True, False, False
         self._active: list[Parameter] = []
@@ -503,11 +522,15 @@ class DistributedDataParallel(Module):
             for tensor in (*module.parameters(), *module.buffers()):
                 _from_rank_0(self.comm, tensor)
 
+    # Saved, it is the module without the wrapper.
+
     def state_dict(self, *args, **options):
         return self.module.state_dict(*args, **options)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         return self.module.load_state_dict(state_dict, strict, assign)
+
+    # A forward pass watches the uses of parameters, unless gradients are off.
 
     def forward(self, *inputs, **options):
         self._take_buffers()
@@ -523,8 +546,8 @@ class DistributedDataParallel(Module):
                 _from_rank_0(self.comm, buffer)
         self._stale_buffers = False
 
-    # A generator of its own for the forward pass. The common one moves on only if the model has drawn something, and by
-    # the same amount on all ranks.
+    # The forward pass gets a generator of its own. The common one moves on only if the model has drawn something, and
+    # by the same amount on all ranks.
 
     @contextmanager
     def _lent_chance(self, inputs) -> Iterator[None]:
@@ -537,7 +560,7 @@ class DistributedDataParallel(Module):
         if bits.state != before:
             generator().integers(2**63)
 
-    # The views. Buckets are made anew when parameters have been frozen or set free.
+    # Next come the views. If you have frozen parameters or set them free, we make new buckets.
 
     def _watched(self):
         if self.comm.Get_size() == 1:
@@ -565,6 +588,8 @@ class DistributedDataParallel(Module):
         self._uses[id(parameter)] += 1
         return view
 
+    # We fill the buckets from the last parameter to the first, with one open bucket for each dtype.
+
     def _make_buckets(self, active: list[Parameter]) -> None:
         self.close()
         self._active, self.buckets, self._homes = active, [], {}
@@ -589,8 +614,8 @@ class DistributedDataParallel(Module):
             remove()
         self._removers, self._active = [], []
 
-    # A gradient has arrived for one use. It may be sent early only if all uses are known. That is so if there was one
-    # forward pass since the last step. After several, everything is sent at the end.
+    # A gradient has arrived for one use. We may send it early only if we know all uses, that is, if there was only one
+    # forward pass since the last step. After several forward passes we send everything at the end.
 
     def _arrived(self, parameter, number: int, g: Tensor) -> None:
         if g.requires_grad:
@@ -617,7 +642,8 @@ class DistributedDataParallel(Module):
             bucket.clear()
             bucket.waiting = sum(self._uses[id(parameter)] > 0 for parameter in bucket.parameters)
 
-    # MPI moves data only while the program is inside a call of MPI, so we look at what is on its way now and then.
+    # MPI moves data only while the program is inside a call of MPI, so now and then we test the messages that are on
+    # their way.
 
     def _send(self, may_go: Callable[[Bucket], bool]) -> None:
         for bucket in self.buckets[: self._next]:
@@ -641,8 +667,8 @@ class DistributedDataParallel(Module):
         sent = bucket.view(bucket.sent, position)
         if not self._unsent_before and not _equal(g.numpy(), sent.astype(g.dtype, copy=False)):
             raise RuntimeError(
-                f"a parameter of shape {parameter.shape} was used outside of the model's forward pass, where its "
-                "gradient cannot be averaged. Compute it (a penalty, say) inside of forward()"
+                f"a parameter of shape {parameter.shape} was used outside the model's forward pass, where its "
+                "gradient cannot be averaged. Use it (in a penalty, for example) inside forward()"
             )
         self._to_come -= 1
         self._begun = self._to_come > 0
@@ -670,8 +696,8 @@ class DistributedDataParallel(Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Within the block, gradients stay on their rank and add up; the next backward pass after it averages the sum.
-        The forward passes must be inside of the block, too."""
+        """Within the block, gradients stay on their rank and add up. The next backward pass after it averages the sum.
+        The forward passes must be inside the block, too."""
         before, self._synchronizing = self._synchronizing, False
         try:
             yield
@@ -679,8 +705,8 @@ class DistributedDataParallel(Module):
             self._synchronizing = before
 
 
-# The rest of it: what a new wrapper compares and copies. If one rank had a layer more, the ranks would wait for each
-# other's buckets forever, so we compare names, shapes and dtypes before the first step.
+# A new wrapper must also compare and copy. If one rank had a layer more, the ranks would wait for each other's buckets
+# forever, so we compare names, shapes and dtypes before the first step.
 
 
 def _refuse_different(comm, module: Module) -> None:
@@ -713,17 +739,17 @@ def _add_gradient(parameter: Parameter, g: np.ndarray) -> None:
 
 # ## fit, with one wrapper
 #
-# Now `fit` can be used as it is. What it needs besides the model and the data is a callback that joins what the ranks
-# have measured. After each step it adds up the losses and metrics of all shares, so that the averages, the history and
-# every decision of another callback are the same on all ranks, and are those of the whole batches. After each epoch it
-# does so for the validation, in which each rank evaluates its share.
+# Now we can use `fit` as it is. Besides the model and the data it only needs a callback that joins the measurements of
+# the ranks. After each step the callback adds up the losses and metrics of all shares, so that the averages, the
+# history and every decision of another callback are the same on all ranks, and are those of the whole batches. After
+# each epoch it does so for the validation, in which each rank evaluates its share.
 #
-# The order matters: numbers must be joined before other callbacks look at them. So there is one callback that holds the
+# The order matters, because we must join numbers before other callbacks look at them. So this callback holds all the
 # others.
 
 
 class Together(Callback):
-    """Joins what all ranks have measured, then calls `callbacks`. `state`, if given, is a checkpoint to go on from."""
+    """Joins the measurements of all ranks, and then calls `callbacks`. `state`, if given, is a checkpoint to resume."""
 
     def __init__(self, comm, callbacks: Sequence[Callback], data: Share, validation: Share | None, state=None):
         self.comm, self.callbacks, self.data, self.validation, self.state = comm, callbacks, data, validation, state
@@ -757,6 +783,8 @@ class Together(Callback):
         self.comm.Allgather(np.array(numbers, np.float64), everyone)
         return everyone.sum(axis=0).tolist()
 
+    # After an epoch, validation is joined by the number of examples that each rank has seen.
+
     def on_epoch(self, run):
         if self.validation is not None:
             names = [name for name in run.history if name.startswith("val_")]
@@ -784,7 +812,7 @@ class Together(Callback):
             callback.load_state_dict(saved)
 
 
-# A rank without a row has borrowed one, and what it measures on it must count for nothing.
+# A rank without a row has borrowed one, and its measurement on it must count for nothing.
 
 
 def _measuring_shares(metric: Callable) -> Callable:
@@ -796,11 +824,11 @@ def _measuring_shares(metric: Callable) -> Callable:
     return measured
 
 
-# Files are the business of rank 0. It writes the checkpoints, atomically, as chapter 08 does; and it reads the one to
-# resume from and sends it to the others, which may be on machines that do not have it. Nothing in a checkpoint depends
-# on the number of ranks: the weights, the optimizer and the generator are the same on all of them, and the position is
-# a number of whole batches. So 4 ranks may continue where 2 have stopped. (If rank 0 is killed while it writes, the old
-# checkpoint is still there, and beside it may be a file `.name.unfinished`, which the next checkpoint replaces.)
+# We leave all files to rank 0. It writes the *checkpoints*, atomically, as in chapter 08. It also reads the one to
+# resume and sends it to the others, which may run on machines that do not have it. Nothing in a checkpoint depends on
+# the number of ranks: the weights, the optimizer and the generator are the same on all of them, and the position is a
+# number of whole batches. So 4 ranks may continue where 2 have stopped. (If rank 0 is killed while it writes, the old
+# checkpoint is still there, and perhaps beside it a file `.name.unfinished`, which the next checkpoint replaces.)
 
 
 def _to_resume_from(comm, checkpoint, resume: bool) -> Any:
@@ -816,7 +844,7 @@ def _to_resume_from(comm, checkpoint, resume: bool) -> Any:
 
 def _same_chance(comm, data) -> None:
     if len(set(lengths := comm.allgather(len(data)))) > 1:
-        raise ValueError(f"the ranks have {lengths} batches; give each the same data, of which it takes its share")
+        raise ValueError(f"the ranks have {lengths} batches: give each the same data, of which it takes its share")
     set_rng_state(comm.bcast(get_rng_state()))
     if hasattr(data, "state_dict"):
         data.load_state_dict(comm.bcast(data.state_dict()))
@@ -829,13 +857,13 @@ def _on_this_rank(callback: Callback) -> Callback:
 
 
 def data_parallel(fit: Callable) -> Callable:
-    """`fit` of chapter 08 on all ranks: `data_parallel(fit)(model, loss_fn, optimizer, data, ...)` takes the arguments
-    of fit and returns the same history on every rank.
+    """Return `fit` of chapter 08 for all ranks: `data_parallel(fit)(model, loss_fn, optimizer, data, ...)` takes the
+    arguments of fit and returns the same history on every rank.
 
     Each rank trains on its share of every batch and evaluates its share of the validation data. Rank 0 shows the bar
-    and writes the checkpoint; any number of ranks can resume from it, and from one of plain fit. Callbacks run on every
-    rank, so one that writes files must ask rank() first (BestCheckpoint is taken care of). An error on one rank ends
-    all ranks."""
+    and writes the checkpoint; any number of ranks can resume it, or one of plain fit. Callbacks run on every rank, so a
+    callback that writes files must check rank() first (BestCheckpoint does that). An error on one rank ends all
+    ranks."""
 
     @functools.wraps(fit)
     def together(model, loss_fn, optimizer, data, **options):
@@ -847,6 +875,9 @@ def data_parallel(fit: Callable) -> Callable:
             raise
 
     return together
+
+
+# Together, the wrapper, the shares and the callback are all that `fit` needs.
 
 
 def _fit_together(
@@ -875,10 +906,10 @@ def _fit_together(
     return history
 
 
-# The barrier at the end matters: after it, the checkpoint is on the disk, whichever rank asks.
+# The barrier at the end matters: after it, the checkpoint is on the disk, and every rank may read it.
 #
-# Here is the training of chapter 08 once more. It differs from that one in a single word, and the printed numbers are
-# the same whether you start it with `python` or with `mpiexec -n 4 python`.
+# Here is the training of chapter 08 once more. It differs from that one in a single word, and you get the same numbers
+# whether you start it with `python` or with `mpiexec -n 4 python`.
 
 
 def show_training():
@@ -896,16 +927,16 @@ def show_training():
 
 # ## The witness
 #
-# "The same curve" must be measured, and the tests do so. In float64, with dropout, uneven batches, accumulated steps
-# and augmented data, the losses and weights of 1, 2 and 4 ranks differ by less than 1e-9 over fifty steps. They do not
+# We claim "the same curve", so our tests measure it. In float64, with dropout, uneven batches, accumulated steps and
+# augmented data, the losses and weights of 1, 2 and 4 ranks differ by less than 1e-9 over fifty steps. They do not
 # agree to the last bit, because a sum of four parts is rounded differently from a sum of one.
 
 # ## When does communication win?
 #
-# `Allreduce` of $S$ bytes in $n$ ranks is done, if $S$ is large, in a ring: each rank sends and receives about $2 S (n
-# - 1) / n$ bytes, which hardly depends on $n$. If $S$ is small, what counts is the number of messages that must follow
-# each other, about $2 \log_2 n$. With latency $\alpha$ and bandwidth $\beta$, a step that computes for $t_1$ seconds on
-# one rank takes
+# If $S$ is large, `Allreduce` of $S$ bytes in $n$ ranks works in a ring: each rank sends and receives about
+# $2 S (n - 1) / n$ bytes, which hardly depends on $n$. If $S$ is small, the number of messages that must follow each
+# other counts instead, about $2 \log_2 n$. With latency $\alpha$ and bandwidth $\beta$, a step that computes for $t_1$
+# seconds on one rank takes
 #
 # $$ t(n) = \frac{t_1}{n} + 2 \alpha \log_2 n + 2\, \frac{n - 1}{n}\, \frac{S}{\beta} $$
 #
@@ -915,8 +946,9 @@ def show_training():
 
 
 def predicted_seconds(compute: float, ranks: int, size: float, latency: float, bandwidth: float) -> float:
-    """A step on `ranks` ranks that takes `compute` seconds on one: size in bytes of all gradients, latency in seconds,
-    bandwidth in bytes a second. Raises ValueError for ranks < 1 or a bandwidth that is not positive."""
+    """Return the seconds of a step on `ranks` ranks that takes `compute` seconds on one: size in bytes of all
+    gradients, latency in seconds, bandwidth in bytes a second. Raises ValueError for ranks < 1 or a bandwidth of 0 or
+    less."""
     if ranks < 1 or not bandwidth > 0:
         raise ValueError(f"ranks must be at least 1 and bandwidth positive; they are {ranks} and {bandwidth}")
     return compute / ranks + 2 * latency * math.log2(ranks) + 2 * (ranks - 1) / ranks * size / bandwidth
@@ -927,11 +959,12 @@ def check_the_model():
     assert math.isclose(predicted_seconds(1.0, 4, 1e6, 1e-3, 1e9), 0.25 + 4e-3 + 1.5e-3)
 
 
-# Both constants are measured, not looked up. The slowest rank counts, and of several tries the quickest.
+# We measure both constants instead of looking them up. The slowest rank counts, and of several tries we take the
+# quickest.
 
 
 def allreduce_seconds(size: int, repeat: int = 20) -> float:
-    """Seconds for an Allreduce of `size` bytes of float32, the same number on all ranks."""
+    """Return the seconds of an Allreduce of `size` bytes of float32, the same number on all ranks."""
     comm, sent = _world(), np.ones(max(1, size // 4), np.float32)
     summed, best = np.empty_like(sent), math.inf
     for _ in range(repeat):
@@ -943,12 +976,15 @@ def allreduce_seconds(size: int, repeat: int = 20) -> float:
 
 
 def latency_and_bandwidth(large: int = 8_000_000) -> tuple[float, float]:
-    """The two constants of the model: seconds a message, and bytes a second. (0, inf) for one rank."""
+    """Return the two constants of the model: seconds a message, and bytes a second. (0, inf) for one rank."""
     count = world_size()
     if count == 1:
         return 0.0, math.inf
     small, whole = allreduce_seconds(4), allreduce_seconds(large)
     return small / (2 * math.log2(count)), 2 * (count - 1) / count * large / max(whole - small, 1e-9)
+
+
+# How good is the model? Start this with `mpiexec -n 2`:
 
 
 def show_allreduce():
@@ -965,12 +1001,12 @@ def show_allreduce():
             print(f"{size:10,d} {seconds * 1e6:12.1f} {model * 1e6:10.1f}")
 
 
-# And a whole step, predicted and measured: a network of three wide layers on batches of three sizes. The step of one
-# rank is measured while the others wait.
+# Now we predict and measure a whole step, of a network of three wide layers on batches of three sizes. We measure the
+# step of one rank while the others wait.
 
 
 def step_seconds(model: Module, loss_fn: Callable, x: Tensor, y: Tensor, repeat: int = 5) -> float:
-    """Seconds for forward and backward of a model on a batch; of several tries, the quickest."""
+    """Return the seconds of a forward and a backward pass of a model on a batch, the quickest of several tries."""
     best = math.inf
     for _ in range(repeat):
         model.zero_grad()
@@ -1003,21 +1039,21 @@ def show_scaling(width: int = 512):
                   f"{alone / shared:6.2f} {early:6.0%}")
 
 
-# The last column is the fraction of all bytes that had arrived before the backward pass was over. On one machine it
-# saves little, because the ranks' cores do the sending themselves. Between machines the network cards do it, and what
-# arrives early costs no time.
+# The last column is the fraction of all bytes that had arrived before the backward pass was over. On one machine that
+# saves little, because the cores of the ranks must do the sending themselves. Between machines the network cards do it,
+# and early bytes cost no time.
 
 # ## Errors you will meet
 #
 # - *ModuleNotFoundError: data-parallel training needs MPI*: install the extra `mpi`.
-# - *mpiexec started 4 processes, but mpi4py belongs to another MPI*: two MPIs are installed, and `mpiexec` is that of
-#   the other one.
+# - *mpiexec started 4 processes, but mpi4py belongs to another MPI*: you have installed two MPIs, and `mpiexec` belongs
+#   to the other one.
 # - *rank 0 and rank 2 have different models*: a size depends on something that differs between the ranks, such as a
 #   vocabulary built from a share of the text.
 # - Nothing happens at all: the ranks do not make the same calls. A line `if rank() == 0:` around a training, an
 #   evaluation of the wrapped model, or a `barrier()` makes rank 0 wait for the others forever.
 #
-# Batch normalization sees only a rank's own rows, so with it the curves of 1 and 4 ranks are similar and not equal. Its
+# Batch normalization sees only a rank's own rows, so with it the curves of 1 and 4 ranks are similar but not equal. Its
 # running averages are those of rank 0, as in PyTorch.
 
 # ## A road not taken

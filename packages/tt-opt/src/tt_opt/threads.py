@@ -1,7 +1,7 @@
 # # Threads
 #
-# The support of chapter 15: pieces of an array go to several threads, and memory is used again instead of being asked
-# for each time. NumPy and Numba let other threads run while they compute, so plain Python threads are enough.
+# The support of chapter 15. Here we hand pieces of an array to several threads, and keep memory so that we can use it
+# again. NumPy and Numba let other threads run while they compute, so plain Python threads are enough.
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ import numpy as np
 
 # ## Pieces
 #
-# A kernel that fills an array row by row can fill any range of rows. `in_pieces` cuts the rows into as many ranges as
-# there are threads, works on one of them itself, and hands the others to threads that wait for work. Waking a thread
-# takes 50 to 100 microseconds on a virtual machine, so a piece of work must be large enough to be worth it. The caller
-# says how much there is to do, as a count of numbers that are touched (or of multiply-adds, with a `least` of its own).
+# If a kernel fills an array row by row, it can fill any range of rows. `in_pieces` cuts the rows into as many ranges as
+# there are threads, works on one of them itself, and hands the others to threads that wait for work. It takes 50 to 100
+# microseconds to wake a thread on a virtual machine, so a piece of work must be large enough to be worth it. The caller
+# states its effort, as a count of numbers that it reads or writes (or of multiply-adds, with a `least` of its own).
 #
-# A caller with a short piece of work, such as the product of a matrix and a vector, asks for several ranges for each
-# thread. It then goes on with the next range while the other thread is still waking up.
+# If the work is short, such as the product of a matrix and a vector, the caller asks for several ranges for each
+# thread. Then it can continue with the next range while the other thread is still waking up.
 #
-# The results must not depend on luck. How the rows are cut follows from their number and from the number of threads
-# alone, and the results come back in the order of the pieces, whichever thread was first. So a sum of the results is
-# the same each time, also when the threads are busy with another caller's work and all pieces are done by this one.
+# The results must not depend on luck. We cut the rows by their number and by the number of threads alone, and return
+# the results in the order of the pieces, whichever thread was first. So a sum of the results is the same each time,
+# even if the other threads are busy and the caller does all pieces itself.
 
-WORTH_IT = 480_000  # numbers touched, below which a second thread costs more than it brings
+WORTH_IT = 480_000  # numbers read or written, below which a second thread costs more than it brings
 
 
 def in_pieces(
     work: Callable[[int, int], Any], rows: int, effort: float, least: float = WORTH_IT, each: int = 1
 ) -> list:
-    """[work(start, stop), ...] for ranges that cover 0 to rows: `each` ranges for each thread if the effort is worth
-    it, else one for all. An error in a piece is raised here, when all pieces are done."""
+    """Return [work(start, stop), ...] for ranges that cover 0 to rows: `each` ranges for each thread if the effort is
+    worth it, else one for all. An error in a piece is raised here, when all pieces are done."""
     if effort < least or _pool.threads < 2 or rows < 2:
         return [work(0, rows)]
     count = min(_pool.threads * each, rows)
@@ -44,20 +44,20 @@ def in_pieces(
     return _pool.run([(work, start, stop) for start, stop in itertools.pairwise(ends)])
 
 
-# Some kernels share their work without Python's help (the appendix *Compiled*). They only want the other threads to be
-# there.
+# Some kernels share their work without Python's help (the appendix *Compiled*). They only need the other threads to be
+# awake.
 
 
 def with_helpers(own: Callable[[], Any], alone: Callable[[], Any], help_: Callable[[], Any], awake: Callable[[], int]):
-    """own(), while all other threads are in help_(), which they leave by themselves; awake() of them are there already.
-    If there are none, or if they are busy with another caller's work, alone()."""
+    """Call own() while all other threads are in help_(), which they leave by themselves; awake() of them are in it
+    already. If there are no other threads, or if they are busy with another caller's work, call alone()."""
     return alone() if _pool.threads < 2 else _pool.with_helpers(own, alone, help_, awake)
 
 
-# The threads are made when they are first needed, and anew in a child process after a fork, where only the thread that
-# forked lives on. Each waits at a bell of its own. The thread that is free first takes the next job, from a shared
-# counter, because processors are not equally fast. The caller waits for jobs and not for threads: if it has done all
-# jobs itself before another thread was awake, it goes on, and that thread finds nothing to do.
+# We start the threads when we first need them, and again in a child process after a fork, where only the thread that
+# forked lives on. Each thread waits at a bell of its own. Because processors are not equally fast, the first free
+# thread takes the next job, by a shared counter. The caller waits for jobs and not for threads: if it has done all jobs
+# itself before another thread is awake, it returns, and that thread finds nothing to do.
 
 
 class Pool:
@@ -69,7 +69,7 @@ class Pool:
         self.take: Callable[[], Any] = _nothing
 
     def run(self, jobs: list[tuple]) -> list:
-        """The results of jobs (work, start, stop), in their order."""
+        """Return the results of jobs (work, start, stop), in their order."""
         results: list[Any] = [None] * len(jobs)
         done: SimpleQueue = SimpleQueue()
         numbers, errors, state = itertools.count(), [], np.geterr()
@@ -92,7 +92,7 @@ class Pool:
         return results
 
     def with_helpers(self, own, alone, help_, awake):
-        """own() with helpers, or alone()."""
+        """Call own() with helpers, or alone() if they are busy."""
         if not self.busy.acquire(blocking=False):
             return alone()
         try:
@@ -102,7 +102,7 @@ class Pool:
         finally:
             self.busy.release()
 
-    # If the threads are busy with another caller's work, this one does all of its own.
+    # If the threads are busy with another caller's work, this caller does all of its own.
 
     def _call(self, own, others, helpers):
         if not self.busy.acquire(blocking=False):
@@ -132,17 +132,18 @@ class Pool:
 
 
 def _nothing() -> None:
-    """What a thread finds that comes too late."""
+    """Do nothing: the job of a thread that comes too late."""
 
 
-# A lock that another thread held at the moment of a fork would stay locked in the child for ever.
+# A lock that another thread held at the moment of a fork would stay locked in the child forever, so the child gets a
+# new one.
 
 def _cores() -> int:
     given = os.environ.get("TT_THREADS")
     if given is None:
         return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"TT_THREADS={given!r}: the number of threads is an integer of at least 1")
+        raise ValueError(f"TT_THREADS={given!r}: the number of threads must be an integer of at least 1")
     return int(given)
 
 
@@ -152,27 +153,30 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_num_threads() -> int:
-    """How many threads the kernels of `fast` and `compiled` use. As torch.get_num_threads."""
+    """Return how many threads the kernels of `fast` and `compiled` use, as torch.get_num_threads does."""
     return _pool.threads
 
 
+# You can change the number.
+
+
 def set_num_threads(threads: int) -> None:
-    """Use that many threads from now on; results may differ by rounding. As torch.set_num_threads. The number to begin
-    with is that of the processors, or the environment variable TT_THREADS."""
+    """Use that many threads from now on, as torch.set_num_threads does; results may differ by rounding. The first
+    number is that of the processors, or that of the environment variable TT_THREADS. Raises ValueError below 1."""
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"the number of threads is an integer of at least 1, not {threads!r}")
+        raise ValueError(f"the number of threads must be an integer of at least 1, not {threads!r}")
     _pool.threads = threads
 
 
 # ## BLAS
 #
 # NumPy's matrix products bring threads of their own. Two kinds of threads on the same processors get in each other's
-# way: idle threads of BLAS spin, they ask again and again whether there is work, and take the time of those that have
-# some. So while a kernel set with threads of its own is in use, BLAS gets one.
+# way, because idle threads of BLAS *spin*: they ask again and again whether there is work, and take time from threads
+# that have some. So while we use a kernel set with threads of its own, BLAS gets a single thread.
 
 
 def one_blas_thread() -> Any:
-    """Give BLAS a single thread; what is returned has `restore_original_limits()`."""
+    """Give BLAS a single thread. Returns an object whose `restore_original_limits()` undoes that."""
     from threadpoolctl import ThreadpoolController  # not before: its import changes the environment
 
     return ThreadpoolController().limit(limits=1, user_api="blas")
@@ -180,14 +184,15 @@ def one_blas_thread() -> Any:
 
 # ## Scratch memory
 #
-# A kernel that needs 2 MB for intermediate values should not ask the system for them each time: fresh memory costs a
-# page fault for every 4 KB. Each thread keeps what it asked for under a name, as large as the largest wish so far.
+# If a kernel needs 2 MB for intermediate values, it should not ask the system for new memory each time, because fresh
+# memory costs a *page fault* for every 4 KB. So each thread keeps its memory under a name, as large as the largest
+# request so far.
 
 _own = threading.local()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
-    """An array of this thread's own, with whatever was in it; the same memory for each call with this name."""
+    """Return an uninitialized array of this thread. Each call with the same name returns the same memory."""
     size, kept = math.prod(shape), _own.__dict__.get(name)
     if kept is None or kept.size < size or kept.dtype != dtype:
         kept = _own.__dict__[name] = np.empty(size, dtype)

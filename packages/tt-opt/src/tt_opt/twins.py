@@ -1,8 +1,8 @@
 # # Twins
 #
-# An appendix of chapter 15: the twins of all operations that a profile named, apart from GELU, which the chapter has.
-# Each computes what the kernel of its chapter computes, and keeps what the way back can use. The work on a range of
-# rows is done by the module `blocks`, which is `fast` or `compiled`.
+# An appendix of chapter 15. Here are the twins of all operations that our profile named, apart from GELU, which the
+# chapter has. Each twin computes the same as the kernel of its chapter, and keeps intermediate values that the backward
+# pass can use. For the work on a range of rows it calls the module `blocks`, which is `fast` or `compiled`.
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ FEW = 16  # rows up to which a product waits for the bytes of its matrix
 FEW_PRODUCTS = 1_500_000  # the same for a product of few rows
 
 
-# Two questions come up in nearly every twin. All of them compute in `float32`, so they decline other dtypes. And some
-# have no answer ready for infinity and nan, where a product with 0 must give 0; these decline, too. The sum of an array
-# tells whether a number in it is not finite, in a single pass.
+# Two questions come up in nearly every twin. First, is everything `float32`? If not, the twin declines. Second, are all
+# numbers finite? Some twins cannot treat infinity and nan as their chapter does, so they decline, too. We find that out
+# in a single pass, from the sum of the array.
 
 
 def _narrow(*arrays) -> bool:
-    """Are all of these float32? The twins compute in that; everything else goes to the chapters' kernels."""
+    """Return whether all arrays are float32, the only dtype of the twins."""
     return all(a.dtype == F for a in arrays)
 
 
 def _finite(*arrays) -> bool:
-    """Are all numbers finite? Says no to some arrays whose sum overflows, too."""
+    """Return whether all numbers are finite. It may say no to finite arrays whose sum overflows."""
     with tt.quiet():
         return all(math.isfinite(a.sum()) for a in arrays)
 
 
 # ## Products
 #
-# A product is cut by the rows of its result. Each thread calls BLAS for its own rows, and adds the bias while they are
-# in its cache. On the way back there are two more products. That of the weight sums over all rows of the batch, so it
-# is the weight's rows that are cut, and no two threads write to the same place.
+# We cut a product by the rows of its result. Each thread calls BLAS for its own rows and adds the bias while they are
+# in its cache. The backward pass has two more products. The gradient of the weight sums over all rows of the batch, so
+# there we cut the rows of the weight, and no two threads write to the same place.
 #
-# Chapter 16 reads one token of each of a few texts, so a product has few rows and a large matrix. Before BLAS
-# multiplies, it copies the matrix into an order that suits it. That pays for many rows; for a few the copy takes longer
-# than the product. So `few_rows` goes through the matrix once, and multiplies each part with all rows while it is in
-# the cache.
+# In chapter 16 we read one token of each of a few texts, so a product has few rows and a large matrix. Before BLAS
+# multiplies, it copies the matrix into an order that suits it. That pays for many rows, but for a few rows the copy
+# takes longer than the product. So `few_rows` goes through the matrix once and multiplies each part with all rows while
+# the part is in the cache.
 
 
 def _product(blocks, x, w, bias):
@@ -73,6 +73,9 @@ def _product(blocks, x, w, bias):
     return out
 
 
+# The product for the gradient of a weight is cut by columns of x.
+
+
 def _transposed_product(blocks, x, y):
     """x.T @ y for x (M, K), y (M, N)."""
     out = np.empty((x.shape[1], y.shape[1]), F)
@@ -85,12 +88,15 @@ def _transposed_product(blocks, x, y):
 
 
 def _shaped(array, *shape):
-    """The array in that shape; itself, and not a view, if it has it already."""
+    """Return the array in that shape; the array itself, and not a view, if it has the shape already."""
     return array if array.shape == shape else array.reshape(shape)
 
 
 def _sum_of_rows(g):
     return np.ones(len(g), F) @ g
+
+
+# With these helpers we can write the twin of a linear layer, and that of a plain product.
 
 
 @twin(tt.affine)
@@ -126,9 +132,9 @@ def matmul(blocks, keep, x, y):
     return _shaped(_product(blocks, rows, y, None), *x.shape[:-1], y.shape[1]), back
 
 
-# Packed matrices (chapter 17) in the compiled set: for a few rows each packed row becomes numbers in registers and is
-# multiplied at once, by all threads, which share the rows among themselves; for more, a part of the matrix does, and
-# BLAS multiplies it.
+# The compiled set multiplies packed matrices (chapter 17). If x has a few rows, we turn each packed row into numbers in
+# registers and multiply it at once; all threads share the packed rows among themselves. If x has many rows, we unpack a
+# part of the matrix at a time, and BLAS multiplies it.
 
 UNPACKED = 1 << 18  # numbers that are unpacked at a time
 PACKED_PRODUCTS = 100_000  # multiply-adds of a product of few rows with packed ones from which a second thread pays
@@ -163,7 +169,7 @@ def packed_product_by_rows(blocks, keep, x, data, kind):
     return _shaped(out, *x.shape[:-1], len(data)), None
 
 
-# Sparse matrices (chapter 18) in the compiled set.
+# The compiled set also multiplies sparse matrices (chapter 18).
 
 FEW_GATHERED = 4  # inputs up to which each gathers its numbers by itself
 
@@ -188,9 +194,9 @@ def sparse_product_by_rows(blocks, keep, x, values, col_indices, crow_indices):
 
 # ## Element by element
 #
-# An addition of two arrays is as fast as the memory, and two cores get more of that than one: the residual connections
-# of a transformer profit. Its gradient is what comes in, so the usual rule will do. ReLU keeps nothing, because its
-# result tells where it was positive.
+# An addition of two arrays is as fast as the memory, and two cores get more of its bandwidth than one. This helps the
+# *residual connections* of a transformer. The gradient of a sum is the incoming gradient, so the usual rule will do.
+# ReLU keeps nothing, because its result shows where it was positive.
 
 
 @twin(tt.add)
@@ -222,8 +228,8 @@ def relu(blocks, keep, x):
 
 # ## Rows
 #
-# Layer normalization keeps the normalized rows and the factor by which each was scaled; the way back needs both, and
-# the sums for weight and bias come from the same trip. The sums of the threads are added in `float64`.
+# Layer normalization keeps the normalized rows and the factor by which it scaled each of them, because the backward
+# pass needs both. The sums for weight and bias come from the same trip. We add up the sums of the threads in `float64`.
 
 
 @twin(ts.normalize_scaled)
@@ -252,8 +258,8 @@ def normalize_scaled(blocks, keep, x, weight, bias, eps):
     return _shaped(out, *x.shape), back
 
 
-# Cross-entropy computes its gradient at once, since everything for it is at hand: softmax minus truth. A row that does
-# not count gets exactly 0, whatever is in it.
+# Cross-entropy computes its gradient, softmax minus truth, right away, because everything for it is at hand. A row with
+# weight 0 gets exactly 0, whatever it contains.
 
 
 @twin(tt.surprise)
@@ -278,7 +284,7 @@ def surprise(blocks, keep, x, labels, importance=None):
     return np.asarray(loss, F), back
 
 
-# The gradient of an embedding adds rows into a table. A row that is hit more than a thousand times needs a wider sum.
+# The gradient of an embedding adds rows into a table. If a row is hit more than a thousand times, we sum in `float64`.
 
 
 @twin(tn.add_rows)
@@ -292,13 +298,16 @@ def add_rows(blocks, keep, ids, g, rows):
 
 # ## Attention
 #
-# The kernel of chapter 13 computes the weights again on the way back, so that no square is ever held. For texts of a
-# few hundred tokens the weights are small enough to be kept, which saves a product and all exponentials. Above the
-# limit `KEPT` the twin declines. The scores lie with the keys down and the queries across, as in chapter 13; the hidden
-# half of a causal mask is never computed, except in the blocks on the diagonal.
+# In the backward pass the kernel of chapter 13 computes the weights of attention again, so that it never holds a
+# square. For texts of a few hundred tokens the weights are small enough to keep, which saves a product and all
+# exponentials. Above the limit `KEPT` the twin declines. In the array of scores the keys go down and the queries
+# across, as in chapter 13. We never compute the hidden half of a causal mask, except in the blocks on the diagonal.
 
 QUERIES = 64  # in a block
 KEPT = 1 << 21  # weights of attention that are kept for the way back, in one call: 8 MB
+
+
+# The blocks of queries, and how many keys each of them sees, are the same in both directions.
 
 
 @twin(tn.attention_in_blocks)
@@ -348,8 +357,11 @@ def attention_in_blocks(blocks, keep, qkv, is_causal, scale):
     return out, back
 
 
+# A product that the first block writes and every other block adds to:
+
+
 def _put(total, left, right, first):
-    """total = left @ right, or += unless it is the first."""
+    """Put left @ right into total if it is the first, else add it."""
     if first:
         np.matmul(left, right, out=total)
     else:
@@ -358,7 +370,8 @@ def _put(total, left, right, first):
 
 # A single new token that looks back at its cache (chapter 16) is a product of few rows as well. The compiled set does
 # all of it in one loop over the keys; `fast` has nothing better than the chapter's kernel. A prompt has many queries,
-# and they are taken in blocks, as above. The chapter computes the whole square of scores, half of which the mask hides.
+# which we take in blocks, as above. The chapter, in contrast, computes the whole square of scores, half of which the
+# mask hides.
 
 LOOKING = 4  # queries of a text, up to which the loop is faster than products
 
@@ -400,13 +413,13 @@ def _looked_back(blocks, q, keys, values):
 
 # ## Images
 #
-# A convolution keeps its images with the channels last in memory. Which threads get which images is decided once, and
-# each makes columns for its own. The gradient of the images is a convolution of the gradient with turned filters, as in
-# chapter 09.
+# A convolution keeps its images with the channels last in memory. We deal the images out to threads, and each thread
+# makes the columns (*im2col*) of its own images. The gradient of the images is a convolution of the incoming gradient
+# with flipped filters, as in chapter 09.
 
 
 def _last(x):
-    """Images (N, C, H, W) with their channels last in memory, (N, H, W, C)."""
+    """Return images (N, C, H, W) with their channels last in memory, (N, H, W, C)."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
@@ -436,6 +449,9 @@ def convolution(blocks, keep, x, weight, *bias, stride, padding, dilation, group
     return out, back
 
 
+# There are two ways. Usually we make columns and call BLAS.
+
+
 def _by_columns(blocks, x, weight, bias, padding, around):
     O, C, kh, kw = weight.shape
     images, size = _last(x), (kh, kw)
@@ -447,8 +463,8 @@ def _by_columns(blocks, x, weight, bias, padding, around):
 
     def images_back(g):
         g, dx = _last(g), np.empty(images.shape, F)
-        turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)).reshape(-1, C)
-        in_pieces(lambda i, j: blocks.conv(g[i:j], turned, None, around, size, dx[i:j]), n, effort)
+        flipped = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)).reshape(-1, C)
+        in_pieces(lambda i, j: blocks.conv(g[i:j], flipped, None, around, size, dx[i:j]), n, effort)
         return _first(dx)
 
     def weight_back(g):
@@ -460,8 +476,11 @@ def _by_columns(blocks, x, weight, bias, padding, around):
     return _first(out), images_back, weight_back
 
 
+# With few channels the columns would be narrow, and the compiled set convolves directly.
+
+
 def _direct(blocks, x, weight, bias, padding, around):
-    """Images of few channels as they lie, (N, C, H, W)."""
+    """Convolve images of few channels as they are in memory, (N, C, H, W)."""
     O, C, kh, kw = weight.shape
     images, n, filters = np.ascontiguousarray(x), len(x), np.ascontiguousarray(weight)
     out = np.empty((n, O, x.shape[2] + 2 * padding[0] - kh + 1, x.shape[3] + 2 * padding[1] - kw + 1), F)
@@ -470,9 +489,9 @@ def _direct(blocks, x, weight, bias, padding, around):
 
     def images_back(g):
         g, dx = np.ascontiguousarray(g), np.empty(images.shape, F)
-        turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
+        flipped = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
         none = np.zeros(C, F)
-        in_pieces(lambda i, j: blocks.direct_conv(g[i:j], turned, none, around, dx[i:j]), n, effort)
+        in_pieces(lambda i, j: blocks.direct_conv(g[i:j], flipped, none, around, dx[i:j]), n, effort)
         return dx
 
     def weight_back(g):
@@ -484,8 +503,8 @@ def _direct(blocks, x, weight, bias, padding, around):
     return out, images_back, weight_back
 
 
-# Pooling keeps, for each window, which of its numbers was the largest. Only windows of 2 by 2 that do not overlap have
-# a twin; they are practically all that is used.
+# Pooling keeps the position of the largest number of each window. Only windows of 2 by 2 that do not overlap have a
+# twin, because networks use hardly any others.
 
 
 @twin(ts.max_pool)
@@ -516,13 +535,13 @@ def max_pool(blocks, keep, x, size, stride, padding, dilation):
 
 # ## Channels
 #
-# Batch normalization needs the sums of each channel: two on the way there, two on the way back. With channels last
-# these are sums of columns. With the two sums known, the gradient of an image is a multiple of `g`, a multiple of the
-# centred image and a constant, three numbers for each channel.
+# Batch normalization needs two sums over each channel in the forward pass and two in the backward pass. With channels
+# last these are sums of columns. From the two sums follows the gradient of an image: a multiple of `g` plus a multiple
+# of the centred image plus a constant, with three numbers for each channel.
 
 
 def _channels(x):
-    """x (N, C, ...) as rows (places, C)."""
+    """Return x (N, C, ...) as rows (N * ..., C)."""
     return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1)).reshape(-1, x.shape[1])
 
 
@@ -533,6 +552,9 @@ def channel_moments(blocks, keep, x):
     rows = _channels(x)
     mean = sum(in_pieces(lambda i, j: blocks.sums(rows[i:j]), len(rows), x.size)) / len(rows)
     return (mean, sum(in_pieces(lambda i, j: blocks.squares(rows[i:j], mean), len(rows), x.size)) / len(rows)), None
+
+
+# The normalization itself:
 
 
 @twin(ts.normalize_channels)
@@ -562,12 +584,12 @@ def normalize_channels(blocks, keep, x, weight, bias, mean, var, eps):
 
 # ## Optimizers
 #
-# The updates of chapter 06 in one trip: every number of a parameter, its gradient and its memory is read once and
-# written once. They return nothing; the arrays change in place.
+# We make the updates of chapter 06 in one trip: we read and write each number of a parameter, its gradient and its
+# moments once. The updates return nothing, because the arrays change in place.
 
 
 def _rows_of(*arrays):
-    """Arrays of float32 as rows that can be cut; None if one cannot be."""
+    """Return arrays of float32 as rows that we can cut, or None if we cannot cut one of them."""
     if not _narrow(*arrays) or not all(a.flags.c_contiguous for a in arrays):
         return None
     return [a.reshape(-1) for a in arrays]
