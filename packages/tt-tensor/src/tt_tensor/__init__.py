@@ -55,7 +55,7 @@ from tt_tensor.tensor import (
     Elementwise, Meter, PRIMITIVES, Primitive, SLOTS, Slot, Tensor, add, as_array, as_rows, bool_, broadcast_shape,
     div, elementwise, evaluate, exp, expand, float16, float32, float64, from_numpy, full, getitem, install,
     install_kernels, int32, int64, interpreting, kernels_in_use, last_write, listening, log, matmul, mean, meter, mul,
-    neg, ones, permute, place, primitive, quiet, rand, randn, recording, reshape, slot, sub, sum, tensor, tick, uint8,
+    neg, ones, permute, place, primitive, quiet, randn, recording, reshape, slot, sub, sum, tensor, tick, uint8,
     use_kernels, var, zeros,
 )
 
@@ -67,7 +67,7 @@ __all__ = [
     "broadcast_shape", "div", "elementwise", "evaluate", "exp", "expand", "float16", "float32", "float64",
     "from_numpy", "full", "getitem", "install", "install_kernels", "int32", "int64", "interpreting", "kernels_in_use",
     "last_write", "listening", "log", "matmul", "mean", "meter", "mul", "neg", "ones", "permute", "place", "primitive",
-    "quiet", "rand", "randn", "reshape", "slot", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
+    "quiet", "randn", "reshape", "slot", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
     *_more_ops,
     *_pointwise, *_arranging, *_counting, *_drawing, *_products, "linalg", "elu", "gelu", "gelu_slope", "leaky_relu",
     "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "Dropout", "ELU", "Flatten", "GELU", "Identity",

@@ -79,6 +79,14 @@ def resolve_dtype(dtype: Any) -> np.dtype:
     return np.dtype(dtype.type)  # NumPy's one object for it, in native byte order
 
 
+def drawn_dtype(name: str, dtype: Any) -> np.dtype:
+    """The dtype of random numbers, for the function of this name. Raises TypeError for a dtype of integers."""
+    dtype = resolve_dtype(dtype)
+    if dtype.kind != "f":
+        raise TypeError(f"{name} draws floating-point numbers, not {dtype}; for integers there is randint")
+    return dtype
+
+
 def convert(array: np.ndarray, dtype: Any) -> np.ndarray:
     """The array in another dtype. Raises ValueError for a number that an integer dtype cannot hold."""
     dtype = resolve_dtype(dtype)

@@ -1,7 +1,7 @@
 # # Arranging
 #
-# An appendix of chapter 02: the same numbers in other places. Repeat, roll, swap and stack; pick rows and put rows.
-# Nearly all of it is indexing, so the derivative of each is known from `getitem` and `place`.
+# An appendix of chapter 02: the same elements in other places. We repeat, roll, swap and stack; we pick rows and put
+# rows. Nearly all of it is indexing, so we know each derivative from `getitem` and `place`.
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ravel(input: Tensor) -> Tensor:
     return input.reshape(-1)
 
 
-# A single dimension can be split, as in "12 channels are 3 heads of 4", and shapes can be brought together.
+# We can split a single dimension, as in "12 channels are 3 heads of 4", and bring several shapes together.
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -92,7 +92,8 @@ def atleast_2d(input: Tensor) -> Tensor:
 
 # ## Stacks
 #
-# `hstack`, `vstack`, `dstack` and `column_stack` come from NumPy, and from a time when everything was a matrix.
+# `hstack`, `vstack`, `dstack` and `column_stack` come from NumPy, and from a time when everything was a matrix. They
+# differ in how they treat vectors.
 
 
 # A vector counts as a row in `vstack`, and as a column in `column_stack`.
@@ -206,7 +207,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 
 # ## Diagonals
 #
-# The diagonal is picked by two lists of positions, which the derivative puts back by the same lists.
+# We pick the diagonal by two lists of positions, and the derivative puts it back by the same lists.
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
@@ -266,7 +267,8 @@ def triu_indices(row: int, col: int, offset: int = 0, dtype=int64) -> Tensor:
 
 # ## Picking
 #
-# `select` and `narrow` are slices; `index_select`, `take` and `masked_select` pick by positions or by a mask.
+# `select` and `narrow` are slices; `index_select`, `take` and `masked_select` pick by positions or by a mask (*gather*
+# operations).
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
@@ -321,8 +323,8 @@ def argwhere(input: Tensor) -> Tensor:
 
 # ## Putting
 #
-# The opposites make a new tensor in which values were added or put. PyTorch's `scatter` has an index of the shape of
-# the values, `index_add` and its kin a vector of positions along one dimension.
+# Their opposites return a new tensor in which values were added or put (*scatter* operations). PyTorch's `scatter`
+# takes an index of the shape of the values, `index_add` and its relatives a vector of positions along one dimension.
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -350,8 +352,8 @@ def _scattered(input: Tensor, dim: int, index: Any) -> np.ndarray:
     return places
 
 
-# To *put* values is to choose, for each place, between what was there and the value that is written last. So we write
-# the values' positions first, and pick by them.
+# To *put* values, we choose for each place between the old element and the value that is written last. So we first
+# write the positions of the values and then pick by them.
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any, reduce: str | None = None) -> Tensor:
@@ -394,7 +396,7 @@ def _put(input: Tensor, at: tuple, values: Tensor) -> Tensor:
     return choose(from_numpy(np.asarray(written >= 0)), picked.to(input.dtype), input)
 
 
-# The three `index_` functions write whole slices. They share the check of the positions.
+# The three `index_` functions write whole slices and share the check of the positions.
 
 
 def _rows(input: Tensor, dim: int, index: Any, name: str) -> tuple:
@@ -429,7 +431,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     return where(from_numpy(mask), tensor(value).to(input.dtype), input)
 
 
-# With a mask, the values are used up in reading order: the first true place gets the first value.
+# With a mask, we use up the values in reading order: the first true place gets the first value.
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:

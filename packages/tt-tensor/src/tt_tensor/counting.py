@@ -1,7 +1,7 @@
 # # Order and counts
 #
-# An appendix of chapter 02: what we can say of many numbers besides their sum. Running products and maxima, medians
-# and quantiles, how often each value occurs.
+# An appendix of chapter 02: what we can say about many elements besides their sum. We compute running products and
+# maxima, medians and quantiles, and how often each value occurs.
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tt_tensor.tensor import (
 
 # ## Running
 #
-# `cumsum` has three relatives. The running product and the running logarithm of a sum of exponentials are primitives;
-# of the running maximum the primitive finds the *positions*, and `gather` picks the values, so that a derivative flows
+# `cumsum` has three relatives. The running product and the running logarithm of a sum of exponentials are primitives.
+# For the running maximum, the primitive finds the *positions* and `gather` picks the values, so that a gradient flows
 # to the elements that were the largest.
 
 
@@ -69,7 +69,7 @@ def cummin(x: Tensor, dim: int) -> Extreme:
     return Extreme(gather(x, dim, positions), positions)
 
 
-# (For integers, `~x` is $-1 - x$, which turns the order round and, unlike $-x$, cannot overflow.)
+# (For integers, `~x` is $-1 - x$, which reverses the order and, unlike $-x$, cannot overflow.)
 
 
 @torch_names
@@ -86,8 +86,8 @@ def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
 
 # ## The middle
 #
-# `kthvalue` sorts and picks. The median of an even number of elements is the lower one of the two in the middle, as in
-# PyTorch; NumPy takes their mean. A `nan` makes the median `nan`; `nanmedian` and its kin leave `nan` out.
+# `kthvalue` sorts and picks. The median of an even number of elements is the lower of the two in the middle, as in
+# PyTorch; NumPy takes their mean. A `nan` makes the median `nan`, while `nanmedian` and its relatives leave `nan` out.
 
 
 @torch_names
@@ -150,7 +150,7 @@ def msort(x: Tensor) -> Tensor:
     return sort(x, 0).values
 
 
-# A quantile lies between two of the sorted elements, at a distance that `interpolation` may round.
+# A quantile falls between two of the sorted elements, at a distance that `interpolation` may round.
 
 
 @torch_names
@@ -241,7 +241,7 @@ def count_nonzero(x: Tensor, dim=None) -> Tensor:
 # ## How often?
 #
 # The results that follow are positions and counts, which have no derivative, and their sizes depend on the values. So
-# they are computed on the arrays, without a primitive.
+# we compute them on the arrays, without a primitive.
 
 
 def _back(values: Any) -> Tensor:
@@ -288,7 +288,7 @@ def _found(values, inverse, counts, return_inverse, return_counts):
     return found if len(found) > 1 else found[0]
 
 
-# `bincount` counts small integers, `histc` how many numbers fall into each of several intervals.
+# `bincount` counts small integers; `histc` counts how many elements fall into each of several intervals.
 
 
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
@@ -311,7 +311,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     return _back(np.histogram(values, bins, (float(min), float(max)))[0].astype(input.dtype))
 
 
-# To find a place in a sorted list, NumPy halves it again and again.
+# To find a place in a sorted list, NumPy halves it again and again (*binary search*).
 
 
 def searchsorted(

@@ -1,7 +1,7 @@
 # # Drawing
 #
-# An appendix of chapter 02: random numbers of other kinds than `rand` and `randn` give, all of them from the one
-# generator of chapter 01, and a few words about tensors and dtypes that PyTorch's users ask for.
+# An appendix of chapter 02: random numbers from other distributions than those of `rand` and `randn`, all of them from
+# the one generator of chapter 01. At the end we add a few questions about tensors and dtypes that PyTorch's users ask.
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tt_tensor.tensor import Tensor, common_dtype, from_numpy, int64, tensor
 
 # ## Numbers
 #
-# `normal` takes the mean and the standard deviation as numbers, with a size, or as tensors, of which each element has
-# its own. A draw has no derivative with respect to them; for that, write `mean + std * randn_like(mean)`.
+# `normal` takes the mean and the standard deviation as numbers, with a size, or as tensors with a value for each
+# element. A draw has no derivative with respect to them; if you need one, write `mean + std * randn_like(mean)` (the
+# *reparameterization trick*).
 
 
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, dtype=None) -> Tensor:
@@ -50,8 +51,9 @@ def poisson(input: Tensor) -> Tensor:
 # ## Choices
 #
 # With replacement, the running sum of the weights cuts an interval into pieces, and a uniform number falls into one of
-# them. Without, there is a neat way to draw k at once: give each category a waiting time, exponential with its weight
-# as the rate, and take those that come first. The sample is the same as of one draw after the other.
+# them. Without replacement, a neat trick draws all k at once: we give each category a waiting time, exponential with
+# its weight as the rate, and take the categories that come first. The sample has the same distribution as k draws one
+# after the other.
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False) -> Tensor:

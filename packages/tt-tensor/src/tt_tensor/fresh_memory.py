@@ -1,7 +1,7 @@
 # # Fresh memory
 #
-# An appendix of chapter 01: what it costs to write where no number has been before, and how a program keeps the memory
-# that it has used.
+# An appendix of chapter 01: what it costs to write to memory that was never written before, and how a program keeps the
+# memory that it has used.
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from tt_tensor.setup import measure
 
-# Memory that a program asks for does not exist until the first number is written there. Then the operating system looks
-# for 4,096 bytes, clears them and hands them over, page by page.
+# When our program asks for memory, it gets only a promise. At the first write, the operating system looks for a *page*
+# of 4,096 bytes, clears it and hands it over, page by page.
 
 
 def show_fresh_memory():
@@ -48,7 +48,7 @@ def tune_malloc() -> str | None:
     return None
 
 
-# How much does it save? This process should stay as it is, so we start two others. Both time a step that fills a
+# How much do we save? We do not want to change this process, so we start two others. Both time a step that fills a
 # hundred arrays of 1.6 MB and frees them again. Only the second one calls `tune_malloc` first.
 
 STEPS = """

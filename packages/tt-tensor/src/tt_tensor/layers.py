@@ -24,8 +24,9 @@ from tt_tensor.devices import refuse_other_device
 from tt_tensor.module_methods import ListMethods, ModuleMethods, NamedParts
 from tt_tensor.options import keep_options, kept, told
 from tt_tensor.arguments import same_dtype
+from tt_tensor.more_ops import rand
 from tt_tensor.setup import generator
-from tt_tensor.tensor import Tensor, as_rows, from_numpy, ones, primitive, rand, randn, zeros
+from tt_tensor.tensor import Tensor, as_rows, from_numpy, ones, primitive, randn, zeros
 
 
 def improve_by_hand(w1, b1, w2, b2, w3, b3, change):

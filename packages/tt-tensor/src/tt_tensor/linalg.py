@@ -23,8 +23,8 @@ from tt_tensor.tensor import (
 
 # ## Lengths
 #
-# The length of a vector is a square root, and a root is infinitely steep at 0. A vector of zeros can only grow, in any
-# direction; we take the slope there to be 0, as PyTorch does. So the root is taken of the others only.
+# The length (*norm*) of a vector is a square root, and a root is infinitely steep at 0. A vector of zeros can only
+# grow, in any direction. We set the slope there to 0, as PyTorch does, so we take the root of the others only.
 
 
 def _root_of(squares: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ def vector_norm(x: Tensor, ord: float = 2, dim=None, keepdim: bool = False, dtyp
     return powers if ord == 1 else pow(powers, 1.0 / ord)
 
 
-# A matrix has other norms besides the length of all its elements ("fro"): its largest sum of a column or row, and those
-# of its singular values, which have no derivative here.
+# A matrix has other norms besides the length of all its elements ("fro"): its largest sum of a column or row, and the
+# norms of its singular values, which have no derivative here.
 
 
 @torch_names
@@ -88,8 +88,8 @@ def norm(x: Tensor, ord: Any = None, dim=None, keepdim: bool = False, dtype=None
 
 # ## Equations
 #
-# To solve $A X = B$ is a primitive, and `inv` asks for $A X = I$. Its derivative needs no more than another equation
-# (`more_rules` has it). NumPy wants to be told whether $B$ is a vector; in ours, it is one if it has a dimension less.
+# Solving $A X = B$ is a primitive, and `inv` solves $A X = I$. The derivative needs only another equation (`more_rules`
+# has it). NumPy must know whether $B$ is a vector; for us, it is one if it has one dimension less than $A$.
 
 
 @primitive(cost=lambda out, a, b: a.shape[-1] * (a.size + out.size))
@@ -127,7 +127,7 @@ inverse = inv
 
 # ## Determinants
 #
-# A determinant under- or overflows soon, so there is also the logarithm of its size, with the sign apart.
+# A determinant underflows or overflows soon, so we also offer the logarithm of its size, with the sign apart.
 
 
 @primitive(cost=lambda out, x: x.size * x.shape[-1])
@@ -158,8 +158,8 @@ def slogdet(A: Tensor) -> LogDeterminant:
 
 # ## Decompositions
 #
-# Cholesky's writes a symmetric matrix without negative directions, such as a covariance, as $L L^T$ with a lower
-# triangle $L$: a square root for matrices.
+# Cholesky's decomposition writes a symmetric matrix without negative directions, such as a covariance, as $L L^T$ with
+# a lower triangle $L$. It is a square root for matrices.
 
 
 @primitive(cost=lambda out, x: x.size * x.shape[-1])
@@ -172,7 +172,7 @@ def cholesky(x, /):
         raise ValueError("the matrix is not positive definite") from None
 
 
-# The others come from NumPy, that is, from LAPACK. `_of` refuses where a derivative would be lost.
+# The others come from NumPy, which calls LAPACK. `_of` refuses where a derivative would be lost.
 
 
 def _of(A: Tensor, function: Any, *options: Any) -> Any:
@@ -239,8 +239,8 @@ def matrix_rank(A: Tensor, tol: float | None = None) -> Tensor:
 
 # ## Powers
 #
-# $A^{13}$ takes five products instead of twelve: square again and again, and multiply what belongs to the binary digits
-# of 13.
+# $A^{13}$ takes five products instead of twelve. We square again and again, and multiply the squares that belong to the
+# binary digits of 13.
 
 
 def matrix_power(A: Tensor, n: int) -> Tensor:

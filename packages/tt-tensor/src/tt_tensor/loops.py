@@ -1,10 +1,10 @@
 # # Loops
 #
-# The second appendix of chapter 02: every primitive once more, as the loop over numbers that defines it. The kernels
-# that compute for us are fast because NumPy's compiled loops do the work; here the loops are ours, and each says in a
-# line or two what the operation *means*. They are a kernel set like any other, `with use_kernels(loops): ...`, a
-# thousand times too slow to work with and just right for a witness: the tests run every operation of the course through
-# both sets and compare.
+# An appendix of chapter 02: every primitive once more, as the loop over elements that defines it. Our usual kernels are
+# fast because NumPy's compiled loops do the work. Here the loops are ours, and each says in a line or two what the
+# operation *means*. They are a kernel set like any other, `with use_kernels(loops): ...`. They are a thousand times too
+# slow to work with, but they are good witnesses: the tests run every operation of the course through both sets and
+# compare.
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-# NumPy serves only as memory here: something with a shape, that a number can be read from and written to. All places of
-# a shape, in reading order, are `np.ndindex(shape)`.
+# NumPy serves only as memory here: it has a shape, and we read and write single elements. All positions in a shape, in
+# reading order, are `np.ndindex(shape)`.
 
 # ## One number at a time
 #
-# Most kernels apply a function of one or two numbers at every place. `_each` is that loop. Operands broadcast, and the
-# results are stored as the first operand's dtype unless another is asked for. The function gets Python's numbers, which
-# are 64 bits wide; rounding to the tensor's dtype happens once, when the result is stored.
+# Most kernels apply a function of one or two numbers at every position. `_each` is that loop. Operands broadcast, and
+# we store the results in the first operand's dtype unless another is given. The function gets Python's numbers, which
+# are 64 bits wide; we round to the tensor's dtype once, when we store the result.
 
 
 def _each(function: Callable, *arrays: np.ndarray, dtype: Any = None) -> np.ndarray:
@@ -113,7 +113,7 @@ def erf(x, /):
     return _each(math.erf, x, dtype=_float(x))
 
 
-# Rounding leaves alone what is no ordinary number.
+# Rounding leaves infinities and `nan` alone.
 
 
 def _if_finite(function):
@@ -277,8 +277,8 @@ def choose(mask, x, y, /):
 
 # ## The long tail of one and two numbers
 #
-# Those of the appendix `pointwise`. Python's `math` has nearly all of them, and raises ValueError outside a function's
-# domain, where IEEE 754 says `nan`.
+# These belong to the appendix `pointwise`. Python's `math` has nearly all of them; outside a function's domain it
+# raises ValueError, where IEEE 754 says `nan`.
 
 
 def _nan_outside(function):
@@ -349,7 +349,7 @@ def bitwise_right_shift(x, y, /):
 
 
 # The inverse of the error function is that of the normal distribution, in other units. `digamma` and its derivatives
-# are sums without end; what is left after a thousand terms is nearly an integral.
+# are infinite sums; after a thousand terms, the rest is nearly an integral.
 
 
 def erfinv(x, /):
@@ -382,8 +382,8 @@ def _zeta_sum(v, s):
 
 # ## The matrix product
 #
-# Three loops: over rows, over columns, and along both to multiply and add. A vector on the left is a row, one on the
-# right a column; leading dimensions of stacks broadcast.
+# We need three loops: over rows, over columns, and along both to multiply and add. A vector on the left is a row, one
+# on the right is a column; leading dimensions of stacks broadcast.
 
 
 def matmul(x, y, /):
@@ -414,8 +414,8 @@ def affine(x, weight, bias, /):
 
 # ## Equations
 #
-# Gauss's elimination: subtract multiples of one row from those below it until a triangle is left, always of the row
-# with the largest number in front. The product of the diagonal is then the determinant.
+# We use *Gaussian elimination*: we subtract multiples of one row from those below it until a triangle is left, always
+# choosing the row with the largest number in front. The product of the diagonal is then the determinant.
 
 
 def _eliminated(rows: list, size: int) -> int:
@@ -492,7 +492,7 @@ def _root(rows):
 
 # ## The same numbers in another shape
 #
-# The default kernels return views. A loop moves numbers, so these return copies.
+# The default kernels return views. A loop moves elements, so these kernels return copies.
 
 
 def _in_order(values: Iterable, shape: tuple, dtype: Any) -> np.ndarray:
@@ -546,7 +546,7 @@ def flip(x, /, dim):
 
 # ## Many numbers to one
 #
-# A reduction sorts the numbers into groups, one for each place of the result, and makes one number of each group.
+# A reduction sorts the elements into groups, one for each position of the result, and turns each group into one number.
 
 
 def _fold(function: Callable, x: np.ndarray, dim, keepdim: bool, dtype: Any) -> np.ndarray:
@@ -586,7 +586,7 @@ def all(x, /, dim=None, keepdim=False):
     return _fold(builtins.all, x, dim, keepdim, bool)
 
 
-# The largest number is the first that no other exceeds, and nan counts as larger than everything, so that it is not
+# The largest element is the first that no other exceeds. We count `nan` as larger than everything, so that it is not
 # overlooked.
 
 
@@ -616,7 +616,7 @@ def amin(x, /, dim=None, keepdim=False):
 
 # ## Line by line
 #
-# Other functions make of each line along a dimension another line.
+# Other functions turn each line along a dimension into another line.
 
 
 def _line_by_line(function: Callable[[list], list], x: np.ndarray, dim: int, dtype: Any) -> np.ndarray:
@@ -664,7 +664,7 @@ def logcumsumexp(x, /, dim):
     return _line_by_line(_running_logs, x, dim, _float(x))
 
 
-# The last of the largest numbers so far.
+# The running maximum is found at the last of the largest elements so far.
 
 
 def _running_largest(values):
@@ -719,8 +719,8 @@ def surprise(x, /, labels, importance=None):
 
 # ## Picking and putting
 #
-# What an index such as `(..., [0, 2], None)` selects is a language of its own. We let NumPy read it once, for the
-# *positions* of the numbers, and move the numbers ourselves.
+# An index such as `(..., [0, 2], None)` is written in a language of its own. We let NumPy read it once, for the
+# *positions* of the elements, and move the elements ourselves.
 
 
 def _positions(shape, index) -> np.ndarray:
@@ -779,8 +779,8 @@ def triu(x, /, diagonal=0):
 
 # ## Activations
 #
-# Those of chapter 03. Doubles reach further than `float32`, but not to the end: the sigmoid of $-1000$ still wants
-# care.
+# These belong to chapter 03. Python's floats reach further than `float32`, but not to the end: the sigmoid of $-1000$
+# still needs care.
 
 
 def relu(x, /):

@@ -1,8 +1,8 @@
 # # More operations
 #
-# The appendix of chapter 02. The chapter introduced the door, the kernels and the first dozen primitives; here are the
-# others that a user of PyTorch expects, in the same form and without much ado. Each is a primitive, or it is made of
-# primitives. Nothing in here brings a new idea, apart from the error function at the end of the first section.
+# The first appendix of chapter 02. The chapter introduced the door, the kernels and the first dozen primitives. Here we
+# add the others that you expect if you know PyTorch, in the same form and with few words. Each is a primitive, or it is
+# made of primitives. Only the error function, at the end of the first section, brings a new idea.
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tt_tensor.arguments import (
-    ADDED_IN, as_floats, convert, normalize_sizes, number_as, refuse_floats, refuse_truths, refuse_zeros, resolve_dim,
-    resolve_dims, resolve_dtype, widest,
+    ADDED_IN, as_floats, convert, drawn_dtype, normalize_sizes, number_as, refuse_floats, refuse_truths,
+    refuse_zeros, resolve_dim, resolve_dims, resolve_dtype, widest,
 )
 from tt_tensor.cody import ERF_SMALL, ERFC_FAR, ERFC_MIDDLE, quotient
 from tt_tensor.methods import torch_names
 from tt_tensor.setup import generator
 from tt_tensor.tensor import (
     Elementwise, Primitive, Tensor, as_tensors, bool_, common_dtype, elementwise, exp, float16, float32, float64,
-    from_numpy, full, int64, log, ones, place, primitive, quiet, rand, randn, sum, tensor, var, zeros,
+    from_numpy, full, int64, log, ones, place, primitive, quiet, randn, sum, tensor, var, zeros,
 )
 
 # ## One operand
 #
-# Functions of each element.
+# We begin with functions of each element. The first two are used by methods: `x.to(dtype)` casts, and `x.clone()`
+# copies.
 
 
 @primitive
@@ -144,9 +145,9 @@ def clip(x, /, min=None, max=None):
     return np.clip(x, low, high)
 
 
-# The error function $\operatorname{erf}(x) = \frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt$ is not in NumPy, and chapter 03
-# needs it in full precision. W. J. Cody's rational approximations (*Rational Chebyshev approximations for the error
-# function*, Math. Comp. 23, 1969) use one quotient of polynomials near zero and two for $\operatorname{erfc} = 1 -
+# The *error function* $\operatorname{erf}(x) = \frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt$ is not in NumPy, and chapter 03
+# needs it in full precision. We use W. J. Cody's rational approximations (*Rational Chebyshev approximations for the
+# error function*, Math. Comp. 23, 1969): one quotient of polynomials near zero, and two for $\operatorname{erfc} = 1 -
 # \operatorname{erf}$ further out. The module `cody` has his coefficients.
 
 
@@ -295,8 +296,8 @@ def bitwise_xor(x, y, /):
     return np.bitwise_xor(refuse_floats(x), refuse_floats(y))
 
 
-# `where` chooses between two operands, which are brought to one dtype as by `+`; `masked_fill` is the common case in
-# which one of them is a number, and it keeps the dtype of the tensor.
+# `where` chooses between two operands and brings them to one dtype, as `+` does. `masked_fill` is the common case in
+# which one of them is a number; it keeps the dtype of the tensor.
 
 
 @primitive
@@ -342,8 +343,8 @@ def masked_fill(x: Tensor, mask, value: float | Tensor) -> Tensor:
 
 # ## Reductions
 #
-# Several elements may share the largest value. `amax` treats them alike; `max(x, dim)` names one of them, the first, by
-# its index, and so it goes through `argmax` and `gather`.
+# Several elements may share the largest value. `amax` treats them alike, while `max(x, dim)` names one of them, the
+# first, by its index. So `max` goes through `argmax` and `gather`.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -518,8 +519,8 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 # ## Triangles, picking and counting
 #
-# `gather` takes one element per row (for a loss: the logarithm of the probability of the right class), and
-# `place_along` is its opposite: it adds values to zeros at the given places.
+# `gather` takes one element from each row; in a loss, that is the logarithm of the probability of the correct class.
+# `place_along` is its opposite: it adds values to zeros at the given positions.
 
 
 @primitive
@@ -591,7 +592,8 @@ def one_hot(index, num_classes: int = -1, dtype=int64) -> Tensor:
 
 # ## Order
 #
-# The order is a list of positions that has no derivative; the sorted values are elements picked at those positions.
+# The order of the elements is a list of positions, which has no derivative. The sorted values are the elements that we
+# pick at those positions, so their derivative is that of `gather`.
 
 
 @primitive
@@ -630,9 +632,10 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     return Extreme(gather(x, dim, positions), positions)
 
 
-# To find fifty logits out of fifty thousand there is no need to sort them all. `partition` finds the k-th largest value
-# in one go; what is larger is chosen, and of what equals it the first few. Only the chosen are sorted. A long row is
-# first cut into 4k blocks: the k-th largest of their maxima is a bound that few more than k elements reach.
+# To find fifty logits out of fifty thousand, we need not sort them all. `partition` finds the k-th largest value in one
+# pass. We choose every larger element and, of those that equal it, the first few; then we sort only the chosen ones. We
+# first cut a long row into 4k blocks, because the k-th largest of their maxima is a bound that few more than k elements
+# reach.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -724,7 +727,21 @@ def eye(n: int, m: int | None = None, dtype=float32, requires_grad=False) -> Ten
     return from_numpy(np.eye(*sizes, dtype=resolve_dtype(dtype))).requires_grad_(requires_grad)
 
 
-# `randint` takes one bound or two: `randint(10, (3,))` draws from 0 to 9, as `randint(0, 10, (3,))` does.
+# NumPy draws `float32` and `float64`. For `float16` we draw one of the 2,048 numbers k / 2048, because rounding a
+# longer fraction could give 1, which does not belong to the interval.
+
+
+def rand(*size, dtype=float32, requires_grad=False) -> Tensor:
+    """Uniform random numbers from [0, 1). Raises TypeError for a dtype of integers."""
+    size, dtype = normalize_sizes(size), drawn_dtype("rand", dtype)
+    if dtype == float16:
+        values = (generator().integers(0, 2048, size) / 2048).astype(float16)
+    else:
+        values = generator().random(size, dtype=dtype)
+    return from_numpy(np.asarray(values)).requires_grad_(requires_grad)
+
+
+# `randint` takes one bound or two: `randint(10, (3,))` draws from 0 to 9, just as `randint(0, 10, (3,))` does.
 
 
 def randint(low: Any = 0, high: Any = None, size: Sequence[int] | None = None, dtype=int64) -> Tensor:
@@ -783,7 +800,7 @@ def randn_like(x: Tensor, dtype=None) -> Tensor:
 
 # ## Words for the methods
 #
-# PyTorch has most methods as functions as well.
+# PyTorch offers most methods as functions, too.
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -814,8 +831,8 @@ __all__ = [
     "clip", "concat", "copied", "cos", "cumsum", "empty", "empty_like", "eq", "erf", "eye", "flatten", "flip", "floor",
     "floor_divide", "full_like", "gather", "ge", "gt", "isfinite", "isinf", "isnan", "largest_first", "le", "linspace",
     "logical_and", "logical_not", "logical_or", "logspace", "logsumexp", "lt", "masked_fill", "max", "maximum", "min",
-    "minimum", "ne", "nonzero", "one_hot", "ones_like", "place_along", "pow", "power", "power_of", "prod", "rand_like",
-    "randint", "randint_like", "randn_like", "randperm", "remainder", "round", "sign", "sin", "sort", "split", "sqrt",
-    "squeeze", "stack", "std", "take_along", "tanh", "topk", "transpose", "tril", "triu", "unsqueeze", "where",
-    "zeros_like",
+    "minimum", "ne", "nonzero", "one_hot", "ones_like", "place_along", "pow", "power", "power_of", "prod", "rand",
+    "rand_like", "randint", "randint_like", "randn_like", "randperm", "remainder", "round", "sign", "sin", "sort",
+    "split", "sqrt", "squeeze", "stack", "std", "take_along", "tanh", "topk", "transpose", "tril", "triu", "unsqueeze",
+    "where", "zeros_like",
 ]

@@ -1,7 +1,8 @@
 # # More functions of each element
 #
-# An appendix of chapter 02. A calculator has a row of keys that we did not need so far: `log1p`, `atan2`, `sinh`. Here
-# they are, first those that NumPy computes, then four that it does not have, and last those that are made of others.
+# An appendix of chapter 02. A calculator has a row of keys that we have not needed so far: `log1p`, `atan2`, `sinh`.
+# Here they are: first those that NumPy computes, then four that it does not have, and last those that we make of
+# others.
 #
 # When does a function deserve a kernel of its own? When the composition would be wrong. For $x = 10^{-10}$, `float32`
 # rounds $1 + x$ to 1, so `log(1 + x)` is 0, while $\log(1 + x)$ is nearly $x$.
@@ -24,8 +25,8 @@ from tt_tensor.tensor import (
 
 # ## What NumPy has
 #
-# These differ in nothing but the function of NumPy, so a helper makes their kernels. They answer in floats, and outside
-# the domain of the function with `nan`.
+# These differ only in the function of NumPy that they call, so a helper makes their kernels. They return floats, and
+# `nan` outside the domain of the function.
 
 
 def _floats(name: str, ufunc: np.ufunc, says: str) -> Any:
@@ -54,7 +55,7 @@ atanh = _floats("atanh", np.arctanh, "The inverse of tanh; nan outside [-1, 1]."
 arcsin, arccos, arctan, arcsinh, arccosh, arctanh = asin, acos, atan, asinh, acosh, atanh
 
 
-# Two of one operand keep the dtype, or answer with truth values.
+# Two functions of one operand keep the dtype, and some return truth values.
 
 
 @primitive
@@ -97,7 +98,7 @@ def fmod(x, y, /):
         return np.fmod(*refuse_truths(x, refuse_zeros(y)))
 
 
-# Bits can be moved. What is moved out on one side is lost.
+# We can also shift bits. Bits that are shifted out on one side are lost.
 
 
 @elementwise
@@ -114,9 +115,9 @@ def bitwise_right_shift(x, y, /):
 
 # ## What NumPy does not have
 #
-# `erfc(x)` is $1 - \operatorname{erf}(x)$. At $x = 10$ it is $2 \cdot 10^{-45}$, and 1 minus a number that rounds to 1
-# is 0. Cody's quotients compute it without that subtraction, for $x > 0$. In $e^{-x^2}$ the rounding error of $x^2$
-# would be multiplied by $x^2$, so the square is taken in two parts, of which the first is exact.
+# `erfc(x)` is $1 - \operatorname{erf}(x)$. At $x = 10$ it is $2 \cdot 10^{-45}$, while 1 minus a number that rounds to
+# 1 is 0. Cody's quotients compute it without that subtraction, for $x > 0$. In $e^{-x^2}$ the rounding error of $x^2$
+# would be multiplied by $x^2$, so we take the square in two parts, of which the first is exact.
 
 
 def _erfc_of_positive(x):
@@ -141,7 +142,7 @@ def erfc(x, /):
         return _erfc(np.clip(x.astype(float64), -30, 30)).astype(x.dtype)
 
 
-# The inverse of `erf` turns uniform random numbers into normal ones. Winitzki's formula gives two digits of it, and
+# The inverse of `erf` turns uniform random numbers into normal ones. Winitzki's formula gives us two digits of it, and
 # each of Newton's steps doubles their number. For $|x|$ near 1 the step must not subtract from 1, so it compares `erfc`
 # with $1 - |x|$, which is exact there.
 
@@ -163,11 +164,11 @@ def erfinv(x, /):
         return np.copysign(y, x).astype(x.dtype)
 
 
-# (The step divided by $1 - y \cdot \text{step}$ is Halley's, who used the curvature as well.)
+# (Divided by $1 - y \cdot \text{step}$, Newton's step becomes Halley's, which also uses the curvature.)
 #
 # The gamma function continues the factorial: $\Gamma(n) = (n - 1)!$. It overflows soon, so libraries offer its
-# logarithm. For large $x$ there is Stirling's series; a small $x$ is moved up by $\Gamma(x) = \Gamma(x + 8) / (x (x +
-# 1) \cdots (x + 7))$; and a negative one is reflected: $\Gamma(x) \Gamma(1 - x) = \pi / \sin(\pi x)$.
+# logarithm. For large $x$ we use Stirling's series. We move a small $x$ up by $\Gamma(x) = \Gamma(x + 8) / (x (x + 1)
+# \cdots (x + 7))$, and reflect a negative one: $\Gamma(x) \Gamma(1 - x) = \pi / \sin(\pi x)$.
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 
@@ -199,8 +200,8 @@ def check_lgamma():
 
 
 # Its derivative is `digamma`, and the derivative of that is one of Hurwitz's zeta functions, $\zeta(s, x) = \sum_k (x +
-# k)^{-s}$, whose derivative is again one: $-s\,\zeta(s + 1, x)$. With these two, the table of derivatives is closed.
-# Both are moved up and summed as above, by the series of Euler and Maclaurin.
+# k)^{-s}$, whose derivative is again one: $-s\,\zeta(s + 1, x)$. With these two, the table of derivatives is closed. We
+# move both up as above and sum them by the series of Euler and Maclaurin.
 
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
 
@@ -248,7 +249,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
 
 # ## Made of others
 #
-# For the rest a line is enough. Their derivatives follow from those of what they are made of.
+# The rest takes one line each. Their derivatives follow from those of their parts.
 
 
 def square(input: Tensor) -> Tensor:
@@ -287,7 +288,8 @@ def rad2deg(input: Tensor) -> Tensor:
 
 
 # `copysign` and `xlogy` must look at special numbers: the sign of $-0.0$, and $0 \log 0$, which is 0 by convention.
-# The logarithm is then taken of 1, because `choose` picks values, and a `nan` on the way back would stay one.
+# There we take the logarithm of 1 instead, because `choose` only picks values, and a `nan` would survive on the way
+# back.
 
 
 def copysign(input: Tensor, other) -> Tensor:
@@ -324,7 +326,8 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
 
 # ## Arithmetic with options
 #
-# `add` and its kin are primitives, and take two operands. PyTorch lets you scale the second one, and round quotients.
+# `add` and its relatives are primitives and take two operands. In PyTorch you can also scale the second one, and round
+# quotients.
 
 
 def add_scaled(input: Tensor, other, alpha: float = 1) -> Tensor:
@@ -358,7 +361,7 @@ def divide(input, other, rounding_mode: str | None = None) -> Tensor:
 
 true_divide, multiply, negative, absolute = div, mul, neg, abs
 
-# `lerp` goes from one point towards another, the form in which averages of weights are kept. The three `addc...` and
+# `lerp` goes from one point towards another; moving averages of weights are kept in this form. The three `addc...` and
 # `add...` functions are sums of products, as old BLAS interfaces have them.
 
 
@@ -379,8 +382,9 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, value: float = 1) -
 
 # ## Questions
 #
-# Is it nearly equal, is it infinite? `isclose` measures the difference by the second operand; infinities are close to
-# themselves, and `nan` to nothing, unless you say so. `equal` and `allclose` answer with one of Python's truth values.
+# Are two tensors nearly equal, and is anything infinite? `isclose` measures the difference relative to the second
+# operand. Infinities are close to themselves, and `nan` is close to nothing, unless you ask for that. `equal` and
+# `allclose` return one of Python's truth values.
 
 
 def logical_xor(input: Tensor, other: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 # # More products
 #
-# An appendix of chapter 02. PyTorch has a dozen names for products. They all are `matmul` of something, and the longest
-# part of this page is the one that makes the other names superfluous: `einsum`.
+# An appendix of chapter 02. PyTorch has a dozen names for products. All of them are `matmul` of some arrangement, and
+# the longest part of this page is the function that makes the other names superfluous: `einsum`.
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tt_tensor.tensor import Tensor, add, broadcast_shape, matmul, place, sum, t
 
 # ## Of vectors and matrices
 #
-# Why use `mm` where `matmul` would do? Because it refuses everything else: a program that says `bmm` means stacks of
-# matrices, and would rather hear of a wrong shape than have it broadcast.
+# Why would you use `mm` where `matmul` works? Because it refuses everything else. A program that says `bmm` means
+# stacks of matrices, and should get an error for a wrong shape instead of a broadcast.
 
 
 def _demand(name: str, wanted: tuple[int, ...], *operands: Tensor) -> None:
@@ -33,8 +33,8 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     return matmul(input, mat2)
 
 
-# PyTorch can keep a matrix of mostly zeros as a list of positions and values, and multiply it by `spmm`. We keep all of
-# its numbers, so the results are the same and the memory is not.
+# PyTorch can store a matrix of mostly zeros as a list of positions and values (a *sparse* matrix) and multiply it by
+# `spmm`. We store all elements, so the results are the same, but we save no memory.
 
 spmm = mm
 
@@ -123,17 +123,17 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, beta: float = 1, alph
 
 # ## Einsum
 #
-# `einsum("bij,bjk->bik", x, y)` gives every dimension a letter. A letter that both operands have, and the result has
-# not, is summed over; a letter that all three have counts along; the others make rows and columns. So a product of two
-# operands is one matrix product, after their dimensions were brought into an order:
+# `einsum("bij,bjk->bik", x, y)` gives every dimension a letter. We sum over a letter that both operands have and the
+# result lacks. A letter that all three have is a batch dimension. The others are rows and columns. So a product of two
+# operands is one matrix product, once we have brought their dimensions into this order:
 #
 # | | letters | shape |
 # | --- | --- | --- |
 # | left operand | both and kept, left only, both and summed | (batch..., rows, inner) |
 # | right operand | both and kept, both and summed, right only | (batch..., inner, columns) |
 #
-# With `permute`, `reshape` and `matmul` the derivative comes for free. Letters are kept beside the tensor as a list of
-# names.
+# Because we build it from `permute`, `reshape` and `matmul`, the derivative comes for free. Beside each tensor we keep
+# its letters, as a list of names.
 
 
 def _product(x: Tensor, a: list, y: Tensor, b: list, kept: set) -> tuple[Tensor, list]:
@@ -161,8 +161,8 @@ def _summed(x: Tensor, names: list, kept: set) -> tuple[Tensor, list]:
     return (sum(x, dim=gone) if gone else x), [n for n in names if n in kept]
 
 
-# More operands are taken in from the left, one after the other. A letter that occurs twice in one operand, as in
-# `"ii->"`, stands for the diagonal, which is picked first.
+# We take in further operands from the left, one after the other. A letter that occurs twice in one operand, as in
+# `"ii->"`, means the diagonal, which we pick first.
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
@@ -212,7 +212,7 @@ def _split(term: str, count: int) -> list:
     return [*before, *(range(-count, 0) if dots else ()), *after]
 
 
-# The sizes under one letter must agree; a size of 1 is repeated.
+# The sizes under one letter must agree, except that a size of 1 is repeated.
 
 
 def _sizes_of(equation: str, operands: Sequence[Tensor], terms: list[list]) -> dict:
@@ -242,7 +242,7 @@ def _spread(x: Tensor, names: list, sizes: dict) -> tuple[Tensor, list]:
     return (x if x.shape == shape else x.expand(shape)), names
 
 
-# `tensordot` is the same with numbers instead of letters: it sums over pairs of dimensions.
+# `tensordot` does the same with numbers instead of letters: it sums over pairs of dimensions.
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:

@@ -28,6 +28,22 @@ class Slot:
     def __call__(self, *args, **params) -> Any:
         return self.kernel(*args, **params)
 
+    # Python's own `bind` matches arguments with a signature. It is called for its errors only: it reports too many
+    # arguments, or a name that does not exist, in the words that Python's users know.
+
+    def bind_params(self, args: tuple, params: dict) -> tuple[tuple, dict]:
+        """The arguments before the `/` of the signature, and all others by name. TypeError if they do not fit."""
+        try:
+            self.signature.bind(*args, **params)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+        kinds = self.signature.parameters.items()
+        if any(p.kind is p.VAR_POSITIONAL for _, p in kinds):
+            return args, params
+        names = [name for name, p in kinds if p.kind is not p.POSITIONAL_ONLY]
+        count = len(kinds) - len(names)
+        return args[:count], dict(zip(names, args[count:]), **params)
+
     def __repr__(self) -> str:
         return f"<slot {self.name}>"
 

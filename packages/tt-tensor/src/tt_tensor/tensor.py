@@ -29,8 +29,9 @@ import numpy as np
 from numpy import ndarray
 
 from tt_tensor.arguments import (
-    ADDED_IN, RANK, as_floats, bool_, convert, float16, float32, float64, int32, int64, normalize_sizes, number_as,
-    numpy_names, quiet, resolve_dim, resolve_dims, resolve_dtype, same_dtype, uint8, unpack, widest,
+    ADDED_IN, RANK, as_floats, bool_, convert, drawn_dtype, float16, float32, float64, int32, int64,
+    normalize_sizes, number_as, numpy_names, quiet, resolve_dim, resolve_dims, resolve_dtype, same_dtype, uint8,
+    unpack, widest,
 )
 from tt_tensor.conversions import Casting, Conversions
 from tt_tensor.history import History
@@ -610,35 +611,18 @@ def common_dtype(*tensors) -> np.dtype:  # exercise
     return np.result_type(*(t.dtype for t in [t for t in alike if t.ndim] or alike))
 
 
-# We still owe the slow path of the door, where some argument is not a tensor. Extra positional arguments take the names
-# that the kernel's signature gives them (`sum(x, 1)`), numbers become tensors, and a call with NumPy arrays alone goes
-# straight to the kernel: arrays in, array out. Chapter 07 will depend on that last rule.
+# We still owe the slow path of the door, where some argument is not a tensor. `bind_params`, which every slot has,
+# gives extra positional arguments the names in the kernel's signature (`sum(x, 1)`). Numbers become tensors. A call
+# with NumPy arrays alone goes straight to the kernel: arrays in, array out. Chapter 07 will depend on that last rule.
 
 
 def _call_with_non_tensors(primitive, args, params):
     if args and all(isinstance(a, (np.ndarray, np.generic)) for a in args):
         return primitive.kernel(*args, **params)
-    tensors, params = _bind_params(primitive, args, params)
+    tensors, params = primitive.bind_params(args, params)
     if not any(isinstance(t, Storage) for t in tensors) and isinstance(tensors[0], (np.ndarray, np.generic)):
         return primitive.kernel(*tensors, **params)
     return (_thread.interpreter or _installed[-1])(primitive, as_tensors(tensors), params)
-
-
-# Python's own `bind` matches arguments with a signature. We call it for its errors only: it reports too many arguments,
-# or a name that does not exist, in the words that Python's users know.
-
-
-def _bind_params(primitive, args, params):
-    try:
-        primitive.signature.bind(*args, **params)
-    except TypeError as error:
-        raise TypeError(f"{primitive.name}{primitive.signature}: {error}") from None
-    kinds = primitive.signature.parameters.items()
-    if any(p.kind is p.VAR_POSITIONAL for _, p in kinds):
-        return args, params
-    names = [name for name, p in kinds if p.kind is not p.POSITIONAL_ONLY]
-    count = len(kinds) - len(names)
-    return args[:count], dict(zip(names, args[count:]), **params)
 
 
 # When we turn a number into a tensor, a Python `float` that meets an integer tensor needs some thought. The result of
@@ -1292,8 +1276,9 @@ def check_copies():
     assert copied[0].item() == 0.0 and shared[0].item() == 7.0
 
 
-# We also need tensors of one number and of random numbers. All random numbers come from the one generator of chapter
-# 01, so one seed fixes all of them.
+# We also need tensors of one number and of random numbers. (The appendix has the other factories: `arange`, `linspace`,
+# `eye`, `rand` and their relatives.) All random numbers come from the one generator of chapter 01, so one seed fixes
+# all of them.
 
 
 def full(size, fill_value, dtype=None, requires_grad=False) -> Tensor:
@@ -1314,32 +1299,12 @@ def ones(*size, dtype=float32, requires_grad=False) -> Tensor:
     return full(unpack(size), 1, dtype or float32, requires_grad)
 
 
-# NumPy draws `float32` and `float64`. For `float16` we draw one of the 2,048 numbers k / 2048, because rounding a
-# longer fraction could give 1, which does not belong to the interval.
-
-
-def rand(*size, dtype=float32, requires_grad=False) -> Tensor:
-    """Uniform random numbers from [0, 1)."""
-    size, dtype = normalize_sizes(size), _drawn("rand", dtype)
-    if dtype == float16:
-        values = (generator().integers(0, 2048, size) / 2048).astype(float16)
-    else:
-        values = generator().random(size, dtype=dtype)
-    return _wrap(np.asarray(values)).requires_grad_(requires_grad)
-
-
 def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
-    """Random numbers from the normal distribution with mean 0 and variance 1."""
-    dtype = _drawn("randn", dtype)
+    """Random numbers from the normal distribution with mean 0 and variance 1. Raises TypeError for a dtype of
+    integers."""
+    dtype = drawn_dtype("randn", dtype)
     values = generator().standard_normal(normalize_sizes(size), dtype=float32 if dtype == float16 else dtype)
     return _wrap(np.asarray(values, dtype)).requires_grad_(requires_grad)
-
-
-def _drawn(name, dtype):
-    dtype = resolve_dtype(dtype)
-    if dtype.kind != "f":
-        raise TypeError(f"{name} draws floating-point numbers, not {dtype}; for integers there is randint")
-    return dtype
 
 
 # ## A first client of the door: the meter
@@ -1612,6 +1577,6 @@ __all__ = [
     "evaluate", "exp", "expand", "float16", "float32", "float64", "from_numpy", "full", "getitem", "install",
     "install_kernels", "int32", "int64", "interpreting", "kernels_in_use", "last_write", "listening", "log", "matmul",
     "mean", "meter", "mul", "neg", "ones", "operations_of", "outer", "pairwise_distances", "permute", "place",
-    "predict_shapes", "primitive", "quiet", "rand", "randn", "recording", "reshape", "slot", "sub", "sum", "tensor",
+    "predict_shapes", "primitive", "quiet", "randn", "recording", "reshape", "slot", "sub", "sum", "tensor",
     "tick", "uint8", "use_kernels", "var", "zeros",
 ]
