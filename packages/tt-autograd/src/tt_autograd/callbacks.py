@@ -139,7 +139,7 @@ class EarlyStopping(Best):
         if self.weights is not None:
             run.model.load_state_dict(self.weights)
 
-    # The copy of the weights is part of the checkpoint, too, and doubles its size.
+    # The copy of the weights is part of the checkpoint, too, so the file grows by the size of the model.
 
     def state_dict(self):
         return {**super().state_dict(), "weights": self.weights}

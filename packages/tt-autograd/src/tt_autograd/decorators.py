@@ -1,9 +1,9 @@
 # # Decorators
 #
-# A support module of chapter 07. `no_grad()` is a context, and a decorator for a function that shall run inside it. A
-# generator function and a coroutine function need more care, because calling them runs nothing: their code runs later,
-# in pieces, each time the caller asks for the next value. The context has to be entered for each piece, and left while
-# the function waits, because then other code runs.
+# A support module of chapter 07. You can use `no_grad()` as a context, and as a decorator of a function that shall run
+# inside it. A generator function and a coroutine function need more care, because calling them runs nothing. Their code
+# runs later, in pieces, each time the caller asks for the next value. So we must enter the context for each piece, and
+# leave it while the function waits, because then other code runs.
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Decorator(AbstractContextManager):
         return context if function is None else context(function)
 
     def __call__(self, function: Callable) -> Callable:
-        """The function, running in this context."""
+        """Return the function, wrapped so that it runs in this context."""
         if not callable(function):
             raise TypeError(f"{type(self).__name__} decorates functions, not {type(function).__name__}")
         kinds = (
@@ -35,6 +35,10 @@ class Decorator(AbstractContextManager):
         called = type(function).__call__  # of an object that can be called
         wrapped = next((wrapper for is_kind, wrapper in kinds if is_kind(function) or is_kind(called)), _plain)
         return functools.wraps(function)(wrapped(self, function))
+
+
+# For an ordinary function, we run the call inside the context. For the others, we must return a function of the same
+# kind.
 
 
 def _plain(context, function):
@@ -59,8 +63,9 @@ def _coroutine(context, function):
     return inside
 
 
-# A coroutine is resumed and interrupted by the same three methods as a generator (`send`, `throw` and `close`), so one
-# function serves both.
+# Python resumes and interrupts a coroutine by the same three methods as a generator (`send`, `throw` and `close`), so
+# one function serves both. It runs a piece inside the context, hands the value to the caller outside of it, and passes
+# back whatever the caller sends or throws.
 
 
 def _in_pieces(context, running) -> Generator[Any, Any, Any]:
@@ -84,7 +89,7 @@ def _in_pieces(context, running) -> Generator[Any, Any, Any]:
 _awaited = types.coroutine(_in_pieces)
 
 
-# An asynchronous generator gives a coroutine for each of its values.
+# An asynchronous generator returns a coroutine for each of its values, so we treat each of these like a coroutine.
 
 
 def _async_generator(context, function):

@@ -1,7 +1,7 @@
 # # More rules
 #
-# The appendix of chapter 07: a row of the table for every primitive of chapters 02 to 04 that the chapter itself did
-# not need, in the same form, and the list of those that have none.
+# An appendix of chapter 07. We add a row to the table for every other primitive of chapters 02 to 05, in the same form,
+# and end with the list of those that have no gradient.
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tt_tensor import as_rows
 
 # ## One operand
 #
-# Functions of one element. Where a slope does not exist at a point, PyTorch's convention is ours: 0 at the corner of
-# `abs` and `relu`, and a bound of `clip` that is met exactly still counts as inside. Where an element takes no part,
-# its gradient is 0 by choice (`kept`, chapter 07) and not by multiplication.
+# We begin with functions of one element, whose Jacobian is diagonal. Where no slope exists, we follow PyTorch's
+# convention: it is 0 at the corner of `abs` and `relu`, and an element that equals a bound of `clip` counts as inside.
+# Where an element plays no part, we set its gradient to 0 by choice (`kept`, chapter 07) and not by multiplication.
 
 rule(tt.cast, lambda g, out, x, dtype: tt.cast(g, dtype=x.dtype))
 rule(tt.copied, lambda g, out, x: g)
@@ -41,7 +41,7 @@ def _clip(g, out, x, min=None, max=None):
 
 rule(tt.clip, _clip)
 
-# The functions of the appendix `pointwise`, each with the slope that a table of derivatives gives.
+# For the functions of the appendix `pointwise` we take the slopes from a table of derivatives.
 
 rule(tt.expm1, lambda g, out, x: g * (out + 1))
 rule(tt.log1p, lambda g, out, x: g / (x + 1))
@@ -58,8 +58,8 @@ rule(tt.acosh, lambda g, out, x: g / tt.sqrt(x * x - 1))
 rule(tt.atanh, lambda g, out, x: g / (1 - x * x))
 rule(tt.trunc, lambda g, out, x: kept(np.False_, g))
 
-# The inverse of a function has the reciprocal slope, at the point that it returned. `lgamma`, `digamma` and the sums
-# after it are each other's derivatives.
+# The inverse of a function has the reciprocal slope, at the point that it returned. The functions `lgamma`, `digamma`
+# and the sums after it form a chain: each is the derivative of the one before it.
 
 rule(tt.erfc, lambda g, out, x: -g * (tt.exp(-x * x) * (2 / math.sqrt(math.pi))))
 rule(tt.erfinv, lambda g, out, x: g * (tt.exp(out * out) * (math.sqrt(math.pi) / 2)))
@@ -69,8 +69,8 @@ rule(tt.zeta_sum, lambda g, out, x, s: g * (tt.zeta_sum(x, s=s + 1) * -s))
 
 # ## Two operands
 #
-# Where the two operands of `maximum` are equal, each takes half of the gradient: the halves add up to what came in. A
-# `nan` is neither smaller nor larger, so both operands answer for it.
+# Where the two operands of `maximum` are equal, we give each of them half of the gradient, so that the halves add up to
+# `g`. A `nan` is neither smaller nor larger, so both operands receive it.
 
 
 def _winner(g, x, lost, y):
@@ -87,8 +87,8 @@ rule(tt.remainder, lambda g, out, x, y: g, lambda g, out, x, y: -g * tt.floor_di
 
 rule(tt.fmod, lambda g, out, x, y: g, lambda g, out, x, y: -g * tt.trunc(x / y))
 
-# The angle of a point turns by what moves it sideways, divided by its distance. The distance grows by the part of a
-# movement that points outwards.
+# If we move a point, its angle changes by the sideways part of the movement, divided by its distance. Its distance
+# changes by the part that points outwards.
 
 rule(
     tt.atan2,
@@ -126,8 +126,9 @@ rule(tt.power_of, _power_base, _power_exponent)
 
 # ## Reductions
 #
-# If several elements share the maximum, they share its gradient, in equal parts; a row's gradient must not grow because
-# two of its elements happen to be equal. If one of them is `nan`, so is the maximum, and the `nan` gets the gradient.
+# If several elements are the maximum, they share its gradient in equal parts, because the gradient of a row must not
+# grow when two of its elements happen to be equal. If one of them is `nan`, so is the maximum, and the `nan` receives
+# the gradient.
 
 
 def _extreme(g, out, x, dim=None, keepdim=False):
@@ -139,8 +140,9 @@ def _extreme(g, out, x, dim=None, keepdim=False):
 rule(tt.amax, _extreme)
 rule(tt.amin, _extreme)
 
-# The product's derivative with respect to one factor is the product of the others. Dividing the whole product by the
-# factor fails at zeros, so the others are multiplied up from the left and from the right.
+# The derivative of a product with respect to one factor is the product of the others. We cannot divide the whole
+# product by the factor, because that fails at zeros. Instead we multiply the others up from the left and from the
+# right.
 
 
 def _prod(g, out, x, dim=None, keepdim=False):
@@ -166,15 +168,15 @@ def _along(x, dim, part):
 
 rule(tt.prod, _prod)
 
-# The running sum's gradient runs the other way: an element takes part in its own sum and in all later ones.
+# The gradient of a running sum runs the other way, because an element takes part in its own sum and in all later ones.
 
 rule(tt.flip, lambda g, out, x, dim: tt.flip(g, dim=dim))
 rule(tt.cumsum, lambda g, out, x, dim: tt.flip(tt.cumsum(tt.flip(g, dim=dim), dim=dim), dim=dim))
 
-# An element takes part in all later running products, too. With respect to $x_i$, each of them is the product of what
-# stood before $x_i$ and of what came after it, so we walk from the end: $s_i = g_i + x_{i+1} s_{i+1}$. We never divide,
-# so zeros do no harm. The running logarithm of sums needs the same walk with another factor, $e^{out_i - out_{i+1}}$,
-# which is at most 1.
+# An element takes part in all later running products, too. The derivative of each of them with respect to $x_i$ is the
+# product of the elements before $x_i$ and of those after it. So we walk from the end: $s_i = g_i + x_{i+1} s_{i+1}$. We
+# never divide, so zeros do no harm. For the running logarithm of sums we need the same walk with another factor,
+# $e^{out_i - out_{i+1}}$, which is at most 1.
 
 
 def _from_the_end(g, factors, dim):
@@ -187,7 +189,7 @@ def _from_the_end(g, factors, dim):
 
 
 def _after(x, dim):
-    """x, one place nearer to the front; the first element, which is not used, comes last."""
+    """Return x moved one position to the front; the first element, which is not used, comes last."""
     head, tail = _along(x, dim, slice(0, 1)), _along(x, dim, slice(1, None))
     return tt.concat(tt.getitem(x, index=tail), tt.getitem(x, index=head), dim=dim)
 
@@ -209,8 +211,9 @@ rule(tt.logcumsumexp, _logcumsumexp)
 
 # ## Linear algebra
 #
-# From $A X = B$ follows $A\,dX = dB - dA\,X$. So the gradient of $B$ is the solution of another equation, with $A^T$,
-# and that of $A$ is the product of the two. The determinant grows by $\det A \cdot \operatorname{tr}(A^{-1} dA)$.
+# If we vary the equation $A X = B$, we find $A\,dX = dB - dA\,X$. So the gradient of $B$ is the solution of another
+# equation, $A^T \bar B = \bar X$, and that of $A$ is $-\bar B X^T$. The determinant changes by
+# $\det A \cdot \operatorname{tr}(A^{-1} dA)$.
 
 
 def _swapped(x):
@@ -235,7 +238,7 @@ rule(tt.linalg.logabsdet, lambda g, out, x: _of_matrices(g, x))
 
 # For $A = L L^T$, I. Murray (*Differentiation of the Cholesky decomposition*, 2016) derives $L^{-T} \Phi(L^T \bar L)
 # L^{-1}$, where $\Phi$ takes the lower triangle and half of its diagonal. NumPy reads only the lower half of a
-# symmetric matrix; we make the gradient symmetric, as PyTorch does.
+# symmetric matrix. Nevertheless we make the gradient symmetric, as PyTorch does.
 
 
 def _cholesky(g, out, x):
@@ -250,8 +253,8 @@ rule(tt.linalg.cholesky, _cholesky)
 
 # ## Joining, triangles, picking
 #
-# `concat` takes any number of tensors, so its row is one function for all of them: the gradient is cut into pieces
-# again. Each piece begins where the last one ended.
+# `concat` takes any number of tensors, so we write one function for all of them. It cuts the gradient into pieces
+# again, each of which begins where the last one ended.
 
 
 def _pieces(needed, g, out, *tensors, dim=0):
@@ -268,8 +271,8 @@ rule(tt.place_along, lambda g, out, values, index, dim, shape: tt.take_along(g, 
 
 # ## Activations
 #
-# The slopes of chapter 03, except for those of `relu` and `log_softmax`, whose rows are in the chapter. That of `gelu`
-# is a primitive of its own.
+# Here we need the slopes that we derived in chapter 03, except for those of `relu` and `log_softmax`, whose rows are in
+# chapter 07. The slope of `gelu` is a primitive of its own.
 
 rule(tt.leaky_relu, lambda g, out, x, negative_slope=0.01: tt.choose(x > 0, g, g * negative_slope))
 rule(tt.elu, lambda g, out, x, alpha=1.0: tt.choose(x <= 0, g * (tt.exp(tt.minimum(x, 0.0)) * alpha), g))
@@ -278,9 +281,9 @@ rule(tt.softplus, lambda g, out, x, beta=1.0: g * tt.sigmoid(x * beta))
 rule(tt.softmax, lambda g, out, x, dim: out * (g - tt.sum(g * out, dim=dim, keepdim=True)))
 rule(tt.gelu, lambda g, out, x, approximate="none": g * tt.gelu_slope(x, approximate=approximate))
 
-# And the gradient that chapter 05 found on paper, what the network believes minus what is true. (A truth value counts
-# as 1 when it is subtracted. On arrays there is no need for a table of truth that is nearly all zeros.) A row of no
-# importance gets exactly 0.
+# For cross-entropy we use the gradient that we derived in chapter 05: the probability that the network assigns, minus
+# the true one. (True counts as 1 when we subtract it. On arrays we need no table of truth that is nearly all zeros.) A
+# row with an importance of 0 receives exactly 0.
 
 
 def _surprise(g, out, x, labels, importance=None):
@@ -304,6 +307,9 @@ def _binary_surprise(g, out, p, t):
 rule(tt.binary_surprise, _binary_surprise, lambda g, out, p, t: g * (tt.log(1 - p) - tt.log(p)))
 
 
+# The slope of `gelu` has a slope, too, which we need for second derivatives.
+
+
 def _gelu_slope(g, out, x, approximate="none"):
     if approximate == "none":
         return g * (tt.exp(x * x * -0.5) * (2 - x * x) * (1 / math.sqrt(2 * math.pi)))
@@ -316,9 +322,10 @@ rule(tt.gelu_slope, _gelu_slope)
 
 # ## The linear layer
 #
-# Rows of `x` may come in any number of dimensions; they are one long list of rows, and for the weight's gradient a
-# single matrix product sums over all of them, straight into the layout in which the weight is stored. The bias was
-# added to every row, so its gradient is the sum of the rows; a product with ones is NumPy's quickest way to that sum.
+# The rows of `x` may come in any number of dimensions. We treat them as one long list of rows. For the gradient of the
+# weight, a single matrix product sums over all of them, straight into the layout in which the weight is stored. The
+# bias was added to every row, so its gradient is the sum of the rows. A product with ones is NumPy's quickest way to
+# that sum.
 
 rule(
     tt.affine,

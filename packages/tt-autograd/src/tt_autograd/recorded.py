@@ -1,8 +1,8 @@
 # # Recorded
 #
-# An appendix of chapter 07: the layer of which `Traced` is made, beside `Tensor`. It answers PyTorch's questions about
-# the record (`loss.grad_fn.next_functions`), and lets you change a result in place, `y += x`, `y.mul_(2)` and
-# `y[~mask] = 0`, without a gradient that would be wrong afterwards.
+# An appendix of chapter 07: the second base class of `Traced`, beside `Tensor`. It answers PyTorch's questions about
+# the record (`loss.grad_fn.next_functions`). It also lets you change a result in place, by `y += x`, `y.mul_(2)` or
+# `y[~mask] = 0`, and ensures that no gradient is wrong afterwards.
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 # ## Asking for the record
 #
-# PyTorch's record consists of nodes beside the tensors, and `grad_fn` is the node of a tensor. Ours *is* the tensors.
-# So a node is made when you ask for it: a view of a tensor that knows its primitive and its inputs. Where a leaf
-# collects its gradient, PyTorch has a node `AccumulateGrad`, and so do we.
+# PyTorch's computational graph consists of nodes beside the tensors, and `grad_fn` is the node of a tensor. In our
+# graph the tensors *are* the nodes. So we create a node when you ask for it: a view of a tensor that knows its
+# primitive and its inputs. Where a leaf collects its gradient, PyTorch has a node `AccumulateGrad`, and so have we.
 
 
 class Node:
@@ -34,12 +34,12 @@ class Node:
         self._of = of
 
     def name(self) -> str:
-        """The operation, such as "MulBackward0"."""
+        """Return the name of the operation, such as "MulBackward0"."""
         return type(self).__name__
 
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
-        """For each input the node that its gradient goes to, or None, and 0."""
+        """For each input, a pair of the node that its gradient goes to, or None, and 0."""
         return tuple((node_of(tensor), 0) for tensor in getattr(self._of, "_inputs", ()))
 
     def __eq__(self, other): return isinstance(other, Node) and self._of is other._of
@@ -54,8 +54,8 @@ class AccumulateGrad(Node):
     variable = property(lambda self: self._of)
 
 
-# The class of a node has the name that PyTorch's C++ gives it, since programs that draw graphs print it. Most of our
-# primitives are called like PyTorch's operations.
+# We give the class of a node the name that PyTorch's C++ gives it, since programs that draw graphs print it. Most of
+# our primitives have the names of PyTorch's operations.
 
 _CALLED = {
     "power": "Pow", "power_of": "Pow", "matmul": "Mm", "affine": "Addmm", "getitem": "Index", "choose": "Where",
@@ -70,7 +70,7 @@ def _kind(primitive: str) -> type[Node]:
 
 
 def node_of(tensor: Any) -> Node | None:
-    """The node of a result, AccumulateGrad for a leaf that requires a gradient, None for any other tensor."""
+    """Return the node of a result, AccumulateGrad for a leaf that requires a gradient, None for any other tensor."""
     if not tensor.requires_grad:
         return None
     return _kind(tensor._primitive.name)(tensor) if isinstance(tensor, Recorded) else AccumulateGrad(tensor)
@@ -79,17 +79,17 @@ def node_of(tensor: Any) -> Node | None:
 # ## Changing a result
 #
 # `y += x` changes `y` under all of its names, and the record must follow. So we move the old node into a *twin*, which
-# keeps a copy of the old values, and `y` becomes the sum of the twin and `x`. What had been computed from `y` before
-# keeps the numbers that it read: where a rule would read `y` again, the clock shows that they are gone, and the walk of
-# chapter 07 refuses to go through it.
+# keeps a copy of the old values, and `y` becomes the sum of the twin and `x`. Results that were computed from `y`
+# before have read the old values. If a rule would read `y` again, the clock shows that those values are gone, and the
+# walk of chapter 07 refuses to pass through it.
 #
-# Views need more. If `row = y[0]` and `row += 1`, `y` has changed as well. The row gets a new record as above; the old
-# `y` moves into a twin, too, and `y` becomes this twin with the new row in its place. A third tensor that looks at the
-# same memory is not told, and the clock refuses it.
+# Views need more. If `row = y[0]` and `row += 1`, `y` has changed as well. The row gets a new record as above. We move
+# the old `y` into a twin, too, and `y` becomes this twin with the new row in its place. We do not know of a third
+# tensor that shares the same memory, but the clock refuses it.
 
 
 class Recorded:
-    """What a result of a recorded operation can tell, and how it is changed in place."""
+    """A result of a recorded operation: its questions about the record, and its changes in place."""
 
     __slots__ = ()
 
@@ -130,6 +130,9 @@ class Recorded:
         rules = self._rules
         self._rules = tuple(one and wrap(one) for one in rules) if type(rules) is tuple else wrap(rules)
 
+    # A change in place first looks for all views, and raises an error before it changes anything. Then it creates the
+    # twins, from the owner of the memory downwards, and writes the new values.
+
     def _in_place(self, result):
         views = _views(self)
         if result is self:
@@ -150,7 +153,7 @@ class Recorded:
             _become(base, _with_part(views[: count + 1], twins))
         return self
 
-    # An assignment is a choice: the value where the index points, the old number elsewhere.
+    # We treat an assignment as a choice: the value at the index, and the old element everywhere else.
 
     def __setitem__(self, index, value):
         result = _assigned(self, index, value)
@@ -159,12 +162,12 @@ class Recorded:
         else:
             super().__setitem__(index, value)
 
-    # The new numbers may have a history, and the tensor that they are written to may have none: `scores[i] = f(h)`,
-    # where `scores` was made by `zeros`. From then on it has the history of the numbers in it, and is a result
+    # The new elements may have a history although the tensor that you write them to has none: `scores[i] = f(h)`, where
+    # `scores` was created by `zeros`. From then on, that tensor has the history of its elements, and is a result
     # itself.
 
     def give_history_to(self, target) -> bool:
-        """Turn a tensor without history into this result, numbers and record; False if it has to stay as it is."""
+        """Turn a tensor without history into this result, values and record. Return False if that is impossible."""
         refuses = target.requires_grad or type(target) is not tt.Tensor or target.dtype.kind != "f"
         if refuses or self.shape != target.shape or not _is_recording() or not _is_alone(target):
             return False
@@ -181,21 +184,21 @@ class Recorded:
         result = _assigned(target, index, self)
         return isinstance(result, Recorded) and result.give_history_to(target)
 
-    # A result can forget its history. What was computed from it before still needs the history, so the change counts as
-    # a write, and the clock refuses the way back through it.
+    # A result can forget its history. Other results may still need that history. So we count the change as a write, and
+    # the clock refuses to walk back through it.
 
     def detach_(self) -> Self:
-        """The tensor itself, as a constant from here on."""
+        """Return this tensor, as a constant from here on."""
         self.writable()
         _forget(self)
         return self
 
 
-# The views are found by memory: a result that shares it with its input is a view of this input.
+# We find the views by their memory: a result that shares memory with its input is a view of this input.
 
 
 def _views(node):
-    """The node, what it is a view of, what that is a view of, and so on to the owner of the memory."""
+    """Return the node, the tensor that it is a view of, and so on to the owner of the memory."""
     views = [node]
     while isinstance(views[-1], Recorded):
         shared = [t for t in views[-1]._inputs if np.may_share_memory(t._array, views[-1]._array)]
@@ -205,12 +208,12 @@ def _views(node):
     return views
 
 
-# The twins of views are linked as the views are. The nodes behind the result have read old numbers, too, and become
-# functions of the twins; what else they read from this memory gets a twin as well.
+# We link the twins of views as the views are linked. The nodes behind the result have read old values, too, so we turn
+# them into functions of the twins. Any other tensor that they read from this memory gets a twin as well.
 
 
 def _twin(tensor, twins):
-    """A tensor with a copy of the numbers, and with the record and the hooks, if there are any, which move to it."""
+    """Return a tensor with a copy of the values. The record and the hooks, if there are any, move to it."""
     if not isinstance(tensor, Recorded):
         return tt.from_numpy(tensor._array.copy())
     twin = type(tensor).__new__(type(tensor))
@@ -219,6 +222,9 @@ def _twin(tensor, twins):
     twin._array, twin._watched, tensor._hooks, tensor._made = tensor._array.copy(), False, None, tt.tick()
     twin._inputs = tuple(twins.get(id(t), t) for t in tensor._inputs)
     return twin
+
+
+# `_redirect` walks back from the result, as far as nodes are newer than the memory's owner.
 
 
 def _redirect(result, twins, memory, since: int) -> None:
@@ -252,9 +258,9 @@ def _refuse_if_overwritten(node) -> None:
         )
 
 
-# A plain tensor knows nothing of its views. If a second tensor or an array of yours looks at the same memory, its
-# numbers would change without a history, and a gradient would be lost without a word. So only a tensor that is alone
-# with its memory becomes a result. Python counts the references to each array; we compare with those of a new tensor.
+# A plain tensor knows nothing about its views. If a second tensor or an array of yours shares the memory, its elements
+# would change without a history, and we would silently lose a gradient. So only a tensor that is alone with its memory
+# can become a result. Python counts the references to each array, and we compare with those of a new tensor.
 
 
 def _references(tensor) -> list[int]:
@@ -276,11 +282,11 @@ def _is_recording() -> bool:
 
 # ## Where a part is
 #
-# Both remaining functions ask where something lies in a tensor, and both answer with an array that is made by the same
-# operations on the numbers 0, 1, 2 and so on.
+# The two remaining functions must find out where something is in a tensor. Both apply the same operations to the
+# numbers 0, 1, 2 and so on, and look where the numbers end up.
 #
-# For an assignment, each chosen element of `x` gets the position of its value. An element that is chosen twice keeps
-# the later one, and the gradient goes to that value alone.
+# For an assignment, we give each chosen element of `x` the position of its value. An element that you choose twice
+# keeps the later position, and the gradient goes to that value alone.
 
 
 def _assigned(x, index, value) -> Any:
@@ -302,11 +308,11 @@ def _put(x, which, values):
     return tt.where(which >= 0, picked, x)
 
 
-# For a view, the numbers are sent through the view's own operations, and arrive where they lie in the base.
+# For a view, we send the numbers through the view's own operations. Each element then shows where it is in the base.
 
 
 def _with_part(views, twins):
-    """The old values of the last of the views, with the new ones of the first in their places."""
+    """Return the old values of the last of the views, with the new values of the first in their places."""
     part, base = _twin(views[0], {}), twins[id(views[-1])]
     places = np.arange(base._array.size).reshape(base.shape)
     for view in reversed(views[:-1]):

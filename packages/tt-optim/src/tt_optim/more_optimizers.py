@@ -38,7 +38,7 @@ class Adagrad(Optimizer):
         defaults |= {"initial_accumulator_value": initial_accumulator_value}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, fused=fused))
 
-    # The chapter's base class counts steps from 1, PyTorch's decay counts them from 0.
+    # Our base class counts steps from 1, whereas PyTorch's `lr_decay` counts them from 0.
 
     def first_state(self, parameter):
         state = super().first_state(parameter)
@@ -196,8 +196,8 @@ class Rprop(Optimizer):
         defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
 
-    # The product of two successive gradients is positive if their signs agree. A gradient that we set to 0 agrees with
-    # nothing, so the weight continues in the step after next.
+    # The product of two successive gradients is positive if their signs agree. After a flip we remember a gradient of
+    # 0, which agrees with nothing, so the next step keeps the shorter length.
 
     def update(self, p, g, state, group):
         (shrink, grow), (shortest, longest), length = group["etas"], group["step_sizes"], state["step_size"]
@@ -227,7 +227,7 @@ def check_lengths_of_rprop():
 # ## Adamax
 #
 # Adam's paper also contains this variant. In place of the root of an average of squares, it takes the largest gradient
-# so far, where older ones count less (the *infinity norm*). It needs no bias correction for that, and after one huge
+# so far, where older ones count less (the *infinity norm*). That size needs no bias correction, and after one huge
 # gradient the steps are short until it has faded.
 
 
@@ -298,8 +298,8 @@ class RAdam(_TwoAverages):
         defaults |= {"decoupled_weight_decay": decoupled_weight_decay}
         super().__init__(params, defaults | without_effect(differentiable, foreach=foreach, capturable=capturable))
 
-    # The trust follows from `length`, the number of squares that the average effectively contains. With 5 of them or
-    # fewer, its variance is not even finite.
+    # The trust follows from `length`, the number of squares that the average effectively contains. With 4 of them or
+    # fewer, its variance is not even finite; like PyTorch, we ask for more than 5.
 
     def update(self, p, g, state, group):
         _, mean, squares = self.averages(p, g, state, group)
