@@ -71,8 +71,8 @@ def coloured(text: str, style: str | None = None) -> Text:
     return Text(text, style=style if style is not None else COLOURS.get(text, ""))
 
 
-def _print(made: Table, indent: int = 0) -> None:
-    """Print a table; in a pipe or a file without the blanks that fill its last column."""
+def _print(made: Table | Text, indent: int = 0) -> None:
+    """Print a table, or a text in lines; in a pipe or a file without blanks at the ends of lines."""
     padded = Padding(made, (0, 0, 0, indent))
     if console().is_terminal:
         console().print(padded, soft_wrap=False)
@@ -190,7 +190,7 @@ def started(space: Workspace, chapter: Chapter, file: Path) -> None:
     names = space.left(chapter)
     say()
     say(f"{space.short(file)} is the chapter, with {len(names)} functions for you to write, each marked `# exercise`:")
-    console().print(Padding(Text(", ".join(names)), (0, 0, 0, 2)), soft_wrap=False)
+    _print(Text(", ".join(names)), 2)
     say()
     starred = [exercise.name for exercise in course_exercises(chapter) if exercise.starred]
     if starred:
@@ -361,7 +361,7 @@ def experiments(space: Workspace, chapter: Chapter) -> None:
 def hint(chapter: Chapter, name: str, number: int, hints: list[str]) -> None:
     """Print one hint, and the command for the next one."""
     console().print(Text.assemble((name, "bold"), f", hint {number} of {len(hints)}"))
-    console().print(Padding(Text(hints[number - 1]), (0, 0, 0, 2)), soft_wrap=False)
+    _print(Text(hints[number - 1]), 2)
     if number < len(hints):
         command(f"tito module hint {_name(chapter)} {name}", "More")
     else:
