@@ -1,15 +1,15 @@
 # # Model cards
 #
-# An appendix of chapter 20. At the end of it a model comes with a page that says what it is, how well it works and how
-# sure we are of that, what it costs, and what it must not be used for. All numbers on the page are measured.
+# An appendix of chapter 20. At the end of it your model comes with a page that says what it is, how well it works and
+# how sure we are of that, what it costs, and what it must not be used for. All numbers on the page are measured.
 
 # ## Why a card
 #
-# You have been given a file of weights, and a sentence: "98.6 % accuracy". Accuracy on what, and on how many examples?
-# Were the examples held out? On which machine does an answer take how long? May you use the file at all? A *model card*
-# (M. Mitchell et al., 2019) answers such questions in a fixed order. Its authors had people in mind who are harmed by a
-# model that was never meant for them. So the most important field says what the model is *not* for, and only a person
-# can fill it in. Everything else a program can measure, and a program does not flatter.
+# Suppose that you get a file of weights, and a sentence: "98.6 % accuracy". Accuracy on what, and on how many examples?
+# Were the examples held out? How long does an answer take, and on which machine? May you use the file at all? A *model
+# card* (M. Mitchell et al., 2019) answers such questions in a fixed order. Its authors thought of people who are harmed
+# by a model that was never meant for them. So the most important field says what the model is *not* for, and only a
+# person can fill it in. A program can measure everything else, and a program does not flatter.
 
 from __future__ import annotations
 
@@ -40,55 +40,56 @@ from tt_tensor import Module, Tensor, from_numpy, kernels_in_use, system_info
 
 # ## An interval for an accuracy
 #
-# The number that needs the most care is the accuracy. The model was right on 354 of 359 digits, but on other digits it
-# would have been right a few times more or less. What we can say about the accuracy is an interval.
+# The accuracy needs the most care. Our model was right on 354 of 359 digits, but on other digits it would have been
+# right a few times more or less. So the best that we can give for the accuracy is an interval.
 #
 # The formula in most textbooks comes from the normal distribution. The share of right answers scatters around the true
-# accuracy with a standard deviation of $\sqrt{p (1 - p) / n}$, and 95 % of a normal distribution are within 1.96 of
-# these.
+# accuracy with a standard deviation of $\sqrt{p (1 - p) / n}$, and 95 % of a normal distribution are within 1.96
+# standard deviations.
 
 
 def normal_interval(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of textbooks for the share of right answers, by a normal distribution."""
+    """Return the 95 % interval of textbooks for the share of right answers, by a normal distribution."""
     share = right / count
     spread = 1.96 * math.sqrt(share * (1 - share) / count)
     return share - spread, share + spread
 
 
-# It disappoints where we need it, near 100 %. If all 359 answers are right, the interval is one point: the model never
-# errs, and we are sure of it. With 358 its upper end lies above 1.
+# It fails where we need it, near 100 %. If all 359 answers are right, the interval is a single point, as if the model
+# never erred and we were sure of that. With 358 right answers, its upper end is above 1.
 #
-# An interval that keeps its promise comes from the question that we asked coins in chapter 19. Suppose that the
+# To find an interval that keeps its promise, we ask the same question as with the coins in chapter 19. Suppose that the
 # accuracy is $p$. Then the number of right answers has a *binomial distribution*, and at least $k$ of $n$ answers are
 # right with probability
 #
 # $$ P_p(X \ge k) = \sum_{i = k}^{n} \binom{n}{i} p^i (1 - p)^{n - i} , $$
 #
-# which grows with $p$. If we saw $k$, and this probability is below 2.5 %, then such a $p$ is too small to be believed.
-# The lower end of the interval is the $p$ at which it is exactly 2.5 %. This is the interval of C. Clopper and E.
-# Pearson (1934). For a sum of 10,000 terms, some of them tiny, we add logarithms and take the exponential at the end.
+# which grows with $p$. If we saw $k$ right answers, and this probability is below 2.5 %, then we do not believe such a
+# small $p$. As the lower end of the interval we take the $p$ at which the probability is exactly 2.5 %. This is the
+# interval of C. Clopper and E. Pearson (1934). In a sum of 10,000 terms some are tiny, so we add the logarithms of
+# their factors and take the exponential at the end.
 
 
 @functools.lru_cache(maxsize=4)
 def log_factorials(count: int) -> np.ndarray:
-    """The logarithms of 0!, 1!, ..., count!."""
+    """Return the logarithms of 0!, 1!, ..., count!."""
     return np.array([math.lgamma(k + 1) for k in range(count + 1)])
 
 
 def at_least(right: int, count: int, p: float) -> float:
-    """The probability that `right` or more of `count` answers are right, each with probability p, 0 < p < 1."""
+    """Return the probability that `right` or more of `count` answers are right, each with probability p, 0 < p < 1."""
     i, factorial = np.arange(right, count + 1), log_factorials(count)
     logs = factorial[count] - factorial[i] - factorial[count - i] + i * math.log(p) + (count - i) * math.log1p(-p)
     return float(np.exp(logs).sum())
 
 
-# To find that $p$ we halve an interval until nothing is left of it. The upper end needs no work of its own: it is 1
-# minus the lower end for the wrong answers.
+# We find that $p$ by *bisection*: we halve an interval until nothing is left of it. The upper end needs no work of its
+# own, because it is 1 minus the lower end for the wrong answers.
 
 
 def accuracy_interval(right: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval of Clopper and Pearson for the probability of a right answer, after `right` of `count` were. Raises
-    ValueError unless 0 <= right <= count and count > 0."""
+    """Return the interval of Clopper and Pearson for the probability of a right answer, given `right` of `count`.
+    Raises ValueError unless 0 <= right <= count and count > 0."""
     if not 0 <= right <= count or count < 1:
         raise ValueError(f"{right} right answers of {count} are impossible: count them on at least one example")
 
@@ -102,8 +103,8 @@ def accuracy_interval(right: int, count: int, level: float = 0.95) -> tuple[floa
     return lower_end(right), 1 - lower_end(count - right)
 
 
-# Where all answers are right, the sum has one term, $p^n$, so the lower end is the $n$-th root of 0.025. That is a
-# value that we can compute by hand.
+# If all answers are right, the sum has one term, $p^n$, so the lower end is the $n$-th root of 0.025, which we can
+# compute by hand.
 
 
 def check_accuracy_interval():
@@ -113,12 +114,12 @@ def check_accuracy_interval():
     assert math.isclose(low, 1 - high) and math.isclose(at_least(5, 10, low), 0.025, rel_tol=1e-6)
 
 
-# How often does an interval hold the truth? With the binomial distribution that can be computed instead of simulated:
-# add up the probabilities of all counts whose interval holds it.
+# How often does an interval contain the truth? With the binomial distribution we can compute that instead of simulating
+# it: we add up the probabilities of all counts whose interval contains it.
 
 
 def coverage(interval: Callable[[int, int], tuple[float, float]], p: float, count: int) -> float:
-    """The probability that interval(right, count) holds p, if each answer is right with probability p."""
+    """Return the probability that interval(right, count) contains p, if each answer is right with probability p."""
     ends = [interval(right, count) for right in range(count + 1)]
     tails = [at_least(right, count, p) for right in range(count + 1)] + [0.0]
     return sum(tails[k] - tails[k + 1] for k, (low, high) in enumerate(ends) if low <= p <= high)
@@ -131,20 +132,20 @@ def show_coverage():
         print(f"{p:8.1%} {count:8d} {normal:8.1%} {exact:7.1%}")
 
 
-# The normal interval promises 95 % and holds less and less of it where models are good. The exact one holds at least 95
-# %, everywhere, and often more, because counts are integers and cannot hit 2.5 % exactly. We prefer the error on that
-# side.
+# The normal interval promises 95 %, but the better the model, the less it keeps of that promise. The exact one keeps at
+# least 95 % everywhere, and often more, because counts are integers and cannot hit 2.5 % exactly. We prefer to err on
+# that side.
 
 # ## An interval for a loss
 #
-# A language model has no right answers, but a loss. Its tokens are not independent of each other: a difficult page is
-# difficult at each token. Windows of the text that do not overlap are nearly independent. So we keep one number for
-# each window, and the bootstrap of chapter 19 does the rest.
+# A language model has a loss instead of right answers. The losses of its tokens are not independent of each other,
+# because a difficult page is difficult at each token. Windows of the text that do not overlap, however, are nearly
+# independent. So we keep one number for each window, and leave the rest to the bootstrap of chapter 19.
 
 
 def window_losses(model: Module, ids: np.ndarray, length: int) -> np.ndarray:
-    """The mean loss in nats of each window of `length` tokens of a text: ids (n,) -> ((n - 1) // length,). Raises
-    ValueError if there is no window."""
+    """Return the mean loss in nats of each window of `length` tokens of a text: ids (n,) -> ((n - 1) // length,).
+    Raises ValueError if there is no window."""
     count = (len(ids) - 1) // length
     if count < 1:
         raise ValueError(f"{len(ids)} tokens have no window of {length} tokens and a next one: give more text")
@@ -156,7 +157,7 @@ def window_losses(model: Module, ids: np.ndarray, length: int) -> np.ndarray:
 
 # ## A measured number
 #
-# Each number of a card has a name, a unit, an interval where it has one, and a remark on how it was found.
+# Each number of a card has a name, a unit, perhaps an interval, and a remark on how we found it.
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,11 @@ class Measured:
         return f"{shown(self.low, self.unit)} to {shown(self.high, self.unit)}"
 
 
-# A share reads well in percent, and bytes in megabytes.
+# You read a share best in percent, and bytes in megabytes.
 
 
 def shown(value: float, unit: str) -> str:
-    """A number as a reader likes it: a share in percent, bytes in MB, seconds in ms if they are few."""
+    """Return a number as text for a reader: a share in percent, bytes in MB, short times in ms."""
     if unit == "share":
         return f"{value:.2%}".replace("%", " %")
     if unit == "bytes":
@@ -196,18 +197,18 @@ def shown(value: float, unit: str) -> str:
     return f"{value:,.3f} nats" if unit == "nats" else f"{value:,.0f}"
 
 
-# Three functions make such numbers: from right answers, from losses, and from the turns of chapter 19's stopwatch.
+# We make such numbers in three ways: from right answers, from losses, and from the turns of chapter 19's stopwatch.
 
 
 def measured_accuracy(right: int, count: int, what: str = "accuracy") -> Measured:
-    """The share of right answers, with its interval."""
+    """Return the share of right answers, with its interval."""
     low, high = accuracy_interval(right, count)
     return Measured(what, right / count, "share", f"{right} of {count} held out, exact interval", low, high)
 
 
 def measured_loss(losses: np.ndarray, what: str = "loss") -> Measured:
-    """The mean of losses (n,) that are independent of each other, in nats, with its interval. Raises ValueError for
-    fewer than 10."""
+    """Return the mean of losses (n,) that are independent of each other, in nats, with its interval. Raises ValueError
+    for fewer than 10."""
     if len(losses) < 10:
         raise ValueError(f"{len(losses)} losses are too few for an interval: measure at least 10 windows or examples")
     low, high = bootstrap_interval(losses, np.mean)
@@ -215,7 +216,7 @@ def measured_loss(losses: np.ndarray, what: str = "loss") -> Measured:
 
 
 def measured_time(function: Callable[[], Any], what: str = "time of an answer") -> Measured:
-    """The median time of function(), with its interval."""
+    """Return the median time of function(), with its interval."""
     timing = benchmark(function, turns=20, span=0.2)
     low, high = median_interval(timing.seconds)
     return Measured(what, timing.median, "seconds", "median of 20 turns", low, high)
@@ -223,14 +224,14 @@ def measured_time(function: Callable[[], Any], what: str = "time of an answer") 
 
 # ## Memory and size
 #
-# What a process needs is more than its arrays: the interpreter, NumPy, everything that was allocated and freed. The
-# operating system keeps the largest value that there ever was, so that we cannot miss a short peak. Each system has
-# another way to ask. On Linux we read `VmHWM` (the *high-water mark* of the memory that is resident), because the
-# number that `getrusage` gives is inherited from the program that started ours.
+# A process needs memory not only for its arrays, but also for the interpreter, for NumPy, and for everything that it
+# has allocated and freed. The operating system records the largest value, so we cannot miss a short peak. We must ask
+# each system in another way. On Linux we read `VmHWM` (the *high-water mark* of *resident* memory), because the number
+# of `getrusage` is inherited from the program that started ours.
 
 
 def peak_memory() -> int:
-    """The most memory that this process has had in RAM at once since it began, in bytes."""
+    """Return the most memory that this process has had in RAM at once since it began, in bytes."""
     if sys.platform == "win32":
         return _peak_on_windows()
     import resource
@@ -242,7 +243,7 @@ def peak_memory() -> int:
     return kept or most * (1 if sys.platform == "darwin" else 1024)
 
 
-# Windows fills a structure, of which we want the third field.
+# Windows fills a structure, of which we need the third field.
 
 
 class _Counters(ctypes.Structure):
@@ -265,19 +266,19 @@ def check_peak_memory():
     assert peak_memory() >= before > 5_000_000
 
 
-# The number of parameters is what the model's name would boast with. Packed layers of chapter 17 have a buffer of bytes
-# in the place of a weight, so we ask them for the shape that it had. Weights that are shared count once.
+# Models like to boast of their number of parameters. Packed layers of chapter 17 have a buffer of bytes instead of a
+# weight, so we ask them for its original shape. We count shared weights once.
 
 
 def number_of_parameters(model: Module) -> int:
-    """How many numbers the weights of a model are, packed or not."""
+    """Return how many numbers the weights of a model have, packed or not."""
     sizes = {id(weight): math.prod(weight.shape) for weight in model.parameters()}
     sizes |= {id(part.rows): math.prod(part.shape) for part in model.modules() if isinstance(part, Quantized)}
     return sum(sizes.values())
 
 
 def measured_sizes(model: Module, file: str | os.PathLike | None = None) -> list[Measured]:
-    """Number of parameters, bytes of parameters and buffers, and those of a file."""
+    """Return the number of parameters, the bytes of parameters and buffers, and those of a file, if given."""
     sizes = [
         Measured("parameters", number_of_parameters(model), "numbers", "shared weights count once"),
         Measured("memory of the weights", model_bytes(model), "bytes", "parameters and buffers"),
@@ -289,12 +290,13 @@ def measured_sizes(model: Module, file: str | os.PathLike | None = None) -> list
 
 # ## The circumstances
 #
-# A time holds for one machine, and an accuracy for one state of the code. Chapter 01 knows the machine. If the program
-# lies in a git repository, its commit names the code, and a plus sign says that files had been changed since.
+# A time is valid for one machine, and an accuracy for one state of the code. For the machine we use chapter 01. If the
+# program is in a git repository, its commit names the code, and a plus sign says that you had changed files since.
 
 
 def commit_of(folder: str | os.PathLike) -> str | None:
-    """The commit of the repository that a folder lies in, with a + if tracked files were changed; None without one."""
+    """Return the commit of the repository around a folder, with a + if tracked files were changed, or None without
+    one."""
 
     def git(*command):
         line = ["git", "-C", os.fspath(folder), *command]
@@ -306,14 +308,13 @@ def commit_of(folder: str | os.PathLike) -> str | None:
         return None
 
 
-# And whose code was it? Where your chapters stand in for ours (`tt.toml`), the card should say so. A module of the
-# course lies in the folder of its package. One that was loaded from elsewhere is yours, and the checksum of its file
-# says which of your versions it was. (For a package that is swapped as a whole Python looks into two folders; ours is
-# the last of them.)
+# Whose code was it? If your chapters replace ours (`tt.toml`), the card should say so. A module of the course is in the
+# folder of its package. If Python has loaded it from elsewhere, it is yours, and the checksum of its file identifies
+# your version. (If you have swapped a package as a whole, Python looks into two folders; ours is the last of them.)
 
 
 def own_chapters() -> dict[str, str]:
-    """The modules of the course that this process has loaded from another place, with the SHA-256 of their files."""
+    """Return the modules of the course that this process has loaded from elsewhere, with the SHA-256 of their files."""
     found = {}
     for name, module in sorted(sys.modules.items()):
         package = sys.modules.get(name.partition(".")[0])
@@ -326,11 +327,11 @@ def own_chapters() -> dict[str, str]:
     return found
 
 
-# The versions come from what is installed, and everything together makes the circumstances.
+# Together with the versions of all packages, we have the circumstances.
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, NumPy, and the packages of the course that are installed and in use."""
+    """Return the versions of Python, NumPy, and the packages of the course that are installed and in use."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for name in sorted(module for module in sys.modules if module.startswith("tt_") and "." not in module):
         try:
@@ -341,7 +342,8 @@ def versions() -> dict[str, str]:
 
 
 def circumstances(folder: str | os.PathLike = ".") -> dict[str, Any]:
-    """The fields of a card that say under which circumstances it was measured; `folder` is that of the program."""
+    """Return the fields of a card that describe the circumstances of its measurement; `folder` is that of the
+    program."""
     return {
         "machine": system_info(), "versions": versions(), "kernels": kernels_in_use(), "commit": commit_of(folder),
         "own_chapters": own_chapters(),
@@ -350,12 +352,12 @@ def circumstances(folder: str | os.PathLike = ".") -> dict[str, Any]:
 
 # ## The card
 #
-# The data have a name, a size, a checksum, and a sentence that says how they were split.
+# On the card, the data have a name, a size, a checksum, and a sentence that says how they were split.
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a model was trained and judged on: numbers of examples, the SHA-256 of all of them, how they were split."""
+    """The data of a model: the numbers of examples for training and held out, the SHA-256 of all, and the split."""
 
     name: str
     training: int
@@ -365,7 +367,7 @@ class DataFacts:
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """The SHA-256 of arrays: of their types, shapes and numbers."""
+    """Return the SHA-256 of the types, shapes and numbers of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -373,7 +375,7 @@ def checksum(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-# Of all fields, four cannot be measured. A card without them is refused, with advice on what to write.
+# We cannot measure four of the fields. A card without them is refused, with advice on what to write.
 
 ADVICE = {
     "name": "what the model is called",
@@ -385,7 +387,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a card says. Raises ValueError if a text that only its author can write is empty."""
+    """The content of a card. Raises ValueError if a text that only its author can write is empty."""
 
     name: str
     purpose: str
@@ -406,8 +408,8 @@ class ModelCard:
                 raise ValueError(f"{field} of the model card is empty: write {advice}")
 
 
-# To measure a card takes a model, an input to time it on, and what only you know. The quality comes from you as well,
-# because only you know the task: `measured_accuracy` or `measured_loss` makes it.
+# To measure a card we need a model, an input on which we time it, and the facts that only you know. The quality comes
+# from you as well, because only you know the task; compute it with `measured_accuracy` or `measured_loss`.
 
 
 def measure_card(
@@ -415,7 +417,7 @@ def measure_card(
     quality: Sequence[Measured], seeds: Sequence[int], file: str | os.PathLike | None = None,
     folder: str | os.PathLike = ".",
 ) -> ModelCard:
-    """A card with what can be measured here: the time of model(example), sizes, memory, machine, versions.
+    """Return a card with measurements: the time of model(example), sizes, memory, machine, versions.
 
     `quality` are accuracies or losses, `file` the file of the weights, `folder` that of the program. Raises ValueError
     for texts that are empty."""
@@ -428,12 +430,12 @@ def measure_card(
 
 # ## One source, two forms
 #
-# People read Markdown, and programs read JSON. If both were written from the card, they could come to differ one day.
-# So the card becomes JSON, and the Markdown is made from the JSON.
+# People read Markdown, and programs read JSON. If we wrote both from the card, they could differ one day. So we turn
+# the card into JSON, and the JSON into Markdown.
 
 
 def card_markdown(content: Mapping[str, Any]) -> str:
-    """The content of a card.json as Markdown."""
+    """Return the content of a card.json as Markdown."""
     data, machine = content["data"], content["machine"]
     facts = {
         "data": f"{data['name']}: {data['training']:,} examples for training, {data['held_out']:,} held out. "
@@ -452,7 +454,7 @@ def card_markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# The rest is typography. A vertical bar inside a cell would begin another cell.
+# The rest is typography. We escape vertical bars, because inside a cell they would begin another cell.
 
 
 def _rows(measured: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -472,17 +474,17 @@ def _listed(value: Any) -> str:
 
 # ## Files that notice a change
 #
-# A number in a JSON file is quickly improved by hand. That cannot be prevented, but an accident can be noticed: the
-# file has a checksum of all the rest. (If you forge the checksum as well, you know what you are doing.)
+# It is easy to improve a number in a JSON file by hand. We cannot prevent that, but we can notice an accident, because
+# the file has a checksum of all the rest. (If you forge the checksum as well, you know what you are doing.)
 
 
 def seal(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of plain data, however a file lays them out."""
+    """Return the SHA-256 of plain data, whatever their layout in a file."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def write_sealed(path: str | os.PathLike, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write plain data as JSON with a checksum, atomically; returns what the file holds. Raises ValueError for nan."""
+    """Write plain data as JSON with a checksum, atomically, and return the content. Raises ValueError for nan."""
     plain = json.loads(json.dumps(content, allow_nan=False))
     whole = {**plain, "sha256": seal(plain)}
     write_text(path, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
@@ -490,18 +492,18 @@ def write_sealed(path: str | os.PathLike, content: Mapping[str, Any]) -> dict[st
 
 
 def read_sealed(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what `write_sealed` wrote. Raises ValueError for a file that was changed, or is something else."""
+    """Read a file of `write_sealed`. Raises ValueError for a file that was changed, or is something else."""
     try:
         whole = json.loads(Path(path).read_text(encoding="utf-8"))
         content = {name: value for name, value in whole.items() if name != "sha256"}
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged, or not a file of ours: {error}") from None
     if whole.get("sha256") != seal(content):
-        raise ValueError(f"{path} does not have the checksum that it names: it was changed. Make it again")
+        raise ValueError(f"{path} does not have the checksum that it names, so it was changed: make it again")
     return whole
 
 
-# The folder has the old file or the new one, never half of one.
+# The folder has either the old file or the new one, and never half of one.
 
 
 def write_text(path: str | os.PathLike, text: str | bytes) -> None:
@@ -526,11 +528,11 @@ def write_card(card: ModelCard, folder: str | os.PathLike) -> None:
     write_text(Path(folder) / "CARD.md", card_markdown(content))
 
 
-# Reading is as strict as it can be: what is not exactly a card is refused.
+# When we read, we are as strict as possible, and refuse a file that is not exactly a card.
 
 
 def read_card(folder: str | os.PathLike) -> ModelCard:
-    """The card in a folder. Raises ValueError if card.json was changed after it was written, or is not a card."""
+    """Read the card in a folder. Raises ValueError if card.json was changed after it was written, or is not a card."""
     file = Path(folder) / "card.json"
     content = read_sealed(file)
     if set(content) != {field.name for field in fields(ModelCard)} | {"sha256"}:
@@ -541,11 +543,11 @@ def read_card(folder: str | os.PathLike) -> ModelCard:
     return ModelCard(**content | {"seeds": tuple(content["seeds"])})
 
 
-# Here is a card of the network of chapter 08.
+# As an example, we make the card of the network of chapter 08.
 
 
 def digits_card() -> ModelCard:
-    """The card of a network for the 8 x 8 digits, trained on the spot."""
+    """Return the card of a network for the 8 x 8 digits, trained on the spot."""
     from tt_autograd.training import digits, train_digits
 
     (x, y), (unseen, truth) = digits()
@@ -578,31 +580,31 @@ def show_card():
 
 # ## The card of a project
 #
-# The checker of the next appendix, *Projects*, measures a project of yours and leaves a file `results.json`. Together
-# with the texts in the project's `card.toml` it makes the card, by the command
+# The checker of the next appendix, *Projects*, measures your project and writes a file `results.json`. From this file
+# and the texts in the project's `card.toml` you make the card with the command
 #
 #     python -m tt_capstone report FOLDER
 
 
 def texts_of(file: Path) -> dict[str, str]:
-    """The texts in a card.toml. Raises ValueError for one that is missing or empty."""
+    """Read the texts in a card.toml. Raises ValueError for one that is missing or empty."""
     advice = {**ADVICE, "data": "which data these are", "split": "how the held-out examples were chosen"}
     try:
         texts = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}. It holds {', '.join(advice)}") from None
+        raise ValueError(f"{file} cannot be read: {error}. It must contain {', '.join(advice)}") from None
     for name in advice:
         if not isinstance(texts.get(name), str) or not texts[name].strip():
             raise ValueError(f"{name} in {file} is empty: write {advice[name]}")
     return texts
 
 
-# The rest was measured.
+# The checker has measured the rest.
 
 
 def project_card(folder: str | os.PathLike) -> ModelCard:
-    """The card of a project that has been checked. Raises FileNotFoundError if it has not been, ValueError for a text
-    in card.toml that is missing or empty."""
+    """Return the card of a checked project. Raises FileNotFoundError if you have not checked it, and ValueError for a
+    text in card.toml that is missing or empty."""
     folder = Path(folder)
     if not (folder / "results.json").is_file():
         raise FileNotFoundError(f"{folder} has no results.json: run `python -m tt_capstone check {folder}` first")
@@ -617,7 +619,7 @@ def project_card(folder: str | os.PathLike) -> ModelCard:
 
 
 def main(arguments: list[str]) -> int:
-    """The command `report`: write CARD.md and card.json of a project. Returns the exit status."""
+    """Run the command `report`, which writes CARD.md and card.json of a project. Returns the exit status."""
     parser = argparse.ArgumentParser("report", description="Write the model card of a project that has been checked.")
     parser.add_argument("folder", type=Path, help="the folder of the project")
     folder = parser.parse_args(arguments).folder
@@ -632,9 +634,9 @@ def main(arguments: list[str]) -> int:
 
 # ## A road not taken
 #
-# Model hubs keep cards as Markdown with a head of YAML, which people fill in by hand; `model-index` in it lists results
-# for leaderboards. Other forms go further, as the *data sheets* of T. Gebru et al. (2018), which ask 57 questions about
-# data alone. We ask little, but let a program answer.
+# Model hubs keep cards as Markdown with a head of YAML, which people fill in by hand; its entry `model-index` lists
+# results for leaderboards. Other forms go further, such as the *data sheets* of T. Gebru et al. (2018), which ask 57
+# questions about data alone. We ask few questions, but let a program answer them.
 
 __all__ = [
     "DataFacts", "Measured", "ModelCard", "accuracy_interval", "at_least", "card_markdown", "checksum",

@@ -1,6 +1,7 @@
 # # Engine
 #
-# An appendix of chapter 20: one thread owns a model and writes many answers at a time, for threads that ask for them.
+# An appendix of chapter 20. At the end of it one thread owns a model and writes many answers at a time, and any other
+# thread can ask it for one.
 
 from __future__ import annotations
 
@@ -26,16 +27,17 @@ from tt_tensor import manual_seed
 # ## What is missing
 #
 # The `Batcher` of chapter 16 continues many texts with one pass for a token of each, and requests may come and go
-# between passes. That is the heart of a server. But a server needs five more things.
+# between passes. That is the heart of a server, but we need five more things.
 #
-# 1. Programs ask at any time, from any thread, while a `Batcher` may only be touched between two passes.
-# 2. They want text, not tokens: whole characters, as soon as they are certain.
-# 3. They end an answer at a *stop text*, which may begin in the middle of one token and end in the middle of another.
-# 4. They ask how likely each token was.
-# 5. Things go wrong: too many ask at once, a client leaves, an answer takes too long, a pass fails.
+# 1. Programs ask at any time, from any thread, but we may touch a `Batcher` only between two passes.
+# 2. They want text and not tokens: whole characters, as soon as these are certain.
+# 3. They want an answer to end at a *stop text*, which may begin in the middle of one token and end in the middle of
+#    another.
+# 4. They want to know how likely each token was.
+# 5. Things go wrong: too many clients ask at once, a client leaves, an answer takes too long, or a pass fails.
 #
-# So we give the model to a thread of its own. Nothing else touches the model or the `Batcher`, and therefore neither
-# needs a lock. All others talk to that thread through a queue.
+# So we give the model to a thread of its own. No other thread touches the model or the `Batcher`, and therefore neither
+# of them needs a lock. All others talk to that thread through a queue.
 #
 # ```mermaid
 # flowchart LR
@@ -47,13 +49,13 @@ from tt_tensor import manual_seed
 
 # ## Pieces
 #
-# What comes back is a sequence of pieces. The last one says why the answer has ended.
+# An answer comes back as a sequence of pieces. The last one says why the answer has ended.
 
 
 class Token(NamedTuple):
-    """A token of an answer: its number, the character of the answer at which its text begins, the logarithm of its
-    probability, and the most likely tokens at its position with theirs, the most likely first. Where log-probabilities
-    were not asked for, it is None, and there are none."""
+    """A token of an answer: its id, the position in the answer at which its text begins, the logarithm of its
+    probability, and the most likely tokens at its position with theirs, the most likely first. Without
+    log-probabilities the third is None and the fourth empty."""
 
     number: int
     offset: int
@@ -63,8 +65,8 @@ class Token(NamedTuple):
 
 class Piece(NamedTuple):
     """Some text of an answer and its tokens. `ended` is None except in the last piece: "stop" (a stop token or a stop
-    text), "length" (as many tokens as were allowed, or no more time), "cancelled", "expired" (no token in time), or
-    "failed"; the last two have an `error`."""
+    text), "length" (no more tokens allowed, or no more time), "cancelled", "expired" (no token in time), or "failed".
+    The last two have an `error`."""
 
     text: str
     tokens: tuple[Token, ...] = ()
@@ -72,13 +74,13 @@ class Piece(NamedTuple):
     error: str | None = None
 
 
-# The log-probabilities are those of the model, before temperature and `top_p` change them: the logarithm of the softmax
-# of the logits. Twenty of 49,152 can be found without sorting all of them.
+# As log-probabilities we report those of the model, before temperature and `top_p` change them: the logarithm of the
+# softmax of the logits. To find the largest twenty of 49,152, we need not sort all of them.
 
 
 def likelihoods(logits: np.ndarray, token: int, top: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """The log-probability of a token after logits (V,), and those of the `top` most likely tokens: (number, logarithm)
-    each, the most likely first, and among equals the one with the smaller number."""
+    """Return the log-probability of a token after logits (V,), and those of the `top` most likely tokens: (id,
+    logarithm) each, the most likely first, and among equals the one with the smaller id first."""
     shifted = np.asarray(logits, np.float64) - logits.max()
     logs = shifted - math.log(np.exp(shifted).sum())
     top = min(top, len(logs))
@@ -95,28 +97,28 @@ def check_likelihoods():
 
 # ## From tokens to characters
 #
-# A token of a byte-level tokenizer may end in the middle of a character. Its bytes wait in the decoder until the rest
-# has come. A tokenizer of characters, as in chapter 11, has no bytes, and each of its tokens is a character.
+# A token of a byte-level tokenizer may end in the middle of a character. We keep its bytes in a decoder until the rest
+# has come. With a tokenizer of characters, as in chapter 11, each token is a whole character.
 
 
 class Decoder:
-    """Turns tokens into text, one by one; a character that is not complete yet is kept back."""
+    """Turns tokens into text, one by one, and keeps incomplete characters back."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.rest = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def put(self, token: int) -> str:
-        """The text that a token completes."""
+        """Return the text that a token completes."""
         return self.rest.decode(token_bytes(self.tokenizer, token))
 
     def end(self) -> str:
-        """What is left: U+FFFD in place of a character whose end has not come."""
+        """Return the rest: U+FFFD in place of a character whose end has not come."""
         return self.rest.decode(b"", final=True)
 
 
 def token_bytes(tokenizer: Any, token: int) -> bytes:
-    """The bytes of a token, of any tokenizer of chapter 11."""
+    """Return the bytes of a token, for any tokenizer of chapter 11."""
     if hasattr(tokenizer, "token_bytes"):
         return tokenizer.token_bytes(token)
     return tokenizer.decode([token]).encode()
@@ -124,19 +126,19 @@ def token_bytes(tokenizer: Any, token: int) -> bytes:
 
 # ## Stop texts
 #
-# With the stop text `"\nUser:"`, what may we show after the tokens of `"Yes.\nUs"`? Not the last three characters: they
-# may be the beginning of the stop text, which must not be shown. If the next token is `"ed"`, they were none, and we
-# show them then. So the end of a text is *held back* as long as it could become a stop text.
+# With the stop text `"\nUser:"`, what may we show after the tokens of `"Yes.\nUs"`? We must not show the last three
+# characters, because they may be the beginning of the stop text. If the next token is `"ed"`, they were not, and we
+# show them then. So we *hold back* the end of a text as long as it could become a stop text.
 
 
 def held_back(text: str, stops: Collection[str]) -> int:
-    """How many characters at the end of a text could be the beginning of a stop text."""
+    """Return how many characters at the end of a text could be the beginning of a stop text."""
     lengths = (n for stop in stops for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n]))
     return max(lengths, default=0)
 
 
 def first_stop(text: str, stops: Collection[str]) -> int | None:
-    """Where the first stop text in a text begins; None if there is none."""
+    """Return where the first stop text in a text begins, or None if there is none."""
     return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
 
 
@@ -148,14 +150,14 @@ def check_stop_texts():
 
 # ## An answer
 #
-# An answer is a request of chapter 16 that, after each token, delivers what is certain by then. `deliver` is a function
-# that the engine's thread calls with each piece. By default it puts the piece into a queue of the answer, from which
-# another thread takes it by iterating over the answer.
+# An answer is a request of chapter 16 that delivers, after each token, the text that is certain by then. The engine's
+# thread calls the function `deliver` with each piece. By default it puts the piece into a queue of the answer, and you
+# get it by iterating over the answer on another thread.
 
 
 @dataclass(eq=False)
 class Answer(Request):
-    """A text that is being written. Iterate over it for its pieces, unless they are delivered elsewhere."""
+    """A text that is being written. Iterate over it for its pieces, unless `deliver` sends them elsewhere."""
 
     decoder: Any = None
     stop_texts: tuple[str, ...] = ()
@@ -184,11 +186,11 @@ class Answer(Request):
             if piece.ended:
                 return
 
-    # The `Batcher` calls `take` with the logits of the next token. An error in it, for example logits that are not
-    # numbers, must end this answer and no other one.
+    # The `Batcher` calls `take` with the logits of the next token. If it fails, for example because logits are nan,
+    # only this answer must end.
 
     def take(self, logits: np.ndarray) -> None:
-        """Choose the next token, and deliver the text that is certain with it."""
+        """Choose the next token, and deliver the text that it makes certain."""
         self.first = self.first or time.monotonic()
         try:
             super().take(logits)
@@ -199,16 +201,16 @@ class Answer(Request):
             self.finish("failed", f"{type(error).__name__}: {error}")
 
     def write(self, token: int, logits: np.ndarray) -> None:
-        """Note a token and its text."""
+        """Record a token and its text."""
         likely = () if self.top is None else likelihoods(logits, token, self.top)
         self.fresh.append(Token(token, self.delivered + len(self.held), *likely))
         self.held += self.decoder.put(token)
 
-    # If a stop text is there, the answer ends before it. If the answer has ended otherwise, nothing is held back any
-    # more. A token belongs to the delivered text if it begins there.
+    # If the text contains a stop text, the answer ends before it. If the answer has ended for another reason, we hold
+    # nothing back any more. A token belongs to the delivered text if it begins there.
 
     def release(self) -> None:
-        """Deliver the text that is certain; all of it, and the last piece, if the answer has ended."""
+        """Deliver the certain text, or, if the answer has ended, all of it as the last piece."""
         if self.ended:
             self.held += self.decoder.end()
         stop = first_stop(self.held, self.stop_texts)
@@ -224,11 +226,11 @@ class Answer(Request):
         if text or self.ended:
             self.send(Piece(text, tokens, self.ended))
 
-    # Whatever ends an answer, the last piece is sent once. Where nothing can be delivered any more, because the
-    # receiver is gone, the answer ends as well.
+    # Whatever ends an answer, we send the last piece once. If we cannot deliver any more, because the receiver is gone,
+    # the answer ends as well.
 
     def finish(self, ended: str, error: str | None = None) -> None:
-        """End the answer with a reason, and deliver what was held back."""
+        """End the answer with a reason, and deliver the text that was held back."""
         if self.finished is None:
             text, self.held, self.ended = self.held, "", ended
             self.send(Piece(text + self.decoder.end(), tuple(self.fresh), ended, error))
@@ -246,17 +248,16 @@ class Answer(Request):
 
 # ## The engine
 #
-# The inbox holds answers about which something has changed: they are new, or they were cancelled. When there is nothing
-# to do, the thread sleeps at the inbox; otherwise it looks into it between two passes.
+# The inbox holds answers that are new or have been cancelled. If there is nothing to do, the thread sleeps at the
+# inbox; otherwise it looks into it between two passes.
 #
-# How many may wait is bounded. Without a bound, a server that is asked more often than it can answer keeps all clients
-# waiting longer and longer, until all have left, and then it works for no one. With a bound it says at once that it is
-# full. What counts are the answers that have not ended, and a client that leaves frees its place at the same moment.
+# We bound the number of waiting answers. Without a bound, an overloaded server lets all clients wait longer and longer
+# until all of them have left, and then it works for nothing. With a bound it says at once that it is full. We count the
+# answers that have not ended, so a client that leaves frees its place immediately.
 
 
 class Full(RuntimeError):
-    """As many answers are being written, or wait, as the engine takes. `retry_after`: seconds until a try is
-    promising."""
+    """The engine accepts no more answers at the moment. `retry_after`: seconds until another try is promising."""
 
     def __init__(self, count: int, retry_after: int):
         super().__init__(f"{count} requests are being answered or wait: try again in {retry_after} s")
@@ -264,18 +265,18 @@ class Full(RuntimeError):
 
 
 class Stopped(RuntimeError):
-    """The engine takes no new requests."""
+    """The engine accepts no new requests."""
 
 
 class Engine:
     """Writes up to `slots` answers at a time with a language model, on a thread of its own; up to `queue` more wait.
 
     Use it as a context manager, or call `start` and `stop`. While it runs, the model belongs to its thread. `counters`
-    counts passes, failed passes, answers by how they ended, tokens that were read and tokens that were written."""
+    counts passes, failed passes, answers by how they ended, tokens read and tokens written."""
 
     def __init__(self, language_model: LanguageModel, slots: int = 4, queue: int = 32, piece: int = 256):
         if queue < 0:
-            raise ValueError(f"queue is the number of requests that may wait, 0 or more, not {queue}")
+            raise ValueError(f"queue, the number of requests that may wait, must be 0 or more, not {queue}")
         self.language_model, self.model = language_model, language_model.model
         self.batcher: Any = Batcher(self.model, slots, piece)  # of Answers
         self.slots, self.capacity = slots, slots + queue
@@ -296,13 +297,13 @@ class Engine:
     ) -> Answer:  # fmt: skip
         """Ask for an answer of up to max_new_tokens to a prompt of tokens. `stop`: the tokens that end it, by default
         those of the language model. `logprobs`: how many of the most likely tokens to report with each token; None for
-        no log-probabilities. `seconds`: after so long it ends. `deliver`: called on the engine's thread with each
-        piece; it must return at once. Settings and errors as for `tt_opt.Batcher.submit`; raises Full and Stopped.
+        no log-probabilities. `seconds`: the time after which it ends. `deliver`: called on the engine's thread with
+        each piece; it must return at once. Settings and errors as for `tt_opt.Batcher.submit`; raises Full and Stopped.
 
-        A seed is one of `tt_opt.generate`: seed=(s, i) gives row i of what `generate(..., seed=s)` gives."""
+        seed=(s, i) gives row i of the result of `tt_opt.generate(..., seed=s)`."""
         refuse_settings(temperature, None, top_p)
         if max_new_tokens < 1:
-            raise ValueError(f"an answer has room for 1 token or more, not {max_new_tokens}")
+            raise ValueError(f"max_new_tokens must be 1 or more, not {max_new_tokens}")
         if not all(stop_texts):
             raise ValueError("an empty stop text would end every answer before it begins: leave it out")
         settings = {"temperature": temperature, "top_k": None, "top_p": top_p}
@@ -316,7 +317,7 @@ class Engine:
         self._admit(answer)
         return answer
 
-    # The lock is held for a few steps only, and never during a pass. So a thread that asks waits for nothing.
+    # We hold the lock only for a few steps, and never during a pass. So a thread that asks hardly waits.
 
     def _admit(self, answer: Answer) -> None:
         with self.lock:
@@ -333,37 +334,37 @@ class Engine:
                 self.live.remove(answer)
                 self.inbox.put(answer)
 
-    # Three numbers for those who watch.
+    # Three numbers are useful for monitoring.
 
     def retry_after(self) -> int:
-        """Seconds after which a place may be free: a guess by how long answers took, from 1 to 60."""
+        """Return the seconds after which a place may be free, from 1 to 60, guessed from how long answers took."""
         return math.ceil(min(max(self.usual, 1), 60))
 
     @property
     def active(self) -> int:
-        """How many answers are being written."""
+        """The number of answers that are being written."""
         return len(self.batcher.active)
 
     @property
     def waiting(self) -> int:
-        """How many answers wait for a slot."""
+        """The number of answers that wait for a slot."""
         return max(len(self.live) - self.active, 0)
 
     def start(self) -> Engine:
-        """Start the thread."""
+        """Start the thread, and return the engine."""
         self.thread.start()
         return self
 
-    # Stopping has two steps. At first the engine refuses what is new and finishes what it has. If that takes too long,
-    # the rest is cancelled.
+    # We stop in two steps. First the engine refuses new requests and finishes those that it has. If that takes too
+    # long, we cancel the rest.
 
     def refuse(self) -> None:
-        """Take nothing new from now on. May be called by a signal handler: it waits for no lock."""
+        """Accept nothing new from now on. A signal handler may call it, because it waits for no lock."""
         self.stopping = True
         self.inbox.put(None)
 
     def stop(self, seconds: float = math.inf) -> None:
-        """Refuse what is new, finish what runs or waits; what is not finished after `seconds` is cancelled."""
+        """Refuse new requests, finish those that run or wait, and cancel those that have not ended after `seconds`."""
         self.refuse()
         if self.thread.ident is None:
             return
@@ -382,10 +383,10 @@ class Engine:
 
     # ### On the engine's thread
     #
-    # Two switches belong to a thread: whether operations are recorded (chapter 07), and who listens at the door
-    # (chapter 02). `read` of chapter 16 says `no_grad` in each pass, and so on the thread that it runs on; a meter on
-    # another thread counts nothing of this. Kernel sets are the same for all threads (chapter 15). What is left is
-    # evaluation mode, which we set once for as long as the thread lives.
+    # Two switches belong to a thread: whether operations are recorded (chapter 07), and which interpreter is in the
+    # door (chapter 02). `read` of chapter 16 uses `no_grad` in each pass, on the thread on which it runs, and a meter
+    # on another thread counts nothing of this. Kernel sets are the same for all threads (chapter 15). Only evaluation
+    # mode remains, which we set once for the life of the thread.
 
     def _run(self) -> None:
         try:
@@ -400,7 +401,7 @@ class Engine:
                 answer.finish("failed", "the engine has ended")
 
     def _look(self) -> bool:
-        """Take in what has come; False when there is nothing left to do and nothing will come."""
+        """Take in new and cancelled answers. Returns False if there is nothing left to do and nothing will come."""
         while True:
             try:
                 answer = self.inbox.get(block=not (self.batcher.busy or self.stopping))
@@ -412,8 +413,8 @@ class Engine:
                 self.batcher.cancel(answer)
                 self._end(answer, "cancelled")
 
-    # A pass that fails ends the answers of that pass: we cannot tell whose fault it was. Their caches are replaced,
-    # because we cannot know what is in them. The answers that wait are not touched, and the engine goes on.
+    # If a pass fails, we end all answers of that pass, because we cannot tell whose fault it was. We replace their
+    # caches, because we cannot know what is in them. The waiting answers are not affected, and the engine continues.
 
     def _step(self) -> None:
         self._expire()
@@ -429,8 +430,8 @@ class Engine:
                 self._end(answer, "failed", f"a pass through the model failed: {type(error).__name__}: {error}")
             self.batcher.free[:] = [KVCache.of(self.model) for _ in self.batcher.free]
 
-    # An answer whose time is over ends like one that has become too long, and what it has so far is an answer. One that
-    # has only waited has nothing to show.
+    # An answer whose time is over ends like one that has become too long, with the text that it has so far. If it has
+    # only waited, it has nothing to show, so it expires.
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -456,12 +457,12 @@ class Engine:
 
 # ## Does it answer the same?
 #
-# A small model with random weights is enough for that. Several threads ask at once, and each must get what
-# `tt_opt.generate` gives alone.
+# A small model with random weights is enough to find out. We submit several prompts at once, and each must get the text
+# that `tt_opt.generate` gives it alone.
 
 
 def small_language_model(alphabet: str = "abcdefghij .\n", length: int = 64) -> LanguageModel:
-    """A GPT that has learned nothing, with a tokenizer of characters; it answers in milliseconds."""
+    """Return a small GPT with random weights and a tokenizer of characters, which answers in milliseconds."""
     manual_seed(0)
     tokenizer = CharTokenizer(alphabet)
     return LanguageModel("small", small_gpt(tokenizer.vocab_size, layers=2, width=16, length=length), tokenizer)
@@ -477,7 +478,7 @@ def check_answers_are_those_alone():
     assert texts == [whole.tokenizer.decode(tokens) for tokens in alone]
 
 
-# A stop text that lies across the border of tokens, since each token is one character here:
+# The second check takes a stop text of three tokens, since each token is one character here.
 
 
 def check_a_stop_text_ends_an_answer():
@@ -491,8 +492,8 @@ def check_a_stop_text_ends_an_answer():
 
 # ## What does waiting together bring?
 #
-# Sixteen answers, by the number of slots. The time to the first token, in the middle of all answers, is what you feel
-# when you wait, and with few slots most of it is the time in the queue.
+# We write sixteen answers with different numbers of slots. As a user you feel the time to the first token (the
+# *latency*), of which we print the median. With few slots, most of it is time in the queue.
 
 
 def show_slots():
@@ -509,6 +510,8 @@ def show_slots():
 
 
 # ## Errors you will meet
+#
+# The engine may not run yet, an empty stop text makes no sense, and a queue may be full.
 
 
 def show_errors():
@@ -527,11 +530,11 @@ def show_errors():
 
 # ## A road not taken
 #
-# Our engine and the server around it live in one process, and Python's global lock lets one of them run at a time,
-# except while NumPy computes. vLLM and llama.cpp's server separate the two: the one puts the engine into a process of
-# its own and sends tokens through a socket, the other has no Python at all. With one model on one machine, a pass takes
-# milliseconds and the work around it microseconds, so a thread is enough. With many clients who all stream, it is the
-# first thing that you would have to change.
+# Our engine and the server around it are in one process, and Python's global lock lets only one of them run at a time,
+# except while NumPy computes. vLLM and llama.cpp's server separate the two: vLLM puts the engine into a process of its
+# own and sends tokens through a socket, and llama.cpp has no Python at all. With one model on one machine, a pass takes
+# milliseconds and the work around it microseconds, so a thread is enough. If you have many clients that all stream,
+# change this first.
 
 __all__ = [
     "Answer", "Engine", "Full", "Piece", "Stopped", "Token", "likelihoods", "small_language_model", "token_bytes",

@@ -1,12 +1,12 @@
 # # Fused
 #
-# An appendix of chapter 20: the same Llama with the same weights reads a token in three fifths of the time, because
-# less happens between its products.
+# An appendix of chapter 20. At the end of it the same Llama with the same weights reads a token in three fifths of the
+# time, because we do less between its products.
 
 # ## The hurt
 #
-# Chapter 20 has computed a floor: the weights of SmolLM2 come from memory in a few milliseconds. A token takes several
-# times as long. Who has the time? The profiler of chapter 19 listens at the door, and counts.
+# In chapter 20 we computed a floor: the weights of SmolLM2 come from memory in a few milliseconds. But a token takes
+# several times as long. Where does the time go? We ask the profiler of chapter 19.
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tt_tensor import Linear, Module, Tensor, from_numpy, generator, interpretin
 
 
 def token_reader(model: Llama, length: int = 100) -> Callable[[], np.ndarray]:
-    """A function that reads one more token after a text of `length`, as often as you like: the logits (1, V)."""
+    """Return a function that reads one more token after a text of `length`, and returns the logits (1, V)."""
     cache = KVCache.of(model)
     read(model, [(cache, generator().integers(0, model.config.vocab_size, length).tolist())])
 
@@ -50,39 +50,38 @@ def show_hurt():
     print(table(found, by="primitive"))
 
 
-# More than a thousand calls of the door, and seven of thirty-six in each block are products. A norm alone is eight
-# calls, and each of them wraps an array of 576 numbers that is computed in less than a microsecond. In training this
-# does not matter, because the arrays are larger. And the recorder needs every step, since each has a rule of its own.
-# But here nothing is recorded.
+# We see more than a thousand calls of the door, and only seven of thirty-six in each block are products. A norm alone
+# is eight calls, and each of them wraps an array of 576 numbers, which takes less than a microsecond to compute. In
+# training this hardly matters, because the arrays are larger, and because we record every step, each with a rule of its
+# own. But here we record nothing.
 #
-# The products themselves are short as well. That with a matrix of 192 rows is over in ten microseconds, about as many
-# as the call of it takes, and it is hardly worth sharing between two threads.
+# The products themselves are short as well. A product with a matrix of 192 rows is over in ten microseconds, about as
+# long as the call itself takes, so it is hardly worth sharing between two threads.
 
 # ## The idea
 #
-# Three things can be had without any new mathematics.
+# We can gain three things without any new mathematics.
 #
-# 1. **Fewer, larger products.** The matrices of queries, keys and values meet the same vector. If their rows lie one
+# 1. **Fewer, larger products.** The matrices of queries, keys and values meet the same vector. If we put their rows one
 #    below the other, they are one matrix, and its product is one call, which two threads share. The same holds for
 #    `gate` and `up`.
 # 2. **Plain NumPy in between.** The products go through the door, so that the kernel sets and the profiler see them.
-#    What is between two products works on arrays.
-# 3. **Nothing thirty times.** All layers turn by the same angles. So their cosines and sines are computed once in a
-#    pass.
+#    Between two products we work on arrays.
+# 3. **Nothing thirty times.** All layers turn by the same angles, so we compute their cosines and sines once in a pass.
 #
-# Compilers for neural networks call such steps *fusion*, and find them on their own. We write them down.
+# Such steps are called *fusion*. Compilers for neural networks find them on their own; we write them down.
 
 # ## One matrix for several layers
 #
-# The rows of packed layers are bytes, so they can be put into one array, of which each layer keeps its part as a view.
-# No memory is added, the layers work as before, and their names in a checkpoint stay. If the layers are ordinary ones,
-# or packed in different formats, each has a product of its own. For `float32` that is no loss: its matrices are six
-# times as large, and each is worth a call.
+# The rows of packed layers are bytes, so we can put them into one array, of which each layer keeps its part as a view.
+# That adds no memory, the layers work as before, and their names in a checkpoint stay. If the layers are ordinary ones,
+# or packed in different formats, each keeps a product of its own. For `float32` we lose nothing by that, because its
+# matrices are six times as large, and each is worth a call.
 
 
 def side_by_side(*layers: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of x (N, K): what layers without bias make of it, side by side. For layers packed in one format it is
-    a single product, and their rows become views of one array."""
+    """Return a function that applies layers without bias to x (N, K) and returns their results side by side. For layers
+    packed in one format it is a single product, and their rows become views of one array."""
     kind = getattr(layers[0], "kind", None)
     if not all(isinstance(layer, Quantized) and layer.kind == kind for layer in layers):
         return partial(_each, layers)
@@ -115,11 +114,11 @@ def check_side_by_side():
 
 # ## Between the products
 #
-# A norm in plain NumPy is six operations on the array, two of which work on a single number for each token.
+# A norm in plain NumPy is six operations, two of which work on a single number for each token.
 
 
 def normal(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
-    """As `rms_norm` of chapter 14, on arrays: x (N, C), weight (C,)."""
+    """Return `rms_norm` of chapter 14 for arrays x (N, C), weight (C,)."""
     size = np.vecdot(x, x)[:, None] / x.dtype.type(len(weight))
     out = x / np.sqrt(size + x.dtype.type(eps))
     out *= weight
@@ -132,13 +131,13 @@ def check_normal():
     assert np.allclose(normal(x.numpy(), norm.weight.detach().numpy(), 1e-5), norm(x).detach().numpy(), atol=1e-6)
 
 
-# Chapter 12 turns pairs of numbers by an angle $\varphi$. A pair $(a, b)$ is a complex number $a + i b$, and to turn it
-# is to multiply it by $e^{i \varphi} = \cos \varphi + i \sin \varphi$. NumPy knows complex numbers, and a pair in
-# memory *is* one. So queries and keys, which lie side by side, are turned together, by a single product.
+# In chapter 12 we turn pairs of numbers by an angle $\varphi$. A pair $(a, b)$ is a complex number $a + i b$, and we
+# turn it if we multiply it by $e^{i \varphi} = \cos \varphi + i \sin \varphi$. NumPy knows complex numbers, and a pair
+# in memory *is* one. So we turn queries and keys, which are side by side, together, by a single product.
 
 
 def turns(positions: np.ndarray, size: int, base: float, dtype: Any) -> np.ndarray:
-    """By which complex numbers the pairs of heads of that size are turned at positions (N,): (N, 1, size / 2)."""
+    """Return the complex numbers that turn the pairs of heads of that size at positions (N,): (N, 1, size / 2)."""
     angles = positions[:, None, None] * frequencies(size, base)
     return np.exp(1j * angles).astype(np.result_type(dtype, np.complex64))
 
@@ -152,11 +151,11 @@ def check_turns():
     assert np.allclose(turned, rotary(x.transpose(0, 1), positions).transpose(0, 1).numpy(), atol=1e-6)
 
 
-# The gate of the MLP is $u \cdot g / (1 + e^{-g})$. Where $e^{-g}$ overflows, the quotient is 0, as it should be.
+# The gate of the MLP is $u \cdot g / (1 + e^{-g})$. If $e^{-g}$ overflows, the quotient is 0, as it should be.
 
 
 def gated(both: np.ndarray) -> np.ndarray:
-    """silu(g) * u for g and u side by side, (N, 2 H): (N, H)."""
+    """Return silu(g) * u for g and u side by side, (N, 2 H): (N, H)."""
     half = both.shape[1] // 2
     g, u = both[:, :half], both[:, half:]
     out = np.exp(-g)
@@ -173,12 +172,12 @@ def check_gated():
 
 # ## The pass
 #
-# A block is now four products with something in between. Its parts are collected once: functions for the products, and
-# the weights of the norms as arrays, which share their memory with the parameters.
+# A block is now four products with NumPy in between. We collect its parts once: functions for the products, and the
+# weights of the norms as arrays, which share their memory with the parameters.
 
 
 class FusedBlock:
-    """The products and norms of a block, ready for use."""
+    """The products and norms of a block as functions and arrays."""
 
     def __init__(self, block: LlamaBlock):
         attention, mlp = block.self_attn, block.mlp
@@ -189,13 +188,13 @@ class FusedBlock:
         self.norms = [(norm.weight.detach().numpy(), norm.eps) for norm in norms]
 
 
-# The trunk holds the modules of the trunk that it replaces, so training, `forward` and checkpoints are as before. Only
-# the pass that reads with a cache is another one. Compare it with `LlamaTransformer.through`.
+# Our trunk holds the modules of the trunk that it replaces, so training, `forward` and checkpoints are as before. We
+# only replace the pass that reads with a cache. Compare it with `LlamaTransformer.through`.
 
 
 class FusedTransformer(LlamaTransformer):
-    """The parts of another trunk, with a faster `through`. If you replace a layer later, or convert the weights to
-    another type, fuse again."""
+    """A trunk with the modules of another one and a faster `through`. If you replace a layer later, or convert the
+    weights to another type, fuse again."""
 
     def __init__(self, trunk: LlamaTransformer):
         Module.__init__(self)
@@ -203,7 +202,7 @@ class FusedTransformer(LlamaTransformer):
         self.blocks = [FusedBlock(block) for block in trunk.layers]
 
     def through(self, ids, positions, attend):
-        """As `LlamaTransformer.through`, without gradients."""
+        """Do the same as `LlamaTransformer.through`, without gradients."""
         x = self.embed_tokens(ids).detach().numpy()
         if self.blocks:
             with tt.quiet():
@@ -226,18 +225,19 @@ class FusedTransformer(LlamaTransformer):
 
 def fuse_(model: Llama) -> Llama:
     """Let a Llama read with a cache in fewer steps, in place; returns the model. Its weights are the same tensors, and
-    say the same to rounding."""
+    its logits the same up to rounding."""
     model.model = FusedTransformer(model.model)
     return model
 
 
 # ## The witness
 #
-# The plain pass. Two texts at once, a prompt and single tokens, with ordinary weights and with packed ones.
+# Our witness is the plain pass. We read two texts at once, a prompt and single tokens, with ordinary weights and with
+# packed ones.
 
 
 def two_texts(model: Llama) -> np.ndarray:
-    """The logits of a few more tokens of two texts."""
+    """Return the logits of a few more tokens of two texts."""
     caches = [KVCache.of(model) for _ in range(2)]
     read(model, [(caches[0], [1, 2, 3, 4, 5]), (caches[1], [7, 8])])
     return read(model, [(caches[0], [6]), (caches[1], [9, 10, 11])], every=True)
@@ -252,10 +252,12 @@ def check_same_logits():
 
 
 # ## The cost
+#
+# We count the calls of the door, and then measure the time.
 
 
 def door_calls(function: Callable[[], Any]) -> Counter[str]:
-    """How many times a function calls each primitive."""
+    """Return how many times a function calls each primitive."""
     found: Counter[str] = Counter()
 
     def counting(then, primitive, tensors, params):
@@ -286,8 +288,8 @@ def show_cost():
             fuse_(model)
 
 
-# Of what is left, four fifths are in the products. Their time is that of the floor in chapter 20, plus what it takes to
-# turn numbers of 4 bits into numbers that can be multiplied.
+# Four fifths of the remaining time are in the products. That is the time of the floor in chapter 20, plus the time to
+# turn numbers of 4 bits into numbers that we can multiply.
 
 
 __all__ = ["FusedTransformer", "door_calls", "fuse_", "gated", "normal", "side_by_side", "turns"]

@@ -1,7 +1,7 @@
 # # The vision trainer
 #
-# An appendix of chapter 20, and its first route. At the end of it a network learns to tell three of four photographs of
-# CIFAR-10 apart in about a minute on two cores, and says where each second went.
+# An appendix of chapter 20, and its first route. At the end of it your network learns to recognize three of four
+# photographs of CIFAR-10 in about a minute on two cores, and you know where each second went.
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tt_tensor import Flatten, Linear, Module, ReLU, Sequential, cross_entropy
 
 # ## The hurt
 #
-# The course has a program that learns CIFAR-10, `examples/alexnet_2012`. It gets 85 % of the unseen photographs right,
-# and takes 22 minutes on two cores. Suppose that 75 % are enough for us. How long must we wait for those?
+# We have a program that learns CIFAR-10, `examples/alexnet_2012`. It gets 85 % of the unseen photographs right, and
+# takes 22 minutes on two cores. Suppose that 75 % are enough for us. How long must we wait for them?
 #
-# A benchmark has asked the question in this form. DAWNBench (C. Coleman et al., 2017) fixed an accuracy and measured
-# the time until a training reached it. Within half a year the best entry for CIFAR-10 went from hours to minutes. Some
-# of that came from more processors, and much from the choice of network, schedule and data. The question has two
-# halves: how many photographs must the network see, and what does each of them cost? We begin with the cost. This is
-# the body of the network of 2012:
+# DAWNBench (C. Coleman et al., 2017) asked the question in this form: it fixed an accuracy and measured the time until
+# a training reached it. Within half a year the best entry for CIFAR-10 went from hours to minutes. Some of that came
+# from more processors, but much of it from the choice of network, schedule and data. The question has two halves: how
+# many photographs must the network see, and what does each of them cost? We begin with the cost. This is the body of
+# the network of 2012:
 
 
 def plain_network(width: int = 32) -> Sequential:
-    """Convolutions at full size: images (N, 3, 32, 32) -> (N, 2 * width, 8, 8)."""
+    """Return convolutions at full size: images (N, 3, 32, 32) -> (N, 2 * width, 8, 8)."""
     layers: list[Module] = []
     for inputs, outputs in ((3, width), (width, width), (width, 2 * width), (2 * width, 2 * width)):
         layers += [Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm2d(outputs), ReLU()]
@@ -42,9 +42,11 @@ def plain_network(width: int = 32) -> Sequential:
     return Sequential(*layers)
 
 
+# We count with the meter of chapter 02.
+
+
 def multiply_adds(model: Module, *shape: int) -> Counter:
-    """The multiply-adds (or, in primitives that do not multiply, operations) for one image of that shape, by
-    primitive."""
+    """Return the multiply-adds (or, in primitives that do not multiply, operations) for one image, by primitive."""
     model.eval()
     with no_grad(), tt.meter() as counted:
         model(tt.zeros(1, *shape))
@@ -60,19 +62,20 @@ def show_hurt():
     print(f"at 200 G a second: {operations / 200e9 / 60:.1f} minutes")
 
 
-# Backward takes about twice the multiply-adds of forward, hence the three. Even with perfect kernels, this network
-# needs minutes. The measured 22 came from the chapters' own kernels; with those of the set `compiled` they are 12.
+# The backward pass takes about twice the multiply-adds of the forward pass, so we multiply by three. Even with perfect
+# kernels, this network needs minutes. We measured the 22 minutes with the chapters' own kernels; with the set
+# `compiled` they are 12.
 
 # ## Smaller maps
 #
 # Where do the multiply-adds go? The layers at 32 by 32 pixels do as much as all others together, although they know the
-# least: they see edges and colours. They also hold the largest arrays, so normalization, ReLU and pooling, which wait
-# for memory, are slow there as well. So our network never works at full size. We cut each photograph into squares of 2
-# by 2 pixels, and make a single pixel of each, with 12 channels instead of 3. No number is lost.
+# least: they see only edges and colours. They also have the largest *feature maps*, so normalization, ReLU and pooling,
+# which are memory-bound, are slow there as well. So we never work at full size. We cut each photograph into squares of
+# 2 by 2 pixels and turn each square into a single pixel with 12 channels instead of 3. We lose no number.
 
 
 class Patches(Transform):
-    """Squares of 2 by 2 pixels become pixels with four times the channels: (N, C, H, W) -> (N, 4 C, H / 2, W / 2).
+    """Turns squares of 2 by 2 pixels into pixels with four times the channels: (N, C, H, W) -> (N, 4 C, H / 2, W / 2).
     Raises ValueError for images with an odd side."""
 
     def apply(self, images, random):
@@ -90,23 +93,24 @@ def check_patches():
     assert patches[1, :, 0, 2].tolist() == [images[1, c, y, x] for y in (0, 1) for x in (4, 5) for c in (0, 1, 2)]
 
 
-# In memory the channels of a pixel lie side by side. The convolutions of chapter 15 want them there, and need no copy.
-# A filter of 3 by 3 on these pixels sees 6 by 6 of the photograph, so the first layer does not see less than before.
+# In memory the channels of a pixel are now neighbours. The convolutions of chapter 15 want them there, so they need no
+# copy. A filter of 3 by 3 on these pixels has a *receptive field* of 6 by 6 pixels of the photograph, so the first
+# layer does not see less than before.
 
 # ## The network
 #
-# Each stage is a convolution that doubles the channels, and a pooling that halves the sides. Usually normalization and
-# ReLU stand before the pooling. We put them behind it, where there is only a quarter of the numbers.
+# Each stage of our network is a convolution that doubles the channels and a pooling that halves the sides. Usually
+# normalization and ReLU come before the pooling. We put them behind it, where only a quarter of the numbers is left.
 
 
 def stage(channels: int, width: int) -> list[Module]:
-    """A convolution, pooling, normalization, ReLU: (N, channels, H, W) -> (N, width, H / 2, W / 2)."""
+    """Return a convolution, pooling, normalization and ReLU: (N, channels, H, W) -> (N, width, H / 2, W / 2)."""
     return [Conv2d(channels, width, 3, padding=1, bias=False), MaxPool2d(2), BatchNorm2d(width), ReLU()]
 
 
-# This changes hardly anything else. ReLU never decreases, and neither does normalization where its weight is positive,
-# so the largest number stays the largest. Only the mean and the variance are now those of the largest numbers. If we
-# hold them fixed, both orders give the same result.
+# Otherwise this changes hardly anything. ReLU never decreases, and neither does normalization where its weight is
+# positive, so the largest number stays the largest. Only the mean and the variance are now those of the largest
+# numbers. If we hold them fixed, both orders give the same result.
 
 
 def check_pooling_first_gives_the_same():
@@ -117,10 +121,10 @@ def check_pooling_first_gives_the_same():
     assert np.allclose(pool(relu(norm(x))).numpy(), relu(norm(pool(x))).numpy())
 
 
-# Three stages bring 16 by 16 pixels to 2 by 2. Depth is cheap where the maps are small, so between the second stage and
+# Three stages bring 16 by 16 pixels to 2 by 2. Depth is cheap where the maps are small. So between the second stage and
 # the third, at 4 by 4 pixels, we add another convolution with a *residual connection* (K. He et al., 2015), as in
-# chapter 14: what the layers compute is added to what came in. At the end we take the largest number of each channel
-# and let one linear layer decide.
+# chapter 14: we add the result of the layers to their input. At the end we take the largest number of each channel and
+# let one linear layer decide.
 
 
 class Residual(Module):
@@ -135,7 +139,8 @@ class Residual(Module):
 
 
 def fast_network(channels: int = 12, width: int = 32, classes: int = 10) -> Sequential:
-    """Four convolutions and a linear layer: images (N, channels, H, W) with sides of 8 or more -> (N, classes)."""
+    """Return four convolutions and a linear layer: images (N, channels, H, W) with sides of 8 or more -> (N,
+    classes)."""
     deeper = Conv2d(2 * width, 2 * width, 3, padding=1, bias=False), BatchNorm2d(2 * width), ReLU()
     return Sequential(
         *stage(channels, width), *stage(width, 2 * width), Residual(*deeper), *stage(2 * width, 4 * width),
@@ -147,7 +152,7 @@ def fast_network(channels: int = 12, width: int = 32, classes: int = 10) -> Sequ
 
 
 def step_of(model: Module, images: Any):
-    """A function that goes forward and backward through a model once."""
+    """Return a function that goes forward and backward through a model once."""
 
     def step():
         model.zero_grad()
@@ -164,20 +169,20 @@ def show_networks():
             print(f"{name}: {count / 1e6:5.1f} M multiply-adds, {seconds * 1e6:6.0f} us an image, forward and backward")
 
 
-# The network has a sixth of the multiply-adds. Wider stages learn more from each photograph, but cost more than that is
-# worth; the README of `examples/dawnbench_2017` has the comparison.
+# Our network has a sixth of the multiply-adds. Wider stages learn more from each photograph, but their cost is higher
+# than their gain. You find the comparison in the README of `examples/dawnbench_2017`.
 
 # ## The photographs
 #
-# A network that sees the same photographs several times begins to memorize them. So we change them a little each time,
-# with the transforms of chapter 10: moved by up to two pixels, and mirrored. They work on bytes, a batch at a time, and
-# take a tenth of the time of a step. The 150 MB of bytes stay bytes until a batch is needed: all of CIFAR-10 in float32
-# would need 600 MB.
+# If a network sees the same photographs several times, it begins to memorize them (*overfitting*). So we change them a
+# little each time (*data augmentation*), with the transforms of chapter 10: we move them by up to two pixels and mirror
+# them. The transforms work on bytes, a mini-batch at a time, and take a tenth of the time of a step. The 150 MB of
+# bytes stay bytes until we need a batch, because all of CIFAR-10 in float32 would need 600 MB.
 
 
 def transforms(channels: int, side: int) -> tuple[Transform, Transform]:
-    """What happens to a batch of images: to learn from, and unseen. Images of 3 channels are photographs; they become
-    patches."""
+    """Return the transforms of a batch of images, for training and for unseen images. Images of 3 channels count as
+    photographs and become patches."""
     if channels != 3:
         normalize = Normalize([0.5], [0.5])
         return Compose([RandomCrop(side, padding=side // 8), normalize]), normalize
@@ -185,8 +190,8 @@ def transforms(channels: int, side: int) -> tuple[Transform, Transform]:
     return Compose([RandomCrop(side, padding=side // 16), RandomHorizontalFlip(), *see]), Compose(see)
 
 
-# `CIFAR10.mean` is a tuple of three numbers. Four times that tuple is one with twelve, in the order of the channels of
-# a patch.
+# `CIFAR10.mean` is a tuple of three numbers. Four times that tuple is a tuple of twelve, in the order of the channels
+# of a patch.
 
 
 def check_patches_are_normalized_by_colour():
@@ -197,16 +202,16 @@ def check_patches_are_normalized_by_colour():
 
 # ## The schedule
 #
-# The time is short, so the learning rate must be high, and it must be low at the end, or the weights never settle. It
-# rises for three tenths of the steps in a straight line, and falls for the rest in another. Weight decay is four times
-# that of the program of 2012, and only for the weights of layers. What normalization adds and multiplies, we leave
+# The time is short, so the *learning rate* must be high. At the end it must be low, or the weights never settle. We let
+# it rise in a straight line for three tenths of the steps and fall in another for the rest. Our *weight decay* is four
+# times that of the program of 2012, and applies only to the weights of layers. We leave the parameters of normalization
 # alone.
 
 RATE, DECAY, SMOOTHING = 0.4, 2e-3, 0.1
 
 
 def optimizer_of(model: Module, rate: float = RATE) -> SGD:
-    """Gradient descent with Nesterov's momentum, and weight decay for matrices and filters."""
+    """Return gradient descent with Nesterov's momentum, and weight decay for matrices and filters."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -214,7 +219,7 @@ def optimizer_of(model: Module, rate: float = RATE) -> SGD:
 
 
 def schedule_of(optimizer: Optimizer, steps: int, rate: float = RATE) -> OneCycleLR:
-    """A rate that rises to `rate` for three tenths of the steps, and falls for the rest."""
+    """Return a schedule that rises to `rate` for three tenths of the steps, and falls for the rest."""
     return OneCycleLR(
         optimizer, rate, max(steps, 1), pct_start=0.3, anneal_strategy="linear", cycle_momentum=False, div_factor=5,
         final_div_factor=20,
@@ -228,20 +233,20 @@ def check_the_rate_is_highest_after_three_tenths():
     assert np.argmax(rates) == 29 and np.isclose(max(rates), RATE) and rates[-1] < RATE / 90
 
 
-# The loss has *label smoothing* (C. Szegedy et al., 2015): the target is 91 % for the right class and 1 % for each of
-# the others, so the network gains nothing from being surer than that. How do we know that it helps? We held out 5,000
-# of the training photographs, trained with and without it, and saw two points of difference. The test photographs must
-# not decide such a question: the best of twenty settings would look better on them than it is.
+# Our loss has *label smoothing* (C. Szegedy et al., 2015): the target is 91 % for the right class and 1 % for each of
+# the others, so the network gains nothing by being surer than that. How do we know that it helps? We held out 5,000 of
+# the training photographs, trained with and without it, and saw a difference of two points. We must not decide such a
+# question by the test photographs, because the best of twenty settings would look better on them than it is.
 
 # ## A clock
 #
-# Chapter 19 has a profiler that sees every primitive. For a whole training we want something simpler: names for parts
-# of the program, and the seconds in each. What no part covers must not vanish, so it gets a name, too.
+# The profiler of chapter 19 sees every primitive. For a whole training we want something simpler: names for parts of
+# the program, and the seconds in each. Time outside all parts must not vanish, so it gets a name, too.
 
 
 class Clock:
-    """Seconds by name: `with clock("forward"): ...`. Parts must not be nested. It starts when it is made, or at
-    `began`, a reading of time.perf_counter."""
+    """Measures seconds by name: `with clock("forward"): ...`. Parts must not be nested. It starts when you make it, or
+    at `began`, a reading of time.perf_counter."""
 
     def __init__(self, began: float | None = None):
         self.began = time.perf_counter() if began is None else began
@@ -256,7 +261,7 @@ class Clock:
             self.seconds[name] += time.perf_counter() - start
 
     def report(self) -> dict[str, float]:
-        """Seconds by name, in the order in which the names first came; then "the rest". Their sum is the whole time."""
+        """Return seconds by name, in the order of first use, and then "the rest". Their sum is the whole time."""
         whole = time.perf_counter() - self.began
         return {**self.seconds, "the rest": whole - sum(self.seconds.values())}
 
@@ -273,7 +278,7 @@ def check_clock():
 
 
 def shares(seconds: dict[str, float]) -> str:
-    """A table of seconds by name, with the share of each and their sum."""
+    """Return a table of seconds by name, with the share of each and their sum."""
     whole = sum(seconds.values())
     rows = [*seconds.items(), ("in all", whole)]
     return "\n".join(f"{name:24s}{spent:8.2f} s {spent / whole:7.1%}" for name, spent in rows)
@@ -281,13 +286,14 @@ def shares(seconds: dict[str, float]) -> str:
 
 # ## Training
 #
-# The loop of chapter 08, with the clock in it. `fit` would do as well, but does not tell forward from backward.
+# We write the loop of chapter 08 with the clock in it. We could use `fit` as well, but it would not separate forward
+# from backward.
 
 
 def learn(
     model: Module, batches: Iterable, optimizer: Optimizer, schedule: LRScheduler, clock: Clock
 ) -> tuple[float, float]:
-    """One epoch: a step for each batch. Returns the mean loss and the share of images that were right, as they came."""
+    """Train for one epoch, a step for each batch. Returns the mean loss and the share of right answers during it."""
     losses: list[float] = []
     right, count, source = 0, 0, iter(batches)
     while True:
@@ -310,9 +316,9 @@ def learn(
         count += len(labels)
 
 
-# The first step of a process can be much slower than the others: kernels of the set `compiled` may have to be compiled
-# first, and memory comes from the system. Such costs belong to the whole time, but under a name of their own. So one
-# step is made with a network that we throw away.
+# The first step of a process can be much slower than the others, because kernels of the set `compiled` may have to be
+# compiled first, and because memory comes from the system. Such costs belong to the whole time, but under a name of
+# their own. So we make one step with a network that we throw away.
 
 
 def warm_up(images: Images, batch_size: int) -> None:
@@ -323,12 +329,12 @@ def warm_up(images: Images, batch_size: int) -> None:
     learn(model, [(x, y)], optimizer, schedule_of(optimizer, 10), Clock())
 
 
-# Two classes of random pictures, dark and bright, are enough to see the parts of the time. (The labels follow from the
-# brightness, so there is something to learn.)
+# To see the parts of the time, we need only two classes of random pictures, dark and bright. (The labels follow from
+# the brightness, so there is something to learn.)
 
 
 def toy_photographs(count: int, seed: int = 0) -> Images:
-    """Random pictures (count, 3, 32, 32) of two classes, dark and bright."""
+    """Return random pictures (count, 3, 32, 32) of two classes, dark and bright."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
     pixels = random.integers(0, 156, (count, 3, 32, 32)) + 100 * labels[:, None, None, None]
@@ -336,7 +342,7 @@ def toy_photographs(count: int, seed: int = 0) -> Images:
 
 
 def toy_training(epochs: int = 3, count: int = 1024, batch_size: int = 64) -> tuple[list[float], Clock]:
-    """A short training on random pictures; the losses of the epochs, and the clock."""
+    """Train shortly on random pictures. Returns the losses of the epochs, and the clock."""
     tt.manual_seed(0)
     clock, data = Clock(), toy_photographs(count)
     with clock("the first step"):
@@ -358,16 +364,17 @@ def show_seconds():
         print(shares(toy_training()[1].report()))
 
 
-# The whole program is `examples/dawnbench_2017/train_fast.py`. On all of CIFAR-10 backward takes half of the time, and
-# forward a third. What is left for a better loader or optimizer to save is a few per cent, by Amdahl's law.
+# You find the whole program in `examples/dawnbench_2017/train_fast.py`. On all of CIFAR-10 the backward pass takes half
+# of the time, and the forward pass a third. By Amdahl's law, a better loader or optimizer could save only a few per
+# cent.
 
 # ## A road not taken
 #
 # Some of the fastest trainings of this kind begin with images of half the size and grow them. We tried that with the
-# same time on the clock, 16 by 16 pixels at first, or windows of 24 by 24, and it brought nothing that we could
-# measure: our maps are small already. Neither did a first layer that *whitens* the patches, computed from the data. And
-# averaging the answers for a photograph and its mirror image brings about a point. It doubles the time of every answer,
-# and we wanted to know what the network can do by itself.
+# same time on the clock, with 16 by 16 pixels at first, or with windows of 24 by 24, and gained nothing that we could
+# measure, because our maps are small already. Neither did we gain anything from a first layer that *whitens* the
+# patches, computed from the data. If we average the answers for a photograph and its mirror image, we gain about a
+# point. But this doubles the time of every answer, and we wanted to know what the network can do by itself.
 
 __all__ = [
     "Clock", "DECAY", "Patches", "RATE", "Residual", "SMOOTHING", "fast_network", "learn", "multiply_adds",
