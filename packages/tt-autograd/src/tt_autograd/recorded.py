@@ -92,6 +92,7 @@ class Recorded:
     """A result of a recorded operation: its questions about the record, and its changes in place."""
 
     __slots__ = ()
+    _rules: Any
 
     @property
     def grad_fn(self) -> Node | None:
