@@ -124,6 +124,9 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     return cat([x.reshape(-1, 1) if x.ndim < 2 else x for x in tensors], 1)
 
 
+# We can also cut a tensor into its slices, or into pieces of nearly equal size.
+
+
 @torch_names
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along `dim`, without that dimension."""
@@ -165,6 +168,9 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = No
     return index_select(x, dim, places)
 
 
+# To roll, we cut the tensor in two and join the pieces in the other order.
+
+
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """The elements moved along `dims`; what leaves at the end comes in at the front. Without dims, in reading order."""
     if dims is None:
@@ -183,6 +189,9 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
             last = size - shift % size
             moved = cat([narrow(moved, dim, last, size - last), narrow(moved, dim, 0, last)], dim)
     return input.clone() if moved is input else moved
+
+
+# A quarter turn is a flip and a transpose.
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -294,6 +303,9 @@ def _positions(index: Any, name: str) -> np.ndarray:
     return array.astype(int64)
 
 
+# Positions may come as a tensor, a list or an array, and are checked before they are used.
+
+
 def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
     """The slices along `dim` at the positions `index`, a vector of integers."""
     places = _positions(index, "index_select")
@@ -376,6 +388,9 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any, reduce: str | None
     if reduce == "multiply":
         return _multiplied(input, tuple(at), values)
     return _put(input, tuple(at) if places.ndim else (), values)
+
+
+# `_multiplied` leaves the work to NumPy and has no derivative. `_put` has one, because it picks.
 
 
 def _multiplied(input: Tensor, at: tuple, values: Tensor) -> Tensor:
@@ -473,6 +488,9 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     choose_some = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     places = np.array(list(choose_some(range(input.numel()), r)), int64).reshape(-1, r)
     return input[places]
+
+
+# Several matrices can also become the blocks of one large matrix.
 
 
 def block_diag(*tensors: Tensor) -> Tensor:

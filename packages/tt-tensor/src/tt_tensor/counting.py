@@ -43,6 +43,10 @@ def logcumsumexp(x, /, dim):
         return np.logaddexp.accumulate(x, axis=resolve_dim(dim, x.ndim)) if x.ndim else x.copy()
 
 
+# For the running maximum, a position counts if its element equals the largest so far. `cummax` picks the values at
+# these positions.
+
+
 @primitive
 def running_argmax(x, /, dim):
     """The position of the largest element so far along `dim`, the last of several; nan counts as the largest."""
@@ -106,6 +110,9 @@ def _part(x: Tensor, dim: int, at: int) -> Tensor:
 def _picked(x: Tensor, dim: int, keepdim: bool, indices: Tensor) -> Extreme:
     values = gather(x, dim, indices)
     return Extreme(values, indices) if keepdim or not x.ndim else Extreme(values.squeeze(dim), indices.squeeze(dim))
+
+
+# The public medians decide whether they return one element or a pair, and what to do about `nan`.
 
 
 @torch_names
@@ -181,6 +188,9 @@ def _quantile(ordered, axis, fraction, interpolation):
         raise ValueError(f"interpolation is one of {', '.join(weights)}, not {interpolation!r}")
     weight = float(weights[interpolation])
     return (low, high)[int(weight)] if weight in (0, 1) else low + (high - low) * weight
+
+
+# For the mode, we compare every element with every other in its row.
 
 
 @torch_names

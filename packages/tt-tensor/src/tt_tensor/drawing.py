@@ -110,6 +110,9 @@ def numel(input: Tensor) -> int:
     return input.numel()
 
 
+# PyTorch asks these questions by functions.
+
+
 def is_tensor(obj: Any) -> bool:
     """Is it a Tensor?"""
     return isinstance(obj, Tensor)

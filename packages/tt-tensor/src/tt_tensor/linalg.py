@@ -195,6 +195,9 @@ Eigh = namedtuple("Eigh", ["eigenvalues", "eigenvectors"])
 LeastSquares = namedtuple("LeastSquares", ["solution", "residuals", "rank", "singular_values"])
 
 
+# The *singular value decomposition* writes any matrix as a rotation, a scaling and another rotation.
+
+
 def svd(A: Tensor, full_matrices: bool = True) -> Svd:
     """U, S, Vh with A = U @ diag(S) @ Vh; S falls. Has no derivative."""
     return Svd(*_of(A, np.linalg.svd, full_matrices))
@@ -211,6 +214,9 @@ def qr(A: Tensor, mode: str = "reduced") -> Qr:
     return Qr(*_of(A, np.linalg.qr, mode))
 
 
+# A symmetric matrix has real *eigenvalues* and orthogonal eigenvectors.
+
+
 def eigh(A: Tensor, UPLO: str = "L") -> Eigh:
     """Eigenvalues, the smallest first, and eigenvectors (columns) of symmetric matrices. Has no derivative."""
     return Eigh(*_of(A, np.linalg.eigh, UPLO))
@@ -219,6 +225,9 @@ def eigh(A: Tensor, UPLO: str = "L") -> Eigh:
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices, the smallest first. Has no derivative."""
     return _of(A, np.linalg.eigvalsh, UPLO)
+
+
+# Where a system of equations has no solution, or many, these functions find the best one.
 
 
 def pinv(A: Tensor, rcond: float = 1e-15) -> Tensor:

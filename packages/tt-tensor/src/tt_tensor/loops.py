@@ -73,6 +73,9 @@ def _to_the(x, y):
         return -math.inf if x < 0 and y % 2 == 1 else math.inf
 
 
+# With these, each kernel is the formula for one element.
+
+
 def neg(x, /):
     return _each(lambda v: -v, x)
 
@@ -132,6 +135,9 @@ def round(x, /):
     return _each(_if_finite(builtins.round), x)
 
 
+# The following kernels answer with truth values, or work on bits.
+
+
 def isnan(x, /):
     return _each(math.isnan, x, dtype=bool)
 
@@ -157,6 +163,9 @@ def _bits(*arrays):
     if floats:
         raise TypeError(f"~, &, | and ^ are for truth values and integers, not for {floats[0]}")
     return arrays
+
+
+# The last three of one operand convert, copy and bound.
 
 
 def cast(x, /, dtype):
@@ -193,6 +202,9 @@ def div(x, y, /):
     return _each(_quotient, x, y, dtype=np.result_type(_float(x), _float(y)))
 
 
+# Powers keep the rules of the chapter: integers stay integers.
+
+
 def power(x, /, exponent):
     stays = not isinstance(exponent, float)
     if stays and exponent < 0 and x.dtype.kind != "f":
@@ -202,6 +214,9 @@ def power(x, /, exponent):
 
 def power_of(x, y, /):
     return _each(_to_the, x, y)
+
+
+# A maximum and a minimum are `nan` if one of the two is.
 
 
 def maximum(x, y, /):
@@ -227,6 +242,9 @@ def remainder(x, y, /):
     return _each(lambda v, w: v % w if w != 0 else math.nan, x, y)
 
 
+# Comparisons give truth values.
+
+
 def eq(x, y, /):
     return _each(lambda v, w: v == w, x, y, dtype=bool)
 
@@ -249,6 +267,9 @@ def gt(x, y, /):
 
 def ge(x, y, /):
     return _each(lambda v, w: v >= w, x, y, dtype=bool)
+
+
+# Truth values and bits combine.
 
 
 def logical_and(x, y, /):
@@ -324,6 +345,9 @@ def trunc(x, /):
 
 def signbit(x, /):
     return _each(lambda v: math.copysign(1, v) < 0, x, dtype=bool)
+
+
+# Two operands need the same care.
 
 
 def logaddexp(x, y, /):
@@ -445,6 +469,9 @@ def _determinant(rows):
     return sign * math.prod(row[i] for i, row in enumerate(rows))
 
 
+# The determinant is the product of the diagonal of the triangle, with the sign of the row exchanges.
+
+
 def det(x, /):
     return _matrix_by_matrix(_determinant, x, ())
 
@@ -473,6 +500,9 @@ def _solution(rows, size):
                 for k, v in enumerate(rows[i][size:])]
         found[i] = [v / rows[i][i] for v in rest]
     return found
+
+
+# Cholesky's decomposition finds the triangle row by row.
 
 
 def cholesky(x, /):
@@ -680,6 +710,9 @@ def running_argmax(x, /, dim):
     return _line_by_line(_running_largest, x, dim, np.int64)
 
 
+# Python's `sorted` is *stable*: equal elements keep their order.
+
+
 def argsort_ascending(x, /, dim=-1):
     return _line_by_line(
         lambda values: sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i])), x, dim, np.int64
@@ -698,6 +731,9 @@ def _log_softmax(values):
     top = builtins.max(values, default=0)
     total = _log(builtins.sum(_exp(v - top) for v in values))
     return [v - top - total for v in values]
+
+
+# Softmax works on one line at a time, by way of its logarithm. The losses of chapter 05 follow.
 
 
 def softmax(x, /, dim):
@@ -740,6 +776,9 @@ def place(values, /, index, shape):
     return out.reshape(shape)
 
 
+# Along one dimension, the index replaces one coordinate.
+
+
 def take_along(x, /, index, dim):
     dim %= x.ndim
     return _in_order((x[(*p[:dim], index[p], *p[dim + 1 :])] for p in np.ndindex(index.shape)), index.shape, x.dtype)
@@ -767,6 +806,9 @@ def concat(*tensors, dim=0):
 
 def _triangle(x, keep):
     return _in_order((x[p] if keep(p[-1] - p[-2]) else 0 for p in np.ndindex(x.shape)), x.shape, x.dtype)
+
+
+# A triangle keeps the elements on one side of a diagonal.
 
 
 def tril(x, /, diagonal=0):

@@ -44,6 +44,9 @@ def copied(x, /):
     return np.array(x, order="C")
 
 
+# The keys of a calculator come next. `as_floats` turns integers into floats where the result is not an integer.
+
+
 @primitive
 def sqrt(x, /):
     """The square root of each element; nan below zero."""
@@ -83,6 +86,9 @@ def tanh(x, /):
     return np.tanh(as_floats(x))
 
 
+# Rounding leaves integers as they are.
+
+
 @primitive
 def floor(x, /):
     """The largest integer not above each element, in the dtype of x."""
@@ -99,6 +105,9 @@ def ceil(x, /):
 def round(x, /):
     """Each element rounded to the nearest integer, halves to the even one, in the dtype of x."""
     return np.round(x) if x.dtype.kind == "f" else x.copy()
+
+
+# These functions answer with truth values, and `~` reverses truth values or the bits of integers.
 
 
 @primitive
@@ -129,6 +138,9 @@ def logical_not(x, /):
 def bitwise_not(x, /):
     """Each bit of integers turned round, `not` for truth values. Raises TypeError for floats."""
     return np.invert(refuse_floats(x))
+
+
+# `clip` keeps the dtype of its operand, unless you give integers a bound that is a float.
 
 
 @primitive
@@ -225,6 +237,9 @@ class Comparison(Elementwise):
         return super().__call__(x, y)
 
 
+# All six comparisons differ only in the function of NumPy that they call, so a helper makes their kernels.
+
+
 def comparison(name: str, ufunc: np.ufunc) -> Any:
     """The comparison that a function of NumPy's makes, as a primitive of this name."""
 
@@ -238,6 +253,10 @@ def comparison(name: str, ufunc: np.ufunc) -> Any:
 eq, ne = comparison("eq", np.equal), comparison("ne", np.not_equal)
 lt, le = comparison("lt", np.less), comparison("le", np.less_equal)
 gt, ge = comparison("gt", np.greater), comparison("ge", np.greater_equal)
+
+
+# We also take the larger and the smaller of two elements, their quotient and their remainder. Integers cannot answer a
+# division by zero, so there it is refused.
 
 
 @elementwise
@@ -264,6 +283,9 @@ def remainder(x, y, /):
     """What `floor_divide` leaves over; it has the sign of y. Raises ValueError where integers are divided by zero."""
     with quiet():
         return np.remainder(*refuse_truths(x, refuse_zeros(y)))
+
+
+# Truth values combine by *and* and *or*. Integers combine bit by bit.
 
 
 @elementwise
@@ -328,6 +350,10 @@ def as_mask(mask) -> Tensor:
     return mask
 
 
+# `nonzero` finds positions. The size of its result depends on the values, and it has no derivative, so we do not make
+# it a primitive.
+
+
 def nonzero(input: Tensor, as_tuple: bool = False) -> Any:
     """The positions of the elements that are not zero: a row for each, or (as_tuple) a vector for each dimension."""
     found = np.nonzero(input.numpy() if input.ndim else input.numpy().reshape(1))
@@ -359,6 +385,9 @@ def amin(x, /, dim=None, keepdim=False):
     return np.min(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
+# The positions of the extremes are integers and have no derivative.
+
+
 @primitive(cost=lambda out, x, **params: x.size)
 def argmax(x, /, dim=None, keepdim=False):
     """The index of the (first) largest element along `dim`, or in the flattened tensor."""
@@ -371,6 +400,9 @@ def argmin(x, /, dim=None, keepdim=False):
     return np.argmin(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
+# `any` and `all` reduce truth values; every number except for 0 counts as true.
+
+
 @primitive(cost=lambda out, x, **params: x.size)
 def any(x, /, dim=None, keepdim=False):
     """Is any element true (not zero)?"""
@@ -381,6 +413,9 @@ def any(x, /, dim=None, keepdim=False):
 def all(x, /, dim=None, keepdim=False):
     """Are all elements true (not zero)?"""
     return np.all(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
+
+
+# We compute products and running sums one width up, as `sum` does, and round once at the end.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -429,6 +464,9 @@ class Extreme(NamedTuple):
     indices: Tensor
 
 
+# With `dim`, an extreme comes as a pair: the values, and the positions where they were found.
+
+
 @torch_names
 def max(x, dim=None, keepdim=False) -> Any:
     """The largest element; with `dim` the pair (values, indices). `max(x, y)` is `maximum`."""
@@ -451,6 +489,10 @@ def _extreme(x, dim, keepdim, value, position, of_two):
     indices = position(x, dim=dim, keepdim=True)
     values = gather(x, dim, indices)
     return Extreme(values, indices) if keepdim else Extreme(values.squeeze(dim), indices.squeeze(dim))
+
+
+# For large $x$, $\log \sum_i e^{x_i}$ overflows. So we subtract the largest element $m$ first and add it back at the
+# end: $m + \log \sum_i e^{x_i - m}$.
 
 
 @torch_names
@@ -491,6 +533,9 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Any:
     if len(shapes) != 1:
         raise ValueError(f"stack needs tensors of one shape, at least one; these have shapes {shapes}")
     return cat([t.unsqueeze(dim) for t in tensors], dim)
+
+
+# Cutting needs no primitive, because the pieces are slices: views of the tensor.
 
 
 @torch_names
@@ -541,6 +586,9 @@ def _matrices(x):
     return x
 
 
+# Two primitives pick and put along one dimension.
+
+
 @primitive
 def take_along(x, /, index, dim):
     """The elements of x at the positions `index` (an array of integers) along `dim`."""
@@ -553,6 +601,9 @@ def place_along(values, /, index, dim, shape):
     places = [np.arange(n).reshape([-1 if i == d else 1 for i in range(index.ndim)]) for d, n in enumerate(index.shape)]
     places[dim] = index
     return place.kernel(values, tuple(places), shape)
+
+
+# `gather` checks the index first, because NumPy would count negative positions from the end and broadcast the index.
 
 
 def gather(x: Tensor, dim: int, index) -> Tensor:
@@ -575,6 +626,9 @@ def gather(x: Tensor, dim: int, index) -> Tensor:
     if rest.shape[:dim] + rest.shape[dim + 1 :] != where_.shape[:dim] + where_.shape[dim + 1 :]:
         raise IndexError(f"gather: an index of shape {where_.shape} reaches beyond a tensor of shape {x.shape}")
     return take_along(rest, index=where_, dim=dim)
+
+
+# `one_hot` turns the numbers of classes into vectors, by a comparison that broadcasts: each label against all classes.
 
 
 def one_hot(index, num_classes: int = -1, dtype=int64) -> Tensor:
@@ -618,6 +672,9 @@ def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True
     return Extreme(gather(x, dim, indices), indices)
 
 
+# `topk` needs only the first k elements of that order.
+
+
 @torch_names
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Extreme:
     """The k largest elements along `dim`, the largest first, and their positions; or the k smallest (largest=False).
@@ -652,6 +709,10 @@ def largest_first(x, /, k, dim):
     values = np.take_along_axis(rows, chosen, -1)
     order = k - 1 - np.argsort(values[..., ::-1], axis=-1, kind="stable")[..., ::-1]
     return np.moveaxis(np.take_along_axis(chosen, order, -1), -1, dim)
+
+
+# `_kth_largest` finds the bound. `_k_largest` marks the chosen elements and drops the surplus where several are equal
+# to the bound.
 
 
 def _kth_largest(rows, k):
@@ -699,6 +760,9 @@ def arange(start, end=None, step=1, dtype=None, requires_grad=False) -> Tensor:
     count = -((start - end) // step) if whole else math.ceil((end - start) / step)
     values = start + np.arange(count) * step
     return from_numpy(convert(values, dtype or (int64 if whole else float32))).requires_grad_(requires_grad)
+
+
+# The next three follow NumPy's functions of the same names.
 
 
 def empty(*size, dtype=float32, requires_grad=False) -> Tensor:
@@ -766,6 +830,9 @@ def randperm(n: int, dtype=int64) -> Tensor:
 def randint_like(x: Tensor, low: int, high: int | None = None, dtype=None) -> Tensor:
     """Random integers from `low`, or from 0, up to but without `high`, in the shape and dtype of x."""
     return randint(low, high, x.shape, dtype or x.dtype)
+
+
+# The `..._like` functions take their shape and dtype from another tensor.
 
 
 def empty_like(x: Tensor, dtype=None) -> Tensor:

@@ -223,6 +223,9 @@ def digamma(x, /):
         return np.where(integer, pole, np.where(wide < 0.5, reflected, result)).astype(x.dtype)
 
 
+# The zeta function adds its first terms one by one and the rest by the series.
+
+
 @primitive
 def zeta_sum(x, /, s):
     """The sum of (x + k) ** -s over k = 0, 1, 2, ..., for s > 1."""
@@ -400,6 +403,9 @@ def isposinf(input: Tensor) -> Tensor:
 def isneginf(input: Tensor) -> Tensor:
     """Where input is negative infinity."""
     return isinf(input) & (input < 0)
+
+
+# `isclose` compares element by element, `allclose` and `equal` compare two tensors as a whole.
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:

@@ -53,6 +53,9 @@ def sparse_coo_tensor(indices, values, size: Sequence[int] | None = None, *, dty
     return place(values.to(dtype), index=tuple(at), shape=shape)
 
 
+# The others check the number of dimensions and call `matmul`.
+
+
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two stacks of matrices, (b, n, m) and (b, m, p). Raises ValueError if b differs."""
     _demand("bmm", (3, 3), input, mat2)
@@ -74,6 +77,9 @@ def dot(input: Tensor, other: Tensor) -> Tensor:
 
 
 vdot = dot
+
+
+# `outer` multiplies all pairs of elements. `inner` sums products along the last dimension of both.
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
@@ -265,6 +271,9 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     a, b = ((1,) * (ndim - x.ndim) + x.shape for x in (input, other))
     blocks = input.reshape([n for size in a for n in (size, 1)]) * other.reshape([n for size in b for n in (1, size)])
     return blocks.reshape([m * n for m, n in zip(a, b)])
+
+
+# The cross product is made for three dimensions only.
 
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
