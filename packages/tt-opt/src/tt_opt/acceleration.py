@@ -29,7 +29,7 @@ import tt_tensor as tt
 from tt_autograd import RULES, is_grad_enabled
 from tt_nlp import next_token_loss
 from tt_nlp.transformers import small_gpt
-from tt_opt.threads import in_pieces, one_blas_thread, scratch
+from tt_opt.threads import empty_like, in_memory_order, in_order_of, in_pieces, one_blas_thread, scratch
 from tt_optim import AdamW
 from tt_tensor import PRIMITIVES, SLOTS, Slot, install_kernels, interpreting, loops
 
@@ -132,6 +132,10 @@ def roofline(intensity: float, peak: float, bandwidth: float) -> float:  # exerc
     return min(peak, intensity * bandwidth)
 
 
+# Under a roof with a peak of 200 and a bandwidth of 10, an intensity of 1/4 reaches 2.5, and an intensity of 1,000 the
+# peak.
+
+
 def check_roofline():
     assert roofline(0.25, 200e9, 10e9) == 2.5e9 and roofline(1000.0, 200e9, 10e9) == 200e9
 
@@ -200,6 +204,9 @@ def in_blocks(work: Callable[..., None], *arrays: np.ndarray, size: int = BLOCK)
     dimension and equal lengths."""
     for start in range(0, len(arrays[0]), size):
         work(*(array[start : start + size] for array in arrays))
+
+
+# Ten elements in blocks of four leave a last block of two.
 
 
 def check_in_blocks():
@@ -338,6 +345,9 @@ def picked_up(out: np.ndarray) -> Callable | None:  # exercise
     return back
 
 
+# Only the right result picks it up, only once, and never after the result is gone.
+
+
 def check_picked_up():
     ours, other = np.ones(3), np.ones(3)
     leave(ours, len)
@@ -443,36 +453,10 @@ def gelu(blocks, keep, x, approximate="none"):
     return out, back
 
 
-# Elementwise work does not depend on the order of the elements. Therefore a transposed array can be treated like any
-# other as long as its memory has no gaps. Three helpers take care of that; the first one gives us the elements in the
-# order of memory.
-
-
-def in_memory_order(x: np.ndarray) -> np.ndarray | None:
-    """Return x as one row in the order of its memory, without a copy, or None if there are gaps in it."""
-    if x.flags.c_contiguous:
-        return x.reshape(-1)
-    moved = x.transpose(sorted(range(x.ndim), key=lambda d: -x.strides[d]))
-    return moved.reshape(-1) if moved.flags.c_contiguous else None
-
-
-# The other two make room for a result in that order, and bring a gradient into it.
-
-
-def empty_like(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Return new memory in the shape and order of x, and the same memory as one row."""
-    out = np.empty_like(x)
-    return out, in_memory_order(out)
-
-
-def in_order_of(x: np.ndarray, like: np.ndarray) -> Any:
-    """Return x as one row, in the order of the memory of `like`."""
-    if x.strides != like.strides:
-        moved = np.empty_like(like)
-        np.copyto(moved, x)
-        x = moved
-    return in_memory_order(x)
-
+# Elementwise work does not depend on the order of the elements. Therefore we can treat a transposed array like any
+# other as long as its memory has no gaps. Three helpers in the appendix *Threads* take care of that: `in_memory_order`
+# gives us the elements in the order of memory, `empty_like` makes room for a result in that order, and `in_order_of`
+# brings a gradient into it.
 
 # ## More than one core
 #
@@ -512,6 +496,9 @@ def amdahl(share: float, factor: float) -> float:  # exercise
     """Return how many times as fast a program becomes if a share of its time, from 0 to 1, becomes `factor` times as
     fast."""
     return 1 / (1 - share + share / factor)
+
+
+# Half of a program made twice, or infinitely, as fast:
 
 
 def check_amdahl():

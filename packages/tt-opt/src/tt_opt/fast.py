@@ -11,10 +11,11 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from tt_opt.acceleration import BLOCK, gelu_and_slope_block, gelu_block, in_blocks
+from tt_opt.acceleration import gelu_and_slope_block, gelu_block, in_blocks
 from tt_opt.threads import scratch
 
 F, D = np.float32, np.float64
+BLOCK = 1 << 15  # elements in a block, as in the chapter
 DIRECT = False  # no convolution without columns
 
 

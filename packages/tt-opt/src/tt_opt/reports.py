@@ -1,7 +1,7 @@
 # # Reports
 #
-# An appendix of chapter 19: a profile as a flame graph, as a trace that a viewer opens, and as a page to send to a
-# colleague.
+# An appendix of chapter 19. At the end of it you can show a profile as a flame graph, open it as a trace in a viewer,
+# and send it to a colleague as a page.
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tt_opt.benchmarking import KEYS, Event, Profile, table
+import tt_tensor as tt
+from tt_nlp import next_token_loss
+from tt_nlp.transformers import small_gpt
+from tt_opt.benchmarking import KEYS, Event, Profile, profile, table
 
 # ## Slices
 #
-# An event knows the modules that it was called in. Events in a row that share a module belong to one stretch of time in
-# that module. A *slice* is such a stretch: a name, a depth, a beginning and an end. The modules of the first event open
-# the first slices. With each event we close those that it does not share and open those that are new. In the backward
-# pass events come in the opposite order, and the same rule gives its slices.
+# An event knows the modules in which it happened. If successive events share a module, they belong to one stretch of
+# time in that module. We call such a stretch a *slice*; it has a name, a depth, a beginning and an end. The modules of
+# the first event open the first slices. With each event we close the slices that it does not share and open new ones.
+# In the backward pass events come in the opposite order, and the same rule gives us its slices.
 
 
 class Slice(NamedTuple):
-    """A stretch of time in a module, or an event at the end of a stack: depth 0 is the outermost."""
+    """A stretch of time in a module, or an event at the end of a stack. Depth 0 is the outermost."""
 
     name: str
     phase: str
@@ -34,7 +37,7 @@ class Slice(NamedTuple):
 
 
 def slices(events: Sequence[Event]) -> list[Slice]:
-    """The stretches of time of all modules and events, by start; those of a greater depth lie inside the others."""
+    """Return the slices of all modules and events, by start. Those of greater depth are inside the others."""
     found: list[Slice] = []
     open_: list[tuple[str, str, float]] = []  # name, phase and start of each module that is open
 
@@ -58,7 +61,7 @@ def slices(events: Sequence[Event]) -> list[Slice]:
     return sorted(found, key=lambda s: (s.start, s.depth))
 
 
-# Two modules, the second inside the first:
+# We check it with two modules, the second inside the first.
 
 
 def check_slices():
@@ -73,13 +76,13 @@ def check_slices():
 
 # ## A trace
 #
-# Browsers have a format for such slices, the *trace event format*, which https://ui.perfetto.dev and `chrome://tracing`
-# open. It is JSON: a slice is a *complete event*, with the letter X, and times are in microseconds. Viewers nest the
-# slices of one thread by their times.
+# There is a format for such slices, the *trace event format*, which you can open at https://ui.perfetto.dev or
+# `chrome://tracing`. It is JSON: a slice is a *complete event*, with the letter X, and times are in microseconds.
+# Viewers nest the slices of one thread by their times.
 
 
 def trace(found: Profile) -> dict[str, Any]:
-    """A profile in the trace event format, as plain data."""
+    """Return a profile in the trace event format, as plain data."""
     began = found.events[0].start if found.events else 0.0
     listed = [
         {
@@ -98,6 +101,9 @@ def save_trace(found: Profile, path: str | os.PathLike) -> None:
     _write(path, json.dumps(trace(found)))
 
 
+# We never leave half of a file.
+
+
 def _write(path, text: str) -> None:
     """Write a whole file or none: under another name first, then rename."""
     path = Path(path)
@@ -114,12 +120,12 @@ def _write(path, text: str) -> None:
 
 # ## A flame graph
 #
-# The same slices as a picture (B. Gregg, 2011): time goes to the right, the outermost module is at the top, and what is
-# wide took long.
+# We draw the same slices as a picture (B. Gregg, 2011). Time goes to the right, the outermost module is at the top, and
+# a wide bar took long.
 
 
 def flame_graph(found: Profile) -> Any:
-    """A matplotlib figure of the slices of a profile; forward and backward passes have their own colours."""
+    """Return a matplotlib figure of the slices of a profile, with a colour for each phase."""
     import matplotlib.pyplot as plt
 
     drawn = slices(found.events)
@@ -140,19 +146,21 @@ def flame_graph(found: Profile) -> Any:
     return figure
 
 
-def show_flame_graph():
-    from tt_opt.benchmarking import profile, training_step
+# The forward and backward pass of a small GPT, in every detail:
 
-    model, step = training_step()
-    step()
+
+def show_flame_graph():
+    """The forward and backward pass of a small GPT as a flame graph, down to each primitive."""
+    tt.manual_seed(0)
+    model, ids = small_gpt(65, layers=2, width=64, length=32), tt.randint(0, 65, (4, 33))
     with profile(model) as found:
-        step(found)
+        next_token_loss(model(ids[:, :-1]), ids[:, 1:]).backward()
     return flame_graph(found)
 
 
 # ## A page
 #
-# A report is one file of HTML, with the picture inside and nothing to load, so that it can be sent.
+# A report is one file of HTML with the picture inside. It loads nothing, so you can simply send it.
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -167,7 +175,8 @@ pre {{ overflow-x: auto; font-size: 13px }} svg {{ max-width: 100%; height: auto
 
 
 def report(found: Profile, title: str = "Profile") -> str:
-    """A profile as a page of HTML: the machine, the flame graph, and a table by primitive, by module and by line."""
+    """Return a profile as a page of HTML: the machine, the flame graph, and tables by primitive, by module and by
+    line."""
     import matplotlib.pyplot as plt
 
     from tt_tensor import system_info

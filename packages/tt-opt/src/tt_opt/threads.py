@@ -199,6 +199,39 @@ def scratch(name: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
     return kept[:size].reshape(shape)
 
 
+# ## The order of memory
+#
+# Elementwise work does not depend on the order of the elements, so we treat a transposed array like any other as long
+# as its memory has no gaps. The first helper gives us the elements in the order of memory.
+
+
+def in_memory_order(x: np.ndarray) -> np.ndarray | None:
+    """Return x as one row in the order of its memory, without a copy, or None if there are gaps in it."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1)
+    moved = x.transpose(sorted(range(x.ndim), key=lambda d: -x.strides[d]))
+    return moved.reshape(-1) if moved.flags.c_contiguous else None
+
+
+# The other two make room for a result in that order, and bring a gradient into it.
+
+
+def empty_like(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Return new memory in the shape and order of x, and the same memory as one row."""
+    out = np.empty_like(x)
+    return out, in_memory_order(out)
+
+
+def in_order_of(x: np.ndarray, like: np.ndarray) -> Any:
+    """Return x as one row, in the order of the memory of `like`."""
+    if x.strides != like.strides:
+        moved = np.empty_like(like)
+        np.copyto(moved, x)
+        x = moved
+    return in_memory_order(x)
+
+
 __all__ = [
-    "WORTH_IT", "get_num_threads", "in_pieces", "one_blas_thread", "scratch", "set_num_threads", "with_helpers",
+    "WORTH_IT", "empty_like", "get_num_threads", "in_memory_order", "in_order_of", "in_pieces", "one_blas_thread",
+    "scratch", "set_num_threads", "with_helpers",
 ]

@@ -15,11 +15,11 @@ import tt_nlp as tn
 import tt_optim as to
 import tt_spatial as ts
 import tt_tensor as tt
-from tt_opt.acceleration import empty_like, in_memory_order, in_order_of, twin
+from tt_opt.acceleration import twin
 from tt_opt.caching import look_back
 from tt_opt.compression import sparse_product
 from tt_opt.precision import packed_product
-from tt_opt.threads import in_pieces, scratch, with_helpers
+from tt_opt.threads import empty_like, in_memory_order, in_order_of, in_pieces, scratch, with_helpers
 from tt_tensor import as_rows
 
 F, D = np.dtype(np.float32), np.dtype(np.float64)
