@@ -103,7 +103,7 @@ def stacked(samples: Sequence[tuple[np.ndarray, int]], size: int) -> Iterator[tu
 def show_sorted():
     samples = [(np.zeros(1), label) for label in range(5) for _ in range(64)]
     shares = [np.bincount(labels.numpy()).max() / len(labels) for _, labels in stacked(samples, 32)]
-    print("commonest class:", " ".join(f"{share:.0%}" for share in shares))
+    print("most common class:", " ".join(f"{share:.0%}" for share in shares))
 
 
 # Each batch has a single class, and after a few batches of zeros a network learns to say zero. So next we would shuffle

@@ -72,7 +72,7 @@ def default_convert(data: Any) -> Any:
     return data
 
 
-# In contrast to the chapter's `collate`, lists are opened.
+# Unlike the chapter's `collate`, this one descends into lists.
 
 
 def check_default_collate():
@@ -102,7 +102,8 @@ def fetched(dataset, indices: list, collate_fn: Callable) -> Any:
 
 # ## Which worker am I?
 #
-# A data set can ask for its worker: its number, how many there are, and a seed. Outside a worker the answer is None.
+# A data set can ask which worker it runs in. The answer holds the worker's number, how many workers there are, and a
+# seed. Outside a worker it is None.
 
 
 @dataclass
@@ -217,7 +218,7 @@ class IterableDataset(Dataset):
         raise NotImplementedError(f"{type(self).__name__} needs a method __iter__(self) that yields samples")
 
 
-# Several of them can be one stream.
+# Several streams can form one.
 
 
 class ChainDataset(IterableDataset):

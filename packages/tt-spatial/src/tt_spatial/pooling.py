@@ -408,7 +408,7 @@ def _side_by_side(x, m, dim):
     return tt.cat([part for part in parts if part.shape[dim]], dim=dim), longest
 
 
-# We pool the windows, and, if asked for positions, the numbers of the pixels in the same arrangement.
+# We pool the windows. For the positions we arrange the numbers of the pixels in the same way, and pick the winners'.
 
 
 def adaptive_max_pool2d(

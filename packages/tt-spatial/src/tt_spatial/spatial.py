@@ -580,6 +580,8 @@ class Conv2d(Module):
         self.bias = Parameter(tt.zeros(out_channels, dtype=dtype)) if bias else None
         self.reset_parameters()
 
+    # Weight and bias are zero at first, and `reset_parameters` draws their initial values.
+
     def reset_parameters(self) -> None:  # exercise
         """Draw the weight, and the bias unless it is None, anew from `generator()`, uniformly from +-1 / sqrt(weights
         of a filter)."""
