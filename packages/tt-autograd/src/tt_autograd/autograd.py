@@ -1134,9 +1134,6 @@ def hessian_vector_product(function: Callable[[Tensor], Tensor], x: Tensor, vect
     return grad((first * vector).sum(), x)[0]
 
 
-# The second derivatives of $\sum v^3$ are $6v$ on the diagonal, and zero elsewhere.
-
-
 def check_hessian_vector_product():
     x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     assert hessian_vector_product(lambda v: (v**3).sum(), x, Tensor([1.0, 0.0, 2.0])).tolist() == [6.0, 0.0, 36.0]
@@ -1153,9 +1150,6 @@ def jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:  # 
         (row,) = grad(out[i], x, retain_graph=True)
         rows.append(row.numpy())
     return np.stack(rows)
-
-
-# The Jacobian of a linear map is its matrix.
 
 
 def check_jacobian():

@@ -981,9 +981,6 @@ def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # e
     return from_numpy(table)
 
 
-# A network that always answers 1 fills a single column.
-
-
 def check_confusion():
     always_one = Sequential(Linear(2, 3))
     always_one[0].weight.data, always_one[0].bias.data = np.zeros((3, 2)), np.array([0.0, 1.0, 0.0])
@@ -993,7 +990,7 @@ def check_confusion():
 
 
 # The second is a callback like those of the appendix. It looks at the run after each step and keeps the average in its
-# own state, so that a checkpoint contains it.
+# own state, so that a checkpoint contains it. It needs copies, because the optimizer changes the weights in place.
 
 
 class WeightAverage(Callback):
@@ -1006,8 +1003,6 @@ class WeightAverage(Callback):
     def on_start(self, run):
         self.average = None
 
-    # The average needs copies, because the optimizer changes the weights in place.
-
     def on_step(self, run):  # exercise (starred)
         """Take in the weights of run.model, as copies; the first time, they are the average."""
         weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -1018,16 +1013,11 @@ class WeightAverage(Callback):
                 name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()
             }
 
-    # The average is all that a checkpoint needs of it.
-
     def state_dict(self):
         return {"average": self.average}
 
     def load_state_dict(self, state):
         self.average = state["average"]
-
-
-# With a decay of one half, 0 and then 4 average to 2.
 
 
 def check_weight_average():
@@ -1060,9 +1050,6 @@ def find_rate(  # exercise (starred)
         _step(model, loss_fn, optimizer, [batch], None, (), averages)
         losses.append(averages.means()["loss"])
     return rates, losses
-
-
-# Up to a learning rate of 0.01 the loss of our digits falls all the way.
 
 
 def check_find_rate():

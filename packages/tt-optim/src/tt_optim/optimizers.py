@@ -727,9 +727,6 @@ class Lion(Optimizer):
         momentum += (1 - beta2) * (g - momentum)
 
 
-# A gradient of 3 and one of $-0.001$ make steps of the same length.
-
-
 def check_lion():
     parameter = Parameter([1.0, 1.0])
     parameter.grad = Tensor([3.0, -0.001])
