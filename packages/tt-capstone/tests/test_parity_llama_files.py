@@ -203,7 +203,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
         with pytest.raises(ValueError, match=said):
             tokenizer_of(file, 340)
     file.write_text(json.dumps(described), encoding="utf-8")
-    with pytest.raises(ValueError, match="numbers above 99"):
+    with pytest.raises(ValueError, match="ids above 99"):
         tokenizer_of(file, 100)
 
 

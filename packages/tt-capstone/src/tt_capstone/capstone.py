@@ -262,6 +262,9 @@ def llama_parameters(config: LlamaConfig) -> int:  # exercise
 SMOLLM2 = LlamaConfig(49_152, 8192, 30, 9, 3, 576, 1536, base=100_000.0)
 
 
+# The number of the authors, and two small models:
+
+
 def check_parameters():
     assert llama_parameters(SMOLLM2) == 134_515_008
     for tied in (True, False):
@@ -317,6 +320,9 @@ def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:  # exercise
 def halves(rows: np.ndarray, heads: int) -> np.ndarray:  # exercise
     """Undo `neighbours`: rows (heads * D, ...) in the order for pairs (i, i + D / 2)."""
     return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+# Two heads of six rows show the order, and both functions together must change nothing.
 
 
 def check_orders():
@@ -550,6 +556,9 @@ def refuse_chat(why: str) -> None:
     raise TemplateError(why)
 
 
+# A small template, and none at all:
+
+
 def check_template():
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ '<a>' if add_generation_prompt }}"
     assert laid_out([{"role": "u", "content": "Hi"}], template) == "<u>Hi<a>"
@@ -690,6 +699,9 @@ def bytes_of_a_token(model: Llama, length: int) -> int:  # exercise
     return weights + 2 * config.n_layer * length * config.n_kv_head * head * 4
 
 
+# We count by hand for a model of `float32`.
+
+
 def check_bytes_of_a_token():
     for tied in (True, False):
         model = small_llama(tied=tied)
@@ -819,6 +831,9 @@ def small_chat() -> LanguageModel:
     tokenizer = FileTokenizer([*map(printed, BYTES), "<end>"], [256], "gpt2")
     template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<end>{% endfor %}"
     return LanguageModel("small", small_llama(257), tokenizer, frozenset({256}), template)
+
+
+# Four messages of 18 tokens each do not all fit into a context of 64.
 
 
 def check_recent():

@@ -1,7 +1,7 @@
 # # Llama files
 #
-# An appendix of chapter 20. At the end of it our Llama reads and writes the folders of the `transformers` library. So a
-# model that was trained with PyTorch answers here, and what we have changed can be used there.
+# An appendix of chapter 20. At the end of it our Llama reads and writes the folders of the `transformers` library. So
+# you can run a model here that was trained with PyTorch, and take a model that you have changed back there.
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from tt_tensor import from_numpy
 # ## The layout
 #
 # As for the GPT-2 of chapter 14, a model is a folder with two files: `config.json` has the sizes and
-# `model.safetensors` has the weights by name. The names are ours, because chapter 20 took them from there. Two things
-# differ.
+# `model.safetensors` has the weights by name. The names are ours, because we took them from there in chapter 20. There
+# are two differences.
 #
-# - A weight that is shared is stored once, as `model.embed_tokens.weight`.
+# - A shared weight is stored once, as `model.embed_tokens.weight`.
 # - The rows of the queries and keys are in another order.
 #
-# The second point deserves a picture, because a mistake in it is silent: every shape fits, and the model writes
-# nonsense. A rotation turns the numbers of a head in pairs. We turn neighbours, and `transformers` turns the two
-# *halves* against each other. For a head of $D = 8$ numbers, this is which pair each row belongs to:
+# The second point deserves a picture, because a mistake in it is silent: every shape fits, but the model writes
+# nonsense. A rotation turns the elements of a head in pairs. We turn neighbours, and `transformers` turns the two
+# *halves* against each other. For a head of $D = 8$ elements, the table shows to which pair each row belongs:
 #
 # | row | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
 # | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 # | pair, `transformers` | a | b | c | d | a | b | c | d |
 # | pair, ours | a | a | b | b | c | c | d | d |
 #
-# Attention only uses products of queries and keys. These do not change if both have their numbers in another order, as
-# long as it is the same one. So we sort the rows once, on the way in or out, with the chapter's `neighbours` and
-# `halves`. Values and everything else stay as they are.
+# Attention uses only products of queries and keys. These do not change if we permute the elements of both in the same
+# way. So we sort the rows once, when we read or write, with the chapter's `neighbours` and `halves`. Values and
+# everything else stay as they are.
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TABLE, LAST = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def reordered(arrays: Mapping[str, np.ndarray], config: LlamaConfig, order: Any) -> dict[str, np.ndarray]:
-    """The weights by name, with the rows of queries and keys in another order, `neighbours` or `halves`."""
+    """Return the weights by name, with the rows of queries and keys in another order, `neighbours` or `halves`."""
     heads = {"q_proj.weight": config.n_head, "k_proj.weight": config.n_kv_head}
     found = {name: heads.get(".".join(name.split(".")[-2:])) for name in arrays}
     return {name: order(array, found[name]) if found[name] else array for name, array in arrays.items()}
@@ -62,10 +62,10 @@ def check_the_order_is_that_of_the_picture():
 
 # ## The sizes
 #
-# `config.json` has a name of its own for each size. The other entries describe what kind of Llama it is, and there are
-# kinds that we do not have: with biases, with another activation, with positions that are stretched for long texts.
-# Their weights would often load without an error and mean another network. So we list what we know, and refuse the
-# rest.
+# `config.json` has a name of its own for each size. The other entries describe the kind of Llama, and there are kinds
+# that we do not have: with biases, with another activation, or with positions that are stretched for long texts. Their
+# weights would often load without an error, although they mean another network. So we list the kind that we know, and
+# refuse all others.
 
 SIZES = {
     "vocab_size": "vocab_size", "block_size": "max_position_embeddings", "n_layer": "num_hidden_layers",
@@ -79,7 +79,7 @@ FIXED = {
 
 
 def described_llama(config: LlamaConfig) -> dict[str, Any]:
-    """What `config.json` says of a Llama."""
+    """Return the content of `config.json` for a Llama."""
     sizes = {theirs: getattr(config, ours) for ours, theirs in SIZES.items()}
     return {
         "architectures": ["LlamaForCausalLM"], **FIXED, **sizes, "head_dim": config.n_embd // config.n_head,
@@ -88,16 +88,17 @@ def described_llama(config: LlamaConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# On the way in, an entry that is missing has the default of the library. The base of the rotary positions has moved: it
-# was an entry `rope_theta`, and since version 5 of the library it is in a table `rope_parameters`, which also says
-# whether positions are stretched.
+# When we read, a missing entry has the default of the library. The base of the rotary positions has moved: it was an
+# entry `rope_theta`, and since version 5 of the library it is in a table `rope_parameters`, which also says whether
+# positions are stretched.
 
 
 def llama_config_of(described: Mapping[str, Any], file: Any) -> LlamaConfig:
-    """The sizes of the Llama that a `config.json` describes. ValueError, which names the file, for another kind."""
+    """Return the sizes of the Llama that a `config.json` describes. ValueError, which names the file, for another
+    kind."""
     for name, known in FIXED.items():
         if (value := described.get(name, known)) != known:
-            raise ValueError(f"{file} has {name} {value!r}; the Llama of chapter 20 knows {known!r} only")
+            raise ValueError(f"{file} has {name} {value!r}, but the Llama of chapter 20 knows only {known!r}")
     filled = {"num_key_value_heads": described.get("num_attention_heads"), **described}
     try:
         sizes: dict[str, Any] = {ours: operator.index(filled[theirs]) for ours, theirs in SIZES.items()}
@@ -113,11 +114,11 @@ def llama_config_of(described: Mapping[str, Any], file: Any) -> LlamaConfig:
     return config
 
 
-# Stretched positions have a `rope_type`, or in older files a `type`.
+# Stretched positions have a `rope_type` or, in older files, a `type`. We refuse both.
 
 
 def rotary_base(described: Mapping[str, Any]) -> float:
-    """The base of the rotary positions. ValueError where these are stretched, or turn a part of each head only."""
+    """Return the base of the rotary positions. ValueError if they are stretched, or turn only a part of each head."""
     told = {"rope_theta": described.get("rope_theta", 10_000.0)}
     for name in ("rope_scaling", "rope_parameters"):
         told |= described.get(name) or {}
@@ -137,13 +138,13 @@ def check_sizes():
 
 # ## Writing
 #
-# The folder gets `float32` numbers. A packed model is unpacked, because `transformers` has no 4-bit blocks of this
-# kind. So the file of SmolLM2 grows from 98 MB to 538 MB on this way, and its logits stay what they were.
+# We write `float32` numbers. We unpack a packed model, because `transformers` has no 4-bit blocks of this kind. So
+# SmolLM2 grows from a file of 98 MB to one of 538 MB, but its logits stay the same.
 
 
 def save_llama(model: Llama, folder: str | os.PathLike) -> None:
-    """Write a Llama, packed or not, into a folder, which is made if need be, as LlamaForCausalLM.save_pretrained of
-    `transformers` does."""
+    """Write a Llama, packed or not, into a folder, as LlamaForCausalLM.save_pretrained of `transformers` does. The
+    folder is created if it does not exist."""
     layers = model.named_modules(remove_duplicate=False)
     arrays = {f"{name}.weight": layer.weight.numpy() for name, layer in layers if hasattr(layer, "weight")}
     if model.config.tied:
@@ -156,12 +157,12 @@ def save_llama(model: Llama, folder: str | os.PathLike) -> None:
 
 # ## Reading
 #
-# The weights of large models are in several files, and an index says which name is in which. Its file names come from a
-# stranger, so each must be a plain name: no path may lead out of the folder.
+# The weights of large models are in several files, and an index says which name is in which file. Its file names come
+# from a stranger, so we accept only plain names: no path may lead out of the folder.
 
 
 def stored_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """The weights of a folder by name, from one file or from those of an index. ValueError for damaged files."""
+    """Return the weights of a folder by name, from one file or from those of an index. ValueError for damaged files."""
     if not (index := folder / INDEX).is_file():
         return read_arrays(folder / WEIGHTS)
     try:
@@ -174,12 +175,12 @@ def stored_arrays(folder: Path) -> dict[str, np.ndarray]:
     return {name: array for file in files for name, array in read_arrays(folder / file).items()}
 
 
-# A file may have the last layer although it is shared. Then it must be the table, as in chapter 14.
+# A file may contain the last layer although it shares the table. Then both must be equal, as in chapter 14.
 
 
 def load_llama_folder(folder: str | os.PathLike) -> Llama:
-    """The Llama in a folder, as `save_llama` or `transformers` wrote it, in evaluation mode, its weights float32.
-    Raises FileNotFoundError, or ValueError for files that are damaged, of another kind, or do not fit each other."""
+    """Load the Llama in a folder, as `save_llama` or `transformers` wrote it, in evaluation mode, with float32 weights.
+    Raises FileNotFoundError, or ValueError for files that are damaged, of another kind, or do not fit together."""
     folder = Path(folder)
     described = read_described(folder, INDEX if (folder / INDEX).is_file() else WEIGHTS)
     config = llama_config_of(described, folder / CONFIG)
@@ -187,13 +188,16 @@ def load_llama_folder(folder: str | os.PathLike) -> Llama:
         arrays = stored_arrays(folder)
         if config.tied and TABLE in arrays:
             if not np.array_equal(arrays.setdefault(LAST, arrays[TABLE]), arrays[TABLE]):
-                raise ValueError(f"{LAST} differs from {TABLE}, and {CONFIG} says that they are shared")
+                raise ValueError(f"{LAST} differs from {TABLE}, although {CONFIG} says that they are shared")
         ours = reordered({n: x for n, x in arrays.items() if not n.endswith("inv_freq")}, config, neighbours)
         model = Llama(config)
         model.load_state_dict({name: from_numpy(np.ascontiguousarray(array)) for name, array in ours.items()})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"the weights in {folder} do not fit the sizes in {CONFIG}, or are damaged: {error}") from None
     return model.eval()
+
+
+# We check both directions, with a shared table and without, and with a packed model.
 
 
 def check_there_and_back():
@@ -216,12 +220,12 @@ def check_a_packed_model_is_unpacked():
 # ## Its tokenizer
 #
 # Beside the model there is `tokenizer.json`, in the format of the `tokenizers` library, which can describe many kinds
-# of tokenizers. We read the kind that we have: byte pairs, with a pattern that chapter 11 knows. Our encoder merges in
-# the order of the numbers, so the merges of the file must have that order, too. They practically always do.
+# of tokenizers. We read the kind that we have: *byte pair encoding*, with a pattern that chapter 11 knows. Our encoder
+# merges in the order of the token ids, so the merges of the file must have that order, too. They practically always do.
 
 
 def tokenizer_of(file: Path, vocabulary: int) -> FileTokenizer:
-    """The tokenizer of a `tokenizer.json` for a model of so many tokens. ValueError for one of another kind."""
+    """Load the tokenizer of a `tokenizer.json` for a model of so many tokens. ValueError for one of another kind."""
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
         pairs, added = described["model"], {token["content"]: token["id"] for token in described["added_tokens"]}
@@ -230,7 +234,7 @@ def tokenizer_of(file: Path, vocabulary: int) -> FileTokenizer:
         made = [numbers["".join(pair.split(" ") if isinstance(pair, str) else pair)] for pair in pairs["merges"]]
         by_number = {number: name for name, number in numbers.items()}
         if made != sorted(made) or not set(by_number) <= set(range(vocabulary)):
-            raise ValueError(f"its tokens are not in the order of its merges, or have numbers above {vocabulary - 1}")
+            raise ValueError(f"its tokens are not in the order of its merges, or have ids above {vocabulary - 1}")
         names = [by_number.get(number, f"<unused {number}>") for number in range(vocabulary)]
         special = [number for number in range(vocabulary) if number not in by_number or names[number] in added]
         return FileTokenizer(names, special, pattern)
@@ -238,11 +242,13 @@ def tokenizer_of(file: Path, vocabulary: int) -> FileTokenizer:
         raise ValueError(f"{file} has no tokenizer that we can read: {error!r}") from None
 
 
-# How words are cut is a short list of steps. We know two: GPT-2's, and GPT-2's after digits have been set apart.
+# The file describes how to cut words as a short list of steps. We know two such lists: GPT-2's, and GPT-2's after
+# digits have been set apart.
 
 
 def pattern_of(described: Mapping[str, Any]) -> str:
-    """The name of the pattern of a `tokenizer.json`. ValueError for another one, and for other kinds of models."""
+    """Return the name of the pattern of a `tokenizer.json`. ValueError for another one, and for other kinds of
+    models."""
     steps = described["pre_tokenizer"]
     steps = steps.get("pretokenizers", [steps])
     digits = [step.get("individual_digits") for step in steps[:-1]]
@@ -261,12 +267,12 @@ def check_pattern():
     assert pattern_of(described | {"pre_tokenizer": steps}) == "smollm"
 
 
-# The chat template is in a file of its own, or in `tokenizer_config.json`. The tokens that end an answer are in
+# We find the chat template in a file of its own, or in `tokenizer_config.json`, and the tokens that end an answer in
 # `generation_config.json`, or among the sizes.
 
 
 def chat_form(folder: Path) -> tuple[str | None, frozenset[int]]:
-    """The chat template of a folder, if it has one, and the tokens that end an answer. ValueError for damaged files."""
+    """Return the chat template of a folder, if any, and the tokens that end an answer. ValueError for damaged files."""
     tables: dict[str, Any] = {}
     for name in (CONFIG, "tokenizer_config.json", "generation_config.json"):
         if (file := folder / name).is_file():

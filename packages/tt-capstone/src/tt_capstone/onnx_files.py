@@ -1,7 +1,7 @@
 # # ONNX
 #
-# An appendix of chapter 20. At the end of it a network leaves as a file that other programs run, without our code and
-# without Python, for any size of the batch and any length of a text.
+# An appendix of chapter 20. At the end of it you can write a network as a file that other programs run, without our
+# code and without Python, for any batch size and any length of a text.
 
 # ## Why a graph
 #
@@ -50,7 +50,7 @@ from tt_tensor import Module, PRIMITIVES, Tensor, from_numpy, primitive
 
 # ## Packed rows
 #
-# Two layers of chapter 17 unpack their numbers with NumPy, outside of the door: the embedding, and the convolution. The
+# Two layers of chapter 17 unpack their numbers with NumPy, outside the door: the embedding and the convolution. The
 # trace would have their weights as constants of `float32`, or refuse them. So we give each a primitive, and a layer
 # that calls it.
 
@@ -95,7 +95,7 @@ SEEN: dict[type, Any] = {QuantizedEmbedding: SeenEmbedding, QuantizedConv2d: See
 
 
 def through_the_door(model: Module) -> Module:
-    """The model, or if layers of it compute outside of the door, a copy with the same tensors in which none does."""
+    """Return the model or, if layers of it compute outside the door, a copy of it in which none does."""
     copied: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     outside = [part for part in model.modules() if type(part) in SEEN]
     for part in outside:
@@ -180,8 +180,8 @@ class Writer:
                 raise ValueError(f"the primitive {call.primitive} cannot be exported here: {why}") from None
             self.values[call.output] = given[0]._replace(name=name)
 
-    # A call on constants alone is computed at once. This is *constant folding*. Parameters are no constants: they stay
-    # what they are, under their names.
+    # We compute a call on constants alone right away. This is *constant folding*. Parameters do not count as constants:
+    # they stay in the graph under their names.
 
     def folded(self, call, operands, params) -> bool:
         """Compute a call on constants alone; False if it is not one."""
@@ -196,8 +196,9 @@ class Writer:
         return True
 
 
-# Not everything that was written is needed: a `topk` of which only the positions are used leaves a node for the values.
-# We keep what the results depend on. A name that no node gives is a parameter or buffer.
+# We do not need every node. For example, if a model uses only the positions of a `topk`, there is a node for its
+# values. We keep the nodes on which the results depend. A name that is not the output of a node is a parameter or
+# buffer.
 
 
 def needed(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
@@ -228,7 +229,7 @@ def model_proto(program: Program, interface: Interface, state: Mapping[str, Tens
     """The ONNX model of a program."""
     from onnx import helper
 
-    items = [*interface.dynamic.items()][::-1]  # of several inputs with the same size, the first one tells it
+    items = [*interface.dynamic.items()][::-1]  # if several inputs have the same size, the first one gives the name
     symbols = {size: (name, dim) for name, dims in items for dim, size in dims.items()}
     graph = Graph(symbols, (*interface.inputs, *interface.outputs, *state))
     writer = Writer(program, graph)
@@ -282,10 +283,10 @@ def tensor_proto(name: str, value: np.ndarray | Packed) -> Any:
 
 # ## The check
 #
-# What if a formula is wrong, or a size begins to matter only later? Then the file must not come into being. Two checks
-# come before it. The package's own one infers all types and shapes from the standard, and compares them with what we
-# say. Then we read the graph back and run it: at a larger size than any that was traced, and with all dynamic sizes 1.
-# The results must be those of the model.
+# What if a formula is wrong, or a size begins to matter only later? Then we must not write the file. So we make two
+# checks first. The package's own check infers all types and shapes from the standard, and compares them with ours. Then
+# we read the graph back and run it: at a larger size than any that was traced, and with all dynamic sizes 1. The
+# results must be those of the model.
 
 LIMIT = (1 << 31) - 1  # bytes of a file: its lengths are integers of 32 bits
 
@@ -325,7 +326,7 @@ def alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * largest, equal_nan=True)
 
 
-# And here is the door out.
+# Now we can export a model.
 
 
 def export_onnx(
@@ -568,7 +569,7 @@ def show_files():
             print(f"{kind:9s} {model_bytes(model) / 1e3:10.0f} {file.stat().st_size / 1e3:9.0f}  {apart:.0e}")
 
 
-# What is left beside the state is the graph itself: names, shapes and wires.
+# The rest of each file is the graph itself: names, shapes and wires.
 
 # ## The command
 

@@ -1,7 +1,7 @@
 # # Reading ONNX
 #
-# The last part of the appendix *ONNX*: at the end of it a file that we have written becomes a module again, which
-# computes with our primitives and can be trained.
+# The last part of the appendix *ONNX*. At the end of it we turn a file that we have written back into a module, which
+# computes with our primitives and which you can train.
 
 # ## What we read
 #
@@ -403,7 +403,7 @@ class Port(NamedTuple):
 
 
 def free_name(module: Module, name: str, but: Any = Module) -> str:
-    """The name, with `_` behind it as long as the module has something of that name that is no `but`."""
+    """Return the name, with `_` behind it as long as the module has an attribute of that name that is not a `but`."""
     while hasattr(module, name) and not isinstance(getattr(module, name), but):
         name += "_"
     return name
@@ -453,7 +453,7 @@ class ImportedGraph(Module):
         tensor = getattr(module, last)
         return from_or_array(self.bits[name].unpacked(tensor.numpy())) if name in self.bits else tensor
 
-    # To run the graph is a loop over its nodes.
+    # To run the graph, we loop over its nodes.
 
     def forward(self, *inputs: Tensor) -> Any:
         """Raises ValueError for inputs that do not fit, and with the name of a node that fails."""
@@ -481,7 +481,7 @@ class ImportedGraph(Module):
             return None
         return values[name] if name in values else self.value(name)
 
-    # What comes in is compared with what the file says of it.
+    # We compare the inputs with their description in the file.
 
     def refuse_misfits(self, inputs) -> None:
         """ValueError for inputs of another number, dtype or shape; dimensions of one name have one size."""
@@ -536,8 +536,8 @@ def parsed(data: bytes) -> Any:
         raise ValueError("it is not an ONNX file, or only a part of one") from error
 
 
-# Constants are a dictionary, and nodes a list. The wires are checked before anything is built. Scales are floats that
-# nothing should train, so they are told apart by the node that uses them.
+# Constants are a dictionary, and nodes a list. We check the wires before we build anything. Scales are floats that no
+# optimizer should train; we recognize them by the node that uses them.
 
 
 def module_of(proto: Any) -> ImportedGraph:
@@ -593,7 +593,7 @@ def attribute_of(attribute: Any, label: str) -> Any:
 
     kinds = {Kind.INT: "i", Kind.FLOAT: "f", Kind.STRING: "s", Kind.INTS: "ints"}
     if attribute.type not in kinds:
-        raise ValueError(f"{label}: the attribute {attribute.name} is no number, list of integers or text")
+        raise ValueError(f"{label}: the attribute {attribute.name} must be a number, a list of integers or a text")
     value = getattr(attribute, kinds[attribute.type])
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
@@ -644,7 +644,7 @@ def port_of(info: Any) -> Port:
     """An input or output, checked."""
     kind = info.type.tensor_type
     if info.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in DTYPES or not kind.HasField("shape"):
-        raise ValueError(f"{info.name!r} is no tensor of a type that we know, or has no shape")
+        raise ValueError(f"{info.name!r} is not a tensor of a type that we know, or has no shape")
     shape = tuple(d.dim_param if d.dim_param else d.dim_value for d in kind.shape.dim)
     return Port(info.name, DTYPES[kind.elem_type], shape)
 

@@ -1,7 +1,7 @@
 # # The table of translations
 #
-# The second part of the appendix *ONNX*: one row for each primitive, as in the table of rules of chapter 07, says which
-# nodes of an ONNX graph compute the same.
+# The second part of the appendix *ONNX*. Here is a table with one row for each primitive, as in the table of rules of
+# chapter 07. A row says which nodes of an ONNX graph compute the same.
 
 # ## A graph to write into
 #
@@ -35,8 +35,7 @@ FAR = np.iinfo(np.int64).max  # a slice may end beyond the last element
 
 
 class Value(NamedTuple):
-    """What a row of the table is given for a tensor: its name in the graph, its shape and dtype; and its content, if
-    that is known."""
+    """A tensor as a row of the table sees it: its name in the graph, its shape and dtype, and its content if known."""
 
     name: str
     shape: tuple[int | Size, ...]
@@ -69,8 +68,8 @@ class Untranslatable(Exception):
     """Why a primitive cannot be said in ONNX."""
 
 
-# Whatever is asked for twice is made once: constants, sizes and nodes are found again by what they are. So the mask
-# that each layer of a GPT makes for itself is in the graph a single time. (The inputs and attributes of a node
+# We make everything only once: if a row asks for the same constant, size or node again, we find it by its content. So
+# the mask that each layer of a GPT makes for itself is in the graph a single time. (The inputs and attributes of a node
 # determine its output, because no node draws random numbers.)
 
 
@@ -275,7 +274,7 @@ def _cast(g, out, x, dtype):
     return g.cast(x, out.dtype)
 
 
-# What is an integer need not be rounded.
+# We need not round an integer.
 
 
 def rounding_row(op):
@@ -346,7 +345,7 @@ TABLE |= {f"logical_{name.lower()}": logical(name) for name in ("And", "Or", "No
 TABLE |= {f"bitwise_{name.lower()}": named(f"Bitwise{name}", of_bool=name) for name in ("And", "Or", "Xor", "Not")}
 
 
-# What is no float is neither infinite nor nan.
+# Only a float can be infinite or nan.
 
 
 def _odd(g, x):
@@ -729,8 +728,8 @@ def _convolution(g, out, x, weight, *bias, stride, padding, dilation, groups):
                  dilations=dilations, group=int(groups))  # fmt: skip
 
 
-# Our transposed convolution is told the size of its result. ONNX wants to know by how much that is larger than the
-# smallest possible one.
+# Our transposed convolution gets the size of its result as an argument. ONNX needs to know by how much that is larger
+# than the smallest possible one.
 
 
 @translation("transposed_convolution")
@@ -823,7 +822,7 @@ def _attention_in_blocks(g, out, qkv, is_causal, scale):
     return attention(g, q, k, v, scale, hidden, len(shape), qkv.dtype)
 
 
-# Queries that look back at a cache of chapter 16: the heads of queries that share a head of keys stand below each
+# For queries that look back at a cache of chapter 16, we put the heads of queries that share a head of keys below each
 # other.
 
 
@@ -866,10 +865,11 @@ def _turned_pairs(g, out, x, angles, interleaved):
 
 # ## Numbers that stay small
 #
-# Here is how other programs say *quantized*. The initializer holds small integers, and a node `DequantizeLinear` behind
-# it turns them into floats: each minus a zero point, times a scale. A pair of `QuantizeLinear` and `DequantizeLinear`
-# says that numbers were rounded, which is why this form is called *QDQ*. The weights are rounded already, so ours has
-# the second half only. It is a promise about the meaning; a program that has products of small integers may use them.
+# How do other programs express *quantization*? The initializer holds small integers, and a node `DequantizeLinear`
+# behind it turns them into floats: each minus a zero point, times a scale. A pair of `QuantizeLinear` and
+# `DequantizeLinear` says that numbers were rounded, which is why this form is called *QDQ*. The weights are rounded
+# already, so ours has the second half only. It is a promise about the meaning; a program that has products of small
+# integers may use them.
 #
 # The formats of chapter 17 fit. A scale belongs to a block, and the node has an attribute for its size: 32, or for
 # `int8` a whole row. ONNX packs two numbers of 4 bits into a byte as well, but neighbours, not numbers 16 apart. `q4_0`
@@ -1093,7 +1093,7 @@ TABLE["det"] = named("Det", floats=True)
 
 # ## What is not in the table
 #
-# The rest serves the way back, or the loss, or has no operation in ONNX.
+# The remaining primitives serve the backward pass or the loss, or have no operation in ONNX.
 
 BACKWARD = "only a backward pass calls it, and a graph has none"
 MISSING = "ONNX has no operation for it"

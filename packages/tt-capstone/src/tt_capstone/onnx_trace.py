@@ -5,9 +5,10 @@
 
 # ## A list of calls
 #
-# A model is a Python program, and another program cannot run it without Python. What others can take over is a *graph*:
-# which operation, on which arrays, in which order. We need not read the model's source to get it. Every operation
-# passes through the door of chapter 02, so we run the model once and write down what passes. This is *tracing*.
+# A model is a Python program, and another program cannot run it without Python. Other programs can, however, run a
+# *computational graph*: which operation, on which arrays, in which order. We need not read the model's source to get
+# it. Every operation passes through the door of chapter 02, so we run the model once and record everything that passes.
+# This is *tracing*.
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ class Call(NamedTuple):
 
 
 def place_in_memory(array: np.ndarray) -> tuple:
-    """What two arrays have in common if they are the same numbers."""
+    """Return the address, shape, strides and dtype of an array, which two arrays share if they are the same numbers."""
     return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
 
@@ -79,8 +80,8 @@ class Trace:
         return out
 
 
-# The trace of a run, then. Writing in place would change numbers that have a place in the list already, so a model that
-# does it is refused.
+# Now the trace of a run. If a model wrote in place, it would change numbers that are already in our list, so we refuse
+# it.
 
 
 def traced(function: Callable, inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Trace:
@@ -107,7 +108,7 @@ def check_traced():
 
 # ## What tracing cannot see
 #
-# A trace shows one run. What the model would do with another input, it does not show, and there are three traps.
+# A trace shows one run. It does not show how the model would treat another input, and so there are three traps.
 #
 # 1. *Branches.* After `if x.sum() > 0` only one of the two ways is in the list.
 # 2. *Numbers that leave the door.* If the model computes something with NumPy and makes a tensor of the result, this
@@ -345,7 +346,7 @@ class Merging:
         if found is None:
             seen = {n: ", ".join(f"{name} = {k}" for name, k in run.items()) for n, run in zip(values, self.runs)}
             listed = " and ".join(f"{n} where {sizes}" for n, sizes in seen.items())
-            raise self.refuse(f"has a size that is no sum of products of the dynamic sizes: {listed}")
+            raise self.refuse(f"has a size that is not a sum of products of the dynamic sizes: {listed}")
         return found
 
     def shape(self, arrays: Sequence[np.ndarray]) -> tuple[int | Size, ...]:
@@ -354,7 +355,7 @@ class Merging:
             raise self.refuse("has a number of dimensions that depends on the sizes")
         return tuple(map(self.size, zip(*(array.shape for array in arrays))))
 
-    # An array that is no formula may be a copy; if it depends on the numbers of the input, it must be one.
+    # An array without a formula may be a copy of a result; if it depends on the numbers of the input, it must be one.
 
     def array(self, arrays: Sequence[np.ndarray], before: int) -> Any:
         """The array, a copy of a value with a number less than `before`, or the formula that these arrays are."""
@@ -452,7 +453,7 @@ def other_numbers(array: np.ndarray, seed: int) -> np.ndarray:
     return random.permuted(array.reshape(-1)).reshape(array.shape)
 
 
-# So this is the whole tracing: the runs, and their traces.
+# Together, the runs and their traces are the whole tracing.
 
 
 def traces_of(

@@ -104,6 +104,9 @@ def calls_for(function: Callable[[], Any], seconds: float) -> int:  # exercise
     return calls
 
 
+# A sleep of a millisecond is easy to predict.
+
+
 def check_turns():
     assert calls_for(lambda: time.sleep(0.001), 0.003) in (1, 2, 4)  # a sleep may take longer
     assert time_calls(lambda: time.sleep(0.001), 3) >= 0.001
@@ -157,6 +160,9 @@ def benchmark(function: Callable[[], Any], turns: int = 50, span: float = 0.5) -
     """Time function() in so many turns, which together take about `span` seconds, or longer for a slow function."""
     calls = calls_for(function, span / turns)
     return Timing(np.array([time_calls(function, calls) for _ in range(turns)]), calls)
+
+
+# We time the same function on a quiet and on a busy machine, and there twice.
 
 
 def show_benchmark():
@@ -694,6 +700,9 @@ def show_roof():
     return figure
 
 
+# The points come from the rows of the table above.
+
+
 def roof_points(events: Sequence[Event]) -> list[tuple[str, float, float, float]]:  # exercise
     """Return, for each primitive of the forward pass that moves bytes, its name, operations a byte, operations a
     second, and its share of the time of all events. A multiply-add is two operations."""
@@ -746,6 +755,9 @@ def pairs_needed(difference: float, spread: float, seed: int = 0) -> int:  # exe
         if sum(median_interval(row)[0] > 1 for row in ratios) >= 90:
             return pairs
         pairs *= 2
+
+
+# A large difference shows quickly, and a small one needs more pairs.
 
 
 def check_pairs_needed():

@@ -423,6 +423,9 @@ def unread(cache: KVCache, text: Sequence[int], context: int) -> list[int]:  # e
     return window[len(cache) :]
 
 
+# We check a text that turns off after three tokens, one that is shorter than the cache, and one that is cropped.
+
+
 def check_unread():
     cache = KVCache(1, 1, 2)
     cache.tokens = [3, 1, 4, 1, 5]
@@ -903,6 +906,9 @@ def best_of(  # exercise
     requests = [batcher.submit(prompt, max_new_tokens, seed=(seed, i), **how) for i in range(count)]
     batcher.run()
     return sorted((r.text for r in requests), key=lambda text: np.mean(surprises(model, text)[len(prompt) - 1 :]))
+
+
+# Four texts must come back, each with the prompt, in the order of their surprise.
 
 
 def check_best_of():

@@ -1,8 +1,8 @@
 # # Compiled
 #
-# An appendix of chapter 15: the work of the twins on a range of rows, as plain loops that Numba compiles. There are no
-# blocks and no scratch memory here, since every number is finished before the next one begins. The functions have the
-# names and arguments of those in `fast`.
+# An appendix of chapter 15. Here we write the work of the twins on a range of rows as plain loops, which Numba
+# compiles. We need neither blocks nor scratch memory, because we finish every number before we begin the next one. The
+# functions have the names and arguments of those in `fast`.
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from threadpoolctl import threadpool_info
 
 from tt_opt import fast
 
-# `nogil` lets other threads run meanwhile, and `cache` keeps the machine code on disk, so that only the first program
-# that runs on this set waits for the compiler. Of the liberties that `fastmath` stands for we take those that leave
-# infinity and nan alone.
+# The option `nogil` lets other threads run meanwhile, and `cache` keeps the machine code on disk, so that you wait for
+# the compiler only once. Of the liberties of `fastmath` we take only those that do not affect infinity and nan.
 
 F, D = np.float32, np.float64
 FREE = {"reassoc", "contract", "arcp", "nsz"}  # sums in any order; but inf and nan stay what they are
@@ -36,15 +35,15 @@ C0, C1 = F(math.sqrt(2 / math.pi)), F(math.sqrt(2 / math.pi) * 0.044715)
 
 # ## The exponential
 #
-# Numba would call the C library for each exponential, one number at a time. A few products do as well, and the compiler
-# makes them in 8 or 16 lanes at once. Write $e^x = 2^n e^r$ with an integer $n$ and $|r| \le \frac12 \ln 2$. The factor
-# $2^n$ is made by putting $n$ into the exponent bits of a float, and $e^r$ is a polynomial of degree 7 with the
-# coefficients of the Cephes library. Its error is about that of rounding to `float32`.
+# Numba would call the C library for each exponential, one number at a time. A few products are enough instead, and the
+# compiler computes them in 8 or 16 lanes at once (*SIMD*). We write $e^x = 2^n e^r$ with an integer $n$ and $|r| \le
+# \frac12 \ln 2$. For the factor $2^n$ we put $n$ into the exponent bits of a float, and for $e^r$ we take a polynomial
+# of degree 7 with the coefficients of the Cephes library. Its error is about that of rounding to `float32`.
 
 
 @inline
 def _exp(x):
-    """e**x for x <= 0: a power of 2, which is the exponent of a float, times a polynomial for the rest."""
+    """Return e**x for x <= 0."""
     near = F(-87) if x < F(-87) else x
     n = np.floor(near * F(1.44269504) + F(0.5))
     r = near - n * F(0.693359375) - n * F(-2.12194440e-4)
@@ -60,18 +59,18 @@ def _exp(x):
 
 # ## Products
 #
-# A loop of ours does not pass a matrix product of BLAS, so products stay there, one thread each. Two things are to be
-# had. Compiled code can call BLAS itself, which NumPy cannot be asked for in the middle of a loop. And there may be a
+# Our loops cannot overtake a matrix product of BLAS, so we leave products to BLAS, with one thread each. Two
+# improvements are possible. First, compiled code can call BLAS itself, in the middle of a loop. Second, there may be a
 # better BLAS: on Intel's processors their own library, MKL, is faster with narrow matrices (`pip install tt-opt[mkl]`,
-# 200 MB); where it is installed, this set uses it. Its results must not depend on where an array happens to begin in
-# memory, so we ask MKL to be strict about that.
+# 200 MB), and this set uses it where you have installed it. Its results must not depend on where an array happens to
+# begin in memory, so we ask MKL to be strict about that.
 
 SEQUENTIAL, STRICT = 1, 2 | 0x10000  # constants of MKL: one thread; the best code path, but always the same order
 NAME_OF_MKL = re.compile(r"(lib)?mkl_rt\.(\d+\.)?(so|dll|dylib)(\.\d+)?")
 
 
 def _mkl() -> Any:
-    """The MKL that is installed in this environment, with one thread; None if there is none."""
+    """Return the MKL of this environment, set to one thread, or None if it is not installed."""
     try:
         files = metadata.files("mkl") or []
     except metadata.PackageNotFoundError:
@@ -85,8 +84,11 @@ def _mkl() -> Any:
     return library
 
 
+# Without MKL we call the OpenBLAS that NumPy brings, under one of its names.
+
+
 def _openblas() -> Any:
-    """NumPy's own OpenBLAS; None if NumPy has another BLAS."""
+    """Return NumPy's own OpenBLAS, or None if NumPy has another BLAS."""
     for library in threadpool_info():
         if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
             return ctypes.CDLL(library["filepath"])
@@ -94,10 +96,12 @@ def _openblas() -> Any:
 
 
 def _sgemm_of(library) -> Any:
-    """cblas_sgemm of a library, with sizes of 64 bits; None if it has no such function."""
+    """Return cblas_sgemm of a library, with sizes of 64 bits, or None if it has no such function."""
     names = ("cblas_sgemm_64", "scipy_cblas_sgemm64_", "cblas_sgemm64_")
     return next((getattr(library, name) for name in names if hasattr(library, name)), None)
 
+
+# To call it from compiled code, we declare its arguments twice: for Numba, and for `ctypes`.
 
 MKL = _mkl()
 SGEMM = _sgemm_of(MKL) or _sgemm_of(_openblas())
@@ -113,8 +117,11 @@ if SGEMM is not None:
     SGEMM.restype = None
 
 
+# A product with MKL. BLAS must know how the matrices are laid out in memory.
+
+
 def matmul(x, y, out):
-    """out = x @ y, for matrices of float32; the numbers of a row of out are side by side."""
+    """Write x @ y into out, for matrices of float32; the rows of out must be contiguous."""
     if MKL is None or not x.size or not y.size:
         np.matmul(x, y, out=out)
         return
@@ -126,14 +133,14 @@ def matmul(x, y, out):
 
 
 def _laid_out(x):
-    """A matrix that BLAS can read, whether BLAS must turn it, and how far apart its rows (or columns) are."""
+    """Return a matrix that BLAS can read, whether BLAS must transpose it, and the distance of its rows (or columns)."""
     for turned, (rows, columns), (far, near) in ((PLAIN, x.shape, x.strides), (TURNED, x.shape[::-1], x.strides[::-1])):
         if (near == 4 or columns == 1) and (far >= 4 * columns or rows == 1):
             return x, turned, max(far // 4, columns) if rows > 1 else columns
     return np.ascontiguousarray(x), PLAIN, x.shape[1]
 
 
-# For a few rows the loop of the definition is the better way: it reads the matrix once, as it lies.
+# For a few rows the loop of the definition is better, because it reads the matrix only once, in the order of memory.
 
 
 @jit
@@ -154,12 +161,13 @@ def few_rows(x, rows, bias, start, stop, out):
 
 # ## Packed products
 #
-# The rows of a packed matrix (chapter 17) are fetched as the few bytes that they are, and become numbers in registers.
-# The loops go along a whole row, so that the compiler can take 8 or 16 of the small numbers at once. For two numbers in
-# a byte, the vector is put into that order first: all that meet lower halves, then all that meet upper halves.
+# We fetch the rows of a packed matrix (chapter 17) as the few bytes that they are, and turn them into numbers in
+# registers. The loops go along a whole row, so that the compiler can take 8 or 16 of the small numbers at once. If a
+# byte holds two numbers, we first sort the vector into their order: all elements that meet lower halves, and then all
+# that meet upper halves.
 #
-# A half precision float is widened by moving its bits to where `float32` has them and multiplying by the difference of
-# the two exponents.
+# To widen a half precision float, we move its bits to their places in `float32` and multiply by the difference of the
+# two exponents.
 
 PACKED = ("int8", "q8_0", "q4_0", "q4_1")
 
@@ -185,11 +193,11 @@ def _upper(byte):
     return F(np.int32(byte >> np.uint8(4)))
 
 
-# Each loop takes two rows at a time, one from the first half of its range and one from the second. The vector is then
-# read once for both. More important, the matrix comes from memory in two streams: a row of 360 bytes is over before the
-# processor has noticed that it should fetch ahead, and then it waits. With two streams it waits for both at once. The
-# matrices of a language model in `q4_1`, 66 MB, take 11 ms in this way, and took 15 ms row by row (one thread). If the
-# number of rows is odd, the last row is computed twice.
+# Each loop takes two rows at a time, one from the first half of its range and one from the second, so it reads the
+# vector once for both. More important, the matrix comes from memory in two streams: a row of 360 bytes ends before the
+# processor notices that it should fetch ahead (*prefetch*), and then it waits. With two streams it waits for both at
+# once. The matrices of a language model in `q4_1`, 66 MB, take 11 ms in this way, and took 15 ms row by row (one
+# thread). If the number of rows is odd, we compute the last row twice.
 
 
 @jit
@@ -204,6 +212,9 @@ def _int8_rows(x, data, scales, start, stop, out):
                 total += x[i, k] * _signed(q[k])
                 other += x[i, k] * _signed(p[k])
             out[i, n], out[i, o] = total * scales[n], other * scales[o]
+
+
+# `q8_0` has a scale for each block of 32 numbers.
 
 
 @jit
@@ -221,6 +232,10 @@ def _q8_rows(x, data, halves, start, stop, out):
                 total += d[k >> 5] * (x[i, k] * _signed(q[k]))
                 other += e[k >> 5] * (x[i, k] * _signed(p[k]))
             out[i, n], out[i, o] = total, other
+
+
+# The formats of 4 bits have a minimum as well: that of the block, or $-8 d$. Instead of adding it to each number, we
+# multiply it by the sum of the vector over the block.
 
 
 @jit
@@ -247,6 +262,9 @@ def _q4_rows(x, sums, data, halves, has_minimum, start, stop, out):
             out[i, n], out[i, o] = total, other
 
 
+# For many rows we only unpack, and leave the product to BLAS.
+
+
 @jit
 def _unpack_int8(data, scales, start, stop, out):
     for n in range(start, stop):
@@ -267,6 +285,9 @@ def _unpack_q8(data, halves, start, stop, out):
             row[k] = _signed(q[k]) * d[k >> 5]
 
 
+# Four bits again take two numbers from each byte.
+
+
 @jit
 def _unpack_q4(data, halves, has_minimum, start, stop, out):
     blocks, half = out.shape[1] // 32, out.shape[1] // 2
@@ -283,8 +304,11 @@ def _unpack_q4(data, halves, has_minimum, start, stop, out):
             high[k] = _upper(q[k]) * d[k >> 4] + m[k >> 4]
 
 
+# The vector is sorted once for all rows.
+
+
 def in_packed_order(x, kind):
-    """The columns of x (M, K) in the order in which `packed_rows` and `unpack` have those of packed rows."""
+    """Return x (M, K) with its columns in the order in which `packed_rows` and `unpack` have those of packed rows."""
     if kind in ("int8", "q8_0"):
         return np.ascontiguousarray(x)
     return x.reshape(len(x), -1, 2, 16).swapaxes(1, 2).reshape(x.shape)
@@ -296,19 +320,19 @@ def _scales(data):
 
 # ## Threads without Python
 #
-# A product of a matrix and a vector takes some ten microseconds, and Python's threads are too slow for that: to wake
-# one takes as long. So the other threads do not go to sleep between two products. They stay in compiled code, look
-# again and again whether there is work (they *spin*), and give up when nothing has come for a while. Then Python has to
-# wake them, with the next product.
+# A product of a matrix and a vector takes some ten microseconds. Python's threads are too slow for that, because it
+# takes as long to wake one of them. So we do not let the other threads sleep between two products. They stay in
+# compiled code, look again and again whether there is work (they *spin*), and give up after a while without work. Then
+# Python must wake them with the next product.
 #
-# A product is offered on a *board*, an array that all threads see: the addresses of its arrays, their sizes, and the
-# number of the next row that is to be taken. Each thread takes a few rows at a time, until there are none left. What
-# all threads change must be *atomic*: to read a number and to add to it is one step, in which no other thread can come
-# between. Processors have an instruction for that, and Numba has no name for it, so we ask its compiler directly.
+# We offer a product on a *board*, an array that all threads see. It holds the addresses of the arrays, their sizes, and
+# the number of the next free row. Each thread takes a few rows at a time until no rows are left. All threads change
+# that number, so the change must be *atomic*: reading and adding are one step, and no other thread can come in between.
+# Processors have an instruction for that. Numba has no name for it, so we ask its compiler directly.
 
 
 def _adding(typing, board, place, number):
-    """Add a number to board[place], atomically; what was there before."""
+    """Add a number to board[place], atomically, and return the old value."""
 
     def code(context, builder, signature, arguments):
         memory = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -318,7 +342,7 @@ def _adding(typing, board, place, number):
 
 
 def _pointing(typing, address):
-    """An address as a pointer."""
+    """Return an address as a pointer."""
     return _T.voidptr(_T.int64), lambda context, builder, signature, arguments: builder.inttoptr(
         arguments[0], context.get_value_type(_T.voidptr)
     )
@@ -327,10 +351,10 @@ def _pointing(typing, address):
 _add: Any = intrinsic(_adding)
 _pointer: Any = intrinsic(_pointing)
 
-# Who takes part? A thread first enters its name, by adding 1 to `INSIDE`, and only then looks whether the board is
-# open. The caller, at the end, first closes the board, and only then waits until no thread is inside. Whichever of the
-# two comes first, no thread works on a board that has been closed. So the caller may forget its arrays when it returns.
-# The places that are changed often are 64 bytes apart, since processors exchange memory in pieces of that size.
+# Which threads take part? A thread first adds 1 to `INSIDE`, and only then looks whether the board is open. The caller,
+# at the end, first closes the board, and only then waits until no thread is inside. Whichever of the two comes first,
+# no thread works on a closed board. So the caller may free its arrays when it returns. The elements that change often
+# are 64 bytes apart, because processors exchange memory in *cache lines* of that size.
 
 OPEN, INSIDE, TAKEN, AWAKE, JOB = 0, 8, 16, 24, 32  # places of the board
 BOARD = np.zeros(64, np.int64)
@@ -363,6 +387,9 @@ def _take_rows(board):
             _q4_rows(x, sums, data, halves, kind == 3, start, stop, out)
 
 
+# The caller opens the board, takes rows itself, closes the board, and waits for the others.
+
+
 @jit
 def _left_alone(board, looks):
     for _ in range(looks):
@@ -382,6 +409,9 @@ def _offer(board, kind, x, data, extra, step, out):
     _add(board, OPEN, -1)
 
 
+# The other threads wait for an open board.
+
+
 @jit
 def _help(board, looks):
     _add(board, AWAKE, 1)
@@ -397,14 +427,14 @@ def _help(board, looks):
     _add(board, AWAKE, -1)
 
 
-# The caller returns when no thread is inside any more, even if Ctrl-C arrives meanwhile: the others still write into
-# its arrays. That takes long only if the system has stopped a thread in the middle of its rows, in order to let another
-# program run.
+# Even if Ctrl-C arrives meanwhile, the caller returns only when no thread is inside any more, because the others still
+# write into its arrays. That takes long only if the system has stopped a thread in the middle of its rows in order to
+# let another program run.
 
 
 def packed_rows(x, data, kind, step, out):
-    """out = x @ rows.T for x of a few rows, in packed order, and packed rows, of which a thread takes `step` at a time.
-    Only one thread may call it at a time; others that call `help_with_rows` meanwhile take part."""
+    """Write x @ rows.T into out for x of a few rows, in packed order, and packed rows, of which a thread takes `step`
+    at a time. Only one thread may call it at a time; threads that call `help_with_rows` meanwhile take part."""
     number, extra = PACKED.index(kind), NOTHING
     if number != 1:
         extra = _scales(data) if number == 0 else x.reshape(len(x), 2, -1, 16).sum((1, 3)).ravel()
@@ -416,7 +446,7 @@ def packed_rows(x, data, kind, step, out):
 
 
 def packed_rows_alone(x, data, kind, out):
-    """The same on this thread only, which any number of threads may call at a time."""
+    """Do the same on this thread only. Any number of threads may call it at a time."""
     if kind == "int8":
         _int8_rows(x, data, _scales(data), 0, len(data), out)
     elif kind == "q8_0":
@@ -427,17 +457,17 @@ def packed_rows_alone(x, data, kind, out):
 
 
 def help_with_rows():
-    """Take part in the products of other threads, until none has come for a while."""
+    """Take part in the products of other threads until none has come for a while."""
     _help(BOARD, LOOKS)
 
 
 def helpers():
-    """How many threads are ready to help."""
+    """Return how many threads are ready to help."""
     return BOARD[AWAKE]
 
 
 def unpack(data, kind, start, stop, out):
-    """The packed rows from start to stop, as numbers, in packed order."""
+    """Write the packed rows from start to stop, as numbers in packed order, into out."""
     if kind == "int8":
         _unpack_int8(data, _scales(data), start, stop, out)
     elif kind == "q8_0":
@@ -448,13 +478,13 @@ def unpack(data, kind, start, stop, out):
 
 # ## Sparse rows
 #
-# Only the values that are there. A single input is gathered number by number. Several stand in columns, so that a value
-# meets all of them at once, in lanes.
+# We visit only the values that a sparse matrix has. For a single input we gather its numbers one by one. Several inputs
+# we put into columns, so that a value meets all of them at once, in lanes.
 
 
 @jit
 def sparse_rows(x, values, columns, starts, start, stop, out):
-    """out[:, start:stop] = x @ matrix[start:stop].T for x (M, K) and a matrix in compressed rows."""
+    """Write x @ matrix[start:stop].T into out[:, start:stop], for x (M, K) and a matrix in compressed rows."""
     for row in range(start, stop):
         for m in range(len(x)):
             total = F(0)
@@ -465,7 +495,7 @@ def sparse_rows(x, values, columns, starts, start, stop, out):
 
 @jit
 def sparse_columns(turned, values, columns, starts, start, stop, out):
-    """out[start:stop] = matrix[start:stop] @ turned for turned (K, M)."""
+    """Write matrix[start:stop] @ turned into out[start:stop], for turned (K, M)."""
     for row in range(start, stop):
         out[row] = F(0)
         for i in range(starts[row], starts[row + 1]):
@@ -476,12 +506,13 @@ def sparse_columns(turned, values, columns, starts, start, stop, out):
 
 # ## Element by element
 #
-# GELU in its tanh form is $x$ times a sigmoid: $\frac12 (1 + \tanh v) = 1 / (1 + e^{-2v})$.
+# GELU in its tanh form is $x$ times a sigmoid, because $\frac12 (1 + \tanh v) = 1 / (1 + e^{-2v})$. So our exponential
+# is all we need.
 
 
 @inline
 def _gate(u):
-    """(1 + tanh(C0 * u + C1 * u**3)) / 2, which is the sigmoid of twice that."""
+    """Return (1 + tanh(C0 * u + C1 * u**3)) / 2, which is a sigmoid."""
     v = F(2) * u * (C0 + C1 * u * u)
     e = _exp(-abs(v))
     return (F(1) if v >= F(0) else e) / (F(1) + e)
@@ -514,6 +545,9 @@ def gelu(x, out, slope):
         _gelu_and_slope(x, out, slope)
 
 
+# ReLU needs one comparison in each direction.
+
+
 @jit
 def relu(x, out):
     for i in range(x.size):
@@ -528,8 +562,8 @@ def relu_back(g, out, dx):
 
 # ## Rows
 #
-# The definition of layer normalization from the chapter, with sums in `float64`. What the way back needs is written on
-# the same trip.
+# We take the definition of layer normalization from the chapter, with sums in `float64`, and write the values for the
+# backward pass on the same trip.
 
 
 @jit
@@ -549,6 +583,9 @@ def norm(x, w, b, eps, normal, slope, out):
             t = F((D(x[i, j]) - mean) * r)
             normal[i, j] = t
             out[i, j] = t * w[j] + b[j]
+
+
+# The backward pass of a row needs two sums along the row, and adds to the sums of weight and bias.
 
 
 @jit
@@ -571,6 +608,9 @@ def norm_back(g, w, normal, slope, dx):
     dw, db = np.zeros(g.shape[1], D), np.zeros(g.shape[1], D)
     _norm_back(g, w, normal, slope, dx, dw, db)
     return dw, db
+
+
+# Cross-entropy and its gradient in three trips along a row.
 
 
 @jit
@@ -598,6 +638,9 @@ def surprise(x, labels, weights, gradient):
     return loss
 
 
+# Adding rows into a table is exactly its definition.
+
+
 @jit
 def add_rows(ids, g, table):
     for i in range(ids.size):
@@ -608,8 +651,8 @@ def add_rows(ids, g, table):
 
 # ## Attention
 #
-# Softmax over the keys, with the keys down: three trips over a block that is in the cache. The number of hidden keys
-# shifts by one from query to query, so the loops begin where the mask ends.
+# Softmax over the keys, with the keys down, makes three trips over a block in the cache. The number of hidden keys
+# changes by one from query to query, so our loops begin where the mask ends.
 
 
 @jit
@@ -638,6 +681,9 @@ def softmax_down(p, first):
                     p[i, j, k, q] *= total[q]
 
 
+# The backward pass makes two trips.
+
+
 @jit
 def softmax_down_back(p, dp):
     batch, heads, keys, queries = p.shape
@@ -653,8 +699,8 @@ def softmax_down_back(p, dp):
                     dp[i, j, k, q] = p[i, j, k, q] * (dp[i, j, k, q] - total[q])
 
 
-# A few new queries and a cache (chapter 16): scores, softmax and the mean of the values, for one query of one head
-# after the other. The range is one of heads that have keys.
+# For a few new queries and a cache (chapter 16), we compute scores, softmax and the mean of the values for one query of
+# one head after the other. The range counts heads of keys.
 
 
 @jit
@@ -687,10 +733,10 @@ def look_back(q, keys, values, window, start, stop, out):
 
 # ## Images with many channels
 #
-# The columns of chapter 09 hold every number of an image nine times for a filter of 3 by 3. Here a row of pixels is
-# spread out for the three taps *across* only. The three taps *down* are products with the same memory, begun one row
+# For a filter of 3 by 3, the columns of chapter 09 hold every number of an image nine times. Here we spread out a row
+# of pixels only for the three filter columns. For the three filter rows we multiply the same memory, beginning one row
 # further down each time, and BLAS adds each product to the result. NumPy has no function for "multiply and add", so we
-# call `cblas_sgemm` directly, from the section on products above.
+# call `cblas_sgemm` directly, as in the section on products above.
 
 
 @jit
@@ -713,6 +759,9 @@ def _spread(x, pad_h, pad_w, kw, out):
                             out[y, s, b * C + c] = x[line, z, c]
 
 
+# An image is spread out once, and each row of the filter is one product.
+
+
 @jit
 def _conv(x, w, bias, pad_h, pad_w, kh, kw, out):
     n, _, _, C = x.shape
@@ -733,6 +782,9 @@ def _conv(x, w, bias, pad_h, pad_w, kh, kw, out):
 
 def conv(x, w, bias, padding, size, out):
     _conv(x, w, np.zeros(w.shape[1], F) if bias is None else bias, *padding, *size, out)
+
+
+# The gradient of the filters multiplies the same memory by the incoming gradient.
 
 
 @jit
@@ -761,6 +813,9 @@ def _conv_weight(x, g, pad_h, pad_w, kh, kw, dw, db):
                     part[r, c] = F(0)
 
 
+# Both sums begin at 0.
+
+
 def conv_weight(x, g, padding, size):
     dw, db = np.zeros((size[0] * size[1] * x.shape[3], g.shape[3]), D), np.zeros(g.shape[3], D)
     _conv_weight(x, g, *padding, *size, dw, db)
@@ -773,10 +828,10 @@ if SGEMM is None:  # a NumPy with another BLAS: columns and a product
 
 # ## Images with few channels
 #
-# For the first layers of LeNet a matrix product is too large a tool. The seven loops of chapter 09 are better,
-# compiled. Two changes make them quick: a padded image is one long row, in which a window that runs over the edge
-# computes numbers that we never read, so that the innermost loop is long; and the taps of a row of the filter are
-# written side by side.
+# For the first layers of LeNet a matrix product is too large a tool. The seven loops of chapter 09 are better once they
+# are compiled. We make two changes. First, a padded image becomes one long row, so that the innermost loop is long;
+# where a window runs over the edge, it computes numbers that we never read. Second, we write out the sum over a row of
+# the filter.
 
 
 @jit
@@ -789,6 +844,9 @@ def _padded(x, pad_h, pad_w, out):
             at = (r + pad_h) * width + pad_w
             for s in range(W):
                 out[c, at + s] = x[c, r, s]
+
+
+# The convolution itself: for each output channel we add up lines, and then drop what ran over the edge.
 
 
 @jit
@@ -825,6 +883,9 @@ def direct_conv(x, w, bias, padding, out):
     _direct_conv(x, w, bias, *padding, out)
 
 
+# The gradient of a filter is a sum over all places. We keep the sums of one row of the filter in registers.
+
+
 @jit
 def _direct_weight(x, g, pad_h, pad_w, dw, db):
     n, C, H, W = x.shape
@@ -859,13 +920,15 @@ def _direct_weight(x, g, pad_h, pad_w, dw, db):
                         dw[o, c, a, 4] += D(t4)
                     else:
                         for p in range(long):
-                            v = line[p]
-                            t0 += v * src[p]
-                            t1 += v * src[p + 1]
-                            t2 += v * src[p + 2]
+                            t0 += line[p] * src[p]
+                            t1 += line[p] * src[p + 1]
+                            t2 += line[p] * src[p + 2]
                     dw[o, c, a, 0] += D(t0)
                     dw[o, c, a, 1] += D(t1)
                     dw[o, c, a, 2] += D(t2)
+
+
+# Both sums are in `float64`.
 
 
 def direct_weight(x, g, padding, size):
@@ -876,7 +939,8 @@ def direct_weight(x, g, padding, size):
 
 # ## Pooling
 #
-# The position of the largest number, 0 to 3. The first of equal numbers wins, and a nan wins against every number.
+# We keep the position of the largest number, 0 to 3. The first of equal numbers wins, and a nan wins against every
+# number.
 
 
 def pool_memory(shape, keep):
@@ -903,6 +967,9 @@ def pool(x, out, kept):
     _pool(x, out, kept[0])
 
 
+# The gradient goes back to that position.
+
+
 @jit
 def _pool_back(g, kept, dx):
     n, h, w, channels = g.shape
@@ -923,7 +990,7 @@ def pool_back(g, kept, dx):
 
 # ## Channels
 #
-# Sums of columns in `float64`, and the shifts and scales that follow from them.
+# For batch normalization we need sums of columns, in `float64`, and the shifts and scales that follow from them.
 
 
 @jit
@@ -951,6 +1018,9 @@ def squares(x, mean):
     total = np.zeros(x.shape[1], D)
     _squares(x, mean, total)
     return total
+
+
+# With the sums known, the rest is a single trip in each direction.
 
 
 @jit
@@ -983,7 +1053,7 @@ def mix(g, x, center, a, b, c, dx):
 
 # ## Optimizers
 #
-# One trip, number by number. The compiler makes 8 or 16 of them at once.
+# The updates of chapter 06 make one trip, number by number. The compiler takes 8 or 16 numbers at once.
 
 
 @jit

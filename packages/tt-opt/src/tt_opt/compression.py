@@ -77,6 +77,9 @@ def magnitude_mask(x: np.ndarray, share: float) -> np.ndarray:  # exercise
     return mask.reshape(x.shape)
 
 
+# Of four weights, the two of smallest magnitude go.
+
+
 def check_magnitude_mask():
     assert magnitude_mask(np.array([[-3.0, 0.5], [1.0, -0.1]]), 0.5).tolist() == [[True, False], [True, False]]
 
@@ -212,7 +215,7 @@ def show_sparsity():
     import matplotlib.pyplot as plt
 
     _, held_out = framed_digits()
-    shares = np.linspace(0, 1, 21)
+    shares = [0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), width_ratios=[1, 1.6])
     for together, label in ((True, "all together"), (False, "each layer")):
         scores = []
@@ -271,6 +274,9 @@ def compressed_rows(matrix: np.ndarray) -> CompressedRows:  # exercise
     return CompressedRows(matrix[rows, columns], columns.astype(kind), starts, matrix.shape)
 
 
+# A small matrix with an empty row, there and back:
+
+
 def check_compressed_rows():
     matrix = np.array([[0, 2, 0], [0, 0, 0], [3, 0, 4]], np.float32)
     packed = compressed_rows(matrix)
@@ -317,6 +323,9 @@ def sparse_values_share(g, out, x, values, col_indices, crow_indices):
 
 
 rule(sparse_product, sparse_x_share, sparse_values_share, None, None)
+
+
+# The product and its gradient must be those of the matrix with its zeros.
 
 
 def check_sparse_product():
@@ -661,6 +670,9 @@ def slim_(model: Module, share: float, example: Tensor, names: Iterable[str] | N
     return model
 
 
+# If we remove half of all channels, we halve both the number and the depth of the filters.
+
+
 def check_slim():
     model, images = small_reader(), tt.randn(2, 1, 16, 16)
     slim_(model, 0.5, images)
@@ -809,6 +821,9 @@ def low_rank(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:  #
     """Return the factors (R, rank) and (rank, K) whose product is nearest to a matrix (R, K)."""
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     return u[:, :rank] * s[:rank], vt[:rank]
+
+
+# For a random matrix, the squared error must be the sum of the squares that were left out.
 
 
 def check_low_rank():
@@ -1053,6 +1068,9 @@ def rewind_(model: Module, start: dict[str, Tensor], masks: dict[Parameter, np.n
     for name, parameter in model.named_parameters():
         parameter.copy_(start[name].numpy() * masks.get(parameter, 1))
     return model
+
+
+# Half of the weights must be 0 afterwards, and the others as they were.
 
 
 def check_rewind():

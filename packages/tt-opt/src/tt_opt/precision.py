@@ -84,6 +84,9 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:  # exercise
     return (np.asarray(bits, np.uint32) << 16).view(np.float32)
 
 
+# Two numbers that `bfloat16` can represent must survive, and two ties must go to their even neighbours.
+
+
 def check_bfloat16():
     assert from_bfloat16(to_bfloat16(np.array([1.0, -2.5, 3.0e38, np.inf]))).tolist()[:2] == [1.0, -2.5]
     assert from_bfloat16(to_bfloat16(np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8]))).tolist() == [1.0, 1 + 2.0**-6]
@@ -154,6 +157,9 @@ def quantize(x: np.ndarray, scale, zero_point=0, low: int = -127, high: int = 12
 def dequantize(q: np.ndarray, scale, zero_point=0) -> np.ndarray:  # exercise
     """Return the float32 numbers that the grid points q represent."""
     return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+# Five weights on paper: the largest is point 127, and no weight moves by more than half a step.
 
 
 def check_quantize():
@@ -272,6 +278,9 @@ def one_by_one(packed: np.ndarray) -> np.ndarray:  # exercise
     return np.concatenate([packed & 15, packed >> 4], axis=-1)
 
 
+# Packed and unpacked, the numbers must be the same again.
+
+
 def check_two_in_a_byte():
     q = np.arange(64).reshape(2, ROW) % 16
     assert (one_by_one(two_in_a_byte(q)) == q).all() and two_in_a_byte(q)[0, 1] == 1 + 16 * (17 % 16)
@@ -321,6 +330,9 @@ def numbers_of(blocks: np.ndarray) -> np.ndarray:  # exercise
     else:
         x = d * (one_by_one(blocks["q"]).astype(np.float32) - 8)
     return x.astype(np.float32, copy=False).reshape(*blocks.shape[:-1], -1)
+
+
+# The error of 192 normal weights shows how coarse each grid is, and a block of zeros must stay 0.
 
 
 def check_blocks():
@@ -449,6 +461,9 @@ def packed_share(g, out, x, data, kind):
 rule(packed_product, packed_share, None)
 
 
+# For each format, the product must equal that with the unpacked rows.
+
+
 def check_packed_product():
     x, weight = tt.randn(3, 64), np.random.default_rng(0).normal(size=(5000, 64)).astype(np.float32)
     for kind, form in FORMATS.items():
@@ -542,6 +557,9 @@ def quantize_(model: Module, kind: str = "int8") -> Module:  # exercise
 def model_bytes(model: Module) -> int:
     """Return the memory of all parameters and buffers in bytes, each counted once."""
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+
+
+# A quantized GPT must be small, share its table, and say nearly the same as before.
 
 
 def check_quantize_a_model():
@@ -682,6 +700,9 @@ def fake_share(g, out, x, scale, zero_point=0, low=-127, high=127):  # exercise
 rule(fake_quantize, fake_share)
 
 
+# Of four numbers, the first and the last are outside the grid: they are clipped and get no gradient.
+
+
 def check_fake_quantize():
     x = tt.tensor([-3.0, -0.3, 0.1, 3.0], requires_grad=True)
     y = fake_quantize(x, scale=0.25, low=-7, high=7)
@@ -811,6 +832,9 @@ def decibels(x: np.ndarray, rounded: np.ndarray) -> float:  # exercise
     error."""
     error = float(((x - rounded) ** 2).sum())
     return 10 * math.log10(float((x * x).sum()) / error) if error else math.inf
+
+
+# For uniform numbers we should find the famous 6.02 decibels a bit.
 
 
 def check_decibels():
