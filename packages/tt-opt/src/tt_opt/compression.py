@@ -233,6 +233,9 @@ def show_sparsity():
     return figure
 
 
+# If we rank all matrices together, the network survives longer. The remaining weights are not spread evenly: some
+# inputs and outputs have lost nearly all of theirs. We will come back to these below, in *Channels that vanish*.
+
 # ## Sparse storage
 #
 # To save memory we store only the elements that are not 0. A common format for such a *sparse matrix* is *compressed

@@ -256,6 +256,10 @@ def show_grids():
     return figure
 
 
+# The largest weight of the matrix makes the first grid coarser than that of `q8_0`, which only needs to reach the
+# largest weight of the block. With 16 points, you can see the rounding: many weights are far from the next point.
+# `q4_1` ends exactly at the smallest and the largest of them, while `q4_0` reaches a little too far on one side.
+#
 # Now to the bytes. Two numbers of 4 bits share a byte: weight $j$ of the block is in the lower half of byte $j$, and
 # weight $j + 16$ in the upper half. NumPy can describe such a block as a type.
 
