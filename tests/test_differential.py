@@ -319,7 +319,7 @@ class Finding:
 
 OUR_ERRORS = (ValueError, TypeError, IndexError, RuntimeError)
 NOT_OUR_WORDS = re.compile(
-    r"ufunc|ndarray|numpy\.|operands could|axis|axes|array\(|array |Traced|Reducing|LongTail|Storage|Converting|__\w+__"
+    r"ufunc|ndarray|numpy\.|operands could|axis|axes|array\(|array |Traced|Reducing|LongTail|Storage|Casting|__\w+__"
     r"|unsupported operand|not supported between|cannot interpret|NoneType|read-only|out of bounds for \w+$"
 )
 # Where two numbers that differ by rounding may lie on two sides of a corner or a step.

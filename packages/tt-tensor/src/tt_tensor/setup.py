@@ -379,6 +379,9 @@ def system_info() -> dict[str, Any]:
     }
 
 
+# On Linux, the name of the processor is in a file; elsewhere, Python may know it.
+
+
 def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []

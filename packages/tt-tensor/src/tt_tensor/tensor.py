@@ -28,6 +28,10 @@ from typing import Any, Self
 import numpy as np
 from numpy import ndarray
 
+# From Python we take data structures and tools for functions, and from NumPy the arrays. The modules of our own package
+# hold what the story does not need: checks of arguments, indices, the wording of errors, and the long tail of a
+# tensor's methods. When you meet one of their names, a sentence will say what it does.
+
 from tt_tensor.arguments import (
     ADDED_IN, RANK, as_floats, bool_, convert, drawn_dtype, float16, float32, float64, int32, int64,
     normalize_sizes, number_as, numpy_names, quiet, resolve_dim, resolve_dims, resolve_dtype, same_dtype, uint8,
@@ -371,6 +375,8 @@ class Primitive(Slot):
         self.cost = cost
         PRIMITIVES[self.name] = self
 
+    # Here is the door itself.
+
     def __call__(self, *tensors, **params) -> Any:  # exercise
         """The current interpreter's result for `(self, tensors, params)`. The interpreter is that of this thread,
         `_thread.interpreter`, or if there is none, the last one installed. `tensors` is a tuple of tensors, and
@@ -491,6 +497,9 @@ def _whatever_is_installed(primitive, tensors, params):
 def primitive(kernel: Callable | None = None, *, cost: Callable | None = None) -> Any:
     """Turn a kernel on arrays into an operation on tensors. `cost(out, *arrays, **params)` counts its multiply-adds."""
     return partial(primitive, cost=cost) if kernel is None else Primitive(kernel, cost)
+
+
+# Here are our first three operations.
 
 
 @primitive
@@ -625,14 +634,14 @@ def _call_with_non_tensors(primitive, args, params):
     return (_thread.interpreter or _installed[-1])(primitive, as_tensors(tensors), params)
 
 
-# When we turn a number into a tensor, a Python `float` that meets an integer tensor needs some thought. The result of
-# `tensor([1, 2]) * 0.5` cannot stay an integer, or the answer would be `[0, 1]`. So it becomes `float32`.
-
-
 def as_tensors(values: tuple) -> tuple:
     """The values as tensors; a number takes the dtype of the first tensor among them, if that can hold it."""
     like = next((v for v in values if isinstance(v, Storage)), None)
     return tuple(v if isinstance(v, Storage) else _as_tensor(v, like) for v in values)
+
+
+# A Python `float` that meets an integer tensor needs some thought. The result of `tensor([1, 2]) * 0.5` cannot stay an
+# integer, or the answer would be `[0, 1]`. So it becomes `float32`.
 
 
 def _as_tensor(value, like=None) -> Tensor:
@@ -854,6 +863,9 @@ def permute(x, /, dims):
     return np.transpose(x, dims)
 
 
+# The rule of `expand` has two parts: new dimensions appear on the left, and -1 means *as it is*.
+
+
 @primitive
 def expand(x, /, shape):
     """A view in which dimensions of size 1 are repeated to `shape`; -1 keeps a size."""
@@ -906,6 +918,8 @@ class Reordering(Storage):
         order[dim0], order[dim1] = dim1, dim0
         return permute(self, dims=tuple(order[: self.ndim]))
 
+    # Two properties are shorter to write: `x.T` for matrices, `x.mT` for stacks of them.
+
     T: Tensor = property(
         lambda self: self.permute(*reversed(_dims_of_a_matrix(self))), doc="The transpose of a matrix."
     )
@@ -920,6 +934,9 @@ def _dims_of_a_matrix(x: Storage) -> range:
     raise ValueError(
         f".T is for matrices; this tensor has shape {x.shape}. Use .mT to swap the last two dimensions, or permute()."
     )
+
+
+# A matrix of two rows shows the difference between the two.
 
 
 def check_a_reshape_is_not_a_transpose():
@@ -1012,6 +1029,9 @@ SHAPES_TO_PREDICT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Your answer is a dictionary, and the tests compare it with what the expressions do.
+
+
 def predict_shapes() -> dict[str, tuple[int, ...] | None]:  # exercise
     """Your prediction for each expression in `SHAPES_TO_PREDICT`, by its letter: the shape of the result, a tuple, or
     None where the shapes do not fit and a ValueError is raised."""
@@ -1086,6 +1106,10 @@ def _base_array(array: np.ndarray) -> np.ndarray:
     return array
 
 
+# `_base_array` follows the pointers down to the block. Its readings are in a dictionary under the block's identity, and
+# the weak reference removes an entry when its block is freed.
+
+
 def last_write(x: Storage | None = None) -> int:
     """When the memory of `x` (of any tensor, if None) was last written to, as a reading of the clock; 0 for never."""
     return _newest_write[0] if x is None else _last_write.get(id(_base_array(x._array)), (None, 0))[1]
@@ -1121,6 +1145,8 @@ class Writing(Storage):
             )
         _written(self._array)
         return self._array
+
+    # The source broadcasts to this tensor, but never the other way round.
 
     def copy_(self, source, non_blocking=False) -> Self:
         """Overwrite the elements with those of `source`, broadcast and converted."""
@@ -1224,6 +1250,8 @@ class Tensor(
         """The values as nested lists of Python numbers."""
         return self._array.tolist()
 
+    # We print the dtype only if it is not one of the three usual ones.
+
     def __repr__(self) -> str:
         usual = self.dtype in (float32, int64, bool_)
         parts = [np.array2string(self._array, separator=", ", prefix="tensor(", precision=4)]
@@ -1299,6 +1327,9 @@ def ones(*size, dtype=float32, requires_grad=False) -> Tensor:
     return full(unpack(size), 1, dtype or float32, requires_grad)
 
 
+# NumPy draws `float32` and `float64`; for `float16` we round.
+
+
 def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
     """Random numbers from the normal distribution with mean 0 and variance 1. Raises TypeError for a dtype of
     integers."""
@@ -1326,6 +1357,8 @@ class Meter:
 
     def __init__(self):
         self.multiply_adds, self.bytes, self.calls = Counter(), Counter(), Counter()
+
+    # A meter is called like any interpreter.
 
     def __call__(self, next, primitive, tensors, params):  # exercise
         """The interpreter: what `next(primitive, tensors, params)` returns, after it has been counted under the name of
@@ -1508,6 +1541,9 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
 
 def check_outer():
     assert outer(Tensor([1, 2]), Tensor([3, 4, 5])).tolist() == [[3, 4, 5], [6, 8, 10]]
+
+
+# Now it is your turn. The squares of the lengths are such a column and such a row.
 
 
 def pairwise_distances(x: Tensor, y: Tensor) -> Tensor:  # exercise
