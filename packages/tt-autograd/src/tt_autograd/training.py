@@ -777,7 +777,7 @@ def show_overfitting():
 #
 # Anything that keeps a network from fitting its examples too closely is called *regularization*. Early stopping is one
 # kind. Dropout (chapter 04) and weight decay (chapter 06) are two others. In the middle, dropout does its work: the
-# training loss stays up, and the turning point comes later. But it is no substitute for data. The lowest validation
+# training loss stays up, and the turning point comes later. But it does not replace data. The lowest validation
 # loss of the middle is no better than that of the left, whereas twice as many examples, on the right, cut it in half.
 #
 # You will stare at such curves for hours, so here is how to read them:

@@ -1,4 +1,4 @@
-"""What chapter 06 and its appendices ask of what an optimizer is given: parameters, groups, options and gradients."""
+"""Checks for chapter 06 and its appendices: parameters, groups, options and gradients of an optimizer."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tt_tensor import Module, Tensor
 
 
 def refuse_negative(**options: float) -> None:
-    """ValueError unless every option is 0 or more (nan is not)."""
+    """Raise ValueError unless every option is 0 or more (nan is not)."""
     for name, value in options.items():
         if not value >= 0:
             raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
 def refuse_outside_unit(**options) -> None:
-    """ValueError unless every option, or every number of an option, is at least 0 and below 1."""
+    """Raise ValueError unless every option, or every number of an option, is at least 0 and below 1."""
     for name, value in options.items():
         if not all(0 <= number < 1 for number in np.ravel(value)):
             raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
 
 
 def parameter_list(parameters) -> list:
-    """One parameter or several (or groups of them) as a list. TypeError for anything else."""
+    """Return one parameter or several (or groups of them) as a list. Raises TypeError for anything else."""
     listed = [parameters] if isinstance(parameters, Tensor) else parameters
     if not isinstance(listed, Iterable) or isinstance(listed, (str, Module)):
         raise TypeError(f"parameters are a list of tensors, not {type(parameters).__name__}; pass model.parameters()")
@@ -37,10 +37,10 @@ def parameter_list(parameters) -> list:
 
 
 def parameter_groups(parameters, defaults: dict) -> list[dict]:
-    """A list of parameters, or of groups, as a list of groups with the defaults filled in.
+    """Return a list of parameters, or of groups, as a list of groups with the defaults filled in.
 
-    Raises TypeError for what is not a list of tensors, and ValueError for an empty list, for groups that are mixed with
-    parameters, for the result of an operation, for a parameter that is given twice, and for a negative `lr` or
+    Raises TypeError for anything but a list of tensors, and ValueError for an empty list, for groups mixed with
+    parameters, for the result of an operation, for a parameter that appears twice, and for a negative `lr` or
     `weight_decay`."""
     if isinstance(parameters, (Tensor, dict)):
         kind = "one parameter" if isinstance(parameters, Tensor) else "one group"
@@ -111,22 +111,22 @@ def add_options(optimizer, **options) -> None:
 
 
 def downhill(p: np.ndarray, g: np.ndarray, group: dict) -> np.ndarray:
-    """The gradient g of an array p, turned round if the group says `maximize`, and with its `weight_decay` times p."""
+    """Return the gradient g of an array p, its sign flipped if the group says `maximize`, plus the weight decay."""
     g = -g if group["maximize"] else g
     return g + group["weight_decay"] * p if group["weight_decay"] else g
 
 
 def without_effect(differentiable: bool = False, **options) -> dict:
-    """PyTorch's options that choose a way of computing and not the result (`foreach`, `fused`, `capturable`), which
-    are kept without effect. Raises ValueError for `differentiable`, which would record each step."""
+    """Return PyTorch's options that choose a way of computing and not the result (`foreach`, `fused`, `capturable`), to
+    be kept without effect. Raises ValueError for `differentiable`, which would record each step."""
     if differentiable:
         raise ValueError("steps of an optimizer are not recorded here: differentiable must be False")
     return {**options, "differentiable": False}
 
 
 def gradient_of(parameter: Tensor) -> np.ndarray:
-    """The gradient of a parameter as an array of at least 32 bits. ValueError if it has another shape than the
-    parameter."""
+    """Return the gradient of a parameter as an array of at least 32 bits. Raises ValueError if it has another shape
+    than the parameter."""
     if parameter.grad.shape != parameter.shape:
         raise ValueError(
             f"a parameter of shape {parameter.shape} has a gradient of shape {parameter.grad.shape}; they must be equal"

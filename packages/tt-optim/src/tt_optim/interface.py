@@ -1,4 +1,4 @@
-"""What chapter 06's optimizers offer around an update, as PyTorch's do: closures, hooks, groups that come later."""
+"""What the optimizers of chapter 06 offer around an update, as in PyTorch: closures, hooks, groups added later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _around: list[Callable[[], AbstractContextManager]] = [nullcontext]
 
 
 def run_closures_in(context: Callable[[], AbstractContextManager]) -> None:
-    """From now on each closure is called inside `with context():`. Chapter 07 passes `enable_grad`, so that a closure
+    """Call each closure inside `with context():` from now on. Chapter 07 passes `enable_grad`, so that a closure
     records even where `step` is called without recording."""
     _around[0] = context
 
@@ -25,8 +25,8 @@ def evaluate(closure: Callable[[], Any]) -> Any:
 
 
 def with_closure(step: Callable[[Any], None]) -> Callable[..., Any]:
-    """The method `step` as PyTorch's: `step(closure)` calls the closure first and returns its loss; hooks are called
-    before and after."""
+    """Return the method `step` in PyTorch's form: `step(closure)` calls the closure first and returns its loss; hooks
+    are called before and after."""
 
     @functools.wraps(step)
     def stepping(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -56,7 +56,7 @@ class Interface:
         self.param_groups.append(added_group(param_group, self.defaults, self.param_groups))
 
     def register_step_pre_hook(self, hook: Callable) -> Hook:
-        """Call hook(optimizer, args, kwargs) before each step; what it returns is ignored."""
+        """Call hook(optimizer, args, kwargs) before each step; its result is ignored."""
         self.pre_hooks = (*self.pre_hooks, hook)
         return Hook(self, "pre_hooks", hook)
 
@@ -74,13 +74,13 @@ class Interface:
 
 
 class Hook:
-    """What a registration returns: `remove()` undoes it."""
+    """A registered hook, whose `remove()` undoes the registration."""
 
     def __init__(self, optimizer: Interface, kind: str, hook: Callable):
         self.optimizer, self.kind, self.hook = optimizer, kind, hook
 
     def remove(self) -> None:
-        """Call the hook no more."""
+        """Stop calling the hook."""
         kept = tuple(hook for hook in getattr(self.optimizer, self.kind) if hook is not self.hook)
         setattr(self.optimizer, self.kind, kept)
 

@@ -1,4 +1,4 @@
-"""What the optimizers of chapter 06 remember: arrays of at least 32 bits, and how they are saved and restored."""
+"""The memory of the optimizers of chapter 06: arrays of at least 32 bits, and how we save and restore them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ OFF = {"amsgrad", "capturable", "decoupled_weight_decay", "differentiable", "for
 
 
 def wide(dtype) -> np.dtype:
-    """The dtype to compute with: float32 for float16, otherwise the dtype itself."""
+    """Return the dtype to compute with: float32 for float16, otherwise the dtype itself."""
     return np.promote_types(dtype, np.float32)
 
 
 def write_back(parameter: Tensor, p: np.ndarray) -> None:
-    """Put p into a parameter of fewer bits. Where p has the parameter's dtype, it is the parameter's own array, and
-    nothing is left to do."""
+    """Copy p into a parameter of fewer bits. If p has the parameter's dtype, it is the parameter's own array, and there
+    is nothing to do."""
     if p.dtype != parameter.dtype:
         with quiet():
             parameter.writable()[...] = p
 
 
 def saved_state(groups: list[dict], state: dict[Tensor, dict]) -> dict[str, Any]:
-    """Copies: the memory of each parameter by its number, and the groups with numbers in place of parameters."""
+    """Return copies: the memory of each parameter by its number, and the groups with numbers in place of parameters."""
     numbers = {p: i for i, p in enumerate(p for g in groups for p in g["params"])}
     memories = {
         numbers[p]: {k: _as_tensors(v) for k, v in memory.items()}
@@ -46,7 +46,7 @@ def _as_tensors(value):
 
 
 def loaded_state(optimizer: Any, saved: dict[str, Any]) -> dict[Tensor, dict]:
-    """Give the groups of an optimizer the saved options, and return what is remembered about each parameter; copies.
+    """Give the groups of an optimizer the saved options, and return the memory of each parameter, as copies.
 
     Raises ValueError, before anything is changed, unless `saved` is the state of an optimizer of the same kind, for
     groups and parameters of the same shapes."""
@@ -63,14 +63,14 @@ def loaded_state(optimizer: Any, saved: dict[str, Any]) -> dict[Tensor, dict]:
 
 
 def nothing_remembered(optimizer: Any) -> dict[Tensor, dict]:
-    """The state of an optimizer before its first step: an empty dictionary. One that has no `update` of its own, but
-    all in its `step`, as PyTorch's have, expects there an empty memory for each parameter that it asks for."""
+    """Return the state of an optimizer before its first step: an empty dictionary. An optimizer without an `update`,
+    which does everything in its `step` as PyTorch's do, gets an empty memory for each parameter that it asks for."""
     updates = [kind for kind in type(optimizer).__mro__ if "update" in vars(kind)]
     return {} if len(updates) > 1 else defaultdict(dict)
 
 
 def _array_names(optimizer, fresh: dict) -> set[str]:
-    """The names of the arrays that an optimizer remembers, or may remember (`optional`), about each parameter."""
+    """Return the names of the arrays that an optimizer keeps, or may keep (`optional`), for each parameter."""
     arrays = {name for name, value in fresh.items() if isinstance(value, np.ndarray)}
     return arrays | set(getattr(optimizer, "optional", ()))
 
