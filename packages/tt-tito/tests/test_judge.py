@@ -872,7 +872,7 @@ def test_names_that_learning_platforms_give(name, learner, slug):
         ("glosses.py", "is not named after a chapter"),
         ("losses.txt", "is neither a Python file nor a notebook"),
         ("losses.zip", "is neither a Python file nor a notebook"),
-        ("test_losses.py", "holds tests"),
+        ("test_losses.py", "has the name of a file with tests"),
     ],
 )
 def test_names_of_no_chapter(name, says):
