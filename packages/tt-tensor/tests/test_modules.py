@@ -132,8 +132,8 @@ def test_a_name_accepts_its_own_kind_only(name, value):
         ("mask", 3, TypeError, "mask holds a Tensor or None, not int"),
         ("mask", np.ones(1), TypeError, "ndarray"),
         ("a.b", tt.ones(1), ValueError, "a.b"),
-        ("weight", tt.ones(1), ValueError, "no attribute yet"),
-        ("forward", tt.ones(1), ValueError, "no attribute yet"),
+        ("weight", tt.ones(1), ValueError, "not be an attribute yet"),
+        ("forward", tt.ones(1), ValueError, "not be an attribute yet"),
     ],
 )
 def test_what_cannot_be_a_buffer(name, value, error, words):

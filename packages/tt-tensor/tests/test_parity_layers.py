@@ -168,5 +168,5 @@ def test_vectors_of_parameters():
     vector = tt.parameters_to_vector(layer.parameters())
     tt.vector_to_parameters(vector, other.parameters())
     assert vector.shape == (9,) and (other.weight == layer.weight).all() and (other.bias == layer.bias).all()
-    with pytest.raises(ValueError, match="9 numbers"):
+    with pytest.raises(ValueError, match="9 elements"):
         tt.vector_to_parameters(tt.ones(8), other.parameters())

@@ -1,13 +1,13 @@
 """Chapter 04 by explicit cases, by recursion, and by NumPy's own functions."""
 
 
-class Registry:
+class SimpleModule:
     def __setattr__(self, name, value):
         if not {"_parameters", "_buffers", "_modules"} <= set(self.__dict__):
             raise AttributeError(f"{type(self).__name__}: super().__init__() has to come before {name} is assigned")
         if isinstance(value, Parameter):
             place = "_parameters"
-        elif isinstance(value, Registry):
+        elif isinstance(value, SimpleModule):
             place = "_modules"
         elif value is None and name in self._parameters:
             place = "_parameters"
@@ -24,8 +24,6 @@ class Registry:
             self.__dict__.pop(name, None)
             getattr(self, place)[name] = value
 
-
-class Drawers:
     def __getattr__(self, name):
         own = object.__getattribute__(self, "__dict__")
         for kind in ("parameters", "buffers", "modules"):
@@ -34,8 +32,6 @@ class Drawers:
                 return drawer[name]
         raise AttributeError(f"there is no {name} in {type(self).__name__}")
 
-
-class Tree:
     def named_modules(self, memo=None, prefix="", remove_duplicate=True):
         if memo is None:
             memo = set()
@@ -58,8 +54,6 @@ class Tree:
                 seen[id(tensor)] = tensor
                 yield ".".join(filter(None, [prefix, name])), tensor
 
-
-class Saving:
     def state_dict(self):
         def walk(module, path):
             for drawer in (module._parameters, module._buffers):

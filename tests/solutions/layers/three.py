@@ -1,7 +1,7 @@
 """Chapter 04 by sets of ids, by einsum, and by drawing in another order."""
 
 
-class Registry:
+class SimpleModule:
     def __setattr__(self, name, value):
         own = vars(self)
         if "_modules" not in own:
@@ -14,8 +14,6 @@ class Registry:
             own.pop(name, None)
         chosen[name] = value
 
-
-class Drawers:
     def __getattr__(self, name):
         everything = {}
         for drawer in ("_modules", "_buffers", "_parameters"):
@@ -25,8 +23,6 @@ class Drawers:
         except KeyError:
             raise AttributeError(f"neither {type(self).__name__} nor its drawers have {name}") from None
 
-
-class Tree:
     def named_modules(self, memo=None, prefix="", remove_duplicate=True):
         memo, before = (set() if memo is None else memo), prefix and prefix + "."
         if not (remove_duplicate and id(self) in memo):
@@ -45,8 +41,6 @@ class Tree:
                 if tensor is not None and not (id(tensor) in ids or ids.add(id(tensor))):
                     yield (f"{path}.{name}", tensor) if path else (name, tensor)
 
-
-class Saving:
     def state_dict(self):
         state = OrderedDict()
         for name, tensor in [*self._parameters.items(), *self._buffers.items()]:

@@ -1,7 +1,7 @@
 """Chapter 04 by taking a name out everywhere first, by dictionaries of paths, and by broadcasting by hand."""
 
 
-class Registry:
+class SimpleModule:
     def __setattr__(self, name, value):
         try:
             drawer = self._drawer_for(name, value)
@@ -13,8 +13,6 @@ class Registry:
                 del other[name]
         drawer.update({name: value})
 
-
-class Drawers:
     def __getattr__(self, name):
         drawers = (vars(self).get(drawer, {}) for drawer in ("_modules", "_buffers", "_parameters"))
         holding = [drawer for drawer in drawers if name in drawer]
@@ -22,8 +20,6 @@ class Drawers:
             raise AttributeError(f"{type(self).__name__!r} has nothing that is called {name!r}")
         return holding[0][name]
 
-
-class Tree:
     def named_modules(self, memo=None, prefix="", remove_duplicate=True):
         memo = set() if memo is None else memo
         waiting = [(prefix, self)]
@@ -44,8 +40,6 @@ class Tree:
                     first.setdefault(id(tensor), (f"{prefix}.{name}".lstrip("."), tensor))
         yield from first.values()
 
-
-class Saving:
     def state_dict(self):
         pairs = [
             (f"{prefix}.{name}".lstrip("."), tensor.detach())

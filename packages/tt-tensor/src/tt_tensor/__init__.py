@@ -21,8 +21,8 @@ from tt_tensor.generators import __all__ as _generators
 from tt_tensor.init import *
 from tt_tensor.init import __all__ as _init
 from tt_tensor.layers import (
-    Dropout, ELU, Flatten, GELU, Identity, LeakyReLU, Linear, LogSoftmax, Module, ModuleList, Parameter, ReLU,
-    Sequential, SiLU, Sigmoid, Softmax, Softplus, Tanh, affine, dropout, linear,
+    Dropout, Flatten, Identity, Linear, Module, ModuleList, Parameter, ReLU, Sequential, Sigmoid, Softmax, Tanh,
+    affine, dropout, linear,
 )
 from tt_tensor.lazy import *
 from tt_tensor.lazy import __all__ as _lazy
@@ -70,9 +70,9 @@ __all__ = [
     "quiet", "randn", "reshape", "slot", "sub", "sum", "tensor", "tick", "uint8", "use_kernels", "var", "zeros",
     *_more_ops,
     *_pointwise, *_arranging, *_counting, *_drawing, *_products, "linalg", "elu", "gelu", "gelu_slope", "leaky_relu",
-    "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "Dropout", "ELU", "Flatten", "GELU", "Identity",
-    "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid",
-    "Softmax", "Softplus", "Tanh", "affine", "dropout", "linear", *_more_activations, *_module_methods, *_containers,
+    "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "Dropout", "Flatten", "Identity",
+    "Linear", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "Sigmoid",
+    "Softmax", "Tanh", "affine", "dropout", "linear", *_more_activations, *_module_methods, *_containers,
     *_lazy, *_more_layers, *_init, "BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss", "NLLLoss",
     "binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss", "perplexity", "surprise",
     *_more_losses, *_margin_losses,

@@ -1,7 +1,7 @@
 """The functions of chapters 02 to 05 and their appendices under the name that PyTorch's users type:
 `import tt_tensor.functional as F`."""
 
-from tt_tensor.activations import elu, gelu, leaky_relu, relu, sigmoid, silu, tanh
+from tt_tensor.activations import elu, gelu, leaky_relu, relu, sigmoid, silu
 from tt_tensor.layers import dropout, linear
 from tt_tensor.losses import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
 from tt_tensor.margin_losses import (
@@ -15,7 +15,7 @@ from tt_tensor.more_activations import (
 )
 from tt_tensor.more_layers import bilinear
 from tt_tensor.more_losses import binary_cross_entropy, huber_loss, kl_div, l1_loss, smooth_l1_loss
-from tt_tensor.more_ops import one_hot
+from tt_tensor.more_ops import one_hot, tanh
 from tt_tensor.products import cosine_similarity, normalize, pairwise_distance
 
 __all__ = [

@@ -1,36 +1,35 @@
 # # Layers
 #
 # At the end of this chapter a network is one object. It knows its weights by name, counts them, prints itself, saves
-# them and takes them back; and one of the first machines that learned, Rosenblatt's perceptron of 1957, runs on it.
+# them and loads them again. One of the first machines that learned, Rosenblatt's perceptron of 1957, runs on it.
 
 # ## The hurt
 #
-# Chapter 03 ended with a network of four layers as eight loose arrays. Here is what carrying them by hand looks like
-# when the network has to be *improved* a little, which is what all the chapters from here on do:
+# Chapter 03 ended with a network of four layers as eight loose arrays. From this chapter on we want to *improve*
+# networks little by little. Here is what that looks like if we carry the arrays by hand:
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tt_tensor import activations, more_activations, more_ops
-from tt_tensor.activations import relu
-from tt_tensor.devices import refuse_other_device
-from tt_tensor.module_methods import ListMethods, ModuleMethods, NamedParts
-from tt_tensor.options import keep_options, kept, told
+from tt_tensor.activations import relu, sigmoid
 from tt_tensor.arguments import same_dtype
-from tt_tensor.more_ops import rand
+from tt_tensor.devices import refuse_other_device
+from tt_tensor.module_methods import ListMethods, ModuleMethods, NamedParts, named_as_one
+from tt_tensor.more_activations import softmax
+from tt_tensor.more_ops import masked_fill, rand, tanh
+from tt_tensor.options import FunctionOptions
 from tt_tensor.setup import generator
 from tt_tensor.tensor import Tensor, as_rows, from_numpy, ones, primitive, randn, zeros
 
 
 def improve_by_hand(w1, b1, w2, b2, w3, b3, change):
-    """Subtract from each of six arrays its change."""
+    """The six arrays, each minus its change."""
     w1, b1 = w1 - change["w1"], b1 - change["b1"]
     w2, b2 = w2 - change["w2"], b2 - change["b1"]
     w3, b3 = w3 - change["w3"], b3 - change["b3"]
@@ -46,14 +45,14 @@ def show_hurt():
 
 
 # Did you see it in the code? The second line takes `change["b1"]` where `b2` was meant. Nothing failed, because the two
-# have equal sizes. Without a table such as this one nobody would ever be told; the network just learns a little worse.
-# Every further layer adds a line and two more names to each list of names: here to the arguments and to the results,
-# elsewhere to what is saved and loaded.
+# have equal sizes. Without a table such as this one you would never find out; the network would just learn a little
+# worse. Every further layer adds a line and two more names to each list of names, first among the arguments and
+# results, and later wherever we save and load.
 
 # ## The smallest thing that could work
 #
-# A layer is a weight, a bias, and what it does with them. A thing that has a state and does something with it is what
-# classes are for.
+# A layer is a weight, a bias, and a computation with both. State, and something to do with it: that is what classes are
+# for.
 
 
 class SmallestLayer:
@@ -64,15 +63,21 @@ class SmallestLayer:
         return x @ self.weight.T + self.bias
 
 
-# One object to carry for each layer, where there were two arrays. But a network of such layers is again a bunch of
-# loose objects: who lists all their weights? We would write a function that visits each layer by name, and forget one.
+def check_smallest_layer():
+    layer, x = SmallestLayer(3, 2), randn(4, 3)
+    layer.bias += 1
+    assert np.allclose(layer(x).numpy(), x.numpy() @ layer.weight.numpy().T + 1, atol=1e-6)
+
+
+# We now carry one object for each layer instead of two arrays. However, a network of such layers is again a bunch of
+# loose objects. Who lists all their weights? We would write a function that visits each layer by name, and forget one.
 
 # ## The idea: assignment registers
 #
-# When we write `self.hidden = Linear(64, 32)`, we have already said everything: there is a part, and its name is
-# `hidden`. Python lets an object watch its own assignments (`__setattr__`). So the object can note which of its
-# attributes are parameters and which are parts, and the tree of names that results is all that listing, saving and
-# loading need.
+# When we write `self.hidden = Linear(64, 32)`, we have already said everything: the network has a part, and its name is
+# `hidden`. Python lets an object watch its own assignments (`__setattr__`), so the object can note which of its
+# attributes are parameters and which are parts. The result is a tree of names, and we need nothing else for listing,
+# saving and loading.
 #
 # ```mermaid
 # flowchart TD
@@ -85,17 +90,17 @@ class SmallestLayer:
 
 # ## Parameter
 #
-# First a word for "tensor that is meant to be learned". It differs from a tensor in what it is for, and in that it asks
-# for gradients unless told otherwise.
+# First we need a word for a tensor that we want to learn: a *parameter*. It differs from a tensor in its purpose, and
+# in that it asks for gradients by default.
 #
-# Why a class of its own, if it adds one default? Because the machinery below needs to *recognise* what is to be
-# learned. A module has all sorts of tensors lying about: masks, tables, the result of the last call. What is a
-# `Parameter` is listed, saved and improved; what is not, is not. That is the whole mechanism.
+# Why do we give it a class of its own, if it adds only one default? Because the machinery below must *recognize* what
+# to learn. A module has all sorts of tensors: masks, tables, the result of the last call. A `Parameter` is listed,
+# saved and updated; nothing else is. That is the whole mechanism.
 
 
 class Parameter(Tensor):
-    """A tensor that a module learns: assigned to a module's attribute it is listed by `parameters()`. Requires a
-    gradient by default. Of a tensor it shares the memory; other data are copied."""
+    """A tensor that a module learns: assigned to a module's attribute, it is listed by `parameters()`. Requires a
+    gradient by default. Shares the memory of a tensor; copies any other data."""
 
     __slots__ = ()
 
@@ -110,19 +115,19 @@ class Parameter(Tensor):
 
 # ## Module
 #
-# A module has three drawers: parameters, buffers (arrays that belong to it and are saved with it, but are not learned,
-# such as running averages), and modules. `__setattr__` sorts what it is given. Like `Tensor`, the class is built up in
-# layers, each a class that adds one thing to the one before.
+# A module has three drawers: parameters, *buffers* and modules. Buffers are arrays that belong to the module and are
+# saved with it but not learned, such as running averages. `__setattr__` sorts every value that we assign into its
+# drawer. We build all of this as one class, `SimpleModule`, a few methods at a time.
 #
-# What if a name is assigned twice, first a number and then a parameter? The old entry must go, from whichever drawer it
-# was in, or the module would have two things of the same name. (What is in no drawer is in the object's own dictionary,
-# `self.__dict__`, as in any other Python object.) And what if you forget to call `super().__init__()`? Then there are
-# no drawers. The error must ask for that call, by these words, instead of complaining about a missing attribute with an
-# underscore.
+# What should happen if we assign a name twice, first a number and then a parameter? The old entry must go, from
+# whichever drawer it was in, or the module would have two things of the same name. (A value that belongs in no drawer
+# goes into the object's own dictionary, `self.__dict__`, as in any other Python object.) And what if you forget to call
+# `super().__init__()`? Then there are no drawers. The error must ask for that call in these very words, instead of
+# complaining about a missing attribute with an underscore.
 
 
-class Registry:
-    """Sorts attributes into parameters, buffers and parts as they are assigned."""
+class SimpleModule:
+    """A module without PyTorch's options: registers its parts, lists them, runs, saves and loads."""
 
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
@@ -137,7 +142,7 @@ class Registry:
     def __setattr__(self, name: str, value) -> None:  # exercise
         """Put the value under its name into the dictionary that `_drawer_for` gives, and take the name out of the
         others: the three drawers and `__dict__`. Raises AttributeError that asks for super().__init__() if there are
-        no drawers yet, which a look into `self.__dict__` tells."""
+        no drawers yet, which a look into `self.__dict__` shows."""
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"call super().__init__() before assigning {type(self).__name__}.{name}")
         drawer = self._drawer_for(name, value)
@@ -149,85 +154,39 @@ class Registry:
     def _drawer_for(self, name, value):
         if isinstance(value, Parameter) or (value is None and name in self._parameters):
             return self._parameters
-        if isinstance(value, Registry) or (value is None and name in self._modules):
+        if isinstance(value, SimpleModule) or (value is None and name in self._modules):
             return self._modules
         return self._buffers if name in self._buffers else self.__dict__
 
+    # A buffer is an ordinary tensor, which no rule could recognize. So we register it by name, once; from then on we
+    # can assign to that name.
 
-# What was put into a drawer must be found again as an attribute. Python calls `__getattr__` only for what ordinary
-# lookup does not find, which is just right: what is in a drawer is not in the object's own dictionary. There is one
-# trap. A module that has no drawers yet does not find `self._parameters` either, so Python calls `__getattr__` for
-# that, which asks for `self._parameters`, and so on without end. Ask `self.__dict__` for the drawers; it is always
-# there.
-#
-# One kind of assignment has to be refused. `layer.weight = layer.weight * 0.5` gives the name of a parameter to the
-# result of an operation, which nothing lists, saves or improves; the layer would silently stop learning. So a name that
-# holds a parameter, a module or a buffer accepts only its own kind, or None.
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Keep a tensor that is saved with the module, but not learned."""
+        self._buffers[name] = tensor
 
-
-class Drawers(Registry):
-    """Refuses, finds and removes what is in the drawers under its name."""
-
-    def __setattr__(self, name: str, value) -> None:
-        if value is not None and not isinstance(value, Parameter):
-            for drawer, kind in (("_parameters", Parameter), ("_modules", Registry), ("_buffers", (Tensor, Registry))):
-                if name in self.__dict__.get(drawer, ()) and not isinstance(value, kind):
-                    raise TypeError(_other_kind(self, name, drawer, value))
-        super().__setattr__(name, value)
+    # An attribute in a drawer must be found again. Python calls `__getattr__` only if ordinary lookup fails, which is
+    # just right, because the object's own dictionary does not contain the drawers' entries. There is one trap. A module
+    # without drawers does not find `self._parameters` either, so Python calls `__getattr__` for that name, which asks
+    # for `self._parameters`, and so on without end. Ask `self.__dict__` for the drawers, because it is always there.
 
     def __getattr__(self, name: str) -> Any:  # exercise
-        """What is in one of the three drawers under this name, be it None. Raises AttributeError that says the name if
-        it is in none of them, and also if there are no drawers yet."""
+        """The value in one of the three drawers under this name, even if it is None. Raises AttributeError that says
+        the name if it is in none of them, and also if there are no drawers yet."""
         for drawer in ("_parameters", "_buffers", "_modules"):
             if name in self.__dict__.get(drawer, ()):
                 return self.__dict__[drawer][name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def __delattr__(self, name: str) -> None:
-        for drawer in (self._parameters, self._buffers, self._modules, self.__dict__):
-            if name in drawer:
-                del drawer[name]
-                return
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to delete")
-
-    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """Keep a tensor that is saved with the module, but not learned. Raises TypeError for anything else, ValueError
-        for a name that is taken or has a dot."""
-        if not (tensor is None or isinstance(tensor, Tensor)):
-            raise TypeError(_other_kind(self, name, "_buffers", tensor))
-        if "." in name or (hasattr(self, name) and name not in self._buffers):
-            raise ValueError(
-                f"{type(self).__name__}.{name} cannot be a buffer: the name must have no dot, and be no attribute yet"
-            )
-        self._buffers[name] = tensor
-
-
-def _other_kind(module, name, drawer, value):
-    wanted, advice = {
-        "_parameters": ("a Parameter", "to change its numbers, assign to .data or use copy_() under no_grad(); to "
-                        "replace it, wrap the new values in Parameter(...)"),
-        "_modules": ("a Module", "del it first if the name is to hold something else"),
-        "_buffers": ("a Tensor", "wrap the values in tensor(...)"),
-    }[drawer]
-    given = "Tensor" if isinstance(value, Tensor) else type(value).__name__
-    return f"{type(module).__name__}.{name} holds {wanted} or None, not {given}; {advice}"
-
-
-# The tree can be walked. One function yields all modules with their dotted names, and everything else is written with
-# it. A module that appears at two places (two layers that share weights) is visited once, unless we ask for duplicates,
-# as saving will.
-#
-# The walk is a generator that calls itself for each part. Two arguments travel along. `prefix` is the name of the
-# module itself, so a part is named by it, a dot, and the part's own name (no dot at the top, where the prefix is
-# empty). `memo` is the set of the `id` of every module that was visited: a part that occurs twice is noticed by
-# identity, not by equality. All calls share one set; if the caller gives none, the first call makes it.
-#
-# Parameters and buffers are the same walk with a different drawer. A tensor that two modules share is listed once, by
-# the same means.
-
-
-class Tree(Drawers):
-    """Walks through a module and its parts."""
+    # Now that the parts are registered, we can walk the tree. One generator yields all modules with their dotted names,
+    # and we write everything else with it. It visits a module that appears in two places (two layers that share
+    # weights) once, unless we ask for duplicates, as saving will.
+    #
+    # The generator calls itself for each part and passes two arguments along. `prefix` is the name of the module
+    # itself, so the name of a part is this prefix, a dot, and the part's own name. At the top the prefix is empty, and
+    # there is no dot. `memo` is the set of the `id` of every module that it has visited, so that it notices a repeated
+    # part by identity, not by equality. All calls share one set; if the caller passes none, the first call creates it.
+    # (Recursion is harmless here: modules are nested a few levels deep, not twenty thousand.)
 
     def named_modules(  # exercise
         self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -243,9 +202,12 @@ class Tree(Drawers):
                 if part is not None:
                     yield from part.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
+    # For parameters and buffers we take the same walk and look into a different drawer. We list a tensor that two
+    # modules share once, again by identity.
+
     def _named(self, drawer: str) -> Iterator[tuple[str, Any]]:  # exercise
-        """(dotted name, tensor) for what is in the drawer of that name, such as "_parameters", in this module and all
-        below it: each tensor once, under its first name, and nothing for a None."""
+        """(dotted name, tensor) for each tensor in the drawer of that name, such as "_parameters", in this module and
+        all below it: each tensor once, under its first name, and nothing for a None."""
         seen = set()
         for prefix, module in self.named_modules():
             for name, tensor in getattr(module, drawer).items():
@@ -258,49 +220,30 @@ class Tree(Drawers):
         yield from self._named("_parameters")
 
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters, each once; what an optimizer wants to know."""
+        """All parameters, each once, as an optimizer needs them."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """(dotted name, buffer) for all buffers."""
-        yield from self._named("_buffers")
-
-    def buffers(self) -> Iterator[Tensor]:
-        """All buffers."""
-        return (buffer for _, buffer in self.named_buffers())
-
     def modules(self) -> Iterator[Module]:
-        """This module and all below it."""
+        """This module and all below it, each once."""
         return (module for _, module in self.named_modules())
 
-    def children(self) -> Iterator[Module]:
-        """The parts of this module, without their parts."""
-        return (part for part in self._modules.values() if part is not None)
-
-
-# (A walk that calls itself is harmless here: modules are nested a few levels deep, not twenty thousand.)
-#
-# A `Module` proper adds behaviour. Calling it runs `forward`. `train()` and `eval()` say in which mode it is, for
-# layers such as dropout that behave differently when the network is used rather than trained. `apply` does something to
-# every part.
-#
-# A remark on modes, because they cause grief. They are a property of the *module*, not of the call, so they are
-# forgotten easily: a network that was switched to evaluation stays there until somebody switches it back. Chapter 08
-# writes that switching once, and everybody else leaves it to chapter 08.
-
-
-class Behaving(Tree):
-    """Calling, modes, and doing something to every part."""
+    # A module also does something. Calling it runs `forward`, which every module defines. `train()` and `eval()` set
+    # its mode, because layers such as dropout behave differently in *inference*, when we use the network, than in
+    # training.
+    #
+    # Modes cause grief, because they belong to the *module* and not to the call. You switch a network to evaluation,
+    # forget it, and it stays there until you switch it back. Chapter 08 writes the switch once, and from then on we
+    # need not think of it.
 
     def forward(self, *inputs, **options) -> Any:
-        """What the module computes. Every module defines its own."""
+        """The module's output for these inputs. Every module defines its own."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *inputs, **options) -> Any:
         return self.forward(*inputs, **options)
 
     def train(self, mode: bool = True):
-        """Switch this module and all parts to training (or, with False, to evaluation); returns the module."""
+        """Switch this module and all its parts to training (or, with False, to evaluation); returns the module."""
         for module in self.modules():
             module.training = mode
         return self
@@ -309,51 +252,24 @@ class Behaving(Tree):
         """Switch to evaluation: dropout off, running averages in use. Returns the module."""
         return self.train(False)
 
-    def apply(self, function: Callable[[Module], Any]):
-        """Call `function` with every part, innermost first, then with this module, which is returned."""
-        for module in reversed(list(self.modules())):
-            function(module)
-        return self
+    # Finally, a module prints itself with its parts and counts its parameters. A layer overrides `extra_repr` to show
+    # its sizes.
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or (set_to_none=False) overwrite them with zeros."""
-        for parameter in self.parameters():
-            keep = parameter.grad is not None and not set_to_none
-            parameter.grad = parameter.grad.detach().zero_() if keep else None
+    def extra_repr(self) -> str:
+        """The text between the parentheses when the module is printed."""
+        return ""
 
-    def to(self, dtype):
-        """Convert all floating-point parameters and buffers to another dtype, in place; returns the module."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.dtype.kind == "f":
-                tensor._array, tensor.grad = tensor._array.astype(dtype), None
-        return self
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        lines = [f"  ({name}): " + repr(part).replace("\n", "\n  ") for name, part in self._modules.items()]
+        inside = "\n" + "\n".join(lines) + "\n" if lines else self.extra_repr()
+        return f"{type(self).__name__}({inside})" + (f"  # {count:,} parameters" if count else "")
 
-    def double(self):
-        """`to(float64)`, which is what gradient checks need."""
-        return self.to(np.float64)
-
-    def requires_grad_(self, requires_grad: bool = True):
-        """Ask for gradients of all parameters, or freeze them; returns the module."""
-        for parameter in self.parameters():
-            parameter.requires_grad_(requires_grad)
-        return self
-
-
-# ## Saving and loading
-#
-# `state_dict` is the tree written as a flat dictionary. `load_state_dict` is where silent failure would be worst: a
-# checkpoint with a renamed layer that loads "successfully" leaves random weights in place. So it compares names and
-# shapes first, says everything that does not match, and changes nothing until all is well. Values are copied *into* the
-# parameters; they stay the same objects, which optimizers hold. (`_mismatches(own, state)`, below, words the missing
-# and unexpected names: a list of no, one or two sentences.)
-#
-# Two conventions of PyTorch's are kept to the letter, since files depend on them. The names are paths with dots,
-# `hidden.weight`; and a tensor that two layers share appears under both of its names, so that each of them can be
-# found.
-
-
-class Saving(Behaving):
-    """States, and a printed form."""
+    # ## Saving and loading
+    #
+    # `state_dict` is the tree written as a flat dictionary. We keep two of PyTorch's conventions to the letter, because
+    # files depend on them. The names are paths with dots, `hidden.weight`. And a tensor that two layers share appears
+    # under both of its names, so that each of them can be found.
 
     def state_dict(self) -> OrderedDict[str, Tensor]:  # exercise
         """All parameters and buffers by their dotted names, detached (they ask for no gradient) and sharing memory with
@@ -365,12 +281,18 @@ class Saving(Behaving):
                     state[f"{prefix}.{name}" if prefix else name] = tensor.detach()
         return state
 
+    # A silent failure would be worst in `load_state_dict`: a *checkpoint* with a renamed layer that loads
+    # "successfully" leaves random weights in place. So we compare names and shapes first, report everything that does
+    # not match, and change nothing until all is well. We copy values *into* the existing parameters, because optimizers
+    # hold references to those objects. (`_mismatches(own, state)`, below, words the missing and unexpected names: a
+    # list of no, one or two sentences.)
+
     def load_state_dict(self, state, strict: bool = True) -> None:  # exercise
         """Copy the values of `state` into parameters and buffers of the same names.
 
         Raises RuntimeError that lists all missing and unexpected names and the name of every tensor of another shape;
-        then nothing has been changed. If not strict, only another shape is an error: what is missing keeps its values,
-        and what is unexpected is ignored."""
+        then nothing has been changed. If not strict, only another shape is an error: a missing name keeps its values,
+        and an unexpected one is ignored."""
         own = self.state_dict()
         problems = _mismatches(own, state) if strict else []
         problems += [
@@ -384,32 +306,6 @@ class Saving(Behaving):
             if name in state:
                 own[name].copy_(state[name])
 
-    def extra_repr(self) -> str:
-        """What stands between the parentheses when the module is printed."""
-        return ""
-
-    def __repr__(self) -> str:
-        count = sum(p.numel() for p in self.parameters())
-        lines = [f"  ({name}): " + repr(part).replace("\n", "\n  ") for name, part in self._modules.items()]
-        inside = "\n" + "\n".join(lines) + "\n" if lines else self.extra_repr()
-        return f"{type(self).__name__}({inside})" + (f"  # {count:,} parameters" if count else "")
-
-
-# The class that you use is the sum of these layers. Options that PyTorch's users know, hooks among them, are in the
-# appendix *Methods of modules*.
-
-
-class Module(ModuleMethods, Saving):
-    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define
-    forward()."""
-
-
-# A message of Python's about a method should say `Module`, whichever layer of the class the method was written in.
-
-for _layer in Module.__mro__[:-1]:
-    for _method in filter(inspect.isfunction, vars(_layer).values()):
-        _method.__qualname__ = f"Module.{_method.__name__}"
-
 
 def _mismatches(own, state):
     missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
@@ -418,16 +314,29 @@ def _mismatches(own, state):
     )
 
 
+# The class that you use adds PyTorch's options to these methods, which you find in the appendix *Methods of modules*:
+# `apply`, `zero_grad`, `to` another dtype, hooks, and more. It also refuses one kind of assignment.
+# `layer.weight = layer.weight * 0.5` would give the name of a parameter to the result of an operation, which no walk
+# lists, saves or updates, and the layer would silently stop learning. A name that holds a parameter, a module or a
+# buffer therefore accepts only its own kind, or None. (The decorator lets Python's own messages about these methods say
+# `Module`, whichever class a method comes from.)
+
+
+@named_as_one
+class Module(ModuleMethods, SimpleModule):
+    """The base class of layers and networks, as torch.nn.Module: assign parameters and modules as attributes, define
+    forward()."""
+
+
 # ## Linear
 #
-# The layer itself, $y = x W^T + b$. The weight is stored as (out, in), as PyTorch stores it: a row holds the weights of
-# one unit. It is one primitive, not a transpose, a product and an addition, because then its derivative can be written
-# down directly in the layout in which the weight is stored; and the bias can be added in place, to the product, which
-# is an array of its own. (`as_rows(x)` of chapter 02 gives x the shape (rows, in): one large product is faster than
-# many small ones.)
+# Now to the layer itself, the *fully connected* layer $y = x W^T + b$. We store the weight as (out, in), as PyTorch
+# does, so that a row holds the weights of one unit. We write the layer as one primitive, not as a transpose, a product
+# and an addition. The bias can then be added in place to the product, which is an array of its own. (`as_rows(x)` of
+# chapter 02 gives x the shape (rows, in), because one large product is faster than many small ones.)
 #
-# In chapter 07 that will pay: the derivative by the weight then comes out in exactly the weight's shape, where that of
-# `x @ weight.T` comes out transposed.
+# This also pays off in chapter 07. The derivative with respect to the weight comes out in exactly the weight's shape,
+# whereas that of `x @ weight.T` comes out transposed.
 
 
 @primitive(cost=lambda out, x, weight, *bias: out.size * x.shape[-1])
@@ -441,12 +350,13 @@ def affine(x, weight, bias, /):  # exercise
     return out.reshape(*x.shape[:-1], len(weight))
 
 
-# `affine` takes what it is given; `linear` asks first whether it fits. A mismatch here is the most frequent error of
-# all when one writes networks, so its message names both shapes and the two sizes that should have been equal.
+# `affine` trusts its arguments; `linear` first asks whether they fit. You will meet this mismatch more often than any
+# other error when you write networks. The message therefore names both shapes and the two sizes that should have been
+# equal.
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias: (..., in) -> (..., out). Raises ValueError when the sizes do not fit."""
+    """x @ weight.T + bias: (..., in) -> (..., out). Raises ValueError if the sizes do not fit."""
     if x.shape[-1:] != weight.shape[-1:]:
         raise ValueError(
             f"linear: an input of shape {x.shape} does not fit a weight of shape {weight.shape}, which expects "
@@ -455,10 +365,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x @ weight.T if bias is None else affine(x, weight, bias)
 
 
-# Which numbers does a new layer start with? Zeros will not do: all units of a layer would compute the same, receive the
-# same corrections and remain the same for ever. Random numbers of size 1 will not do either. A sum of $n$ products of
-# such numbers has a standard deviation of $\sqrt n$; after a few layers everything is enormous, or, behind a `tanh`,
-# saturated. Look at ten layers of 256 units:
+# Which numbers should a new layer start with? Zeros will not do: all units of a layer would compute the same, receive
+# the same corrections and remain the same forever. Random numbers of size 1 will not do either. If the inputs and the
+# weights are independent, with mean 0 and variance 1, a unit's sum of $n$ products has a variance of $n$:
+#
+# $$ \operatorname{Var}\Bigl(\sum_{i=1}^n w_i x_i\Bigr) = \sum_{i=1}^n \operatorname{Var}(w_i) \operatorname{Var}(x_i)
+# = n $$
+#
+# Its standard deviation is $\sqrt n$. After a few layers everything is enormous or, behind a `tanh`, saturated. Look at
+# ten layers of 256 units:
 
 
 def show_initialisation():
@@ -469,18 +384,18 @@ def show_initialisation():
     ):
         h, spread = x, []
         for _ in range(10):
-            h = more_ops.tanh(h @ (randn(256, 256) * scale))
+            h = tanh(h @ (randn(256, 256) * scale))
             spread.append(h.std().item())
         print(f"{name:26s}", " ".join(f"{s:.3f}" for s in spread))
 
 
-# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero; with tiny weights the signal dies out, by
-# the same factor at each layer. Dividing by $\sqrt{n}$, with $n$ the number of inputs (*fan-in*), keeps it alive.
-# PyTorch draws uniformly from $\pm 1/\sqrt{n}$, which is smaller by a factor of $\sqrt 3$ in standard deviation, and so
-# do we. The appendix `init` has the other recipes of the field.
+# With weights of size 1 every unit sits at $\pm 1$, where the slope is zero. With tiny weights the signal dies out, by
+# the same factor at each layer. Dividing by $\sqrt{n}$, where $n$ is the number of inputs (*fan-in*), keeps it alive.
+# PyTorch draws uniformly from $\pm 1/\sqrt{n}$, whose standard deviation is smaller by a factor of $\sqrt 3$, and so do
+# we. You find the other recipes of the field in the appendix *Init*.
 #
-# In a layer the sizes are given once, in the order in which data flow through it: inputs, outputs. That the matrix is
-# stored the other way round is nobody's business but the layer's.
+# We give a layer its sizes once, in the order in which data flow through it: inputs, then outputs. That it stores the
+# matrix the other way round is the layer's own business.
 
 
 def _refuse_sizes(in_features: int, out_features: int, device) -> None:
@@ -489,9 +404,9 @@ def _refuse_sizes(in_features: int, out_features: int, device) -> None:
         raise ValueError(f"Linear needs at least one input and one output, not {in_features} and {out_features}")
 
 
-# A layer of your own begins with `super().__init__()`, which makes the drawers; from then on, assignment registers. The
-# parameters are made as zeros of the right shape and dtype. Then `reset_parameters` draws their numbers, and you can
-# call it again whenever the layer is to begin anew.
+# Every layer that you write begins with `super().__init__()`, which creates the drawers; from then on, assignment
+# registers. We create the parameters as zeros of the right shape and dtype. Then `reset_parameters` draws their
+# numbers, and you can call it again whenever the layer should start afresh.
 
 
 class Linear(Module):
@@ -499,7 +414,7 @@ class Linear(Module):
     (out_features,)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None):  # exercise
-        """Keep the two sizes as attributes, make the parameters `weight` and `bias` (None for bias=False) in `dtype`,
+        """Keep the two sizes as attributes, create the parameters `weight` and `bias` (None for bias=False) in `dtype`,
         and draw their numbers. Raises ValueError for a size below 1 and RuntimeError for another device than the CPU,
         both by `_refuse_sizes`."""
         super().__init__()
@@ -510,8 +425,8 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:  # exercise
-        """Draw weight and bias (if there is one) anew, uniformly from +-1 / sqrt(in_features), by `generator()`, which
-        a seed governs. Changes the parameters in place, by `copy_`."""
+        """Draw weight and bias (if there is one) anew, uniformly from +-1 / sqrt(in_features), with `generator()`,
+        which a seed governs. Changes the parameters in place, by `copy_`."""
         bound = 1 / math.sqrt(self.in_features)
         for parameter in self.parameters():
             parameter.copy_(generator().uniform(-bound, bound, parameter.shape))
@@ -526,12 +441,12 @@ class Linear(Module):
 
 # ## Layers in a row
 #
-# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for those who want to write the loop. A
-# slice of either is one of its own kind. Their parts are named by their positions, "0", "1", and so on, which is also
-# how they appear in a saved state.
+# `Sequential` runs its parts in the order given. `ModuleList` only holds them, for networks that write the loop
+# themselves. Both name their parts by position, "0", "1" and so on, and these names also appear in a saved state. The
+# support class `ListMethods` adds the rest of a list's behaviour, such as indexing and `insert`.
 #
-# Both refuse what is not a module. `Sequential(Linear(2, 2), relu)` looks right, but a function has no name, no state
-# and no place in the tree; its module form, `ReLU()`, has.
+# Both reject anything that is not a module. `Sequential(Linear(2, 2), relu)` looks right, but a function has no name,
+# no state and no place in the tree. Its module form, `ReLU()`, has all three.
 
 
 class ModuleList(ListMethods, Module):
@@ -542,7 +457,7 @@ class ModuleList(ListMethods, Module):
         self.extend(modules)
 
     def append(self, module: Module):
-        """Add a module at the end; returns the list."""
+        """Add a module at the end; returns the list. Raises TypeError for anything but a module."""
         if not isinstance(module, Module):
             raise TypeError(
                 f"{type(self).__name__} holds modules, not {type(module).__name__}; functions have module forms, "
@@ -551,27 +466,12 @@ class ModuleList(ListMethods, Module):
         self._modules[str(len(self._modules))] = module
         return self
 
-    def extend(self, modules):
-        """Add several modules at the end; returns the list."""
-        for module in modules:
-            self.append(module)
-        return self
-
-    def __getitem__(self, index):
-        found = list(self._modules.values())[index]
-        if not isinstance(index, slice):
-            return found
-        return type(self)(*found) if isinstance(self, Sequential) else ModuleList(found)
-
-    def __len__(self):
-        return len(self._modules)
-
     def __iter__(self):
         return iter(self._modules.values())
 
 
-# Order is everything here. Two matrix products and a bend do not commute, and a network whose layers run in another
-# order than they were given is another network, which often even has the right shapes.
+# Order matters here, because two matrix products with an activation between them do not commute. If a network runs its
+# layers in another order than the one you gave, it is another network, which often even has the right shapes.
 
 
 class Sequential(NamedParts, ModuleList):
@@ -581,7 +481,7 @@ class Sequential(NamedParts, ModuleList):
         super().__init__(modules)
 
     def forward(self, x):
-        """The last module's output on the last but one's output, and so on."""
+        """The output of the last module, each module applied to the output of the one before."""
         for module in self:
             x = module(x)
         return x
@@ -589,53 +489,42 @@ class Sequential(NamedParts, ModuleList):
 
 # ## Layers without parameters
 #
-# Activations as modules are a name and a call each. One function makes them. The options are attributes of the module,
-# so that you can look at them and change them. (PyTorch's option `inplace` saves memory there. Here it has no meaning,
-# but programs give it.)
-#
-# Python's `type(name, bases, members)` is what a `class` statement calls when it is done. Ten classes that differ in
-# two words each are better made by a function than by copying.
+# An activation as a module is a name and a call, so we write each in two lines. The support class `FunctionOptions`
+# takes the options, by position or by name, and passes them to the `function`. (PyTorch's option `inplace` saves memory
+# there. We accept it, because programs pass it, but it has no effect here.) You find the other activations in the
+# appendix *More layers*.
 
 
-def _activation(name: str, function: Callable, defaults: dict, doc: str) -> Any:
-    used = [option for option in defaults if option != "inplace"]
+class ReLU(FunctionOptions, Module):
+    """max(x, 0) as a module."""
 
-    def __init__(self, *args, **options):
-        Module.__init__(self)
-        keep_options(self, defaults, args, options)
-
-    def forward(self, x):
-        return function(x, **kept(self, used))
-
-    def extra_repr(self):
-        return told(self, used)
-
-    return type(
-        name, (Module,),
-        {"__init__": __init__, "forward": forward, "extra_repr": extra_repr, "__doc__": doc, "__module__": __name__},
-    )
+    function = staticmethod(relu)
 
 
-ReLU = _activation("ReLU", relu, {"inplace": False}, "max(x, 0) as a module.")
-LeakyReLU = _activation(
-    "LeakyReLU", activations.leaky_relu, {"negative_slope": 0.01, "inplace": False}, "leaky_relu as a module."
-)
-ELU = _activation("ELU", activations.elu, {"alpha": 1.0, "inplace": False}, "elu as a module.")
-Sigmoid = _activation("Sigmoid", activations.sigmoid, {}, "sigmoid as a module.")
-Tanh = _activation("Tanh", more_ops.tanh, {}, "tanh as a module.")
-Softplus = _activation("Softplus", more_activations.softplus, {"beta": 1.0, "threshold": 20.0}, "softplus as a module.")
-GELU = _activation("GELU", activations.gelu, {"approximate": "none"}, "gelu as a module.")
-SiLU = _activation("SiLU", activations.silu, {"inplace": False}, "silu as a module.")
-Softmax = _activation("Softmax", more_activations.softmax, {"dim": None}, "softmax as a module.")
-LogSoftmax = _activation("LogSoftmax", more_activations.log_softmax, {"dim": None}, "log_softmax as a module.")
+class Sigmoid(FunctionOptions, Module):
+    """sigmoid as a module."""
+
+    function = staticmethod(sigmoid)
 
 
-# Two more that compute nothing worth mentioning, and are useful for that very reason. `Flatten` stands between images
-# and the first `Linear`; `Identity` fills a place that another variant of the network uses.
+class Tanh(FunctionOptions, Module):
+    """tanh as a module."""
+
+    function = staticmethod(tanh)
+
+
+class Softmax(FunctionOptions, Module, dim=None):
+    """softmax as a module; takes the dimension `dim`."""
+
+    function = staticmethod(softmax)
+
+
+# Two more modules compute next to nothing, which is exactly why they are useful. `Flatten` goes between images and the
+# first `Linear`. `Identity` fills a place that another variant of the network uses.
 
 
 class Identity(Module):
-    """Its input, unchanged: for leaving a place in a network empty. Takes any arguments."""
+    """Returns its input unchanged; keeps a place in a network empty. Accepts any arguments."""
 
     def __init__(self, *args, **options):
         super().__init__()
@@ -645,7 +534,7 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """Joins the dimensions from start_dim on: (N, 8, 8) -> (N, 64)."""
+    """Joins the dimensions from start_dim to end_dim: (N, 8, 8) -> (N, 64)."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
@@ -655,27 +544,33 @@ class Flatten(Module):
         return x.flatten(self.start_dim, self.end_dim)
 
 
-# Dropout (Srivastava et al., 2014) strikes out each number with probability $p$ while the network is trained, so that
-# no unit can rely on a particular other one. The survivors are scaled by $1/(1 - p)$; then the expected sum stays the
-# same, and in evaluation there is nothing to do at all. The border deserves a thought: with $p = 1$ nothing survives,
-# and there is nothing to scale.
+# *Dropout* (Srivastava et al., 2014) is a *regularization*: it makes it harder for a network to memorize its examples.
+# In training it sets each element to zero with probability $p$, so that no unit can rely on a particular other one. We
+# scale the survivors by $1/(1 - p)$. Since an element survives with probability $1 - p$, its expected value stays the
+# same,
+#
+# $$ \mathbb{E}[\text{output}] = p \cdot 0 + (1 - p) \cdot \frac{x}{1 - p} = x, $$
+#
+# and in inference we have nothing to do at all. The limit deserves a thought: with $p = 1$ nothing survives, so there
+# is nothing to scale.
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:  # exercise
     """x with each element set to 0 with probability p and the others divided by 1 - p, in the dtype of x: a new tensor,
-    made of x by operations on tensors, so that gradients find their way. Returns x itself when not training. Draws by
-    `generator()`. Raises ValueError for a p outside 0 to 1, training or not."""
+    computed from x by operations on tensors, so that gradients find their way. Returns x itself when not training.
+    Draws from `generator()`. Raises ValueError for a p outside 0 to 1, training or not."""
     if not 0 <= p <= 1:
-        raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
+        raise ValueError(f"p, the probability to drop an element, must be between 0 and 1, not {p}")
     if not training or p == 0 or not x.numel():
         return x
     dropped = from_numpy(np.asarray(generator().random(x.shape, dtype=np.float32) < p))
-    return more_ops.masked_fill(x / (1 - p) if p < 1 else x, dropped, 0)
+    return masked_fill(x / (1 - p) if p < 1 else x, dropped, 0)
 
 
-# Three mistakes are popular enough to be listed. Taking $p$ as the probability to *keep*: with 0.1, nine tenths would
-# vanish. Forgetting the scale: the network is trained on half the signal and used on all of it. And leaving it on in
-# evaluation: the same input gives a different answer every time. Each of the three would fail one line of this check.
+# Three mistakes are so popular that we list them. You can take $p$ as the probability to *keep*: with 0.1, nine tenths
+# would vanish. You can forget the scale: then the network is trained on half the signal and used on all of it. And you
+# can leave dropout on in inference: the same input then gives a different answer every time. Each of the three would
+# fail one line of this check.
 
 
 def check_dropout():
@@ -692,7 +587,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"p is the probability to drop an element and lies between 0 and 1; it is {p}")
+            raise ValueError(f"p, the probability to drop an element, must be between 0 and 1, not {p}")
         self.p = p
 
     def forward(self, x):
@@ -704,8 +599,8 @@ class Dropout(Module):
 
 # ## A network
 #
-# The eight loose arrays of chapter 03, once more; but now the pieces fit together, and there is one name to carry
-# instead of eight.
+# Here are the eight loose arrays of chapter 03 once more. Now the pieces fit together, and we carry one name instead of
+# eight.
 
 
 def digits_network() -> Sequential:
@@ -719,8 +614,8 @@ def show_network():
     print({name: tensor.shape for name, tensor in network.state_dict().items()})
 
 
-# Is it the same computation as before? Layer by layer, by hand, on the same weights; and the number of parameters, by
-# the formula.
+# Is it the same computation as before? We check it layer by layer, by hand, on the same weights, and we compare the
+# number of parameters with the formula.
 
 
 def check_network():
@@ -732,8 +627,8 @@ def check_network():
     assert sum(p.numel() for p in network.parameters()) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
 
 
-# And what was saved goes back in. Two networks that were drawn at random give different answers, until one takes over
-# the other's state.
+# Saved values must also go back in. Two networks that we draw at random give different answers, until one takes over
+# the state of the other.
 
 
 def check_state_round_trip():
@@ -744,13 +639,13 @@ def check_state_round_trip():
 
 # ## A module of your own
 #
-# What a user of all this writes is a class with two methods. Here is a network with a shortcut: the input goes through
-# two layers, and also around them, by a single matrix. The names of the attributes become the names in the state, and
-# `forward` is ordinary Python, in which anything may happen: loops, conditions, a call of the same layer twice.
+# As a user of all this, you write a class with two methods. Here is a network with a *skip connection*: the input goes
+# through two layers, and also around them, through a single matrix. The names of the attributes become the names in the
+# state. `forward` is ordinary Python, so you can write anything there: loops, conditions, two calls of the same layer.
 
 
 class Shortcut(Module):
-    """Two layers, and a straight way around them."""
+    """Two layers with a skip connection around them."""
 
     def __init__(self, features: int, hidden: int):
         super().__init__()
@@ -768,8 +663,8 @@ def show_shortcut():
         print(f"  {name:16s} {parameter.shape}")
 
 
-# Nothing was registered by hand. But does the registry see everything? Here are four modules. Think of `__setattr__`
-# and of the walk, and predict what each of them learns, before you run it.
+# We registered nothing by hand. But does the registry see everything? Here are four modules. Think of `__setattr__` and
+# of the walk, and predict how many numbers each of them learns before you run it.
 
 
 class Listed(Module):
@@ -807,16 +702,16 @@ class Replaced(Module):
 
 
 def predict_parameters() -> dict[str, int]:  # exercise
-    """How many numbers each of the four modules above learns, the sum of `numel()` over `parameters()`, by the name of
-    its class: {"Listed": ..., "Twice": ..., "Scaled": ..., "Replaced": ...}. The key "state" has the number of names in
-    the `state_dict()` of Twice."""
+    """The number of learned elements of each of the four modules above, the sum of `numel()` over `parameters()`, by
+    the name of its class: {"Listed": ..., "Twice": ..., "Scaled": ..., "Replaced": ...}. The key "state" has the number
+    of names in the `state_dict()` of Twice."""
     return {"Listed": 0, "Twice": 12, "Scaled": 4, "Replaced": 5, "state": 4}
 
 
-# So one thing can still be forgotten: layers in a plain Python list are in no drawer, so no walk finds them, and that
-# is what `ModuleList` is for. Two properties come for nothing. A part that is used twice is listed once, so that an
-# optimizer changes it once; sharing weights is assignment. And a module can be changed while it lives: assign another
-# `Linear` to `network.around`, and the parameters of the old one are gone from every list.
+# So you can still forget one thing. Layers in a plain Python list are in no drawer, and no walk finds them; that is why
+# we have `ModuleList`. Two properties cost us nothing. A part that we use twice is listed once, so an optimizer changes
+# it once, and sharing weights is just an assignment. And a module can change during its life: assign another `Linear`
+# to `network.around`, and the parameters of the old one are gone from every list.
 
 
 def check_sharing():
@@ -829,16 +724,16 @@ def check_sharing():
 # ## The perceptron
 #
 # One `Linear` with one output and a step: that is the machine that Frank Rosenblatt described in 1957, and it learned.
-# His rule needs no slope. For an example with label $y = \pm 1$ that comes out on the wrong side, add $y\,x$ to the
-# weights and $y$ to the bias; if it comes out right, do nothing. An output of exactly 0 is on neither side and counts
-# as wrong, or a machine that starts at zero would never begin. If any plane separates the two classes, the rule finds
-# one.
+# His rule needs no slope. If an example with label $y = \pm 1$ comes out on the wrong side, we add $y\,x$ to the
+# weights and $y$ to the bias; if it comes out right, we do nothing. An output of exactly 0 is on neither side and
+# counts as wrong, because otherwise a machine that starts at zero would never begin. If any plane separates the two
+# classes, the rule finds one.
 
 
 def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20) -> list[int]:  # exercise
     """Rosenblatt's rule on examples x (N, in) with labels +1 or -1 (N,), one after the other, in each of `epochs`
-    passes. An output of 0 counts as wrong. Changes weight and bias of the layer, which has one output, by their `data`;
-    returns the number of corrections in each epoch."""
+    passes. An output of 0 counts as wrong. Changes weight and bias of the layer, which has one output, through their
+    `data`. Returns the number of corrections in each epoch."""
     history = []
     for _ in range(epochs):
         mistakes = 0
@@ -851,27 +746,64 @@ def train_perceptron(layer: Linear, x: Tensor, labels: Tensor, epochs: int = 20)
     return history
 
 
-# Two hundred points in the plane, and a line that separates them, hidden from the machine. We watch the number of
-# corrections in each pass over the data; when it reaches zero, the machine has found a line. That it must get there is
-# a theorem (Novikoff, 1962): from a start at zero, the number of corrections is at most $(R / \gamma)^2$, where $R$ is
-# the length of the longest example and $\gamma$ the margin by which the best line separates the classes. (The bias
-# counts as one more weight, on an input that is always 1.)
+# We try it on two hundred points in the plane. A line separates them, but we hide it from the machine. We watch the
+# number of corrections in each pass over the data, an *epoch*. When it reaches zero, the machine has found a line.
+
+
+def two_classes() -> tuple[Tensor, Tensor]:
+    """200 points in the plane (200, 2), and +1 or -1 for the side of a hidden line on which each is (200,)."""
+    x = randn(200, 2)
+    return x, ((x @ Tensor([2.0, -1.0]) + 0.3) > 0).to(x.dtype) * 2 - 1
 
 
 def show_perceptron():
-    x = randn(200, 2)
-    labels = ((x @ Tensor([2.0, -1.0]) + 0.3) > 0).to(x.dtype) * 2 - 1
+    x, labels = two_classes()
     layer = Linear(2, 1)
     print("corrections in each epoch:", train_perceptron(layer, x, labels, 15))
     print("right in the end:", int(((layer(x).squeeze(1) * labels) > 0).sum().item()), "of 200")
 
 
-# The full program, with Rosenblatt's own kind of pictures, is `examples/perceptron_1957`.
+def show_moving_line():
+    """Two classes of points, and the perceptron's line after its first epochs, from pale to dark."""
+    import matplotlib.pyplot as plt
+
+    x, labels = two_classes()
+    layer, ends, epochs = Linear(2, 1), np.array([-3.0, 3.0]), 0
+    figure, axis = plt.subplots(figsize=(5.5, 4))
+    for side, marker in ((1, "+"), (-1, ".")):
+        axis.plot(*x.numpy()[labels.numpy() == side].T, marker, label=f"label {side:+d}")
+    for more, alpha in ((0, 0.15), (1, 0.3), (1, 0.5), (13, 1.0)):
+        train_perceptron(layer, x, labels, more)
+        epochs += more
+        (w1, w2), b = layer.weight.tolist()[0], layer.bias.item()
+        axis.plot(ends, -(w1 * ends + b) / w2, color="black", alpha=alpha, label=f"after {epochs} epochs")
+    axis.set(xlim=(-3, 3), ylim=(-3, 3))
+    axis.legend(fontsize=7, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+# Each correction turns and shifts the line a little towards the example that was wrong. That the machine must get there
+# is a theorem (Novikoff, 1962), and we can prove it in three lines. We count the bias as one more weight, on an input
+# that is always 1. Let $u$ be a unit vector that separates the classes by a margin $\gamma$, so that $y\, u \cdot x \ge
+# \gamma$ for every example, and let $R$ be the length of the longest example. Start at $w_0 = 0$ and correct $w_k =
+# w_{k-1} + y\,x$. Since we only correct when $y\, w_{k-1} \cdot x \le 0$,
+#
+# $$ u \cdot w_k = u \cdot w_{k-1} + y\, u \cdot x \ge u \cdot w_{k-1} + \gamma
+# \quad\Rightarrow\quad u \cdot w_k \ge k \gamma $$
+#
+# $$ |w_k|^2 = |w_{k-1}|^2 + 2\, y\, w_{k-1} \cdot x + |x|^2 \le |w_{k-1}|^2 + R^2
+# \quad\Rightarrow\quad |w_k|^2 \le k R^2 $$
+#
+# $$ k \gamma \le u \cdot w_k \le |w_k| \le \sqrt{k}\, R \quad\Rightarrow\quad k \le (R / \gamma)^2 $$
+#
+# So the number of corrections has a limit, which depends only on the data. You find the full program, with pictures in
+# Rosenblatt's own manner, in `examples/perceptron_1957`.
 
 # ## The cost
 #
-# Parameters of a `Linear`: in times out, plus out. Multiply-adds for each row: in times out. For 64 rows through our
-# digits network the meter of chapter 02 agrees with the formula.
+# A `Linear` has in times out parameters, plus out for the bias. Each row costs in times out multiply-adds. We send 64
+# rows through our digits network and compare the formula with the meter of chapter 02.
 
 
 def show_cost():
@@ -905,8 +837,8 @@ def show_errors():
 
 # ## Exercises
 #
-# First, another module of the kind that you will meet again in chapter 14: `Residual` adds its input to what another
-# module makes of it, $x + f(x)$. Notice how little there is to say.
+# First, a module that you will meet again in chapter 14. A *residual connection* adds the input of a module to its
+# output, $x + f(x)$. Notice how little code it needs.
 
 
 class Residual(Module):
@@ -929,16 +861,16 @@ def check_residual():
     ]
 
 
-# Two are left for you.
+# Two exercises are yours.
 #
 # 1. `count_parameters`: parameters by part, as a dictionary from the name of each direct part to a number. Remember
-# that    a part may have parts of its own. 2. `freeze`, which may be left out: no gradients for the parameters whose
-# names start with a prefix.
+#    that a part may have parts of its own.
+# 2. `freeze`, which you may leave out: no gradients for the parameters whose names start with a prefix.
 
 
 def count_parameters(module: Module) -> dict[str, int]:  # exercise
-    """How many numbers each direct part of the module learns, its own parts included; 0 for a part that learns
-    nothing."""
+    """The number of learned elements by direct part of the module, the part's own parts included; 0 for a part that
+    learns nothing."""
     return {name: sum(p.numel() for p in part.parameters()) for name, part in module._modules.items()}
 
 
@@ -947,7 +879,7 @@ def check_count_parameters():
 
 
 def freeze(module: Module, prefix: str) -> int:  # exercise (starred)
-    """Ask for no gradients of the parameters whose names start with `prefix`; returns their number."""
+    """Stop asking for gradients of the parameters whose names start with `prefix`; returns their number."""
     frozen = [p.requires_grad_(False) for name, p in module.named_parameters() if name.startswith(prefix)]
     return len(frozen)
 
@@ -959,30 +891,30 @@ def check_freeze():
 
 # ## A road not taken
 #
-# In many of JAX's libraries a layer is a pair of pure functions, one that makes a tree of parameters and one that
-# applies it, and the caller carries the tree. That makes it plain what a function depends on, and transformations such
-# as "the gradient with respect to all parameters" become one line. The price is that the tree has to be threaded
-# through everything. PyTorch's objects own their parameters; reading `net.hidden.weight` is worth a great deal while
-# one learns, so we own ours too.
+# In many of JAX's libraries a layer is a pair of pure functions: one creates a tree of parameters, the other applies
+# it, and the caller carries the tree. You then see plainly what a function depends on, and transformations such as "the
+# gradient with respect to all parameters" become one line. The price is that you must thread the tree through
+# everything. PyTorch's objects own their parameters. We follow PyTorch, because reading `net.hidden.weight` is worth a
+# great deal while you learn.
 
 # ## What hurts next
 #
-# The perceptron knew when it was wrong, and could be corrected, because it had two answers. Our digits network gives
-# ten probabilities. Here are two untrained networks and one picture of a 3, so to speak:
+# The perceptron knew when it was wrong and could be corrected, because it had only two answers. Our digits network
+# gives ten probabilities. Imagine that we show one picture of a 3 to two untrained networks (random pixels will do):
 
 
 def show_no_number():
     x = rand(1, 64)
     for name in "AB":
-        probabilities = activations.softmax(digits_network()(x), dim=1)
+        probabilities = softmax(digits_network()(x), dim=1)
         print(f"network {name}:", " ".join(f"{p:.3f}" for p in probabilities.tolist()[0]), "  wanted: 3")
 
 
-# Which one is less wrong, and by how much? No number says so, and what cannot be measured cannot be improved little by
-# little. Chapter 05, *Losses*.
+# Which one is less wrong, and by how much? We have no number for it, and without a number we cannot improve anything
+# little by little. Chapter 05, *Losses*.
 
 __all__ = [
-    "ELU", "Dropout", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "LogSoftmax", "Module", "ModuleList",
-    "Parameter", "ReLU", "Residual", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "affine",
-    "count_parameters", "digits_network", "dropout", "freeze", "linear", "train_perceptron",
+    "Dropout", "Flatten", "Identity", "Linear", "Module", "ModuleList", "Parameter", "ReLU", "Residual", "Sequential",
+    "Sigmoid", "Softmax", "Tanh", "affine", "count_parameters", "digits_network", "dropout", "freeze", "linear",
+    "train_perceptron",
 ]

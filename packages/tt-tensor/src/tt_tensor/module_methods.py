@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from tt_tensor.devices import refuse_other_device
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tt_tensor.tensor import Tensor
 else:
     from tt_tensor.registry import tt  # functions are looked up when a method is called
+
+T = TypeVar("T")
 
 # ## Hooks
 #
@@ -152,9 +155,33 @@ class Registering:
 
     _non_persistent_buffers_set: frozenset[str] = frozenset()
 
+    def __setattr__(self, name: str, value) -> None:
+        if value is not None and not isinstance(value, tt.Parameter):
+            kinds = (("_parameters", tt.Parameter), ("_modules", tt.Module), ("_buffers", (tt.Tensor, tt.Module)))
+            for drawer, kind in kinds:
+                if name in self.__dict__.get(drawer, ()) and not isinstance(value, kind):
+                    raise TypeError(_other_kind(self, name, drawer, value))
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        for drawer in (self._parameters, self._buffers, self._modules, self.__dict__):
+            if name in drawer:
+                del drawer[name]
+                return
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to delete")
+
+    # A name that is computed, or that comes from a file, goes through a method of its own.
+
     def register_buffer(self, name: str, tensor, persistent: bool = True) -> None:
         """Keep a tensor that is saved with the module (unless not `persistent`), but not learned. Raises TypeError for
-        anything else, ValueError for a name that is taken or has a dot."""
+        anything but a tensor or None, ValueError for a name that is taken or has a dot."""
+        if not (tensor is None or isinstance(tensor, tt.Tensor)):
+            raise TypeError(_other_kind(self, name, "_buffers", tensor))
+        if "." in name or (hasattr(self, name) and name not in self._buffers):
+            raise ValueError(
+                f"{type(self).__name__}.{name} cannot be a buffer: the name must have no dot and must not be an "
+                "attribute yet"
+            )
         super().register_buffer(name, tensor)
         left_out = self._non_persistent_buffers_set
         if persistent == (name in left_out):
@@ -206,7 +233,18 @@ class Registering:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
 
 
-# Both checks are those of PyTorch.
+# The checks are PyTorch's. Their messages say which kind a name holds, and how you get the value in there anyway.
+
+
+def _other_kind(module, name, drawer, value):
+    wanted, advice = {
+        "_parameters": ("a Parameter", "to change its numbers, assign to .data or use copy_() under no_grad(); to "
+                        "replace it, wrap the new values in Parameter(...)"),
+        "_modules": ("a Module", "del it first if the name is to hold something else"),
+        "_buffers": ("a Tensor", "wrap the values in tensor(...)"),
+    }[drawer]
+    given = "Tensor" if isinstance(value, tt.Tensor) else type(value).__name__
+    return f"{type(module).__name__}.{name} holds {wanted} or None, not {given}; {advice}"
 
 
 def _refuse_name(module, name, drawer):
@@ -230,7 +268,7 @@ def _found(module, target, drawer):
 
 
 class Listing(Registering):
-    """The walks of `Tree`, with PyTorch's options."""
+    """The chapter's walks, with PyTorch's options, and what is done to every part."""
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -247,12 +285,16 @@ class Listing(Registering):
         return _listed(self, "_buffers", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """All parameters, each once; what an optimizer wants to know."""
+        """All parameters, each once, as an optimizer needs them."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """All buffers, each once."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def children(self) -> Iterator[Module]:
+        """The parts of this module, without their parts."""
+        return (part for part in self._modules.values() if part is not None)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, part) for the parts of this module, without their parts, each once."""
@@ -261,6 +303,26 @@ class Listing(Registering):
             if part is not None and id(part) not in seen:
                 seen.add(id(part))
                 yield name, part
+
+    # With the walks, it takes a line or two to do something to every part.
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call `function` with every part, innermost first, then with this module, which is returned."""
+        for module in reversed(list(self.modules())):
+            function(module)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or (set_to_none=False) overwrite them with zeros."""
+        for parameter in self.parameters():
+            keep = parameter.grad is not None and not set_to_none
+            parameter.grad = parameter.grad.detach().zero_() if keep else None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Ask for gradients of all parameters, or freeze them; returns the module."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
 
 
 def _listed(module, drawer, prefix, recurse, remove_duplicate):
@@ -363,15 +425,19 @@ class Moving(Stating):
             return self
         if dtype.kind != "f":
             raise TypeError(f"the parameters of a module hold floating-point numbers; they cannot become {dtype}")
-        every = itertools.chain(self.parameters(), self.buffers())
-        if all(tensor.dtype == dtype for tensor in every if tensor.dtype.kind == "f"):
-            return self
-        return super().to(dtype)
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            if tensor.dtype.kind == "f" and tensor.dtype != dtype:
+                tensor._array, tensor.grad = tensor._array.astype(dtype), None
+        return self
 
     def cuda(self, device=None) -> Self:
         """Raises RuntimeError: tinytorch computes on the CPU."""
         refuse_other_device("cuda" if device is None or isinstance(device, int) else device)
         return self
+
+    def double(self) -> Self:
+        """`to(float64)`, which gradient checks need."""
+        return self.to(tt.float64)
 
     def float(self) -> Self: return self.to(tt.float32)
     def half(self) -> Self: return self.to(tt.float16)
@@ -415,6 +481,15 @@ class ModuleMethods(Moving):
         return _registered(self, "backward", hook, prepend)
 
 
+def named_as_one(cls: type[T]) -> type[T]:
+    """Let Python's own messages about a method, such as one of a missing argument, say `Module`, whichever of the
+    class's bases the method was written in."""
+    for base in cls.__mro__[:-1]:
+        for method in filter(inspect.isfunction, vars(base).values()):
+            method.__qualname__ = f"{cls.__name__}.{method.__name__}"
+    return cls
+
+
 def _registered(module, kind, hook, prepend):
     if module._hooks is None:
         object.__setattr__(module, "_hooks", _Hooks())
@@ -435,7 +510,20 @@ def _registered(module, kind, hook, prepend):
 
 
 class ListMethods:
-    """What a list can do beside append, extend and indexing."""
+    """What a list can do beside append and iteration."""
+
+    def extend(self, modules) -> Self:
+        """Add several modules at the end; returns the list."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __getitem__(self, index) -> Any:
+        found = list(self._modules.values())[index]
+        return tt.ModuleList(found) if isinstance(index, slice) else found
+
+    def __len__(self) -> int:
+        return len(self._modules)
 
     def insert(self, index: int, module: Module) -> Self:
         """Put a module before the position `index`; returns the list. Raises IndexError for a position that is out of

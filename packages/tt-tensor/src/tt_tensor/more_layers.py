@@ -1,55 +1,83 @@
 # # More layers
 #
-# An appendix of chapter 04: the activations of the appendix *More activations* as modules, the rest of the layers that
-# need nothing from later chapters, and three helpers with the parameters of a whole network.
+# An appendix of chapter 04. Here we turn the remaining activations into modules, add the layers that need nothing from
+# later chapters, and write three helpers for the parameters of a whole network.
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from tt_tensor import activations
 from tt_tensor import more_activations as functions
 from tt_tensor.devices import refuse_other_device
 from tt_tensor.layers import Dropout, Module, Parameter
 from tt_tensor.more_ops import cat
-from tt_tensor.options import keep_options, kept, told
+from tt_tensor.options import FunctionOptions
 from tt_tensor.products import cosine_similarity, einsum, pairwise_distance
 from tt_tensor.setup import generator
 from tt_tensor.tensor import Tensor, full, ones, randn, zeros
 
 # ## Functions as modules
 #
-# A function of one tensor becomes a module that keeps the function's options as attributes. Which they are, in which
-# order, and what their defaults are, the function itself knows. `inplace`, which has no meaning here, comes last.
+# A function of one tensor becomes a module that keeps the function's options as attributes. For these we list the
+# options with their defaults in the head of the class, as chapter 04 does for `Softmax`.
 
 
-class _Function(Module):
-    function: Callable
-    names: list[str]
-    defaults: dict[str, Any]
+class LeakyReLU(FunctionOptions, Module, negative_slope=0.01):
+    """leaky_relu as a module; takes the slope below zero."""
 
+    function = staticmethod(activations.leaky_relu)
+
+
+class ELU(FunctionOptions, Module, alpha=1.0):
+    """elu as a module; takes alpha."""
+
+    function = staticmethod(activations.elu)
+
+
+class Softplus(FunctionOptions, Module, beta=1.0, threshold=20.0):
+    """softplus as a module; takes beta and threshold."""
+
+    function = staticmethod(functions.softplus)
+
+
+class GELU(FunctionOptions, Module, approximate="none"):
+    """gelu as a module; takes approximate, "none" or "tanh"."""
+
+    function = staticmethod(activations.gelu)
+
+
+class SiLU(FunctionOptions, Module):
+    """silu as a module."""
+
+    function = staticmethod(activations.silu)
+
+
+class LogSoftmax(FunctionOptions, Module, dim=None):
+    """log_softmax as a module; takes the dimension `dim`."""
+
+    function = staticmethod(functions.log_softmax)
+
+
+# The functions of the appendix *More activations* know their own options and defaults, so we read these from the
+# signature. An option without a default must be given.
+
+
+class _Function(FunctionOptions, Module):
     def __init_subclass__(cls):
         parameters = list(inspect.signature(cls.function).parameters.values())[1:]
-        cls.names = [p.name for p in parameters if p.name != "training"]
-        cls.defaults = {p.name: p.default for p in parameters if p.name in cls.names} | {"inplace": False}
+        cls.defaults = {p.name: p.default for p in parameters if p.name != "training"}
 
     def __init__(self, *args, **options):
-        super().__init__()
-        keep_options(self, self.defaults, args, options)
-        missing = [name for name in self.names if getattr(self, name) is inspect.Parameter.empty]
+        super().__init__(*args, **options)
+        missing = [name for name in self.defaults if getattr(self, name) is inspect.Parameter.empty]
         if missing:
             raise TypeError(f"{type(self).__name__} needs {', '.join(missing)}")
 
-    def forward(self, x):
-        return type(self).function(x, **kept(self, self.names))
 
-    def extra_repr(self):
-        return told(self, self.names)
-
-
-# Then each of them takes two lines.
+# Each of them then takes two lines. These are made of straight pieces.
 
 
 class ReLU6(_Function):
@@ -94,7 +122,7 @@ class Softshrink(_Function):
     function = staticmethod(functions.softshrink)
 
 
-# Those were made of straight pieces; the next ones are smooth.
+# The next ones are smooth.
 
 
 class Tanhshrink(_Function):
@@ -133,7 +161,7 @@ class LogSigmoid(_Function):
     function = staticmethod(functions.logsigmoid)
 
 
-# And the last ones work along a dimension, or differ between training and evaluation.
+# The last ones work along a dimension, or behave differently in training and in evaluation.
 
 
 class GLU(_Function):
@@ -219,12 +247,12 @@ class AlphaDropout(Dropout):
 
 # ## Two inputs
 #
-# A bilinear layer has a matrix for each output, and asks of two inputs $x_1^T W_k\, x_2$.
+# A bilinear layer has a matrix for each output $k$. For two inputs it computes $x_1^T W_k\, x_2$.
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input1 (..., a) and input2 (..., b) through weight (out, a, b): (..., out), plus bias (out,). Raises ValueError
-    when the sizes do not fit."""
+    if the sizes do not fit."""
     if weight.ndim != 3 or input1.shape[:-1] != input2.shape[:-1] or weight.shape[1:] != (
         *input1.shape[-1:], *input2.shape[-1:],
     ):
@@ -264,7 +292,7 @@ class Bilinear(Module):
         return f"{self.in1_features}, {self.in2_features} -> {self.out_features}"
 
 
-# The distances of two inputs, row by row.
+# Two more modules compare their inputs row by row.
 
 
 class CosineSimilarity(Module):
@@ -293,7 +321,7 @@ class PairwiseDistance(Module):
 
 
 class Unflatten(Module):
-    """Turns one dimension into several: Unflatten(1, (2, 3)) makes (N, 2, 3) of (N, 6)."""
+    """Splits one dimension into several: Unflatten(1, (2, 3)) turns (N, 6) into (N, 2, 3)."""
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]):
         super().__init__()
@@ -316,20 +344,20 @@ def check_two_inputs():
 
 # ## All parameters as one vector
 #
-# Some algorithms see the parameters of a network as one point in space. There and back again:
+# Some algorithms treat the parameters of a network as one point in space. We convert in both directions.
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """The numbers of all parameters in one vector, in their order; recorded like any operation."""
+    """All elements of the parameters in one vector, in their order; recorded like any operation."""
     return cat([parameter.reshape(-1) for parameter in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Overwrite the parameters with the numbers of a vector. Raises ValueError if there are too few or too many."""
+    """Overwrite the parameters with the elements of a vector. Raises ValueError if it has too few or too many."""
     parameters, start = list(parameters), 0
     total = sum(parameter.numel() for parameter in parameters)
     if vec.shape != (total,):
-        raise ValueError(f"the parameters have {total} numbers; a vector of shape {vec.shape} does not fit")
+        raise ValueError(f"the parameters have {total} elements, so a vector of shape {vec.shape} does not fit")
     for parameter in parameters:
         parameter.data = vec[start : start + parameter.numel()].reshape(*parameter.shape)
         start += parameter.numel()
@@ -343,8 +371,8 @@ def check_vector():
 
 
 __all__ = [
-    "AlphaDropout", "Bilinear", "CELU", "CosineSimilarity", "Dropout1d", "Dropout2d", "Dropout3d", "GLU", "Hardshrink",
-    "Hardsigmoid", "Hardswish", "Hardtanh", "LogSigmoid", "Mish", "PReLU", "PairwiseDistance", "RReLU", "ReLU6", "SELU",
-    "Softmax2d", "Softmin", "Softshrink", "Softsign", "Tanhshrink", "Threshold", "Unflatten", "bilinear",
-    "parameters_to_vector", "vector_to_parameters",
+    "AlphaDropout", "Bilinear", "CELU", "CosineSimilarity", "Dropout1d", "Dropout2d", "Dropout3d", "ELU", "GELU", "GLU",
+    "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU",
+    "PairwiseDistance", "RReLU", "ReLU6", "SELU", "SiLU", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign",
+    "Tanhshrink", "Threshold", "Unflatten", "bilinear", "parameters_to_vector", "vector_to_parameters",
 ]

@@ -87,21 +87,12 @@ def through_door(name, function, base=Module):
     return type(name, (base, getattr(nn, name)), {"forward": forward, "__module__": __name__})
 
 
-ReLU, LeakyReLU = through_door("ReLU", activations.relu), through_door("LeakyReLU", activations.leaky_relu)
-ELU, SiLU = through_door("ELU", activations.elu), through_door("SiLU", activations.silu)
+ReLU = through_door("ReLU", activations.relu)
 Sigmoid, Tanh = through_door("Sigmoid", activations.sigmoid), through_door("Tanh", tanh)
-Softplus, GELU = through_door("Softplus", activations.softplus), through_door("GELU", activations.gelu)
 
 
 class Softmax(through_door("Softmax", activations.softmax)):
     """torch.nn.Softmax, by default over the last dimension."""
-
-    def __init__(self, dim=-1):
-        super().__init__(dim)
-
-
-class LogSoftmax(through_door("LogSoftmax", activations.log_softmax)):
-    """torch.nn.LogSoftmax, by default over the last dimension."""
 
     def __init__(self, dim=-1):
         super().__init__(dim)
@@ -178,8 +169,7 @@ Listed, Replaced, Scaled, Twice, predict_parameters = as_written(
 )
 
 __all__ = [
-    "Dropout", "ELU", "Flatten", "GELU", "Identity", "LeakyReLU", "Linear", "Listed", "LogSoftmax", "Module",
-    "ModuleList", "Parameter", "ReLU", "Replaced", "Residual", "Scaled", "Sequential", "SiLU", "Sigmoid", "Softmax",
-    "Softplus", "Tanh", "Twice", "affine", "count_parameters", "digits_network", "dropout", "freeze", "linear",
-    "predict_parameters", "train_perceptron",
+    "Dropout", "Flatten", "Identity", "Linear", "Listed", "Module", "ModuleList", "Parameter", "ReLU", "Replaced",
+    "Residual", "Scaled", "Sequential", "Sigmoid", "Softmax", "Tanh", "Twice", "affine", "count_parameters",
+    "digits_network", "dropout", "freeze", "linear", "predict_parameters", "train_perceptron",
 ]
