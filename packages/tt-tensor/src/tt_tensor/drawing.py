@@ -51,7 +51,7 @@ def poisson(input: Tensor) -> Tensor:
 # ## Choices
 #
 # With replacement, the running sum of the weights cuts an interval into pieces, and a uniform number falls into one of
-# them. Without replacement, a neat trick draws all k at once: we give each category a waiting time, exponential with
+# them. Without replacement, a neat trick draws all k at once. We give each category a waiting time, exponential with
 # its weight as the rate, and take the categories that come first. The sample has the same distribution as k draws one
 # after the other.
 

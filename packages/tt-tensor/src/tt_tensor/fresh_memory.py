@@ -26,9 +26,9 @@ def show_fresh_memory():
 
 # A program that frees an array and allocates another should get the same pages back. Whether it does is up to the C
 # library, which may return them to the operating system. The one of most Linux systems, glibc, has two thresholds for
-# that. It returns an array above the *mmap threshold* as soon as it is freed, and the end of its heap as soon as more
-# than the *trim threshold* is free there. By itself it sets them to a few megabytes. A training step allocates tens or
-# hundreds of megabytes, frees them, and allocates them again a moment later.
+# that. It returns an array above the *mmap threshold* as soon as it is freed. It returns the end of its heap as soon as
+# more than the *trim threshold* is free there. By itself it sets them to a few megabytes. A training step allocates
+# tens or hundreds of megabytes, frees them, and allocates them again a moment later.
 #
 # `tune_malloc` raises both thresholds, so that pages that were in use once stay with the program until it ends. The
 # setting holds for the whole process, which may have other plans for its memory. So importing this file changes

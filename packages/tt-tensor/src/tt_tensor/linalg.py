@@ -52,8 +52,8 @@ def vector_norm(x: Tensor, ord: float = 2, dim=None, keepdim: bool = False, dtyp
     return powers if ord == 1 else pow(powers, 1.0 / ord)
 
 
-# A matrix has other norms besides the length of all its elements ("fro"): its largest sum of a column or row, and the
-# norms of its singular values, which have no derivative here.
+# A matrix has other norms besides the length of all its elements ("fro"). We offer its largest sum of a column or row,
+# and the norms of its singular values, which have no derivative here.
 
 
 @torch_names

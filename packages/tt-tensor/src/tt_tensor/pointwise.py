@@ -168,7 +168,7 @@ def erfinv(x, /):
 #
 # The gamma function continues the factorial: $\Gamma(n) = (n - 1)!$. It overflows soon, so libraries offer its
 # logarithm. For large $x$ we use Stirling's series. We move a small $x$ up by $\Gamma(x) = \Gamma(x + 8) / (x (x + 1)
-# \cdots (x + 7))$, and reflect a negative one: $\Gamma(x) \Gamma(1 - x) = \pi / \sin(\pi x)$.
+# \cdots (x + 7))$, and we reflect a negative one: $\Gamma(x) \Gamma(1 - x) = \pi / \sin(\pi x)$.
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 
@@ -200,8 +200,8 @@ def check_lgamma():
 
 
 # Its derivative is `digamma`, and the derivative of that is one of Hurwitz's zeta functions, $\zeta(s, x) = \sum_k (x +
-# k)^{-s}$, whose derivative is again one: $-s\,\zeta(s + 1, x)$. With these two, the table of derivatives is closed. We
-# move both up as above and sum them by the series of Euler and Maclaurin.
+# k)^{-s}$. The derivative of a zeta function is again one: $-s\,\zeta(s + 1, x)$. With these two, the table of
+# derivatives is closed. We move both up as above and sum them by the series of Euler and Maclaurin.
 
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
 

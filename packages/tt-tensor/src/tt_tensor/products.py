@@ -96,7 +96,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     return input * other if not (input.ndim and other.ndim) else tensordot(input, other, ([-1], [-1]))
 
 
-# BLAS, the library of 1979 under NumPy and PyTorch, has the product and a sum in one call, and its signature survives:
+# BLAS, the library of 1979 under NumPy and PyTorch, has the product and a sum in one call, and its signature survives.
 # `addmm` is `beta * input + alpha * (mat1 @ mat2)`.
 
 

@@ -65,8 +65,8 @@ _lent = threading.local()
 
 
 # Why do we use one generator for everything? Because then one number repeats everything. With a generator for the
-# weights and another for the order of the data, you would need two seeds, and sooner or later you would set only one of
-# the two.
+# weights and another for the order of the data, you would need two seeds. Sooner or later you would set only one of the
+# two.
 
 
 def generator() -> np.random.Generator:
@@ -254,7 +254,7 @@ def time_in_bundles(function: Callable, *args, span: float) -> tuple[list[float]
     return times, bundle
 
 
-# The third step is the summary. `statistics.quantiles(times, n=4)` returns the three *quartiles*: a quarter of all
+# The third step is the summary. `statistics.quantiles(times, n=4)` returns the three *quartiles*. A quarter of all
 # times is below the first, half is below the second, which is the median, and three quarters are below the third. The
 # middle half is between the first and the third; its width is called the *interquartile range*.
 
@@ -352,7 +352,7 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
     return None
 
 
-# The processor's vector instructions (*SIMD*, single instruction, multiple data) matter as much: a core with AVX2
+# The processor's vector instructions (*SIMD*, single instruction, multiple data) matter as much. A core with AVX2
 # multiplies and adds 8 numbers of 32 bits in one instruction, one with AVX-512 does 16.
 #
 # NumPy reports those itself, in `show_config`: which extensions it was built for, and which of those this processor
@@ -413,10 +413,10 @@ class Problem:
         return f"{self.what}\n  -> {self.fix}"
 
 
-# We look for four things: a Python older than 3.11; a NumPy older than 2.0; a BLAS that uses fewer threads than there
-# are cores; and a BLAS that uses its kernels for `Haswell`, which had AVX2, on a processor with AVX-512 (an extension
-# whose name starts with `AVX512`, or in newer versions of NumPy with `X86_V4`). A table holds our message about each of
-# them, and `{python}` in a text is replaced by the entry of that name in `system_info()`.
+# We look for a Python older than 3.11, a NumPy older than 2.0, and a BLAS that uses fewer threads than there are cores.
+# The fourth problem is a BLAS that uses its kernels for `Haswell`, which had AVX2, on a processor with AVX-512. (The
+# name of such an extension starts with `AVX512`, or in newer versions of NumPy with `X86_V4`.) A table holds our
+# message about each of them, and `{python}` in a text is replaced by the entry of that name in `system_info()`.
 
 _PROBLEMS = {
     "python": Problem(
@@ -535,14 +535,14 @@ def show_gflops():
 # You can read three things off this table. Small products are slow, because the call costs more than the work. In the
 # large ones, `float64` runs at half the speed of `float32`, since half as many numbers fit into an instruction. And the
 # largest `float32` number is *this machine's number*; write it down. If it stays far below the peak, look at what
-# `check_environment` says about kernels. If it is *above* the peak, blame the clock: the formula takes it as the system
-# reports it, which may be a nominal figure that the processor exceeds, and a virtual machine may report anything.
+# `check_environment` says about kernels. If it is *above* the peak, blame the clock. The formula takes it as the system
+# reports it. That may be a nominal figure that the processor exceeds, and a virtual machine may report anything.
 
 # ## How exact is it?
 #
 # We must know one more property of the machine before we build on it: its numbers are not the numbers of mathematics. A
 # `float32` has 32 bits, one for the sign, eight for a power of two, and 23 for the digits. That gives about seven
-# decimal digits, wherever the point is, and it leaves gaps: between 1 and the next larger number there is nothing, and
+# decimal digits, wherever the point is, and it leaves gaps. Between 1 and the next larger number there is nothing, and
 # the gap grows with the number.
 
 
@@ -626,8 +626,9 @@ def show_memory():
 # $$ \text{FLOP/s} \le \min(\text{peak},\; I \cdot \text{bandwidth}), \qquad I = \frac{\text{FLOP}}{\text{bytes}}. $$
 #
 # An addition of arrays has an intensity of one twelfth. A product of two matrices of $n \times n$ does $2n^3$ FLOP on
-# $12 n^2$ bytes, so its intensity is $n / 6$: less than 3 for $n = 16$, and 171 for $n = 1024$, where memory is not the
-# limit. In the picture, we measure both limits of your machine and put an addition and four products under them.
+# $12 n^2$ bytes, so its intensity is $n / 6$. That is less than 3 for $n = 16$, and 171 for $n = 1024$, where memory is
+# not the limit. In the picture, we measure both limits of your machine and put an addition and four products under
+# them.
 
 
 def show_roofline():
@@ -651,8 +652,8 @@ def show_roofline():
 # The addition and the fastest product touch the roof by construction, because we measured the roof with them. The
 # smallest product also meets another limit, the cost of the call. A product may even be above the sloping part, because
 # its matrices fit into the cache, and the cache is faster than memory. Most tricks that make a framework fast do one of
-# two things: raise the intensity, by doing more with each number while it is in the cache, or keep the arithmetic units
-# busy.
+# two things. They raise the intensity, by doing more with each number while it is in the cache, or they keep the
+# arithmetic units busy.
 
 # ## Errors you will meet
 
@@ -701,9 +702,9 @@ def check_bandwidth():
 # ## A road not taken
 #
 # JAX has no generator with a state. A random number there is a function of a *key*, and programs split keys and pass
-# them on, so that the numbers do not depend on the order in which a program happens to ask for them. On a thousand
-# machines, you want exactly that. On one machine, a single generator with a single seed is simpler, and users of NumPy
-# and PyTorch expect it.
+# them on. So the numbers do not depend on the order in which a program happens to ask for them. On a thousand machines,
+# you want exactly that. On one machine, a single generator with a single seed is simpler, and users of NumPy and
+# PyTorch expect it.
 
 # ## What hurts next
 #

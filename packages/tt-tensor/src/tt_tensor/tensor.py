@@ -1,13 +1,13 @@
 # # Tensor
 #
-# At the end of this chapter we have a type, `Tensor`, that carries elements together with their shape, computes with
-# whole arrays at once, and sends every single operation through one small door where we can watch it.
+# At the end of this chapter we have a type, `Tensor`, that carries elements together with their shape and computes with
+# whole arrays at once. It sends every single operation through one small door where we can watch it.
 
 # ## The hurt
 #
-# Chapter 01 left us two numbers: how many billions of multiplications and additions a second this machine does in a
-# product of arrays, and how few of them are left when the matrices are lists of lists. Here is the slow product again,
-# as a function that we can ask more questions about.
+# Chapter 01 left us two numbers. One says how many billions of multiplications and additions a second this machine does
+# in a product of arrays. The other says how few of them are left when the matrices are lists of lists. Here is the slow
+# product again, as a function that we can ask more questions about.
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def show_hurt():
     print(f"bytes for one number in a list: {rows[0][0].__sizeof__()} and a pointer of 8; in an array: {a.itemsize}")
 
 
-# Speed is only half of the problem. A list of lists does not know what it is: nothing stops a row from being one
+# Speed is only half of the problem. A list of lists does not know what it is. Nothing stops a row from being one
 # element short, `rows + rows` does not add anything, and we cannot ask for a shape. We want arrays that carry their
 # shape and their operations. Arrays of any number of dimensions are called *tensors*.
 #
@@ -121,8 +121,8 @@ def check_smallest_tensor():
 
 # ## Storage
 #
-# We begin with the block of memory. `Storage` turns the caller's data into an array and copies them, because a tensor
-# that shared memory with the list or array it was built from would change behind our back.
+# We begin with the block of memory. `Storage` turns the caller's data into an array. It copies them, because a tensor
+# that shared memory with the caller's array would change behind our back.
 #
 # Which type should the elements have? NumPy calls this the *dtype*. Deep learning runs on 32-bit floats, so Python's
 # numbers and lists become `float32`. A NumPy array already has a dtype that its owner chose, so it keeps it.
@@ -131,9 +131,10 @@ def check_smallest_tensor():
 # `_without_tensors` replaces the tensors in a list by their arrays, and `convert` gives an array another dtype. (A
 # tensor keeps its array in `_array`.)
 #
-# Three things can go wrong, and each gets an error that names it: rows of different lengths, data that are not numbers,
-# and numbers of a kind that deep learning does not use. NumPy would accept the second as an array of strings or of
-# Python objects. Additions of those are many times slower, and other operations fail later, far from the cause.
+# Three things can go wrong, and each gets an error that names it. Rows may have different lengths, data may not be
+# numbers, and numbers may be of a kind that deep learning does not use. NumPy would accept data that are not numbers as
+# an array of strings or of Python objects. Additions of those are many times slower, and other operations fail later,
+# far from the cause.
 
 
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
@@ -361,8 +362,8 @@ PRIMITIVES: dict[str, Primitive] = {}
 # `sum(x, dim=1)`, and the kernels need not know.
 #
 # So `__call__` has three things to do, and you write it. First, if you come from NumPy, you say `axis` and `keepdims`;
-# `numpy_names(params)` returns the parameters under our names. Second, if any of the arguments in front is not a
-# `Storage`, the class below every tensor, then `_call_with_non_tensors`, further down, gets the primitive, these
+# `numpy_names(params)` returns the parameters under our names. Second, any of the arguments in front may not be a
+# `Storage`, the class below every tensor. Then `_call_with_non_tensors`, further down, gets the primitive, these
 # arguments and the parameters, and you return its result. Third, the usual case: pass the same three to the
 # interpreter. This is the most frequent call of the whole framework, so it does nothing else.
 
@@ -705,7 +706,7 @@ def div(x, y, /):  # exercise
 #
 # Powers, quotients rounded down, comparisons and the operators of masks are in the module `methods`, because we have
 # nothing new to say about them. One of them can surprise you: `x == y` answers element by element, with a tensor of
-# truth values, because a single `True` would be of no use as a mask.
+# truth values. That is useful, because a single `True` could not serve as a mask.
 
 
 class Arithmetic(Storage):
@@ -760,10 +761,10 @@ def show_broadcasting():
 # NumPy broadcasts for us in the kernels. You write the rule down once more, because no other rule in array programming
 # is misunderstood so often.
 #
-# We can thus subtract a row of column means from every row of a matrix, `x - x.mean(0)`, and a column of row means from
-# every column, if we keep it a column: shape (3, 1), not (3,). For a square matrix both are legal, and only one of them
-# is the one you meant. That is the most common silent mistake in array programming, and the reason why `keepdim`
-# exists.
+# We can thus subtract a row of column means from every row of a matrix, `x - x.mean(0)`. We can also subtract a column
+# of row means from every column, if we keep it a column: shape (3, 1), not (3,). For a square matrix both are legal,
+# and only one of them is the one you meant. That is the most common silent mistake in array programming, and the reason
+# why `keepdim` exists.
 
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:  # exercise
@@ -814,9 +815,9 @@ def check_broadcast_shape():
 # quite different results.
 #
 # A stack of matrices times *one* matrix is a special case. NumPy computes a product for each matrix of the stack.
-# However, all their rows meet the same columns, so they may as well be the rows of one long matrix, and one large
-# product takes half the time of many small ones. So for more than two dimensions on the left and two on the right, you
-# build one matrix of all rows (`as_rows`, below), take one product, and give the result the shape of the stack again.
+# However, all their rows meet the same columns, so they may as well be the rows of one long matrix. One large product
+# takes half the time of many small ones. So for more than two dimensions on the left and two on the right, you build
+# one matrix of all rows (`as_rows`, below). You take one product and give the result the shape of the stack again.
 
 
 @primitive(cost=lambda out, x, y: out.size * x.shape[-1])
@@ -878,7 +879,7 @@ def expand(x, /, shape):
 
 
 # The methods take sizes as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. Two helpers
-# from `arguments` bring them into one form: `normalize_sizes(sizes)` returns a tuple of integers, and `resolve_dim(dim,
+# from `arguments` bring them into one form. `normalize_sizes(sizes)` returns a tuple of integers. `resolve_dim(dim,
 # ndim)` counts a dimension from the front and raises an IndexError, which lists the dimensions there are.
 #
 # Reordering is where we go wrong most easily. `reshape` to the shape of the transpose is not the transpose: it keeps
@@ -948,8 +949,8 @@ def check_a_reshape_is_not_a_transpose():
 # ## Sums
 #
 # A *reduction* takes a dimension away, or keeps it with size 1 if you ask for that, so that the result still broadcasts
-# against the original: `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre something else
-# or fail. `sum` is a primitive; mean and variance follow from it.
+# against the original. For example, `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre
+# something else or fail. `sum` is a primitive; mean and variance follow from it.
 #
 # In which type do we add? A running sum needs more digits than its terms. In `float16`, which has eleven bits, 2048 + 1
 # is 2048 again, so the sum of ten thousand ones would stop there; `float32` stops at $2^{24}$. So we add one width up,
@@ -1341,8 +1342,8 @@ def randn(*size, dtype=float32, requires_grad=False) -> Tensor:
 # ## A first client of the door: the meter
 #
 # We return to the questions that `SmallestTensor` could not answer. The meter is an interpreter that lets the operation
-# run and counts: the multiply-adds (for operations that do not declare a cost, one for each element of the result) and
-# the bytes that were read and written. A view costs nothing, because it moves nothing.
+# run and then counts the multiply-adds and the bytes that were read and written. An operation that does not declare a
+# cost counts one multiply-add for each element of its result. A view costs nothing, because it moves nothing.
 #
 # How can we know, from outside, that an operation moved nothing? We ask whether the result is in the same block of
 # memory as one of the inputs: `_base_array(array)` is that block, the same object for all its views. The clock asks the
@@ -1411,7 +1412,7 @@ def show_meter():
     )
 
 
-# What does the door cost? For a large array we cannot measure it. For a small one it is most of the time: NumPy needs a
+# What does the door cost? For a large array we cannot measure it. For a small one it is most of the time. NumPy needs a
 # fraction of a microsecond to multiply four numbers, and the way through `__mul__`, the primitive, the interpreter and
 # a new tensor takes longer than that.
 
@@ -1580,7 +1581,7 @@ def check_operations_of():
 # ## A road not taken
 #
 # PyTorch's own door is the dispatcher, in C++, with a table of kernels for each operation and each combination of
-# device, layout and transformation; Python code can enter it through `__torch_dispatch__`. tinygrad has no door at that
+# device, layout and transformation. Python code can enter it through `__torch_dispatch__`. tinygrad has no door at that
 # place. It uses *lazy evaluation*: an operation on its tensors computes nothing, but adds a node to a *computational
 # graph*, which is compiled when you ask for values. A compiler then sees the whole program, but you cannot set a
 # breakpoint in the middle and see a value. We compute at once, which is called *eager execution*.
