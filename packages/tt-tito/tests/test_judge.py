@@ -121,7 +121,7 @@ def test_a_file_that_does_not_run_has_no_points(judged, code, status, says):
     assert (found.status, found.points, found.passed) == (status, 0, False)
     if "came to" not in says:
         assert says.format(place=place) in found.message.splitlines()[0]
-    assert "No exercise can be judged in this file: with all of them from the reference, it still fails" in found.message
+    assert "No exercise can be judged in this file: with all of them from the reference" in found.message
     assert [mark.name for mark in found.exercises if mark.status == "failed"] == ["relu_slope", "softmax"]
 
 

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and that one process at a time changes."""
+"""Writing files as a whole or not at all, and changing a file from one process at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PAUSE = 0.02
 
 
 def write(file: Path, content: str | bytes) -> None:
-    """Write a text or bytes under a temporary name beside its place, flush it to the disk, then move it there."""
+    """Write a text or bytes under a temporary name beside the file, flush it to the disk, then move it into its
+    place."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
     try:

@@ -1,6 +1,6 @@
-"""The verdicts of the commands: on a learner's file of a chapter, or on what is in use for it.
+"""The verdicts of the commands: on a learner's file of a chapter, or on the implementation in use.
 
-The file is the learner's own, so that it is read in this process, and what was seen at earlier looks is used."""
+The file is the learner's own, so it is read in this process, and results of earlier looks are used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assess(
     tell: Callable[[str], None] = lambda message: None,
 ) -> Assessment:
     """The judge's verdict on the learner's file of a chapter, on the earlier chapters that are in use. `tell` gets the
-    first thing that is wrong as soon as it is known."""
+    first mistake as soon as it is known."""
     try:
         space.text(chapter)
     except reading.Unreadable as why:
@@ -42,8 +42,8 @@ def assess(
 def look(
     space: Workspace, chapter: Chapter, names: Sequence[str] = (), tell: Callable[[str], None] = lambda message: None
 ) -> Assessment:
-    """The verdict of the unit tests on some exercises, or on all that are written; what has passed and is the same as
-    then has passed."""
+    """The verdict of the unit tests on some exercises, or on all that are written. An exercise that has passed and is
+    unchanged counts as passed."""
     try:
         passed = Passed(space, chapter, _others(chapter))
     except reading.Unreadable as why:
@@ -84,7 +84,8 @@ def course_exercises(chapter: Chapter) -> list[exercises.Exercise]:
 
 
 def exercise_of(chapter: Chapter, name: str) -> str:
-    """The exercise of a name, of which the class may be left out, and large letters. ValueError with the nearest."""
+    """The exercise of a name. Its class and capital letters may be left out. ValueError, with the nearest exercise, for
+    an unknown name."""
     known = [exercise.name for exercise in course_exercises(chapter)]
     small = name.lower()
     matches = [k for k in known if k.lower() == small] or [k for k in known if k.lower().rpartition(".")[2] == small]
@@ -128,7 +129,7 @@ def _unreadable(chapter: Chapter, why: str) -> Assessment:
 
 
 def _placed(space: Workspace, chapter: Chapter, found: Assessment) -> Assessment:
-    """A verdict whose messages name lines of the file that the learner has, be it a notebook."""
+    """A verdict whose messages name lines of the learner's file, or cells of a notebook."""
     marks = tuple(replace(mark, message=space.placed(chapter, mark.message)) for mark in found.exercises)
     return replace(found, message=space.placed(chapter, found.message), exercises=marks)
 

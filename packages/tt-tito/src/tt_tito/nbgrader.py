@@ -1,7 +1,8 @@
-"""Chapters as assignments for nbgrader: the notebook is the chapter, and behind each exercise is a cell that tests it.
+"""Chapters as assignments for nbgrader: the notebook is the chapter, and after each exercise comes a cell that tests
+it.
 
-Such a cell calls `check`, which takes what was written from the cells that have been run, puts it into the reference,
-and lets the judge have it in a process of its own: what the notebook has done to NumPy or pytest does not count."""
+Such a cell calls `check`. It takes the exercise from the cells that have been run, puts it into the reference, and lets
+the judge judge it in another process, so that changes to NumPy or pytest in the notebook do not count."""
 
 from __future__ import annotations
 
@@ -107,7 +108,7 @@ def _with_metadata(
 
 
 def check(chapter: str, exercise: str, group: str = "unit") -> None:
-    """Judge an exercise as the cells that have been run define it. AssertionError with what is wrong."""
+    """Judge an exercise as the executed cells define it. AssertionError with what is wrong."""
     __tracebackhide__ = True  # IPython shows the message, and not how it came about
     jupyter = sys.modules.get("IPython")
     shell = jupyter and jupyter.get_ipython()
@@ -122,8 +123,8 @@ def check(chapter: str, exercise: str, group: str = "unit") -> None:
 
 
 def submission(chapter: curriculum.Chapter, cells: Sequence[str], exercise: str) -> str:
-    """The chapter as a text in which one exercise is written: as the last cell that defines it has it, together with
-    what that cell's class and other cells define for it. AssertionError if it is nowhere, or empty."""
+    """The chapter as a text in which one exercise is written, as the last cell that defines it has it, together with
+    the definitions of that cell's class and of other cells that it needs. AssertionError if it is nowhere, or empty."""
     text = course.reference(chapter).read_text(encoding="utf-8")
     tree = ast.parse(exercises.skeleton(text, str(chapter)))
     trees = list(_parsed(cells))
@@ -154,13 +155,14 @@ def _defines(statement: ast.stmt) -> set[str]:
 
 
 def _complete_class(ours: Any, theirs: Any) -> None:
-    """Add to a class what only the other one of the same name defines."""
+    """Add to a class everything that only the other class of the same name defines."""
     known = {name for statement in ours.body for name in _defines(statement)}
     ours.body += [statement for statement in theirs.body if _defines(statement) - known]
 
 
 def _helpers(node: ast.stmt, statements: Sequence[ast.stmt], known: set[str]) -> list[ast.stmt]:
-    """Those statements that define what a node needs and the chapter lacks, and what these need, the last of a name."""
+    """The statements that define names which a node needs and the chapter lacks, and names that these need; of several
+    with a name, the last."""
     definitions = {name: statement for statement in statements for name in _defines(statement) if name not in known}
     needed: list[ast.stmt] = []
     ahead = [node]
@@ -173,7 +175,7 @@ def _helpers(node: ast.stmt, statements: Sequence[ast.stmt], known: set[str]) ->
 
 
 def _judged(chapter: str, group: str, text: str) -> dict[str, Any]:
-    """The judge's assessment of a text, by a process that has seen nothing of this one."""
+    """The judge's assessment of a text, by a process that shares nothing with this one."""
     with TemporaryDirectory(prefix="tito-") as folder:
         file = Path(folder) / f"{chapter}.py"
         files.write(file, text)

@@ -1,4 +1,4 @@
-"""What is known of a chapter in work from earlier looks: verdicts that still hold, and which tests reach what.
+"""Results of earlier looks at a chapter in progress: verdicts that still hold, and which exercises run in which tests.
 
 A verdict on an exercise holds as long as these are the same: its own text, the rest of the file except for other
 exercises, the reference, the tests, and what is in use for other chapters. It serves quick answers while a chapter is
@@ -56,7 +56,7 @@ class Passed:
 
 
 def recall_reached(space: Workspace, chapter: Chapter) -> None:
-    """Take from the notes which tests reach which exercises, if it was seen before."""
+    """Take from the notes which tests reach which exercises, if it was observed before."""
     from tt_tito.judge import recording
 
     known = _read(space.state / "reached" / f"{chapter.slug}.json")
@@ -67,7 +67,7 @@ def recall_reached(space: Workspace, chapter: Chapter) -> None:
 
 
 def note_reached(space: Workspace, chapter: Chapter) -> None:
-    """Keep what was seen of that."""
+    """Keep which tests reach which exercises."""
     from tt_tito.judge import recording
 
     file, found = space.state / "reached" / f"{chapter.slug}.json", recording.REACHED.get((chapter, "unit"))

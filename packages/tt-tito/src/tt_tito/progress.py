@@ -1,4 +1,4 @@
-"""What a learner has reached: one versioned file, written as a whole and checked when it is read.
+"""A learner's progress: one versioned file, written as a whole and checked when it is read.
 
 It holds nothing that can be seen elsewhere. `work/` shows which chapters are started, and `tt.toml` shows what is in
 use. This file records what has passed, when, and on which implementation.
@@ -141,7 +141,7 @@ def implementations(space: Workspace, used: Iterable[Chapter]) -> dict[str, str]
 
 
 def now() -> str:
-    """The time, as it is noted."""
+    """The time in the form in which it is noted."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

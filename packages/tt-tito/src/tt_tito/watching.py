@@ -1,7 +1,7 @@
-"""`tito watch`: a chapter is judged whenever its file is saved, until it is complete.
+"""`tito watch`: judge a chapter whenever its file is saved, until it is complete.
 
-An answer comes from a process that has waited for the file, and of the tests only those run in which an exercise that
-has changed runs."""
+The answer comes from a process that was started before the file was saved, and only those tests run that reach an
+exercise which has changed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Watched:
     now: str = ""  # the exercise that hints are for
 
     def saved(self) -> None:
-        """Judge, and say what to do next."""
+        """Judge the file, and show what to do next."""
         start, told = time.perf_counter(), []
 
         def tell(message: str) -> None:
@@ -70,7 +70,7 @@ class Watched:
         self.passed = passed
 
     def possible(self, passed: set[str]) -> list[str]:
-        """The experiments that run on the learner's code alone, and did not before."""
+        """The experiments that run on the learner's code alone now, and did not before."""
         return [each.name for each in experiments.new_ones(self.chapter, self.passed, passed)]
 
     def hint(self) -> None:
@@ -107,8 +107,8 @@ class Seen:
     mark: tuple[int, int] | None = field(default=None)
 
     def changed(self) -> bool:
-        """Is it another file than at the last look? One that has just been deleted or emptied is not, yet: an editor
-        does that before it writes."""
+        """Whether the file has changed since the last look. A file that has just been deleted or emptied has not
+        changed yet, because an editor does that before it writes."""
         mark = self._mark()
         if mark is None or mark == self.mark:
             return False
@@ -131,7 +131,7 @@ class Seen:
 
 
 def changes(file: Path, key: Callable[[], str]) -> Iterator[str]:
-    """Wait: `saved` whenever a file was changed, and at once for the first time, or what a key means."""
+    """Wait, and yield `saved` for each change of the file, once at the beginning, or the meaning of a key."""
     seen = Seen(file)
     while True:
         if seen.changed():

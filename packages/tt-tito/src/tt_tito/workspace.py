@@ -51,7 +51,8 @@ class Workspace:
 
     @classmethod
     def create(cls, root: Path) -> tuple[Workspace, list[str]]:
-        """Make a workspace in a folder; also what was made. What exists stays as it is. ValueError inside another."""
+        """Make a workspace in a folder; returns it, and the names of what was made. Existing files are not changed.
+        ValueError inside another workspace."""
         space = cls(root.resolve())
         around = startup.search(str(space.root))
         if around and Path(around).parent != space.root:
@@ -83,7 +84,7 @@ class Workspace:
     # ## A chapter's file
 
     def file(self, chapter: Chapter) -> Path:
-        """Where a learner writes a chapter: a Python file, or a notebook. ValueError if both are there."""
+        """The file in which a learner writes a chapter: a Python file, or a notebook. ValueError if both exist."""
         found = self.files(chapter)
         if len(found) > 1:
             names = " and ".join(map(self.short, found))
@@ -133,8 +134,8 @@ class Workspace:
         return notebooks.placed(message, file)
 
     def left(self, chapter: Chapter) -> list[str]:
-        """The exercises of a started chapter that are still to be written, without those that have a star. Unreadable
-        for what is not Python."""
+        """The exercises of a started chapter that are not written yet, without those that have a star. Unreadable for
+        text that is not Python."""
         known = exercises.exercises(course.reference(chapter).read_text(encoding="utf-8"))
         return exercises.unwritten(self.text(chapter), [e.name for e in known if not e.starred])
 
@@ -148,7 +149,7 @@ class Workspace:
         return file
 
     def reset(self, chapter: Chapter) -> Path:
-        """Put the skeleton back in the place of the learner's file, and return where that has been kept."""
+        """Replace the learner's file by the skeleton, and return where the file has been kept."""
         file = self.file(chapter)
         if not os.path.lexists(file):
             raise ValueError(f"{chapter} is not started, so there is nothing to reset")
@@ -195,7 +196,7 @@ class Workspace:
         return {_canonical(name): value for name, value in swap.entries(self.config).items()}
 
     def use(self, name: str, value: str | None) -> None:
-        """Write into tt.toml what stands in for a chapter or package; None takes the entry out. The rest stays."""
+        """Write into tt.toml what stands in for a chapter or package; None removes the entry. Other entries stay."""
         self.use_all({name: value})
 
     def use_all(self, values: Mapping[str, str | None]) -> None:
@@ -241,12 +242,12 @@ class Workspace:
     # ## Names
 
     def short(self, path: Path) -> str:
-        """A path as it is named inside the workspace."""
+        """A path, relative to the workspace if it is inside."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
 def skeleton(chapter: Chapter) -> str:
-    """The skeleton of a chapter, whose second line says how to see what it does."""
+    """The skeleton of a chapter, with a second line about watching it and seeing its outputs."""
     text = exercises.skeleton(course.reference(chapter).read_text(encoding="utf-8"), str(chapter))
     title, rest = text.split("\n", 1)
     name = f"{chapter.number:02d}"
@@ -261,7 +262,7 @@ def fingerprint(file: Path) -> str:
 
 
 def known_name(name: str) -> Chapter | str:
-    """The chapter of a name, or the name of a package. ValueError with the nearest for neither."""
+    """The chapter of a name, or the name of a package. ValueError, with the nearest one, for other names."""
     from tt_tito.curriculum import chapter
 
     known = {p.name for p in packages()}

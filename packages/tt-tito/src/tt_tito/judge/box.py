@@ -1,9 +1,9 @@
-"""What surrounds the process that runs a learner's code: the boundary that holds it, and what of the machine it sees.
+"""The boundary around the process that runs a learner's code, and the part of the machine that this process sees.
 
-The best boundary is bubblewrap, a small program that gives a process namespaces of its own: a root folder that holds
-Python and the packages and nothing else, read-only, no network and no other processes. Where it is not installed, or
-not allowed, the process is started as it is, as an ordinary user if the judge is root and that works, and confines
-itself by Landlock and seccomp (`guard`)."""
+The best boundary is bubblewrap, a small program that gives a process namespaces of its own: a root folder with Python
+and the packages and nothing else, read-only, without network and other processes. If it is not installed, or not
+allowed, the process is started as it is, if possible as an ordinary user if the judge is root, and confines itself by
+Landlock and seccomp (`guard`)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def boundary() -> str:
 
 @functools.cache
 def import_path() -> list[str]:
-    """Where a learner's code imports from: Python's own folders, and those that hold the course and what it needs."""
+    """The folders from which a learner's code imports: Python's own, and those with the course and what it needs."""
     own = [os.path.realpath(folder) for folder in _libraries()]
     names = [*NEEDED, *(chapter.package.replace("-", "_") for chapter in chapters()), "tt_tito"]
 
@@ -71,9 +71,9 @@ def readable() -> list[str]:
 
 
 def hidden_from(chapter: Chapter, used: Iterable[Path] = ()) -> list[str]:
-    """What is not shown to a file of a chapter: the chapter as the course has it, all tests, and later packages, of
-    which some have the same functions again, in every copy that is installed; but what is `used` in place of other
-    modules is shown."""
+    """The folders and files that are hidden from a file of a chapter: the chapter as the course has it, all tests, and
+    later packages, some of which contain the same functions again, in every installed copy. Files that are `used` in
+    place of other modules are not hidden."""
     packages = list(dict.fromkeys(c.package for c in chapters()))
     later = [*packages[packages.index(chapter.package) + 1 :], "tt-torch"]
     found = [path for name in later for path in _copies(name)]
@@ -117,7 +117,7 @@ def wrapped(command: list[str], seen: Iterable[str], hidden: Collection[str]) ->
 
 @functools.cache
 def _bubblewrap() -> list[str] | None:
-    """The begin of a command in a box, if that command would run here."""
+    """The beginning of a command in a box, if that command would run here."""
     program = shutil.which("bwrap") if sys.platform == "linux" else None
     if program is None:
         return None
@@ -132,7 +132,8 @@ def _bubblewrap() -> list[str] | None:
 
 
 def _view(seen: Iterable[str], hidden: Collection[str]) -> list[str]:
-    """The options for a root folder that holds what may be seen, and a scratch folder; only the latter is written."""
+    """The options for a root folder that holds what may be seen, and a scratch folder, the only one that can be
+    written."""
     options: list[str] = []
     for path in sorted(seen):  # so that a folder comes before its contents
         options += ["--ro-bind-try", path, path]
@@ -152,8 +153,8 @@ def _view(seen: Iterable[str], hidden: Collection[str]) -> list[str]:
 
 
 def as_nobody() -> dict[str, Any]:
-    """Arguments with which root starts a process as an ordinary user, where that user can read Python and come to the
-    folder for temporary files."""
+    """Arguments with which root starts a process as an ordinary user, if that user can read Python and reach the folder
+    for temporary files."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return {}
     paths = [sys.executable, os.path.realpath(sys.executable), os.__file__, tempfile.gettempdir(), *import_path()]

@@ -101,7 +101,7 @@ def _channel(token: str) -> Send:
 
 
 def _teaching() -> ModuleType:
-    """The module of `expect`, without its package, whose chapters may be the learner's."""
+    """The module of `expect`, without its package, because the package's chapters may be the learner's."""
     name = "tt_tensor.teaching"
     spec = importlib.util.spec_from_file_location(name, course.folder("tt_tensor") / "teaching.py")
     assert spec is not None and spec.loader is not None
@@ -111,7 +111,7 @@ def _teaching() -> ModuleType:
 
 
 def _prepare(request: dict[str, Any]) -> None:
-    """Put the learner's file and the other stand-ins into their places, then close all doors."""
+    """Put the learner's file and the other stand-ins into their places, then confine this process."""
     table = swap.Table({name: Path(path) for name, path in request["swaps"].items()})
     swap.install(table)
     for name in table.targets:  # this looks into the chapters that it replaces, which will soon be refused
@@ -156,7 +156,7 @@ class Reporter:
         self.known = [(module, dict(vars(module))) for module in (builtins, np, np.linalg, np.random)]
 
     def raised(self, error: BaseException) -> Any:
-        """An exception as data; its place is in what the learner wrote, if that has anything to do with it."""
+        """An exception as data. Its place is in the learner's code, if the traceback has any of it."""
         if isinstance(error, MemoryError):
             guard.more_memory()  # which this takes, while the traceback still holds on to what has filled it
         raised = self.of(error, lambda file, line: file == self.file and line not in self.filled)
@@ -164,7 +164,7 @@ class Reporter:
         return {"raised": [raised.kinds, raised.message[:2000], place]}
 
     def importing(self) -> bool:
-        """Import the chapter, and say whether that went well."""
+        """Import the chapter, and return whether that succeeded."""
         try:
             importlib.import_module(self.module)
         except BaseException as error:
@@ -174,7 +174,7 @@ class Reporter:
         return True
 
     def expect(self, call: str, got: Any, *others: Any, **more: Any) -> None:
-        """Send what came out."""
+        """Send the value that came out."""
         try:
             with np.errstate(all="ignore"):
                 data = encode(got() if callable(got) else got)
@@ -184,12 +184,12 @@ class Reporter:
         self.send("check", str(call), data)
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Run only what is asked for."""
+        """Run only the tests that were asked for."""
         if self.only is not None:
             items[:] = [item for item in items if item.nodeid in self.only]
 
     def watch(self) -> None:
-        """Tell, once, where the program is if nothing has happened for most of the time that it has."""
+        """Report, once, where the program is if nothing has happened for most of its time."""
         main, send, frames = threading.get_ident(), self.send, sys._current_frames
         sleep, clock = time.sleep, time.monotonic
 
@@ -208,37 +208,37 @@ class Reporter:
         threading.Thread(target=look, daemon=True).start()
 
     def pytest_exception_interact(self, node: Any, call: Any) -> None:
-        """Tests that cannot be read."""
+        """Report tests that could not be read."""
         if isinstance(node, pytest.Collector):
             self.send("collect", self.raised(call.excinfo.value))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test begins."""
+        """Report that a test begins."""
         self.error = None
         self.events += 1
         self.send("test", nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: Any) -> Iterator[None]:
-        """Keep what a test raises: from some exceptions pytest would make a long report, from others its end."""
+        """Keep an exception of a test: for some exceptions pytest would make a long report, for others it would end."""
         try:
             return (yield)
         except BaseException as error:
             self.error = self.raised(error)
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
-        """Keep what is raised before or after a test."""
+        """Keep an exception that is raised before or after a test."""
         if call.excinfo is not None and self.error is None:
             self.error = self.raised(call.excinfo.value)
 
     def pytest_internalerror(self, excinfo: Any) -> None:
-        """Nothing works without memory, not even pytest."""
+        """Report that there is no memory left, without which not even pytest works."""
         if isinstance(excinfo.value, MemoryError):
             guard.more_memory()
             self.send("memory")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """A test has ended."""
+        """Report that a test has ended."""
         self.send("end", self.error)
         for module, names in self.known:
             for name, value in names.items():

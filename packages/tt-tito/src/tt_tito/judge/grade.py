@@ -1,6 +1,6 @@
-"""Grading what learners hand in: files, a learner's folder, or a folder with a folder or a file for each learner.
+"""Grading files, a learner's folder, or a folder with a folder or a file for each learner.
 
-Whatever is wrong with one file, or with judging it, is said in its row, and the others are judged."""
+If something is wrong with one file, or with judging it, its row says so, and the others are judged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_JUDGED = "not judged"  # the status of a file with which the judge itself ha
 
 @dataclass(frozen=True)
 class Row:
-    """What a learner has handed in for a chapter, what it is worth, and other files of the chapter that were left."""
+    """A learner's file for a chapter, its assessment, and other files of the chapter that were not graded."""
 
     learner: str
     file: str
@@ -41,7 +41,7 @@ class Row:
     others: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
-        """Everything as JSON can write it."""
+        """Everything as plain data for JSON."""
         return {"learner": self.learner, "file": self.file, **self.assessment.as_data(), "others": self.others}
 
     def message(self) -> str:
@@ -52,8 +52,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Marks:
-    """All rows, by learner and in the order of the course, the learners who have handed in nothing, and files that
-    were left."""
+    """All rows, by learner and in the order of the course, the learners without files, and the files that were not
+    graded."""
 
     rows: tuple[Row, ...] = ()
     without_files: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ def _tell_of_the_boundary(tell: Callable[[str], Any]) -> None:
 
 
 def _row(entry: Entry, groups: Sequence[str]) -> Row:
-    """The row of a file, whatever happens."""
+    """The row of a file, whatever happens while it is judged."""
     try:
         found = assess(entry.chapter, entry.file, groups=groups)
     except Exception as error:
@@ -141,7 +141,7 @@ def full(marks: Marks) -> bool:
 
 
 def as_json(marks: Marks) -> str:
-    """One object for one file, else the marks and the summary of the class."""
+    """For one file one object, otherwise the marks and the summary of the class."""
     if marks.is_one_file:
         data: Any = marks.rows[0].as_data()
     else:
@@ -156,7 +156,7 @@ def as_json(marks: Marks) -> str:
 
 
 def write_csv(marks: Marks, file: Path) -> None:
-    """Write a table with a line for each learner and chapter, and for each file that was left."""
+    """Write a table with a line for each learner and chapter, and for each file that was not graded."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["learner", "chapter", "file", "status", "points", "out of", *STATUSES, "message", "exercises"])
@@ -215,5 +215,5 @@ def _cause(message: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
+    """A cell that a spreadsheet does not take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value

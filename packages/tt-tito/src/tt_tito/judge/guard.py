@@ -55,7 +55,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def watch(scratch: Path, hidden: Iterable[str]) -> None:
-    """Refuse from now on what a chapter has no need to do, with a message that says so."""
+    """From now on, refuse operations that a chapter does not need, with a message that says so."""
     inside, secrets = os.path.realpath(scratch), tuple(map(os.path.realpath, hidden))
     realpath, join, fsdecode, separator, devices = os.path.realpath, os.path.join, os.fsdecode, os.sep, {os.devnull}
     paths, descriptors, refused = dict(PATHS), dict(DESCRIPTORS), dict(REFUSED)
@@ -122,7 +122,7 @@ def limit(memory: int, seconds: int) -> None:
 
 
 def more_memory() -> None:
-    """Make use of what is spared."""
+    """Release the memory that was kept in reserve."""
     if sys.platform == "linux":
         import resource
 
@@ -241,7 +241,8 @@ REFUSE_UNBOXED = {  # owner, rights, times and attributes of files, which Landlo
 
 @dataclass(frozen=True)
 class Calls:
-    """The numbers of a kind of machine: its own, of system calls that are refused, and of those that depend."""
+    """The numbers of system calls on a kind of machine: its own number, the calls that are refused, and those that
+    depend on their arguments."""
 
     machine: int
     refused: list[int]
@@ -275,7 +276,7 @@ UNKNOWN = (RETURN, 0, 0, 0x00050026)  # ENOSYS, for which libc tries clone
 
 
 def _filter(calls: Calls, pid: int, boxed: bool) -> list[Step]:
-    """A program that refuses: clone makes threads only, signals and limits are for this process only."""
+    """The filter program: clone may only make threads, and signals and limits may only concern this process."""
     refused = calls.refused + ([] if boxed else calls.refused_unboxed)
     kill, tkill, tgkill = calls.kill
     return [
@@ -296,7 +297,7 @@ def _filter(calls: Calls, pid: int, boxed: bool) -> list[Step]:
 
 
 def _only(number: int, place: int, allowed: Sequence[int]) -> list[Step]:
-    """Allow a call with these values of an argument only."""
+    """Allow a call only with these values of an argument."""
     inner = [step for value in allowed for step in ((EQUAL, 0, 1, value), ALLOW)]
     return _in_a_call(number, place, [*inner, REFUSE])
 

@@ -55,7 +55,8 @@ class Found:
 
 
 def shown(name: str) -> str:
-    """A name with everything that cannot be printed, such as what steers a terminal, written as an escape."""
+    """A name in which everything that cannot be printed, such as control characters of terminals, is written as an
+    escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
 
 
@@ -76,7 +77,7 @@ def find(paths: list[Path]) -> Found:
 
 @dataclass(frozen=True)
 class _Name:
-    """What the name of a file says: the chapter, the learner if the name has one, and the number of the copy."""
+    """The parts of a file's name: the chapter, the learner if the name has one, and the number of the copy."""
 
     chapter: Chapter
     learner: str = ""
@@ -84,7 +85,7 @@ class _Name:
 
 
 def _read(file: Path) -> _Name:
-    """What the name of a file says. ValueError, with the reason, if it is not that of a chapter which is installed."""
+    """The parts of a file's name. ValueError, with the reason, if it is not the name of an installed chapter."""
     if file.suffix.lower() not in (".py", ".ipynb"):
         raise ValueError("is neither a Python file nor a notebook")
     found = _name(file.stem)
@@ -98,7 +99,7 @@ def _read(file: Path) -> _Name:
 
 
 def _name(stem: str) -> _Name | None:
-    """Exactly a chapter's name, or a copy of it, or that with something in front."""
+    """The parts of a name that is exactly a chapter's name, a copy of it, or either with something in front."""
     text, copy = stem, 0
     while True:
         try:

@@ -1,7 +1,7 @@
-"""What a chapter's tests ask and want, noted while they run on the reference in this process.
+"""The recording of a chapter's tests: what they ask and expect, noted while they run on the reference in this process.
 
-Where a test calls `expect`, everything but the value that came out is kept: functions that say what is wanted or what
-the cause is, too, so that this cannot come from another process. It is from these notes that a verdict is made."""
+When a test calls `expect`, everything except the value that came out is kept, including functions that return the
+expected value or the cause, so that these cannot come from another process. Verdicts are made from these notes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GROUPS = {"unit": course.unit_tests, "integration": course.integration_tests}
 
 @dataclass(frozen=True)
 class Check:
-    """A call of `expect`, without what came out."""
+    """A call of `expect`, without the value that came out."""
 
     call: str
     wanted: Any
@@ -46,18 +46,18 @@ class Check:
 
     @property
     def is_timed(self) -> bool:
-        """Is a time, or an amount of memory, what is compared?"""
+        """Whether the check compares times, or amounts of memory."""
         from tt_tensor.teaching import measured_between
 
         return isinstance(self.wanted, measured_between)
 
     @property
     def see(self) -> str:
-        """The section to reread."""
+        """The section to read again."""
         return self.options["see"]
 
     def complaint(self, outcome: Any) -> str | None:
-        """What is wrong with an outcome; None if nothing is."""
+        """The message about a wrong value; None if the value is right."""
         from tt_tensor.teaching import complaint
 
         return complaint(self.call, outcome, self.wanted, *self.causes, **self.options)
@@ -75,19 +75,20 @@ class Recording:
 
     @property
     def checks(self) -> int:
-        """How many values are compared."""
+        """The number of values that are compared."""
         return sum(map(len, self.tests.values()))
 
 
 def questions(chapter: Chapter, group: str) -> tuple[str, str]:
-    """The name and text of a chapter's tests, without what only says what is wanted. ValueError if there are none."""
+    """The name and text of a chapter's tests, without the parts that only state what is expected. ValueError if there
+    are none."""
     return _file(chapter, group).name, _texts(chapter, group)[1]
 
 
 @functools.cache
 def _texts(chapter: Chapter, group: str) -> tuple[str, str]:
-    """The tests as they are recorded, and as they are asked: with calls of `expect` that have only the call and what
-    came out. The tests have the same names in both."""
+    """The tests as they are recorded, and as they are sent to a child: there, calls of `expect` have only the call and
+    the value that comes out. The tests have the same names in both."""
     text = _file(chapter, group).read_text(encoding="utf-8")
     if group == "unit":
         text += tests_of_checks(chapter)
@@ -110,9 +111,9 @@ DRAWS = re.compile(r"rng|rand|seed|generator|shuffle|choice|next|pop|time|open|w
 
 
 def _drop_unused(tree: ast.Module) -> bool:
-    """Take out what only served to say what is wanted, so that no frame of a test holds it: assignments to names that
-    are not used any more, unless they draw random numbers or do something else besides, and uncalled helpers.
-    Was there anything?"""
+    """Remove the parts that only served to state what is expected, so that no frame of a test holds them: uncalled
+    helpers, and assignments to names that are not used any more, unless they draw random numbers or have another
+    effect. Return whether there were any."""
     dropped = False
     for block in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]:
         used = {name for node in ast.walk(block) for name in _uses(node)}
@@ -162,7 +163,7 @@ def _words(expression: ast.expr) -> Iterator[str]:
 
 
 def _hide_values(tree: ast.Module) -> None:
-    """Take the values out of tables, such as of formulas, of which the tests use no more than the keys."""
+    """Remove the values from tables, of formulas for example, of which the tests use only the keys."""
     by_key: list[ast.expr] = []
     for node in ast.walk(tree):
         match node:
@@ -194,18 +195,19 @@ class _Parametrized:
 
     @property
     def unused(self) -> list[int]:
-        """Which arguments the test has no use for."""
+        """The arguments that the test does not use."""
         used = {name for statement in self.test.body for node in ast.walk(statement) for name in _uses(node)}
         return [index for index, name in enumerate(self.names) if name not in used]
 
     def hide_the_unused(self) -> None:
-        """Take out of the rows what the test does not use any more: it was wanted, or a cause."""
+        """Remove from the rows the arguments that the test does not use any more: they were expected values, or
+        causes."""
         for index in self.unused:
             for row in self.rows:
                 row[index] = ast.Constant(None)
 
     def number(self) -> None:
-        """Call the rows by their numbers, unless they have names that do not depend on what is in them."""
+        """Name the rows by their numbers, unless they have names that do not depend on their contents."""
         given = [keyword.value for keyword in self.call.keywords if keyword.arg == "ids"]
         if not given or isinstance(given[0], ast.Name | ast.Lambda):
             kept = [keyword for keyword in self.call.keywords if keyword.arg != "ids"]
@@ -259,8 +261,9 @@ REACHED: dict[tuple[Chapter, str], Reached] = {}
 
 
 def reached(chapter: Chapter, group: str) -> Reached:
-    """The exercises that run in each test, before each of its checks and after the last, seen once in a process while
-    the tests run on the reference. What runs in the preparation of one may serve others, too, so it counts for all."""
+    """The exercises that run in each test, before each of its checks and after the last, observed once in a process
+    while the tests run on the reference. Code that runs in the preparation of one test may serve others, so it counts
+    for all."""
     if (chapter, group) not in REACHED:
         with PARSING:
             _on_the_reference()
@@ -286,15 +289,15 @@ class _Listener:
         self.only, self.interrupted = only, False
 
     def expect(self, call: str, got: Any, wanted: Any, *causes: Any, **options: Any) -> None:
-        """What the tests call."""
+        """The `expect` that the tests call."""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Run only what is asked for."""
+        """Run only the tests that were asked for."""
         if self.only is not None:
             items[:] = [item for item in items if item.nodeid in self.only]
 
     def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
-        """Ctrl-C was pressed, which pytest would keep for itself. (Its own interruptions are subclasses.)"""
+        """Pass Ctrl-C on, which pytest would keep for itself. (Its own interruptions are subclasses.)"""
         self.interrupted = excinfo.type is KeyboardInterrupt
 
 
@@ -308,8 +311,8 @@ class _Recorder(_Listener):
         self.checks: list[Check] = []
 
     def expect(self, call: str, got: Any, wanted: Any, *causes: Any, **options: Any) -> None:
-        """Keep what is wanted; look whether the reference gives it, also when it comes as data from elsewhere. If it is
-        late, the machine is busy; the judge will find that out again if it matters."""
+        """Keep the expected value, and check that the reference gives it, also if it comes as data from elsewhere. If
+        it is late, the machine is busy; the judge will find that out again if it matters."""
         from tt_tensor import teaching
 
         pairs = tuple(cause if isinstance(cause, str) else (teaching.plain(cause[0]), cause[1]) for cause in causes)
@@ -321,18 +324,18 @@ class _Recorder(_Listener):
             self.problems.append(said)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test begins."""
+        """Note that a test begins."""
         self.checks = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A test has come through, or has not."""
+        """Note whether a test has passed."""
         if report.failed:
             self.problems.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
         elif report.when == "call" and report.passed:
             self.tests[report.nodeid] = self.checks
 
     def pytest_collectreport(self, report: Any) -> None:
-        """The tests could not be read."""
+        """Note that the tests could not be read."""
         if report.failed:
             self.problems.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
 
@@ -357,7 +360,7 @@ class _Probe(_Listener):
         self.test.append(set())
 
     def __call__(self, frame: Any, event: str, arg: Any) -> None:
-        """A function is called. (Its code is kept, so that no other gets its place in memory.)"""
+        """Note that a function is called. (Its code is kept, so that no other code gets its place in memory.)"""
         code = frame.f_code
         if id(code) not in self.names:
             name = self.lines.get(code.co_firstlineno) if code.co_filename == self.file else None
@@ -368,7 +371,7 @@ class _Probe(_Listener):
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: Any) -> Iterator[None]:
-        """What is called now belongs to this test."""
+        """From now on, calls belong to this test."""
         self.test = self.found[item.nodeid] = [set()]
         try:
             return (yield)
@@ -377,7 +380,7 @@ class _Probe(_Listener):
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
-        """Look at every call, in all threads."""
+        """Observe every call, in all threads."""
         before = sys.gettrace(), threading.gettrace()
         sys.settrace(self)
         threading.settrace(self)
@@ -410,7 +413,7 @@ def _run(name: str, text: str, recorder: Any) -> Any:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Leave working directory, environment, modules and output of this process as they are."""
+    """Restore working directory, environment, modules and output of this process afterwards."""
     here, environment, modules = os.getcwd(), dict(os.environ), set(sys.modules)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

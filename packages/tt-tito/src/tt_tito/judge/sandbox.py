@@ -1,4 +1,4 @@
-"""Runs a child to its end, or to the end of what it may take, and leaves nothing of it behind."""
+"""Runs a child until it ends or exceeds a limit, and leaves nothing of it behind."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ LOOK = 0.25  # seconds between looks into the scratch folder
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may take: seconds until something is heard of it again, TESTS times as long in all, both from the
-    import of the chapter on, and bytes of memory. All runs that find out which exercises are at fault, together, may
-    take as many seconds as the budget has, each counted from the import on."""
+    """The limits of a run: seconds without an event, TESTS times as long in all, both counted from the import of the
+    chapter, and bytes of memory. All runs together that find out which exercises are at fault may take as many seconds
+    as the budget has, each counted from its import."""
 
     seconds: float = 10.0
     memory: int = 1 << 30
@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """What a child is to do: a file's code under a module's name, and tests to run on it, all or only some."""
+    """The task of a child: a file's code under a module's name, and tests to run on it, all or some."""
 
     module: str
     file: Path
@@ -67,11 +67,11 @@ class Job:
 
 @dataclass
 class Run:
-    """What came from a child, how it ended, the end of what it printed, and how many seconds the learner's code took.
+    """The events of a child, how it ended, the end of its printed output, and the seconds that the learner's code took.
 
-    The end is `done`, `stopped` because the rest need not run, `timeout`, `memory`, `excess` with what it was of,
-    `forged` for events that are not the child's, `flood` for too many of them, `closed` for a channel closed too early,
-    `exit 3` or `signal SIGSEGV`."""
+    The end is `done`, `stopped` because the rest need not run, `timeout`, `memory`, `excess` and of what, `forged` for
+    events that are not the child's, `flood` for too many of them, `closed` for a channel closed too early, `exit 3` or
+    `signal SIGSEGV`."""
 
     events: list[list[Any]] = field(default_factory=list)
     end: str = ""
@@ -81,7 +81,7 @@ class Run:
 
 @contextmanager
 def workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for runs, which do not outlast a Ctrl-C."""
+    """Threads for runs, which end with Ctrl-C."""
     try:
         with ThreadPoolExecutor(count) as pool:
             try:
@@ -109,7 +109,7 @@ def run(job: Job, limits: Limits, enough: Callable[[Run], bool] = lambda run: Fa
 
 @dataclass(frozen=True)
 class Place:
-    """Where a child runs: its command, what it sees of the machine, and whether that is a box."""
+    """The place of a child: its command, the part of the machine that it sees, and whether that is a box."""
 
     command: tuple[str, ...]
     seen: tuple[str, ...]
@@ -125,7 +125,7 @@ class Place:
 
 
 class Spares:
-    """Children that have started and wait for something to do, if some are kept: half a second less for each run."""
+    """Children that have started and wait for a job, if some are kept: this saves half a second for each run."""
 
     def __init__(self) -> None:
         self.count, self.lock = 0, threading.Lock()
@@ -158,7 +158,7 @@ class Spares:
             self.dismiss()
 
     def dismiss(self) -> None:
-        """End those that wait, when they would wait in the wrong place."""
+        """End the children that wait in another place."""
         while self.waiting:
             self.waiting.pop().clean_up()
 
@@ -221,7 +221,7 @@ class Child:
         self.run.seconds = time.monotonic() - start
 
     def _wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for an event, or for the end of the run; False if the time or something else was spent before."""
+        """Wait for an event, or for the end of the run; False if time or something else was used up before."""
         start = self.heard = time.monotonic()
         most = min(TESTS * seconds, self.limits.budget) if event is self.over else seconds
         while not event.wait(0.05) and not self.over.is_set():
@@ -238,14 +238,14 @@ class Child:
         return True
 
     def _memory(self) -> int:
-        """What the child occupies: of use where the platform has no limit for it."""
+        """The memory of the child, for platforms that have no limit for it."""
         try:
             return psutil.Process(self.process.pid).memory_info().rss
         except psutil.Error:
             return 0
 
     def _excess(self) -> str:
-        """What the child has too much of: nothing if all is in order."""
+        """The resource of which the child takes too much; empty if there is none."""
         with suppress(psutil.Error, OSError, IndexError):
             process = psutil.Process(self.process.pid)
             if self.boxed:
@@ -311,7 +311,7 @@ class Child:
             self.run.end = "closed" if status in (None, CLOSED) else _exit(status, self.boxed)
 
     def result(self) -> Run:
-        """What there is to judge. RuntimeError if the learner's code did not even get its turn."""
+        """The run, to be judged. RuntimeError if the learner's code did not even begin."""
         printed = self.printed.decode("utf-8", "replace")
         if not self.ready.is_set():
             last = (printed.strip().splitlines() or [self.run.end])[-1]
@@ -321,7 +321,7 @@ class Child:
 
 
 def end_marked(mark: str, since: float) -> None:
-    """End every process that carries the mark of a run in its environment, until there is none."""
+    """End every process that carries the mark of a run in its environment, until none is left."""
     for _ in range(100):
         found = False
         for process in psutil.process_iter():
@@ -364,7 +364,7 @@ def _request(job: Job, limits: Limits, folder: Path, token: str) -> dict[str, An
 
 
 def _environment(folder: Path, mark: str) -> dict[str, str]:
-    """Nothing of this process's environment but what a process cannot start without."""
+    """The variables of this process's environment without which a process cannot start."""
     kept = ("LD_LIBRARY_PATH", "PATH", "SYSTEMDRIVE", "SYSTEMROOT", "WINDIR")
     homes = ("APPDATA", "HOME", "LOCALAPPDATA", "TEMP", "TMP", "TMPDIR", "USERPROFILE", "XDG_CACHE_HOME")
     threads = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -1,6 +1,6 @@
-"""The folder in which a learner's code may write: how much it holds, and how it goes away again.
+"""The folder in which a learner's code may write: how much it may hold, and how it is deleted.
 
-Nothing here takes longer the deeper the folder is, or without an end the more there is in it."""
+Nothing here takes longer for a deeper folder, and nothing runs without end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scratch() -> Iterator[Path]:
 
 
 def excess(folder: Path, process: int | None = None) -> str:
-    """What a scratch folder, and the open files of a process, have too much of: nothing if all is in order."""
+    """The resource of which a scratch folder and the open files of a process hold too much; empty if there is none."""
     size = sum(_open_files(process)) if process else 0
     entries, ahead = 0, [str(folder)]
     while ahead:

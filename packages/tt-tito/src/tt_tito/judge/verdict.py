@@ -31,7 +31,7 @@ class Verdict:
 
 @dataclass
 class _Test:
-    """What a child has sent of one test."""
+    """The events of one test."""
 
     name: str
     checks: list[tuple[str, Any]] = field(default_factory=list)
@@ -40,11 +40,11 @@ class _Test:
 
 
 class _Wrong(Exception):
-    """The first thing that is wrong: a status and a message."""
+    """The first mistake: a status and a message."""
 
 
 def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict:
-    """The verdict on what a run of a recording's tests on a file has sent."""
+    """The verdict on a run of a recording's tests on a file."""
     right = 0
     try:
         for _ in _right_values(recording, run, limits, file):
@@ -95,7 +95,7 @@ def _right(test: _Test, due: list[Check], run: Run, limits: Limits) -> int | Non
 
 
 def _right_values(recording: Recording, run: Run, limits: Limits, file: Path) -> Iterator[Check]:
-    """The checks that are met, one after the other. _Wrong at the first that is not."""
+    """The checks that are met, one after the other. _Wrong at the first one that is not."""
     tests, others = _sent(run)
     if "import" not in others:
         raise _ending(run, limits, f"Importing {file.name}")
@@ -169,7 +169,7 @@ def _right_in(test: _Test, due: list[Check], run: Run, limits: Limits) -> Iterat
 
 
 def _without_a_return(said: str, call: str, outcome: Any) -> str:
-    """A complaint that asks for the `return` where nothing came out, instead of what may be likely otherwise."""
+    """A complaint that asks for a missing `return` if the result was None, instead of other likely causes."""
     if outcome is not None and str(outcome) != NOTHING:
         return said
     first, *rest = [line for line in said.splitlines() if not line.startswith("Likely: ")]
@@ -199,7 +199,7 @@ def _status(raised: Any, otherwise: str = "failed") -> str:
 
 
 def _ending(run: Run, limits: Limits, what: str, see: str = "") -> _Wrong:
-    """What is wrong where a run came to an end during `what`."""
+    """The mistake if a run ended during `what`."""
     end, _, detail = run.end.partition(" ")
     status, said = {
         "done": ("failed", "was left out"),
