@@ -650,7 +650,7 @@ def show_flame():
     for block in range(4):
         for phase in ("forward", "backward"):
             middle = [e.start - began for e in found.events if f"transformer.h.{block}" in e.stack and e.phase == phase]
-            axis.text(1e3 * np.mean(middle), 2.45, f"block {block}", ha="center", va="center", fontsize=7)
+            axis.text(1e3 * float(np.mean(middle)), 2.45, f"block {block}", ha="center", va="center", fontsize=7)
     axis.set(xlabel="ms", ylabel="depth in the stack")
     axis.invert_yaxis()
     figure.tight_layout()
