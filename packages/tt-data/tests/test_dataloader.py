@@ -287,7 +287,7 @@ def test_random_split_deals_out_every_sample_once():
         "do two splits with equal generators agree?",
         lambda: (lambda a, b: a == b)(*twice()),
         True,
-        "If a generator is given, chance comes from it: `resolve_generator(generator)`.",
+        "If a generator is given, random numbers come from it: `resolve_generator(generator)`.",
         see=MADE,
     )
     expect(
@@ -698,7 +698,7 @@ def test_a_pass_begins_with_its_first_group():
         "how many groups a batch_sampler is asked for by iter(loader)",
         asked_for,
         1,
-        (0, "All chance of a pass is drawn when it begins: ask for the first group in __iter__, before the seed."),
+        (0, "All random numbers of a pass are drawn when it begins: in __iter__, the first group comes before the seed."),
         "The first group now, each of the others when its task is needed: `later(groups, seed)`.",
         see=LOADER,
     )
@@ -753,7 +753,7 @@ def test_the_batches_are_the_same_whatever_the_workers():
         "are four images cropped in the first batch as the same four in the second?",
         lambda: (lambda a, b: np.array_equal(a, b))(*(x.numpy() for x, _ in td.DataLoader(alike, batch_size=4))),
         False,
-        "Each batch has a number of its own, from which its chance is made.",
+        "Each batch has a number of its own, from which its generator is made.",
         see=LOADER,
     )
 
@@ -768,7 +768,7 @@ def test_the_batches_are_the_same_whatever_the_workers():
             f"is anything drawn from generator() after iter(loader), with {workers} workers?",
             lambda workers=workers: moves_on(workers),
             False,
-            "All chance of a pass is drawn when it begins, in __iter__ itself: dropout may draw in between.",
+            "All random numbers of a pass are drawn when it begins, in __iter__ itself: dropout may draw in between.",
             see=LOADER,
         )
 

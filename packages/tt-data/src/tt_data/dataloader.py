@@ -231,7 +231,8 @@ def check_at_leaves():
     assert joined == ({"x": 5, "y": (2, 7)}, 4)
 
 
-# With that, collating is one call.
+# With that, collating is one call. You need a `collate_fn` of your own only for samples that it cannot join, such as
+# texts of different lengths as arrays.
 
 
 def collate(samples: Sequence) -> Any:
@@ -1117,7 +1118,8 @@ def show_hours():
 # ## Errors you will meet
 #
 # An error inside a data set is the hardest to find, because a loader, a thread and a sampler are between it and the
-# line that asked for a batch. So we print it here with its notes.
+# line in which you asked for a batch. So we print it here with its notes. The last of these errors is of that kind: it
+# tells you the sample and the batch.
 
 
 def show_errors():
