@@ -698,7 +698,7 @@ def test_a_pass_begins_with_its_first_group():
         "how many groups a batch_sampler is asked for by iter(loader)",
         asked_for,
         1,
-        (0, "All random numbers of a pass are drawn when it begins: in __iter__, the first group comes before the seed."),
+        (0, "All random numbers of a pass are drawn when it begins: in __iter__, first the group, then the seed."),
         "The first group now, each of the others when its task is needed: `later(groups, seed)`.",
         see=LOADER,
     )
