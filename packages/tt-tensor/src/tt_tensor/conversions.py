@@ -94,7 +94,7 @@ class Conversions:
     def coalesce(self) -> Tensor: return self
 
     def cuda(self, device=None, non_blocking=False, memory_format=None) -> Tensor:
-        """Refused: there is no such device."""
+        """Raise RuntimeError: this device does not exist here."""
         refuse_other_device("cuda" if device is None or isinstance(device, int) else device)
         return self
 
@@ -113,7 +113,7 @@ class Conversions:
     def is_nonzero(self) -> bool: return builtins.bool(self)
 
     def stride(self, dim: int | None = None) -> Any:
-        """How many elements to walk in memory for a step along each dimension, or along one."""
+        """The number of elements to walk in memory for a step along each dimension, or along one."""
         strides = tuple(s // self._array.itemsize for s in self._array.strides)
         return strides if dim is None else strides[dim]
 
@@ -228,7 +228,7 @@ def _integers(sizes):
 def _refuse_unknown(memory, device):
     refuse_other_device(device)
     if wrong := memory.keys() - {"layout", "pin_memory"}:
-        raise TypeError(f"there is no parameter {min(wrong)}; there are dtype, device and requires_grad")
+        raise TypeError(f"{min(wrong)} is not a parameter; the parameters are dtype, device and requires_grad")
 
 
 __all__ = ["Casting", "Conversions"]

@@ -162,7 +162,7 @@ def msort(x: Tensor) -> Tensor:
 
 @torch_names
 def quantile(x: Tensor, q: Any, dim=None, keepdim: bool = False, interpolation: str = "linear") -> Tensor:
-    """The element below which the fraction q of all elements lies; for several q, a dimension in front.
+    """The element below which the fraction q of all elements falls; for several q, a dimension in front.
 
     `interpolation` is "linear", "lower", "higher", "midpoint" or "nearest". Raises ValueError for q outside [0, 1]."""
     fractions = np.asarray(q.tolist() if isinstance(q, Tensor) else q, np.float64)
@@ -244,7 +244,7 @@ def nanmean(x: Tensor, dim=None, keepdim: bool = False, dtype=None) -> Tensor:
 
 @torch_names
 def count_nonzero(x: Tensor, dim=None) -> Tensor:
-    """How many elements are not zero, in all or along `dim`."""
+    """The number of elements that are not zero, in all or along `dim`."""
     return sum(x != 0, dim=dim)
 
 
@@ -327,7 +327,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
 def searchsorted(
     sorted_sequence: Tensor, values: Any, out_int32: bool = False, right: bool = False, side: str | None = None
 ) -> Tensor:
-    """Where each value would have to be inserted into the sorted last dimension: before equal elements, or after them
+    """Where to insert each value into the sorted last dimension: before equal elements, or after them
     (`right`)."""
     asked = values if isinstance(values, Tensor) else tensor(values)
     at: Any = side or ("right" if right else "left")
@@ -343,7 +343,7 @@ def searchsorted(
 
 
 def bucketize(input: Any, boundaries: Tensor, out_int32: bool = False, right: bool = False) -> Tensor:
-    """The number of the interval between sorted boundaries in which each element lies."""
+    """The number of the interval between sorted boundaries that holds each element."""
     return searchsorted(boundaries, input, out_int32, right)
 
 

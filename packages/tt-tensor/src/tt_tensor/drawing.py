@@ -106,7 +106,7 @@ def clone(input: Tensor) -> Tensor:
 
 
 def numel(input: Tensor) -> int:
-    """How many elements there are."""
+    """The number of elements."""
     return input.numel()
 
 
@@ -114,17 +114,17 @@ def numel(input: Tensor) -> int:
 
 
 def is_tensor(obj: Any) -> bool:
-    """Is it a Tensor?"""
+    """Whether it is a Tensor."""
     return isinstance(obj, Tensor)
 
 
 def is_floating_point(input: Tensor) -> bool:
-    """Does it hold floats?"""
+    """Whether it holds floats."""
     return input.dtype.kind == "f"
 
 
 def is_nonzero(input: Tensor) -> bool:
-    """Is the one element of the tensor not zero?"""
+    """Whether the one element of the tensor is not zero."""
     return bool(input.item() != 0)
 
 

@@ -67,7 +67,7 @@ class InPlace:
     floor_, ceil_, trunc_ = in_place(LongTail.floor), in_place(LongTail.ceil), in_place(LongTail.trunc)
     frac_, round_, nan_to_num_ = in_place(LongTail.frac), in_place(LongTail.round), in_place(LongTail.nan_to_num)
 
-    # Angles and their kin, and what else has a name of its own.
+    # Angles and other functions with names of their own.
 
     asin_, acos_, atan_ = in_place(LongTail.asin), in_place(LongTail.acos), in_place(LongTail.atan)
     sinh_, cosh_, atan2_ = in_place(LongTail.sinh), in_place(LongTail.cosh), in_place(LongTail.atan2)

@@ -176,7 +176,7 @@ def cholesky(x, /):
 
 
 def _of(A: Tensor, function: Any, *options: Any) -> Any:
-    """What a function of np.linalg makes of A: a tensor of A's dtype, or several."""
+    """The result of a function of np.linalg for A: a tensor of A's dtype, or several."""
     if A[..., :0].requires_grad:
         name = function.__name__
         raise RuntimeError(f"linalg.{name} has no derivative here; call it under no_grad(), or on A.detach()")
@@ -242,7 +242,7 @@ def lstsq(A: Tensor, B: Tensor) -> LeastSquares:
 
 
 def matrix_rank(A: Tensor, tol: float | None = None) -> Tensor:
-    """How many singular values are not zero, up to rounding or `tol`."""
+    """The number of singular values that are not zero, up to rounding or `tol`."""
     return from_numpy(np.asarray(np.linalg.matrix_rank(A.numpy().astype(_in(A)), tol)))
 
 

@@ -1,8 +1,8 @@
 """The methods of a tensor, a line for each: `x.exp()` calls the function `exp`.
 
 A support module of chapter 02. PyTorch's users write `x.exp()` and `x.sum(1)` as often as `exp(x)` and `sum(x, 1)`.
-What a method does is written where its function is: in the chapter, in `more_ops` and in the other appendices. The
-classes below are bases of `Tensor`; those of `in_place` and `conversions` complete it."""
+The functions themselves are in the chapter, in `more_ops` and in the other appendices. The classes below are bases of
+`Tensor`; those of `in_place` and `conversions` complete it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LongTail:
     def lgamma(self) -> Tensor: return tt.lgamma(self)
     def digamma(self) -> Tensor: return tt.digamma(self)
 
-    # Angles and their hyperbolic kin.
+    # Angles and their hyperbolic relatives.
 
     def sin(self) -> Tensor: return tt.sin(self)
     def cos(self) -> Tensor: return tt.cos(self)
@@ -279,7 +279,7 @@ def torch_names(function: Callable[Parameters, Result]) -> Callable[Parameters, 
     return reduction
 
 
-# `sum`, `mean` and `prod` may be told the dtype to compute in.
+# You can give `sum`, `mean` and `prod` the dtype to compute in.
 
 
 class Reducing:
@@ -401,8 +401,8 @@ class Reducing:
 
 # ## Picking, cutting and joining
 #
-# What is left picks elements, cuts a tensor, or multiplies matrices. `scatter`, `index_add` and their kin are the
-# opposites of picking: they put numbers at positions.
+# The other methods pick elements, cut a tensor, or multiply matrices. `scatter`, `index_add` and their relatives are
+# the opposites of picking: they put values at positions.
 
 
 class Picking:

@@ -136,7 +136,7 @@ def logical_not(x, /):
 
 @primitive
 def bitwise_not(x, /):
-    """Each bit of integers turned round, `not` for truth values. Raises TypeError for floats."""
+    """Each bit of integers reversed, `not` for truth values. Raises TypeError for floats."""
     return np.invert(refuse_floats(x))
 
 
@@ -145,7 +145,7 @@ def bitwise_not(x, /):
 
 @primitive
 def clip(x, /, min=None, max=None):
-    """Each element, or the bound if it lies outside."""
+    """Each element, or the bound if it is outside."""
     if min is None and max is None:
         raise ValueError("clip needs min, max or both")
     min, max = (bound.item() if isinstance(bound, np.generic) else bound for bound in (min, max))
@@ -280,7 +280,7 @@ def floor_divide(x, y, /):
 
 @elementwise
 def remainder(x, y, /):
-    """What `floor_divide` leaves over; it has the sign of y. Raises ValueError where integers are divided by zero."""
+    """The remainder that `floor_divide` leaves; it has the sign of y. ValueError where integers are divided by zero."""
     with quiet():
         return np.remainder(*refuse_truths(x, refuse_zeros(y)))
 
@@ -405,13 +405,13 @@ def argmin(x, /, dim=None, keepdim=False):
 
 @primitive(cost=lambda out, x, **params: x.size)
 def any(x, /, dim=None, keepdim=False):
-    """Is any element true (not zero)?"""
+    """Whether any element is true (not zero), over all or over `dim`."""
     return np.any(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
 @primitive(cost=lambda out, x, **params: x.size)
 def all(x, /, dim=None, keepdim=False):
-    """Are all elements true (not zero)?"""
+    """Whether all elements are true (not zero), over all or over `dim`."""
     return np.all(x, axis=resolve_dims(dim, x.ndim), keepdims=keepdim)
 
 
@@ -608,7 +608,7 @@ def place_along(values, /, index, dim, shape):
 
 def gather(x: Tensor, dim: int, index) -> Tensor:
     """`out[i][j] = x[index[i][j]][j]` for dim 0, `x[i][index[i][j]]` for dim 1, and so on; `index` holds integers."""
-    where_ = np.array(index._array if isinstance(index, Tensor) else index)  # a copy, which nobody else can change
+    where_ = np.array(index._array if isinstance(index, Tensor) else index)  # a copy, which no caller can change
     dim = resolve_dim(dim, x.ndim)
     if where_.dtype.kind not in "iu":
         raise IndexError(f"gather needs an index of integers, not {where_.dtype}")
@@ -637,7 +637,7 @@ def one_hot(index, num_classes: int = -1, dtype=int64) -> Tensor:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"one_hot needs integers, not {labels.dtype}")
     if num_classes <= 0 and not labels.size:
-        raise ValueError("one_hot: without labels, num_classes has to say how many classes there are")
+        raise ValueError("one_hot: without labels, num_classes must say how many classes there are")
     classes = int(labels.max()) + 1 if num_classes == -1 else num_classes
     if labels.size and not (0 <= labels.min() and labels.max() < classes):
         raise ValueError(f"one_hot: labels run from {labels.min()} to {labels.max()}, but there are {classes} classes")
@@ -766,7 +766,7 @@ def arange(start, end=None, step=1, dtype=None, requires_grad=False) -> Tensor:
 
 
 def empty(*size, dtype=float32, requires_grad=False) -> Tensor:
-    """A tensor of `size` whose numbers are whatever was in the memory; to be overwritten."""
+    """A tensor of `size` whose elements are arbitrary, because its memory is not cleared; overwrite them."""
     return from_numpy(np.empty(normalize_sizes(size), resolve_dtype(dtype))).requires_grad_(requires_grad)
 
 
@@ -817,7 +817,7 @@ def randint(low: Any = 0, high: Any = None, size: Sequence[int] | None = None, d
     if size is None:
         raise TypeError("randint needs a size, as in randint(0, 10, (3,))")
     if high - low < 1:
-        raise ValueError(f"randint: there is no integer from {low} up to but without {high}")
+        raise ValueError(f"randint: there is no integer n with {low} <= n < {high}")
     values = generator().integers(low, high, normalize_sizes((tuple(size),)))
     return from_numpy(np.asarray(values).astype(resolve_dtype(dtype or int64)))
 
@@ -828,7 +828,7 @@ def randperm(n: int, dtype=int64) -> Tensor:
 
 
 def randint_like(x: Tensor, low: int, high: int | None = None, dtype=None) -> Tensor:
-    """Random integers from `low`, or from 0, up to but without `high`, in the shape and dtype of x."""
+    """Random integers from `low`, or from 0, with `high` excluded, in the shape and dtype of x."""
     return randint(low, high, x.shape, dtype or x.dtype)
 
 
@@ -836,7 +836,7 @@ def randint_like(x: Tensor, low: int, high: int | None = None, dtype=None) -> Te
 
 
 def empty_like(x: Tensor, dtype=None) -> Tensor:
-    """A tensor in the shape and dtype of x, whose numbers are whatever was in the memory."""
+    """A tensor in the shape and dtype of x, whose elements are arbitrary."""
     return empty(x.shape, dtype=dtype or x.dtype)
 
 

@@ -92,7 +92,7 @@ arctan2 = atan2
 
 @elementwise
 def fmod(x, y, /):
-    """What a division that rounds towards zero leaves over; it has the sign of x. Raises ValueError where integers are
+    """The remainder of a division that rounds towards zero; it has the sign of x. Raises ValueError where integers are
     divided by zero."""
     with quiet():
         return np.fmod(*refuse_truths(x, refuse_zeros(y)))
@@ -276,7 +276,7 @@ def exp2(input: Tensor) -> Tensor:
 
 
 def frac(input: Tensor) -> Tensor:
-    """What `trunc` takes away; it has the sign of input."""
+    """The part that `trunc` takes away; it has the sign of input."""
     return input - trunc(input)
 
 
@@ -419,12 +419,12 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
-    """Are all elements close? See isclose."""
+    """Whether all elements are close, in the sense of `isclose`."""
     return bool(all(isclose(input, other, rtol, atol, equal_nan)).item())
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
-    """Do the two have one shape and the same elements?"""
+    """Whether the two have one shape and the same elements."""
     return input.shape == other.shape and bool(all(input == other).item())
 
 

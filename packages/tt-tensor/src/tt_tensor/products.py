@@ -228,7 +228,9 @@ def _sizes_of(equation: str, operands: Sequence[Tensor], terms: list[list]) -> d
             if sizes.setdefault(name, n) == 1:
                 sizes[name] = n
             elif n not in (1, sizes[name]):
-                raise ValueError(f"einsum: in {equation!r}, {name!r} stands for the sizes {sizes[name]} and {n}")
+                raise ValueError(
+                    f"einsum: in {equation!r}, {name!r} has the sizes {sizes[name]} and {n}; they must be equal or 1"
+                )
     return sizes
 
 

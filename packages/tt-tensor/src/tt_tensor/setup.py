@@ -137,7 +137,7 @@ def check_same_seed_same_numbers():
 
 
 def seeded(seed: int, function: Callable) -> Any:  # exercise
-    """What `function()` returns when the generator starts from `seed`; afterwards the generator is as it was, also if
+    """The result of `function()` when the generator starts from `seed`; afterwards the generator is as it was, also if
     `function` raises an error, which reaches the caller."""
     before = get_rng_state()
     try:
