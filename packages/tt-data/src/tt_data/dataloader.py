@@ -518,9 +518,9 @@ def check_the_last_batch():
 
 # ## The loader
 #
-# A batch is a *task*: its number, the indices of its samples, and a seed. The result depends on nothing else. In
-# particular, it must stay away from the generator of chapter 01, because the network's dropout may be drawing from that
-# one at the same time. So the batch gets a generator of its own, `np.random.default_rng([seed, number])`, made from the
+# A batch is a *task*: its number, the indices of its samples, and a seed. The batch depends on nothing else. In
+# particular, a worker must not draw from the generator of chapter 01, because the network's dropout may be drawing from
+# it at the same time. So the batch gets a generator of its own, `np.random.default_rng([seed, number])`, made from the
 # seed of the epoch and the batch's number, and `with drawing_from(...)` puts it in place of the common one until the
 # batch is done. Therefore it does not matter which thread prepares the batch, or when, and a data set may draw from
 # `generator()` or call `tt.rand`.
