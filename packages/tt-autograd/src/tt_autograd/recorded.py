@@ -111,7 +111,7 @@ class Recorded:
         """Whether `retain_grad` has been called."""
         return self._watched
 
-    # A result requires a gradient because its inputs do, so it cannot be told otherwise. It cannot be copied or pickled
+    # A result requires a gradient because its inputs do, so you cannot switch that off. It cannot be copied or pickled
     # either, because its record would have to come along.
 
     def requires_grad_(self, requires_grad=True):

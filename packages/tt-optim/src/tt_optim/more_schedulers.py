@@ -205,8 +205,8 @@ class CyclicLR(LRScheduler):
 
     def _height(self, step: int) -> float:
         cycle, within = divmod(step, self.period)
-        share = within / self.up if within <= self.up else (self.period - within) / (self.period - self.up)
-        return share * self.scale_fn(step if self.counts_steps else cycle + 1)
+        fraction = within / self.up if within <= self.up else (self.period - within) / (self.period - self.up)
+        return fraction * self.scale_fn(step if self.counts_steps else cycle + 1)
 
     def lrs_at(self, step):
         height = self._height(step)

@@ -441,11 +441,11 @@ class OneCycleLR(LRScheduler):
 
     # Between two ends of a phase the value moves from one corner to the next, in a straight line or half a cosine.
 
-    def _between(self, start: float, end: float, share: float) -> float:
+    def _between(self, start: float, end: float, fraction: float) -> float:
         return (
-            end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+            end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
             if self.strategy == "cos"
-            else start + (end - start) * share
+            else start + (end - start) * fraction
         )
 
     # `_cycle` finds the phase of a step, and how much of the phase is over. It serves both the learning rate and the
@@ -457,8 +457,8 @@ class OneCycleLR(LRScheduler):
         corners = [low, high, *([low] if self.three_phase else []), final]
         phase = next((i for i, end in enumerate(self.ends[1:]) if step <= end), len(self.ends) - 2)
         start, end = self.ends[phase], self.ends[phase + 1]
-        share = (step - start) / (end - start) if end != start else 1.0
-        return self._between(corners[phase], corners[phase + 1], share)
+        fraction = (step - start) / (end - start) if end != start else 1.0
+        return self._between(corners[phase], corners[phase + 1], fraction)
 
     # Whenever we set the learning rate, we set the momentum as well.
 
