@@ -175,6 +175,11 @@ class GatedMLP:
 
 
 def without_repeats(logits, text, penalty):
+    if not penalty > 0:
+        raise ValueError("the penalty must be above 0")
+    for token in sorted(set(text)):
+        if not 0 <= token < len(logits):
+            raise IndexError(f"token {token} has no logit")
     changed = np.array(logits, copy=True)
     for token in set(text):
         changed[token] *= penalty if changed[token] < 0 else 1 / penalty

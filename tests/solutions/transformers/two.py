@@ -178,6 +178,11 @@ class GatedMLP:
 
 
 def without_repeats(logits, text, penalty):
+    if not penalty > 0:
+        raise ValueError("the penalty must be above 0")
+    for token in sorted(set(text)):
+        if not 0 <= token < len(logits):
+            raise IndexError(f"token {token} has no logit")
     logits = np.asarray(logits)
     seen = np.isin(np.arange(len(logits)), list(text))
     return np.where(seen, np.where(logits > 0, logits / penalty, logits * penalty), logits)
