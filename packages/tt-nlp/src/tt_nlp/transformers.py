@@ -165,10 +165,8 @@ def show_stack():
 # We stop replacing and start *adding*. Let us give each token a stream of $C$ numbers, from the embedding at the bottom
 # to the logits at the top. A layer $f$ reads the stream, computes something, and adds it:
 #
-# $$
-# x_{l+1} = x_l + f_l(x_l), \qquad
-# \frac{\partial x_{l+1}}{\partial x_l} = I + \frac{\partial f_l}{\partial x_l} .
-# $$
+# $$ x_{l+1} = x_l + f_l(x_l), \qquad
+#    \frac{\partial x_{l+1}}{\partial x_l} = I + \frac{\partial f_l}{\partial x_l} . $$
 #
 # This is a *residual connection*, also called a *skip connection* (K. He et al., 2015), and the stream of a transformer
 # is known as its *residual stream*. If a layer has nothing to say, it adds nothing, and everything that was there
