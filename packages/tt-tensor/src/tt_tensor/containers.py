@@ -1,7 +1,7 @@
 # # Containers
 #
-# An appendix of chapter 04. `ModuleList` and `Sequential` keep their parts in a row. Sometimes parts have names that
-# only the program knows: one layer for each language, say. And sometimes you want to keep parameters in a list without
+# An appendix of chapter 04. `ModuleList` and `Sequential` keep their parts in a row. Sometimes we want to name the
+# parts ourselves, for example one layer for each language. And sometimes we want to keep parameters in a list without
 # writing a module around each. As with lists of modules, Python's own `dict` and `list` would hide them from
 # `parameters()`.
 
@@ -16,7 +16,7 @@ from tt_tensor.tensor import Tensor, ones, zeros
 
 # ## Modules by name
 #
-# The drawer `_modules` is a dictionary already, in the order of insertion. `ModuleDict` opens it.
+# The drawer `_modules` is already a dictionary, in the order of insertion. `ModuleDict` opens it to you.
 
 
 class ModuleDict(Module):
@@ -33,7 +33,9 @@ class ModuleDict(Module):
                 "module forms, such as ReLU() for relu"
             )
         if hasattr(type(self), key) or "." in key or not key:
-            raise KeyError(f"{key!r} cannot be a name here: it has a dot, is empty, or is a method of ModuleDict")
+            raise KeyError(
+                f"{key!r} cannot be a name here: a name must not be empty, have a dot, or be a method of ModuleDict"
+            )
         self._modules[key] = module
 
     def update(self, modules) -> None:
@@ -64,7 +66,8 @@ def check_module_dict():
 
 # ## Parameters in a list
 #
-# A plain tensor that is put into a list of parameters becomes a parameter, as in PyTorch. The names are positions.
+# If you put a plain tensor into a list of parameters, we turn it into a parameter, as PyTorch does. The names are
+# positions.
 
 
 def _as_parameter(value):
@@ -80,7 +83,7 @@ class ParameterList(Module):
         self.extend(values)
 
     def append(self, value):
-        """Add one at the end; returns the list."""
+        """Add a parameter at the end; returns the list."""
         setattr(self, str(self._size), _as_parameter(value))
         self._size += 1
         return self
@@ -101,7 +104,7 @@ class ParameterList(Module):
 
     def _position(self, index):
         if not -self._size <= index < self._size:
-            raise IndexError(f"position {index} is out of range: the list has {self._size} parameters")
+            raise IndexError(f"index {index} is out of range: the list has {self._size} parameters")
         return index % self._size
 
     def __len__(self) -> int: return self._size
@@ -118,8 +121,8 @@ def _told(value):
 
 # ## Parameters by name
 #
-# One habit of PyTorch's matters to an optimizer's order: a plain dictionary is taken in the order of its *sorted*
-# names, an `OrderedDict` in its own.
+# One of PyTorch's habits matters to the order in which an optimizer sees parameters. We take a plain dictionary in the
+# order of its *sorted* names, an `OrderedDict` in its own.
 
 
 class ParameterDict(Module):
@@ -140,7 +143,7 @@ class ParameterDict(Module):
 
     def __setitem__(self, key: str, value) -> None:
         if hasattr(type(self), key) or "." in key:
-            raise KeyError(f"{key!r} cannot be a name here: it has a dot, or is a method of ParameterDict")
+            raise KeyError(f"{key!r} cannot be a name here: a name must not have a dot or be a method of ParameterDict")
         setattr(self, key, _as_parameter(value))
         self._names[key] = None
 
@@ -164,7 +167,7 @@ class ParameterDict(Module):
         return self[key] if key in self._names else default
 
     def clear(self) -> None:
-        """Take all out."""
+        """Remove all parameters."""
         for key in [*self._names]:
             del self[key]
 

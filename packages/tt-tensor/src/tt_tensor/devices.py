@@ -1,7 +1,7 @@
-"""Where a tensor is: always on the CPU. Programs written for PyTorch ask for a device, and get a true answer.
+"""The device of a tensor, which is always the CPU. Programs written for PyTorch ask for it and get a true answer.
 
-`device` may name any device, so that a program can ask for one and compare; `refuse_other_device` is what everything
-with a parameter `device` calls, and it accepts the CPU only."""
+`device` may name any device, so that a program can ask for one and compare. Every function with a parameter `device`
+calls `refuse_other_device`, which accepts the CPU only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KINDS = ("cpu", "cuda", "mps", "xpu", "hip", "xla", "meta")
 class device:
     """The name of a device as torch.device: device("cpu"), device("cuda", 1), device("cuda:1").
 
-    Raises RuntimeError for a kind of device that does not exist, TypeError for what is not a name."""
+    Raises RuntimeError for a kind of device that does not exist, TypeError for anything but a name."""
 
     __slots__ = ("index", "type")
     type: str
@@ -24,10 +24,10 @@ class device:
             index = type.index if index is None else index
             type = type.type
         if not isinstance(type, str):
-            raise TypeError(f'a device is named by a text such as "cpu", not by {type!r}')
+            raise TypeError(f'a device must be a string such as "cpu", not {type!r}')
         name = re.fullmatch(r"([a-z]+)(?::(\d+))?", type)
         if name is None or name[1] not in _KINDS or (name[2] and index is not None):
-            raise RuntimeError(f"there is no device {type!r}; the kinds are {', '.join(_KINDS)}, as in 'cuda:0'")
+            raise RuntimeError(f"there is no device {type!r}; use one of {', '.join(_KINDS)}, as in 'cuda:0'")
         self.type, self.index = name[1], int(name[2]) if name[2] else index
 
     def __str__(self):
@@ -47,7 +47,7 @@ CPU = device("cpu")
 
 
 def refuse_other_device(where) -> None:
-    """Nothing for None and the CPU. Raises RuntimeError for every other device: we compute on the CPU only."""
+    """Accept None and the CPU. Raises RuntimeError for every other device, because we compute on the CPU only."""
     if where is None or where is CPU:
         return
     if device(where).type != "cpu":

@@ -1,8 +1,9 @@
 # # Distributions
 #
-# An appendix of chapter 05. A network that has to *act*, in a game, say, puts out a distribution, from which the action
-# is drawn. Drawing has no gradient, but the logarithm of the action's probability has one, and with it you can learn:
-# make likelier what led to a reward (REINFORCE, Williams, 1992). The lines that do it, in PyTorch and here:
+# An appendix of chapter 05. A network that must *act*, in a game for example, puts out a distribution from which we
+# draw the action. Drawing has no gradient, but the logarithm of the action's probability has one. With it you can
+# learn: make the actions likelier that led to a reward (REINFORCE, Williams, 1992). These lines do it, in PyTorch and
+# here:
 #
 # ```python
 # m = Categorical(probs=policy(state))
@@ -24,12 +25,12 @@ from tt_tensor.tensor import Tensor, as_array, broadcast_shape, expand, float32,
 
 # ## What they share
 #
-# A distribution has parameters, which may be tensors: then it is a whole batch of distributions, one for each element
-# of `batch_shape`. `sample(shape)` draws so many for each of them.
+# A distribution has parameters. If you pass tensors, you get a whole batch of distributions, one for each element of
+# `batch_shape`. `sample(shape)` draws an array of this shape for each of them.
 
 
 class Distribution:
-    """The base class: a batch of distributions of numbers. Subclasses draw, and know the logarithm of the density."""
+    """The base class of a batch of distributions. Subclasses draw from it and compute the logarithm of its density."""
 
     has_rsample = False
     event_shape: tuple[int, ...] = ()
@@ -38,7 +39,7 @@ class Distribution:
         self.batch_shape = batch_shape
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Random numbers of shape sample_shape + batch_shape, without a history."""
+        """Random numbers of shape sample_shape + batch_shape, without a gradient."""
         return self.rsample(sample_shape).detach()
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
@@ -75,7 +76,7 @@ class Distribution:
         return f"{type(self).__name__}(batch_shape={self.batch_shape})"
 
 
-# Parameters may also be plain numbers; two of them are brought to one shape. Errors name the parameter.
+# You may also pass plain numbers; we bring two parameters to one shape. Error messages name the parameter.
 
 
 def _parameters(*values) -> list[Tensor]:
@@ -89,19 +90,20 @@ def _parameters(*values) -> list[Tensor]:
 
 def _demand(name: str, values: Tensor, holds, what: str) -> None:
     if not holds(values.numpy()).all():
-        raise ValueError(f"{name} must be {what}; it is {values}")
+        raise ValueError(f"{name} must be {what}, not {values}")
 
 
 def _either(name: str, probs, logits) -> None:
     if (probs is None) == (logits is None):
-        raise ValueError(f"{name} takes either probs or logits, and exactly one of them")
+        raise ValueError(f"{name} needs either probs or logits: pass exactly one of them")
 
 
 def _is_probability(values):
     return (values >= 0) & (values <= 1)
 
 
-# Probabilities of 0 have no logarithm. PyTorch moves them away from 0 and 1 by the precision of their dtype.
+# A probability of 0 has no logarithm. As in PyTorch, we keep probabilities away from 0 and 1 by the precision of their
+# dtype.
 
 
 def _inside(probs: Tensor) -> Tensor:
@@ -111,8 +113,8 @@ def _inside(probs: Tensor) -> Tensor:
 
 # ## One of several
 #
-# Probabilities need not add up to 1: they are divided by their sum. To draw, we add up the probabilities and look where
-# a uniform random number falls.
+# Your probabilities need not add up to 1, because we divide them by their sum. To draw, we add up the probabilities and
+# look where a uniform random number falls.
 
 
 class Categorical(Distribution):
@@ -122,7 +124,7 @@ class Categorical(Distribution):
         _either("Categorical", probs, logits)
         (given,) = _parameters(probs if logits is None else logits)
         if given.ndim == 0:
-            raise ValueError("Categorical needs one number for each class, not a single one")
+            raise ValueError("Categorical needs one number for each class in the last dimension, not a single number")
         if logits is None:
             _demand("probs", given, lambda v: (v >= 0) & (v.sum(-1, keepdims=True) > 0), "0 or more, and not all 0")
             self.probs = given / sum(given, dim=-1, keepdim=True)
@@ -150,14 +152,14 @@ class Categorical(Distribution):
     def entropy(self) -> Tensor:
         return -sum(self.probs * clip(self.logits, min=float(np.finfo(self.logits.dtype).min)), dim=-1)
 
-    mean = variance = property(lambda self: self.probs[..., 0] * math.nan)  # classes are no numbers
+    mean = variance = property(lambda self: self.probs[..., 0] * math.nan)  # classes are not numbers
 
 
 # ## Yes or no
 
 
 class Bernoulli(Distribution):
-    """1 with a probability, by probs or logits; else 0."""
+    """1 with a probability given by probs or logits, otherwise 0."""
 
     def __init__(self, probs=None, logits=None, validate_args=None):
         _either("Bernoulli", probs, logits)
@@ -186,7 +188,8 @@ class Bernoulli(Distribution):
 # ## Numbers
 #
 # A normal random number is `loc + scale * noise`, where the noise has no parameters. So a draw has a gradient after all
-# (Kingma and Welling, 2014); `rsample` keeps it. The same works for the uniform and the exponential distribution.
+# (Kingma and Welling, 2014), and `rsample` keeps it. This is the *reparameterization trick*. We use it for the uniform
+# and the exponential distribution, too.
 
 
 class Normal(Distribution):
@@ -229,8 +232,8 @@ class Uniform(Distribution):
         super().__init__(self.low.shape)
 
     def rsample(self, sample_shape=()) -> Tensor:
-        share = generator().random(self._shape(sample_shape))
-        return self.low + (self.high - self.low) * from_numpy(np.asarray(share, self.low.dtype))
+        position = generator().random(self._shape(sample_shape))
+        return self.low + (self.high - self.low) * from_numpy(np.asarray(position, self.low.dtype))
 
     def log_prob(self, value) -> Tensor:
         (value,) = _parameters(value)
@@ -270,12 +273,13 @@ class Exponential(Distribution):
 
 # ## How far apart?
 #
-# The Kullback-Leibler divergence is the surprise that is left when $q$ is believed and $p$ is true, minus what $p$
-# itself costs.
+# The *Kullback-Leibler divergence* is the surprise of believing $q$ where $p$ is true, minus the uncertainty of $p$
+# itself.
 
 
 def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
-    """The divergence of q from p, for two distributions of one kind. Raises NotImplementedError for other pairs."""
+    """The Kullback-Leibler divergence of q from p, in nats, for two distributions of one kind. Raises
+    NotImplementedError for other pairs."""
     if isinstance(p, Categorical) and isinstance(q, Categorical):
         apart = where(p.probs == 0, 0.0, p.probs * (p.logits - q.logits))
         return sum(where((q.probs == 0) & (p.probs > 0), math.inf, apart), dim=-1)
@@ -285,10 +289,13 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     if isinstance(p, Normal) and isinstance(q, Normal):
         ratio, moved = p.scale / q.scale, (p.loc - q.loc) / q.scale
         return 0.5 * (ratio * ratio + moved * moved - 1) - log(ratio)
-    raise NotImplementedError(f"no divergence is known of {type(q).__name__} from {type(p).__name__}")
+    raise NotImplementedError(
+        f"kl_divergence has no formula for {type(p).__name__} and {type(q).__name__}: both must be Categorical, both "
+        "Bernoulli or both Normal"
+    )
 
 
-# A divergence is an expectation, so drawing checks it.
+# A divergence is an expectation, so we can check it by drawing.
 
 
 def check_divergence():

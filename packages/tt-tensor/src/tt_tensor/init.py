@@ -1,8 +1,9 @@
 # # Init
 #
-# An appendix of chapter 04: other ways to start. A `Linear` draws its weights uniformly from $\pm 1/\sqrt{n}$.
-# PyTorch's `nn.init` has a family of functions for other recipes; here they are, with the same names. Each overwrites a
-# tensor in place and returns it. All random numbers come from the one generator of chapter 01, unless you give another.
+# An appendix of chapter 04: other ways to start. Our `Linear` draws its weights uniformly from $\pm 1/\sqrt{n}$.
+# PyTorch's `nn.init` has a family of functions for other recipes, and here we write them with the same names. Each
+# overwrites a tensor in place and returns it. All random numbers come from the one generator of chapter 01, unless you
+# pass another.
 
 from __future__ import annotations
 
@@ -44,18 +45,21 @@ def ones_(tensor: Tensor) -> Tensor:
     return tensor.fill_(1.0)
 
 
-# A normal distribution now and then draws a number far out. Vision transformers and many since start from one that is
-# cut off at `a` and `b`, by drawing again whatever lies outside.
+# A normal distribution now and then draws a number far out. Vision transformers, and many models since, start from a
+# distribution that is cut off at `a` and `b`. We draw again every number that falls outside.
 
 
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator=None
 ) -> Tensor:
-    """Fill with normal random numbers, drawn until they lie between a and b. Raises ValueError if fewer than one in a
-    thousand would."""
+    """Fill with normal random numbers, drawn again until all are between a and b. Raises ValueError if fewer than one
+    in a thousand would be."""
     inside = 0.5 * (math.erf((b - mean) / std / math.sqrt(2)) - math.erf((a - mean) / std / math.sqrt(2)))
     if inside < 1e-3:
-        raise ValueError(f"a normal distribution around {mean} with std {std} hardly ever lies between {a} and {b}")
+        raise ValueError(
+            f"trunc_normal_: numbers around {mean} with std {std} fall between {a} and {b} less than once in a "
+            "thousand draws; choose wider limits"
+        )
     with drawn_from(generator):
         values = current().normal(mean, std, tensor.shape)
         while (outside := (values < a) | (values > b)).any():
@@ -65,8 +69,8 @@ def trunc_normal_(
 
 # ## Scaled to the layer
 #
-# The others need to know how many inputs and outputs a unit has. For a weight of shape (out, in) that is plain; a
-# convolution's (out, in, height, width) counts every pixel of the kernel.
+# For the other recipes we need to know how many inputs and outputs a unit has. For a weight of shape (out, in) we read
+# both from the shape. In a convolution's (out, in, height, width) every pixel of the kernel counts.
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
@@ -76,9 +80,9 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * field, tensor.shape[0] * field
 
 
-# Xavier initialisation (Glorot and Bengio, 2010) would like a variance of $1/\text{fan-in}$ on the way forward and of
-# $1/\text{fan-out}$ on the way back, and takes $\frac{2}{\text{fan-in} + \text{fan-out}}$ as a compromise; Kaiming's
-# (He et al., 2015) makes up for ReLU, which throws half of the signal away, by a *gain* of $\sqrt 2$.
+# *Xavier initialization* (Glorot and Bengio, 2010) would like a variance of $1/\text{fan-in}$ on the way forward and of
+# $1/\text{fan-out}$ on the way back, and it takes $\frac{2}{\text{fan-in} + \text{fan-out}}$ as a compromise. *Kaiming
+# initialization* (He et al., 2015) makes up for ReLU, which discards half of the signal, by a *gain* of $\sqrt 2$.
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -90,7 +94,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity.startswith("conv"):
         nonlinearity = "linear"
     if nonlinearity not in gains:
-        raise ValueError(f"no gain is known for {nonlinearity!r}; there is one for {', '.join(gains)}")
+        raise ValueError(f"no gain is known for {nonlinearity!r}; choose one of {', '.join(gains)}")
     return gains[nonlinearity]
 
 
@@ -122,12 +126,12 @@ def kaiming_uniform_(
 
 def _fan(tensor, mode):
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f'mode is "fan_in" or "fan_out", not {mode!r}')
+        raise ValueError(f'mode must be "fan_in" or "fan_out", not {mode!r}')
     return _fans(tensor)[mode == "fan_out"]
 
 
-# Whether a recipe does what its name says can be measured, on sixty thousand numbers. With 300 inputs and 200 outputs
-# Xavier's variance is 2/500, and Kaiming's, from the inputs alone, 2/300.
+# We can measure whether a recipe does what its name says, on sixty thousand numbers. With 300 inputs and 200 outputs
+# Xavier's variance is 2/500. Kaiming's depends on the inputs alone and is 2/300.
 
 
 def check_spread():
@@ -141,10 +145,10 @@ def check_spread():
 
 # ## With a structure
 #
-# Three recipes look at the matrix as a whole. The identity lets a signal pass as it is, `dirac_` does the same for a
-# convolution, and an orthogonal matrix turns the signal without changing its length (Saxe et al., 2014), so a deep
-# stack of them neither grows nor fades. `q` of a QR decomposition is orthogonal; the signs of `r` make all rotations
-# equally likely.
+# Three recipes look at the matrix as a whole. The identity passes a signal on unchanged, and `dirac_` does the same for
+# a convolution. An orthogonal matrix rotates the signal without changing its length (Saxe et al., 2014), so a deep
+# stack of them neither grows nor fades. We take `q` of a QR decomposition, which is orthogonal; the signs of `r` make
+# all rotations equally likely.
 
 
 def eye_(tensor: Tensor) -> Tensor:
@@ -171,8 +175,8 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator=None) -> Tensor:
-    """Fill (out, ...) with gain times rows, or columns where there are fewer, that are orthogonal and of length 1.
-    Raises ValueError for less than 2 dimensions."""
+    """Fill (out, ...) with rows, or columns if these are fewer, that are orthogonal and of length `gain`. Raises
+    ValueError for fewer than 2 dimensions."""
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_ needs at least 2 dimensions; this tensor has shape {tensor.shape}")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
@@ -184,12 +188,12 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator=None) -> Tensor:
     return tensor.copy_((q if rows >= columns else q.T).reshape(tensor.shape))
 
 
-# The last one leaves most of a matrix empty: in each column, the same share of zeros (Martens, 2010).
+# The last one leaves most of a matrix empty: each column gets the same fraction of zeros (Martens, 2010).
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator=None) -> Tensor:
-    """Fill a matrix with normal random numbers, and the share `sparsity` of each column with zeros. Raises ValueError
-    for another number of dimensions."""
+    """Fill a matrix with normal random numbers, and the fraction `sparsity` of each column with zeros. Raises
+    ValueError for another number of dimensions."""
     if tensor.ndim != 2:
         raise ValueError(f"sparse_ fills a matrix; this tensor has shape {tensor.shape}")
     with drawn_from(generator):

@@ -20,14 +20,14 @@ from tt_tensor.tensor import Tensor, float32, ones, zeros
 
 # ## A parameter without a shape
 #
-# An optimizer may be made before the first input arrives, and it holds the parameter objects. So a parameter must be
-# there from the start and remain the same object when it gets its numbers. Until then it is an object of a class of its
-# own, whose shape you cannot ask for. `materialize` gives it numbers and turns it into an ordinary `Parameter`: in
-# Python you may assign an object's class.
+# You may create an optimizer before the first input arrives, and it holds the parameter objects. So a parameter must
+# exist from the start and remain the same object when it gets its numbers. Until then we use an object of another
+# class, whose shape you cannot ask for. `materialize` gives it numbers and turns it into an ordinary `Parameter`,
+# because in Python we may assign an object's class.
 
 
 class Uninitialized:
-    """What a tensor is before it has a shape."""
+    """A tensor before it has a shape; the first base of the two classes below."""
 
     __slots__ = ()
     cls_to_become: type
@@ -76,9 +76,9 @@ class UninitializedBuffer(Uninitialized, Tensor):
 
 # ## A module that waits
 #
-# The same trick serves the module. A lazy layer is a subclass whose call looks at the input, makes the parameters, and
-# then turns the object into its ordinary class. The second call is that of an ordinary layer and costs nothing extra.
-# Also `type(layer) is Linear` is true from then on, which functions that initialize weights like to ask.
+# We use the same trick for the module. A lazy layer is a subclass whose call looks at the input, creates the
+# parameters, and then turns the object into its ordinary class. The second call is that of an ordinary layer and costs
+# nothing extra. From then on `type(layer) is Linear` is true, too, which functions that initialize weights often ask.
 
 
 class LazyModuleMixin:
@@ -88,7 +88,7 @@ class LazyModuleMixin:
     cls_to_become: type[Module] | None = None
 
     def has_uninitialized_params(self: Any) -> bool:
-        """Does a parameter or buffer of this module still wait for its shape?"""
+        """True while a parameter or buffer of this module has no shape."""
         return any(isinstance(t, Uninitialized) for t in (*self._parameters.values(), *self._buffers.values()))
 
     def initialize_parameters(self, *inputs, **options) -> None:
@@ -103,8 +103,8 @@ class LazyModuleMixin:
         return self(*inputs, **options)
 
 
-# If a state is loaded before the first input, the parameters get their shapes from the state. So
-# `initialize_parameters` must not assume that something is missing: it draws weights only if they are.
+# If you load a state before the first input, the parameters get their shapes from the state. So `initialize_parameters`
+# must not assume that something is missing: it draws weights only if they are.
 
 
 class LazyLinear(LazyModuleMixin, Linear):

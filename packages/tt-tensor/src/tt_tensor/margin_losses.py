@@ -1,7 +1,7 @@
 # # Losses with a margin, and of counts
 #
 # An appendix of chapter 05. A *margin* loss charges nothing for an answer that is right by more than a margin. Most of
-# these compare: two scores, two vectors, the score of the right class with those of the others. At the end there are
+# these compare: two scores, two vectors, or the score of the right class with those of the others. At the end we add
 # two losses for networks that predict a distribution of numbers. All have PyTorch's names and meaning.
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tt_tensor.tensor import Tensor, from_numpy, log, mean, sum, tensor
 
 # ## Which of two?
 #
-# `margin_ranking_loss` learns an order: with target 1, the first score should be larger, with $-1$ the second.
+# With `margin_ranking_loss` we learn an order: for target 1 the first score should be larger, for $-1$ the second.
 
 
 def _above_zero(x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def margin_ranking_loss(
     return reduced(_above_zero(margin - target * (input1 - input2)), reduction)
 
 
-# With the label's sign in front, a single score is judged: by a hinge, or by its smooth relative, which is the
+# If we put the label's sign in front, we can judge a single score: by a hinge, or by its smooth relative, which is the
 # surprise of `binary_cross_entropy_with_logits` for labels 1 and $-1$.
 
 
@@ -45,8 +45,8 @@ def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> 
     return reduced(softplus(-target * input), reduction)
 
 
-# `hinge_embedding_loss` judges distances: those of pairs that belong together (target 1) should be small, those of
-# other pairs ($-1$) at least the margin.
+# `hinge_embedding_loss` judges distances. Those of pairs that belong together (target 1) should be small; those of
+# other pairs ($-1$) should be at least the margin.
 
 
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -58,8 +58,8 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, red
 
 # ## Vectors
 #
-# The same for vectors: `cosine_embedding_loss` with the angle between two, and `triplet_margin_loss` with three of
-# them. The anchor should be nearer to the positive than to the negative one, by the margin.
+# We do the same for vectors. `cosine_embedding_loss` uses the angle between two of them. `triplet_margin_loss` takes
+# three: the anchor should be nearer to the positive than to the negative one, by the margin.
 
 
 def cosine_embedding_loss(
@@ -69,8 +69,8 @@ def cosine_embedding_loss(
     (). Raises ValueError for other shapes."""
     if input1.shape != input2.shape or target.shape != input1.shape[:-1] or input1.ndim not in (1, 2):
         raise ValueError(
-            f"cosine_embedding_loss: inputs (N, D) and a target (N,) are needed, not {input1.shape}, {input2.shape} "
-            f"and {target.shape}"
+            f"cosine_embedding_loss needs two inputs (N, D) and a target (N,), not {input1.shape}, {input2.shape} and "
+            f"{target.shape}"
         )
     tiny = 1e-12
     lengths = sqrt((sum(input1 * input1, dim=-1) + tiny) * (sum(input2 * input2, dim=-1) + tiny))
@@ -87,7 +87,7 @@ def triplet_margin_loss(
     `swap`, the negative's distance is that to the nearer of the other two. Raises ValueError for a margin that is not
     positive."""
     if margin <= 0:
-        raise ValueError(f"triplet_margin_loss: margin must be positive, it is {margin}")
+        raise ValueError(f"triplet_margin_loss: margin must be positive, not {margin}")
     near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
     if swap:
         far = minimum(far, pairwise_distance(positive, negative, p, eps))
@@ -102,8 +102,8 @@ def check_vectors():
 
 # ## One class and the others
 #
-# The score of the right class should exceed each other score by the margin. The loss is summed over the other classes
-# and divided by the number of all.
+# The score of the right class should exceed each other score by the margin. We sum the loss over the other classes and
+# divide it by the number of all classes.
 
 
 def multi_margin_loss(
@@ -113,7 +113,7 @@ def multi_margin_loss(
     """The sum over the wrong classes i of max(0, margin - x[target] + x[i])**p, divided by C: input (N, C) or (C,),
     class numbers (N,) or (). Raises ValueError unless p is 1 or 2, and what nll_loss raises for labels."""
     if p not in (1, 2):
-        raise ValueError(f"multi_margin_loss: p is 1 or 2, not {p}")
+        raise ValueError(f"multi_margin_loss: p must be 1 or 2, not {p}")
     labels, _ = class_ids(input, target, ignore_index=-100)
     classes = input.shape[-1]
     excess = _above_zero(margin - gather(input, -1, np.expand_dims(labels, -1)) + input)
@@ -124,8 +124,8 @@ def multi_margin_loss(
     return reduced(losses, reduction)
 
 
-# With several right classes, each of them should exceed each wrong one. The target lists the right ones and fills up
-# with $-1$.
+# With several right classes, each of them should exceed each wrong one. You list the right classes in the target and
+# fill it up with $-1$.
 
 
 def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -136,8 +136,8 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean
     listed, classes = np.atleast_2d(target.numpy()), input.shape[-1]
     counts = np.cumsum(listed == -1, axis=1) == 0
     if (counts & ((listed < 0) | (listed >= classes))).any():
-        raise IndexError(f"multilabel_margin_loss: classes are numbered from 0 to {classes - 1}")
-    listed = np.where(counts, listed, classes)  # one class more, for what does not count
+        raise IndexError(f"multilabel_margin_loss: the target has a class out of range; classes are 0 to {classes - 1}")
+    listed = np.where(counts, listed, classes)  # one class more, for entries that do not count
     right = np.zeros((len(listed), classes + 1), bool)
     np.put_along_axis(right, listed, True, axis=1)
     right = right[:, :classes].reshape(input.shape)
@@ -146,7 +146,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean
     return reduced(sum(where(pairs, excess, 0.0), dim=(-2, -1)) / classes, reduction)
 
 
-# If each class is a yes-or-no question of its own, the surprises of the answers are averaged.
+# If each class is a yes-or-no question of its own, we average the surprises of the answers.
 
 
 def multilabel_soft_margin_loss(
@@ -167,9 +167,9 @@ def check_classes():
 
 # ## Counts, and numbers with a spread
 #
-# A network that predicts the rate of events (or, by default, its logarithm) is judged by Poisson's distribution; one
-# that predicts a mean and a variance by the normal distribution, and so it learns how sure it may be. `full` adds the
-# terms without parameters, for Poisson by Stirling's formula.
+# If a network predicts the rate of events (or, by default, its logarithm), we judge it by Poisson's distribution. If it
+# predicts a mean and a variance, we judge it by the normal distribution, and so it learns how sure it may be. `full`
+# adds the terms without parameters; for Poisson we use Stirling's formula.
 
 
 def poisson_nll_loss(
@@ -196,7 +196,7 @@ def gaussian_nll_loss(
     refuse_other_shape("gaussian_nll_loss", input, target)
     var = _variances(var, input)
     if (var.numpy() < 0).any():
-        raise ValueError(f"gaussian_nll_loss: a variance is never negative; one of these is {var.numpy().min():.4g}")
+        raise ValueError(f"gaussian_nll_loss: no variance may be negative, but one is {var.numpy().min():.4g}")
     var = var + (clip(var, min=eps) - var).detach()  # cut off, with the gradient of what was not
     difference = input - target
     losses = 0.5 * (log(var) + difference * difference / var)
@@ -221,7 +221,7 @@ def check_spread():
 
 # ## As modules
 #
-# PyTorch has an order of its own for the options of each.
+# The options of each module come in PyTorch's order.
 
 
 class MarginLoss(LossOptions, Module):
@@ -262,7 +262,7 @@ class TripletMarginLoss(MarginLoss):
     order = ("margin", "p", "eps", "swap", "size_average", "reduce", "reduction")
 
 
-# Those of classes:
+# The next modules judge classes.
 
 
 class MultiMarginLoss(MarginLoss):

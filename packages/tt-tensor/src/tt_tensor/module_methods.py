@@ -1,9 +1,9 @@
 # # Methods of modules
 #
-# An appendix of chapter 04. The chapter's `Module` registers, lists, saves and loads. PyTorch's users expect more of
-# it: options of these methods, ways to reach a part by its path, hooks. They are here, in classes from which the
-# chapter composes its own, as chapter 02 composes `Tensor` from the module `methods`. What a method of the chapter
-# does already, it is asked to do, by `super()`.
+# An appendix of chapter 04. The chapter's `SimpleModule` registers, lists, saves and loads. As a user of PyTorch you
+# expect more: options of these methods, ways to reach a part by its path, hooks. We write them here in classes from
+# which the chapter composes `Module`, as chapter 02 composes `Tensor` from the module `methods`. Where the chapter has
+# a method already, we call it with `super()`.
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RemovableHandle:
         self.hooks = hooks
 
     def remove(self) -> None:
-        """Take the hook off. To do so twice is no mistake."""
+        """Take the hook off. Doing so twice is allowed."""
         self.hooks.pop(self, None)
 
     def __enter__(self):
@@ -49,8 +49,8 @@ class RemovableHandle:
         self.remove()
 
 
-# There are three kinds of hooks, each in a dictionary from its handle to the function. A module without hooks has no
-# dictionaries, only the `None` that the class gives it; so an ordinary call pays for one comparison.
+# There are three kinds of hooks, and we keep each in a dictionary from its handle to the function. A module without
+# hooks has no dictionaries, only the `None` that the class gives it, so an ordinary call pays for one comparison.
 
 
 class _Hooks:
@@ -60,8 +60,9 @@ class _Hooks:
         self.backward: dict[RemovableHandle, Callable] = {}
 
 
-# PyTorch calls a hook as `hook(module, inputs)` and `hook(module, inputs, output)`, or with the keyword arguments after
-# `inputs` if you register it with `with_kwargs=True`. A result other than None replaces inputs or output.
+# PyTorch calls a hook as `hook(module, inputs)` or `hook(module, inputs, output)`. If you register it with
+# `with_kwargs=True`, the keyword arguments follow after `inputs`. A result other than None replaces the inputs or the
+# output.
 
 
 def _with_all(hook: Callable) -> Callable:
@@ -90,9 +91,9 @@ def _call_with_hooks(module, inputs, options):
     return watch.outputs(output) if watch else output
 
 
-# The third kind is called on the way back, with the gradients of the module's inputs and outputs. The gradient of an
-# input tensor will not do, because the tensor may be used elsewhere, too, and its gradient is a sum. So the module gets
-# aliases, made by an operation that changes nothing, and those report. The hooks are called when the last input has
+# The third kind is called on the way back, with the gradients of the module's inputs and outputs. We cannot use the
+# gradient of an input tensor, because the tensor may be used elsewhere, too, and its gradient is a sum. So the module
+# gets aliases from an operation that changes nothing, and those report. We call the hooks when the last input has
 # reported, or, if no input requires a gradient, the last output.
 
 
@@ -147,7 +148,8 @@ class _Watch:
 
 # ## What a module can do besides
 #
-# First the ways to put something into a drawer by a name that is computed, and to find what is under a path with dots.
+# First we check what is assigned to a name, and we write the ways to register something under a computed name and to
+# find it under a path with dots.
 
 
 class Registering:
@@ -210,7 +212,7 @@ class Registering:
         """The part at a dotted path; the module itself for "". Raises AttributeError if there is none."""
         found = functools.reduce(getattr, target.split("."), self) if target else self
         if not isinstance(found, tt.Module):
-            raise AttributeError(f"{target!r} is not a module, but {type(found).__name__}")
+            raise AttributeError(f"{target!r} is not a module but a {type(found).__name__}")
         return found
 
     def set_submodule(self, target: str, module, strict: bool = False) -> None:
@@ -233,7 +235,7 @@ class Registering:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
 
 
-# The checks are PyTorch's. Their messages say which kind a name holds, and how you get the value in there anyway.
+# The checks are PyTorch's. Our messages say which kind of value a name holds, and how you can replace it.
 
 
 def _other_kind(module, name, drawer, value):
@@ -250,8 +252,8 @@ def _other_kind(module, name, drawer, value):
 def _refuse_name(module, name, drawer):
     if not isinstance(name, str) or not name or "." in name or (hasattr(module, name) and name not in drawer):
         raise ValueError(
-            f"{name!r} cannot name a part of {type(module).__name__}: a name is a text without a dot that is no "
-            "attribute yet"
+            f"{name!r} cannot name a part of {type(module).__name__}: a name must be a string without a dot and must "
+            "not be an attribute yet"
         )
 
 
@@ -263,8 +265,8 @@ def _found(module, target, drawer):
     return found[name]
 
 
-# Then the options of the walks. `recurse=False` stays with the module itself; `remove_duplicate=False` names what two
-# parts share under both of its names; `prefix` is put before all names.
+# Then come the options of the walks. `recurse=False` stays with the module itself, `remove_duplicate=False` lists a
+# tensor that two parts share under both of its names, and `prefix` goes in front of all names.
 
 
 class Listing(Registering):
@@ -335,9 +337,9 @@ def _listed(module, drawer, prefix, recurse, remove_duplicate):
                 yield ".".join(filter(None, (prefix, path, name))), tensor
 
 
-# A buffer that is not persistent is left out of the state. `load_state_dict` returns the names that did not match,
-# which `strict=False` lets pass; and before it compares shapes, it gives a shape to what has none yet (see *Lazy
-# modules*).
+# We leave a buffer that is not persistent out of the state. `load_state_dict` returns the names that did not match,
+# which `strict=False` allows. Before it compares shapes, it gives a shape to every parameter that has none yet (see
+# *Lazy modules*).
 
 
 class IncompatibleKeys(NamedTuple):
@@ -403,7 +405,7 @@ def _assign(module, state):
 
 # ## Devices and dtypes
 #
-# `to` takes a dtype, a device, both, or a tensor whose dtype and device are meant; so does the method of a tensor. We
+# `to` accepts a dtype, a device, both, or a tensor whose dtype and device to use; so does the method of a tensor. We
 # let an empty tensor of truth values read the arguments. If it comes back unchanged, no dtype was among them.
 
 
@@ -449,7 +451,7 @@ class Moving(Stating):
 
 
 class ModuleMethods(Moving):
-    """What chapter 04's Module has beside its own methods."""
+    """All that Module has beside the methods of chapter 04."""
 
     _hooks: _Hooks | None = None
 
@@ -505,8 +507,8 @@ def _registered(module, kind, hook, prepend):
 
 # ## Rows of modules
 #
-# A `ModuleList` is a list, so it can also be changed in the middle. Its parts are named by their positions; after an
-# insertion, all that follow get new names, which is done most plainly by numbering all of them anew.
+# A `ModuleList` is a list, so you can also change it in the middle. Its parts are named by their positions. After an
+# insertion all later parts get new names, so we simply number all of them again.
 
 
 class ListMethods:
@@ -526,11 +528,11 @@ class ListMethods:
         return len(self._modules)
 
     def insert(self, index: int, module: Module) -> Self:
-        """Put a module before the position `index`; returns the list. Raises IndexError for a position that is out of
+        """Put a module before the index `index`; returns the list. Raises IndexError for an index that is out of
         range."""
         parts = list(self._modules.values())
         if not -len(parts) <= index <= len(parts):
-            raise IndexError(f"position {index} is out of range: {len(parts)} modules are in the list")
+            raise IndexError(f"index {index} is out of range: the list has {len(parts)} modules")
         parts.insert(index, module)
         return self._numbered(parts)
 
@@ -562,7 +564,7 @@ class ListMethods:
 def _name_at(modules, index):
     names = list(modules._modules)
     if not -len(names) <= operator.index(index) < len(names):
-        raise IndexError(f"position {index} is out of range: {len(names)} modules are in the list")
+        raise IndexError(f"index {index} is out of range: the list has {len(names)} modules")
     return names[index]
 
 

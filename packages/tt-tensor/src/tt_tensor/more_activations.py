@@ -1,7 +1,7 @@
 # # More activations
 #
-# An appendix of chapter 03. PyTorch has some thirty activations. Here are those that the chapter leaves out, made of
-# operations that we have, so chapter 07 differentiates them without a rule of their own.
+# An appendix of chapter 03. PyTorch has some thirty activations. Here we add those that the chapter leaves out. We
+# compose them of operations that we have, so chapter 07 differentiates them without rules of their own.
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tt_tensor.tensor import Tensor, from_numpy
 
 # ## Straight pieces
 #
-# Functions made of straight lines cost nearly nothing, which is why networks for telephones use them. What is the slope
-# at a corner? PyTorch's answer for all of these is that of the flat side. `where` gives it to us: a number that is put
-# in the place of an element has no slope.
+# Functions made of straight lines cost nearly nothing, which is why networks for telephones use them. What slope should
+# we give them at a corner? For all of these PyTorch takes the slope of the flat side. We get the same from `where`,
+# because a constant that replaces an element has slope 0.
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """The element, cut off at min_val and max_val. Raises ValueError unless min_val < max_val."""
     if not min_val < max_val:
-        raise ValueError(f"hardtanh: min_val must be less than max_val; they are {min_val} and {max_val}")
+        raise ValueError(f"hardtanh: min_val must be less than max_val, but they are {min_val} and {max_val}")
     return where(input >= max_val, max_val, where(input <= min_val, min_val, input))
 
 
@@ -45,7 +45,7 @@ def hardswish(input: Tensor) -> Tensor:
     return where(input <= -3, 0.0, where(input >= 3, input, input * (input + 3) / 6))
 
 
-# Of the next four, three cut a hole around zero, and `threshold` cuts below a number of your choice.
+# Of the next four, three cut a hole around zero. `threshold` cuts below a number of your choice.
 
 
 def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
@@ -61,7 +61,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """The element moved by lambd towards 0, and 0 where it would cross it. Raises ValueError for a negative lambd."""
     if lambd < 0:
-        raise ValueError(f"softshrink: lambd must not be negative, it is {lambd}")
+        raise ValueError(f"softshrink: lambd must be 0 or more, not {lambd}")
     return where(abs(input) <= lambd, 0.0, input - sign(input) * lambd)
 
 
@@ -79,7 +79,7 @@ def check_straight_pieces():
 
 # ## Smooth ones
 #
-# The numbers in `selu` are not tuned. They are the two for which a layer keeps mean 0 and variance 1 of its inputs
+# We did not tune the numbers in `selu`. They are the two for which a layer keeps mean 0 and variance 1 of its inputs
 # (Klambauer et al., 2017).
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -94,7 +94,7 @@ def celu(input: Tensor, alpha: float = 1.0) -> Tensor:
     """x where it is positive, alpha * (exp(x / alpha) - 1) elsewhere, so that the slope at 0 is 1. Raises ValueError
     unless alpha is positive. Barron, 2017."""
     if alpha <= 0:
-        raise ValueError(f"celu: alpha must be positive, it is {alpha}")
+        raise ValueError(f"celu: alpha must be positive, not {alpha}")
     return where(input > 0, input, elu(input / alpha) * alpha)
 
 
@@ -114,7 +114,7 @@ def logsigmoid(input: Tensor) -> Tensor:
 
 
 # The chapter's `softplus` is right everywhere. PyTorch's parameter `threshold` says from where on it may return $x$
-# itself; at its default, 20, the two differ by less than `float32` can see.
+# itself. At its default, 20, the two differ by less than `float32` can represent.
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -144,7 +144,7 @@ def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: b
     """x where it is positive, elsewhere x times a slope: in training drawn uniformly for each element from lower to
     upper, else their mean. Raises ValueError unless lower <= upper. Xu et al., 2015."""
     if not lower <= upper:
-        raise ValueError(f"rrelu: lower must not exceed upper; they are {lower} and {upper}")
+        raise ValueError(f"rrelu: lower must not exceed upper, but they are {lower} and {upper}")
     if not training:
         return leaky_relu(input, negative_slope=(lower + upper) / 2)
     slopes = from_numpy(np.asarray(generator().uniform(lower, upper, input.shape), input.dtype))
@@ -159,18 +159,18 @@ def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: b
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half along `dim` times the sigmoid of the second. Raises ValueError for an odd size."""
     if input.ndim == 0 or input.shape[dim] % 2:
-        raise ValueError(f"glu halves dimension {dim}, whose size must be even; the shape is {input.shape}")
+        raise ValueError(f"glu splits dimension {dim} into halves, so its size must be even, not as in {input.shape}")
     values, gates = chunk(input, 2, dim)
     return values * sigmoid(gates)
 
 
-# Softmax needs a dimension. For a vector or a matrix there is no doubt that rows are meant, and then you may leave it
-# out. PyTorch guesses in three dimensions as well, and takes the first; we ask.
+# Softmax needs a dimension. For a vector or a matrix we can safely assume rows, so you may leave it out. In three
+# dimensions PyTorch guesses, too, and takes the first; we raise an error instead.
 
 
 def _over(name, input, dim):
     if dim is None and input.ndim > 2:
-        raise ValueError(f"{name} of a tensor of shape {input.shape}: over which dimension? Give dim, such as dim=-1")
+        raise ValueError(f"{name} of a tensor of shape {input.shape} needs a dimension: pass dim, such as dim=-1")
     return -1 if dim is None else dim
 
 
@@ -189,15 +189,15 @@ def softmin(input: Tensor, dim: int | None = None, dtype=None) -> Tensor:
     return softmax(-input, _over("softmin", input, dim), dtype)
 
 
-# To draw one of many and still have a gradient, add Gumbel's noise, $-\ln(-\ln u)$, to the logits and take the softmax.
-# The largest of the noisy logits is distributed exactly as a draw from the softmax of the logits. With `hard=True` the
-# result is that draw, and the gradient is the softmax's (Jang et al., 2017).
+# Sometimes we want to draw one of many and still have a gradient. We add Gumbel's noise, $-\ln(-\ln u)$, to the logits
+# and take the softmax. The largest of the noisy logits is distributed exactly as a draw from the softmax of the logits.
+# With `hard=True` the result is that draw, and the gradient is the softmax's (Jang et al., 2017).
 
 
 def gumbel_softmax(
     logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1
 ) -> Tensor:
-    """Softmax of noisy logits at temperature tau, or (hard) one-hot draws with its gradient. eps has no meaning."""
+    """Softmax of noisy logits at temperature tau, or (hard) one-hot draws with its gradient. eps is ignored."""
     noise = -np.log(generator().exponential(size=logits.shape))
     soft = activations.softmax((logits + from_numpy(np.asarray(noise, logits.dtype))) / tau, dim=dim)
     if not hard:
@@ -216,14 +216,15 @@ def check_gumbel_softmax():
 
 # ## Dropout, by channel and for selu
 #
-# Neighbouring pixels of a channel say nearly the same, so dropping single ones drops little. `dropout2d` drops whole
-# channels, which are dimension 1. Dimension 0 is the batch; `dropout1d` and `dropout3d` also take input without one.
-# (PyTorch's `dropout2d` takes an input of three dimensions for a batch of rows, and so do we.)
+# Neighbouring pixels of a channel hold nearly the same information, so dropping single ones drops little. `dropout2d`
+# therefore drops whole channels, which are dimension 1. Dimension 0 is the batch; `dropout1d` and `dropout3d` also
+# accept an input without one. (PyTorch's `dropout2d` treats an input of three dimensions as a batch of rows, and so do
+# we.)
 
 
 def _by_channel(name, input, p, training, leading, allowed):
     if not 0 <= p <= 1:
-        raise ValueError(f"{name}: p is a probability and lies between 0 and 1; it is {p}")
+        raise ValueError(f"{name}: p is a probability and must be between 0 and 1, not {p}")
     if input.ndim not in allowed:
         raise ValueError(f"{name} needs {allowed[-2]} or {allowed[-1]} dimensions; the shape is {input.shape}")
     if not training or p == 0:
@@ -246,19 +247,19 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Sets whole channels of (N, C, D, H, W) or (C, D, H, W) to 0 with probability p, divides others by 1 - p."""
+    """Sets whole channels of (N, C, D, H, W) or (C, D, H, W) to 0 with probability p; divides others by 1 - p."""
     return _by_channel("dropout3d", input, p, training, input.ndim - 3, (4, 5))
 
 
-# Behind `selu`, zero is an unlikely value; the least that it can give is $-\lambda\alpha = -1.758$. `alpha_dropout`
-# sets elements to that, and then scales and shifts so that mean 0 and variance 1 remain.
+# After `selu`, zero is an unlikely value, because its minimum is $-\lambda\alpha = -1.758$. `alpha_dropout` sets
+# elements to that minimum, and then we scale and shift so that mean 0 and variance 1 remain.
 
 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
     """Sets elements to selu's least value with probability p and keeps mean 0 and variance 1. Klambauer et al.,
     2017."""
     if not 0 <= p <= 1:
-        raise ValueError(f"alpha_dropout: p is a probability and lies between 0 and 1; it is {p}")
+        raise ValueError(f"alpha_dropout: p is a probability and must be between 0 and 1, not {p}")
     if not training or p == 0:
         return input
     if p == 1:

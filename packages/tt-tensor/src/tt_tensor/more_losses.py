@@ -1,7 +1,7 @@
 # # More losses
 #
-# An appendix of chapter 05: the other distances, the surprise of a probability, and the divergence of two
-# distributions. They have PyTorch's names and meaning.
+# An appendix of chapter 05. Here we add the other distances, the surprise of a probability, and the divergence of two
+# distributions, all with PyTorch's names and meaning.
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from tt_tensor.tensor import Tensor, elementwise, log, quiet, sum
 
 # ## Other distances
 #
-# For a target that is sometimes wildly off, a sensor that drops out, say, the mean of absolute differences is the more
-# robust judge: its best constant answer is the median of the targets, whereas that of the squared loss is their mean.
+# Some targets are wildly off now and then, for example if a sensor drops out. The mean of absolute differences is then
+# the more robust judge. Its best constant answer is the median of the targets, whereas that of the squared loss is
+# their mean.
 
 
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean absolute error."""
+    """Mean absolute error, or another `reduction`. Raises ValueError for different shapes."""
     refuse_other_shape("l1_loss", x, target)
     return reduced(abs(as_float(x, target) - target), reduction)
 
 
-# The square punishes one wild example as much as a thousand good ones; the absolute value has a corner at zero. Huber's
-# loss is the square near zero and a straight line further out.
+# The square punishes one wild example as much as a thousand good ones, and the absolute value has a corner at zero.
+# With Huber's loss we get both: it is the square near zero and a straight line further out.
 
 
 def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Half the square of differences up to delta; beyond, delta * (difference - delta / 2)."""
+    """Half the square of differences up to delta; beyond, delta * (difference - delta / 2). Raises ValueError for
+    different shapes and unless delta is positive."""
     refuse_other_shape("huber_loss", x, target)
     if delta <= 0:
         raise ValueError(f"huber_loss: delta must be positive, not {delta}")
@@ -39,8 +41,8 @@ def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float 
     return reduced(near * (size - 0.5 * near), reduction)
 
 
-# `near * (size - 0.5 * near)` deserves a second look. Where `size` is at most `delta`, `near` equals it, and the
-# product is $\frac12 \text{size}^2$. Beyond, `near` is `delta`, and it is Huber's line. No branch is needed.
+# Look at `near * (size - 0.5 * near)` once more. Where `size` is at most `delta`, `near` equals it, and the product is
+# $\frac12 \text{size}^2$. Beyond that, `near` is `delta`, and we are on Huber's line. We need no branch.
 #
 # PyTorch has the same loss under a second name and in another unit.
 
@@ -48,7 +50,7 @@ def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float 
 def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """Huber's loss divided by beta, so that its slope far out is 1; l1_loss for beta = 0."""
     if beta < 0:
-        raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta}")
+        raise ValueError(f"smooth_l1_loss: beta must be 0 or more, not {beta}")
     refuse_other_shape("smooth_l1_loss", x, target)
     return l1_loss(x, target, reduction) if beta == 0 else huber_loss(x, target, reduction, beta) / beta
 
@@ -62,9 +64,9 @@ def check_huber():
 # ## Probabilities
 #
 # For a network that ends in a probability $p$, the surprise is $-t \ln p - (1 - t) \ln(1 - p)$. If $p$ is exactly 0
-# where 1 was wanted, that is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm off
-# at $-100$, and so do we. Its slope is $(p - t) / (p (1 - p))$, and a primitive of its own lets chapter 07 say so: the
-# slope of a logarithm that has been cut off would be 0 just where the answer is wrong.
+# where the target is 1, that is infinite, and one infinite example makes the mean infinite. PyTorch cuts the logarithm
+# off at $-100$, and so do we. The slope is $(p - t) / (p (1 - p))$, and we write a primitive so that chapter 07 can use
+# this formula: the slope of a logarithm that has been cut off would be 0 just where the answer is wrong.
 
 
 @elementwise
@@ -77,22 +79,22 @@ def binary_surprise(p, t, /):
 
 def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
     """The surprise of probabilities p at targets between 0 and 1, logarithms cut off at -100. Raises ValueError for p
-    outside of 0 to 1."""
+    outside 0 to 1."""
     refuse_other_shape("binary_cross_entropy", p, target)
     if p.numel() and not (0 <= p.numpy().min() and p.numpy().max() <= 1):
         raise ValueError(
-            f"binary_cross_entropy: probabilities lie between 0 and 1, these between {p.numpy().min():.4g} and "
-            f"{p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits"
+            f"binary_cross_entropy: probabilities must be between 0 and 1, but these range from "
+            f"{p.numpy().min():.4g} to {p.numpy().max():.4g}; for logits use binary_cross_entropy_with_logits"
         )
     if target.numel() and not (0 <= target.numpy().min() and target.numpy().max() <= 1):
-        raise ValueError("binary_cross_entropy: targets are probabilities too, and lie between 0 and 1")
+        raise ValueError("binary_cross_entropy: targets are probabilities, too, and must be between 0 and 1")
     losses = binary_surprise(p, target)
     return reduced(losses if weight is None else losses * weight, reduction)
 
 
-# The Kullback-Leibler divergence is the surprise that is left when the target's own uncertainty is subtracted. It
-# compares two distributions, for example a small network's with those of the large one that it learns from. Following
-# PyTorch, the input holds logarithms of probabilities, and `batchmean` is the mean that mathematicians mean.
+# The *Kullback-Leibler divergence* is the surprise minus the target's own uncertainty. It compares two distributions,
+# for example the answers of a small network with those of the large one that it learns from. As in PyTorch, you pass
+# logarithms of probabilities as the input, and `batchmean` is the mean of the textbooks.
 
 
 def kl_div(log_probabilities: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the losses of chapter 05 and its appendices share: reductions, the checks of targets, and their modules."""
+"""Reductions, checks of targets and the base of modules, for the losses of chapter 05 and its appendices."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from tt_tensor.tensor import Tensor, float32, mean, sum
 
 
 def reduced(values: Tensor, reduction: str) -> Tensor:
-    """The mean or the sum of all values, or the values as they are. ValueError for another reduction."""
+    """The mean or the sum of all values, or the values unchanged, by `reduction`. Raises ValueError otherwise."""
     if reduction == "mean":
         return mean(values)
     if reduction == "sum":
         return sum(values)
     if reduction == "none":
         return values
-    raise ValueError(f'reduction is "mean", "sum" or "none", not {reduction!r}')
+    raise ValueError(f'reduction must be "mean", "sum" or "none", not {reduction!r}')
 
 
 def refuse_other_shape(name: str, x: Tensor, target: Tensor) -> None:
-    """ValueError unless input and target have one shape."""
+    """Raise ValueError, in the name of the loss `name`, unless input and target have the same shape."""
     if x.shape != target.shape:
         raise ValueError(
-            f"{name}: the input has shape {x.shape} and the target {target.shape}; they would broadcast to pairs "
-            "that you did not mean. Use reshape or squeeze to make them equal"
+            f"{name}: the input has shape {x.shape} and the target {target.shape}; they must be equal, or the loss "
+            "would compare pairs that you did not mean. Use reshape or squeeze"
         )
 
 
 def as_float(x: Tensor, target: Tensor) -> Tensor:
-    """x, in float32 if neither x nor target holds floats."""
+    """x, converted to float32 if neither x nor target holds floats."""
     return x if x.dtype.kind == "f" or target.dtype.kind == "f" else x.to(float32)
 
 
@@ -45,7 +45,7 @@ def class_ids(x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray,
     labels = target.numpy()
     if labels.dtype.kind not in "iu":
         raise TypeError(
-            f"labels are class numbers and must be integers; these have dtype {labels.dtype}. Use "
+            f"labels are class numbers and must be integers, but these have dtype {labels.dtype}. Use "
             "tensor([...]) or .long()"
         )
     if x.ndim < 1 or labels.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
@@ -56,22 +56,22 @@ def class_ids(x: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray,
     counted, classes = labels != ignore_index, x.shape[min(1, x.ndim - 1)]
     bad = labels[counted & ((labels < 0) | (labels >= classes))]
     if bad.size:
-        raise IndexError(f"label {bad[0]} is out of range, there are {classes} classes (0 to {classes - 1})")
+        raise IndexError(f"label {bad[0]} is out of range: there are {classes} classes, 0 to {classes - 1}")
     return np.where(counted, labels, 0), counted
 
 
 def class_weights(weight: Tensor, classes: int) -> np.ndarray:
-    """One number for each class, as floats. ValueError for another shape."""
+    """The class weights as an array of floats (classes,). Raises ValueError for another shape."""
     if weight.shape != (classes,):
         raise ValueError(
-            f"weight needs one number for each of the {classes} classes, its shape is {weight.shape}"
+            f"weight needs one number for each of the {classes} classes, but its shape is {weight.shape}"
         )
     return weight.numpy() if weight.dtype.kind == "f" else weight.numpy().astype(float32)
 
 
 class LossOptions:
     """The first base of a module that is a loss `function` and its options, by position in PyTorch's `order` or by
-    name. `size_average` and `reduce`, PyTorch's older words for a reduction, are understood."""
+    name. Also accepts `size_average` and `reduce`, PyTorch's older words for a reduction."""
 
     function: Callable
     reduction: str

@@ -1,4 +1,4 @@
-"""What a failing test says to whoever writes the chapter: call, outcome, expectation, likely cause, where to look."""
+"""The message of a failing test to the author of a chapter: call, outcome, expectation, likely cause, section."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class between:
 
 @dataclass(frozen=True)
 class measured_between(between):
-    """A range for a time or an amount of memory, which is another number in each run: only its side is told."""
+    """A range for a time or an amount of memory. It differs from run to run, so a message names only the side."""
 
     def side(self, value) -> str:
         return f"less than {self.low:.4g}" if value < self.low else f"more than {self.high:.4g}"
@@ -90,7 +90,7 @@ def full_name(kind: type) -> str:
 
 
 def outcome(got: Any) -> Any:
-    """What came out, as plain data: `got`, or the result of calling it, or what it raised."""
+    """The outcome as plain data: `got`, or the result of calling it, or the exception that it raised."""
     if not callable(got):
         return plain(got)
     try:
@@ -114,7 +114,7 @@ def plain(value: Any) -> Any:
 def complaint(
     call: str, outcome: Any, wanted: Any, *causes: str | tuple[Any, str], see: str, tolerance: float = 1e-4
 ) -> str | None:
-    """What `expect` has to say of an outcome, which is plain data: None if it is what is wanted."""
+    """The message of `expect` about an outcome, which is plain data; None if the outcome is the wanted one."""
     if _fits(wanted, outcome, tolerance):
         return None
     pairs = [cause for cause in causes if not isinstance(cause, str)]
@@ -131,7 +131,7 @@ LONG = 40  # characters of what was expected where something was raised
 
 
 def _fits(evidence: Any, outcome: Any, tolerance: float) -> bool:
-    """Is the outcome what the evidence describes? What cannot even be compared is not."""
+    """True if the evidence describes the outcome; False also if the two cannot be compared."""
     try:
         if isinstance(evidence, type) and issubclass(evidence, BaseException):
             return isinstance(outcome, Raised) and full_name(evidence) in outcome.kinds
@@ -159,7 +159,7 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool:
 
 
 def _equal_inside(a: Any, b: Any, tolerance: float) -> bool:
-    """Inside of a tuple, whole numbers are sizes and counts, and have to be exact."""
+    """Inside a tuple, integers are sizes and counts and must be exact."""
     return a == b if isinstance(a, int) and isinstance(b, int) else _fits(b, a, tolerance)
 
 
@@ -187,7 +187,7 @@ def _shown(value: Any, other: Any) -> str:
 
 
 def _inside(value: Any) -> str:
-    """What is no number or array, with the numbers and arrays in it made short."""
+    """A value that is not a number or array as text, with the numbers and arrays in it shortened."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_part(item)}" for key, item in islice(value.items(), 50)) + "}"
     if isinstance(value, tuple | list):
@@ -202,7 +202,7 @@ def _part(value: Any) -> str:
 
 
 def _line(text: str) -> str:
-    """A text as one line of things that can be printed, not too long."""
+    """A text as one line of printable characters, cut after 200."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())
     return text if len(text) <= 200 else text[:200] + "..."
 

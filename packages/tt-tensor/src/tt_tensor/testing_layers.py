@@ -202,7 +202,7 @@ LOSSES = [
         "multi_margin_loss (weighted)", lambda x, target, weight, **options: F.multi_margin_loss(
             x, target, weight=weight, **options
         ), _in_order("multi_margin_loss"), _weighted_classes, (0,),
-        _refuses(lambda: F.multi_margin_loss(_x(2, 3), tt.tensor([0, 1]), p=3), ValueError, "p is 1 or 2"),
+        _refuses(lambda: F.multi_margin_loss(_x(2, 3), tt.tensor([0, 1]), p=3), ValueError, "p must be 1 or 2"),
     ),
     _named(
         "multilabel_margin_loss", _listed,
