@@ -52,10 +52,6 @@ class History:
     def retain_grad(self) -> None:
         """Keep `.grad` of this tensor even if it is the result of an operation; without a history it is kept anyway."""
 
-    def detach(self) -> Tensor:
-        """The same memory without the history."""
-        return tt.from_numpy(self._array)
-
     @property
     def data(self) -> Tensor:
         """The values without the history; assigning to it, or into it, changes them in place."""

@@ -1237,7 +1237,11 @@ class Tensor(
             return (getitem(self, index=i) for i in range(len(self)))
         return map(_wrap, [self._array[i, ...] for i in range(len(self))])
 
-    # Out of the world of tensors, and onto paper.
+    # A tensor can leave its history behind, or the world of tensors altogether.
+
+    def detach(self) -> Tensor:
+        """The same memory without the history."""
+        return _wrap(self._array)
 
     def item(self) -> Any:
         """The one element, as a Python number. Raises ValueError if there are more."""
