@@ -132,12 +132,12 @@ def show_lists():
 # ## The cache
 #
 # We do not know how long a text will become, and if we reserved memory for the longest one, most texts would waste it.
-# So our cache grows by *blocks* of 64 tokens. When a block is full, we copy everything to a larger array. That is one
-# copy for every 64 tokens, where the lists needed 64.
+# So our cache grows by *blocks* of 64 tokens. When a block is full, we copy everything to a larger array. That
+# is one copy for every 64 tokens, where the lists needed 64.
 #
 # The cache also remembers which tokens it holds, because it must never answer for another text. Finally, it may have a
-# *window*: if queries see only so many tokens back, we no longer need older keys and values, and `reserve` does not
-# copy them.
+# *window*: if queries see only so many tokens back, we no longer need older keys and values, and `reserve` does
+# not copy them.
 
 BLOCK = 64  # tokens
 
