@@ -213,8 +213,8 @@ def causal_mask(queries: int, keys: int | None = None) -> Tensor:  # exercise
 # zeros, and in ours too. We send such a row through the softmax with all scores 0, and replace it by zeros afterwards.
 #
 # Both times we *replace*, with `masked_fill`. After the addition a hidden score is already $-\infty$, unless the key
-# holds an infinite number or nan, as padding may: then the sum is nan. In the backward pass, whatever we replaced has
-# the gradient 0, whatever arrives.
+# holds an infinite number or nan, as padding may: then the sum is nan. In the backward pass, every element that we
+# replaced has the gradient 0, whatever gradient arrives.
 #
 # We apply the scale to the queries, $D$ numbers each, and not to the scores, because there are as many of those as
 # keys.
@@ -574,8 +574,8 @@ def show_cost():
 # takes is the price for not keeping them. (Taking the keys in blocks, too, is the idea of *FlashAttention*: T. Dao et
 # al., 2022.)
 #
-# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so we never do
-# nearly half of the work, and only in the block on the diagonal must we mask anything.
+# With a causal mask there is a second gain. A block of queries needs only the keys up to its own end, so we skip nearly
+# half of the work. Only in the block on the diagonal must we mask anything.
 #
 # Both passes need the blocks, so we write a generator that makes them, on arrays. All texts and heads are dimensions in
 # front and come along.
@@ -649,8 +649,8 @@ def check_blocks():
 # $$ O = P V \;\Rightarrow\; \bar V = P^T G, \quad \bar P = G V^T, \qquad\quad S = c\,Q K^T \;\Rightarrow\; \bar Q = c
 # \, \bar S K, \quad \bar K = c \, \bar S^T Q . $$
 #
-# Between the two is softmax. In a row, every weight depends on every score. From $P_k = e^{S_k} / \sum_m e^{S_m}$
-# follows
+# Between the two is softmax. In a row, every weight depends on every score. From $P_k = e^{S_k} / \sum_m e^{S_m}$ we
+# get
 #
 # $$ \frac{\partial P_k}{\partial S_j} = P_k \left(\delta_{kj} - P_j\right), \qquad \bar S_j = \sum_k \bar P_k \, P_k
 # \left(\delta_{kj} - P_j\right) = P_j \Bigl(\bar P_j - \sum_k \bar P_k P_k\Bigr) . $$
@@ -686,8 +686,8 @@ def check_the_formula():
 
 
 # An ordinary backward pass computes the weights again, block by block. A query belongs to one block, but its keys and
-# values receive gradients from many, which we add up. For the derivative of a derivative `g` is a tensor, and we
-# compute all weights at once.
+# values receive gradients from many, which we add up. If `g` is a tensor, the caller wants the derivative of a
+# derivative, and we compute all weights at once.
 
 
 def _gradient(g, out, qkv, is_causal, scale):
