@@ -395,6 +395,7 @@ def check_slopes():
 
 
 def show_functions():
+    """Eight activations, solid, and their slopes, dashed, between -4 and 4."""
     import matplotlib.pyplot as plt
 
     x = np.linspace(-4, 4, 400)

@@ -151,6 +151,9 @@ class SimpleModule:
                 other.pop(name, None)
         drawer[name] = value
 
+    # The kind of the value decides which drawer it belongs in. A None stays in the drawer where its name already is, so
+    # that `layer.bias = None` still describes a parameter, one that is absent.
+
     def _drawer_for(self, name, value):
         if isinstance(value, Parameter) or (value is None and name in self._parameters):
             return self._parameters
@@ -214,6 +217,8 @@ class SimpleModule:
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
                     yield f"{prefix}.{name}" if prefix else name, tensor
+
+    # With these two generators, the lists that you will call are one line each.
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter) for all parameters, each once."""
@@ -316,8 +321,8 @@ def _mismatches(own, state):
 
 # The class that you use adds PyTorch's options to these methods, which you find in the appendix *Methods of modules*:
 # `apply`, `zero_grad`, `to` another dtype, hooks, and more. It also refuses one kind of assignment.
-# `layer.weight = layer.weight * 0.5` would give the name of a parameter to the result of an operation, which no walk
-# lists, saves or updates, and the layer would silently stop learning. A name that holds a parameter, a module or a
+# `layer.weight = layer.weight * 0.5` would give the name of a parameter to the result of an operation. No walk lists,
+# saves or updates that result, so the layer would silently stop learning. A name that holds a parameter, a module or a
 # buffer therefore accepts only its own kind, or None. (The decorator lets Python's own messages about these methods say
 # `Module`, whichever class a method comes from.)
 
@@ -431,6 +436,8 @@ class Linear(Module):
         for parameter in self.parameters():
             parameter.copy_(generator().uniform(-bound, bound, parameter.shape))
 
+    # The rest is short, because `linear` does the work.
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         return linear(x, self.weight, self.bias)
@@ -499,6 +506,9 @@ class ReLU(FunctionOptions, Module):
     """max(x, 0) as a module."""
 
     function = staticmethod(relu)
+
+
+# The next two have no options at all, whereas `Softmax` names the default of its option `dim` in the head of the class.
 
 
 class Sigmoid(FunctionOptions, Module):
@@ -682,6 +692,9 @@ class Twice(Module):
         super().__init__()
         self.first = Linear(3, 3)
         self.second = self.first
+
+
+# The other two put something new under a name.
 
 
 class Scaled(Module):
