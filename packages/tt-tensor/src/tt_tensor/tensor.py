@@ -121,8 +121,8 @@ def check_smallest_tensor():
 
 # ## Storage
 #
-# We begin with the block of memory. `Storage` turns the caller's data into an array. It copies them, because a tensor
-# that shared memory with the caller's array would change behind our back.
+# We begin with the block of memory. `Storage` turns the caller's data into an array. It copies the data, because a
+# tensor that shared memory with the caller's array would change behind our back.
 #
 # Which type should the elements have? NumPy calls this the *dtype*. Deep learning runs on 32-bit floats, so Python's
 # numbers and lists become `float32`. A NumPy array already has a dtype that its owner chose, so it keeps it.
