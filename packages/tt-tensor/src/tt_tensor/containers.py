@@ -38,6 +38,8 @@ class ModuleDict(Module):
             )
         self._modules[key] = module
 
+    # We add modules in bulk by `update`, and the rest of a dictionary's methods pass through to the drawer.
+
     def update(self, modules) -> None:
         """Put in the modules of a dictionary, or of pairs of name and module."""
         for key, module in modules.items() if hasattr(modules, "items") else modules:
@@ -94,6 +96,8 @@ class ParameterList(Module):
             self.append(value)
         return self
 
+    # You reach a parameter by its index, also from the end.
+
     def __getitem__(self, index):
         if isinstance(index, slice):
             return type(self)(self[i] for i in range(self._size)[index])
@@ -141,6 +145,8 @@ class ParameterDict(Module):
         for key, value in pairs:
             self[key] = value
 
+    # Assigning a parameter sets an attribute, and so the module registers it.
+
     def __setitem__(self, key: str, value) -> None:
         if hasattr(type(self), key) or "." in key:
             raise KeyError(f"{key!r} cannot be a name here: a name must not have a dot or be a method of ParameterDict")
@@ -155,6 +161,8 @@ class ParameterDict(Module):
     def __delitem__(self, key: str) -> None:
         del self._names[key]
         delattr(self, key)
+
+    # The remaining methods are those that you know from a dictionary.
 
     def pop(self, key: str) -> Any:
         """Take a parameter out and return it. Raises KeyError if there is none of this name."""

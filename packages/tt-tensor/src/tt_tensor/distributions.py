@@ -139,6 +139,8 @@ class Categorical(Distribution):
         fallen = generator().random((*self._shape(sample_shape), 1)) * edges[..., -1:]
         return from_numpy(np.asarray((fallen >= edges).sum(-1, dtype=np.int64)))
 
+    # The classes are broadcast against the batch, so that one value can be judged by many distributions.
+
     def log_prob(self, value) -> Tensor:
         """The logarithm of the probability of class numbers, whose shape broadcasts with batch_shape."""
         value = value if isinstance(value, Tensor) else Tensor(as_array(value, np.int64))
@@ -221,6 +223,9 @@ class Normal(Distribution):
     variance = property(lambda self: self.scale * self.scale)
 
 
+# A uniform random number is a fraction between 0 and 1, stretched and shifted.
+
+
 class Uniform(Distribution):
     """The uniform distribution from `low` up to `high`."""
 
@@ -245,6 +250,9 @@ class Uniform(Distribution):
 
     mean = property(lambda self: (self.low + self.high) / 2)
     variance = property(lambda self: (self.high - self.low) ** 2 / 12)
+
+
+# The time until the next event is exponentially distributed, if events happen at a constant rate.
 
 
 class Exponential(Distribution):

@@ -189,6 +189,8 @@ class Registering:
         if persistent == (name in left_out):
             self._non_persistent_buffers_set = left_out - {name} if persistent else left_out | {name}
 
+    # Parameters and modules have the same pair of checks: the name, then the kind of the value.
+
     def register_parameter(self, name: str, param) -> None:
         """Assign a Parameter or None to a name. Raises TypeError for anything else, ValueError for a name that is
         taken or has a dot."""
@@ -207,6 +209,8 @@ class Registering:
         self._modules[name] = module
 
     register_module = add_module
+
+    # A path with dots leads through the parts to a module, a parameter or a buffer.
 
     def get_submodule(self, target: str) -> Module:
         """The part at a dotted path; the module itself for "". Raises AttributeError if there is none."""
@@ -285,6 +289,8 @@ class Listing(Registering):
     ) -> Iterator[tuple[str, Tensor]]:
         """(dotted name, buffer) for all buffers, each once if `remove_duplicate`."""
         return _listed(self, "_buffers", prefix, recurse, remove_duplicate)
+
+    # The lists without names are built on those with names.
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """All parameters, each once, as an optimizer needs them."""
@@ -373,6 +379,8 @@ class Stating(Listing):
         destination = OrderedDict() if destination is None else destination
         destination.update((prefix + name, tensor) for name, tensor in state.items())
         return destination
+
+    # Loading does the chapter's work and returns a report.
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False) -> Any:
         """Copy the values of `state_dict` into parameters and buffers of the same names; with `assign`, put its
@@ -475,6 +483,8 @@ class ModuleMethods(Moving):
             raise ValueError("always_call, for a forward that fails, is not supported: catch the error around the call")
         return _registered(self, "after", hook if with_kwargs else _with_all(hook), prepend)
 
+    # A hook of the third kind needs no options: it always gets the gradients of both sides.
+
     def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call hook(module, grad_inputs, grad_outputs) when backpropagation has passed the module; what it returns, if
         not None, replaces the gradient of the input. Returns a handle.
@@ -535,6 +545,8 @@ class ListMethods:
             raise IndexError(f"index {index} is out of range: the list has {len(parts)} modules")
         parts.insert(index, module)
         return self._numbered(parts)
+
+    # Taking out and replacing work as in a list, too.
 
     def pop(self, key: int = -1) -> Module:
         """Take the module at a position out of the list and return it."""
