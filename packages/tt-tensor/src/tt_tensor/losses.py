@@ -606,12 +606,11 @@ def show_surface():
     heights = [[loss_at(Tensor([a, b])).item() for a in fine] for b in fine]
     pairs = [Tensor([a, b], dtype=float64) for b in coarse for a in coarse]
     slopes = np.array([slope_at(pair) for pair in pairs])
-    figure, axis = plt.subplots(figsize=(5.5, 4.2))
+    figure, axis = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
     figure.colorbar(axis.contourf(fine, fine, heights, 20), label="loss")
     axis.quiver(*np.array([pair.tolist() for pair in pairs]).T, *-slopes.T, color="white")
     axis.set_xlabel("first weight")
     axis.set_ylabel("second weight")
-    figure.tight_layout()
     return figure
 
 
