@@ -279,7 +279,7 @@ def test_a_file_that_is_no_text(tmp_path):
 def test_a_file_is_read_as_it_is(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes("a\r\nb\r\n\ufeffc".encode())
-    assert list(tn.tokenization.texts([path, "d"])) == ["a\r\nb\r\n\ufeffc", "d"]
+    assert list(tn.text_inputs.texts([path, "d"])) == ["a\r\nb\r\n\ufeffc", "d"]
 
 
 def test_a_bar_is_shown_and_changes_nothing(capsys):

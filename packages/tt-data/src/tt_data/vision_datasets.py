@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tt_data import datasets
-from tt_data.dataloader import Dataset, row_numbers
+from tt_data.common import row_numbers
+from tt_data.dataloader import Dataset
 from tt_data.torch_loader import default_collate
 from tt_data.vision_functional import picture_of
 from tt_data.vision_transforms import split
