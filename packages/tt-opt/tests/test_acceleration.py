@@ -51,7 +51,7 @@ def test_the_stopwatch_adds_up_calls():
         lambda: three()["exp"],
         between(0.02, 30),
         (0, "Nothing was added: `seconds[name] += ...`."),
-        (lambda got: got < 0.01, "Only the last call counts, or none of those behind yours: add up, and call next inside."),
+        (lambda got: got < 0.01, "Only the last call counts, or your own part of it: add up what `next` takes."),
         "Add the seconds of all calls of a primitive, those of the interpreters behind yours included.",
         see=PROFILE,
     )
