@@ -80,7 +80,8 @@ def test_a_chapter_with_private_names_of_its_own_stands_in(chapter, tmp_path):
 def test_private_names_are_renamed_everywhere():
     source = "_a = 1\n\n\nclass B:\n    _c = _a\n\n    def f(self, _d):\n        return f(_a, self._a, '_a', f'{_a}')\n"
     assert with_other_private_names(source) == (
-        "_my_a = 1\n\n\nclass B:\n    _c = _my_a\n\n    def f(self, _d):\n        return f(_my_a, self._my_a, '_a', f'{_my_a}')\n"
+        "_my_a = 1\n\n\nclass B:\n    _c = _my_a\n\n    def f(self, _d):\n"
+        "        return f(_my_a, self._my_a, '_a', f'{_my_a}')\n"
     )
 
 
