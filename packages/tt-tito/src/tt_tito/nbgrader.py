@@ -53,7 +53,7 @@ def export(chapters: Iterable[curriculum.Chapter], out: Path) -> list[Path]:
     targets = {out / "source" / name / f"{name}.ipynb": chapter for chapter in chapters if (name := _name(chapter))}
     for file in targets:
         if file.exists():
-            raise ValueError(f"{file} already exists and was not changed: move it away, or name a new folder with --out")
+            raise ValueError(f"{file} already exists and was not changed: move it away, or name another with --out")
     contents = {file: notebooks.dumps(assignment(chapter)) for file, chapter in targets.items()}
     config = out / "nbgrader_config.py"
     contents |= {} if config.exists() else {config: CONFIG}
