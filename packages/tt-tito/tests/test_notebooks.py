@@ -1,5 +1,6 @@
 """Chapters as notebooks: nothing is lost on the way there and back, and learners work in them as in text."""
 
+import ast
 import json
 import sys
 
@@ -70,6 +71,14 @@ def test_prose_and_exercises_have_cells_of_their_own():
     found = [cell["source"] for cell in notebooks.cells(REFERENCE[ACTIVATIONS])]
     assert found[0].startswith("# Activations\n")
     assert [s for s in found if s.startswith("@primitive\ndef sigmoid(x, /):  # exercise") and "np.exp" in s]
+
+
+@pytest.mark.parametrize("chapter", course.written(), ids=lambda chapter: chapter.slug)
+def test_no_prose_becomes_code(chapter):
+    """jupytext takes a line of prose for a command if it begins with the name of one, such as `copy` or `cat`."""
+    for cell in notebooks.cells(course.reference(chapter).read_text(encoding="utf-8")):
+        if cell["cell_type"] == "code":
+            ast.parse("".join(cell["source"]))
 
 
 def test_equal_cells_can_be_told_apart():
