@@ -296,6 +296,8 @@ def test_each_exercise_has_an_answer_of_its_own():
     names, code = zip(*weave._answers(source))
     assert names == ("first", "Second")
     assert "\n\n".join(code) == source
+    method = "    def forward(self):\n        pass"
+    assert weave._answers(method) == [("forward", method)]
     assert weave._answers("def show_it():\n    pass") == [("the code", "def show_it():\n    pass")]
 
 
@@ -425,6 +427,15 @@ def test_the_map_reads_from_left_to_right_and_links_what_is_written():
     assert stops[0][0] == "1" and "1 Foundation" in drawn, "a row begins with the name of its phase"
     assert drawn.count("<a href=") == drawn.count('href="chapters/') == 2
     assert "XOR 1969" in drawn
+
+
+def test_a_build_judges_mistakes_only_as_long_as_it_has_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(mistakes, "_fingerprint", lambda *_: "0")
+    monkeypatch.setattr(mistakes, "_judged", lambda *_: mistakes.Verdict("failed", "No."))
+    chapter, planted = next(iter(mistakes.bank(ROOT).items()))
+    assert {v.status for v in mistakes.verdicts(chapter, planted, tmp_path, until=0)} == {mistakes.WAITING}
+    assert {v.message for v in mistakes.verdicts(chapter, planted, tmp_path)} == {"No."}
+    assert {v.message for v in mistakes.verdicts(chapter, planted, tmp_path, until=0)} == {"No."}, "from the cache"
 
 
 def test_numbers_on_pages_are_counted():

@@ -37,7 +37,7 @@ LOG = logging.getLogger("mkdocs.hooks.book")
 EXERCISE = re.compile(r'<span class="c1">#\s*exercise(\s*\(starred\))?</span>')
 EXERCISE_MARK = '<span class="tt-exercise" title="Yours to write: the skeleton leaves this body out">exercise</span>'
 STARRED_MARK = '<span class="tt-exercise" title="Yours to write, or to leave out">exercise ★</span>'
-MARKER = re.compile(r"<!-- tt:([a-z_]+)(?: (\S+))? -->")
+MARKER = re.compile(r"(?<!`)<!-- tt:([a-z_]+)(?: (\S+))? -->")
 # What a search should find first: an answer, then a chapter, then what was written by hand, then the long tail.
 BOOSTS = {"questions.md": 6.0, "chapters/": 2.0, "appendix": 0.7, "reference/": 0.4, "command.md": 0.6, "": 1.5}
 

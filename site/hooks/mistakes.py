@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import tempfile
@@ -19,12 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments import code_digest, read_curriculum
+from experiments import ROOT, code_digest, read_curriculum
 
 from tt_tito import course, judge
 from tt_tito.curriculum import Chapter
 
 LOG = logging.getLogger("mkdocs.hooks.mistakes")
+WAITING = "waiting"  # the status of a mistake for which there was no time
 BANK = Path("tests", "mistakes", "mutants.toml")
 
 
@@ -54,10 +56,13 @@ def bank(root: Path) -> dict[Chapter, list[Mistake]]:
     return {chapter: [Mistake(**entry) for entry in entries] for chapter, entries in found.items()}
 
 
-def verdicts(chapter: Chapter, mistakes: list[Mistake], root: Path) -> list[Verdict]:
-    """What the judge says of each mistake of a chapter, from the cache where nothing has changed."""
+def verdicts(chapter: Chapter, mistakes: list[Mistake], root: Path, until: float = math.inf) -> list[Verdict]:
+    """What the judge says of each mistake of a chapter, from the cache where nothing has changed. It begins with no
+    chapter after `until`, in seconds of `time.monotonic()`; the mistakes then have the status WAITING."""
     cache = root / "build" / "woven" / f"mistakes-{chapter.slug}-{_fingerprint(chapter, mistakes, root)}.json"
     if not cache.exists():
+        if time.monotonic() > until:
+            return [Verdict(WAITING, "")] * len(mistakes)
         begin = time.perf_counter()
         with ThreadPoolExecutor(2) as pool:
             said = list(pool.map(functools.partial(_judged, chapter), mistakes))
@@ -105,3 +110,9 @@ def _fingerprint(chapter: Chapter, mistakes: list[Mistake], root: Path) -> str:
     code = code_digest(root, [*names[: names.index(chapter.package) + 1], "tt-tito"])
     planted = json.dumps([asdict(mistake) for mistake in mistakes])
     return hashlib.sha256(code.encode() + course.unit_tests(chapter).read_bytes() + planted.encode()).hexdigest()[:20]
+
+
+if __name__ == "__main__":  # judge them all, so that the next build of the site finds them
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for each, planted in bank(ROOT).items():
+        verdicts(each, planted, ROOT)

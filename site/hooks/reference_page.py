@@ -22,7 +22,7 @@ def documented_modules(root: Path) -> list[tuple[str, Path]]:
     course = read_curriculum(root)
     order = _order(root)
     found = []
-    for name in [*(package.name for package in course.packages), "tt-tito"]:
+    for name in (package.name for package in course.packages):
         folder = root / "packages" / name / "src" / name.replace("-", "_")
         modules = [(f"{folder.name}.{file.stem}", file) for file in folder.glob("[!_]*.py") if public_names(file)]
         found += sorted(modules, key=lambda entry: (order.get(entry[0], len(order)), entry[0]))

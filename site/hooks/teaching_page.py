@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import os
 import re
+import time
 from pathlib import Path
 
 from markdown.extensions.toc import slugify
-from mistakes import BANK, Mistake, bank, modules, verdicts
+from mistakes import BANK, WAITING, Mistake, Verdict, bank, modules, verdicts
 from reading import WeaveError
 
 from tt_tito import course, exercises
@@ -48,12 +50,18 @@ def _linked(chapter: Chapter, built: set[str]) -> str:
 
 
 def mistakes(root: Path) -> str:
-    """A folded table for each chapter: what learners get wrong, and what they are told."""
-    return "\n\n".join(_table(chapter, found, _said(chapter, found, root)) for chapter, found in bank(root).items())
+    """A folded table for each chapter: what learners get wrong, and what they are told. Judging takes minutes, so a
+    build stops after MISTAKES_SECONDS, and the page says that verdicts are missing and how to get them."""
+    until = time.monotonic() + float(os.environ.get("MISTAKES_SECONDS", 60))
+    found = {chapter: (planted, verdicts(chapter, planted, root, until)) for chapter, planted in bank(root).items()}
+    tables = [_table(chapter, planted, _said(chapter, planted, said)) for chapter, (planted, said) in found.items()]
+    if any(verdict.status == WAITING for _, said in found.values() for verdict in said):
+        how = "`hatch run docs:judge` makes them, and the next build shows them."
+        tables.append(f"*Some verdicts are missing in this build. {how}*")
+    return "\n\n".join(tables)
 
 
-def _said(chapter: Chapter, found: list[Mistake], root: Path) -> list[str]:
-    said = verdicts(chapter, found, root)
+def _said(chapter: Chapter, found: list[Mistake], said: list[Verdict]) -> list[str]:
     if missed := [mistake.id for mistake, verdict in zip(found, said) if verdict.status == "passed"]:
         raise WeaveError(f"{BANK}: {missed} are planted, and the tests of {chapter} have not caught them")
     return [verdict.message for verdict in said]
@@ -72,7 +80,7 @@ def _table(chapter: Chapter, found: list[Mistake], said: list[str]) -> str:
 
 def _message(text: str, chapter: Chapter) -> str:
     """A message as HTML; the section that it names is a link to the book."""
-    first, *rest = text.splitlines()
+    first, *rest = text.splitlines() or ["\u2013"]
     lines = [f"<samp>{html.escape(first, quote=False)}</samp>", *map(_html, rest)]
     if (section := re.fullmatch(r'See "(.+)"\.', rest[-1] if rest else "")) and (page := _page(section[1], chapter)):
         anchor = slugify(section[1], "-")

@@ -16,6 +16,7 @@ import html
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def lines_of(block: Code, source: str, wanted: set[int]) -> list[int]:
 
 def _answers(source: str) -> list[tuple[str, str]]:
     """(name, code) of each answer: a function or class, with the helpers, checks and experiments that follow it."""
-    lines, nodes = source.splitlines(), ast.parse(source).body
+    lines, nodes = source.splitlines(), ast.parse(textwrap.dedent(source)).body  # it may be a method's
     starts = [node for node in nodes if not getattr(node, "name", "_").startswith(("_", "check_", "show_"))]
     names = [node.name for node in starts] or ["the code"]
     cuts = [0, *(first_line(node) - 1 for node in starts[1:]), len(lines)]

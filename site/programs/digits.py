@@ -9,9 +9,14 @@ model = tt.Sequential(tt.Linear(64, 64), tt.ReLU(), tt.Linear(64, 10))
 print(model, "\n")
 
 history = fit(
-    model, tt.CrossEntropyLoss(), Adam(model.parameters(), lr=3e-3),
-    Batches(x, y, 32, shuffle=True), epochs=20, progress=False,
-    validation=Batches(x_new, y_new, 359), metrics=[accuracy],
+    model,
+    tt.CrossEntropyLoss(),
+    Adam(model.parameters(), lr=3e-3),
+    Batches(x, y, 32, shuffle=True),
+    epochs=20,
+    progress=False,
+    validation=Batches(x_new, y_new, 359),
+    metrics=[accuracy],
 )
 for epoch in (0, 1, 4, 19):
     right = history["val_accuracy"][epoch]

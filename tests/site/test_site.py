@@ -5,6 +5,7 @@ import html
 import http.server
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,8 +28,11 @@ DRIVER = shutil.which("chromedriver")
 
 def build(config, folder):
     options = ["--strict", "--config-file", str(config), "--site-dir", str(folder)]
-    command = [sys.executable, "-m", "mkdocs", "build", *options]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=2400)
+    command, environment = (
+        [sys.executable, "-m", "mkdocs", "build", *options],
+        os.environ | {"MISTAKES_SECONDS": "3600"},
+    )
+    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=3600)
 
 
 @pytest.fixture(scope="module")
