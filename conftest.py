@@ -9,7 +9,7 @@ import pytest
 
 packages = {path.name for path in Path(__file__).parent.glob("packages/*/src/tt_*")}
 pytest.register_assert_rewrite(*packages - {"tt_tito"})  # which has no chapters, and is imported when Python starts
-sys.meta_path.sort(key=lambda finder: type(finder).__module__ != "tt_tito.startup")  # stand-ins go before rewriting
+sys.meta_path.sort(key=lambda finder: type(finder).__module__ != "tt_tito.finder")  # stand-ins go before rewriting
 
 collect_ignore_glob = ["packages/*/benchmarks"]  # unless they are named: `hatch run bench:pytest`
 

@@ -134,7 +134,7 @@ def save(results: Sequence[Result], script: str, file: Path, **more) -> None:
 
 def best_kernels() -> str:
     """The fastest kernel set that is installed; the chapters' own if a chapter is swapped."""
-    swapped = any(type(finder).__module__ == "tt_tito.startup" for finder in sys.meta_path)
+    swapped = any(type(finder).__module__ == "tt_tito.finder" for finder in sys.meta_path)
     if swapped or importlib.util.find_spec("tt_opt") is None:
         return "default"
     return "compiled" if importlib.util.find_spec("numba") else "fast"

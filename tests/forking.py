@@ -15,7 +15,7 @@ import tempfile
 import numpy  # noqa: F401  (which is imported once, here)
 import pytest
 
-from tt_tito import curriculum, startup
+from tt_tito import curriculum, finder
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
                 os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
                 signal.alarm(120)  # seconds, after which it is ended
                 os.environ["TT_SWAP"] = f"{slug}={line.strip()}"
-                startup.activate()
+                finder.activate()
                 code = pytest.main(arguments)
                 sys.stdout.flush()
                 os._exit(code)

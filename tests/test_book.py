@@ -694,7 +694,7 @@ def test_an_answer_is_filled_in_whole_or_in_part(tmp_path):
 
 
 def test_code_on_a_page_is_that_of_the_file_or_of_the_skeleton():
-    finder = source.woven_source("packages/tt-tito/src/tt_tito/startup.py:Finder", ROOT)
+    finder = source.woven_source("packages/tt-tito/src/tt_tito/finder.py:Finder", ROOT)
     assert finder.startswith("```{ .python .tt-code }\nclass Finder:") and "def find_spec" in finder
     assert "def search" not in finder
     skeleton = source.woven_source("skeleton:setup:manual_seed", ROOT)

@@ -21,7 +21,7 @@ MODULES = {
     for folder in FOLDERS
     for file in folder.rglob("*.py")
 }
-TOGETHER = [{"tt_tito.startup", "tt_tito.swap"}]  # the first runs at every start of Python, and may load the second
+TOGETHER = [{"tt_tito.finder", "tt_tito.swap"}]  # the first runs at every start of Python, and may load the second
 
 
 def parsed(file):

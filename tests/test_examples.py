@@ -416,7 +416,7 @@ def test_the_best_kernels_compute_unless_a_chapter_is_swapped(examples, monkeypa
     import terminal
 
     import tt_opt
-    from tt_tito.startup import Finder
+    from tt_tito.finder import Finder
 
     assert terminal.best_kernels() == tt_opt.best_set() != "default"
     monkeypatch.setattr(sys, "meta_path", [Finder("losses=reference", {}), *sys.meta_path])

@@ -11,7 +11,7 @@ from tt_tito import course, curriculum, exercises
 
 SOLUTIONS = Path(__file__).parent / "solutions"
 START = (
-    "import sys, tt_tito.startup as startup; startup.activate(); sys.argv[1:] = {arguments!r}; "
+    "import sys, tt_tito.finder as finder; finder.activate(); sys.argv[1:] = {arguments!r}; "
     "from tinytorch._as_torch import main; main()"
 )
 

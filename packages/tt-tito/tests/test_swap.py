@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from tt_tito import course, curriculum, startup, swap
+from tt_tito import course, curriculum, finder, swap
 
 LOSSES = course.reference(curriculum.chapter("losses")).read_text(encoding="utf-8")
 MINE = LOSSES + "\nWHOSE = 'mine'\n"
@@ -51,7 +51,7 @@ def test_nothing_is_swapped_without_a_table_or_with_tt_swap_0(space, tmp_path_fa
 
 def test_without_a_table_nothing_of_the_finder_runs(tmp_path):
     code = "import sys, tt_tensor; print([m for m in sys.modules if m.startswith('tt_tito')], len(sys.meta_path))"
-    assert python(tmp_path, code).startswith("['tt_tito', 'tt_tito.startup']")
+    assert python(tmp_path, code).startswith("['tt_tito', 'tt_tito.finder']")
 
 
 def test_tt_swap_goes_before_the_table(space):
@@ -240,8 +240,8 @@ def test_the_table_can_be_set_from_inside(space):
 def test_the_search_ends_at_the_root(tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/tt.toml").write_text("", encoding="utf-8")
-    assert startup.search(str(tmp_path / "a/b")) == str(tmp_path / "a/tt.toml")
-    assert startup.search(tmp_path.anchor) is None
+    assert finder.search(str(tmp_path / "a/b")) == str(tmp_path / "a/tt.toml")
+    assert finder.search(tmp_path.anchor) is None
 
 
 def test_what_is_in_use_here(space, monkeypatch):

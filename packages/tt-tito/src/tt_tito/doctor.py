@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tt_tito import course, curriculum, startup
+from tt_tito import course, curriculum, finder
 
 __all__ = ["Problem", "problems"]
 
@@ -99,7 +99,7 @@ def _shadows() -> Iterator[Problem]:
 
 
 def _workspace() -> Iterator[Problem]:
-    found = startup.search(str(Path.cwd()))
+    found = finder.search(str(Path.cwd()))
     if found is None:
         yield Problem("there is no workspace in this folder or above it", "tito setup", serious=False)
     elif not os.access(Path(found).parent, os.W_OK):

@@ -27,7 +27,7 @@ from typing import Any
 from tt_tito import course, curriculum
 from tt_tito.exercises import fill_starred
 from tt_tito.reading import Unreadable, decoded, text
-from tt_tito.startup import Finder, search
+from tt_tito.finder import Finder, search
 
 __all__ = [
     "StandIn", "SwapError", "Table", "defined", "entries", "exported", "find", "in_use", "install", "read", "table",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tt_tito import course, exercises, files, reading, startup, swap
+from tt_tito import course, exercises, files, reading, finder, swap
 from tt_tito.curriculum import Chapter, chapters, packages
 
 __all__ = ["NoWorkspace", "Workspace", "available", "fingerprint", "known_name", "skeleton"]
@@ -42,7 +42,7 @@ class Workspace:
     @classmethod
     def here(cls) -> Workspace:
         """The workspace of the working directory: the nearest folder, from here upwards, with a tt.toml."""
-        found = startup.search(str(Path.cwd()))
+        found = finder.search(str(Path.cwd()))
         if found is None:
             raise NoWorkspace("there is no workspace in this folder or above it: make one with `tito setup`")
         space = cls(Path(found).parent)
@@ -54,7 +54,7 @@ class Workspace:
         """Make a workspace in a folder; returns it, and the names of what was made. Existing files are not changed.
         ValueError inside another workspace."""
         space = cls(root.resolve())
-        around = startup.search(str(space.root))
+        around = finder.search(str(space.root))
         if around and Path(around).parent != space.root:
             raise ValueError(
                 f"{space.root} is inside the workspace {Path(around).parent}, so nothing was made. Work there, or make "
