@@ -107,7 +107,7 @@ def test_a_byte_pair_gpt_is_judged_by_the_character(tmp_path):
     "arguments, words",
     [
         (["--heads", "5"], "5 heads do not divide a width of 192"), (["--steps", "-1"], "at least 0"),
-        (["--dropout", "2"], "dropout is a probability"), (["--data", "."], "input.txt"),
+        (["--dropout", "2"], "dropout must be a probability"), (["--data", "."], "input.txt"),
         (["--limit", "1000", "--context", "200"], "too short for a context of 200"), (["--resume"], "no training to"),
         (["--chat"], "there is no network in"), (["--json", "nowhere/x.json"], "there is no folder"),
     ],
