@@ -96,6 +96,7 @@ def on_page_markdown(markdown: str, page: Page, **_) -> str:
 
 def on_page_content(content: str, **_) -> str:
     """Show `# exercise` as a mark instead of a comment, and link the papers that are named."""
+    content = content.replace('class="doc-signature highlight"', 'class="doc-signature highlight" data-search-exclude')
     content = EXERCISE.sub(lambda mark: STARRED_MARK if mark[1] else EXERCISE_MARK, content)
     return papers.linked(content)
 

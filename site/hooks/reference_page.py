@@ -51,11 +51,13 @@ def public_names(file: Path) -> list[str]:
 
 def reference_table(root: Path) -> str:
     """A row for each module of the reference."""
-    rows = ["| module | names | |", "| --- | --: | --- |"]
+    rows = ["| module | names | explained in |", "| --- | --: | --- |"]
     entries = {entry.module: entry for entry in weave.written(root)}
     for module, file in documented_modules(root):
         entry = entries.get(module)
-        told = f"[{entry}](../chapters/{entry.slug}.md)" if isinstance(entry, weave.Chapter) else ""
+        told = ""
+        if isinstance(entry, weave.Chapter):
+            told = f"[{entry.number:02d} {entry.title}](../chapters/{entry.slug}.md)"
         if isinstance(entry, weave.Appendix):
             told = f"appendix [{entry.title}](../chapters/{entry.slug}.md)"
         rows.append(f"| [{module}]({module}.md) | {len(public_names(file))} | {told} |")
@@ -66,12 +68,17 @@ def reference(module: str, file: Path, root: Path) -> str:
     """The page of a module: where it is explained, an example, its names with what each is, and their entries."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     chapter = {entry.module: entry for entry in weave.written(root)}.get(module)
-    told = f"Explained in chapter [{chapter}](../chapters/{chapter.slug}.md)." if chapter else ""
+    told = ""
+    if isinstance(chapter, weave.Chapter):
+        name = f"{chapter.number:02d} {chapter.title}"
+        told = f"Explained in chapter [{name}](../chapters/{chapter.slug}.md)."
     if isinstance(chapter, weave.Appendix):
         told = f"Explained in the appendix [{chapter.title}](../chapters/{chapter.slug}.md)."
     names = _by_place(tree)
     rows = "\n".join(f"| [`{name}`][{module}.{name}] | {_first_sentence(tree, name)} |" for name in names)
-    table = f"| name | |\n| --- | --- |\n{rows}"
+    table = f"| name | what it is |\n| --- | --- |\n{rows}"
+    # A search finds the entries below the table.
+    table = f'<div class="tt-names" markdown="1" data-search-exclude>\n\n{table}\n\n</div>'
     entries = "\n".join(
         f"::: {module}.{name}\n    options:\n      inherited_members: {_from_parts(name, root)}\n" for name in names
     )

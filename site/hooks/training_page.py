@@ -100,7 +100,8 @@ def _curves(logs: dict) -> str:
                     axis.plot(range(1, len(log) + 1), values, style, color=f"C{number}", label=f"{name}, {what}")
             axis.set(xlabel=_counted(logs), ylabel=measure)
         axis.legend(fontsize=8)
-        return svg(figure, "-".join(logs))
+        label = f"{' and '.join(measures).capitalize()} by {_counted(logs)}, training and unseen: {', '.join(logs)}"
+        return svg(figure, "-".join(logs)).replace('role="img"', f'role="img" aria-label="{label}"', 1)
 
 
 def _epochs(logs: dict) -> str:
