@@ -110,7 +110,7 @@ def needed_modules(first: Iterable[str]) -> dict[str, importlib.machinery.Module
 
 def check_needed_modules():
     found = needed_modules(["tt_optim"])
-    assert {"tt_optim.optimizers", "tt_tensor.tensor", "tt_tensor.loops"} <= set(found)
+    assert {"tt_optim.optimizers", "tt_tensor.tensor", "tt_tensor.wording"} <= set(found)
     assert not any(name.startswith(("tt_autograd", "tt_tito")) for name in found)
 
 
