@@ -12,13 +12,15 @@ HOOKS = Path(__file__).parents[1] / "site" / "hooks"
 
 @pytest.fixture
 def page(monkeypatch):
-    """The hook that fills the page, which imports the one beside it by its plain name."""
+    """The hook that fills the page, which imports those beside it by their plain names."""
     monkeypatch.syspath_prepend(str(HOOKS))
-    monkeypatch.delitem(sys.modules, "weave", raising=False)
+    known = set(sys.modules)
     spec = importlib.util.spec_from_file_location("training_page", HOOKS / "training_page.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.delitem(sys.modules, "weave")
+    for name in set(sys.modules) - known:
+        if (HOOKS / f"{name}.py").exists():
+            monkeypatch.delitem(sys.modules, name)
     return module
 
 
