@@ -241,17 +241,3 @@ def test_solutions_are_independent(chapter):
     assert len(alike) <= len(NAMES[chapter.slug]) // 3, f"word for word the same in two sets: {alike}"
     wholes = ["\n".join(ast.unparse(functions[n]) for n in NAMES[chapter.slug]) for functions in answers]
     assert len(set(wholes)) == len(wholes)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chapter", CHAPTERS[::3], ids=lambda chapter: chapter.slug)  # the bank of mistakes has more
-def test_a_wrong_answer_is_told_why(chapter, tmp_path):
-    wrong = solution(chapter, "wrong")
-    words = re.match(r"# says: (.+)", wrong)[1].strip()
-    names = [name for name in NAMES[chapter.slug] if name in exercises.functions(ast.parse(wrong))]
-    file = tmp_path / f"{chapter.slug}.py"
-    file.write_text(exercises.graft(REFERENCE[chapter.slug], wrong, names), encoding="utf-8")
-    found = assess(chapter, file)
-    assert found.status == "failed" and words in " ".join(found.message.split())
-    assert len(found.message.splitlines()) <= LONGEST
-    assert [mark.name for mark in found.exercises if mark.status == "failed"] == names

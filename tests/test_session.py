@@ -139,7 +139,7 @@ def beginner(tmp_path_factory):
     return Learner(tmp_path_factory.mktemp("beginner") / "space")
 
 
-@pytest.mark.parametrize("chapter", WRITTEN[1::8], ids=lambda chapter: chapter.slug)  # test_exercises judges more
+@pytest.mark.parametrize("chapter", WRITTEN[1::8], ids=lambda chapter: chapter.slug)  # test_answers judges more
 def test_a_wrong_answer_is_told_why(chapter, beginner):
     wrong = answer(chapter, "wrong")
     words = re.match(r"# says: (.+)", wrong)[1].strip()
