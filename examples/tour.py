@@ -26,7 +26,7 @@ from tt_autograd import Batches, Schedule, accuracy, evaluate, fit
 from tt_autograd.training import digits
 from tt_capstone import load_language_model, weights_file
 from tt_nlp import generate, train_on_text
-from tt_nlp.transformers import small_gpt, story, surprise_on
+from tt_nlp.transformers import load_story, small_gpt, surprise_on
 from tt_optim import AdamW, CosineAnnealingLR
 from tt_spatial import LeNet
 from tt_tensor import (
@@ -188,7 +188,7 @@ def gpt_stage(seed: int, steps: int = 900) -> list[Result]:
     """Predict the characters of a text: at most 2.4 nats each on the held-out tenth."""
     heading("2018: a GPT learns the first chapter of Moby-Dick")
     manual_seed(seed)
-    tokenizer, text, unseen = story(32)
+    tokenizer, text, unseen = load_story(32)
     model, start = small_gpt(tokenizer.vocab_size, layers=2), time.perf_counter()
     print(f"{tokenizer.vocab_size} characters, {steps} steps", flush=True)
     if steps:

@@ -121,9 +121,9 @@ SHARED = {
     "convolution": ["return channels_first(out)"],  # every kernel on images ends like this
     "max_pool": ["return channels_first(out)"],
     "max_unpool": ["return channels_first(out)"],
-    "next_probabilities": ["refuse_settings("],  # so does `rounds`, before it begins
+    "next_probabilities": ["refuse_settings("],  # so does `stream_batch`, before it begins
     "through": ["x = x + block.mlp(block.ln_2(x))"],  # the second half of every block
-    "turned": ["filters, channels, kh, kw = weight.shape"],  # the names of a shape
+    "flip_kernels": ["filters, channels, kh, kw = weight.shape"],  # the names of a shape
     "LlamaTransformer.through": ["x = self.embed_tokens(ids)"],  # as its forward pass begins
     "bytes_of_a_token": ["table: Any = model.model.embed_tokens"],  # a type for what may be packed
 }

@@ -535,7 +535,7 @@ def test_chat_prompt_leaves_the_messages_alone():
 
 
 def test_chat_prompt_of_a_tokenizer_without_special_tokens():
-    tokenizer, _, _ = tn.transformers.story(16)
+    tokenizer, _, _ = tn.transformers.load_story(16)
     chat = tc.LanguageModel("gpt", None, tokenizer)
     expect(
         "chat_prompt of a chat with the characters of chapter 11 and no template, for the message 'whale'",

@@ -694,8 +694,8 @@ def test_gradients():
         right = share_by_definition(g, qkv, added, 0.7)
         tensors = [tt.Tensor(x) for x in (g, weights_of(qkv[0], qkv[1], added, 0.7), *qkv)]
         expect(
-            f"attention_share(g (2, 5, 4), weights{' of a causal mask' * causal}, q, k, v, 0.7)",
-            lambda tensors=tensors: np.stack([t.numpy() for t in tn.attention_share(*tensors, 0.7)]),
+            f"attention_vjp(g (2, 5, 4), weights{' of a causal mask' * causal}, q, k, v, 0.7)",
+            lambda tensors=tensors: np.stack([t.numpy() for t in tn.attention_vjp(*tensors, 0.7)]),
             right,
             (np.concatenate([right[:2] * 0.7, right[2:]]),
              "The scale comes once into the shares of queries and keys."),
@@ -712,7 +712,7 @@ def test_gradients():
             weights = weights_of(qkv[0], qkv[1], 0.0, 0.7)
             weights[..., 4] = 0
             tensors = map(tt.Tensor, (np.ones((2, 5, 4)), weights, *qkv[:2], values[2]))
-            found = tn.attention_share(*tensors, 0.7)
+            found = tn.attention_vjp(*tensors, 0.7)
             return [bool(np.isfinite(t.numpy()).all()) for t in found]
 
         expect(

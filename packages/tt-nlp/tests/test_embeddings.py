@@ -459,8 +459,8 @@ def test_turning():
     x, angles = numbers(2, 3, 4), numbers(3, 2)
     for interleaved in (True, False):
         expect(
-            f"turned_pairs(x (2, 3, 4), angles (3, 2), interleaved={interleaved})",
-            lambda interleaved=interleaved: tn.turned_pairs(x, angles=angles, interleaved=interleaved),
+            f"rotate_pairs(x (2, 3, 4), angles (3, 2), interleaved={interleaved})",
+            lambda interleaved=interleaved: tn.rotate_pairs(x, angles=angles, interleaved=interleaved),
             turned(x, angles, interleaved),
             (turned(x, -angles, interleaved), "It turns clockwise: the first number of a pair is a cos - b sin."),
             (
@@ -472,11 +472,11 @@ def test_turning():
         )
     def kept():
         given = x.astype(np.float32)
-        out = tn.turned_pairs(given, angles=angles, interleaved=True)
+        out = tn.rotate_pairs(given, angles=angles, interleaved=True)
         return out.dtype, np.array_equal(given, x.astype(np.float32))
 
     expect(
-        "the dtype of turned_pairs for x of float32 and angles of float64, and whether x is as it was",
+        "the dtype of rotate_pairs for x of float32 and angles of float64, and whether x is as it was",
         kept,
         (np.dtype("float32"), True),
         (lambda got: not got[1], "A primitive leaves its inputs alone: make a new array for the result."),

@@ -88,7 +88,7 @@ def test_a_prompt_is_a_list_of_integers(model, prompt):
         tn.generate(model, prompt, 1)
     with pytest.raises(TypeError, match="a prompt is (token ids|a list of integers)"):
         next(
-            tn.transformers.rounds(
+            tn.transformers.stream_batch(
                 model, prompt if isinstance(prompt, list) and prompt[0] in ([1], [1, [2]]) else [prompt], 1
             )
         )
@@ -362,6 +362,6 @@ def test_generating_with_a_seed_leaves_chance_alone(model):
 
 
 def test_the_story_has_a_held_out_tenth():
-    tokenizer, training, held_out = tn.transformers.story(32)
+    tokenizer, training, held_out = tn.transformers.load_story(32)
     assert set(string.ascii_lowercase) <= set(tokenizer.alphabet)
     assert abs(len(held_out) / (len(training) + len(held_out)) - 0.1) < 0.01

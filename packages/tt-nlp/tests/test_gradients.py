@@ -150,7 +150,7 @@ def test_every_primitive_has_its_loop_and_is_reached():
         for op in OPS:
             for sample in op.samples(20):
                 results(op, sample, np.float64)
-    assert set(OURS) == {"embedding", "add_rows", "turned_pairs", "attention_in_blocks", "weighted"}
+    assert set(OURS) == {"embedding", "add_rows", "rotate_pairs", "attention_in_blocks", "weighted"}
     assert set(OURS) <= set(meter.calls)
 
 

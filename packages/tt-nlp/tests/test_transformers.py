@@ -890,7 +890,7 @@ def test_a_text_ends_where_it_should():
     )
     expect(
         "rounds of the same, the tokens of both texts in each round",
-        lambda: list(tn.transformers.rounds(model, [[3, 1, 4], [2]], 9, temperature=0, stop=[stop])),
+        lambda: list(tn.transformers.stream_batch(model, [[3, 1, 4], [2]], 9, temperature=0, stop=[stop])),
         [
             [text[start + i] if start + i < len(text) else None for text, start in zip(ended, (3, 1))]
             for i in range(max(len(ended[0]) - 3, len(ended[1]) - 1))

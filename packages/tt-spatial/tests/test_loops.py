@@ -159,7 +159,7 @@ def test_a_stride_puts_zeros_between_the_places():
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_weights_turned_twice_are_what_they_were(groups):
     weight = np.random.default_rng(0).normal(size=(6, 2, 3, 2))
-    turned = ts.spatial.turned(weight, groups)
+    turned = ts.spatial.flip_kernels(weight, groups)
     assert turned.shape == (2 * groups, 6 // groups, 3, 2)
     assert turned[1, 0, 0, 0] == weight[0, 1, -1, -1] and turned[-1, -1, -1, -1] == weight[-1, -1, 0, 0]
-    assert np.array_equal(ts.spatial.turned(turned, groups), weight)
+    assert np.array_equal(ts.spatial.flip_kernels(turned, groups), weight)

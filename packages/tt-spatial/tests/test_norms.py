@@ -67,7 +67,7 @@ def normalized(x, weight=1.0, bias=0.0, eps=1e-5):
     return normal * weight + bias
 
 
-def test_normal_share():
+def test_normal_vjp():
     x, g, weight = numbers(4, 3, 2, 5), np.cos(numbers(4, 3, 2, 5)), np.array([1.0, 0.5, -2.0])
     dims, slope = (0, 2, 3), 1 / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-3)
     normal, h = (x - x.mean((0, 2, 3), keepdims=True)) * slope, g * weight[:, None, None]

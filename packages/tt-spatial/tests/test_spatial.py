@@ -316,8 +316,8 @@ def test_turned():
     weight = np.arange(24.0).reshape(4, 1, 2, 3)
     wanted = np.stack([weight[:2, 0, ::-1, ::-1], weight[2:, 0, ::-1, ::-1]])
     expect(
-        "turned(weight (4, 1, 2, 3) of 0..23, groups=2)",
-        lambda: ts.spatial.turned(weight, 2),
+        "flip_kernels(weight (4, 1, 2, 3) of 0..23, groups=2)",
+        lambda: ts.spatial.flip_kernels(weight, 2),
         wanted,
         (wanted[:, :, ::-1, ::-1], "Turn the kernels by half a circle: both of their dimensions run backwards."),
         (
@@ -328,8 +328,8 @@ def test_turned():
     )
     weight = numbers(3, 2, 2, 2)
     expect(
-        "turned(weight (3, 2, 2, 2), groups=1)",
-        lambda: ts.spatial.turned(weight, 1),
+        "flip_kernels(weight (3, 2, 2, 2), groups=1)",
+        lambda: ts.spatial.flip_kernels(weight, 1),
         weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3),
         (weight.transpose(1, 0, 2, 3), "Turn the kernels by half a circle: both of their dimensions run backwards."),
         (weight[:, :, ::-1, ::-1], "Exchange inputs and outputs, too."),

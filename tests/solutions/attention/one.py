@@ -109,7 +109,7 @@ def weights_in_blocks(q, k, is_causal, scale):
         yield rows, keys, powers
 
 
-def attention_share(g, weights, q, k, v, scale):
+def attention_vjp(g, weights, q, k, v, scale):
     upstream = tt.choose(weights == 0, weights * 0, g @ v.mT)
     s = weights * upstream - weights * tt.sum(weights * upstream, -1, keepdim=True)
     return weighted(s * scale, k), weighted(s.mT * scale, q), weighted(weights.mT, g)

@@ -113,7 +113,7 @@ def weights_in_blocks(q, k, is_causal, scale):
         yield slice(t, stop), slice(0, seen.shape[-2]), weights
 
 
-def attention_share(g, weights, q, k, v, scale):
+def attention_vjp(g, weights, q, k, v, scale):
     found, nothing = weighted(weights, v), weights * 0
     scores = tt.choose(weights == 0, nothing, weights * (g @ v.mT - tt.sum(g * found, -1, keepdim=True)))
     return weighted(scores, k) * scale, weighted(scores.mT, q * scale), weighted(weights.mT, g)

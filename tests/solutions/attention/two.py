@@ -111,7 +111,7 @@ def weights_in_blocks(q, k, is_causal, scale):
         start = stop
 
 
-def attention_share(g, weights, q, k, v, scale):
+def attention_vjp(g, weights, q, k, v, scale):
     inner = weights * tt.choose(weights == 0, weights * 0, g @ v.mT)
     scores = (inner - weights * tt.sum(inner, -1, keepdim=True)) * scale
     return [weighted(scores, k), weighted(scores.mT, q), weighted(weights.mT, g)]

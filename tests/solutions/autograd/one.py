@@ -12,7 +12,7 @@ def _div_right(g, out, x, y):
     return -(g * x) / (y * y)
 
 
-def _sum_share(g, out, x, dim=None, keepdim=False):
+def _sum_vjp(g, out, x, dim=None, keepdim=False):
     zeros = np.zeros(x.shape, x.dtype)
     return zeros + with_summed_dims(g, x, dim, keepdim)
 
@@ -42,11 +42,11 @@ def _matmul_right(g, out, x, y):
     return share
 
 
-def _relu_share(g, out, x):
+def _relu_vjp(g, out, x):
     return kept(x > 0, g)
 
 
-def _log_softmax_share(g, out, x, dim):
+def _log_softmax_vjp(g, out, x, dim):
     total = tt.sum(g, dim=dim, keepdim=True)
     return g - total * tt.softmax(x, dim=dim)
 

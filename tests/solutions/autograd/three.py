@@ -14,7 +14,7 @@ def _div_right(g, out, x, y):
     return (g / y) * (-out)
 
 
-def _sum_share(g, out, x, dim=None, keepdim=False):
+def _sum_vjp(g, out, x, dim=None, keepdim=False):
     kept = out.shape
     if not keepdim:
         every = range(x.ndim) if dim is None else [d % x.ndim for d in (dim if isinstance(dim, tuple) else (dim,))]
@@ -45,11 +45,11 @@ def _matmul_right(g, out, x, y):
     return share.reshape((*share.shape[:-2], y.shape[0])) if y.ndim < 2 else share
 
 
-def _relu_share(g, out, x):
+def _relu_vjp(g, out, x):
     return kept(tt.logical_not(x <= 0), g)
 
 
-def _log_softmax_share(g, out, x, dim):
+def _log_softmax_vjp(g, out, x, dim):
     p = tt.exp(x - tt.amax(x, dim=dim, keepdim=True))
     p = p / tt.sum(p, dim=dim, keepdim=True)
     return g - p * tt.sum(g, dim=dim, keepdim=True)

@@ -12,7 +12,7 @@ def _div_right(g, out, x, y):
     return 0 - g * x * y**-2
 
 
-def _sum_share(g, out, x, dim=None, keepdim=False):
+def _sum_vjp(g, out, x, dim=None, keepdim=False):
     ones = np.ones(x.shape, x.dtype)
     return with_summed_dims(g, x, dim, keepdim) * ones
 
@@ -41,11 +41,11 @@ def _matmul_right(g, out, x, y):
     return product if y.ndim != 1 else product.reshape((*product.shape[:-2], product.shape[-2]))
 
 
-def _relu_share(g, out, x):
+def _relu_vjp(g, out, x):
     return kept(tt.gt(out, 0), g)
 
 
-def _log_softmax_share(g, out, x, dim):
+def _log_softmax_vjp(g, out, x, dim):
     return -(tt.exp(out) * tt.sum(g, dim=dim, keepdim=True) - g)
 
 

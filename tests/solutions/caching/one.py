@@ -133,7 +133,7 @@ class GroupedQueryAttention:
         q = self.q_proj(x).reshape(*shape, self.heads, self.size)
         k = self.k_proj(x).reshape(*shape, self.kv_heads, self.size)
         v = self.v_proj(x).reshape(*shape, self.kv_heads, self.size)
-        q, k = (self.turned(part, positions) for part in (q, k))
+        q, k = (self.rotated(part, positions) for part in (q, k))
         return q, k, v
 
 

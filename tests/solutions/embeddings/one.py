@@ -16,7 +16,7 @@ def add_rows(ids, g, /, rows):
     return table
 
 
-def _table_share(g, out, ids, weight, padding_idx=None):
+def _table_vjp(g, out, ids, weight, padding_idx=None):
     if padding_idx is None:
         return add_rows(ids, g, rows=weight.shape[0])
     hidden = (ids == padding_idx).reshape((*ids.shape, 1))
@@ -73,7 +73,7 @@ def sinusoidal_positions(length, dim):
     return from_numpy(table)
 
 
-def turned_pairs(x, /, angles, interleaved):
+def rotate_pairs(x, /, angles, interleaved):
     half = x.shape[-1] // 2
     pairs = x.reshape(*x.shape[:-1], half, 2) if interleaved else np.stack([x[..., :half], x[..., half:]], -1)
     a, b = pairs[..., 0], pairs[..., 1]
@@ -91,7 +91,7 @@ def rotary(x, positions=None, base=10_000.0, interleaved=True):
     if positions.shape[-1:] not in ((x.shape[-2],), (1,)):
         raise ValueError(f"{positions.shape} positions for {x.shape[-2]} tokens")
     angles = np.expand_dims(positions, -1) * frequencies(x.shape[-1], base)
-    return turned_pairs(x, angles=angles, interleaved=interleaved)
+    return rotate_pairs(x, angles=angles, interleaved=interleaved)
 
 
 def embedding_bag(ids, weight, padding_idx):

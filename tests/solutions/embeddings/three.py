@@ -20,7 +20,7 @@ def add_rows(ids, g, /, rows):
     return out
 
 
-def _table_share(g, out, ids, weight, padding_idx=None):
+def _table_vjp(g, out, ids, weight, padding_idx=None):
     if padding_idx is not None:
         nothing = np.zeros(g.shape, g.dtype)
         g = tt.choose((ids != padding_idx).reshape((*ids.shape, 1)), g, nothing)
@@ -83,7 +83,7 @@ def sinusoidal_positions(length, dim):
     return Tensor(np.sin(np.arange(length)[:, None] * rates + quarter), np.float32)
 
 
-def turned_pairs(x, /, angles, interleaved):
+def rotate_pairs(x, /, angles, interleaved):
     size = x.shape[-1]
     order = np.arange(size) if interleaved else np.arange(size).reshape(2, -1).T.ravel()
     cos, sin = np.cos(angles), np.sin(angles)
@@ -101,7 +101,7 @@ def rotary(x, positions=None, base=10_000.0, interleaved=True):
     if not places.shape or places.shape[-1] not in (1, x.shape[-2]):
         raise ValueError(f"{places.size} places do not fit {x.shape[-2]} tokens")
     angles = np.multiply.outer(places, frequencies(x.shape[-1], base))
-    return turned_pairs(x, angles=angles, interleaved=interleaved)
+    return rotate_pairs(x, angles=angles, interleaved=interleaved)
 
 
 def embedding_bag(ids, weight, padding_idx):

@@ -18,7 +18,7 @@ def add_rows(ids, g, /, rows):
     return sums
 
 
-def _table_share(g, out, ids, weight, padding_idx=None):
+def _table_vjp(g, out, ids, weight, padding_idx=None):
     share = add_rows(ids, g, rows=len(weight))
     if padding_idx is None:
         return share
@@ -71,7 +71,7 @@ def sinusoidal_positions(length, dim):
     return Tensor(out)
 
 
-def turned_pairs(x, /, angles, interleaved):
+def rotate_pairs(x, /, angles, interleaved):
     half = x.shape[-1] // 2
     first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(half), slice(half, None))
     turned = (x[..., first] + 1j * x[..., second]) * np.exp(1j * angles)
@@ -88,7 +88,7 @@ def rotary(x, positions=None, base=10_000.0, interleaved=True):
     if not (places.ndim and {places.shape[-1]} <= {1, length}):
         raise ValueError("one place for each token, please")
     rates = frequencies(x.shape[-1], base)
-    return turned_pairs(x, angles=places.reshape(*places.shape, 1) * rates, interleaved=interleaved)
+    return rotate_pairs(x, angles=places.reshape(*places.shape, 1) * rates, interleaved=interleaved)
 
 
 def embedding_bag(ids, weight, padding_idx):

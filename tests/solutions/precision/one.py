@@ -188,7 +188,7 @@ def fake_quantize(x, /, scale, zero_point=0, low=-127, high=127):
     return np.asarray((steps - zero_point) * scale, x.dtype)
 
 
-def fake_share(g, out, x, scale, zero_point=0, low=-127, high=127):
+def fake_vjp(g, out, x, scale, zero_point=0, low=-127, high=127):
     least = (low - 0.5 - zero_point) * scale
     most = (high + 0.5 - zero_point) * scale
     return tt.choose(x < least, g * 0, tt.choose(x > most, g * 0, g))

@@ -69,7 +69,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
     return share
 
 
-def turned(weight, groups):
+def flip_kernels(weight, groups):
     filters = len(weight) // groups
     parts = []
     for g in range(groups):

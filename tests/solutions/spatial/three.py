@@ -72,7 +72,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
     return total.reshape(g.shape[1], *size, x.shape[1] // groups).transpose(0, 3, 1, 2).copy()
 
 
-def turned(weight, groups):
+def flip_kernels(weight, groups):
     parts = np.split(weight, groups)
     parts = [np.swapaxes(part, 0, 1)[..., ::-1, ::-1] for part in parts]
     return np.vstack(parts)

@@ -85,7 +85,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):
     return share
 
 
-def turned(weight, groups):
+def flip_kernels(weight, groups):
     filters, channels, kh, kw = weight.shape
     each = filters // groups
     out = np.empty((groups * channels, each, kh, kw), weight.dtype)

@@ -210,12 +210,12 @@ def with_summed_dims(g, x, dim, keepdim):
     return g.reshape(tuple(1 if d in gone else n for d, n in enumerate(x.shape)))
 
 
-def _sum_share(g, out, x, dim=None, keepdim=False):  # exercise
+def _sum_vjp(g, out, x, dim=None, keepdim=False):  # exercise
     """The vector-Jacobian product of the sum of x over `dim`: the share of x, in its shape."""
     return tt.expand(with_summed_dims(g, x, dim, keepdim), shape=x.shape)
 
 
-rule(tt.sum, _sum_share)
+rule(tt.sum, _sum_vjp)
 
 # `expand` repeats its input, so the gradient of the input ought to be the sum over the copies. Our rule nevertheless
 # returns `g` as it is, and so do `add` and `mul` when an operand was broadcast. Instead of undoing broadcasting in each
@@ -316,13 +316,13 @@ def kept(mask, g, /):
 rule(kept, None, lambda g, out, mask, x: kept(mask, g))
 
 
-def _relu_share(g, out, x):  # exercise
+def _relu_vjp(g, out, x):  # exercise
     """The vector-Jacobian product of relu(x), the share of x: g where x is positive, and exactly 0 elsewhere, even
     where g is inf or nan."""
     return kept(out != 0, g)
 
 
-rule(tt.relu, _relu_share)
+rule(tt.relu, _relu_vjp)
 
 # In `log_softmax` every output of a row depends on every input of that row: $\mathrm{out}_i = x_i - \ln \sum_j
 # e^{x_j}$. Here the Jacobian has no zeros, and the vector-Jacobian product takes two terms. First, $x_i$ changes its
@@ -331,12 +331,12 @@ rule(tt.relu, _relu_share)
 # $e^{\mathrm{out}_i}$, so we need not compute it again. Add up what $x_i$ receives from all outputs:
 
 
-def _log_softmax_share(g, out, x, dim):  # exercise
+def _log_softmax_vjp(g, out, x, dim):  # exercise
     """The vector-Jacobian product of log_softmax(x, dim): the share of x."""
     return g - tt.exp(out) * tt.sum(g, dim=dim, keepdim=True)
 
 
-rule(tt.log_softmax, _log_softmax_share)
+rule(tt.log_softmax, _log_softmax_vjp)
 
 # In chapter 05 we derived the same on paper. There only the output of the right class counted, with $-1$. The gradient
 # was the probability that the network assigns minus the probability that is true, and our rule must agree.

@@ -31,7 +31,7 @@ from tt_nlp import (
 )
 from tt_nlp.text_inputs import entry, refuse_surrogates
 from tt_nlp.tokenization import BYTES, split
-from tt_nlp.transformers import small_gpt, story
+from tt_nlp.transformers import load_story, small_gpt
 from tt_opt import (
     QUANTIZED, GroupedQueryAttention, KVCache, PackedTensor, Quantized, accelerate, look_back, model_bytes,
     packed_tensor, read, read_gguf, stream, write_gguf,
@@ -40,7 +40,7 @@ from tt_tensor import Linear, Module, ModuleList, Parameter, from_numpy, generat
 
 
 def show_hurt():
-    tokenizer, training, _ = story()
+    tokenizer, training, _ = load_story()
     tt.manual_seed(0)
     model = small_gpt(tokenizer.vocab_size, layers=2, length=64)
     train_on_text(model, training, 300)

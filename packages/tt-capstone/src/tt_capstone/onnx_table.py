@@ -845,7 +845,7 @@ def _look_back(g, out, q, keys, values, window=None):
 # lost three digits of the angle.
 
 
-@translation("turned_pairs")
+@translation("rotate_pairs")
 def _turned_pairs(g, out, x, angles, interleaved):
     half = x.shape[-1] // 2
     if isinstance(angles, Value):  # they depend on a size

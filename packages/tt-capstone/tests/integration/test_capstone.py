@@ -136,7 +136,7 @@ def test_integration_a_user_cannot_play_the_assistant(chat):
 
 
 def test_compatibility_a_llama_learns_as_other_models_do():
-    tokenizer, training, held_out = tn.transformers.story(32)
+    tokenizer, training, held_out = tn.transformers.load_story(32)
 
     def change():
         tt.manual_seed(0)
@@ -150,7 +150,7 @@ def test_compatibility_a_llama_learns_as_other_models_do():
 
 def test_compatibility_a_gpt_is_a_chat_as_well():
     def pieces():
-        tokenizer, training, _ = tn.transformers.story(32)
+        tokenizer, training, _ = tn.transformers.load_story(32)
         tt.manual_seed(0)
         model = tn.train_on_text(tn.transformers.small_gpt(tokenizer.vocab_size, 2, 32, 64), training, 60)
         chat = tc.LanguageModel("gpt", model, tokenizer)

@@ -1,13 +1,13 @@
 """Chapters 11-14: tokens, embeddings, attention, transformers."""
 
 from tt_nlp.attention import (
-    MultiHeadAttention, attention_in_blocks, attention_share, attention_weights, causal_mask, merge_heads,
+    MultiHeadAttention, attention_in_blocks, attention_vjp, attention_weights, causal_mask, merge_heads,
     scaled_dot_product_attention, self_attention, split_heads, window_mask,
 )
 from tt_nlp.common import as_added, refuse_ids, weighted
 from tt_nlp.embeddings import (
     Embedding, LearnedPositions, RotaryEmbedding, add_rows, embedding, nearest, rotary, sinusoidal_positions,
-    turned_pairs,
+    rotate_pairs,
 )
 from tt_nlp.gpt_files import *
 from tt_nlp.gpt_files import __all__ as _gpt_files
@@ -39,8 +39,8 @@ from tt_nlp.transformers import (
 __all__ = [
     "BPETokenizer", "CharTokenizer", "Corpus", "Encoder", "PATTERNS", "Vocabulary", "bytes_per_token", "count_words",
     *_long_words, *_tokenizer_files, "Embedding", "LearnedPositions", "RotaryEmbedding", "add_rows", "embedding",
-    "nearest", "rotary", "sinusoidal_positions", "turned_pairs", "MultiHeadAttention", "attention_in_blocks",
-    "attention_share", "attention_weights", "causal_mask", "merge_heads", "scaled_dot_product_attention",
+    "nearest", "rotary", "sinusoidal_positions", "rotate_pairs", "MultiHeadAttention", "attention_in_blocks",
+    "attention_vjp", "attention_weights", "causal_mask", "merge_heads", "scaled_dot_product_attention",
     "self_attention", "split_heads", "window_mask", *_more_attention, "EmbeddingBag", "TransformerDecoder",
     "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "Block", "CausalSelfAttention", "GPT",
     "GPTConfig", "GatedMLP", "MLP", "RMSNorm", "Transformer", "Windows", "decay_groups", "generate", "multiply_adds",

@@ -663,7 +663,7 @@ def check_blocks():
 # `choose` and `weighted` take care of that. The operations below work on arrays and on tensors.
 
 
-def attention_share(g, weights, q, k, v, scale):  # exercise (starred)
+def attention_vjp(g, weights, q, k, v, scale):  # exercise (starred)
     """The gradients of queries, keys and values, by the formula, where g arrived for softmax(scale * q @ k.mT) @ v and
     the softmax is `weights`. On arrays or on tensors. Nothing comes of a key whose weight is 0, not even of nan."""
     hidden, nothing = weights == 0, weights * 0
@@ -681,7 +681,7 @@ def check_the_formula():
     q, k, v = (Tensor(x, requires_grad=True) for x in random.normal(size=(3, 5, 4)))
     weights, g = attention_weights(q, k, causal_mask(5), scale=0.5), Tensor(random.normal(size=(5, 4)))
     by_rules = grad((weights @ v * g).sum(), [q, k, v])
-    by_formula = attention_share(g, weights, q, k, v, scale=0.5)
+    by_formula = attention_vjp(g, weights, q, k, v, scale=0.5)
     assert all(np.allclose(a.detach().numpy(), b.numpy()) for a, b in zip(by_formula, by_rules))
 
 
@@ -693,11 +693,11 @@ def check_the_formula():
 def _gradient(g, out, qkv, is_causal, scale):
     if not isinstance(g, np.ndarray):
         weights = attention_weights(qkv[0], qkv[1], causal_mask(qkv.shape[-2]) if is_causal else None, scale)
-        return tt.stack(attention_share(g, weights, qkv[0], qkv[1], qkv[2], scale))
+        return tt.stack(attention_vjp(g, weights, qkv[0], qkv[1], qkv[2], scale))
     wide = np.result_type(qkv.dtype, np.float32)
     (q, k, v), g, total = qkv.astype(wide, copy=False), g.astype(wide, copy=False), np.zeros_like(qkv, wide)
     for rows, keys, weights in weights_in_blocks(q, k, is_causal, scale):
-        found = attention_share(g[..., rows, :], weights, q[..., rows, :], k[..., keys, :], v[..., keys, :], scale)
+        found = attention_vjp(g[..., rows, :], weights, q[..., rows, :], k[..., keys, :], v[..., keys, :], scale)
         for gradient, part, of_block in zip(total, (rows, keys, keys), found):
             gradient[..., part, :] += of_block
     return total.astype(qkv.dtype, copy=False)
@@ -782,6 +782,6 @@ def show_plateau():
 
 __all__ = [
     "MultiHeadAttention", "Reader", "RecallByAttention", "RecallBySum", "attention_by_loops", "attention_cost",
-    "attention_in_blocks", "attention_share", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
+    "attention_in_blocks", "attention_vjp", "attention_weights", "causal_mask", "merge_heads", "pairs_and_questions",
     "scaled_dot_product_attention", "self_attention", "split_heads", "train_reader", "train_recall", "window_mask",
 ]

@@ -140,7 +140,7 @@ def add_rows(ids, g, /, rows):  # exercise
 # because 0 times infinity is nan.
 
 
-def _table_share(g, out, ids, weight, padding_idx=None):  # exercise
+def _table_vjp(g, out, ids, weight, padding_idx=None):  # exercise
     """The gradient of the table in a look-up, by `add_rows`, from the gradient g (*ids.shape, C) of the vectors. Row
     padding_idx, if that is not None, is zero, even if g is infinite or nan there. Must work on arrays and on tensors,
     since a rule is called with both."""
@@ -149,7 +149,7 @@ def _table_share(g, out, ids, weight, padding_idx=None):  # exercise
     return add_rows(ids, g, rows=len(weight))
 
 
-rule(embedding, None, _table_share)
+rule(embedding, None, _table_vjp)
 rule(add_rows, None, lambda h, out, ids, g, rows: embedding(ids, h))
 
 
@@ -516,7 +516,7 @@ def _pairs(x, interleaved):
 
 
 @primitive(cost=lambda out, x, **params: 2 * out.size)
-def turned_pairs(x, /, angles, interleaved):  # exercise
+def rotate_pairs(x, /, angles, interleaved):  # exercise
     """x (..., D) with its D / 2 pairs turned by angles, which broadcast to (..., D / 2), anticlockwise: in a pair
     (a, b), a turns towards b. The pairs are neighbours if interleaved, else i and i + D / 2. A new array of the dtype
     of x, whatever that of the angles is."""
@@ -528,7 +528,7 @@ def turned_pairs(x, /, angles, interleaved):  # exercise
     return out
 
 
-rule(turned_pairs, lambda g, out, x, angles, interleaved: turned_pairs(g, angles=-angles, interleaved=interleaved))
+rule(rotate_pairs, lambda g, out, x, angles, interleaved: rotate_pairs(g, angles=-angles, interleaved=interleaved))
 
 
 # We now have three kinds of positions. *Learned* ones cost a row for each position and end with the table. *Sinusoidal*
@@ -550,7 +550,7 @@ def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool 
     places = np.arange(length) if positions is None else np.asarray(positions)
     if places.ndim == 0 or places.shape[-1] not in (1, length):
         raise ValueError(f"{places.shape} positions for {length} tokens: the shape must be (..., {length})")
-    return turned_pairs(x, angles=places[..., None] * frequencies(x.shape[-1], base), interleaved=interleaved)
+    return rotate_pairs(x, angles=places[..., None] * frequencies(x.shape[-1], base), interleaved=interleaved)
 
 
 # As a module it has no weights, and an `offset` for texts that do not begin at position 0.
@@ -687,5 +687,5 @@ def show_sum():
 __all__ = [
     "Embedding", "FillTheGap", "LearnedPositions", "RotaryEmbedding", "add_rows", "by_one_hot", "embedding",
     "embedding_bag", "frequencies", "gaps", "in_a_plane", "nearest", "predict_costs", "questions", "rotary",
-    "sentence_sum", "sinusoidal_positions", "train_gap_filler", "turned_pairs",
+    "sentence_sum", "sinusoidal_positions", "train_gap_filler", "rotate_pairs",
 ]

@@ -40,7 +40,7 @@ def add_rows(ids, g, /, rows):
 # vector apart.
 
 
-def turned_pairs(x, /, angles, interleaved):
+def rotate_pairs(x, /, angles, interleaved):
     out, half = np.zeros(x.shape, x.dtype), x.shape[-1] // 2
     angles = np.broadcast_to(angles, (*x.shape[:-1], half))
     for *place, i in np.ndindex(*angles.shape):

@@ -751,12 +751,12 @@ def continued(  # exercise
         yield chosen
 
 
-# `rounds` prepares the loop. Each text has a random generator of its own, so the tokens that we draw for it do not
-# depend on its neighbours. (`token_ids` turns a prompt into a list of integers and rejects anything else. It is in the
-# module `prompts`, with the other checks of prompts.)
+# `stream_batch` prepares the loop. Each text has a random generator of its own, so the tokens that we draw for it do
+# not depend on its neighbours. (`token_ids` turns a prompt into a list of integers and rejects anything else. It is in
+# the module `prompts`, with the other checks of prompts.)
 
 
-def rounds(
+def stream_batch(
     model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float = 1.0,
     top_k: int | None = None, top_p: float | None = None, stop: Iterable[int] = (), seed: int | None = None,
 ) -> Iterator[list[int | None]]:
@@ -786,15 +786,15 @@ def rounds(
 
 
 def stream(model: GPT, prompt: Sequence[int], max_new_tokens: int, **how) -> Iterator[int]:
-    """Yield the tokens that continue one prompt, as they are chosen; `how` as for `rounds`."""
-    return (token for (token,) in rounds(model, [prompt], max_new_tokens, **how) if token is not None)
+    """Yield the tokens that continue one prompt, as they are chosen; `how` as for `stream_batch`."""
+    return (token for (token,) in stream_batch(model, [prompt], max_new_tokens, **how) if token is not None)
 
 
 def generate(model: GPT, prompt, max_new_tokens: int, **how) -> list:
     """Return a prompt (a list or a tensor of token ids) with its continuation; for several prompts, a list or a tensor
-    (B, T), a list of such texts. `how` as for `rounds`: temperature, top_k, top_p, stop, seed."""
+    (B, T), a list of such texts. `how` as for `stream_batch`: temperature, top_k, top_p, stop, seed."""
     texts, several = as_texts(prompt)
-    for tokens in rounds(model, texts, max_new_tokens, **how):
+    for tokens in stream_batch(model, texts, max_new_tokens, **how):
         for text, token in zip(texts, tokens):
             text.extend(() if token is None else (token,))
     return texts if several else texts[0]
@@ -855,7 +855,7 @@ class Windows(Dataset):
 # while it learns.
 
 
-def story(length: int = 64) -> tuple[CharTokenizer, Windows, Windows]:
+def load_story(length: int = 64) -> tuple[CharTokenizer, Windows, Windows]:
     """The first chapter of Moby-Dick as windows of characters: the tokenizer, nine tenths for training, one tenth held
     out."""
     text = short_text()
@@ -886,7 +886,7 @@ def surprise_on(model: Module, windows: Windows) -> float:
 
 
 def show_writing():
-    tokenizer, training, held_out = story()
+    tokenizer, training, held_out = load_story()
     manual_seed(0)
     model, steps = small_gpt(tokenizer.vocab_size, length=64), 0
     for more in (20, 200, 800):
@@ -1121,7 +1121,7 @@ def show_step():
 
 __all__ = [
     "Block", "CausalSelfAttention", "GPT", "GPTConfig", "GatedMLP", "Looks", "MLP", "RMSNorm", "Transformer", "Windows",
-    "decay_groups", "echoes", "generate", "multiply_adds", "next_logits", "next_probabilities", "next_token_loss",
-    "parameter_count", "rms_norm", "rounds", "small_gpt", "story", "stream", "surprise_on", "surprises",
+    "decay_groups", "echoes", "generate", "load_story", "multiply_adds", "next_logits", "next_probabilities",
+    "next_token_loss", "parameter_count", "rms_norm", "small_gpt", "stream", "stream_batch", "surprise_on", "surprises",
     "train_on", "train_on_text", "without_repeats",
 ]

@@ -32,7 +32,7 @@ def set_weights(model):
 
 
 def test_imports_find_what_the_chapter_promises():
-    names = ["MultiHeadAttention", "attention_by_loops", "attention_in_blocks", "attention_cost", "attention_share"]
+    names = ["MultiHeadAttention", "attention_by_loops", "attention_in_blocks", "attention_cost", "attention_vjp"]
     names += ["attention_weights", "causal_mask", "merge_heads", "scaled_dot_product_attention", "self_attention"]
     names += ["split_heads", "window_mask"]
     expect(

@@ -22,7 +22,7 @@ def same_chance():
 
 def test_imports_find_what_the_chapter_promises():
     names = ["Embedding", "LearnedPositions", "RotaryEmbedding", "add_rows", "by_one_hot", "embedding", "embedding_bag"]
-    names += ["frequencies", "in_a_plane", "nearest", "rotary", "sinusoidal_positions", "turned_pairs"]
+    names += ["frequencies", "in_a_plane", "nearest", "rotary", "sinusoidal_positions", "rotate_pairs"]
     expect(
         "the names that chapter 12 lacks",
         [name for name in names if not (hasattr(tn, name) or hasattr(tn.embeddings, name))],

@@ -14,14 +14,14 @@ from tt_opt.caching import (
 from tt_opt.compression import (
     CompressedRows, NarrowAttention, Pruning, SIZES, SparseLinear, Taught, Watched, compressed_rows, density,
     distillation_loss, factorize_, factorized, features_last, file_bytes, low_rank, magnitude_mask, prunable,
-    prune_, remove_heads_, remove_outputs_, rewind_, slim_, sparse_product, sparse_values_share, sparse_x_share,
+    prune_, remove_heads_, remove_outputs_, rewind_, slim_, sparse_product, sparse_values_vjp, sparse_x_vjp,
     sparsify_,
 )
 from tt_opt.gguf import *
 from tt_opt.gguf import __all__ as _gguf
 from tt_opt.precision import (
     BLOCKS, FORMATS, Format, QUANTIZED, Quantized, QuantizedConv2d, QuantizedEmbedding, QuantizedLinear, ROW,
-    affine_scale, dequantize, fake_quantize, fake_share, from_bfloat16, model_bytes, observed, packed_product,
+    affine_scale, dequantize, fake_quantize, fake_vjp, from_bfloat16, model_bytes, observed, packed_product,
     quantize, quantize_, rounding, symmetric_scale, to_bfloat16,
 )
 from tt_opt.reports import *
@@ -37,12 +37,12 @@ __all__ = [
     "use_environment", "utilization", "Batcher", "GroupedQueryAttention", "KVCache", "Request", "RotaryGPT",
     "RotaryTransformer", "cache_bytes", "generate", "look_back", "multiply_adds_of_a_token", "read", "stream", "write",
     *_speculative, "BLOCKS", "FORMATS", "Format", "QUANTIZED", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
-    "QuantizedLinear", "ROW", "affine_scale", "dequantize", "fake_quantize", "fake_share", "from_bfloat16",
+    "QuantizedLinear", "ROW", "affine_scale", "dequantize", "fake_quantize", "fake_vjp", "from_bfloat16",
     "model_bytes", "observed", "packed_product", "quantize", "quantize_", "rounding", "symmetric_scale", "to_bfloat16",
     *_gguf, "CompressedRows", "NarrowAttention", "Pruning", "SIZES", "SparseLinear", "Taught", "Watched",
     "compressed_rows", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
     "low_rank", "magnitude_mask", "prunable", "prune_", "remove_heads_", "remove_outputs_", "rewind_", "slim_",
-    "sparse_product", "sparse_values_share", "sparse_x_share", "sparsify_", "Comparison", "Event", "KEYS", "Profile",
+    "sparse_product", "sparse_values_vjp", "sparse_x_vjp", "sparsify_", "Comparison", "Event", "KEYS", "Profile",
     "Row", "Timing", "benchmark", "bootstrap_interval", "compare", "compared", "median_interval", "profile",
     "roof_points", "table", *_reports, "get_num_threads", "set_num_threads",
 ]

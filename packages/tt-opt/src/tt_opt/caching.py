@@ -24,7 +24,7 @@ import numpy as np
 import tt_tensor as tt
 from tt_autograd import evaluating, no_grad, rule
 from tt_nlp import (
-    GPT, Block, Embedding, GPTConfig, as_texts, attention_share, attention_weights, next_logits, next_probabilities,
+    GPT, Block, Embedding, GPTConfig, as_texts, attention_vjp, attention_weights, next_logits, next_probabilities,
     refuse_settings, rotary, scaled_dot_product_attention, token_ids, window_mask,
 )
 from tt_nlp.transformers import small_gpt, surprises
@@ -277,7 +277,7 @@ def look_back(q, keys, values, /, window=None):  # exercise
 # that of chapter 13's attention. Where several heads share a key, we add up the gradients of these heads.
 
 
-def look_back_shares(needed, g, out, q, keys, values, window=None):
+def look_back_vjps(needed, g, out, q, keys, values, window=None):
     """Return the gradients of queries, keys and values, given the gradient g of the result."""
     given = [x if isinstance(x, Tensor) else from_numpy(x) for x in (g, q, keys, values)]
     (T, H, D), (n, G, _) = q.shape, keys.shape
@@ -286,13 +286,13 @@ def look_back_shares(needed, g, out, q, keys, values, window=None):
     places = np.arange(n)
     behind = places[n - T :, None] - places
     weights = attention_weights(q_, k, from_numpy((behind >= 0) & (behind < (window or n))))
-    of_q, *shared = attention_share(g_, weights, q_, k, v, D**-0.5)
+    of_q, *shared = attention_vjp(g_, weights, q_, k, v, D**-0.5)
     found = [of_q, *(x.reshape(G, H // G, n, D).sum(1) for x in shared)]
     turned = [x.permute(1, 0, 2) for x in found]
     return turned if isinstance(g, Tensor) else [x.numpy() for x in turned]
 
 
-rule(look_back, together=look_back_shares)
+rule(look_back, together=look_back_vjps)
 
 
 # Two checks against chapter 13. If all tokens are new, we must get its causal attention, and the last query alone must
@@ -554,9 +554,9 @@ class GroupedQueryAttention(Module):
         """Return the queries (..., T, H, D), keys and values (..., T, G, D) of x (..., T, C) at positions (T,)."""
         parts = (linear(x) for linear in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (part.reshape(*x.shape[:-1], -1, self.size) for part in parts)
-        return self.turned(q, positions), self.turned(k, positions), v
+        return self.rotated(q, positions), self.rotated(k, positions), v
 
-    def turned(self, x: Tensor, positions: np.ndarray) -> Tensor:
+    def rotated(self, x: Tensor, positions: np.ndarray) -> Tensor:
         """Return x (..., T, heads, D), turned by the positions (T,) of its tokens."""
         return rotary(x.transpose(-3, -2), positions, self.base).transpose(-3, -2)
 

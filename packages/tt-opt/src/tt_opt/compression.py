@@ -145,7 +145,7 @@ def show_hurt():
 # $$ s_t = s \left( 1 - (1 - t)^3 \right) . $$
 
 
-def cubic_share(share: float, t: float) -> float:  # exercise
+def cubic_vjp(share: float, t: float) -> float:  # exercise
     """Return the share of weights that are gone at t: 0 at t <= 0, `share` at t >= 1, and in between by the formula."""
     return share * (1 - (1 - min(max(t, 0), 1)) ** 3)
 
@@ -167,7 +167,7 @@ class Pruning(Callback):
     def on_step(self, run):  # exercise
         """Prune to the share of this step if it is time for that, and multiply the weights by the masks."""
         if run.steps <= self.steps and (run.steps % self.every == 0 or run.steps == self.steps):
-            share = cubic_share(self.share, run.steps / self.steps)
+            share = cubic_vjp(self.share, run.steps / self.steps)
             self.masks = prune_(run.model, share, self.together)
         for parameter, mask in self.masks.items():
             parameter.copy_(parameter.numpy() * mask)
@@ -310,7 +310,7 @@ def _rows_of(starts) -> np.ndarray:
     return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
 
 
-def sparse_x_share(g, out, x, values, col_indices, crow_indices):
+def sparse_x_vjp(g, out, x, values, col_indices, crow_indices):
     """Return the gradient of x, given the gradient g of the result."""
     columns, rows = np.asarray(col_indices), _rows_of(np.asarray(crow_indices))
     order = np.argsort(columns, kind="stable")
@@ -319,13 +319,13 @@ def sparse_x_share(g, out, x, values, col_indices, crow_indices):
     return sparse_product(g, values[as_given(order)], as_given(rows[order]), as_given(starts))
 
 
-def sparse_values_share(g, out, x, values, col_indices, crow_indices):
+def sparse_values_vjp(g, out, x, values, col_indices, crow_indices):
     """Return the gradient of the values, given the gradient g of the result."""
     dense = g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
     return dense[_rows_of(np.asarray(crow_indices)), np.asarray(col_indices).astype(np.int64)]
 
 
-rule(sparse_product, sparse_x_share, sparse_values_share, None, None)
+rule(sparse_product, sparse_x_vjp, sparse_values_vjp, None, None)
 
 
 # The product and its gradient must be those of the matrix with its zeros.
@@ -1109,8 +1109,8 @@ def show_doubt():
 
 __all__ = [
     "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
-    "cubic_share", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
+    "cubic_vjp", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
     "low_rank", "magnitude_mask", "pour", "prunable", "prune_", "ranks_for", "readers", "remove_heads_",
     "remove_outputs_", "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product",
-    "sparse_values_share", "sparse_x_share", "sparsify_", "without_",
+    "sparse_values_vjp", "sparse_x_vjp", "sparsify_", "without_",
 ]

@@ -23,7 +23,7 @@ import tt_tensor as tt
 from tt_autograd import Batches, accuracy, evaluate, fit, no_grad, rule
 from tt_autograd.training import digits, digits_classifier
 from tt_nlp import GPT, Embedding, refuse_ids, train_on_text
-from tt_nlp.transformers import small_gpt, story, surprise_on
+from tt_nlp.transformers import load_story, small_gpt, surprise_on
 from tt_optim import Adam
 from tt_spatial import Conv2d
 from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitive
@@ -35,7 +35,7 @@ from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitiv
 @functools.cache
 def reader() -> tuple[GPT, Any]:
     """Return a GPT trained on nine tenths of the first chapter of Moby-Dick, and the rest of the text, held out."""
-    tokenizer, training, held_out = story()
+    tokenizer, training, held_out = load_story()
     tt.manual_seed(0)
     model = small_gpt(tokenizer.vocab_size, 2, 128, 64)
     train_on_text(model, training, 300)
@@ -456,13 +456,13 @@ def packed_product(x, data, /, kind):  # exercise
 # the *vector-Jacobian product* with respect to $x$.
 
 
-def packed_share(g, out, x, data, kind):
+def packed_vjp(g, out, x, data, kind):
     """Return the gradient of x, given the gradient g of the result."""
     rows = FORMATS[kind].unpack(np.asarray(data)).astype(g.dtype)
     return g @ (rows if isinstance(g, np.ndarray) else from_numpy(rows))
 
 
-rule(packed_product, packed_share, None)
+rule(packed_product, packed_vjp, None)
 
 
 # For each format, the product must equal that with the unpacked rows.
@@ -694,14 +694,14 @@ def fake_quantize(x, /, scale, zero_point=0, low=-127, high=127):  # exercise
     return ((points - zero_point) * scale).astype(x.dtype)
 
 
-def fake_share(g, out, x, scale, zero_point=0, low=-127, high=127):  # exercise
+def fake_vjp(g, out, x, scale, zero_point=0, low=-127, high=127):  # exercise
     """Return the gradient of x, given the gradient g of the result: g where x was inside the grid, 0 where it was
     clipped."""
     points = x / scale + zero_point
     return tt.choose((points > low - 0.5) & (points < high + 0.5), g, g * 0)
 
 
-rule(fake_quantize, fake_share)
+rule(fake_quantize, fake_vjp)
 
 
 # Of four numbers, the first and the last are outside the grid: they are clipped and get no gradient.
@@ -881,7 +881,7 @@ def show_small_weights():
 __all__ = [
     "BLOCKS", "FORMATS", "QUANTIZED", "ROW", "Format", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
     "QuantizedLinear", "affine_scale", "block_by_block", "blocks_of", "changed", "decibels", "dequantize",
-    "expected_error", "fake_quantize", "fake_share", "field_by_field", "from_bfloat16", "least_error", "model_bytes",
+    "expected_error", "fake_quantize", "fake_vjp", "field_by_field", "from_bfloat16", "least_error", "model_bytes",
     "numbers_of", "observed", "one_by_one", "packed_product", "quantize", "quantize_", "rounding", "symmetric_scale",
     "to_bfloat16", "two_in_a_byte",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 
 import tt_tensor as tt
 from tt_nlp import GPT, GPTConfig, next_probabilities, refuse_settings, token_ids, train_on_text
-from tt_nlp.transformers import small_gpt, story
+from tt_nlp.transformers import load_story, small_gpt
 from tt_opt.caching import KVCache, generate, read, stream, unread
 from tt_tensor import Module, generator
 
@@ -180,7 +180,7 @@ def tokens_a_pass(rate: float, ahead: int) -> float:
 
 
 def show_speculation():
-    tokenizer, training, _ = story()
+    tokenizer, training, _ = load_story()
     tt.manual_seed(0)
     model, draft = (small_gpt(tokenizer.vocab_size, layers, width, 64) for layers, width in ((4, 256), (1, 64)))
     train_on_text(model, training, 30, 2e-3), train_on_text(draft, training, 200)

@@ -16,7 +16,7 @@ UNREAD, MANY, SMALLER = "What has not been read yet", "Many texts", "Smaller cac
 def learned():
     """A small GPT that has read a little of Moby-Dick, and the tokenizer."""
     tt.manual_seed(0)
-    tokenizer, training, _ = tn.transformers.story(32)
+    tokenizer, training, _ = tn.transformers.load_story(32)
     return tn.train_on_text(tn.transformers.small_gpt(tokenizer.vocab_size, 2, 32, 64), training, 40), tokenizer
 
 
@@ -46,7 +46,7 @@ def test_compatibility_a_trained_model_writes_the_same(learned):
 
 def test_compatibility_a_rotary_model_is_trained_by_chapter_14(learned):
     _, tokenizer = learned
-    _, training, held_out = tn.transformers.story(32)
+    _, training, held_out = tn.transformers.load_story(32)
 
     def losses():
         tt.manual_seed(0)
@@ -77,7 +77,7 @@ def test_integration_a_chat_reads_only_what_is_new(learned):
 
 def test_integration_texts_of_the_loader_as_prompts(learned):
     model, _ = learned
-    _, training, _ = tn.transformers.story(16)
+    _, training, _ = tn.transformers.load_story(16)
     (batch, _), *_ = td.DataLoader(training, 4)
     expect(
         "is generate of a batch (4, 16) that a DataLoader gives what it is without a cache?",

@@ -20,7 +20,7 @@ THROUGH = "Training through rounding"
 def learned():
     """A small GPT that has read a little of Moby-Dick, and held-out text."""
     tt.manual_seed(0)
-    tokenizer, training, held_out = tn.transformers.story(32)
+    tokenizer, training, held_out = tn.transformers.load_story(32)
     return tn.train_on_text(tn.transformers.small_gpt(tokenizer.vocab_size, 2, 64, 64), training, 80), held_out
 
 

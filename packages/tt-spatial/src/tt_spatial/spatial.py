@@ -460,7 +460,7 @@ def weight_convolution(x, g, /, size, stride, padding, dilation, groups):  # exe
 # border stick out.
 
 
-def turned(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise (starred)
+def flip_kernels(weight: np.ndarray, groups: int) -> np.ndarray:  # exercise (starred)
     """Weights (O, C / groups, kh, kw) turned by half a circle, with inputs and outputs exchanged: (C, O / groups, kh,
     kw)."""
     filters, channels, kh, kw = weight.shape
@@ -480,7 +480,7 @@ def transposed_convolution(g, weight, /, size, stride, padding, dilation, groups
     fits = stride == (1, 1) and min(around) >= 0 and _output_size(g, size_of(weight), stride, around, dilation) == size
     if fits and np.isfinite(weight).all():
         where = {"stride": stride, "padding": around, "dilation": dilation, "groups": groups}
-        return convolution.kernel(g, turned(weight, groups), **where)
+        return convolution.kernel(g, flip_kernels(weight, groups), **where)
     return _col2im(g, weight, size, stride, padding, dilation, groups)
 
 
@@ -916,7 +916,7 @@ def show_one_by_one():
 # batches together and has the next one ready when the training asks for it: chapter 10, *Data loader*.
 
 __all__ = [
-    "Anywhere", "Conv2d", "LeNet", "by_taps", "conv2d", "conv_size", "conv_weights", "convolution", "max_pool",
-    "max_pool2d", "max_unpool", "predict_lenet", "receptive_field", "seven_loops", "taps", "transposed_convolution",
-    "turned", "weight_convolution", "windows", "winner",
+    "Anywhere", "Conv2d", "LeNet", "by_taps", "conv2d", "conv_size", "conv_weights", "convolution",
+    "flip_kernels", "max_pool", "max_pool2d", "max_unpool", "predict_lenet", "receptive_field", "seven_loops", "taps",
+    "transposed_convolution", "weight_convolution", "windows", "winner",
 ]

@@ -36,7 +36,7 @@ def set_weights(model):
 
 def test_imports_find_what_the_chapter_promises():
     names = ["seven_loops", "conv_size", "by_taps", "windows", "convolution", "weight_convolution", "conv2d", "Conv2d"]
-    names += ["transposed_convolution", "turned", "max_pool2d", "LeNet", "receptive_field", "conv_weights"]
+    names += ["transposed_convolution", "flip_kernels", "max_pool2d", "LeNet", "receptive_field", "conv_weights"]
     expect(
         "the names that chapter 09 lacks",
         [name for name in names if not (hasattr(ts, name) or hasattr(ts.spatial, name))],
