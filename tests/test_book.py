@@ -431,7 +431,7 @@ def test_the_map_reads_from_left_to_right_and_links_what_is_written():
 
 def test_a_build_judges_mistakes_only_as_long_as_it_has_time(tmp_path, monkeypatch):
     monkeypatch.setattr(mistakes, "_fingerprint", lambda *_: "0")
-    monkeypatch.setattr(mistakes, "_judged", lambda *_: mistakes.Verdict("failed", "No."))
+    monkeypatch.setattr(mistakes, "_judge_all", lambda _, planted: [mistakes.Verdict("failed", "No.")] * len(planted))
     chapter, planted = next(iter(mistakes.bank(ROOT).items()))
     assert {v.status for v in mistakes.verdicts(chapter, planted, tmp_path, until=0)} == {mistakes.WAITING}
     assert {v.message for v in mistakes.verdicts(chapter, planted, tmp_path)} == {"No."}

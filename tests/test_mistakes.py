@@ -109,7 +109,12 @@ def test_what_was_said_is_kept_until_something_changes(tmp_path, monkeypatch):
     chapter = next(iter(BANK))
     shutil.copytree(ROOT / "packages", tmp_path / "packages", ignore=shutil.ignore_patterns("__pycache__", "dist"))
     judged = []
-    monkeypatch.setattr(mistakes, "_judged", lambda c, m: judged.append(m) or mistakes.Verdict("failed", m.id))
+
+    def judge_all(_, planted):
+        judged.extend(planted)
+        return [mistakes.Verdict("failed", mistake.id) for mistake in planted]
+
+    monkeypatch.setattr(mistakes, "_judge_all", judge_all)
     for _ in range(2):
         said = mistakes.verdicts(chapter, BANK[chapter], tmp_path)
         assert [verdict.message for verdict in said] == [mistake.id for mistake in BANK[chapter]]

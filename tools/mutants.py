@@ -13,10 +13,13 @@ import argparse
 import ast
 import difflib
 import json
+import multiprocessing
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from cosmic_ray.mutating import mutate_code
@@ -24,7 +27,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 from tt_tito import course, curriculum, exercises
 from tt_tito.judge.assessment import assess
-from tt_tito.judge.sandbox import CORES, Limits, workers
+from tt_tito.judge.sandbox import CORES, Limits
 
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = ROOT / "tests" / "mistakes" / "equivalent.toml"
@@ -91,24 +94,27 @@ def of_exercise(text: str, name: str) -> Iterator[str]:
         yield "".join([*lines[: node.lineno - 1], new.rstrip("\n") + "\n", *lines[node.end_lineno :]])
 
 
-def survivors(chapter: curriculum.Chapter, names: list[str]) -> tuple[int, list[tuple[str, str]]]:
-    """How many mutants the exercises have, and the differences of those that pass all tests, with their exercise."""
+def passes(chapter: curriculum.Chapter, task: tuple[str, str]) -> tuple[str, str] | None:
+    """The exercise and the difference of a mutant that passes all tests."""
+    name, changed = task
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{chapter.slug}.py")
+        file.write_text(changed, encoding="utf-8")
+        found = assess(chapter, file, only=[name], alone=False, trusted=True, limits=LIMITS)
+    if found.status != "passed":
+        return None
     text = course.reference(chapter).read_text(encoding="utf-8")
+    lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), n=0, lineterm="")
+    return name, "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
-    def passes(task: tuple[str, str]) -> tuple[str, str] | None:
-        name, changed = task
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, f"{chapter.slug}.py")
-            file.write_text(changed, encoding="utf-8")
-            found = assess(chapter, file, only=[name], alone=False, trusted=True, limits=LIMITS)
-        if found.status != "passed":
-            return None
-        lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), n=0, lineterm="")
-        return name, "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
+def survivors(chapter: curriculum.Chapter, names: list[str]) -> tuple[int, list[tuple[str, str]]]:
+    """How many mutants the exercises have, and the differences of those that pass all tests, with their exercise.
+    Processes judge them, because Python 3.11 cannot parse in two threads at once."""
+    text = course.reference(chapter).read_text(encoding="utf-8")
     tasks = [(name, changed) for name in names for changed in of_exercise(text, name)]
-    with workers(CORES) as pool:
-        return len(tasks), [found for found in pool.map(passes, tasks) if found]
+    with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:
+        return len(tasks), [found for found in pool.map(partial(passes, chapter), tasks) if found]
 
 
 def equivalent() -> dict[str, dict[str, str]]:

@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import math
+import multiprocessing
 import os
 import re
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,8 +65,7 @@ def verdicts(chapter: Chapter, mistakes: list[Mistake], root: Path, until: float
         if time.monotonic() > until:
             return [Verdict(WAITING, "")] * len(mistakes)
         begin = time.perf_counter()
-        with ThreadPoolExecutor(2) as pool:
-            said = list(pool.map(functools.partial(_judged, chapter), mistakes))
+        said = _judge_all(chapter, mistakes)
         cache.parent.mkdir(parents=True, exist_ok=True)
         for old in cache.parent.glob(f"mistakes-{chapter.slug}-*.json"):
             old.unlink(missing_ok=True)
@@ -91,6 +91,13 @@ def modules() -> dict[str, str]:
     """The text of every module of the course."""
     files = [file for chapter in course.written() for file in course.folder(chapter.package).glob("*.py")]
     return {f"{file.parent.name}.{file.stem}": file.read_text(encoding="utf-8") for file in files}
+
+
+def _judge_all(chapter: Chapter, mistakes: list[Mistake]) -> list[Verdict]:
+    """Judge two mistakes at a time. In processes, because Python 3.11 cannot parse in two threads at once: one of them
+    may get a SystemError about the depth of recursion."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(functools.partial(_judged, chapter), mistakes))
 
 
 def _judged(chapter: Chapter, mistake: Mistake) -> Verdict:

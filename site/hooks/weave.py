@@ -174,16 +174,17 @@ def weave(
     told: Callable[[str], None] = print,
     warned: Callable[[str], None] = print,
 ) -> dict[str, str]:
-    """The Markdown page of every entry, by slug. One chapter runs at a time, so that it measures the machine alone.
+    """The Markdown page of every entry, by slug.
 
     `told` is given a line for each chapter whose experiments ran, `warned` one for each experiment that was ended."""
-    course, pages = read_curriculum(root), {}
-    for entry in entries:
-        outputs = outputs_of(entry, root, told) if _shows(entry, root) else {}
-        for name in [name for name, output in outputs.items() if "late" in output]:
-            warned(f"{entry.source}: {name} took longer than {outputs[name]['late']} s; the page lacks its output")
-        pages[entry.slug] = page(entry, outputs, course, root)
-    return pages
+    course = read_curriculum(root)
+    showing = [entry for entry in entries if _shows(entry, root)]
+    outputs = dict(zip(showing, outputs_of(showing, root, told)))
+    for entry in showing:
+        for name in [name for name, output in outputs[entry].items() if "late" in output]:
+            seconds = outputs[entry][name]["late"]
+            warned(f"{entry.source}: {name} took longer than {seconds} s; the page lacks its output")
+    return {entry.slug: page(entry, outputs.get(entry, {}), course, root) for entry in entries}
 
 
 def _shows(entry: Chapter | Appendix, root: Path) -> bool:
