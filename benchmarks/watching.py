@@ -75,6 +75,7 @@ def watching(chapter: Chapter) -> Iterator[Terminal]:
         with subprocess.Popen(words, cwd=folder, env=environment, encoding="utf-8", **pipes) as process:
             terminal = Terminal(process, file)
             terminal.wait("tito module complete")
+            time.sleep(10)  # a learner reads, and writes the first exercise
             yield terminal
             process.stdin.write("q")
             process.stdin.close()

@@ -115,7 +115,9 @@ def test_the_first_failure_is_told_before_the_others_are_known(space):
     assert len({mark.message for mark in found.exercises if mark.message}) == 2
 
 
-def test_an_endless_loop_costs_its_limit_once(space, monkeypatch):
+@pytest.fixture
+def ends(monkeypatch):
+    """How each run of tests has ended."""
     ends, run = [], assessment.run
 
     def spy(*arguments):
@@ -124,6 +126,20 @@ def test_an_endless_loop_costs_its_limit_once(space, monkeypatch):
         return ran
 
     monkeypatch.setattr(assessment, "run", spy)
+    return ends
+
+
+def test_one_wrong_exercise_is_judged_by_the_first_test_that_fails(space, ends):
+    judging.prepare(space, CHAPTER)
+    write(space, "elu")
+    assert judging.look(space, CHAPTER).passed and ends == ["done"]
+    write(space, elu="return x")
+    assert judging.look(space, CHAPTER).status == "failed" and ends[1] == "stopped"
+    write(space, softmax="return x")
+    assert statuses(judging.look(space, CHAPTER)) == {"elu": "failed", "softmax": "failed"} and ends[3] == "done"
+
+
+def test_an_endless_loop_costs_its_limit_once(space, ends):
     write(space, "elu", "log_softmax", softmax="while True: pass")
     found = assessment.assess(CHAPTER, space.file(CHAPTER), limits=Limits(seconds=4), trusted=True)
     assert statuses(found) == {"elu": "passed", "log_softmax": "passed", "softmax": "failed"}
@@ -247,6 +263,14 @@ def test_watch_judges_whenever_the_file_is_saved(space):
         process.stdin.write("q")
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+def test_watch_prepares_itself_once_when_the_learner_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "IDLE", 0.2)
+    file = tmp_path / "x.py"
+    file.write_text("one", encoding="utf-8")
+    pressed = iter([*[""] * 30, "h", *[""] * 30, "q"])
+    assert list(watching.changes(file, lambda: next(pressed))) == ["saved", "idle", "hint"]
 
 
 def test_a_file_that_is_being_written_is_not_judged_yet(tmp_path):

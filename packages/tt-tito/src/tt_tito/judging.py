@@ -18,7 +18,7 @@ from tt_tito.workspace import Workspace
 if TYPE_CHECKING:
     from tt_tito.judge.assessment import Assessment
 
-__all__ = ["assess", "assess_in_use", "course_exercises", "exercise_of", "look"]
+__all__ = ["assess", "assess_in_use", "course_exercises", "exercise_of", "look", "prepare"]
 
 
 def assess(
@@ -72,6 +72,16 @@ def look(
         if not asked or mark.name in asked
     )
     return replace(found, exercises=marks)
+
+
+def prepare(space: Workspace, chapter: Chapter) -> None:
+    """Run a chapter's tests on the reference, as `look` has to before its first answers."""
+    from tt_tito.judge.recording import reached, record
+
+    recall_reached(space, chapter)
+    reached(chapter, "unit")
+    record(chapter, "unit")
+    note_reached(space, chapter)
 
 
 def _placing(space: Workspace, chapter: Chapter, tell: Callable[[str], None]) -> Callable[[str], None]:

@@ -24,6 +24,7 @@ __all__ = ["watch"]
 
 PAUSE = 0.05  # seconds between looks at the file
 SETTLED = 0.1  # seconds that a file must stay the same: an editor may write it in parts
+IDLE = 1.0  # seconds after an answer, when the learner is reading it
 KEYS = {"h": "hint", "n": "next", "s": "show", "d": "diff", "q": "quit"}
 
 
@@ -68,6 +69,10 @@ class Watched:
             console.watched_failure(found.message, time.perf_counter() - start)
         console.watched(self.chapter, found, passed - self.passed, self.possible(passed), self.now)
         self.passed = passed
+
+    def idle(self) -> None:
+        """Get ready for the next answer."""
+        judging.prepare(self.space, self.chapter)
 
     def possible(self, passed: set[str]) -> list[str]:
         """The experiments that run on the learner's code alone now, and did not before."""
@@ -131,16 +136,22 @@ class Seen:
 
 
 def changes(file: Path, key: Callable[[], str]) -> Iterator[str]:
-    """Wait, and yield `saved` for each change of the file, once at the beginning, or the meaning of a key."""
-    seen = Seen(file)
+    """Wait, and yield `saved` for each change of the file, once at the beginning, or the meaning of a key; and once
+    `idle`, when nothing has happened for a while."""
+    seen, since, was_idle = Seen(file), time.monotonic(), False
     while True:
         if seen.changed():
             yield "saved"
+            since = time.monotonic()
         pressed = KEYS.get(key().lower(), "")
         if pressed == "quit":
             return
         if pressed:
             yield pressed
+            since = time.monotonic()
+        if not was_idle and time.monotonic() - since > IDLE:
+            yield "idle"
+            was_idle = True
         time.sleep(PAUSE)
 
 

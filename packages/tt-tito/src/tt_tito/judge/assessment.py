@@ -196,16 +196,22 @@ class _Judging:
         return replace(found, exercises=self._marks(dict.fromkeys(self.judged, Verdict("passed", "", 0))))
 
     def _whole(self, group: str) -> tuple[Recording, Run, Verdict]:
-        """Run the tests on the file while, on another core, they are recorded."""
-        chapter = self.reading.chapter
-        tests = None
+        """Run the tests on the file while, on another core, they are recorded. If one exercise is judged, the first of
+        them that finds it wrong is the last."""
+        chapter, alone = self.reading.chapter, len(self.judged) == 1
+        tests, recordings = None, []
         if self.only is not None:
             wanted = set(self.judged)
             tests = [name for name, parts in reached(chapter, group).items() if wanted & set().union(*parts)]
         job = self._job(group, self.reading.code(self.judged), self.swaps, tests)
+
+        def enough(run: Run) -> bool:
+            return alone and any(spoiled(recording, run, self.limits, timed=False) for recording in recordings)
+
         with workers(1) as pool:
-            running = pool.submit(run, job, self.limits)
+            running = pool.submit(run, job, self.limits, enough)
             recording = record(chapter, group, tests)
+            recordings.append(recording)
             ran = running.result()
         verdict = judge(recording, ran, self.limits, self.reading.file)
         for _ in range(TRIES.get(group, 1) - 1):

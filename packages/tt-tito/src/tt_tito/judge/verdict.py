@@ -55,11 +55,16 @@ def judge(recording: Recording, run: Run, limits: Limits, file: Path) -> Verdict
     return Verdict("passed", "", right)
 
 
-def spoiled(recording: Recording, run: Run, limits: Limits) -> bool:
-    """Whether something is wrong in the last test of a run that continues: nothing after it can change the verdict."""
+def spoiled(recording: Recording, run: Run, limits: Limits, timed: bool = True) -> bool:
+    """Whether something is wrong in the last test of a run that continues: nothing after it can change the verdict.
+    Without `timed`, times do not count."""
     start = max((i for i, event in enumerate(run.events) if event[0] == "test"), default=len(run.events))
-    tests = [test for test in _sent(Run(run.events[start:]))[0] if test.name in recording.tests]
-    return any(_right(test, recording.tests[test.name], run, limits) is not None for test in tests)
+    for test in _sent(Run(run.events[start:]))[0]:
+        checks = recording.tests.get(test.name)
+        right = None if checks is None else _right(test, checks, run, limits)
+        if right is not None and (timed or right >= len(checks) or not checks[right].is_timed):
+            return True
+    return False
 
 
 def faults(recording: Recording, run: Run, limits: Limits) -> tuple[dict[str, int], list[str]]:
