@@ -689,7 +689,7 @@ def test_an_answer_is_filled_in_whole_or_in_part(tmp_path):
     text = {name: (tmp_path / name / "setup.py").read_text(encoding="utf-8") for name in "ab"}
     assert set(names) - set(exercises.unwritten(text["a"], names)) == {"manual_seed", "seeded"}
     assert not exercises.unwritten(text["b"], names)
-    wrong = (ROOT / "tests" / "solutions" / "setup" / "wrong.py").read_text(encoding="utf-8")
+    wrong = (ROOT / "packages/tt-tensor/tests/solutions/setup/wrong.py").read_text(encoding="utf-8")
     assert wrong.strip().splitlines()[-1] in text["b"] and wrong.strip().splitlines()[-1] not in text["a"]
 
 

@@ -37,7 +37,7 @@ each_exercise = pytest.mark.parametrize(
 
 
 def solution(chapter, which):
-    return (ROOT / f"tests/solutions/{chapter.slug}/{which}.py").read_text(encoding="utf-8")
+    return course.solution(chapter, which).read_text(encoding="utf-8")
 
 
 def statements(function):

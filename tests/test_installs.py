@@ -22,7 +22,7 @@ names = [exercise.name for exercise in exercises.exercises(skeleton)]
 file.write_text(exercises.graft(skeleton, solution.read_text(encoding="utf-8"), names), encoding="utf-8")
 """
 
-SOLUTION = ROOT / "tests/solutions/activations/one.py"
+SOLUTION = ROOT / "packages/tt-tensor/tests/solutions/activations/one.py"
 
 pytestmark = pytest.mark.install
 

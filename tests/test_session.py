@@ -52,7 +52,7 @@ class Learner:
 
 
 def answer(chapter, which):
-    return (ROOT / f"tests/solutions/{chapter.slug}/{which}.py").read_text(encoding="utf-8")
+    return course.solution(chapter, which).read_text(encoding="utf-8")
 
 
 def functions_of(text):

@@ -35,7 +35,7 @@ def typed_in(tmp_path_factory):
     def file(slug, which):
         chapter = curriculum.chapter(slug)
         text = course.reference(chapter).read_text(encoding="utf-8")
-        solution = (ROOT / f"tests/solutions/{slug}/{which}.py").read_text(encoding="utf-8")
+        solution = course.solution(chapter, which).read_text(encoding="utf-8")
         names = [e.name for e in exercises.exercises(text)]
         made = folder / which / f"{slug}.py"
         made.parent.mkdir(exist_ok=True)

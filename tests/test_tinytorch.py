@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tt_tito import course, curriculum, exercises
 
-SOLUTIONS = Path(__file__).parent / "solutions"
 START = (
     "import sys, tt_tito.finder as finder; finder.activate(); sys.argv[1:] = {arguments!r}; "
     "from tinytorch._as_torch import main; main()"
@@ -161,7 +159,8 @@ def test_a_gpt_learns_the_same_on_what_a_learner_has_typed(workspace):
     typed_in(workspace, *slugs)
     for slug in slugs:
         file = workspace / "work" / f"{slug}.py"
-        text, solution = file.read_text(encoding="utf-8"), (SOLUTIONS / slug / "two.py").read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        solution = course.solution(curriculum.chapter(slug), "two").read_text(encoding="utf-8")
         names = [exercise.name for exercise in exercises.exercises(text)]
         file.write_text(exercises.graft(text, solution, names), encoding="utf-8")
     assert run(workspace, "program.py") == [str(workspace / "work" / "layers.py"), "True", "True"]

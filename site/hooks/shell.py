@@ -7,9 +7,9 @@ The blocks of a page run in one go, in a folder of their own that output calls `
     ``` tito silent              commands that the page does not show
     ``` toml tt.toml             a file that is written; in one that is there, functions of Python are filled in
 
-`$ COMMAND` has to succeed and `! COMMAND` to fail: tito, python, cd or cat. In a silent block `> FILE ANSWER` fills an
-answer of tests/solutions into a learner's file, all of it or the exercises that follow. What was printed is cached
-until a command or code changes."""
+`$ COMMAND` has to succeed and `! COMMAND` to fail: tito, python, cd or cat. In a silent block `> FILE ANSWER` fills a
+solution of the tests into a learner's file, all of it or the exercises that follow. What was printed is cached until a
+command or code changes."""
 
 from __future__ import annotations
 
@@ -96,10 +96,11 @@ class Terminal:
         return process.stdout.replace(str(self.home), HOME).rstrip()
 
     def answer(self, line: str) -> None:
-        """`FILE ANSWER [EXERCISE...]`: fill in an answer of tests/solutions; what `wrong` lacks comes from `one`."""
+        """`FILE ANSWER [EXERCISE...]`: fill in a solution of the tests; what `wrong` lacks comes from `one`."""
         name, answer, *only = line.split()
         answers = ["one", "wrong"] if answer == "wrong" else [answer]
-        for file in (self.root / "tests" / "solutions" / Path(name).stem / f"{answer}.py" for answer in answers):
+        for each in answers:
+            file = course.solution(curriculum.chapter(Path(name).stem), each)
             self.fill(name, file.read_text(encoding="utf-8"), only)
 
     def fill(self, name: str, text: str, only: Collection[str] = ()) -> None:
@@ -168,7 +169,7 @@ def _play(block: Block, terminal: Terminal) -> list[list[str]]:
 def _fingerprint(blocks: list[Block], root: Path) -> str:
     packages = [*(package.name for package in read_curriculum(root).packages), "tt-tito", "tinytorch"]
     digest = hashlib.sha256(Path(__file__).read_bytes() + repr(blocks).encode() + code_digest(root, packages).encode())
-    for folder in [*(root / "packages").glob("*/tests"), root / "tests" / "solutions", root / "examples"]:
+    for folder in [*(root / "packages").glob("*/tests"), root / "examples"]:
         for file in sorted(folder.rglob("*.py")) + sorted(folder.rglob("*.toml")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:20]

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tt_tito import cli, console, course, curriculum
+from tt_tito import cli, console, course, curriculum, exercises
 from tt_tito.workspace import Workspace
 
 
@@ -179,6 +179,17 @@ def test_diff_shows_what_is_written_and_hides_what_is_not(space):
     assert "softmax" not in said
 
 
+def test_diff_shows_another_right_answer(space):
+    chapter = curriculum.chapter("activations")
+    tito("module", "start", "03")
+    tito("module", "diff", "03", "--other", fails="nothing to compare")
+    text, other = space.file(chapter).read_text(encoding="utf-8"), course.solution(chapter, "two")
+    answers = exercises.graft(text, other.read_text(encoding="utf-8"), ["elu", "softmax"])
+    space.file(chapter).write_text(answers, encoding="utf-8")
+    assert "-" not in {line[:1] for line in tito("module", "diff", "03", "--other").splitlines()}
+    assert "--- reference: elu" in tito("module", "diff", "03")
+
+
 def test_reset(space):
     tito("module", "start", "03")
     file = space.file(curriculum.chapter("activations"))
@@ -243,7 +254,7 @@ def test_a_byte_order_mark_is_no_matter(space):
     chapter = curriculum.chapter("activations")
     space.file(chapter).write_bytes(b"\xef\xbb\xbf" + course.reference(chapter).read_bytes())
     assert "11 of 11 written" in tito("status")
-    assert "identical to the reference" in tito("module", "diff", "03")
+    assert "Your code is identical" in tito("module", "diff", "03")
     assert "is in use" in tito("use", "03", "mine")
 
 

@@ -291,14 +291,15 @@ def hint(chapter: Chapter, exercise: str | None) -> None:
     console.hint(chapter, name, progress.hints[key], hints)
 
 
-@module.command(**example("tito module diff 04"))
+@module.command(**example("tito module diff 04 --other"))
 @chapter_argument
-def diff(chapter: Chapter) -> None:
-    """Compare the exercises that you have written with the reference's."""
+@click.option("--other", is_flag=True, help="Compare with another right answer instead.")
+def diff(chapter: Chapter, other: bool) -> None:
+    """Compare the exercises that you have written with the reference's, or with another right answer."""
     from tt_tito import commands, console
 
     space, _ = _open()
-    console.difference(commands.difference(space, chapter))
+    console.difference(commands.difference(space, chapter, other))
 
 
 @module.command(**example("tito module reset 02 --keep-backup"))

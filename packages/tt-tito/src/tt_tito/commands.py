@@ -69,24 +69,28 @@ def hints(space: Workspace, chapter: Chapter, name: str | None) -> tuple[str, li
     return found, hints[found]
 
 
-def difference(space: Workspace, chapter: Chapter) -> list[str]:
-    """The differences between the exercises that a learner has written and the reference's, as lines of a unified
-    diff."""
+def difference(space: Workspace, chapter: Chapter, other: bool = False) -> list[str]:
+    """The differences between the exercises that a learner has written and the reference's, or those of another right
+    answer, as lines of a unified diff."""
     text = space.text(chapter)
     reference = course.reference(chapter).read_text(encoding="utf-8")
     names = [e.name for e in exercises.exercises(reference)]
+    answers, title = reference, "reference"
+    if other:
+        bodies = course.solution(chapter, "two").read_text(encoding="utf-8")
+        answers, title = exercises.graft(reference, bodies, names), "another answer"
     left = exercises.unwritten(text, names)
     written = [name for name in names if name not in left]
     if not written:
         raise ValueError(f"no exercise of {chapter} is written yet, so there is nothing to compare")
-    mine, theirs = exercises.functions(exercises.parse(text)), exercises.functions(exercises.parse(reference))
+    mine, theirs = exercises.functions(exercises.parse(text)), exercises.functions(exercises.parse(answers))
     lines: list[str] = []
     for name in written:
         pair = [
-            ast.get_source_segment(source, nodes[name]) or "" for source, nodes in ((reference, theirs), (text, mine))
+            ast.get_source_segment(source, nodes[name]) or "" for source, nodes in ((answers, theirs), (text, mine))
         ]
         lines += difflib.unified_diff(
-            pair[0].splitlines(), pair[1].splitlines(), f"reference: {name}", f"mine: {name}", lineterm="", n=99
+            pair[0].splitlines(), pair[1].splitlines(), f"{title}: {name}", f"mine: {name}", lineterm="", n=99
         )
     return lines
 

@@ -286,6 +286,7 @@ def completed(space: Workspace, chapter: Chapter, found: Assessment, now: Overvi
     if left:
         say(f"What you left out comes from the course: {', '.join(left)}.", "dim")
     command(f"tito module diff {_name(chapter)}", "Compare with the course's answers")
+    command(f"tito module diff {_name(chapter)} --other", "See another way to write them")
     for example in now.examples:
         if example.chapter == chapter and example.can_run:
             say()
@@ -376,7 +377,7 @@ def difference(lines: Iterable[str]) -> None:
         empty = False
         say(line, "bold" if line[:3] in ("+++", "---") else styles.get(line[:1], ""))
     if empty:
-        say("Your code is identical to the reference.")
+        say("Your code is identical.")
 
 
 # ## Examples, problems, marks

@@ -19,6 +19,7 @@ __all__ = [
     "integration_tests",
     "locate",
     "reference",
+    "solution",
     "tests",
     "unit_tests",
     "written",
@@ -91,6 +92,12 @@ def unit_tests(chapter: Chapter) -> Path:
 def integration_tests(chapter: Chapter) -> Path:
     """The file of a chapter's integration tests."""
     return tests(chapter.package) / "integration" / f"test_{chapter.slug}.py"
+
+
+def solution(chapter: Chapter, name: str) -> Path:
+    """The file of one of the answers to a chapter's exercises beside the reference's: the right ones are `one`, `two`
+    and `three`."""
+    return tests(chapter.package) / "solutions" / chapter.slug / f"{name}.py"
 
 
 def words(chapter: Chapter) -> int:
