@@ -183,7 +183,7 @@ def show_speculation():
     tokenizer, training, _ = load_story()
     tt.manual_seed(0)
     model, draft = (small_gpt(tokenizer.vocab_size, layers, width, 64) for layers, width in ((4, 256), (1, 64)))
-    train_on_text(model, training, 30, 2e-3), train_on_text(draft, training, 200)
+    train_on_text(model, training, 12, 2e-3), train_on_text(draft, training, 120)
     prompt = tokenizer.encode("I ")
     alone = tt.measure(lambda: list(stream(model, prompt, 60, seed=0))).seconds / 60
     print(f"alone: {alone * 1e3:.1f} ms a token")
