@@ -1607,7 +1607,7 @@ def run_many(seed: int, numbers: Iterable[int], seconds: float = math.inf) -> tu
 
 
 ROOT = Path(__file__).parents[1]
-SECONDS = float(os.environ.get("TT_DIFFERENTIAL_SECONDS", "60"))
+SECONDS = float(os.environ.get("TT_DIFFERENTIAL_SECONDS", "40"))
 KNOWN = 2  # a seed whose first programs show no difference
 FEW = 1 / 1500  # of the programs
 pytestmark = pytest.mark.filterwarnings("ignore")

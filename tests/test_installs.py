@@ -65,7 +65,8 @@ def built(tmp_path_factory):
 def test_a_package_works_alone(name, tmp_path):
     environment = Environment(tmp_path / "env")
     environment.install(name, "-c", "packages.txt", "numpy==2.0.2", "pytest>=9,<10", "hypothesis>=6.150")  # the oldest
-    tests = run("-m", "pytest", "-q", f"packages/{name}/src", f"packages/{name}/tests", python=environment.python)
+    folders = f"packages/{name}/src", f"packages/{name}/tests"
+    tests = run("-m", "pytest", "-q", "-m", "not slow", *folders, python=environment.python)
     print(tests.stdout.splitlines()[-1])
     place = COURSE.index(name)
     assert [other for other in COURSE if environment.finds(other)] == COURSE[: place + 1]

@@ -258,6 +258,7 @@ def markov(seed):
     return model, np.stack([tn.next_probabilities(row) for row in tn.next_logits(model, [[i] for i in range(4)])])
 
 
+@pytest.mark.slow
 def test_speculation_draws_from_the_models_distribution():
     """20,000 tokens over a vocabulary of 4: how often each follows each, beside the model's probabilities."""
     (model, exact), (draft, other) = markov(1), markov(2)
