@@ -43,7 +43,7 @@ def show_hurt():
     tokenizer, training, _ = load_story()
     tt.manual_seed(0)
     model = small_gpt(tokenizer.vocab_size, layers=2, length=64)
-    train_on_text(model, training, 300)
+    train_on_text(model, training, 150)
     question = "What is the capital of France? "
     print(tokenizer.decode(generate(model, tokenizer.encode(question), 80, temperature=0.5, seed=0)))
 

@@ -38,7 +38,7 @@ def reader() -> tuple[GPT, Any]:
     tokenizer, training, held_out = load_story()
     tt.manual_seed(0)
     model = small_gpt(tokenizer.vocab_size, 2, 128, 64)
-    train_on_text(model, training, 300)
+    train_on_text(model, training, 150)
     return model, held_out
 
 
