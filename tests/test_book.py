@@ -577,7 +577,7 @@ def test_every_chapter_has_an_example_in_the_reference_and_a_class_of_parts_show
     modules = reference_page.in_navigation(ROOT)
     assert modules.index("tt_tensor.tensor") < modules.index("tt_tensor.products") < modules.index("tt_tensor.layers")
     page = reference_page._from_parts("Tensor", ROOT)
-    assert "reshape" in page and "state_dict" not in page
+    assert "numpy" in page and "state_dict" not in page
 
 
 def test_the_address_of_the_repository():

@@ -112,6 +112,35 @@ class Conversions:
     def is_same_size(self, other) -> bool: return self.shape == other.shape
     def is_nonzero(self) -> bool: return builtins.bool(self)
 
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor of shape () is a single number and has no len()")
+        return self.shape[0]
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self._array.size
+
+    def dim(self) -> int:
+        """The number of dimensions, `ndim` under PyTorch's other name."""
+        return self._array.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def item(self) -> Any:
+        """The one element, as a Python number. Raises ValueError if there are more."""
+        if self._array.size != 1:
+            raise ValueError(
+                f"item() needs a tensor of one element; this one has shape {self.shape}. Use tolist() or numpy()"
+            )
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._array.tolist()
+
     def stride(self, dim: int | None = None) -> Any:
         """The number of elements to walk in memory for a step along each dimension, or along one."""
         strides = tuple(s // self._array.itemsize for s in self._array.strides)

@@ -134,7 +134,7 @@ class InPlace:
         if getattr(source, "requires_grad", False) and not self.requires_grad:
             if _given(source.expand(self.shape).clone(), "give_history_to", self):
                 return self
-        return super().copy_(source)
+        return self._overwrite(source)
 
     def fill_(self, value) -> Self:
         """Overwrite every element with one number. Raises ValueError for a number that the dtype cannot hold."""

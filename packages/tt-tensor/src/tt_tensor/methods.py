@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import numpy as np
 
-from tt_tensor.arguments import numpy_names, resolve_dim, unpack
+from tt_tensor.arguments import normalize_sizes, numpy_names, resolve_dim, unpack
 from tt_tensor.generators import drawn_from
 
 if TYPE_CHECKING:
@@ -231,6 +231,15 @@ class Reshaping:
             result._array.flags.writeable = False
         return result
 
+    def unsqueeze(self, dim: int) -> Tensor:
+        """With a new dimension of size 1 at `dim`."""
+        at = resolve_dim(dim, self.ndim + 1)
+        return tt.reshape(self, shape=(*self.shape[:at], 1, *self.shape[at:]))
+
+    def expand(self, *shape) -> Tensor:
+        """A view in which dimensions of size 1 are repeated; -1 keeps a size."""
+        return tt.expand(self, shape=normalize_sizes(shape, least=-1))
+
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """The dimensions from `start_dim` to `end_dim` joined into one. Raises ValueError if they are in the wrong
         order."""
@@ -246,6 +255,23 @@ class Reshaping:
         """Without the dimensions of size 1, or without `dim` (one or several) if that has size 1."""
         drop = range(self.ndim) if dim is None else [resolve_dim(d, self.ndim) for d in unpack((dim,))]
         return tt.reshape(self, shape=tuple(n for i, n in enumerate(self.shape) if n != 1 or i not in drop))
+
+    # Two properties are shorter to write: `x.T` for matrices, `x.mT` for stacks of them.
+
+    T: Tensor = property(
+        lambda self: self.permute(*reversed(_dims_of_a_matrix(self))), doc="The transpose of a matrix."
+    )
+    mT: Tensor = property(
+        lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped."
+    )
+
+
+def _dims_of_a_matrix(x: Any) -> range:
+    if x.ndim <= 2:
+        return range(x.ndim)
+    raise ValueError(
+        f".T is for matrices; this tensor has shape {x.shape}. Use .mT to swap the last two dimensions, or permute()."
+    )
 
 
 # ## Many elements to few

@@ -216,7 +216,8 @@ class Storage:
     _requires_grad: bool
     grad: Tensor | None
 
-    # Most questions about a tensor are questions about its array, so we pass them on.
+    # Most questions about a tensor are questions about its array, so we pass them on. (PyTorch asks some of them by
+    # methods, such as `numel()` and `size()`. Those are in the module `conversions`.)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -229,25 +230,6 @@ class Storage:
     requires_grad = property(
         attrgetter("_requires_grad"), lambda self, value: self.requires_grad_(value), doc="Is a gradient asked for?"
     )
-
-    # PyTorch asks some of these questions by methods, and has two names for some of them.
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("a tensor of shape () is a single number and has no len()")
-        return self.shape[0]
-
-    def numel(self) -> int:
-        """The number of elements."""
-        return self._array.size
-
-    def dim(self) -> int:
-        """The number of dimensions, `ndim` under PyTorch's other name."""
-        return self._array.ndim
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or the size of one dimension."""
-        return self.shape if dim is None else self.shape[dim]
 
     # NumPy gets a view that it cannot write to. A framework that promises correct gradients must know when elements
     # change, and it cannot know what happens to an array that it gave away. If you really want to write, call
@@ -701,32 +683,10 @@ def div(x, y, /):  # exercise
         return as_floats(x) / as_floats(y)
 
 
-# Now the operators are a list. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so we swap the
-# operands. The other names with an `r` work alike; Python asks them when the left operand is not ours.
-#
-# Powers, quotients rounded down, comparisons and the operators of masks are in the module `methods`, because we have
-# nothing new to say about them. One of them can surprise you: `x == y` answers element by element, with a tensor of
-# truth values. That is useful, because a single `True` could not serve as a mask.
-
-
-class Arithmetic(Storage):
-    """The operators of arithmetic."""
-
-    __slots__ = ()
-    __array_ufunc__ = None  # so that `array * tensor` comes to us instead of to NumPy
-
-    def __add__(self, other) -> Tensor: return add(self, other)
-    def __radd__(self, other) -> Tensor: return add(other, self)
-    def __sub__(self, other) -> Tensor: return sub(self, other)
-    def __rsub__(self, other) -> Tensor: return sub(other, self)
-    def __mul__(self, other) -> Tensor: return mul(self, other)
-    def __rmul__(self, other) -> Tensor: return mul(other, self)
-    def __truediv__(self, other) -> Tensor: return div(self, other)
-    def __rtruediv__(self, other) -> Tensor: return div(other, self)
-    def __matmul__(self, other) -> Tensor: return matmul(self, other)
-    def __rmatmul__(self, other) -> Tensor: return matmul(other, self)
-    def __neg__(self) -> Tensor: return neg(self)
-
+# The operators `+`, `-`, `*`, `/` and `@` of the class `Tensor`, at the end of this chapter's main part, call these
+# functions. Powers, quotients rounded down, comparisons and the operators of masks are in the module `methods`, because
+# we have nothing new to say about them. One of them can surprise you: `x == y` answers element by element, with a
+# tensor of truth values. That is useful, because a single `True` could not serve as a mask.
 
 # ## Broadcasting
 #
@@ -878,66 +838,8 @@ def expand(x, /, shape):
     return x.reshape(sizes) if out.size == x.size else out
 
 
-# The methods take sizes as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the end. Two helpers
-# from `arguments` bring them into one form. `normalize_sizes(sizes)` returns a tuple of integers. `resolve_dim(dim,
-# ndim)` counts a dimension from the front and raises an IndexError, which lists the dimensions there are.
-#
 # Reordering is where we go wrong most easily. `reshape` to the shape of the transpose is not the transpose: it keeps
-# the elements in reading order and only breaks the lines elsewhere. For a stack of matrices, a transpose should swap
-# the *last two* dimensions and leave the stack alone. NumPy's `.T` reverses all of them, which mixes the matrices with
-# their elements. So ours swaps two, the last two unless you name others, and `.T` insists on a matrix.
-
-
-class Reordering(Storage):
-    """The same elements, visited in another order or written into another shape."""
-
-    __slots__ = ()
-
-    def reshape(self, *shape) -> Tensor:
-        """The same elements in another shape; one size may be -1."""
-        return reshape(self, shape=normalize_sizes(shape, least=-1))
-
-    def unsqueeze(self, dim: int) -> Tensor:
-        """With a new dimension of size 1 at `dim`."""
-        at = resolve_dim(dim, self.ndim + 1)
-        return reshape(self, shape=(*self.shape[:at], 1, *self.shape[at:]))
-
-    def expand(self, *shape) -> Tensor:
-        """A view in which dimensions of size 1 are repeated; -1 keeps a size."""
-        return expand(self, shape=normalize_sizes(shape, least=-1))
-
-    # The transposes all end in `permute`. You write the one that the others use.
-
-    def permute(self, *dims) -> Tensor:
-        """The dimensions in another order: x.permute(2, 0, 1)."""
-        return permute(self, dims=tuple(resolve_dim(d, self.ndim) for d in unpack(dims)))
-
-    def transpose(self, dim0: int = -2, dim1: int = -1) -> Tensor:  # exercise
-        """Two dimensions swapped, the last two unless said otherwise. IndexError for one that does not exist."""
-        order = list(range(self.ndim)) or [0]
-        dim0, dim1 = resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)
-        order[dim0], order[dim1] = dim1, dim0
-        return permute(self, dims=tuple(order[: self.ndim]))
-
-    # Two properties are shorter to write: `x.T` for matrices, `x.mT` for stacks of them.
-
-    T: Tensor = property(
-        lambda self: self.permute(*reversed(_dims_of_a_matrix(self))), doc="The transpose of a matrix."
-    )
-    mT: Tensor = property(
-        lambda self: self.transpose(-2, -1) if self.ndim else self, doc="The last two dimensions swapped."
-    )
-
-
-def _dims_of_a_matrix(x: Storage) -> range:
-    if x.ndim <= 2:
-        return range(x.ndim)
-    raise ValueError(
-        f".T is for matrices; this tensor has shape {x.shape}. Use .mT to swap the last two dimensions, or permute()."
-    )
-
-
-# A matrix of two rows shows the difference between the two.
+# the elements in reading order and only breaks the lines elsewhere. A matrix of two rows shows the difference.
 
 
 def check_a_reshape_is_not_a_transpose():
@@ -1123,53 +1025,13 @@ def _written(array: np.ndarray) -> None:
     _newest_write[0] = now
 
 
-# All writing goes through `writable()`, which ticks. `copy_` overwrites a tensor, and the operators `x += 1`, `x -= 1`
-# and `x[i] = value` in the module `in_place` end in it, too. (An underscore at the end of a name means *in place*, as
-# in PyTorch.)
+# All writing goes through the method `writable()`, which ticks. Beside it the class `Tensor` needs one more method,
+# which overwrites the elements. `copy_`, and the operators `x += 1`, `x -= 1` and `x[i] = value`, all of them in the
+# module `in_place`, end in it. (An underscore at the end of a name means *in place*, as in PyTorch.)
 #
 # One restriction remains. While operations are recorded, values that have a history must not be written into a tensor
 # that has none, and a tensor on record must not change under the record. Chapter 07, which knows what the record looks
 # like, can then let `y += 1` change a result and remember that it did.
-
-
-class Writing(Storage):
-    """Changing elements in place."""
-
-    __slots__ = ()
-
-    def writable(self) -> np.ndarray:
-        """The array itself, to be changed in place. Calling this counts as a write."""
-        if not self._array.flags.writeable:
-            raise RuntimeError(
-                f"the memory of this tensor of shape {self.shape} cannot be written to: its elements share memory, as "
-                "after expand(), view() has had to copy it, or NumPy forbids it. Use a clone()"
-            )
-        _written(self._array)
-        return self._array
-
-    # The source broadcasts to this tensor, but never the other way round.
-
-    def copy_(self, source, non_blocking=False) -> Self:
-        """Overwrite the elements with those of `source`, broadcast and converted."""
-        values = source if isinstance(source, Storage) else _wrap(as_array(source))
-        if broadcast_shape(self.shape, values.shape) != self.shape:
-            raise ValueError(f"values of shape {values.shape} do not fit into a tensor of shape {self.shape}")
-        self._refuse_if_recorded(values)
-        with quiet():
-            np.copyto(self.writable(), values._array, casting="unsafe")
-        return self
-
-    # How does this chapter know whether operations are recorded? It tries one. `recording`, below, sends a number that
-    # requires a gradient through the installed interpreters and looks whether the result requires one, too. We try
-    # only if one of the tensors at hand requires a gradient.
-
-    def _refuse_if_recorded(self, *tensors):
-        if any(getattr(t, "requires_grad", False) for t in tensors) and recording():
-            raise RuntimeError(
-                f"a tensor of shape {self.shape} cannot be changed in place while operations on it are recorded: the "
-                "change would falsify gradients or be lost to them. Make a new tensor (x = x + y, where(), cat()), or "
-                "change it under no_grad()"
-            )
 
 
 def recording() -> bool:
@@ -1199,16 +1061,13 @@ def recording() -> bool:
 
 # ## The tensor
 #
-# Now we can put the class together that you will use. It is the sum of the classes above and of those that we imported,
-# with a constructor and a way to print itself. The imported ones are the long tail: the method forms of some two
-# hundred functions, such as `x.abs()` and `x.sum(1)`, most of them one line long. Their functions are in the appendices
-# of this chapter, and the first of those is *More operations*.
+# Now we can write the class that you will use: a `Storage` with a constructor, operators, methods and a way to print
+# itself. The classes that we imported add the long tail: the method forms of some two hundred functions, such as
+# `x.abs()` and `x.sum(1)`, most of them one line long. Their functions are in the appendices of this chapter, and the
+# first of those is *More operations*.
 
 
-class Tensor(
-    Conversions, Casting, InPlace, LongTail, Reducing, Picking, Operators, Reshaping, History,
-    Arithmetic, Reordering, Writing,
-):
+class Tensor(Conversions, Casting, InPlace, LongTail, Reducing, Picking, Operators, Reshaping, History, Storage):
     """An array of elements with a shape and a dtype, and operations that every interpreter can see.
 
     `data` is copied: Python numbers and lists become float32, NumPy arrays and tensors keep their dtype.
@@ -1224,6 +1083,48 @@ class Tensor(
         self._requires_grad, self.grad, self._hooks = False, None, None
         self.requires_grad_(requires_grad)
 
+    # The operators are a list. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so we swap the
+    # operands. The other names with an `r` work alike; Python asks them when the left operand is not ours.
+
+    __array_ufunc__ = None  # so that `array * tensor` comes to us instead of to NumPy
+
+    def __add__(self, other) -> Tensor: return add(self, other)
+    def __radd__(self, other) -> Tensor: return add(other, self)
+    def __sub__(self, other) -> Tensor: return sub(self, other)
+    def __rsub__(self, other) -> Tensor: return sub(other, self)
+    def __mul__(self, other) -> Tensor: return mul(self, other)
+    def __rmul__(self, other) -> Tensor: return mul(other, self)
+    def __truediv__(self, other) -> Tensor: return div(self, other)
+    def __rtruediv__(self, other) -> Tensor: return div(other, self)
+    def __matmul__(self, other) -> Tensor: return matmul(self, other)
+    def __rmatmul__(self, other) -> Tensor: return matmul(other, self)
+    def __neg__(self) -> Tensor: return neg(self)
+
+    # The methods for shapes take sizes as `x.reshape(2, 3)` or `x.reshape((2, 3))`, and dimensions may count from the
+    # end. Two helpers from `arguments` bring them into one form. `normalize_sizes(sizes)` returns a tuple of integers.
+    # `resolve_dim(dim, ndim)` counts a dimension from the front and raises an IndexError, which lists the dimensions
+    # there are.
+
+    def reshape(self, *shape) -> Tensor:
+        """The same elements in another shape; one size may be -1."""
+        return reshape(self, shape=normalize_sizes(shape, least=-1))
+
+    # The transposes all end in `permute`. For a stack of matrices, a transpose should swap the *last two* dimensions
+    # and leave the stack alone. NumPy's `.T` reverses all of them, which mixes the matrices with their elements. So
+    # ours swaps two, the last two unless you name others, and `.T` insists on a matrix. You write the one that the
+    # others use.
+
+    def permute(self, *dims) -> Tensor:
+        """The dimensions in another order: x.permute(2, 0, 1)."""
+        return permute(self, dims=tuple(resolve_dim(d, self.ndim) for d in unpack(dims)))
+
+    def transpose(self, dim0: int = -2, dim1: int = -1) -> Tensor:  # exercise
+        """Two dimensions swapped, the last two unless said otherwise. IndexError for one that does not exist."""
+        order = list(range(self.ndim)) or [0]
+        dim0, dim1 = resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)
+        order[dim0], order[dim1] = dim1, dim0
+        return permute(self, dims=tuple(order[: self.ndim]))
+
     # An index with both numbers and arrays is applied in two steps, as PyTorch does it. A loop over a tensor picks its
     # rows; where nothing is recorded or metered, we can take them without going through the door.
 
@@ -1237,23 +1138,47 @@ class Tensor(
             return (getitem(self, index=i) for i in range(len(self)))
         return map(_wrap, [self._array[i, ...] for i in range(len(self))])
 
-    # A tensor can leave its history behind, or the world of tensors altogether.
+    # These are the two methods that write.
+
+    def writable(self) -> np.ndarray:
+        """The array itself, to be changed in place. Calling this counts as a write."""
+        if not self._array.flags.writeable:
+            raise RuntimeError(
+                f"the memory of this tensor of shape {self.shape} cannot be written to: its elements share memory, as "
+                "after expand(), view() has had to copy it, or NumPy forbids it. Use a clone()"
+            )
+        _written(self._array)
+        return self._array
+
+    # The source broadcasts to this tensor, but never the other way round.
+
+    def _overwrite(self, source) -> Self:
+        """Overwrite the elements with those of `source`, broadcast and converted."""
+        values = source if isinstance(source, Storage) else _wrap(as_array(source))
+        if broadcast_shape(self.shape, values.shape) != self.shape:
+            raise ValueError(f"values of shape {values.shape} do not fit into a tensor of shape {self.shape}")
+        self._refuse_if_recorded(values)
+        with quiet():
+            np.copyto(self.writable(), values._array, casting="unsafe")
+        return self
+
+    # How does this chapter know whether operations are recorded? It tries one. `recording`, above, sends a number that
+    # requires a gradient through the installed interpreters and looks whether the result requires one, too. We try
+    # only if one of the tensors at hand requires a gradient.
+
+    def _refuse_if_recorded(self, *tensors):
+        if any(getattr(t, "requires_grad", False) for t in tensors) and recording():
+            raise RuntimeError(
+                f"a tensor of shape {self.shape} cannot be changed in place while operations on it are recorded: the "
+                "change would falsify gradients or be lost to them. Make a new tensor (x = x + y, where(), cat()), or "
+                "change it under no_grad()"
+            )
+
+    # A tensor can leave its history behind and keep its memory.
 
     def detach(self) -> Tensor:
         """The same memory without the history."""
         return _wrap(self._array)
-
-    def item(self) -> Any:
-        """The one element, as a Python number. Raises ValueError if there are more."""
-        if self._array.size != 1:
-            raise ValueError(
-                f"item() needs a tensor of one element; this one has shape {self.shape}. Use tolist() or numpy()"
-            )
-        return self._array.item()
-
-    def tolist(self) -> Any:
-        """The values as nested lists of Python numbers."""
-        return self._array.tolist()
 
     # We print the dtype only if it is not one of the three usual ones.
 

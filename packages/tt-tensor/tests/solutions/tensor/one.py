@@ -92,7 +92,7 @@ def matmul(x, y, /):
     return np.reshape(rows, (*x.shape[:-1], y.shape[-1]))
 
 
-class Reordering:
+class Tensor:
     def transpose(self, dim0=-2, dim1=-1):
         first, second = resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)
         swap = {first: second, second: first}

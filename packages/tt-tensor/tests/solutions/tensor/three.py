@@ -103,7 +103,7 @@ def matmul(x, y, /):
     return np.tensordot(x, y, axes=(-1, max(y.ndim - 2, 0)))
 
 
-class Reordering:
+class Tensor:
     def transpose(self, dim0=-2, dim1=-1):
         order = np.arange(self.ndim)
         pair = [resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)]

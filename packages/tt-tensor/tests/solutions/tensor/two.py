@@ -118,7 +118,7 @@ def matmul(x, y, /):
     return product[..., 0] if y.ndim == 1 else product
 
 
-class Reordering:
+class Tensor:
     def transpose(self, dim0=-2, dim1=-1):
         low, high = sorted((resolve_dim(dim0, self.ndim), resolve_dim(dim1, self.ndim)))
         dims = tuple(range(self.ndim))
