@@ -52,7 +52,7 @@ def _linked(chapter: Chapter, built: set[str]) -> str:
 def mistakes(root: Path) -> str:
     """A folded table for each chapter: what learners get wrong, and what they are told. Judging takes minutes, so a
     build stops after MISTAKES_SECONDS, and the page says that verdicts are missing and how to get them."""
-    until = time.monotonic() + float(os.environ.get("MISTAKES_SECONDS", 60))
+    until = time.monotonic() + float(os.environ.get("MISTAKES_SECONDS", 20))
     found = {chapter: (planted, verdicts(chapter, planted, root, until)) for chapter, planted in bank(root).items()}
     tables = [_table(chapter, planted, _said(chapter, planted, said)) for chapter, (planted, said) in found.items()]
     if any(verdict.status == WAITING for _, said in found.values() for verdict in said):

@@ -306,9 +306,9 @@ def show_comparisons():
     with a_busy_machine():
         print(compare(work, work))
         print(compare(work, more, names=("work", "work and a little more")))
-        wrong = sum(compare(work, work, span=0.1).differ for _ in range(40))
-        found = sum(compare(work, more, span=0.1).differ for _ in range(40))
-    print(f"of 40 comparisons of a function with itself, {wrong} found a difference; with more work, {found} did")
+        wrong = sum(compare(work, work, span=0.1).differ for _ in range(20))
+        found = sum(compare(work, more, span=0.1).differ for _ in range(20))
+    print(f"of 20 comparisons of a function with itself, {wrong} found a difference; with more work, {found} did")
 
 
 # The other programs still disturb, but now you can trust the verdicts: at most one in twenty should be wrong. (For a

@@ -199,7 +199,7 @@ class _Judging:
         """Run the tests on the file while, on another core, they are recorded. If one exercise is judged, the first of
         them that finds it wrong is the last."""
         chapter, alone = self.reading.chapter, len(self.judged) == 1
-        tests, recordings = None, []
+        tests, recordings = None, list[Recording]()
         if self.only is not None:
             wanted = set(self.judged)
             tests = [name for name, parts in reached(chapter, group).items() if wanted & set().union(*parts)]

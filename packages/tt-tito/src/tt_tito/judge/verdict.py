@@ -60,8 +60,8 @@ def spoiled(recording: Recording, run: Run, limits: Limits, timed: bool = True) 
     Without `timed`, times do not count."""
     start = max((i for i, event in enumerate(run.events) if event[0] == "test"), default=len(run.events))
     for test in _sent(Run(run.events[start:]))[0]:
-        checks = recording.tests.get(test.name)
-        right = None if checks is None else _right(test, checks, run, limits)
+        checks = recording.tests.get(test.name, [])
+        right = _right(test, checks, run, limits) if test.name in recording.tests else None
         if right is not None and (timed or right >= len(checks) or not checks[right].is_timed):
             return True
     return False
