@@ -24,6 +24,12 @@ def refuse_outside_unit(**options) -> None:
             raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
 
 
+def refuse_nesterov(momentum: float, dampening: float) -> None:
+    """Raise ValueError unless there is a momentum and no dampening, which Nesterov's variant needs."""
+    if momentum <= 0 or dampening != 0:
+        raise ValueError(f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}")
+
+
 def parameter_list(parameters) -> list:
     """Return one parameter or several (or groups of them) as a list. Raises TypeError for anything else."""
     listed = [parameters] if isinstance(parameters, Tensor) else parameters

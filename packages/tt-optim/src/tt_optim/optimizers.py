@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tt_optim.groups import gradient_of, parameter_groups, parameter_list, refuse_negative, refuse_outside_unit
+from tt_optim.groups import (
+    gradient_of, parameter_groups, parameter_list, refuse_negative, refuse_nesterov, refuse_outside_unit,
+)
 from tt_optim.interface import Interface, with_closure
 from tt_optim.states import loaded_state, nothing_remembered, saved_state, wide, write_back
 from tt_tensor import (
@@ -30,7 +32,7 @@ from tt_tensor.losses import slope, xor_network
 
 
 def valley(x, y):
-    """100 times steeper in y than in x; the lowest point is (0, 0)."""
+    """Return the height of a valley with its lowest point at (0, 0)."""
     return 0.5 * (x * x + 100 * y * y)
 
 
@@ -256,10 +258,8 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ):
         refuse_negative(momentum=momentum)
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(
-                f"nesterov needs a momentum and no dampening; momentum is {momentum}, dampening {dampening}"
-            )
+        if nesterov:
+            refuse_nesterov(momentum, dampening)
         defaults = {"lr": lr, "momentum": momentum, "dampening": dampening}
         super().__init__(params, {**defaults, "weight_decay": weight_decay, "nesterov": nesterov})
 
@@ -349,10 +349,7 @@ class Adam(Optimizer):
     memory = ("exp_avg", "exp_avg_sq")
     decoupled = False
 
-    def __init__(
-        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ):
+    def __init__(self, params, lr: float = 1e-3, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
         refuse_outside_unit(betas=betas)
         refuse_negative(eps=eps)
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
@@ -372,10 +369,7 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(
-        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-    ):
+    def __init__(self, params, lr: float = 1e-3, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2):
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
@@ -387,8 +381,7 @@ class AdamW(Adam):
 
 
 def adam_from_all_gradients(gradients: list[float], lr: float = 1e-3) -> float:
-    """Return how far the last of len(gradients) steps of Adam, with betas 0.9 and 0.999 and eps 1e-8, moves a
-    weight."""
+    """Return how far the last of len(gradients) steps of Adam, with its default options, moves a weight."""
     t = len(gradients)
     m = sum(0.1 * 0.9 ** (t - i) * g for i, g in enumerate(gradients, 1)) / (1 - 0.9**t)
     v = sum(0.001 * 0.999 ** (t - i) * g * g for i, g in enumerate(gradients, 1)) / (1 - 0.999**t)
@@ -481,8 +474,7 @@ def show_heights():
 
 
 def show_paths():
-    """Contours of Rosenbrock's function with the paths of SGD and Adam, each without and with memory of the
-    direction."""
+    """Rosenbrock's function with the paths of SGD and Adam, each without and with memory of the direction."""
     import matplotlib.pyplot as plt
 
     x, y = np.meshgrid(np.linspace(-1.6, 1.6, 200), np.linspace(-0.6, 1.8, 200))
@@ -493,7 +485,7 @@ def show_paths():
         axis.plot(path[:, 0], path[:, 1], ".-", markersize=3, linewidth=0.8, color="tab:red")
         axis.plot(1, 1, "*", markersize=10, color="tab:orange")
         axis.set_title(f"{name}: ends at {rosenbrock(*path[-1]):.2g}", fontsize=10)
-        axis.set_ylim(-0.6, 1.8)
+    axes[0, 0].set_ylim(-0.6, 1.8)
     figure.tight_layout()
     return figure
 
