@@ -210,44 +210,6 @@ def test_a_batch_is_its_samples():
     expect("the data after a batch of them was changed", changed, [1, 2, 3], "A batch is a copy.", see=MADE)
 
 
-def test_sizes_of_parts():
-    cases = [(10, [7, 3]), (10, [0.5, 0.25, 0.25]), (7, [0.5, 0.5]), (11, [0.25] * 4), (1, [1]), (0, [0, 0])]
-    cases += [(4, [4, 0]), (1, [0.5, 0.5]), (10, [1.0, 0.0])]
-    expect(
-        "split_sizes for (total, lengths) = " + ", ".join(map(str, cases)),
-        lambda: [td.dataloader.split_sizes(*case) for case in cases],
-        [[7, 3], [6, 2, 2], [4, 3], [3, 3, 3, 2], [1], [0, 0], [4, 0], [1, 0], [10, 0]],
-        (
-            lambda got: sum(got[3]) != 11,
-            "What rounding leaves over is dealt out, one sample to each part, from the first part on.",
-        ),
-        "Counts stay as they are; shares are rounded down, and what is left over goes to the first parts.",
-        see=MADE,
-    )
-    expect(
-        "types of what split_sizes(10, [5.0, 5.0]) returns",
-        lambda: sorted({type(size).__name__ for size in td.dataloader.split_sizes(10, [5.0, 5.0])}),
-        ["int"],
-        "Sizes are integers, even if the lengths were written with a point.",
-        see=MADE,
-    )
-    for lengths in ([6, 3], [7, 4], [0.5, 0.4], [2.5, 7.5], [-1, 11], [11, -1], [float("nan"), 10]):
-        expect(
-            f"split_sizes(10, {lengths})",
-            lambda lengths=lengths: td.dataloader.split_sizes(10, lengths),
-            ValueError,
-            "Sizes are integers of 0 or more that add up to all samples; anything else is a ValueError.",
-            see=MADE,
-        )
-    expect(
-        "split_sizes(1, [-0.5, 0.5, 1.0])",
-        lambda: td.dataloader.split_sizes(1, [-0.5, 0.5, 1.0]),
-        ValueError,
-        "Shares are from 0 to 1, each of them: a negative one is a ValueError, even if they add up to 1.",
-        see=MADE,
-    )
-
-
 def test_random_split_deals_out_every_sample_once():
     def parts(lengths, **options):
         return [[part[i] for i in range(len(part))] for part in td.random_split(range(100, 110), lengths, **options)]
@@ -1202,7 +1164,6 @@ def test_transforms_draw_from_what_they_are_given():
     for name, transform in (
         ("RandomCrop(6, padding=2)", td.RandomCrop(6, padding=2)),
         ("RandomHorizontalFlip()", td.RandomHorizontalFlip()),
-        ("Cutout(2)", td.Cutout(2)),
     ):
 
         def twice(transform=transform):
@@ -1280,51 +1241,3 @@ def test_channel_statistics():
         ),
         see=EXERCISES,
     )
-
-
-def test_cutout():
-    images = np.full((300, 2, 6, 7), 9, np.uint8)
-
-    def cut():
-        return np.asarray(td.Cutout(3)(images)) == 0
-
-    def places():
-        first = [(int(np.argmax(hole.any(axis=1))), int(np.argmax(hole.any(axis=0)))) for hole in cut()[:, 0]]
-        return [(min(firsts), max(firsts)) for firsts in zip(*first)]
-
-    expect(
-        "zeros in each channel of images after Cutout(3), least and most",
-        lambda: (lambda zeros: (int(zeros.min()), int(zeros.max())))(cut().sum(axis=(2, 3))),
-        (9, 9),
-        (lambda got: got[0] < 9 == got[1], "The square is always whole: at the border, it begins earlier."),
-        see=EXERCISES,
-    )
-    expect(
-        "is each hole a square of 3 by 3, the same in both channels?",
-        lambda: (
-            lambda holes: bool(
-                (holes.any(axis=2).sum(axis=2) == 3).all()
-                and (holes.any(axis=3).sum(axis=2) == 3).all()
-                and (holes[:, 0] == holes[:, 1]).all()
-            )
-        )(cut()),
-        True,
-        "A pixel is cut if its row and its column lie in the square.",
-        see=EXERCISES,
-    )
-    expect(
-        "first and last row, first and last column at which 300 squares begin in 6 by 7 pixels",
-        places,
-        [(0, 3), (0, 4)],
-        ([(0, 2), (0, 3)], "The last place counts: there is one more than there are pixels of room."),
-        (lambda got: got[0][0] == got[0][1], "Each image has its own luck."),
-        see=EXERCISES,
-    )
-    expect(
-        "dtype of cut bytes, and the images that were given",
-        lambda: (str(td.Cutout(3)(images).dtype), int(images.min())),
-        ("uint8", 9),
-        (("uint8", 0), "The images belong to the caller: change a copy."),
-        see=EXERCISES,
-    )
-    expect("Cutout(8) of images of 6 by 7", lambda: td.Cutout(8)(images), ValueError, see=EXERCISES)

@@ -1,9 +1,9 @@
 """Chapter 10: data sets, the data loader, transforms."""
 
-from tt_data.common import grid
+from tt_data.common import Sampler, SequentialSampler, grid
 from tt_data.dataloader import (
-    BatchSampler, Compose, Cutout, Dataset, Images, Normalize, RandomCrop, RandomHorizontalFlip,
-    RandomSampler, Sampler, SequentialSampler, Subset, TensorDataset, ToFloat, Transform, channel_statistics,
+    BatchSampler, Compose, Dataset, Images, Normalize, RandomCrop, RandomHorizontalFlip,
+    RandomSampler, Subset, TensorDataset, ToFloat, Transform, channel_statistics,
     collate, random_split,
 )
 from tt_data.datasets import *
@@ -19,7 +19,7 @@ from tt_data.torch_loader import __all__ as _torch_loader
 
 # The contract: what other packages may use.
 __all__ = [
-    "BatchSampler", "Compose", "Cutout", "Dataset", "Images", "Normalize", "RandomCrop", "RandomHorizontalFlip",
+    "BatchSampler", "Compose", "Dataset", "Images", "Normalize", "RandomCrop", "RandomHorizontalFlip",
     "RandomSampler", "Sampler", "SequentialSampler", "Subset", "TensorDataset", "ToFloat", "Transform",
     "channel_statistics", "collate", "grid", "random_split", *_datasets, *_downloads, *_formats,
     *_more_data, *_torch_loader,

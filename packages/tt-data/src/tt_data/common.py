@@ -1,9 +1,12 @@
-"""Shared by chapter 10 and its appendices: random generators, checks of arguments, and a few helpers for arrays."""
+"""Shared by chapter 10 and its appendices: random generators, the plain samplers, checks of arguments, and a few
+helpers for arrays."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,45 @@ def resolve_generator(given: Generator | np.random.Generator | None = None) -> n
     if given is not None and not isinstance(given, np.random.Generator):
         raise TypeError(f"generator is a random generator, such as np.random.default_rng(0), not {given!r}")
     return given or generator()
+
+
+class Sampler:
+    """An order: yields indices of samples, or lists of them. Derive from it, and write `__iter__`."""
+
+    __class_getitem__: Any = classmethod(GenericAlias)
+
+    def __iter__(self) -> Iterator:
+        raise NotImplementedError(f"{type(self).__name__} needs a method __iter__(self) that yields numbers of samples")
+
+
+class SequentialSampler(Sampler):
+    """0, 1, 2, ..."""
+
+    def __init__(self, data_source):
+        self.data_source = data_source
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __iter__(self):
+        return iter(range(len(self.data_source)))
+
+
+def split_sizes(total: int, lengths: Sequence[float]) -> list[int]:
+    """The sizes of the parts of `total` samples. If all lengths are from 0 to 1 and add up to 1, they are shares: each
+    size is rounded down, and what is left over is dealt out one by one, from the first part on. Otherwise they are the
+    sizes. Raises ValueError if these are not integers of 0 or more that add up to `total`."""
+    sizes = list(lengths)
+    if all(0 <= share <= 1 for share in sizes) and math.isclose(sum(sizes), 1):
+        sizes = [math.floor(total * share) for share in sizes]
+        for part in range(total - int(sum(sizes))):
+            sizes[part % len(sizes)] += 1
+    if sum(sizes) != total or any(not size >= 0 or size % 1 for size in sizes):
+        raise ValueError(
+            f"lengths {list(lengths)} add up to {sum(lengths)}; they must be integers of 0 or more that add up to the "
+            f"{total} samples, or shares that add up to 1"
+        )
+    return [int(size) for size in sizes]
 
 
 def one_by_one_from(order: np.ndarray) -> Iterator[int]:
@@ -83,6 +125,25 @@ def _as_array(leaf) -> np.ndarray:
         f"collate stacks tensors, arrays and numbers of at most 64 bits, and cannot stack a {type(leaf).__name__} such "
         f"as {leaf!r:.60}; give the loader a collate_fn that can"
     )
+
+
+def refuse_unequal_tensors(tensors: Sequence) -> None:
+    """Raise TypeError for anything but tensors, ValueError if they differ in the number of rows."""
+    if wrong := [type(tensor).__name__ for tensor in tensors if not isinstance(tensor, Tensor)]:
+        raise TypeError(f"TensorDataset takes tensors, not {', '.join(wrong)}: use from_numpy for an array")
+    if len({len(tensor) for tensor in tensors}) != 1:
+        raise ValueError(f"tensors need the same number of rows; there are {[len(t) for t in tensors]}")
+
+
+def images_and_classes(images, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels as arrays, the labels as int64. Raises ValueError for anything but bytes (N, C, H, W) with the
+    numbers of N classes."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"images are bytes (N, C, H, W) with labels (N,), not {images.dtype} {images.shape} with {labels.shape}"
+        )
+    return images, class_numbers(labels)
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from tt_data.common import (
-    DRAWS, as_arrays, one_by_one_from, padded, refuse_too_small, resolve_generator, row_numbers,
+    DRAWS, Sampler, as_arrays, one_by_one_from, padded, refuse_too_small, resolve_generator, row_numbers,
 )  # fmt: skip
-from tt_data.dataloader import Dataset, Sampler, Transform, at_leaves, batch_of
+from tt_data.dataloader import Dataset, Transform, at_leaves, batch_of
 from tt_tensor import Generator, from_numpy
 
 # ## Data sets end to end
@@ -212,7 +212,7 @@ def check_each_process_has_its_part():
 
 # ## More transforms
 #
-# Both of these leave nothing to chance.
+# These two leave nothing to chance.
 
 
 class Pad(Transform):
@@ -242,7 +242,40 @@ def check_the_middle_of_a_padded_image_is_the_image():
     assert np.array_equal(CenterCrop((3, 4))(Pad(2)(images)), images)
 
 
+# `Cutout` puts a square of zeros somewhere into each image, so that a network must not rely on any single detail
+# (DeVries and Taylor, 2017). It needs no loop over the images. A pixel belongs to the square if its row is one of the
+# square's rows and its column one of the square's columns. For both, we compare a short list of numbers with one number
+# for each image.
+
+
+class Cutout(Transform):
+    """A square of `size` by `size` zeros in each image, at random, always whole."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def apply(self, images, random):
+        """A copy of the images with the square, in all channels at the same position. Raises ValueError if the square
+        does not fit (`refuse_too_small`)."""
+        refuse_too_small(images, (self.size, self.size))
+        count, _, height, width = images.shape
+        inside = []
+        for length in (height, width):
+            first = random.integers(length - self.size + 1, size=(count, 1))
+            inside.append((np.arange(length) >= first) & (np.arange(length) < first + self.size))
+        square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return np.where(square, np.zeros((), images.dtype), images)
+
+
+# Each image has nine zeros in each channel, and not always at the same position.
+
+
+def check_cutout():
+    cut = Cutout(3)(np.ones((50, 2, 8, 8), np.uint8))
+    assert ((cut == 0).sum(axis=(2, 3)) == 9).all() and len(np.unique(cut, axis=0)) > 10
+
+
 __all__ = [
-    "CenterCrop", "ConcatDataset", "DistributedSampler", "Pad", "StackDataset", "SubsetRandomSampler",
+    "CenterCrop", "ConcatDataset", "Cutout", "DistributedSampler", "Pad", "StackDataset", "SubsetRandomSampler",
     "WeightedRandomSampler",
 ]

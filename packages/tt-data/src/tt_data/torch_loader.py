@@ -10,7 +10,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count, islice, repeat
 from typing import Any
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from tt_data import dataloader
-from tt_data.common import resolve_generator
-from tt_data.dataloader import BatchSampler, Dataset, Sampler, collate, prefetch, sample_of
-from tt_data.workers import here
+from tt_data.common import Sampler, refuse_impossible_workers, resolve_generator
+from tt_data.dataloader import BatchSampler, Dataset, collate, prefetch, sample_of
+from tt_data.workers import here, worker_processes, worker_threads
 from tt_tensor import Tensor, drawing_from, from_numpy
 
 # ## Collating
@@ -289,7 +289,7 @@ class Reader:
 
 # ## The loader
 #
-# Of PyTorch's arguments that the chapter's loader lacks, `pin_memory`, `pin_memory_device` and `persistent_workers`
+# The chapter's loader lacks some of PyTorch's arguments. `pin_memory`, `pin_memory_device` and `persistent_workers`
 # choose where memory is and how long processes live. They change no batch, and have no effect here. `in_order=False`
 # allows batches to come as soon as they are ready; ours come in order all the same.
 #
@@ -300,9 +300,11 @@ class Reader:
 class DataLoader(dataloader.DataLoader):
     """Batches of `dataset`, anew each time it is iterated, with the arguments of torch.utils.data.DataLoader.
 
-    Workers are threads; with multiprocessing_context ("spawn", "fork", "forkserver") they are processes. The batches
-    are the same whatever the workers. generator: a tt_tensor.Generator or NumPy's; without one, everything follows
-    from `manual_seed`. Raises ValueError and TypeError for arguments that cannot be meant."""
+    Workers are threads; with multiprocessing_context ("spawn", "fork", "forkserver") they are processes. timeout:
+    seconds to wait for a batch, 0 for ever. The batches are the same whatever the workers, if they draw from
+    `generator()`, or with functions like `tt.rand`; NumPy's old generator and Python's `random` are the program's,
+    except in processes, where each batch seeds them. generator: a tt_tensor.Generator or NumPy's; without one,
+    everything follows from `manual_seed`. Raises ValueError and TypeError for arguments that cannot be meant."""
 
     batch_size: Any
     batch_sampler: Any
@@ -324,10 +326,13 @@ class DataLoader(dataloader.DataLoader):
             raise ValueError("batch_size=None makes no batches, so drop_last has nothing to leave out")
         if self._is_stream(dataset):
             sampler = repeat(None)
+        prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
+        refuse_impossible_workers(num_workers, prefetch_factor, timeout, multiprocessing_context)
         super().__init__(
             dataset, 1 if batch_size is None else batch_size, bool(shuffle), sampler, batch_sampler, num_workers, None,
-            drop_last, generator, 2 if prefetch_factor is None else prefetch_factor, timeout, multiprocessing_context,
+            drop_last, generator, prefetch_factor,
         )
+        self.timeout, self.multiprocessing_context = timeout, multiprocessing_context
         if batch_size is None and batch_sampler is None:
             self.batch_sampler = None
         self.batch_size = None if batch_size is None or batch_sampler is not None else batch_size
@@ -357,6 +362,17 @@ class DataLoader(dataloader.DataLoader):
         if self.batch_sampler is None:
             chapters.batch_sampler = BatchSampler(self.sampler, 1)
         return super(DataLoader, chapters).__iter__()
+
+    # The chapter's workers are threads. With a `multiprocessing_context`, a thread does not work itself: it sends the
+    # task to a process of its own, and waits for the answer.
+
+    @contextmanager
+    def workers(self, work: Callable) -> Iterator:
+        """The functions `submit` and `arrived` of the workers, threads or processes, which call `work`."""
+        count, context = self.num_workers, self.multiprocessing_context
+        functions = nullcontext([work] * count) if context is None else worker_processes(count, work, context)
+        with functions as works, worker_threads(works, self.timeout or None) as submit_and_arrived:
+            yield submit_and_arrived
 
     # Two methods help with workers: the seed that a data set can ask for, and the loop over a stream.
 

@@ -44,18 +44,6 @@ class TensorDataset:
         return tuple(from_numpy(np.take(tensor.numpy(), list(indices), axis=0)) for tensor in self.tensors)
 
 
-def split_sizes(total, lengths):
-    if abs(sum(lengths) - 1) < 1e-9 and max(lengths) <= 1 and min(lengths) >= 0:
-        wanted = [int(total * share) for share in lengths]
-        left, part = total - sum(wanted), 0
-        while left:
-            wanted[part] += 1
-            left, part = left - 1, (part + 1) % len(wanted)
-        return wanted
-    if any(length != length // 1 or length < 0 for length in lengths) or sum(lengths) != total:
-        raise ValueError(f"{lengths} is not {total}")
-    return [int(length) for length in lengths]
-
 
 def random_split(dataset, lengths, generator=None):
     sizes = split_sizes(len(dataset), lengths)
@@ -199,14 +187,3 @@ def channel_statistics(loader):
     mean = np.array([s / n for n, s, _ in sums.values()])
     variance = np.maximum(np.array([q / n for n, _, q in sums.values()]) - mean * mean, 0)
     return mean.astype(float), np.sqrt(variance).astype(float)
-
-
-class Cutout:
-    def apply(self, images, random):
-        refuse_too_small(images, (self.size, self.size))
-        out = np.array(images)
-        for image in out:
-            top = int(random.integers(images.shape[2] - self.size + 1))
-            left = int(random.integers(images.shape[3] - self.size + 1))
-            image[:, top : top + self.size, left : left + self.size] = 0
-        return out

@@ -30,21 +30,6 @@ class TensorDataset:
         return tuple(tensor[list(indices)].detach() for tensor in self.tensors)
 
 
-def split_sizes(total, lengths):
-    from itertools import cycle
-
-    if math.isclose(math.fsum(lengths), 1) and all(0 <= length <= 1 for length in lengths):
-        sizes = [int(total * length // 1) for length in lengths]
-        for part in islice(cycle(range(len(sizes))), total - sum(sizes)):
-            sizes[part] = sizes[part] + 1
-        return sizes
-    for length in lengths:
-        if not (length >= 0 and float(length).is_integer()):
-            raise ValueError(f"{length} is no number of samples")
-    if sum(lengths) != total:
-        raise ValueError(f"the lengths {lengths} do not make {total}")
-    return list(map(int, lengths))
-
 
 def random_split(dataset, lengths, generator=None):
     left = resolve_generator(generator).permutation(len(dataset)).tolist()
@@ -185,17 +170,3 @@ def channel_statistics(loader):
     count, total, squares = moments
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - np.square(mean), 0))
-
-
-class Cutout:
-    def apply(self, images, random):
-        refuse_too_small(images, (self.size, self.size))
-        n, _, height, width = images.shape
-        corner = np.zeros((height, width), bool)
-        corner[: self.size, : self.size] = True
-        out = np.array(images)
-        for i, (top, left) in enumerate(
-            zip(random.integers(0, height - self.size + 1, n), random.integers(0, width - self.size + 1, n))
-        ):
-            out[i][:, np.roll(corner, (top, left), axis=(0, 1))] = 0
-        return out

@@ -43,16 +43,6 @@ class TensorDataset:
         return tuple(found)
 
 
-def split_sizes(total, lengths):
-    counts = np.array(lengths, float)
-    if round(counts.sum(), 9) == 1 and ((counts >= 0) & (counts <= 1)).all():
-        counts = np.floor(counts * total)
-        extra = int(total - counts.sum())
-        counts += [extra // len(counts) + (i < extra % len(counts)) for i in range(len(counts))]
-    if not (counts.sum() == total and (counts >= 0).all() and (counts == np.round(counts)).all()):
-        raise ValueError(f"{counts.sum()} of {total} samples are dealt out")
-    return counts.astype(int).tolist()
-
 
 def random_split(dataset, lengths, generator=None):
     order = np.argsort(resolve_generator(generator).random(len(dataset)))
@@ -182,18 +172,3 @@ class RandomHorizontalFlip:
 def channel_statistics(loader):
     everything = np.concatenate([images.numpy() for images, _ in loader]).astype(np.float64)
     return everything.mean(axis=(0, 2, 3)), everything.std(axis=(0, 2, 3))
-
-
-class Cutout:
-    def apply(self, images, random):
-        n, _, height, width = images.shape
-        refuse_too_small(images, (self.size, self.size))
-        tops, lefts = random.integers(height - self.size + 1, size=n), random.integers(width - self.size + 1, size=n)
-        keep = np.ones((n, 1, height, width), images.dtype)
-        keep[
-            np.arange(n)[:, None, None],
-            0,
-            (tops[:, None] + np.arange(self.size))[:, :, None],
-            (lefts[:, None] + np.arange(self.size))[:, None, :],
-        ] = 0
-        return images * keep
