@@ -1,9 +1,9 @@
 """Chapter 10: data sets, the data loader, transforms."""
 
-from tt_data.common import Sampler, SequentialSampler, grid
+from tt_data.common import Compose, Sampler, SequentialSampler, Transform, grid
 from tt_data.dataloader import (
-    BatchSampler, Compose, Dataset, Images, Normalize, RandomCrop, RandomHorizontalFlip,
-    RandomSampler, Subset, TensorDataset, ToFloat, Transform, channel_statistics,
+    BatchSampler, Dataset, Images, Normalize, RandomCrop, RandomHorizontalFlip,
+    RandomSampler, Subset, TensorDataset, ToFloat, channel_statistics,
     collate, random_split,
 )
 from tt_data.datasets import *

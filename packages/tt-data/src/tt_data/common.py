@@ -1,17 +1,18 @@
-"""Shared by chapter 10 and its appendices: random generators, the plain samplers, checks of arguments, and a few
-helpers for arrays."""
+"""Shared by chapter 10 and its appendices: random generators, what samplers and transforms derive from, checks of
+arguments, and a few helpers for arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
+from itertools import islice
 from types import GenericAlias
 from typing import Any
 
 import numpy as np
 
-from tt_tensor import Generator, Tensor, generator
+from tt_tensor import Generator, Tensor, drawing_from, from_numpy, generator
 
 DRAWS = 1 << 12  # numbers that a sampler draws at once
 
@@ -62,6 +63,47 @@ def split_sizes(total: int, lengths: Sequence[float]) -> list[int]:
             f"{total} samples, or shares that add up to 1"
         )
     return [int(size) for size in sizes]
+
+
+def later(groups: Iterator, seed: int) -> Iterator:
+    """The remaining groups, one by one; meanwhile their sampler draws from a generator of its own."""
+    own = np.random.default_rng([seed])
+    while True:
+        with drawing_from(own):
+            group = list(islice(groups, 1))
+        if not group:
+            return
+        yield group[0]
+
+
+class Transform:
+    """A change of images (N, C, H, W): `transform(images, random)`. Derive from it, and write `apply`, for arrays.
+    It draws from `random` only, and does not change the images that it gets."""
+
+    def __call__(self, images, random: np.random.Generator | None = None):
+        """The changed images: a tensor for a tensor, an array for an array. Random numbers come from `random`, or from
+        the generator of chapter 01."""
+        array = images.numpy() if isinstance(images, Tensor) else images
+        if np.ndim(array) != 4:
+            raise ValueError(f"a transform needs images of shape (N, C, H, W), not {np.shape(array)}")
+        changed = self.apply(array, resolve_generator(random))
+        return from_numpy(changed) if isinstance(images, Tensor) else changed
+
+    def apply(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The changed images."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method apply(self, images, random)")
+
+
+class Compose(Transform):
+    """Several transforms, one after the other."""
+
+    def __init__(self, transforms: Iterable[Callable]):
+        self.transforms = list(transforms)
+
+    def apply(self, images, random):
+        for transform in self.transforms:
+            images = transform(images, random)
+        return images
 
 
 def one_by_one_from(order: np.ndarray) -> Iterator[int]:

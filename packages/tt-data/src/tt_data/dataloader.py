@@ -27,9 +27,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tt_autograd import fit
 from tt_autograd.training import digits
 from tt_data.common import (
-    DRAWS, Sampler, SequentialSampler, as_arrays, grid, images_and_classes, not_the_end, one_by_one_from, padded,
-    refuse_contradictions, refuse_other_forms, refuse_too_small, refuse_unequal_tensors, resolve_generator, row_numbers,
-    short_text, split_sizes, tuple_like,
+    DRAWS, Compose, Sampler, SequentialSampler, Transform, as_arrays, grid, images_and_classes, later, not_the_end,
+    one_by_one_from, padded, refuse_contradictions, refuse_other_forms, refuse_too_small, refuse_unequal_tensors,
+    resolve_generator, row_numbers, short_text, split_sizes, tuple_like,
 )  # fmt: skip
 from tt_data.workers import worker_threads
 from tt_optim import Adam
@@ -64,11 +64,11 @@ def noise(count: int) -> tuple[np.ndarray, np.ndarray]:
     return generator().integers(0, 256, (count, 3, 32, 32), np.uint8), generator().integers(0, 10, count)
 
 
-# We time 64 steps and multiply.
+# We time 32 steps and multiply.
 
 
 def show_hurt():
-    seconds = measure(one_by_one, *noise(64)).seconds / 64
+    seconds = measure(one_by_one, *noise(32)).seconds / 32
     print(f"one image: {seconds * 1e3:.1f} ms; thirty times 50,000 of them: {seconds * TO_SEE / 60:.0f} minutes")
 
 
@@ -339,16 +339,9 @@ def random_split(  # exercise
     return [Subset(dataset, list(islice(order, size))) for size in sizes]
 
 
-# The shares are rounded down, the one sample that is left over goes to the first part, and each sample is in exactly
-# one part.
-
-
-def check_random_split():
-    parts = random_split(range(10), [0.5, 0.25, 0.25])
-    assert [len(part) for part in parts] == [6, 2, 2]
-    assert sorted(part[i] for part in parts for i in range(len(part))) == list(range(10))
-
-
+# For example, `random_split(range(10), [0.5, 0.25, 0.25])` returns parts of 6, 2 and 2 samples: the shares are rounded
+# down, and the one sample that is left over goes to the first part. Each sample is in exactly one part.
+#
 # The opposite, several data sets end to end, is `ConcatDataset`, in the appendix `more_data`.
 
 # ## Orders
@@ -495,21 +488,10 @@ def load(dataset, collate_fn: Callable | None, task: Task) -> Any:
 
 # We draw all random numbers of an epoch at the moment when the epoch begins, in the thread that asks for it: first the
 # order, then the seed. After that everything is determined. We need not read the sampler to its end for this, because
-# it may be as long as it likes. We ask it for the first group now, and for each of the others when we need it. Its
-# later draws follow from the seed.
-
-
-def later(groups: Iterator, seed: int) -> Iterator:
-    """The remaining groups, one by one; meanwhile their sampler draws from a generator of its own."""
-    own = np.random.default_rng([seed])
-    while True:
-        with drawing_from(own):
-            group = list(islice(groups, 1))
-        if not group:
-            return
-        yield group[0]
-
-
+# it may be as long as it likes. We ask it for the first group now, and for each of the others when we need it. For
+# those, `later(groups, seed)` of the module `common` puts another generator in place of chapter 01's, made from the
+# seed, while the sampler draws.
+#
 # One more duty comes from `fit` of chapter 08. It interrupts and resumes a training in the middle of an epoch by
 # setting the generator of chapter 01 back to where the epoch began. A loader with generators of its own must help with
 # that, so it offers their states under the names that `fit` looks for. NumPy's generators hand out their state and take
@@ -607,8 +589,8 @@ def check_the_loader():
 # \text{training: } 1 $$
 #
 # The results arrive in the order in which the workers finish, so we must bring them into the order of the tasks. Here
-# batch 3 is ready, but worker 0 is still busy with batch 2. So we keep batch 3 until its turn has come. And
-# because batches take memory, we limit how many tasks are under way at any time; here there are six, from 2 to 7.
+# batch 3 is ready, but worker 0 is still busy with batch 2. So we keep batch 3 until its turn has come. And because
+# batches take memory, we limit how many tasks are under way at any time; here there are six, from 2 to 7.
 
 
 def in_order(  # exercise
@@ -733,41 +715,12 @@ class Images(Dataset):
 # Our transforms see a whole batch. That is unusual: PyTorch's work on one image, and are called once for each. In
 # Python a call costs more than moving 3,000 bytes, so for us the batch is the unit. However, *each image must draw
 # random numbers of its own*; a batch in which all images are moved by the same two pixels teaches less.
-
-
-class Transform:
-    """A change of images (N, C, H, W): `transform(images, random)`. Derive from it, and write `apply`, for arrays.
-    It draws from `random` only, and does not change the images that it gets."""
-
-    def __call__(self, images, random: np.random.Generator | None = None):
-        """The changed images: a tensor for a tensor, an array for an array. Random numbers come from `random`, or from
-        the generator of chapter 01."""
-        array = images.numpy() if isinstance(images, Tensor) else images
-        if np.ndim(array) != 4:
-            raise ValueError(f"a transform needs images of shape (N, C, H, W), not {np.shape(array)}")
-        changed = self.apply(array, resolve_generator(random))
-        return from_numpy(changed) if isinstance(images, Tensor) else changed
-
-    def apply(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """The changed images."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method apply(self, images, random)")
-
-
-# Several transforms in a row are a transform, too.
-
-
-class Compose(Transform):
-    """Several transforms, one after the other."""
-
-    def __init__(self, transforms: Iterable[Callable]):
-        self.transforms = list(transforms)
-
-    def apply(self, images, random):
-        for transform in self.transforms:
-            images = transform(images, random)
-        return images
-
-
+#
+# The class `Transform` turns this into `transform(images, random)`: it accepts tensors and arrays, finds the generator
+# if you give none, and calls `apply`. So to write a transform, we derive from it and write `apply(self, images,
+# random)` for arrays (N, C, H, W), which draws from `random` only and changes a copy. `Compose([...])` is several
+# transforms in a row, which is a transform, too. (Both are in `common`.)
+#
 # A network learns best from numbers around 0 with a spread around 1 (chapter 04 said why). So we subtract from each
 # channel its mean over all training images, and divide the rest by the standard deviation. This is *normalization*. The
 # mean and the deviation refer to numbers from 0 to 1, as papers quote them. Together with the division by 255, that is
@@ -807,15 +760,9 @@ class ToFloat(Normalize):
         super().__init__([0.0], [1.0])
 
 
-# By hand: 51 is a fifth of 255, and (0.2 - 0.5) / 0.25 is -1.2.
-
-
-def check_normalize():
-    images = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1)
-    assert np.allclose(Normalize([0.5], [0.25])(images).ravel(), [-2, -1.2, 2])
-    assert ToFloat()(images).dtype == np.float32
-
-
+# By hand, with a mean of 0.5 and a deviation of 0.25: the byte 51 is a fifth of 255, so it becomes
+# (0.2 - 0.5) / 0.25, which is -1.2.
+#
 # Cropping is the interesting one. We put each image into a frame of zeros, and cut a window from the frame, at a random
 # position of its own. A loop over the images makes that easy. Without a loop it looks hard, until we remember the
 # `windows` of chapter 09: `sliding_window_view` shows all windows of all images at once, 81 of them if the frame is 4
@@ -949,7 +896,7 @@ def show_cost():
 
 def show_batches_against_samples():
     change = Compose([RandomCrop(32, padding=4), RandomHorizontalFlip(), Normalize([0.5], [0.25])])
-    data = Images(*noise(2048), transform=change)
+    data = Images(*noise(512), transform=change)
     for name, function in (("one by one", collate), ("as a batch", None)):
         loader = DataLoader(data, batch_size=128, shuffle=True, collate_fn=function)
         seconds = measure(lambda: [None for _ in loader]).seconds
@@ -968,7 +915,7 @@ def batch_by_batch(images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def show_hours():
-    for name, program, count in (("one by one", one_by_one, 64), ("in batches", batch_by_batch, 640)):
+    for name, program, count in (("one by one", one_by_one, 32), ("in batches", batch_by_batch, 320)):
         seconds = measure(program, *noise(count)).seconds / count
         print(f"{name}: {seconds * 1e3:5.2f} ms an image, thirty epochs in {seconds * TO_SEE / 60:5.1f} minutes")
 
@@ -1063,7 +1010,7 @@ def show_text():
 # the next text has others again. So we must find the units of a text in texts themselves: chapter 11, *Tokenization*.
 
 __all__ = [
-    "BatchSampler", "Compose", "DataLoader", "Dataset", "Images", "Normalize", "RandomCrop", "RandomHorizontalFlip",
-    "RandomSampler", "Subset", "TensorDataset", "ToFloat", "Transform", "at_leaves", "batch_of", "channel_statistics",
+    "BatchSampler", "DataLoader", "Dataset", "Images", "Normalize", "RandomCrop", "RandomHorizontalFlip",
+    "RandomSampler", "Subset", "TensorDataset", "ToFloat", "at_leaves", "batch_of", "channel_statistics",
     "collate", "in_order", "prefetch", "random_split", "sample_of",
 ]

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from tt_autograd.training import digits
-from tt_data.common import grid, row_numbers, short_text
-from tt_data.dataloader import Compose, Dataset, Images, RandomCrop, RandomHorizontalFlip
+from tt_data.common import Compose, grid, row_numbers, short_text
+from tt_data.dataloader import Dataset, Images, RandomCrop, RandomHorizontalFlip
 from tt_data.downloads import Remote, obtain, sha256_of
 from tt_data.formats import KINDS, read_cifar, read_idx, require, require_labels
 from tt_tensor import from_numpy

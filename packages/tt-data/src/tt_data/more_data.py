@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from tt_data.common import (
-    DRAWS, Sampler, as_arrays, one_by_one_from, padded, refuse_too_small, resolve_generator, row_numbers,
+    DRAWS, Sampler, Transform, as_arrays, one_by_one_from, padded, refuse_too_small, resolve_generator, row_numbers,
 )  # fmt: skip
-from tt_data.dataloader import Dataset, Transform, at_leaves, batch_of
+from tt_data.dataloader import Dataset, at_leaves, batch_of
 from tt_tensor import Generator, from_numpy
 
 # ## Data sets end to end
