@@ -308,7 +308,8 @@ def put(tensor: PackedTensor | None, place: Module, name: str, shape: tuple[int,
 # The third difference is which elements a rotation turns together. We warned of it in chapter 12: we turn the pairs
 # $(0, 1), (2, 3), \dots$, and `transformers` turns $i$ with $i + D/2$. The two agree if we put the rows of $W_q$ and
 # $W_k$ into another order, once, when we read the weights. GGUF files of this architecture already have our order,
-# because their first reader turned neighbours. For files of `transformers` we need both directions.
+# because llama.cpp, the program they were made for, rotates neighbours. For files of `transformers` we need both
+# directions.
 
 
 def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:  # exercise

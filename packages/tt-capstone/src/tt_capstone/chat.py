@@ -281,8 +281,8 @@ def turn(conversation: Conversation, message: str, statistics: bool) -> Reply:
     return reply
 
 
-# Now the loop. During an answer, Ctrl-C stops the answer, and here it clears the line. Only if you press it twice in a
-# row, without a line in between, it ends the program.
+# Now the loop. During an answer, Ctrl-C stops the answer, and here it clears the line. If you press it twice in a row,
+# without a line in between, it ends the program.
 
 
 def talk(conversation: Conversation, statistics: bool) -> int:

@@ -162,7 +162,7 @@ def check_backpropagation_through_time():
 # 0.00003. If a step makes it larger by a tenth, 100 steps make it 14,000 times as large. Only a factor of 1 would keep
 # it, and nothing in the formula aims at 1.
 #
-# Do not take that from the formula alone. We can ask for the gradient of a loss at the last step with respect to the
+# You need not trust the formula alone. We can ask for the gradient of a loss at the last step with respect to the
 # state at *each* step.
 
 

@@ -317,8 +317,8 @@ def show_tokens_as_they_are_learned():
 
 
 # (`Ġ` represents a space. OpenAI prints it like that, and the appendix explains why.) Pairs of letters come first, with
-# ` the` already among them; then syllables and short words with their space; at last longer words, many of which our
-# text has just twice. We never told the method what a word is made of. Let us look at the time.
+# ` the` already among them; then syllables and short words with their space; at last longer words, many of which occur
+# just twice in our text. We never told the method what a word is made of. Let us look at the time.
 
 
 def show_slow():

@@ -729,7 +729,8 @@ def next_logits(model: GPT, texts: Sequence[Sequence[int]]) -> np.ndarray:  # ex
 
 
 # `continued` is the loop. In each round every text that has not ended gets a token, and the caller receives them all at
-# once, before the next ones are computed. To show a text while it is being written, you take the tokens from here.
+# once, before the next ones are computed. A program that shows a text while it is being written takes the tokens from
+# here.
 
 
 def continued(  # exercise

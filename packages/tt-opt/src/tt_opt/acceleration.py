@@ -498,7 +498,7 @@ def amdahl(share: float, factor: float) -> float:  # exercise
     return 1 / (1 - share + share / factor)
 
 
-# Half of a program made twice, or infinitely, as fast:
+# Suppose that we make half of a program twice as fast, or infinitely fast:
 
 
 def check_amdahl():

@@ -50,7 +50,7 @@ LONGEST = 1 << 16  # bytes of a name
 
 
 # A tensor stays packed, and its bytes stay in the file until we use them: `data` is a view of the *memory-mapped* file.
-# From the moment in which we look at a page of a mapped file, it counts as our memory. So after we have copied the rows
+# As soon as we look at a page of a mapped file, it counts as our memory. So after we have copied the rows
 # of a tensor, we tell the system that it may have its pages back. We copy only a few rows at a time, or we would need
 # the memory of a large table twice.
 
@@ -109,7 +109,7 @@ def _row_bytes(kind: str, width: int) -> int:
 # ## Reading
 #
 # If a file comes from a stranger, every number in it is only a claim. A length may be larger than the file, an offset
-# may point behind its end, two tensors may share bytes, and sizes may multiply to more than any memory can hold. So we
+# may point beyond its end, two tensors may share bytes, and sizes may multiply to more than any memory can hold. So we
 # leave all of the reading to one small class, which checks before each step whether the file is long enough for it. We
 # never allocate memory because of a number from the file alone.
 

@@ -560,7 +560,7 @@ class DistributedDataParallel(Module):
         if bits.state != before:
             generator().integers(2**63)
 
-    # Next come the views. If you have frozen parameters or set them free, we make new buckets.
+    # Next come the views. If you have frozen or unfrozen parameters, we make new buckets.
 
     def _watched(self):
         if self.comm.Get_size() == 1:

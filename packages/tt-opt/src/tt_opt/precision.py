@@ -394,7 +394,7 @@ def _unpack_int8(data):
     return dequantize(data[:, 4:].view(np.int8), np.ascontiguousarray(data[:, :4]).view(np.float32))
 
 
-# Rows of blocks are turned round, field by field, and back.
+# We rearrange rows of blocks field by field, and back.
 
 
 def field_by_field(blocks: np.ndarray) -> np.ndarray:

@@ -126,7 +126,7 @@ def speculate(
     )
 
 
-# The loop itself is a generator. A request that is refused has been refused before it begins.
+# The loop itself is a generator. A wrong request is refused before the first token.
 
 
 def _speculate(models, text, left, ahead, settings, stop, random):

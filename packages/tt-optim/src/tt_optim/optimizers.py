@@ -510,7 +510,7 @@ def show_paths():
 # the gradient and the step, because it is the same for every optimizer. (`norm_type` is PyTorch's: 2 for the usual
 # length, infinity for the largest element; `np.linalg.norm(array, order)` knows them all.)
 #
-# A negative limit would turn all gradients around, so we refuse it, by `refuse_negative`, which takes numbers by name.
+# A negative limit would turn all gradients around, so `refuse_negative` refuses it; it takes numbers by name.
 # If a gradient has overflowed, the length is infinite or nan. By default we do nothing special, and you see it in the
 # length that we return. With `error_if_nonfinite` you get an error instead.
 

@@ -289,8 +289,8 @@ class SimpleModule:
     # A silent failure would be worst in `load_state_dict`: a *checkpoint* with a renamed layer that loads
     # "successfully" leaves random weights in place. So we compare names and shapes first, report everything that does
     # not match, and change nothing until all is well. We copy values *into* the existing parameters, because optimizers
-    # hold references to those objects. (`_mismatches(own, state)`, below, words the missing and unexpected names: a
-    # list of no, one or two sentences.)
+    # hold references to those objects. (`_mismatches(own, state)`, below, returns a list of at most two
+    # sentences, one for the missing names and one for the unexpected ones.)
 
     def load_state_dict(self, state, strict: bool = True) -> None:  # exercise
         """Copy the values of `state` into parameters and buffers of the same names.

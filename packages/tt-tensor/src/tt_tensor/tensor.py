@@ -133,8 +133,8 @@ def check_smallest_tensor():
 #
 # Three things can go wrong, and each gets an error that names it. Rows may have different lengths, data may not be
 # numbers, and numbers may be of a kind that deep learning does not use. NumPy would accept data that are not numbers as
-# an array of strings or of Python objects. Additions of those are many times slower, and other operations fail later,
-# far from the cause.
+# an array of strings or of Python objects. Additions would then be many times slower, and other operations would
+# fail later, far from the cause.
 
 
 def as_array(data, dtype=None) -> np.ndarray:  # exercise
