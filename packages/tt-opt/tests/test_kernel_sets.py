@@ -18,7 +18,7 @@ import tt_opt
 import tt_optim as to
 import tt_spatial as ts
 import tt_tensor as tt
-from tt_opt import acceleration
+from tt_opt import kernel_sets
 from tt_tensor import loops
 
 SETS = ["fast", "compiled"] if tt_opt.best_set() == "compiled" else ["fast"]
@@ -412,7 +412,7 @@ def test_products_by_a_blas_of_our_own(sizes, left, right, monkeypatch):
 
 
 def test_without_numba_the_compiled_set_is_the_fast_one(monkeypatch):
-    monkeypatch.setattr(acceleration, "best_set", lambda: "fast")
+    monkeypatch.setattr(kernel_sets, "best_set", lambda: "fast")
     with pytest.warns(RuntimeWarning, match="pip install"), tt_opt.accelerate("compiled"):
         assert tt_opt.kernel_set() == "fast"
 

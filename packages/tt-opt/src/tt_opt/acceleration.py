@@ -11,16 +11,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -29,9 +26,10 @@ import tt_tensor as tt
 from tt_autograd import RULES, is_grad_enabled
 from tt_nlp import next_token_loss
 from tt_nlp.transformers import small_gpt
+from tt_opt.kernel_sets import SETS, Switch, best_set, known_set, put_loops
 from tt_opt.threads import empty_like, in_memory_order, in_order_of, in_pieces, one_blas_thread, scratch
 from tt_optim import AdamW
-from tt_tensor import PRIMITIVES, SLOTS, Slot, install_kernels, interpreting, loops
+from tt_tensor import PRIMITIVES, SLOTS, install_kernels, interpreting
 
 
 # We need something to measure, so here is one training step of a small GPT: the forward pass, *backpropagation*, and
@@ -146,31 +144,40 @@ def check_roofline():
 #
 # $$ \frac{2 n^3}{12 n^2} = \frac{n}{6} . $$
 #
-# The figure draws the roof of this machine and measures four functions under it.
+# The figure draws the roof of this machine, and under it the rates that functions reach.
 
 
-def show_roofline():
-    """Rate of four functions against their operations a byte, under the roof of this machine."""
+def under_the_roof(work: dict[str, tuple[float, float, Callable]], span: tuple[float, float]) -> Any:
+    """Return a figure of the roof of this machine over a span of intensities, and under it each function, given as
+    (operations, bytes moved, function), at the rate that it reaches."""
     import matplotlib.pyplot as plt
 
     peak, bandwidth = tt.setup.matmul_gflops(1024) * 1e9, tt.setup.bandwidth(1 << 26) * 1e9
-    x, a, b = (tt.randn(*shape) for shape in ((1024, 1024), (1024, 1024), (64, 64)))
-    work = {
-        "x + x": (lambda: x + x, x.numel(), 12 * x.numel()),
-        "exp(x)": (lambda: tt.exp(x), 10 * x.numel(), 8 * x.numel()),  # a polynomial of about that length
-        "64 x 64 product": (lambda: b @ b, 2 * 64**3, 12 * 64**2),
-        "1024 x 1024 product": (lambda: x @ a, 2 * 1024**3, 12 * 1024**2),
-    }
     figure, axis = plt.subplots(figsize=(7, 4))
-    intensities = np.geomspace(0.03, 1000)
+    intensities = np.geomspace(*span)
     axis.loglog(intensities, [roofline(i, peak, bandwidth) / 1e9 for i in intensities], color="C0")
-    for name, (function, operations, moved) in work.items():
+    for name, (operations, moved, function) in work.items():
         rate = operations / tt.measure(function).seconds / 1e9
         axis.plot(operations / moved, rate, "o", color="C1")
         axis.annotate(name, (operations / moved, rate), textcoords="offset points", xytext=(6, -12), fontsize=9)
     axis.set(xlabel="operations a byte", ylabel="GFLOP/s")
     figure.tight_layout()
     return figure
+
+
+# Which functions do we look at? Two are bound by memory, one is small, and one is the product of the hurt.
+
+
+def show_roofline():
+    """Rate of four functions against their operations a byte, under the roof of this machine."""
+    x, a, b = (tt.randn(*shape) for shape in ((1024, 1024), (1024, 1024), (64, 64)))
+    work: dict[str, tuple[float, float, Callable]] = {
+        "x + x": (x.numel(), 12 * x.numel(), lambda: x + x),
+        "exp(x)": (10 * x.numel(), 8 * x.numel(), lambda: tt.exp(x)),  # a polynomial of about that length
+        "64 x 64 product": (2 * 64**3, 12 * 64**2, lambda: b @ b),
+        "1024 x 1024 product": (2 * 1024**3, 12 * 1024**2, lambda: x @ a),
+    }
+    return under_the_roof(work, (0.03, 1000))
 
 
 # A large matrix product uses each number hundreds of times, so it sits under the flat part of the roof: it is
@@ -517,95 +524,12 @@ def check_amdahl():
 #
 # The appendix *Twins* has the other twins in the same form: products, ReLU, layer normalization, cross-entropy,
 # attention, convolution, pooling, batch normalization, and the updates of SGD and Adam. The modules `fast` and
-# `compiled` do the work on a range of rows. Together they are a *kernel set*. Only the switch is missing.
-
-SETS = {"fast": "tt_opt.fast", "compiled": "tt_opt.compiled"}
-
-
-def best_set() -> str:
-    """Return the name of the fastest kernel set of this installation: "compiled" where Numba is installed, else
-    "fast"."""
-    return "compiled" if importlib.util.find_spec("numba") else "fast"
-
-
-def kernel_set() -> str:
-    """Return the name of the kernel set in use."""
-    return _use.name
-
-
-# You can call `accelerate` once for a whole program, or use it in a `with` block.
-
-
-class accelerate:
-    """Use a kernel set from here on: "fast", "compiled", "default" or "loops"; without a name, the best one that is
-    installed. `with accelerate(...)` restores the previous set at the end of the block.
-
-    Slots are the same for all threads. Raises ValueError for an unknown name, and RuntimeError while another thread is
-    inside such a block. Where Numba is missing, "compiled" means "fast", and a warning says so."""
-
-    def __init__(self, name: str | None = None):
-        self.name = _known(name or best_set())
-        self.before = _use.name
-        _use.switch(self.name)
-
-    def __enter__(self):
-        _use.blocks.append(threading.get_ident())
-        return self
-
-    def __exit__(self, *exception):
-        _use.blocks.pop()
-        _use.switch(self.before)
-
-
-# A wrong name is an error, and a missing Numba only a warning, because the program then runs correctly all the same.
-
-
-def _known(name):
-    if name not in ("default", "loops", *SETS):
-        raise ValueError(f'there is no kernel set {name!r}: choose "compiled", "fast", "default" or "loops"')
-    if name == "compiled" and best_set() == "fast":
-        advice = 'Numba is not installed, so the kernels are those of the set "fast": pip install tt-opt[compiled]'
-        warnings.warn(advice, RuntimeWarning, stacklevel=3)
-        return "fast"
-    return name
-
-
-# With an environment variable you can run a program on a kernel set even if the program knows nothing about them.
-
-
-def use_environment() -> None:
-    """Use the kernel set that the environment variable TT_KERNELS names, if it is set. ValueError for an unknown
-    name."""
-    if name := os.environ.get("TT_KERNELS"):
-        try:
-            accelerate(name)
-        except ValueError as error:
-            raise ValueError(f"TT_KERNELS={name}: {error}") from None
-
-
-# To switch, we put kernels into slots and rows into the table of rules, and remember how to undo each of these steps.
-# We load the new set before we take out the old one, so that a set that cannot be loaded changes nothing.
-
-
-class _Use:
-    def __init__(self):
-        self.name, self.undo, self.lock, self.blocks = "default", ExitStack(), threading.RLock(), []
-
-    def switch(self, name):
-        with self.lock:
-            if self.blocks and self.blocks[-1] != threading.get_ident():
-                raise RuntimeError("another thread is inside a block of accelerate(); kernels are the same for all")
-            if name != self.name:
-                put = {"default": lambda undo: None, "loops": _put_loops}.get(name) or _putting_twins(name)
-                self.undo.close()
-                put(self.undo)
-                self.name = name
-
-
-_use = _Use()
-
-
-# The twins of a set replace kernels in their slots, and the rows of those primitives that have rules.
+# `compiled` do the work on a range of rows. Together they are a *kernel set*. A third set has the name "loops": the
+# loops with which chapters 02, 09 and 13 define their operations, the slowest of all.
+#
+# Only the switch is missing. To put a set in, we put kernels into slots and rows into the table of rules, and note in
+# `undo` how to take each of them out again. We load the new set before we take out the old one, so that a set that
+# cannot be loaded changes nothing.
 
 
 def _putting_twins(name):
@@ -623,16 +547,53 @@ def _putting_twins(name):
     return put
 
 
-# The loops with which chapters 02, 09 and 13 define their operations are a kernel set as well, the slowest one.
+# You can call `accelerate` once for a whole program, or use it in a `with` block. The support module `kernel_sets`
+# keeps the set in use (`Switch`), and knows the names and which set is best (`known_set`, `best_set`). A wrong name is
+# an error, and a missing Numba only a warning, because the program then runs correctly all the same.
+
+_use = Switch()
 
 
-def _put_loops(undo):
-    from tt_nlp import nlp_loops
-    from tt_spatial import spatial_loops
+def kernel_set() -> str:
+    """Return the name of the kernel set in use."""
+    return _use.name
 
-    sets = [vars(module).items() for module in (loops, spatial_loops, nlp_loops)]
-    kernels = {name: f for items in sets for name, f in items if name in SLOTS and not isinstance(f, Slot)}
-    undo.callback(install_kernels, install_kernels(kernels, "loops"), "default")
+
+class accelerate:
+    """Use a kernel set from here on: "fast", "compiled", "default" or "loops"; without a name, the best one that is
+    installed. `with accelerate(...)` restores the previous set at the end of the block.
+
+    Slots are the same for all threads. Raises ValueError for an unknown name, and RuntimeError while another thread is
+    inside such a block. Where Numba is missing, "compiled" means "fast", and a warning says so."""
+
+    def __init__(self, name: str | None = None):
+        self.name, self.before = known_set(name or best_set()), _use.name
+        _switch(self.name)
+
+    def __enter__(self):
+        _use.blocks.append(threading.get_ident())
+        return self
+
+    def __exit__(self, *exception):
+        _use.blocks.pop()
+        _switch(self.before)
+
+
+def _switch(name):
+    _use.to(name, {"default": lambda undo: None, "loops": put_loops}.get(name) or _putting_twins(name))
+
+
+# With an environment variable you can run a program on a kernel set even if the program knows nothing about them.
+
+
+def use_environment() -> None:
+    """Use the kernel set that the environment variable TT_KERNELS names, if it is set. ValueError for an unknown
+    name."""
+    if name := os.environ.get("TT_KERNELS"):
+        try:
+            accelerate(name)
+        except ValueError as error:
+            raise ValueError(f"TT_KERNELS={name}: {error}") from None
 
 
 # The witness: a model must compute the same values and gradients with our kernels as with those of the chapters, up to
@@ -724,30 +685,19 @@ def show_compiled():
 
 def show_climb():
     """GELU and layer normalization under the roof of this machine: each trip saved moves a point up."""
-    import matplotlib.pyplot as plt
     import numba
     from tt_spatial import normalize_scaled
 
-    peak, bandwidth = tt.setup.matmul_gflops(1024) * 1e9, tt.setup.bandwidth(1 << 26) * 1e9
     x, weight = tt.generator().standard_normal((16_384, 128), np.float32), np.ones(128, np.float32)
-    flat, out = x.ravel(), np.empty_like(x)
+    flat, out, gelu, norm = x.ravel(), np.empty_like(x), (20 * x.size, 8 * x.size), (8 * x.size, 8 * x.size)
     compiled = numba.njit(norm_by_definition, fastmath={"reassoc", "contract", "arcp", "nsz"})
-    forms: dict[str, tuple[int, Callable]] = {  # operations for a number, and the work
-        "gelu by formula": (20, lambda: gelu_by_formula(flat)),
-        "gelu in blocks": (20, lambda: in_blocks(gelu_block, flat, out.ravel())),
-        "layer norm in NumPy": (8, lambda: normalize_scaled.kernel(x, weight, weight, eps=1e-5)),
-        "layer norm compiled": (8, lambda: compiled(x, weight, weight, out)),
+    work: dict[str, tuple[float, float, Callable]] = {
+        "gelu by formula": (*gelu, lambda: gelu_by_formula(flat)),
+        "gelu in blocks": (*gelu, lambda: in_blocks(gelu_block, flat, out.ravel())),
+        "layer norm in NumPy": (*norm, lambda: normalize_scaled.kernel(x, weight, weight, eps=1e-5)),
+        "layer norm compiled": (*norm, lambda: compiled(x, weight, weight, out)),
     }
-    figure, axis = plt.subplots(figsize=(7, 4))
-    intensities = np.geomspace(0.3, 100)
-    axis.loglog(intensities, [roofline(i, peak, bandwidth) / 1e9 for i in intensities], color="C0")
-    for name, (operations, form) in forms.items():
-        rate = operations * x.size / tt.measure(form).seconds / 1e9
-        axis.plot(operations / 8, rate, "o", color="C1")
-        axis.annotate(name, (operations / 8, rate), textcoords="offset points", xytext=(8, -4), fontsize=9)
-    axis.set(xlabel="operations a byte", ylabel="GFLOP/s")
-    figure.tight_layout()
-    return figure
+    return under_the_roof(work, (0.3, 100))
 
 
 # The vertical distance from a point to the slope of the roof is what we could still gain. Next we measure the whole
