@@ -8,8 +8,8 @@ from tt_opt.benchmarking import (
     median_interval, profile, roof_points, table,
 )
 from tt_opt.caching import (
-    Batcher, GroupedQueryAttention, KVCache, Request, RotaryGPT, RotaryTransformer, cache_bytes, generate,
-    look_back, multiply_adds_of_a_token, read, stream, write,
+    Batcher, GroupedQueryAttention, KVCache, Request, cache_bytes, generate, look_back, multiply_adds_of_a_token,
+    read, stream, write,
 )
 from tt_opt.compression import (
     CompressedRows, NarrowAttention, Pruning, SIZES, SparseLinear, Taught, Watched, compressed_rows, density,
@@ -26,6 +26,8 @@ from tt_opt.precision import (
 )
 from tt_opt.reports import *
 from tt_opt.reports import __all__ as _reports
+from tt_opt.rotary_gpt import *
+from tt_opt.rotary_gpt import __all__ as _rotary_gpt
 from tt_opt.speculative import *
 from tt_opt.speculative import __all__ as _speculative
 from tt_opt.threads import get_num_threads as get_num_threads
@@ -34,10 +36,10 @@ from tt_opt.threads import set_num_threads as set_num_threads
 # The contract: what other packages may use.
 __all__ = [
     "TWINS", "accelerate", "amdahl", "best_set", "kernel_set", "roofline", "time_by_primitive", "twin",
-    "use_environment", "utilization", "Batcher", "GroupedQueryAttention", "KVCache", "Request", "RotaryGPT",
-    "RotaryTransformer", "cache_bytes", "generate", "look_back", "multiply_adds_of_a_token", "read", "stream", "write",
-    *_speculative, "BLOCKS", "FORMATS", "Format", "QUANTIZED", "Quantized", "QuantizedConv2d", "QuantizedEmbedding",
-    "QuantizedLinear", "ROW", "affine_scale", "dequantize", "fake_quantize", "fake_vjp", "from_bfloat16",
+    "use_environment", "utilization", "Batcher", "GroupedQueryAttention", "KVCache", "Request", "cache_bytes",
+    "generate", "look_back", "multiply_adds_of_a_token", "read", "stream", "write", *_rotary_gpt, *_speculative,
+    "BLOCKS", "FORMATS", "Format", "QUANTIZED", "Quantized", "QuantizedConv2d", "QuantizedEmbedding", "QuantizedLinear",
+    "ROW", "affine_scale", "dequantize", "fake_quantize", "fake_vjp", "from_bfloat16",
     "model_bytes", "observed", "packed_product", "quantize", "quantize_", "rounding", "symmetric_scale", "to_bfloat16",
     *_gguf, "CompressedRows", "NarrowAttention", "Pruning", "SIZES", "SparseLinear", "Taught", "Watched",
     "compressed_rows", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 
 import tt_tensor as tt
-from tt_autograd import evaluating, no_grad, rule
+from tt_autograd import evaluating, no_grad
 from tt_nlp import (
-    GPT, Block, Embedding, GPTConfig, as_texts, attention_vjp, attention_weights, next_logits, next_probabilities,
-    refuse_settings, rotary, scaled_dot_product_attention, token_ids, window_mask,
+    GPT, GPTConfig, as_texts, next_logits, next_probabilities, refuse_settings, rotary, scaled_dot_product_attention,
+    token_ids, window_mask,
 )
 from tt_nlp.transformers import small_gpt, surprises
-from tt_spatial import LayerNorm
-from tt_tensor import Linear, Module, ModuleList, Tensor, from_numpy, generator, meter, primitive
+from tt_tensor import Linear, Module, Tensor, from_numpy, generator, meter, primitive
 
 
 # We take a GPT of four blocks and count its multiply-adds with the meter of chapter 02. For a measurement of time it
@@ -252,7 +251,12 @@ def show_masks_and_memory():
 
 
 # We take one more freedom, which we will use below: several heads of queries may share one head of keys and values. We
-# put their queries below each other, so that one product serves them all.
+# put their queries below each other, so that one product serves them all. With $H$ heads of queries and $G$ heads of
+# keys, $H / G$ heads of queries share a head of keys, and together they have $T \cdot H / G$ rows.
+#
+# Everything else is the attention of chapter 13 on plain arrays: scores, a mask, softmax, and a weighted sum of the
+# values. The mask asks how far a key lies behind a query. A negative distance means that the key comes later, and a
+# distance of `window` or more means that the key is too old.
 
 
 @primitive(cost=lambda out, q, keys, values, **window: 2 * out.size * len(keys))
@@ -273,28 +277,9 @@ def look_back(q, keys, values, /, window=None):  # exercise
     return (weights.reshape(G, H // G * T, n) @ values.swapaxes(0, 1)).reshape(H, T, D).swapaxes(0, 1)
 
 
-# We only use it for inference. However, every primitive of ours has a row in the table of rules, and this gradient is
-# that of chapter 13's attention. Where several heads share a key, we add up the gradients of these heads.
-
-
-def look_back_vjps(needed, g, out, q, keys, values, window=None):
-    """Return the gradients of queries, keys and values, given the gradient g of the result."""
-    given = [x if isinstance(x, Tensor) else from_numpy(x) for x in (g, q, keys, values)]
-    (T, H, D), (n, G, _) = q.shape, keys.shape
-    heads = np.arange(H) // (H // G)
-    g_, q_, k, v = (x.permute(1, 0, 2) for x in (given[0], given[1], given[2][:, heads], given[3][:, heads]))
-    places = np.arange(n)
-    behind = places[n - T :, None] - places
-    weights = attention_weights(q_, k, from_numpy((behind >= 0) & (behind < (window or n))))
-    of_q, *shared = attention_vjp(g_, weights, q_, k, v, D**-0.5)
-    found = [of_q, *(x.reshape(G, H // G, n, D).sum(1) for x in shared)]
-    turned = [x.permute(1, 0, 2) for x in found]
-    return turned if isinstance(g, Tensor) else [x.numpy() for x in turned]
-
-
-rule(look_back, together=look_back_vjps)
-
-
+# We only use `look_back` for inference. Its gradient, which is that of chapter 13's attention, is in the appendix
+# *Rotary GPT*.
+#
 # Two checks against chapter 13. If all tokens are new, we must get its causal attention, and the last query alone must
 # find the same as it finds among the others.
 
@@ -329,7 +314,13 @@ def through(trunk: Module, ids: Tensor, positions: np.ndarray, attend: Callable)
 
 
 # `read` takes pairs of a cache and the tokens that come next in its text. It puts all new tokens into one array, and in
-# each layer it lets each text look back at its own cache. A model with another trunk brings a `through` of its own.
+# each layer it lets each text look back at its own cache.
+#
+# For example, let one text bring a prompt of five tokens and another a single token. The array then has six rows. Rows
+# 0 to 4 belong to the first text, whose positions count from the length of its cache, and row 5 belongs to the second.
+# The matrix products do not ask whose row they multiply, so one pass serves both texts. Only `attend` cuts the array
+# into the rows of each text. When the pass is complete, each cache notes the tokens that it has read. A model with
+# another trunk brings a `through` of its own.
 
 
 def read(model: Module, texts: Sequence[tuple[KVCache, Sequence[int]]], every: bool = False) -> np.ndarray:  # exercise
@@ -571,72 +562,14 @@ class GroupedQueryAttention(Module):
         return self.o_proj(found.permute(0, 3, 1, 2, 4).reshape(B, T, C))
 
 
-# From such blocks we build a trunk with two ways through it: `forward` for training, and `through` for reading with a
-# cache.
-
-
-class RotaryTransformer(Module):
-    """Embedding, blocks with grouped-query attention, and a norm: ids (B, T) -> (B, T, C), for any T."""
-
-    def __init__(self, config: GPTConfig, kv_heads: int, window: int | None = None):
-        super().__init__()
-        self.wte = Embedding(config.vocab_size, config.n_embd)
-        self.h = ModuleList(Block(config) for _ in range(config.n_layer))
-        for block in self.h:
-            block.attn = GroupedQueryAttention(config.n_embd, config.n_head, kv_heads, window)
-        self.ln_f = LayerNorm(config.n_embd)
-
-    def forward(self, ids):
-        x = self.wte(ids)
-        for block in self.h:
-            x = block(x)
-        return self.ln_f(x)
-
-    def through(self, ids, positions, attend):
-        """Apply this trunk to tokens (N,) at positions (N,), as the function `through` does for a GPT."""
-        x = self.wte(ids)
-        for layer, block in enumerate(self.h):
-            parts = block.attn.projected(block.ln_1(x), positions)
-            x = x + block.attn.o_proj(attend(layer, *(part.numpy() for part in parts)).flatten(1))
-            x = x + block.mlp(block.ln_2(x))
-        return self.ln_f(x)
-
-
-# The model around it has the interface of a GPT, so everything in this chapter works with it.
-
-
-class RotaryGPT(GPT):
-    """A GPT whose blocks have grouped-query attention with rotary positions, and a window if you like. `generate` crops
-    a text to block_size tokens; since no table depends on that number, it may be as large as you like."""
-
-    def __init__(self, config: GPTConfig, kv_heads: int, window: int | None = None):
-        Module.__init__(self)
-        self.config, self.kv_heads, self.window = config, kv_heads, window
-        self.transformer: Any = RotaryTransformer(config, kv_heads, window)
-        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight
-        self.reset_parameters()
-
-    def reset_parameters(self):
-        """Draw all matrices anew, normal with deviation 0.02, and set biases to 0 and the weights of norms to 1."""
-        for name, p in self.named_parameters():
-            drawn = generator().standard_normal(p.shape, np.float32) * np.float32(0.02)
-            p.copy_(drawn if p.ndim == 2 else np.full(p.shape, float(name.endswith("weight")), np.float32))
-
-
+# From such blocks the appendix *Rotary GPT* builds a model, `RotaryGPT`. It has the interface of a GPT, so everything
+# in this chapter works with it, and its trunk brings a `through` of its own.
+#
 # The second way to a smaller cache is a *sliding window*: a token sees only the last $w$ tokens, as with `window_mask`,
 # your exercise of chapter 13. Two layers reach twice as far, because a token in the window has seen its own window.
 # Mistral 7B had windows of 4,096 tokens (A. Jiang et al., 2023). Since the cache never needs more than the window, a
-# text may become as long as you like. With rotary positions no token moves, as it would in a cropped text.
-
-
-def check_windows():
-    model = RotaryGPT(GPTConfig(20, 10_000, 2, 4, 32), kv_heads=2, window=8)
-    text, cache = generator().integers(0, 20, 300).tolist(), KVCache.of(model)
-    for end in (5, 6, 7, 90, 91, 92, 300):
-        found = read(model, [(cache, unread(cache, text[:end], 10_000))])
-        assert np.allclose(found, next_logits(model, [text[:end]]), atol=1e-5)
-    assert len(cache) == 300 and cache.keys.shape[1] < 300
+# text may become as long as you like. With rotary positions no token moves, as it would in a cropped text. The appendix
+# checks that over 300 tokens.
 
 
 # ## Many texts
@@ -750,7 +683,10 @@ class Batcher:
         """Whether any request has not ended."""
         return bool(self.waiting or self.active)
 
-    # Before the pass, we let requests in. After it, each text that has been read to its end gets a token.
+    # A step has three parts. First we let requests in while caches are free. Then we make one pass, with at most
+    # `piece` unread tokens of each text. After it, each text that has been read to its end gets a token, and those that
+    # end with it give their caches back. A text that is in the middle of its prompt gets no token, so its row of logits
+    # is not used.
 
     def step(self) -> list[Request]:  # exercise
         """Make one pass through the model. Returns the requests that got a token in it, in the order in which they came
@@ -956,7 +892,6 @@ def show_bytes():
 # about the bytes themselves: does a weight need all four of them? Chapter 17, *Precision*.
 
 __all__ = [
-    "Batcher", "GroupedQueryAttention", "KVCache", "Request", "RotaryGPT", "RotaryTransformer", "best_of",
-    "cache_bytes", "generate", "look_back", "multiply_adds_of_a_token", "read", "shared_length", "stream", "through",
-    "unread", "write",
+    "Batcher", "GroupedQueryAttention", "KVCache", "Request", "best_of", "cache_bytes", "generate", "look_back",
+    "multiply_adds_of_a_token", "read", "shared_length", "stream", "through", "unread", "write",
 ]
