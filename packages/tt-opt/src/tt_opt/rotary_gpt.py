@@ -6,8 +6,8 @@
 # ## The trunk
 #
 # Chapter 16 built a layer, `GroupedQueryAttention`, in which several heads of queries share one head of keys and
-# values. A model needs a trunk around such layers. The trunk of chapter 14 adds a vector from a table to each token, but
-# ours needs no table, because the layers turn queries and keys by their positions.
+# values. A model needs a trunk around such layers. The trunk of chapter 14 adds a vector from a table to each token,
+# but ours needs no table, because the layers turn queries and keys by their positions.
 
 from __future__ import annotations
 
