@@ -1,9 +1,10 @@
-"""What may be asked of a language model: checks of prompts, of ids and of the settings of a draw."""
+"""What may be asked of a language model: checks of its sizes, of texts, prompts and ids, and of what a draw needs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,3 +52,35 @@ def refuse_ids_that_do_not_fit(ids: Tensor, block_size: int) -> None:
             f"{ids.shape[1]} tokens do not fit into a context of block_size {block_size}: give the last {block_size}, "
             "or let generate() do so"
         )
+
+
+def refuse_sizes(sizes: Mapping[str, Any]) -> None:
+    """ValueError for the fields of a `GPTConfig` by name, if no network can have them."""
+    for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+        value = sizes[name]
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+    width, heads, dropout = sizes["n_embd"], sizes["n_head"], sizes["dropout"]
+    if width % heads:
+        raise ValueError(f"{heads} heads do not divide a width of {width}; n_embd % n_head must be 0")
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout must be a probability between 0 and 1, not {dropout!r}")
+
+
+def checked_logits(logits: np.ndarray) -> np.ndarray:
+    """Logits (V,) in float64. Raises ValueError if they are not a vector, or if the largest is not finite."""
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
+        raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
+    return logits
+
+
+def refuse_text(ids: Sequence[int], length: int) -> np.ndarray:
+    """The ids of a text as an array. TypeError for a text that is not a list of integers, ValueError for one without
+    a window of `length` tokens and one more."""
+    array = np.asarray(ids)
+    if array.size and (array.ndim != 1 or array.dtype.kind not in "iu"):
+        raise TypeError(f"a text is a list of integers, not {array.dtype} of shape {array.shape}; encode it first")
+    if length < 1 or len(array) <= length:
+        raise ValueError(f"a window of {length} tokens and one more do not fit into a text of {len(array)}")
+    return array

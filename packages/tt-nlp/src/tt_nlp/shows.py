@@ -79,3 +79,18 @@ def cost_table(
             f"T = {length:4d}: {counted / 1e6:6.1f} M multiply-adds, formula {products / 1e6:6.1f} M; weights "
             f"{weights / 1e6:5.1f} MB, peak {measured.peak_bytes / 1e6:5.1f} MB; {measured.seconds * 1e3:6.2f} ms"
         )
+
+
+def step_cost(loss: Callable[[], Tensor], products: int, held: int) -> None:
+    """Print what a forward pass, which returns a loss, and its backward pass cost: multiply-adds and bytes, beside the
+    expected `products` (of the forward pass) and `held`, and the time."""
+    with tt.meter() as there:
+        value = loss()
+    with tt.meter() as back:
+        value.backward()
+    taken = tt.measure(lambda: loss().backward())
+    counts = (products, there.multiply_adds.total(), back.multiply_adds.total())
+    formula, forward, backward = (f"{count / 1e6:.0f}" for count in counts)
+    print(f"{formula} million multiply-adds by the formula, {forward} counted,")
+    print(f"  {backward} on the way back; {taken.seconds * 1e3:.0f} ms;", end=" ")
+    print(f"{held / 1e6:.0f} MB by the formula, {taken.peak_bytes / 1e6:.0f} measured")

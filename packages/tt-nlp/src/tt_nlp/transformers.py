@@ -29,8 +29,10 @@ from tt_data import DataLoader, Dataset, RandomSampler, short_text
 from tt_data.common import row_numbers
 from tt_nlp.attention import MultiHeadAttention, attention_weights, causal_mask, self_attention
 from tt_nlp.embeddings import Embedding
-from tt_nlp.prompts import as_texts, refuse_ids_that_do_not_fit, refuse_settings, token_ids
-from tt_nlp.shows import picture_of_losses, picture_of_weights
+from tt_nlp.prompts import (
+    as_texts, checked_logits, refuse_ids_that_do_not_fit, refuse_settings, refuse_sizes, refuse_text, token_ids,
+)
+from tt_nlp.shows import picture_of_losses, picture_of_weights, step_cost
 from tt_nlp.tokenization import CharTokenizer
 from tt_optim import AdamW, OneCycleLR
 from tt_spatial import LayerNorm
@@ -93,15 +95,6 @@ def train_on(model: Module, data: Any, rate: float = 5e-3, losses: list[float] |
     return model
 
 
-# Every network of this chapter that plays the game goes through the same training and the same test: 200 new texts.
-
-
-def surprise_at_echoes(model: Module, steps: int, rate: float = 5e-3, losses: list[float] | None = None) -> float:
-    """Train a model on batches of 32 echoes; return its mean surprise at 200 new ones, in nats a letter."""
-    train_on(model, Batches(*echoes(steps * 32), 32), rate, losses)
-    return evaluate(model, next_token_loss, Batches(*echoes(200), 200))["loss"]
-
-
 # Our first player has one embedding for tokens and one for positions, then some layers of attention, and a linear layer
 # that turns the result into logits.
 
@@ -109,7 +102,7 @@ def surprise_at_echoes(model: Module, steps: int, rate: float = 5e-3, losses: li
 class Looks(Module):
     """Attention layers, one after the other, between embeddings and logits: ids (B, T) -> (B, T, vocabulary)."""
 
-    def __init__(self, vocabulary: int, width: int, layers: int = 1, length: int = 32):
+    def __init__(self, vocabulary: int, layers: int = 1, width: int = 32, length: int = 32):
         super().__init__()
         self.tokens, self.places = Embedding(vocabulary, width), Embedding(length, width)
         self.looks = ModuleList(MultiHeadAttention(width, 4) for _ in range(layers))
@@ -122,18 +115,39 @@ class Looks(Module):
         return self.head(x)
 
 
-# We train it in two widths. Guessing among 16 letters costs $\ln 16 = 2.77$ nats. (`picture_of_losses`, from the
-# support module `shows`, draws the loss of each step, averaged over its neighbours.)
+# Every network of this chapter that plays the game goes through the same training, on batches of 32 texts, and the same
+# test: 200 new texts. We remember what we have trained, because we will look at some of these networks twice.
+
+
+@cache
+def player(
+    make: Callable[..., Module], layers: int = 1, width: int = 32, steps: int = 300, rate: float = 5e-3
+) -> tuple[Module, float, list[float]]:
+    """A trained player: the network, its surprise at new texts in nats a letter, and the loss of each step."""
+    manual_seed(0)
+    model, losses = make(16, layers, width), []
+    train_on(model, Batches(*echoes(steps * 32), 32), rate, losses)
+    return model, evaluate(model, next_token_loss, Batches(*echoes(200), 200))["loss"], losses
+
+
+# To compare players we print what a letter costs each of them, and draw the loss of each step, averaged over its
+# neighbours (`picture_of_losses`, from the support module `shows`). Guessing among 16 letters costs $\ln 16 = 2.77$
+# nats.
+
+
+def compare(players: dict[str, tuple[Module, float, list[float]]]) -> Any:
+    """Print the surprise of each player, and return a figure of their losses."""
+    for name, (_, surprise, _) in players.items():
+        print(f"{name}: {surprise:.2f} nats a letter")
+    return picture_of_losses({name: losses for name, (*_, losses) in players.items()}, guessing=math.log(16))
+
+
+# We train one layer of attention in two widths.
 
 
 def show_hurt():
-    """The loss of one attention layer over 400 steps, 32 and 64 numbers wide: both curves flatten far above zero."""
-    curves: dict[str, list[float]] = {"32 wide": [], "64 wide": []}
-    for width, losses in zip((32, 64), curves.values()):
-        manual_seed(0)
-        surprise = surprise_at_echoes(Looks(16, width), 400, 3e-3, losses)
-        print(f"one layer, {width} wide: {surprise:.2f} nats a letter after 400 steps")
-    return picture_of_losses(curves, guessing=math.log(16))
+    """The loss of one attention layer, 32 and 64 numbers wide: both curves flatten far above zero."""
+    return compare({f"one layer, {width} wide": player(Looks, width=width) for width in (32, 64)})
 
 
 # The curves flatten early, and doubling the width helps only a little. The network has found out that the letters of
@@ -149,10 +163,8 @@ def show_hurt():
 
 
 def show_stack():
-    for layers in (1, 2, 4):
-        manual_seed(0)
-        surprise = surprise_at_echoes(Looks(16, 32, layers), 200)
-        print(f"{layers} layer{'s' * (layers > 1)}: {surprise:.2f} nats a letter")
+    """The loss with one layer, two, and four: none of them does better than one layer."""
+    return compare({f"{layers} layer(s)": player(Looks, layers) for layers in (1, 2, 4)})
 
 
 # More layers do not help, and soon they do harm. Each layer replaces its input by a mixture of it, so once a token has
@@ -236,8 +248,9 @@ def check_rms_norm():
 # ## What a GPT is made of
 #
 # A handful of *hyperparameters* decides the shape of the whole network. We put them into one object, which rejects
-# impossible values. The default sizes are those of the smallest GPT-2 (A. Radford et al., 2019). The names are those of
-# A. Karpathy's nanoGPT, because that is the implementation you are most likely to read next.
+# impossible values (with `refuse_sizes`, from the module `prompts`). The default sizes are those of the smallest GPT-2
+# (A. Radford et al., 2019). The names are those of A. Karpathy's nanoGPT, because that is the implementation you are
+# most likely to read next.
 
 
 @dataclass(frozen=True)
@@ -253,14 +266,7 @@ class GPTConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"{self.n_head} heads do not divide a width of {self.n_embd}; n_embd % n_head must be 0")
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be a probability between 0 and 1, not {self.dropout!r}")
+        refuse_sizes(vars(self))
 
 
 # ## Attention
@@ -291,17 +297,6 @@ class CausalSelfAttention(Module):
         qkv = parts.permute(2, 0, 3, 1, 4)  # (3, B, n_head, T, C / n_head)
         found = self_attention(qkv, dropout_p=self.p if self.training else 0.0, is_causal=True)
         return self.dropout(self.c_proj(found.transpose(1, 2).reshape(B, T, C)))
-
-
-# What a position gets must not depend on anything that comes after it, so we change the end of a text and look at its
-# beginning.
-
-
-def check_attention_looks_back():
-    attention, x = CausalSelfAttention(GPTConfig(n_embd=8, n_head=2)), tt.randn(1, 5, 8)
-    before = attention(x)
-    x[0, 3:] = 0.0
-    assert np.allclose(attention(x)[0, :3].numpy(), before[0, :3].numpy(), atol=1e-6)
 
 
 # ## The MLP
@@ -342,23 +337,9 @@ class Block(Module):
         return x + self.mlp(self.ln_2(x))
 
 
-# A layer that answers zero must leave the stream as it is. If all layers are silent, a gradient must come through
-# twelve blocks exactly as it went in.
-
-
-def check_silent_blocks_pass_everything():
-    blocks = [Block(GPTConfig(n_embd=8, n_head=2)) for _ in range(12)]
-    for silent in [linear for block in blocks for linear in (block.attn.c_proj, block.mlp.c_proj)]:
-        silent.weight.zero_()
-        silent.bias.zero_()
-    x = top = tt.randn(1, 3, 8).requires_grad_()
-    for block in blocks:
-        top = block(top)
-    top.sum().backward()
-    assert (top == x).all() and (x.grad == 1).all()
-
-
-# How much of the gradient is left when the layers are not silent? We send a gradient of length 1 from the top through
+# A layer that answers zero leaves the stream as it is, and the gradient passes it unchanged.
+#
+# How much of the gradient is left when the layers do answer? We send a gradient of length 1 from the top through
 # stacks of 24 blocks with their small initial weights, and measure its length at the bottom. We put the sum and the
 # norm into three different orders. *Post-norm* is the order of the first transformer (A. Vaswani et al., 2017): add
 # first, then normalize the stream.
@@ -521,26 +502,9 @@ def small_gpt(vocabulary: int, layers: int = 4, width: int = 64, length: int = 3
     return GPT(GPTConfig(vocabulary, length, layers, 4, width))
 
 
-# We will look at these two networks twice, so we train them once and remember them.
-
-
-@cache
-def trained_on_echoes(layers: int) -> tuple[GPT, float, list[float]]:
-    """A small GPT that has learned the game: the model, its surprise at new texts in nats, the loss of each step."""
-    manual_seed(0)
-    losses: list[float] = []
-    model = small_gpt(16, layers, 32)
-    return model, surprise_at_echoes(model, 800, 1e-2, losses), losses
-
-
 def show_blocks():
-    """The loss over 800 steps: with one block it levels off early, with two it falls much further."""
-    curves = {}
-    for layers in (1, 2):
-        _, surprise, losses = trained_on_echoes(layers)
-        curves[name := f"{layers} block{'s' * (layers > 1)}"] = losses
-        print(f"{name}: {surprise:.2f} nats a letter")
-    return picture_of_losses(curves, guessing=math.log(16))
+    """The loss of each step: with one block it levels off early, with two it falls much further."""
+    return compare({f"{layers} block(s)": player(small_gpt, layers, steps=800, rate=1e-2) for layers in (1, 2)})
 
 
 # One block is hardly better than one layer of attention was. Two blocks have found the way. (They still pay for letters
@@ -566,7 +530,7 @@ def attention_maps(model: GPT, ids: Tensor) -> list[np.ndarray]:
 
 def show_induction():
     """Two heads on a text that repeats: one looks one position back, the other at what followed the same letter."""
-    word, model = "kbeoad", trained_on_echoes(2)[0]
+    word, model = "kbeoad", player(small_gpt, 2, steps=800, rate=1e-2)[0]
     first, second = attention_maps(model, tt.tensor([["abcdefghijklmnop".index(letter) for letter in word * 3]]))
     back = lambda maps, steps: np.trace(maps, -steps, 1, 2)
     left = back(first, 1).argmax()
@@ -652,18 +616,11 @@ def only(weights: np.ndarray, places: np.ndarray) -> np.ndarray:
     return kept
 
 
-# Before we draw anything we check the settings, with `refuse_settings(temperature, top_k, top_p)` from the module
-# `prompts`, and the logits. If a model has diverged, its logits are nan or infinite.
-
-
-def checked_logits(logits: np.ndarray) -> np.ndarray:
-    """Logits (V,) in float64. Raises ValueError if they are not a vector, or if the largest is not finite."""
-    logits = np.asarray(logits, np.float64)
-    if logits.ndim != 1 or not logits.size or not np.isfinite(logits.max()):
-        raise ValueError(f"logits are numbers (V,), the largest of them finite, not {logits}; has the model diverged?")
-    return logits
-
-
+# Before we draw anything we check the settings and the logits, with two functions from the module `prompts`.
+# `refuse_settings(temperature, top_k, top_p)` raises a ValueError for impossible settings. `checked_logits(logits)`
+# returns the logits in float64. It raises a ValueError if they are not a vector or if the largest is not finite: the
+# logits of a model that has diverged are nan or infinite.
+#
 # With all three knobs the order matters: temperature first, then top-k, then top-p.
 
 
@@ -753,25 +710,19 @@ def continued(  # exercise
 
 
 # `stream_batch` prepares the loop. Each text has a random generator of its own, so the tokens that we draw for it do
-# not depend on its neighbours. (`token_ids` turns a prompt into a list of integers and rejects anything else. It is in
-# the module `prompts`, with the other checks of prompts.)
+# not depend on its neighbours. Without a seed we draw one from the generator of chapter 01. (`token_ids` turns a prompt
+# into a list of integers and rejects anything else. It is in the module `prompts`, with the other checks of prompts.)
 
 
 def stream_batch(
     model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float = 1.0,
     top_k: int | None = None, top_p: float | None = None, stop: Iterable[int] = (), seed: int | None = None,
 ) -> Iterator[list[int | None]]:
-    """Continue each of the prompts, lists of token ids: yields after each round the new token of every text, None for
-    None for those that have ended. A text ends with the first token of `stop`, which belongs to it, or after
-    max_new_tokens. The same seed gives the same tokens; without one it is drawn from the generator of chapter 01.
-
-    Raises ValueError for prompts without tokens, impossible settings, and a negative max_new_tokens."""
+    """Continue prompts, lists of token ids: yields after each round the new token of every text, None for those that
+    have ended. A text ends with the first token of `stop`, which belongs to it. The same seed gives the same tokens."""
     texts = [token_ids(prompt) for prompt in prompts]
     if not texts or max_new_tokens < 0:
-        raise ValueError(
-            f"generating needs at least one prompt and a max_new_tokens of 0 or more, not {len(texts)} prompts and "
-            f"{max_new_tokens}"
-        )
+        raise ValueError(f"give at least 1 prompt and 0 new tokens, not {len(texts)} prompts and {max_new_tokens}")
     refuse_settings(temperature, top_k, top_p)
     seed = int(generator().integers(2**63)) if seed is None else seed
     generators = [np.random.default_rng((seed, row)) for row in range(len(texts))]
@@ -819,7 +770,8 @@ def check_neighbours_do_not_matter():
 #
 # NumPy's `sliding_window_view` cuts the ids into all windows of length + 1 tokens, without copying. A batch takes some
 # of these rows and splits each of them into inputs and targets. (`row_numbers(indices, length)`, of chapter 10, turns
-# the indices of a batch into an array, negative ones too, and rejects those that are out of range.)
+# the indices of a batch into an array, negative ones too, and rejects those that are out of range. `refuse_text`, of
+# the module `prompts`, checks the text.)
 
 
 class Windows(Dataset):
@@ -827,11 +779,7 @@ class Windows(Dataset):
     Raises ValueError for a text that is too short, TypeError for one that is not a list of integers."""
 
     def __init__(self, ids: Sequence[int], length: int):
-        array = np.asarray(ids)
-        if array.size and (array.ndim != 1 or array.dtype.kind not in "iu"):
-            raise TypeError(f"a text is a list of integers, not {array.dtype} of shape {array.shape}; encode it first")
-        if length < 1 or len(array) <= length:
-            raise ValueError(f"a window of {length} tokens and one more do not fit into a text of {len(array)}")
+        array = refuse_text(ids, length)
         self.length, self.windows = length, np.lib.stride_tricks.sliding_window_view(array, length + 1)
 
     # A single sample is a batch of one.
@@ -951,24 +899,17 @@ def multiply_adds(config: GPTConfig, length: int) -> int:
     return length * (config.n_layer * (12 * C * C + 2 * length * C) + C * config.vocab_size)
 
 
-# A forward and a backward pass, with the formula, the meter and the memory side by side:
+# `step_cost`, from the module `shows`, runs a forward and a backward pass and prints what they cost, beside
+# what we expect: the multiply-adds of the formula, and bytes by a count that we explain below.
 
 
 def show_cost():
     for length in (64, 256):
         model = GPT(config := GPTConfig(65, length, n_layer=4, n_head=4, n_embd=128))
         ids = from_numpy(generator().integers(0, 65, (4, length)))
-        with meter() as there:
-            loss = next_token_loss(model(ids), ids)
-        with meter() as back:
-            loss.backward()
-        taken = tt.measure(lambda: next_token_loss(model(ids), ids).backward())
-        counts = [4 * multiply_adds(config, length), there.multiply_adds.total(), back.multiply_adds.total()]
-        formula, forward, backward = (f"{count / 1e6:.0f}" for count in counts)
-        held = 4 * length * config.n_layer * 19 * config.n_embd * 4 / 1e6
-        print(f"4 texts of {length} tokens: {formula} million multiply-adds by the formula, {forward} counted,")
-        print(f"  {backward} on the way back; {taken.seconds * 1e3:.0f} ms;", end=" ")
-        print(f"{held:.0f} MB by the formula, {taken.peak_bytes / 1e6:.0f} measured")
+        held = 4 * length * config.n_layer * 19 * config.n_embd * 4
+        print(f"4 texts of {length} tokens:", end=" ")
+        step_cost(lambda: next_token_loss(model(ids), ids), 4 * multiply_adds(config, length), held)
 
 
 # The formula counts only products, and they are nearly all there is. For long texts the meter counts less than the
@@ -999,18 +940,16 @@ def show_generation():
 
 def show_errors():
     model = small_gpt(20, layers=1, length=8)
-    attempts = [
+    for attempt in (
         lambda: GPTConfig(n_embd=100, n_head=12),
         lambda: model(tt.zeros(1, 9).long()),
         lambda: model(Tensor([[3, 20]]).long()),
         lambda: next_token_loss(tt.zeros(2, 8, 20), tt.zeros(2, 9).long()),
         lambda: generate(model, [], 5),
-        lambda: model.load_state_dict(small_gpt(21, layers=1, length=8).state_dict()),
-    ]
-    for attempt in attempts:
+    ):
         try:
             attempt()
-        except (ValueError, IndexError, RuntimeError) as error:
+        except (ValueError, IndexError) as error:
             print(f"{type(error).__name__}: {error}")
 
 
@@ -1036,12 +975,6 @@ def surprises(model: GPT, ids: Sequence[int]) -> list[float]:  # exercise (starr
         return cross_entropy(logits[0], targets, reduction="none").tolist()
     finally:
         model.train(mode)
-
-
-def check_surprises():
-    model, ids = small_gpt(20, layers=1), [3, 1, 4, 1, 5]
-    loss = next_token_loss(model(Tensor([ids[:-1]]).long()), Tensor([ids[1:]]).long())
-    assert len(surprises(model, ids)) == 4 and math.isclose(np.mean(surprises(model, ids)), loss.item(), rel_tol=1e-5)
 
 
 # The second has three matrices, without biases. If you want as many weights as in an MLP of four times the width, make
