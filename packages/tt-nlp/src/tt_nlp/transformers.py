@@ -121,7 +121,7 @@ class Looks(Module):
 
 @cache
 def player(
-    make: Callable[..., Module], layers: int = 1, width: int = 32, steps: int = 300, rate: float = 5e-3
+    make: Callable[..., Module], layers: int = 1, width: int = 32, steps: int = 200, rate: float = 5e-3
 ) -> tuple[Module, float, list[float]]:
     """A trained player: the network, its surprise at new texts in nats a letter, and the loss of each step."""
     manual_seed(0)
@@ -828,7 +828,7 @@ def surprise_on(model: Module, windows: Windows) -> float:
     return evaluate(model, next_token_loss, DataLoader(windows, 64, sampler=side_by_side))["loss"]
 
 
-# Our GPT has two blocks and a tenth of a million parameters, and we train it for seven hundred steps. Besides the loss
+# Our GPT has two blocks and a tenth of a million parameters, and we train it for four hundred steps. Besides the loss
 # in nats we print the *perplexity*, its exponential. A perplexity of 10 means that the model is as unsure as if it had
 # to guess among 10 equally likely characters. Twelve kilobytes are not enough to learn English from, but watch how it
 # develops.
@@ -838,7 +838,7 @@ def show_writing():
     tokenizer, training, held_out = load_story()
     manual_seed(0)
     model, steps = small_gpt(tokenizer.vocab_size, layers=2, length=64), 0
-    for more in (20, 180, 500):
+    for more in (20, 180, 200):
         train_on_text(model, training, more)
         steps, loss = steps + more, surprise_on(model, held_out)
         print(f"after {steps} steps, held out: {loss:.2f} nats a character, a perplexity of {math.exp(loss):.1f}")
