@@ -121,11 +121,12 @@ class Looks(Module):
 
 @cache
 def player(
-    make: Callable[..., Module], layers: int = 1, width: int = 32, steps: int = 200, rate: float = 5e-3
-) -> tuple[Module, float, list[float]]:
+    make: Callable[..., Any], layers: int = 1, width: int = 32, steps: int = 200, rate: float = 5e-3
+) -> tuple[Any, float, list[float]]:
     """A trained player: the network, its surprise at new texts in nats a letter, and the loss of each step."""
     manual_seed(0)
-    model, losses = make(16, layers, width), []
+    losses: list[float] = []
+    model = make(16, layers, width)
     train_on(model, Batches(*echoes(steps * 32), 32), rate, losses)
     return model, evaluate(model, next_token_loss, Batches(*echoes(200), 200))["loss"], losses
 
@@ -135,7 +136,7 @@ def player(
 # nats.
 
 
-def compare(players: dict[str, tuple[Module, float, list[float]]]) -> Any:
+def compare(players: dict[str, tuple[Any, float, list[float]]]) -> Any:
     """Print the surprise of each player, and return a figure of their losses."""
     for name, (_, surprise, _) in players.items():
         print(f"{name}: {surprise:.2f} nats a letter")
@@ -146,16 +147,16 @@ def compare(players: dict[str, tuple[Module, float, list[float]]]) -> Any:
 
 
 def show_hurt():
-    """The loss of one attention layer, 32 and 64 numbers wide: both curves flatten far above zero."""
+    """The loss of one attention layer, 32 and 64 numbers wide: both curves level off far above zero."""
     return compare({f"one layer, {width} wide": player(Looks, width=width) for width in (32, 64)})
 
 
-# The curves flatten early, and doubling the width helps only a little. The network has found out that the letters of
-# the word are likelier than the others, and not much beyond that. It cannot win, for a reason that we can state
-# exactly. We make a query from a token and its position, and a key from a token and its position. To say what followed
-# the last `k`, the network would have to search for a token whose *left neighbour* is a `k`. But no token knows its
-# neighbour before it has looked. The game takes two looks: one to the left, and a second one at what all tokens found
-# in the first.
+# Both curves level off far above zero, and doubling the width helps only a little. The network has found out that the
+# letters of the word are likelier than the others, and not much beyond that. It cannot win, for a reason that we can
+# state exactly. We make a query from a token and its position, and a key from a token and its position. To say what
+# followed the last `k`, the network would have to search for a token whose *left neighbour* is a `k`. But no token
+# knows its neighbour before it has looked. The game takes two looks: one to the left, and a second one at what all
+# tokens found in the first.
 
 # ## The smallest thing that could work
 #
@@ -494,7 +495,8 @@ def predict_shapes() -> dict[str, tuple[int, ...]]:  # exercise
 
 # ## Does it help?
 #
-# We play the same game with networks of one block and of two, for 800 steps at a learning rate of 0.01.
+# We play the same game with networks of one block and of two. We train them longer than the players above, for 800
+# steps at a learning rate of 0.01.
 
 
 def small_gpt(vocabulary: int, layers: int = 4, width: int = 64, length: int = 32) -> GPT:
@@ -507,9 +509,9 @@ def show_blocks():
     return compare({f"{layers} block(s)": player(small_gpt, layers, steps=800, rate=1e-2) for layers in (1, 2)})
 
 
-# One block is hardly better than one layer of attention was. Two blocks have found the way. (They still pay for letters
-# that occur twice in a word.) How do they do it? To find out we look at their attention weights, which we compute from
-# the queries and keys that `c_attn` makes of the normalized stream.
+# With one block the loss levels off far above zero, as it did with layers of attention alone. Two blocks have found the
+# way. (They still pay for letters that occur twice in a word.) How do they do it? To find out we look at their
+# attention weights, which we compute from the queries and keys that `c_attn` makes of the normalized stream.
 
 
 def attention_maps(model: GPT, ids: Tensor) -> list[np.ndarray]:
