@@ -243,8 +243,8 @@ def test_every_module_is_a_chapter_or_an_appendix_or_says_that_it_is_not():
     helpers = {
         "__init__", "__main__", "arguments", "cody", "common", "conversions", "devices", "functional",
         "generators", "groups", "hard_texts", "history", "in_place", "indexing", "interface", "kernel_sets",
-        "methods", "options", "padding", "pictures", "prompts", "registry", "shows", "slots", "states", "targets",
-        "teaching", "testing", "testing_layers", "text_inputs", "vision", "wording",
+        "methods", "options", "padding", "pictures", "profiles", "prompts", "registry", "shows", "slots",
+        "states", "targets", "teaching", "testing", "testing_layers", "text_inputs", "vision", "wording",
     }  # fmt: skip
     for package in curriculum.packages():
         modules = (ROOT / "packages" / package.name / "src" / package.module).glob("*.py")

@@ -4,7 +4,7 @@ from tt_opt.acceleration import (
     TWINS, accelerate, amdahl, best_set, kernel_set, roofline, time_by_primitive, twin, use_environment, utilization,
 )
 from tt_opt.benchmarking import (
-    Comparison, Event, KEYS, Profile, Row, Timing, benchmark, bootstrap_interval, compare, compared,
+    Comparison, Event, KEYS, Profile, Timing, benchmark, bootstrap_interval, compare, compared,
     median_interval, profile, roof_points, table,
 )
 from tt_opt.caching import (
@@ -24,6 +24,7 @@ from tt_opt.precision import (
     affine_scale, dequantize, fake_quantize, fake_vjp, from_bfloat16, model_bytes, observed, packed_product,
     quantize, quantize_, rounding, symmetric_scale, to_bfloat16,
 )
+from tt_opt.profiles import Row
 from tt_opt.reports import *
 from tt_opt.reports import __all__ as _reports
 from tt_opt.rotary_gpt import *

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import functools
-import linecache
 import math
 import os
 import subprocess
@@ -35,6 +34,7 @@ from tt_autograd import Traced
 from tt_nlp import next_token_loss
 from tt_nlp.transformers import small_gpt
 from tt_opt.acceleration import roofline
+from tt_opt.profiles import Row, printed
 from tt_optim import Adam
 from tt_tensor import Module, Primitive, Tensor, interpreting
 
@@ -510,25 +510,15 @@ def profile(model: Module | None = None, memory: bool = False) -> Iterator[Profi
             tracemalloc.stop()
 
 
-# A table adds up the events, by primitive, by module or by line, as you like.
+# A table adds up the events, by primitive, by module or by line, as you like. A `Row` has the sums over a group of
+# them: the number of calls, the seconds in all and of each phase, the multiply-adds and the bytes, and the largest
+# peak.
 
 KEYS: dict[str, Callable[[Event], str]] = {
     "primitive": lambda event: event.name,
     "module": lambda event: event.stack[-1] if event.stack else "(no module)",
     "line": lambda event: event.line or "(no module)",
 }
-
-
-class Row(NamedTuple):
-    """Sums over events: calls, seconds in all and of each phase, multiply-adds and bytes, and the largest peak."""
-
-    calls: int
-    seconds: float
-    forward: float
-    backward: float
-    multiply_adds: int
-    bytes: int
-    peak: int
 
 
 def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
@@ -551,44 +541,13 @@ def rows(events: Sequence[Event], by: str) -> dict[str, Row]:  # exercise
     return dict(sorted(found.items(), key=lambda item: item[1].seconds, reverse=True))
 
 
-# When we print a row, we add its share of the time and the rate at which it computes, and its peak if you measured
-# memory.
+# The support module `profiles` prints the rows, each with its share of the time and the rate at which it computes. (A
+# file and a number say little about a line, so it adds the text of the line.)
 
 
 def table(found: Profile, by: str = "primitive", most: int = 12) -> str:
     """Return the largest rows of a profile as text, the others in one line, and the sum."""
-    every = rows(found.events, by)
-    whole = sum(row.seconds for row in every.values()) or 1.0
-    shown = list(every.items())[:most]
-    rest = list(every.values())[most:]
-    shown += [(f"{len(rest)} others", _sum(rest))] * bool(rest) + [("in all", _sum(list(every.values())))]
-    width = 52 if by == "line" else 28
-    head = f"{by:{width}s} calls     ms  share  forward  backward  GFLOP/s      MB" + "   peak MB" * found.memory
-    lines = [head]
-    for name, row in shown:
-        rate = 2 * row.multiply_adds / row.seconds / 1e9 if row.seconds else 0.0
-        all_, forward, backward = (1e3 * seconds for seconds in row[1:4])
-        times = f"{all_:6.2f} {row.seconds / whole:6.1%} {forward:8.2f} {backward:9.2f}"
-        memory = f"{row.peak / 1e6:10.2f}" * found.memory
-        label = f"{name} {source_of(name)}"[:width] if by == "line" else name[-width:]
-        lines.append(f"{label:{width}s} {row.calls:5d} {times} {rate:8.1f} {row.bytes / 1e6:7.1f}{memory}")
-    return "\n".join(lines)
-
-
-# A file and a number say little about a line. Its text says more, so we let Python find it.
-
-
-def source_of(line: str) -> str:
-    """Return the text of a "file:line" of one of the modules that are loaded, or "" if there is none."""
-    file, _, number = line.rpartition(":")
-    paths = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
-    path = next((path for path in paths if file and os.path.basename(path) == file), "")
-    return linecache.getline(path, int(number)).strip() if path else ""
-
-
-def _sum(group: Sequence[Row]) -> Row:
-    *sums, _ = (sum(row[place] for row in group) for place in range(len(Row._fields)))
-    return Row._make([*sums, max((row.peak for row in group), default=0)])
+    return printed(rows(found.events, by), by, most, found.memory)
 
 
 # We try it on a training step of a GPT, which we show in three tables.
@@ -799,7 +758,7 @@ def show_all_tricks():
 # to people who have never read this course? Chapter 20, *Capstone*.
 
 __all__ = [
-    "KEYS", "Comparison", "Event", "Profile", "Row", "Timing", "benchmark", "bootstrap_interval", "calls_for",
+    "KEYS", "Comparison", "Event", "Profile", "Timing", "benchmark", "bootstrap_interval", "calls_for",
     "compare", "compared", "least_values", "median_interval", "pairs_needed", "profile",
     "roof_points", "rows", "table", "take_turns", "time_calls", "whereabouts", "work_of",
 ]
