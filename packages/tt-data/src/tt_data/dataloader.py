@@ -584,9 +584,12 @@ def check_the_loader():
 # are all it needs. Each free worker takes a task from the first queue and puts the result, a batch or an error, into
 # the second. Here are the numbers of eight batches on their way:
 #
-# $$ \text{tasks: } 7, 6 \;\longrightarrow\; \begin{cases} \text{worker 0: } 2 \\ \text{worker 1: } 5 \end{cases}
-# \;\longrightarrow\; \text{results: } 4 \;\longrightarrow\; \text{in order: } 3 \;\longrightarrow\;
-# \text{training: } 1 $$
+# ```mermaid
+# flowchart LR
+#     T["tasks: 6, 7"] --> A["worker 0: batch 2"] --> R["results: 4"]
+#     T --> B["worker 1: batch 5"] --> R
+#     R --> O["waits for its turn: 3"] --> N["training: 1"]
+# ```
 #
 # The results arrive in the order in which the workers finish, so we must bring them into the order of the tasks. Here
 # batch 3 is ready, but worker 0 is still busy with batch 2. So we keep batch 3 until its turn has come. And because
