@@ -18,7 +18,7 @@ import tt_capstone as tc
 import tt_tensor as tt
 from tt_capstone import __main__ as commands
 from tt_capstone import chat
-from tt_capstone.capstone import save_llama_gguf
+from tt_capstone.llama_files import save_llama_gguf
 from tt_capstone.weights import WeightsMissing, find_language_model
 from tt_nlp import GPT, CharTokenizer, GPTConfig, printed, save_gpt2
 

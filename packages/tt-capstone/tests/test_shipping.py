@@ -21,7 +21,8 @@ import tt_nlp
 import tt_tensor as tt
 from tt_autograd import save_checkpoint
 from tt_capstone import load_language_model, projects, shipping
-from tt_capstone.capstone import save_llama_gguf, small_llama
+from tt_capstone.capstone import small_llama
+from tt_capstone.llama_files import save_llama_gguf
 
 command = vars(shipping)["main"]
 COMPILED = ("numpy", "regex", "safetensors")

@@ -13,8 +13,8 @@ import pytest
 
 import tt_tensor as tt
 from tt_capstone import weights as tw
-from tt_capstone.capstone import save_llama_gguf, small_llama
-from tt_capstone.llama_files import save_llama
+from tt_capstone.capstone import small_llama
+from tt_capstone.llama_files import save_llama, save_llama_gguf
 from tt_data import cache_folder, sha256_of
 from tt_nlp import GPT, BPETokenizer, CharTokenizer, GPTConfig, printed, save_gpt2
 

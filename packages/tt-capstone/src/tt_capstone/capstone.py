@@ -6,14 +6,14 @@
 # ## The hurt
 #
 # In chapter 14 we built a GPT that writes, and since then we have made it fast and small. Everything works. But is it
-# useful? We train it on the first chapter of *Moby-Dick*, and you ask it a question.
+# useful? Let us see. The imports show what we bring along: layers and a tokenizer from chapters 11 to 14, and from
+# chapters 16 and 17 the cache and the packed weights.
 
 from __future__ import annotations
 
 import math
 import operator
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -34,9 +34,11 @@ from tt_nlp.tokenization import BYTES, split
 from tt_nlp.transformers import load_story, small_gpt
 from tt_opt import (
     QUANTIZED, GroupedQueryAttention, KVCache, PackedTensor, Quantized, accelerate, look_back, model_bytes,
-    packed_tensor, read, read_gguf, stream, write_gguf,
+    read, read_gguf, stream,
 )
 from tt_tensor import Linear, Module, ModuleList, Parameter, from_numpy, generator
+
+# We train our GPT on the first chapter of *Moby-Dick*, and you ask it a question.
 
 
 def show_hurt():
@@ -410,38 +412,8 @@ def load_llama(path: str | os.PathLike) -> Llama:
     return model.eval()
 
 
-# For a check we need a file, so we write a small Llama as GGUF. If its matrices are in `float32`, the logits must come
-# back the same, and in `q8_0` nearly the same.
-
-
-def save_llama_gguf(model: Llama, path: str | os.PathLike, kind: str = "q8_0", **metadata: Any) -> None:
-    """Write a Llama with ordinary parameters as a GGUF file, with its matrices in the format `kind`, and more
-    metadata."""
-    config, modules = model.config, dict(model.named_modules(remove_duplicate=False))
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
-    names |= {} if config.tied else {"lm_head": "output"}
-    for layer in range(config.n_layer):
-        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in PARTS.items()}
-    arrays = {f"{theirs}.weight": modules[ours].weight.numpy() for ours, theirs in names.items()}
-    sizes = {f"llama.{name}": getattr(config, ours) for ours, name in SIZES.items()} | {
-        "general.architecture": "llama", "llama.rope.freq_base": config.base,
-        "llama.attention.layer_norm_rms_epsilon": config.eps,
-    }  # fmt: skip
-    packed = {name: packed_tensor(x, kind if x.ndim > 1 else "float32") for name, x in arrays.items()}
-    write_gguf(path, sizes | metadata, packed)
-
-
-# There and back again:
-
-
-def check_there_and_back():
-    ids = from_numpy(generator().integers(0, 50, (1, 10)))
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, tied, least in (("float32", True, 1e-6), ("q8_0", False, 0.05)):
-            save_llama_gguf(model := small_llama(tied=tied), file := Path(folder, f"{kind}.gguf"), kind)
-            found = load_llama(file)(ids)
-            assert np.abs(found.numpy() - model(ids).numpy()).max() < least
-
+# Does the model in memory say the same as the one in the file? We check it in the appendix *Llama files*, where we also
+# write such files: the logits of a small Llama come back the same in `float32`, and nearly the same in `q8_0`.
 
 # ## Its tokens
 #
@@ -555,15 +527,6 @@ def laid_out(messages: Sequence[Mapping[str, str]], template: str | None) -> str
 def refuse_chat(why: str) -> None:
     """Raise TemplateError: templates call this as `raise_exception`, for chats that the model cannot take."""
     raise TemplateError(why)
-
-
-# A small template, and none at all:
-
-
-def check_template():
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ '<a>' if add_generation_prompt }}"
-    assert laid_out([{"role": "u", "content": "Hi"}], template) == "<u>Hi<a>"
-    assert laid_out([{"role": "u", "content": "Hi"}], None) == "Hi\n"
 
 
 # ## It answers
@@ -844,24 +807,6 @@ def check_recent():
     assert recent(chat, messages, 20) == [messages[0], messages[3]]
 
 
-# The witness for the second exercise computes the surprise at each token without a cache.
-
-
-def surprises(chat: LanguageModel, messages: Sequence[Mapping[str, str]], answer: str) -> np.ndarray:
-    """Return the surprise at each token of an answer, in nats, computed without a cache."""
-    prompt, tokens = chat.chat_prompt(messages), chat.prompt(answer)
-    logits = chat.model(from_numpy(np.array([[*prompt, *tokens]])))[0].detach().numpy()[len(prompt) - 1 : -1]
-    return np.array([-tt.log_softmax(from_numpy(row), dim=-1).numpy()[token] for row, token in zip(logits, tokens)])
-
-
-def check_least_surprising():
-    chat, messages = small_chat(), [{"role": "user", "content": "Hi"}]
-    answers = ["yes", "no", "maybe"]
-    found = least_surprising(chat, messages, answers)
-    costs = [np.mean(surprises(chat, messages, answer)) for answer in answers]
-    assert found == int(np.argmin(costs))
-
-
 # ## A road not taken
 #
 # Our chat model computes in `float32` and unpacks weights in registers. llama.cpp also rounds the inputs of each
@@ -884,7 +829,7 @@ def check_least_surprising():
 
 __all__ = [
     "FileTokenizer", "LanguageModel", "Llama", "LlamaBlock", "LlamaConfig", "LlamaTransformer", "PARTS",
-    "SMOLLM2", "SMOLLM2_FILE", "bytes_of_a_token", "halves", "laid_out", "least_surprising", "llama_config",
-    "llama_parameters", "load_language_model", "load_llama", "neighbours", "put", "recent", "save_llama_gguf",
-    "share_table", "small_chat", "small_llama", "weights_file",
+    "SIZES", "SMOLLM2", "SMOLLM2_FILE", "bytes_of_a_token", "halves", "laid_out", "least_surprising", "llama_config",
+    "llama_parameters", "load_language_model", "load_llama", "neighbours", "put", "recent", "share_table",
+    "small_chat", "small_llama", "weights_file",
 ]

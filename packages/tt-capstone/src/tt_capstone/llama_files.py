@@ -1,7 +1,8 @@
 # # Llama files
 #
 # An appendix of chapter 20. At the end of it our Llama reads and writes the folders of the `transformers` library. So
-# you can run a model here that was trained with PyTorch, and take a model that you have changed back there.
+# you can run a model here that was trained with PyTorch, and take a model that you have changed back there. It also
+# writes GGUF, the format that the chapter reads.
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from tt_capstone.capstone import FileTokenizer, Llama, LlamaConfig, halves, neighbours, small_llama
+from tt_capstone.capstone import (
+    PARTS, FileTokenizer, Llama, LlamaConfig, halves, load_llama, neighbours, small_llama,
+)
+from tt_capstone.capstone import SIZES as GGUF_SIZES
 from tt_nlp import read_arrays, read_described, write_arrays, write_whole
-from tt_opt import quantize_
+from tt_opt import packed_tensor, quantize_, write_gguf
 from tt_tensor import from_numpy
 
 # ## The layout
@@ -287,4 +291,40 @@ def chat_form(folder: Path) -> tuple[str | None, frozenset[int]]:
     return template if isinstance(template, str) else None, frozenset(ends if isinstance(ends, list) else [ends])
 
 
-__all__ = ["chat_form", "load_llama_folder", "save_llama", "tokenizer_of"]
+# ## A Llama as GGUF
+#
+# The chapter reads GGUF files. Now we write them, so that a Llama which you have trained can go wherever such files are
+# read. We take the names from the chapter's tables and pack the matrices. The vectors of the norms stay in `float32`,
+# because they are small and each of their elements scales a whole column.
+
+
+def save_llama_gguf(model: Llama, path: str | os.PathLike, kind: str = "q8_0", **metadata: Any) -> None:
+    """Write a Llama with ordinary parameters as a GGUF file, with its matrices in the format `kind`, and more
+    metadata."""
+    config, modules = model.config, dict(model.named_modules(remove_duplicate=False))
+    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+    names |= {} if config.tied else {"lm_head": "output"}
+    for layer in range(config.n_layer):
+        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in PARTS.items()}
+    arrays = {f"{theirs}.weight": modules[ours].weight.numpy() for ours, theirs in names.items()}
+    sizes = {f"llama.{name}": getattr(config, ours) for ours, name in GGUF_SIZES.items()} | {
+        "general.architecture": "llama", "llama.rope.freq_base": config.base,
+        "llama.attention.layer_norm_rms_epsilon": config.eps,
+    }  # fmt: skip
+    packed = {name: packed_tensor(x, kind if x.ndim > 1 else "float32") for name, x in arrays.items()}
+    write_gguf(path, sizes | metadata, packed)
+
+
+# There and back again: with matrices in `float32` the logits must come back the same, and in `q8_0` nearly the same.
+
+
+def check_gguf_there_and_back():
+    ids = from_numpy(np.arange(10)[None])
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, tied, least in (("float32", True, 1e-6), ("q8_0", False, 0.05)):
+            save_llama_gguf(model := small_llama(tied=tied), file := Path(folder, f"{kind}.gguf"), kind)
+            found = load_llama(file)(ids)
+            assert np.abs(found.numpy() - model(ids).numpy()).max() < least
+
+
+__all__ = ["chat_form", "load_llama_folder", "save_llama", "save_llama_gguf", "tokenizer_of"]

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tt_capstone.capstone import LanguageModel, Llama, load_language_model, save_llama_gguf, small_llama
+from tt_capstone.capstone import LanguageModel, Llama, load_language_model, small_llama
 from tt_capstone.fused import fuse_
-from tt_capstone.llama_files import CONFIG, chat_form, load_llama_folder, tokenizer_of
+from tt_capstone.llama_files import CONFIG, chat_form, load_llama_folder, save_llama_gguf, tokenizer_of
 from tt_data import cache_folder, places, sha256_of
 from tt_nlp import BPETokenizer, CharTokenizer, load_gpt2, read_described, write_whole
 
