@@ -11,8 +11,7 @@ from tt_autograd.checkpoints import *
 from tt_autograd.checkpoints import __all__ as _checkpoints
 from tt_autograd.more_autograd import Anomaly, detect_anomaly, graph
 from tt_autograd.training import (
-    Averages, Batches, Callback, History, Run, WeightAverage, accuracy, confusion, evaluate, evaluating, find_rate, fit,
-    require_finite,
+    Averages, Batches, Callback, History, Run, accuracy, confusion, evaluate, evaluating, fit, require_finite,
 )
 from tt_optim.interface import run_closures_in
 
@@ -22,6 +21,6 @@ run_closures_in(enable_grad)  # optimizer.step(closure) records, even where the 
 __all__ = [
     "Anomaly", "NO_GRADIENT", "RULES", "Traced", "Walk", "backward", "check_gradients", "detect_anomaly", "enable_grad",
     "grad", "graph", "hessian_vector_product", "is_grad_enabled", "jacobian", "kept", "no_grad", "record", "rule",
-    "unbroadcast", *_callbacks, *_checkpoints, "Averages", "Batches", "Callback", "History", "Run", "WeightAverage",
-    "accuracy", "confusion", "evaluate", "evaluating", "find_rate", "fit", "require_finite",
+    "unbroadcast", *_callbacks, *_checkpoints, "Averages", "Batches", "Callback", "History", "Run", "accuracy",
+    "confusion", "evaluate", "evaluating", "fit", "require_finite",
 ]

@@ -1,17 +1,21 @@
 # # Callbacks
 #
 # An appendix of chapter 08. Here are the three callbacks that nearly every training needs: one moves a learning-rate
-# schedule, one stops in time, and one keeps the best weights in a file.
+# schedule, one stops in time, and one keeps the best weights in a file. A fourth averages the weights. At the end we
+# look for a learning rate to begin with.
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterable
+
+import numpy as np
 
 from tt_autograd.checkpoints import save_checkpoint
-from tt_autograd.training import Callback, Run
-from tt_optim import ReduceLROnPlateau
-from tt_tensor import Tensor
+from tt_autograd.training import Callback, Run, fit
+from tt_optim import Optimizer, ReduceLROnPlateau
+from tt_tensor import Module, Tensor
 
 # ## Schedules
 #
@@ -167,4 +171,65 @@ class BestCheckpoint(Best):
             save_checkpoint(self.path, {"model": run.model.state_dict(), self.monitor: self.best})
 
 
-__all__ = ["Best", "BestCheckpoint", "EarlyStopping", "Schedule"]
+# ## An average of the weights
+#
+# The weights jump about from step to step, because each batch pulls them in its own direction. A running average of
+# them (an *exponential moving average*) is often better than the weights themselves. `WeightAverage` keeps the average
+# in its own state, so that a checkpoint contains it. It needs copies, because the optimizer changes the weights in
+# place.
+
+
+class WeightAverage(Callback):
+    """After each step, average <- decay * average + (1 - decay) * weights; `average` is a state dictionary."""
+
+    def __init__(self, decay: float = 0.99):
+        self.decay = decay
+        self.average: dict[str, Tensor] | None = None
+
+    def on_start(self, run):
+        self.average = None
+
+    def on_step(self, run):
+        """Take in the weights of run.model, as copies; the first time, they are the average."""
+        weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        if self.average is None:
+            self.average = weights
+        else:
+            self.average = {
+                name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()
+            }
+
+    def state_dict(self):
+        return {"average": self.average}
+
+    def load_state_dict(self, state):
+        self.average = state["average"]
+
+
+# ## A learning rate to begin with
+#
+# How do we find a learning rate for a new network? We train for some steps while the rate grows from tiny to huge, and
+# note the losses. The best learning rate is a little smaller than the one at which the loss explodes (L. Smith, 2015).
+# Each step is a training of one batch, so the loss that `fit` reports is the one before the step.
+
+
+def find_rate(
+    model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0,
+    steps: int = 50,
+) -> tuple[list[float], list[float]]:
+    """Return learning rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with
+    each. Goes round the data as often as the steps need, one batch for each, and sets the rate of the first parameter
+    group."""
+    rates, losses = [float(rate) for rate in np.geomspace(lowest, highest, steps)], []
+    batches = iter(data)
+    for rate in rates:
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(data)
+            batch = next(batches)
+        optimizer.param_groups[0]["lr"] = rate
+        losses += fit(model, loss_fn, optimizer, [batch], epochs=1, progress=False)["loss"]
+    return rates, losses
+
+
+__all__ = ["Best", "BestCheckpoint", "EarlyStopping", "Schedule", "WeightAverage", "find_rate"]

@@ -961,15 +961,9 @@ def show_errors():
 
 # ## Exercises
 #
-# All three have a star, so you may leave out what you like.
-#
-# 1. `confusion`: a table of how often the network took class i for class j. Which digits does it mix up?
-# 2. `WeightAverage`: a callback that keeps a running average of the weights (an *exponential moving average*), which is
-#    often better than the weights themselves.
-# 3. `find_rate`: train for some steps while the learning rate grows from tiny to huge, and return rates and losses. The
-#    best learning rate is a little smaller than the one at which the loss explodes (Smith, 2015).
-#
-# For the first of them, remember `np.add.at` from chapter 02: pairs of (label, answer) occur more than once.
+# There is one, and it has a star, so you may leave it out. `confusion` is a table of how often the network took class i
+# for class j. Which digits does it mix up? Remember `np.add.at` from chapter 02: pairs of (label, answer) occur more
+# than once.
 
 
 def confusion(model: Module, x: Tensor, y: Tensor, classes: int) -> Tensor:  # exercise (starred)
@@ -987,78 +981,6 @@ def check_confusion():
     assert confusion(always_one, Tensor(np.ones((3, 2), np.float32)), from_numpy(np.array([0, 1, 1])), 3).tolist() == [
         [0, 1, 0], [0, 2, 0], [0, 0, 0],
     ]
-
-
-# The second is a callback like those of the appendix. It looks at the run after each step and keeps the average in its
-# own state, so that a checkpoint contains it. It needs copies, because the optimizer changes the weights in place.
-
-
-class WeightAverage(Callback):
-    """After each step, average <- decay * average + (1 - decay) * weights; `average` is a state dictionary."""
-
-    def __init__(self, decay: float = 0.99):
-        self.decay = decay
-        self.average: dict[str, Tensor] | None = None
-
-    def on_start(self, run):
-        self.average = None
-
-    def on_step(self, run):  # exercise (starred)
-        """Take in the weights of run.model, as copies; the first time, they are the average."""
-        weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-        if self.average is None:
-            self.average = weights
-        else:
-            self.average = {
-                name: self.decay * old + (1 - self.decay) * weights[name] for name, old in self.average.items()
-            }
-
-    def state_dict(self):
-        return {"average": self.average}
-
-    def load_state_dict(self, state):
-        self.average = state["average"]
-
-
-def check_weight_average():
-    model, average = Sequential(Linear(1, 1, bias=False)), WeightAverage(0.5)
-    for value in (0.0, 4.0):
-        model[0].weight.data = np.full((1, 1), value)
-        average.on_step(Run(model, Adam(model.parameters()), [], (), 1, 1))
-    assert average.state_dict()["average"]["0.weight"].item() == 2.0
-
-
-# The third needs neither a callback nor `fit`, only `_step`.
-
-
-def find_rate(  # exercise (starred)
-    model: Module, loss_fn: Callable, optimizer: Optimizer, data: Iterable, lowest: float = 1e-6, highest: float = 1.0,
-    steps: int = 50,
-) -> tuple[list[float], list[float]]:
-    """Return learning rates from `lowest` to `highest` in equal ratios, and the loss before the step that was made with
-    each. Goes round the data as often as the steps need, one batch for each, and sets the rate of the first parameter
-    group."""
-    rates, losses = list(np.geomspace(lowest, highest, steps)), []
-    batches = iter(data)
-    for rate in rates:
-        batch = next(batches, None)
-        if batch is None:
-            batches = iter(data)
-            batch = next(batches)
-        optimizer.param_groups[0]["lr"] = float(rate)
-        averages = Averages()
-        _step(model, loss_fn, optimizer, [batch], None, (), averages)
-        losses.append(averages.means()["loss"])
-    return rates, losses
-
-
-def check_find_rate():
-    training, _ = digits()
-    model = digits_classifier()
-    rates, losses = find_rate(
-        model, cross_entropy, Adam(model.parameters()), Batches(*training, batch_size=64), highest=1e-2
-    )
-    assert len(rates) == len(losses) == 50 and losses[-1] < losses[0]
 
 
 # ## A road not taken
@@ -1101,7 +1023,6 @@ def show_shift():
 # neighborhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
-    "Averages", "Batches", "Callback", "History", "Run", "WeightAverage", "accuracy", "confusion", "curve", "digits",
-    "digits_classifier", "evaluate", "evaluating", "find_rate", "fit", "require_finite", "shifted", "train_digits",
-    "train_xor",
+    "Averages", "Batches", "Callback", "History", "Run", "accuracy", "confusion", "curve", "digits",
+    "digits_classifier", "evaluate", "evaluating", "fit", "require_finite", "shifted", "train_digits", "train_xor",
 ]

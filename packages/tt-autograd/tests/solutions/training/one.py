@@ -91,28 +91,3 @@ def confusion(model, x, y, classes):
     with evaluating(model), no_grad():
         answers = model(x).numpy().argmax(axis=1)
     return from_numpy(np.bincount(y.numpy() * classes + answers, minlength=classes**2).reshape(classes, classes))
-
-
-class WeightAverage:
-    def on_step(self, run):
-        if self.average is None:
-            self.average = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-            return
-        for name, tensor in run.model.state_dict().items():
-            self.average[name] = self.average[name] + (1 - self.decay) * (tensor - self.average[name])
-
-
-def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=50):
-    import itertools
-
-    rates = [lowest * (highest / lowest) ** (i / max(steps - 1, 1)) for i in range(steps)]
-    losses = []
-    forever = itertools.chain.from_iterable(itertools.repeat(data))
-    for rate, (inputs, targets) in zip(rates, forever):
-        optimizer.param_groups[0].update(lr=rate)
-        optimizer.zero_grad()
-        loss = loss_fn(model(inputs), targets)
-        losses.append(loss.item())
-        loss.backward()
-        optimizer.step()
-    return rates, losses

@@ -93,33 +93,3 @@ def confusion(model, x, y, classes):
         for truth, said in zip(y.tolist(), model(x).argmax(dim=1).tolist()):
             table[truth][said] += 1
     return from_numpy(np.array(table))
-
-
-class WeightAverage:
-    def on_step(self, run):
-        state = run.model.state_dict()
-        if self.average is None:
-            self.average = {}
-        for name in state:
-            old = self.average.get(name, state[name]).numpy()
-            mixed = old * self.decay + state[name].numpy() * (1 - self.decay)
-            self.average[name] = from_numpy(np.asarray(mixed, state[name].dtype))
-
-
-def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=50):
-    factor = (highest / lowest) ** (1 / (steps - 1)) if steps > 1 else 1.0
-    rates, losses, rate, source = [], [], lowest, iter(())
-    for _ in range(steps):
-        batch = next(source, None)
-        if batch is None:
-            source = iter(data)
-            batch = next(source)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.zero_grad()
-        loss = loss_fn(model(batch[0]), batch[1])
-        loss.backward()
-        optimizer.step()
-        rates.append(rate)
-        losses.append(loss.item())
-        rate *= factor
-    return rates, losses

@@ -93,26 +93,3 @@ def confusion(model, x, y, classes):
         answers = model(x).argmax(dim=1)
     truth, said = np.eye(classes, dtype=np.int64)[y.numpy()], np.eye(classes, dtype=np.int64)[answers.numpy()]
     return from_numpy(truth.T @ said)
-
-
-class WeightAverage:
-    def on_step(self, run):
-        now = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-        before = self.average or now
-        keep = self.decay
-        self.average = {name: keep * before[name] + (1 - keep) * now[name] for name in now}
-
-
-def find_rate(model, loss_fn, optimizer, data, lowest=1e-6, highest=1.0, steps=50):
-    rates = [float(rate) for rate in np.exp(np.linspace(math.log(lowest), math.log(highest), steps))]
-    losses = []
-    while len(losses) < steps:
-        for batch in data:
-            if len(losses) == steps:
-                break
-            first, *_ = optimizer.param_groups
-            first["lr"] = rates[len(losses)]
-            seen = Averages()
-            _step(model, loss_fn, optimizer, [batch], None, (), seen)
-            losses.append(seen.means()["loss"])
-    return rates, losses
