@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import tt_tensor as tt
+from tt_capstone.arguments import described_sizes, described_tokens, refuse_llama_sizes, refuse_too_few
 from tt_data import find
 from tt_nlp import (
     Embedding, Encoder, GatedMLP, RMSNorm, encode_long_word, generate, printed, token_ids, train_on_text, unprinted,
@@ -138,19 +138,11 @@ class LlamaConfig:
     eps: float = 1e-5
     tied: bool = True
 
-    # Files come from strangers, so we check that the sizes fit together.
+    # Files come from strangers, so we check that the sizes fit together: for example, the heads must cut the width into
+    # even parts, because a rotation turns pairs.
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_head", "n_kv_head", "n_embd", "n_hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.n_layer < 0 or not self.base > 1 or not self.eps > 0:
-            raise ValueError(f"a Llama needs 0 or more blocks, a base above 1 and an eps above 0, not {self}")
-        if self.n_embd % (2 * self.n_head) or self.n_head % self.n_kv_head:
-            raise ValueError(
-                f"{self.n_head} heads must cut the width {self.n_embd} into even parts, and {self.n_kv_head} heads of "
-                "keys must divide them"
-            )
+        refuse_llama_sizes(self)
 
 
 # In our block we use the names of the `transformers` library, because the files of the world use them. Compare its
@@ -185,11 +177,17 @@ class LlamaTransformer(Module):
         self.layers = ModuleList(LlamaBlock(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd, config.eps)
 
+    # In training the blocks follow each other, and each of them reads what the last one wrote into the stream.
+
     def forward(self, ids):
         x = self.embed_tokens(ids)
         for block in self.layers:
             x = block(x)
         return self.norm(x)
+
+    # With a cache we cannot call the block, because its attention sees only the new tokens. So we take the block apart:
+    # we let it compute queries, keys and values, hand them to `attend`, and continue with what `attend` has found. (The
+    # array `found` has the heads apart; `flatten(1)` puts those of a token side by side.)
 
     def through(self, ids, positions, attend):  # exercise
         """Apply the trunk to tokens (N,) at positions (N,): (N, C). attend(layer, q, k, v), with arrays (N, heads, D),
@@ -219,6 +217,9 @@ class Llama(Module):
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    # The last line of the constructor *ties* the two layers: the same parameter turns ids into vectors at the beginning
+    # and vectors into logits at the end. Training adds up both gradients, and the model is smaller by a table.
 
     @property
     def transformer(self) -> Any:
@@ -335,12 +336,9 @@ def check_orders():
 
 
 # Now we read the hyperparameters from the metadata. A file from a stranger may lack an entry or claim nonsense. Then we
-# raise an error that names the file.
-
-SIZES = {
-    "block_size": "context_length", "n_layer": "block_count", "n_head": "attention.head_count",
-    "n_kv_head": "attention.head_count_kv", "n_embd": "embedding_length", "n_hidden": "feed_forward_length",
-}  # fmt: skip
+# raise an error that names the file. Nonsense can be expensive: a model of two billion blocks would take all our memory
+# before the first missing tensor is noticed. So we compare our formula with the numbers in the file before we build
+# anything. (The checks of single entries, and GGUF's names for the sizes, are in `tt_capstone.arguments`.)
 
 
 def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor], file: Any) -> LlamaConfig:
@@ -349,18 +347,9 @@ def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor
     if (architecture := metadata.get("general.architecture")) != "llama":
         raise ValueError(f"{file} holds a model of the architecture {architecture!r}, but only 'llama' can be read")
     try:
-        sizes: dict[str, Any] = {ours: operator.index(metadata[f"llama.{name}"]) for ours, name in SIZES.items()}
-        sizes["base"] = float(metadata.get("llama.rope.freq_base", 10_000.0))
-        sizes["eps"] = float(metadata["llama.attention.layer_norm_rms_epsilon"])
-        vocabulary = tensors["token_embd.weight"].shape[0]
-        config = LlamaConfig(vocabulary, tied="output.weight" not in tensors, **sizes)
-        turned = metadata.get("llama.rope.dimension_count", config.n_embd // config.n_head)
-        scaling = metadata.get("llama.rope.scaling.type", "none")
-        if scaling != "none" or turned != config.n_embd // config.n_head:
-            raise ValueError(f"its positions turn {turned} numbers of a head, with the scaling {scaling!r}")
-        there = sum(math.prod(tensor.shape) for tensor in tensors.values())
-        if config.n_layer > len(tensors) or llama_parameters(config) > 2 * there:  # or it would take any memory
-            raise ValueError(f"{len(tensors)} tensors with {there:,d} numbers are not enough for {config}")
+        vocabulary, tied = tensors["token_embd.weight"].shape[0], "output.weight" not in tensors
+        config = LlamaConfig(vocabulary, **described_sizes(metadata), tied=tied)
+        refuse_too_few(tensors, config, llama_parameters(config))
         return config
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} does not describe a Llama: {error}") from None
@@ -441,6 +430,8 @@ class FileTokenizer(Encoder):
         self.texts = [name.encode() for name in names]
         for number, token in zip(self.numbers, tokens):
             self.texts[number] = token
+
+    # To decode, we need only the bytes of each id. The decoder of chapter 11 asks for them with `token_bytes`.
 
     @property
     def vocab_size(self) -> int:
@@ -547,6 +538,9 @@ class LanguageModel:
     stop: frozenset[int] = frozenset()
     template: str | None = None
 
+    # A *prompt* is the text that the model continues. Text is text here: if `<|im_end|>` appears in it, the tokenizer
+    # must not turn it into the special token, unless we ask for that.
+
     def prompt(self, text: str, special: bool = False) -> list[int]:
         """Return the tokens of a text to continue. With `special`, names of special tokens in the text become these
         tokens. ValueError for a text without tokens, or with characters that the tokenizer does not know."""
@@ -580,9 +574,8 @@ class LanguageModel:
         return self.tokenizer.decode_stream(token for token in tokens if token not in self.stop)
 
 
-# We load all of it from one file:
-
-PRETOKENIZERS = {"gpt-2": "gpt2", "smollm": "smollm"}  # what a file calls a pattern
+# We load all of it from one file. Its metadata list the tokens by id, mark the special ones, name the pattern that cuts
+# words, and say which token ends an answer.
 
 
 def load_language_model(path: str | os.PathLike) -> LanguageModel:
@@ -591,19 +584,12 @@ def load_language_model(path: str | os.PathLike) -> LanguageModel:
     metadata, _ = read_gguf(path)
     model = load_llama(path)
     try:
-        names, kinds = metadata["tokenizer.ggml.tokens"], np.asarray(metadata["tokenizer.ggml.token_type"])
-        kind, pattern = metadata["tokenizer.ggml.model"], PRETOKENIZERS[metadata.get("tokenizer.ggml.pre", "gpt-2")]
-        if kind != "gpt2" or not len(names) == len(kinds) == model.config.vocab_size:
-            raise ValueError(f"{len(names)} tokens of a model {kind!r} for a vocabulary of {model.config.vocab_size}")
-        tokenizer = FileTokenizer(names, np.flatnonzero(kinds != 1).tolist(), pattern)
-        stop = {metadata["tokenizer.ggml.eos_token_id"], *(tokenizer.special_tokens.get(name, -1) for name in ENDS)}
+        names, special, pattern, stop = described_tokens(metadata, model.config.vocab_size)
+        tokenizer = FileTokenizer(names, special, pattern)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has no tokenizer that we can read: {error}") from None
-    template = metadata.get("tokenizer.chat_template")
-    return LanguageModel(Path(path).stem, model, tokenizer, frozenset(stop - {-1}), template)
+    return LanguageModel(Path(path).stem, model, tokenizer, stop, metadata.get("tokenizer.chat_template"))
 
-
-ENDS = ("<|endoftext|>", "<|im_end|>")  # special tokens that end an answer
 
 # Now you can ask.
 
@@ -663,17 +649,6 @@ def bytes_of_a_token(model: Llama, length: int) -> int:  # exercise
     return weights + 2 * config.n_layer * length * config.n_kv_head * head * 4
 
 
-# We count by hand for a model of `float32`.
-
-
-def check_bytes_of_a_token():
-    for tied in (True, False):
-        model = small_llama(tied=tied)
-        table = 0 if tied else 49 * 32 * 4
-        cache = 2 * 2 * 10 * 2 * 8 * 4
-        assert bytes_of_a_token(model, 10) == 4 * llama_parameters(model.config) - table + cache
-
-
 # We compare the formula with a measurement. In chapter 01 we measured how fast this machine reads memory.
 
 
@@ -691,10 +666,9 @@ def show_cost():
 
         measured, size = tt.measure(one_token).seconds, bytes_of_a_token(chat.model, 100)
     floor = size / (tt.setup.bandwidth(1 << 26) * 1e9)
-    print(f"{model_bytes(chat.model) / 1e6:.0f} MB of weights; in float32 they would take", end=" ")
-    print(f"{4 * llama_parameters(chat.model.config) / 1e6:.0f} MB")
-    print(f"a token needs {size / 1e6:.0f} MB, which take {floor * 1e3:.1f} ms to read;", end=" ")
-    print(f"it takes {measured * 1e3:.1f} ms")
+    packed, unpacked = model_bytes(chat.model) / 1e6, 4 * llama_parameters(chat.model.config) / 1e6
+    print(f"{packed:.0f} MB of weights; in float32 they would take {unpacked:.0f} MB")
+    print(f"a token needs {size / 1e6:.0f} MB, read in {floor * 1e3:.1f} ms; it takes {measured * 1e3:.1f} ms")
 
 
 # Most of the difference goes to Python between the products, about a thousand operations for each token. In the
@@ -786,7 +760,8 @@ def least_surprising(  # exercise
     return int(np.argmin(costs))
 
 
-# To check both, we need a chat of a small model whose tokens are the 256 bytes. It talks nonsense, but in perfect form.
+# To try both, you need a chat of a small model whose tokens are the 256 bytes. It talks nonsense, but in perfect form.
+# Its context of 64 tokens is soon full: four messages of 18 tokens do not fit into it.
 
 
 def small_chat() -> LanguageModel:
@@ -795,16 +770,6 @@ def small_chat() -> LanguageModel:
     tokenizer = FileTokenizer([*map(printed, BYTES), "<end>"], [256], "gpt2")
     template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<end>{% endfor %}"
     return LanguageModel("small", small_llama(257), tokenizer, frozenset({256}), template)
-
-
-# Four messages of 18 tokens each do not all fit into a context of 64.
-
-
-def check_recent():
-    chat = small_chat()
-    messages = [{"role": role, "content": "x" * 15} for role in ("system", "user", "assistant", "user")]
-    assert recent(chat, messages, 4) == [messages[0], messages[2], messages[3]]  # 18 tokens each, of 64
-    assert recent(chat, messages, 20) == [messages[0], messages[3]]
 
 
 # ## A road not taken
@@ -829,7 +794,7 @@ def check_recent():
 
 __all__ = [
     "FileTokenizer", "LanguageModel", "Llama", "LlamaBlock", "LlamaConfig", "LlamaTransformer", "PARTS",
-    "SIZES", "SMOLLM2", "SMOLLM2_FILE", "bytes_of_a_token", "halves", "laid_out", "least_surprising", "llama_config",
+    "SMOLLM2", "SMOLLM2_FILE", "bytes_of_a_token", "halves", "laid_out", "least_surprising", "llama_config",
     "llama_parameters", "load_language_model", "load_llama", "neighbours", "put", "recent", "share_table",
     "small_chat", "small_llama", "weights_file",
 ]

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from tt_capstone.arguments import SIZES as GGUF_SIZES
 from tt_capstone.capstone import (
     PARTS, FileTokenizer, Llama, LlamaConfig, halves, load_llama, neighbours, small_llama,
 )
-from tt_capstone.capstone import SIZES as GGUF_SIZES
 from tt_nlp import read_arrays, read_described, write_arrays, write_whole
 from tt_opt import packed_tensor, quantize_, write_gguf
 from tt_tensor import from_numpy
