@@ -9,9 +9,10 @@ from tt_autograd.callbacks import *
 from tt_autograd.callbacks import __all__ as _callbacks
 from tt_autograd.checkpoints import *
 from tt_autograd.checkpoints import __all__ as _checkpoints
+from tt_autograd.histories import History
 from tt_autograd.more_autograd import Anomaly, detect_anomaly, graph
 from tt_autograd.training import (
-    Averages, Batches, Callback, History, Run, accuracy, confusion, evaluate, evaluating, fit, require_finite,
+    Averages, Batches, Callback, Run, accuracy, confusion, evaluate, evaluating, fit, require_finite,
 )
 from tt_optim.interface import run_closures_in
 

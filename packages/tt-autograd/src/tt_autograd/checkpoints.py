@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -241,4 +242,35 @@ def _is_refused(path: Path) -> bool:
     return False
 
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+# ## All or nothing
+#
+# A saved state may not fit: the optimizer may have more parameters than it had then, or a callback may be missing. The
+# error would come when half of the state is loaded, and the training would be a mixture of two. So we note the state
+# that we are in before we load another, and put it back if anything fails.
+
+
+class Resumable:
+    """What is saved as a `state_dict`, and taken up again as a whole or not at all. `take_up` sets all of a state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that `take_up` needs."""
+        raise NotImplementedError
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Set everything from a state, without a thought for what happens if it does not fit."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken. All parts must be made as they were made then; if anything does not
+        fit, nothing changes."""
+        before = copy.deepcopy(self.state_dict())
+        if missing := before.keys() - state.keys():
+            raise ValueError(f"this is not a checkpoint of a training: it lacks {', '.join(sorted(missing))}")
+        try:
+            self.take_up(state)
+        except Exception:
+            self.take_up(before)
+            raise
+
+
+__all__ = ["Resumable", "load_checkpoint", "save_checkpoint"]

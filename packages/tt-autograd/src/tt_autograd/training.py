@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import tempfile
@@ -25,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from tt_autograd.autograd import no_grad
-from tt_autograd.checkpoints import load_checkpoint, save_checkpoint
+from tt_autograd.checkpoints import Resumable, load_checkpoint, save_checkpoint
+from tt_autograd.histories import History, progress_bar
 from tt_optim import Adam, Optimizer, clip_grad_norm_
 from tt_tensor import (
     Dropout, Linear, Module, ReLU, Sequential, Tensor, binary_cross_entropy_with_logits, cross_entropy, float32,
@@ -345,16 +345,6 @@ def _step(model, loss_fn, optimizer, group, clip_norm, metrics, averages) -> Non
 # bit instead of training on it. We write the file under another name and rename it when it is complete, so that a
 # reader finds the old checkpoint or the new one, never half of one. The format is safetensors, which other programs can
 # read and which, unlike a pickle, runs no code when you load it.
-#
-# Whatever we put in must come out, with its types and nesting.
-
-
-def check_checkpoint_round_trip():
-    with tempfile.TemporaryDirectory() as folder:
-        state = {"weights": {"0.weight": Tensor([[1.5, 2.5]])}, "betas": (0.9, 0.999), "epoch": 3}
-        save_checkpoint(Path(folder) / "run.safetensors", state)
-        assert repr(load_checkpoint(Path(folder) / "run.safetensors")) == repr(state)
-
 
 # ## Callbacks
 #
@@ -391,45 +381,8 @@ class Callback:
 
 # The appendix *Callbacks* has the three that nearly every training needs: `EarlyStopping`, `BestCheckpoint` and
 # `Schedule`. They look at the *history*, the record that a training leaves besides the network: for each measure a list
-# with one number for each epoch.
-
-
-class History(dict):
-    """Lists of numbers by name, one number for each epoch: loss, val_loss, metrics, lr, seconds."""
-
-    def add(self, values: dict[str, float]) -> None:
-        """Append one number to each list."""
-        for name, value in values.items():
-            self.setdefault(name, []).append(value)
-
-    # Printed, a history is a table with a row for each epoch.
-
-    def __repr__(self) -> str:
-        names = list(self)
-        rows = ["epoch " + "".join(f"{name:>14s}" for name in names)]
-        for i, row in enumerate(zip(*self.values())):
-            rows.append(f"{i + 1:5d} " + "".join(f"{value:14.4f}" for value in row))
-        return "\n".join(rows)
-
-    # We draw each measure in a panel of its own, training and validation together, because their distance is what we
-    # will want to see.
-
-    def plot(self):
-        """Return a matplotlib figure: each measure in a panel of its own, training and validation together."""
-        import matplotlib.pyplot as plt
-
-        names = [n for n in self if not n.startswith("val_") and n not in ("lr", "seconds")]
-        figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3), squeeze=False)
-        for axis, name in zip(axes[0], names):
-            for key, style in ((name, "-"), (f"val_{name}", "--")):
-                if key in self:
-                    axis.plot(range(1, len(self[key]) + 1), self[key], style, label=key)
-            axis.set_xlabel("epoch")
-            axis.legend()
-            axis.grid(alpha=0.3)
-        figure.tight_layout()
-        return figure
-
+# with one number for each epoch. A `History` is a dictionary of these lists. You can print it as a table, and its
+# `plot` draws each measure in a panel of its own. The appendix *Histories* has it, and the progress bar as well.
 
 # ## The run
 #
@@ -437,7 +390,7 @@ class History(dict):
 # contain.
 
 
-class Run:
+class Run(Resumable):
     """A training in progress: what is trained, its position (epoch, batch, steps), and what has been measured."""
 
     def __init__(
@@ -503,27 +456,16 @@ class Run:
             "count": self.averages.count,
         }
 
-    # When we resume, we load all of it or nothing. If one part does not fit, the others must not change.
+    # When we resume, we load all of it or nothing: if one part does not fit, the others must not change. `Resumable`,
+    # in the appendix *Checkpoints*, sees to that. Its `load_state_dict` calls `take_up`, and if that fails, it calls it
+    # once more with the state from before.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue a training where `state_dict` was taken. Model, optimizer, data and callbacks must be made as they
-        were made then; if anything does not fit, nothing changes."""
-        before = copy.deepcopy(self.state_dict())
-        if missing := before.keys() - state.keys():
-            raise ValueError(f"this is not a checkpoint of a training: it lacks {', '.join(sorted(missing))}")
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; the callbacks get their parts back in the order in which we saved."""
         if len(state["callbacks"]) != len(self.callbacks):
             raise ValueError(
                 f"the checkpoint was made with {len(state['callbacks'])} callbacks, now there are {len(self.callbacks)}"
             )
-        try:
-            self._take_up(state)
-        except Exception:
-            self._take_up(before)
-            raise
-
-    # The callbacks get their own parts back, in the order in which we saved them.
-
-    def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for callback, saved in zip(self.callbacks, state["callbacks"]):
@@ -635,7 +577,7 @@ def fit(
 
     while run.epoch < epochs and not run.stop:
         began = time.perf_counter()
-        with _bar(run, epochs, progress) as bar:
+        with progress_bar(run.data, run.batch, f"epoch {run.epoch + 1}/{epochs}", progress) as bar:
             _begin_epoch(run)
             _train_epoch(run, accumulate, step, partial(_after_step, run, bar, checkpoint, checkpoint_every))
             numbers = _means(run)
@@ -679,20 +621,6 @@ def _save(run: Run, path) -> None:
         run.model.named_parameters(), f"the last step was too long. Lower the learning rate; {path} was not changed"
     )
     save_checkpoint(path, run.state_dict())
-
-
-# The progress bar is tqdm's. It draws itself in a terminal, and stays silent in a pipe, in a log file, or while this
-# page is built.
-
-
-def _bar(run: Run, epochs: int, progress: bool | None):
-    from tqdm import tqdm
-
-    total = len(run.data) if isinstance(run.data, Sized) else None
-    return tqdm(
-        total=total, initial=run.batch, desc=f"epoch {run.epoch + 1}/{epochs}",
-        disable=None if progress is None else not progress, unit="batch", leave=True,
-    )
 
 
 # ## It runs
@@ -1023,6 +951,6 @@ def show_shift():
 # neighborhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
-    "Averages", "Batches", "Callback", "History", "Run", "accuracy", "confusion", "curve", "digits",
+    "Averages", "Batches", "Callback", "Run", "accuracy", "confusion", "curve", "digits",
     "digits_classifier", "evaluate", "evaluating", "fit", "require_finite", "shifted", "train_digits", "train_xor",
 ]
