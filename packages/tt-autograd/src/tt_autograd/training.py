@@ -134,10 +134,7 @@ class Batches:
         if len(x) != len(y):
             raise ValueError(f"{len(x)} inputs but {len(y)} targets; each input needs its target")
         if batch_size < 1 or not len(x):
-            raise ValueError(
-                f"batches need at least one example and a size of at least 1; there are {len(x)} examples, the "
-                f"size is {batch_size}"
-            )
+            raise ValueError(f"there are {len(x)} examples, the batch size is {batch_size}; both must be at least 1")
         self.x, self.y, self.batch_size, self.shuffle = x.numpy(), y.numpy(), batch_size, shuffle
 
     # The number of batches is rounded up, because the last batch may be smaller.
@@ -156,17 +153,9 @@ class Batches:
             yield from_numpy(self.x[rows]), from_numpy(self.y[rows])
 
 
-# Three things can go wrong here, and we check each of them: an example may be missing or come twice, the short last
-# batch may be dropped, or inputs may lose their labels.
-
-
-def check_batches():
-    x, y = Tensor(np.arange(10.0)), Tensor(np.arange(10.0) * 2)
-    seen = [(a.tolist(), b.tolist()) for a, b in Batches(x, y, 4, shuffle=True)]
-    assert [len(a) for a, _ in seen] == [4, 4, 2] and sorted(v for a, _ in seen for v in a) == x.tolist()
-    assert all([2 * v for v in a] == b for a, b in seen)
-
-
+# Three things can go wrong here: an example may be missing or come twice, the short last batch may be dropped, or
+# inputs may lose their labels. The tests look for each of them.
+#
 # In place of `Batches` you can pass anything that yields pairs and that can be passed through again and again. In
 # chapter 10 we build a far more capable loader, and `fit` will not notice.
 
@@ -193,10 +182,13 @@ class Averages:
             self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
         self.count += size
 
-    # There is nothing left to do but divide.
+    # There is nothing left to do but divide. If nothing came, that is a mistake, usually an iterator that was used up
+    # before.
 
     def means(self) -> dict[str, float]:
-        """Return the means over all examples so far."""
+        """Return the means over all examples so far. Raises ValueError if there was none."""
+        if not self.count:
+            raise ValueError("the data yielded no batch. An iterator can be used only once; give a list or Batches")
         return {name: total / self.count for name, total in self.totals.items()}
 
 
@@ -268,8 +260,6 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
         for inputs, targets in data:
             outputs = model(inputs)
             averages.add(_measured(loss_fn(outputs, targets), outputs, targets, metrics), len(targets))
-    if not averages.count:
-        raise ValueError("there was nothing to evaluate: the data yielded no batch")
     return averages.means()
 
 
@@ -305,11 +295,10 @@ def _check_gradients(model: Module) -> None:
 
 def _finite(loss: Tensor) -> Tensor:
     """Return the loss itself. Raises RuntimeError if it is not a finite number."""
-    if not math.isfinite(value := loss.item()):
-        raise RuntimeError(
-            f"the loss became {value}; lower the learning rate, clip the gradients (clip_norm=1.0), "
-            "or look for the operation with detect_anomaly()"
-        )
+    require_finite(
+        [("the loss", loss)],
+        "lower the learning rate, clip the gradients (clip_norm=1.0), or look for the operation with detect_anomaly()",
+    )
     return loss
 
 
@@ -535,22 +524,19 @@ def _end_epoch(run: Run, numbers: dict[str, float], checkpoint) -> None:
         _save(run, checkpoint)
 
 
-# An epoch without a batch is a mistake, usually an iterator that was used up before.
-
-
-def _means(run: Run) -> dict[str, float]:
-    if not run.averages.count:
-        raise ValueError(
-            "there was nothing to train on: the data yielded no batch. An iterator can be used only once; give a "
-            "list or a Batches object"
-        )
-    return run.averages.means()
-
-
 # `fit` is a function of four things, and you can exchange each of them without the others noticing: a model, a loss, an
 # optimizer over the model's parameters, and data. Except for the number of epochs, everything else is optional and has
 # a name. Give it an image network, a language model, or a perceptron on XOR: `fit` sees only inputs that go into the
-# model, outputs and targets that go into the loss, and a number that comes out.
+# model, outputs and targets that go into the loss, and a number that comes out. These are the options:
+#
+# - `validation`: data for `val_loss` and the `val_` metrics after each epoch.
+# - `metrics`: functions of outputs and targets that return a number.
+# - `callbacks`: objects that `fit` calls after each step and each epoch.
+# - `accumulate`: how many batches make one step.
+# - `clip_norm`: the largest common length of all gradients.
+# - `checkpoint`: a file to which we save everything after each epoch, and after every `checkpoint_every` steps. With
+#   `resume`, we continue from it if it exists.
+# - `progress`: whether to show a bar. By default it appears only in a terminal.
 
 
 def fit(
@@ -560,14 +546,8 @@ def fit(
     checkpoint_every: int | None = None, resume: bool = False, progress: bool | None = None,
 ) -> History:
     """Train `model` for `epochs` passes through `data`, an iterable of (inputs, targets) that can be passed through
-    again; returns the history.
-
-    validation: data for val_loss and val_ metrics after each epoch. metrics: functions (outputs, targets) -> number.
-    accumulate: how many batches make one step. clip_norm: the largest common length of all gradients.
-    checkpoint: a file to which everything is saved after each epoch, and after every `checkpoint_every` steps; with
-    `resume`, continue from it if it exists.
-    progress: show a bar; None means only in a terminal. Raises RuntimeError when the loss is not finite, ValueError
-    for impossible arguments."""
+    again; returns the history. Its options are described in chapter 08. Raises RuntimeError when the loss is not
+    finite, ValueError for impossible arguments."""
     _refuse(epochs, accumulate, checkpoint, resume)
     run = Run(model, optimizer, data, callbacks, epochs, accumulate)
     _start(run, checkpoint if resume else None)
@@ -580,7 +560,7 @@ def fit(
         with progress_bar(run.data, run.batch, f"epoch {run.epoch + 1}/{epochs}", progress) as bar:
             _begin_epoch(run)
             _train_epoch(run, accumulate, step, partial(_after_step, run, bar, checkpoint, checkpoint_every))
-            numbers = _means(run)
+            numbers = run.averages.means()
             if validation is not None:
                 seen = evaluate(model, loss_fn, validation, metrics)
                 numbers |= {f"val_{name}": value for name, value in seen.items()}
@@ -636,13 +616,13 @@ def digits_classifier(dropout: float = 0.0) -> Sequential:
 # Nothing in the call to `fit` is about digits.
 
 
-def train_digits(epochs: int = 30, **options) -> tuple[Module, History]:
+def train_digits(epochs: int = 30, batch_size: int = 32, **options) -> tuple[Module, History]:
     """Train a digits_classifier; return the model and its history on the held-out fifth."""
     training, held_out = digits()
-    model = digits_classifier()
+    model, data = digits_classifier(), Batches(*training, batch_size, shuffle=True)
     history = fit(
-        model, cross_entropy, Adam(model.parameters(), lr=3e-3), Batches(*training, batch_size=32, shuffle=True),
-        epochs=epochs, validation=Batches(*held_out, batch_size=359), metrics=[accuracy], **options,
+        model, cross_entropy, Adam(model.parameters(), lr=3e-3), data, epochs=epochs, validation=[held_out],
+        metrics=[accuracy], **options,
     )
     return model, history
 
@@ -668,13 +648,13 @@ def show_training():
 # try two remedies: dropout, and twice as many examples.
 
 
-def learn_from_few(examples: int, dropout: float = 0.0) -> History:
-    """Train a digits_classifier for 60 epochs on the first examples; return its history on the held-out fifth."""
+def learn_from_few(examples: int, dropout: float = 0.0, rate: float = 1e-2, epochs: int = 60) -> History:
+    """Train a digits_classifier on the first examples; return its history on the held-out fifth."""
     manual_seed(0)
     (x, y), held_out = digits()
     model, data = digits_classifier(dropout), Batches(x[:examples], y[:examples], 20, shuffle=True)
-    optimizer = Adam(model.parameters(), lr=1e-2)
-    return fit(model, cross_entropy, optimizer, data, epochs=60, validation=[held_out], progress=False)
+    optimizer = Adam(model.parameters(), lr=rate)
+    return fit(model, cross_entropy, optimizer, data, epochs=epochs, validation=[held_out], progress=False)
 
 
 # We mark the epoch in which the validation loss was lowest.
@@ -730,11 +710,7 @@ _CURVES = [(1e-6, 300), (1e-2, 300), (3e-2, 20), (1.0, 300)]  # learning rate, e
 def curve(name: str) -> History:
     """Return the history of one of the four trainings "A" to "D"."""
     rate, examples = _CURVES[np.random.default_rng(8).permutation(4)["ABCD".index(name)]]
-    manual_seed(0)
-    (x, y), held_out = digits()
-    model, data = digits_classifier(), Batches(x[:examples], y[:examples], 20, shuffle=True)
-    optimizer = Adam(model.parameters(), lr=rate)
-    return fit(model, cross_entropy, optimizer, data, epochs=8, validation=[held_out], progress=False)
+    return learn_from_few(examples, rate=rate, epochs=8)
 
 
 # Compare the two losses of each, and both with $\ln 10 = 2.303$, the loss of a network that guesses.
@@ -764,18 +740,12 @@ def explain_curves() -> dict[str, str]:  # exercise
 
 
 def show_batch_sizes():
-    training, held_out = digits()
     print("batch   steps   held-out accuracy   seconds")
     for size in (4, 32, 256, 1438):
         manual_seed(0)
-        model = digits_classifier()
-        data, began = Batches(*training, batch_size=size, shuffle=True), time.perf_counter()
-        history = fit(
-            model, cross_entropy, Adam(model.parameters(), lr=3e-3), data, epochs=10,
-            validation=Batches(*held_out, batch_size=359), metrics=[accuracy], progress=False,
-        )
-        seconds = time.perf_counter() - began
-        print(f"{size:5d} {10 * len(data):7d} {history['val_accuracy'][-1]:19.1%} {seconds:9.2f}")
+        _, history = train_digits(epochs=10, batch_size=size, progress=False)
+        steps, right = 10 * math.ceil(1438 / size), history["val_accuracy"][-1]
+        print(f"{size:5d} {steps:7d} {right:19.1%} {sum(history['seconds']):9.2f}")
 
 
 # With small batches an epoch consists of many steps, and every step has a fixed price in time. With very large batches
@@ -853,38 +823,30 @@ def show_cost():
             loss.backward()
             optimizer.step()
 
-    loop, whole = (
-        measure(bare).seconds,
-        measure(lambda: fit(model, cross_entropy, optimizer, data, epochs=1, progress=False)).seconds,
-    )
+    loop = measure(bare).seconds
+    whole = measure(lambda: fit(model, cross_entropy, optimizer, data, epochs=1, progress=False)).seconds
     print(f"45 steps: bare loop {loop * 1e3:.1f} ms, fit {whole * 1e3:.1f} ms ({(whole / loop - 1) * 100:.0f} % more)")
 
 
 # ## Errors you will meet
 #
-# The last of these four is a checkpoint in which we have replaced a single byte.
+# The data do not fit together, the loss is not a finite number, or the data are used up.
 
 
 def show_errors():
     x, y = Tensor(np.zeros((4, 2))), Tensor(np.zeros((4, 1)))
     model = Sequential(Linear(2, 1))
     optimizer = Adam(model.parameters())
-    with tempfile.TemporaryDirectory() as folder:
-        damaged = Path(folder) / "run.safetensors"
-        save_checkpoint(damaged, {"weights": x})
-        damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
-        os.chdir(folder)
-        attempts = [
-            lambda: Batches(x, y[:3]),
-            lambda: fit(model, lambda a, b: (a / 0).sum(), optimizer, [(x.to(float32), y)], epochs=1),
-            lambda: fit(model, lambda a, b: a.sum(), optimizer, iter(()), epochs=1),
-            lambda: load_checkpoint("run.safetensors"),
-        ]
-        for attempt in attempts:
-            try:
-                attempt()
-            except (ValueError, RuntimeError) as error:
-                print(f"{type(error).__name__}: {error}")
+    attempts = [
+        lambda: Batches(x, y[:3]),
+        lambda: fit(model, lambda a, b: (a / 0).sum(), optimizer, [(x.to(float32), y)], epochs=1),
+        lambda: fit(model, lambda a, b: a.sum(), optimizer, iter(()), epochs=1),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except (ValueError, RuntimeError) as error:
+            print(f"{type(error).__name__}: {error}")
 
 
 # ## Exercises
