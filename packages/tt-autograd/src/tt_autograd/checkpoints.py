@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,19 @@ def _is_refused(path: Path) -> bool:
     return False
 
 
+# ## No broken numbers
+#
+# A model with broken weights must not replace a good one on the disk. So the training asks, before it saves and before
+# it makes a step, whether all numbers are finite.
+
+
+def require_finite(named: Iterable[tuple[str, Tensor | None]], advice: str) -> None:
+    """Raise RuntimeError that names the first tensor that holds nan or inf, and gives the advice."""
+    for name, tensor in named:
+        if tensor is not None and not np.isfinite(tensor.detach().numpy()).all():
+            raise RuntimeError(f"{name}, of shape {tensor.shape}, holds nan or inf; {advice}")
+
+
 # ## All or nothing
 #
 # A saved state may not fit: the optimizer may have more parameters than it had then, or a callback may be missing. The
@@ -273,4 +287,4 @@ class Resumable:
             raise
 
 
-__all__ = ["Resumable", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Resumable", "load_checkpoint", "require_finite", "save_checkpoint"]

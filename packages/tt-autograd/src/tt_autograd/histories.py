@@ -1,10 +1,34 @@
 # # Histories
 #
-# An appendix of chapter 08: what a training shows, while it runs and afterwards.
+# An appendix of chapter 08: what we measure in a training, and how it is shown, while it runs and afterwards.
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
+
+import numpy as np
+
+from tt_tensor import Tensor
+
+# ## Accuracy
+#
+# The fraction of right answers is the metric of classification. There are two common cases: a row of logits for each
+# example with a class index, and a single logit with a truth value, where the sign decides.
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Return the fraction of right answers: the largest of the logits (N, C) is that of the class index (N,); or, for
+    one logit each, its sign agrees with a target of 0 or 1. Raises ValueError for other shapes."""
+    logits, truth = outputs.detach().numpy(), targets.detach().numpy()
+    if logits.shape == truth.shape:
+        return float(np.mean((logits > 0) == (truth > 0.5)))
+    if logits.ndim < 2 or logits.shape[1] < 2 or logits.shape[:1] + logits.shape[2:] != truth.shape:
+        raise ValueError(
+            "accuracy needs logits (N, C) of at least two classes with class numbers (N,), or logits and targets of "
+            f"one shape; it got {logits.shape} and {truth.shape}. squeeze(1) removes a dimension of size 1"
+        )
+    return float(np.mean(logits.argmax(axis=1) == truth))
+
 
 # ## The record
 #
@@ -65,4 +89,4 @@ def progress_bar(data: Iterable, done: int, title: str, progress: bool | None):
     )
 
 
-__all__ = ["History", "progress_bar"]
+__all__ = ["History", "accuracy", "progress_bar"]

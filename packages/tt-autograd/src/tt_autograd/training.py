@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from tt_autograd.autograd import no_grad
-from tt_autograd.checkpoints import Resumable, load_checkpoint, save_checkpoint
-from tt_autograd.histories import History, progress_bar
+from tt_autograd.checkpoints import Resumable, load_checkpoint, require_finite, save_checkpoint
+from tt_autograd.histories import History, accuracy, progress_bar
 from tt_optim import Adam, Optimizer, clip_grad_norm_
 from tt_tensor import (
     Dropout, Linear, Module, ReLU, Sequential, Tensor, binary_cross_entropy_with_logits, cross_entropy, float32,
@@ -192,23 +192,9 @@ class Averages:
         return {name: total / self.count for name, total in self.totals.items()}
 
 
-# We need one metric ourselves. It knows the two common cases: a row of logits for each example with a class index, and
-# a single logit with a truth value, where the sign decides.
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Return the fraction of right answers: the largest of the logits (N, C) is that of the class index (N,); or, for
-    one logit each, its sign agrees with a target of 0 or 1. Raises ValueError for other shapes."""
-    logits, truth = outputs.detach().numpy(), targets.detach().numpy()
-    if logits.shape == truth.shape:
-        return float(np.mean((logits > 0) == (truth > 0.5)))
-    if logits.ndim < 2 or logits.shape[1] < 2 or logits.shape[:1] + logits.shape[2:] != truth.shape:
-        raise ValueError(
-            "accuracy needs logits (N, C) of at least two classes with class numbers (N,), or logits and targets of "
-            f"one shape; it got {logits.shape} and {truth.shape}. squeeze(1) removes a dimension of size 1"
-        )
-    return float(np.mean(logits.argmax(axis=1) == truth))
-
+# We need one metric ourselves, `accuracy`, the fraction of right answers. It is in the appendix *Histories*, because it
+# consists mostly of care about shapes. In its common case there is a row of logits for each example and a class index
+# for each target, and an answer is right if the logit at that index is the largest of its row.
 
 Metrics = Sequence[Callable[[Tensor, Tensor], Any]]
 
@@ -273,14 +259,8 @@ def evaluate(model: Module, loss_fn: Callable, data: Iterable, metrics: Metrics 
 # A careful loop does one more thing. If the loss is not a finite number, continuing is pointless: the next step would
 # turn all weights into `nan`, and the checkpoint after it would save them. So we stop, and the error says what may
 # help. `_finite` does that for the loss. A gradient can be `nan` although the loss is finite (the slope of a square
-# root at 0 is enough), so `_check_gradients` checks the gradients as well, before we clip and use them.
-
-
-def require_finite(named: Iterable[tuple[str, Tensor | None]], advice: str) -> None:
-    """Raise RuntimeError that names the first tensor that holds nan or inf, and gives the advice."""
-    for name, tensor in named:
-        if tensor is not None and not np.isfinite(tensor.detach().numpy()).all():
-            raise RuntimeError(f"{name}, of shape {tensor.shape}, holds nan or inf; {advice}")
+# root at 0 is enough), so `_check_gradients` checks the gradients as well, before we clip and use them. Both call
+# `require_finite` of the appendix *Checkpoints*, which names the first tensor that holds `nan` or infinity.
 
 
 def _check_gradients(model: Module) -> None:
@@ -512,6 +492,18 @@ def _after_step(run: Run, bar, checkpoint, every: int | None, group: list) -> No
         _save(run, checkpoint)
 
 
+# An epoch has two kinds of numbers: the means over the batches that we trained on, and, if there are validation data,
+# those over the validation set, whose names begin with `val_`.
+
+
+def _numbers(run: Run, loss_fn: Callable, validation: Iterable | None, metrics: Metrics) -> dict[str, float]:
+    numbers = run.averages.means()
+    if validation is not None:
+        seen = evaluate(run.model, loss_fn, validation, metrics)
+        numbers |= {f"val_{name}": value for name, value in seen.items()}
+    return numbers
+
+
 # After an epoch we first add its numbers to the history and then call the callbacks, because they look at the history.
 
 
@@ -560,10 +552,7 @@ def fit(
         with progress_bar(run.data, run.batch, f"epoch {run.epoch + 1}/{epochs}", progress) as bar:
             _begin_epoch(run)
             _train_epoch(run, accumulate, step, partial(_after_step, run, bar, checkpoint, checkpoint_every))
-            numbers = run.averages.means()
-            if validation is not None:
-                seen = evaluate(model, loss_fn, validation, metrics)
-                numbers |= {f"val_{name}": value for name, value in seen.items()}
+            numbers = _numbers(run, loss_fn, validation, metrics)
             bar.set_postfix({name: f"{value:.4f}" for name, value in numbers.items()})
         numbers |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began}
         _end_epoch(run, numbers, checkpoint)
@@ -913,6 +902,6 @@ def show_shift():
 # neighborhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
-    "Averages", "Batches", "Callback", "Run", "accuracy", "confusion", "curve", "digits",
-    "digits_classifier", "evaluate", "evaluating", "fit", "require_finite", "shifted", "train_digits", "train_xor",
+    "Averages", "Batches", "Callback", "Run", "confusion", "curve", "digits",
+    "digits_classifier", "evaluate", "evaluating", "fit", "shifted", "train_digits", "train_xor",
 ]
