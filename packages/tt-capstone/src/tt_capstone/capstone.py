@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import tt_tensor as tt
 from tt_capstone.arguments import described_sizes, described_tokens, refuse_llama_sizes, refuse_too_few
+from tt_capstone.slots import put, share_table
 from tt_data import find
 from tt_nlp import (
     Embedding, Encoder, GatedMLP, RMSNorm, encode_long_word, generate, printed, token_ids, train_on_text, unprinted,
@@ -33,10 +34,10 @@ from tt_nlp.text_inputs import entry, refuse_surrogates
 from tt_nlp.tokenization import BYTES, split
 from tt_nlp.transformers import load_story, small_gpt
 from tt_opt import (
-    QUANTIZED, GroupedQueryAttention, KVCache, PackedTensor, Quantized, accelerate, look_back, model_bytes,
-    read, read_gguf, stream,
+    GroupedQueryAttention, KVCache, PackedTensor, Quantized, accelerate, look_back, model_bytes, read, read_gguf,
+    stream,
 )
-from tt_tensor import Linear, Module, ModuleList, Parameter, from_numpy, generator
+from tt_tensor import Linear, Module, ModuleList, from_numpy, generator
 
 # We train our GPT on the first chapter of *Moby-Dick*, and you ask it a question.
 
@@ -287,26 +288,12 @@ PARTS = {
 }  # fmt: skip
 
 # The second difference is packing. The matrices of the file are in blocks of 4 bits. We leave them packed, in the
-# quantized layers of chapter 17. Only the vectors of the norms become ordinary parameters. From the layer that gets a
-# tensor we know which shape it must have.
-
-
-def put(tensor: PackedTensor | None, place: Module, name: str, shape: tuple[int, ...], file: Any) -> None:
-    """Make a tensor of a file the weight of the layer `name`, a path below `place`; a packed tensor stays packed.
-    Raises ValueError, which names the file, if the tensor is missing or has another shape."""
-    if tensor is None or tensor.shape != shape:
-        found = "missing" if tensor is None else f"of shape {tensor.shape}"
-        raise ValueError(f"{file}: the weight of {name} is {found}, but must have shape {shape}")
-    path, _, last = name.rpartition(".")
-    parent = operator.attrgetter(path)(place) if path else place
-    layer = getattr(parent, last)
-    if tensor.kind == "float32" or len(shape) == 1:
-        layer.weight = Parameter(from_numpy(tensor.numbers()))
-    else:
-        layer = QUANTIZED[type(layer)].of(layer, from_numpy(tensor.rows()), tensor.kind)
-        layer.shape = shape
-        setattr(parent, last, layer)
-
+# quantized layers of chapter 17. Only the vectors of the norms become ordinary parameters. So a layer of our model is
+# replaced by a quantized one when its tensor arrives, and the layer that was there says which shape the tensor must
+# have. A support module, `tt_capstone.slots`, has two functions for that: `put(tensor, place, name, shape, file)` makes
+# a tensor the weight of the layer `name` below the module `place`, and raises an error that names the file if the
+# tensor is missing or has another shape. `share_table(model)` gives the last layer the weight of the table, packed or
+# not, because in SmolLM2 they are one, as in GPT-2.
 
 # The third difference is which elements a rotation turns together. We warned of it in chapter 12: we turn the pairs
 # $(0, 1), (2, 3), \dots$, and `transformers` turns $i$ with $i + D/2$. The two agree if we put the rows of $W_q$ and
@@ -355,20 +342,7 @@ def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor
         raise ValueError(f"{file} does not describe a Llama: {error}") from None
 
 
-# In this model the last layer shares the table of tokens, as in GPT-2. We can share packed rows like any other weight.
-
-
-def share_table(model: Llama) -> None:
-    """Give the last layer the weight of the table, packed or not."""
-    table: Any = model.model.embed_tokens
-    if isinstance(table, Quantized):
-        model.lm_head = QUANTIZED[Linear].of(model.lm_head, table.rows, table.kind)
-        model.lm_head.shape = table.shape
-    else:
-        model.lm_head.weight = table.weight
-
-
-# Then we put the model together block by block. A new block would draw random weights, which we do not need, and a new
+# Now we put the model together block by block. A new block would draw random weights, which we do not need, and a new
 # table of 49,152 rows would take 113 MB. So we begin with a table of a single row, and copy all blocks from one
 # pattern. (The second argument of `deepcopy` lists objects that it must not copy again. So all blocks share the same
 # random parameters, until those of the file replace them.)
@@ -795,6 +769,6 @@ def small_chat() -> LanguageModel:
 __all__ = [
     "FileTokenizer", "LanguageModel", "Llama", "LlamaBlock", "LlamaConfig", "LlamaTransformer", "PARTS",
     "SMOLLM2", "SMOLLM2_FILE", "bytes_of_a_token", "halves", "laid_out", "least_surprising", "llama_config",
-    "llama_parameters", "load_language_model", "load_llama", "neighbours", "put", "recent", "share_table",
-    "small_chat", "small_llama", "weights_file",
+    "llama_parameters", "load_language_model", "load_llama", "neighbours", "recent", "small_chat", "small_llama",
+    "weights_file",
 ]
