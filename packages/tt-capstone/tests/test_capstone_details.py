@@ -13,6 +13,7 @@ import tt_nlp as tn
 import tt_opt
 import tt_tensor as tt
 from tt_autograd import no_grad
+from tt_capstone.slots import put
 
 SIZES = {"vocab_size": 50, "block_size": 64, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 32, "n_hidden": 64}
 
@@ -326,8 +327,8 @@ def test_a_file_that_was_read_may_go_away(written, kind):
 def test_put_names_what_it_needs():
     model = tc.capstone.small_llama()
     with pytest.raises(ValueError, match=r"here: the weight of model.norm is missing, but must have shape \(32,\)"):
-        tc.capstone.put(None, model, "model.norm", (32,), "here")
-    tc.capstone.put(with_zeros(50, 32), model, "lm_head", (50, 32), "here")
+        put(None, model, "model.norm", (32,), "here")
+    put(with_zeros(50, 32), model, "lm_head", (50, 32), "here")
     assert isinstance(model.lm_head, tt_opt.QuantizedLinear)
 
 

@@ -6,8 +6,7 @@
 # ## The hurt
 #
 # In chapter 14 we built a GPT that writes, and since then we have made it fast and small. Everything works. But is it
-# useful? Let us see. The imports show what we bring along: layers and a tokenizer from chapters 11 to 14, and from
-# chapters 16 and 17 the cache and the packed weights.
+# useful? Let us see. From outside we need only NumPy and Jinja, whose part in a chat comes later.
 
 from __future__ import annotations
 
@@ -23,14 +22,18 @@ import numpy as np
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+# All the rest is ours: layers and a tokenizer from chapters 11 to 14, and from chapters 16 and 17 the cache and the
+# packed weights.
+
 import tt_tensor as tt
 from tt_capstone.arguments import described_sizes, described_tokens, refuse_llama_sizes, refuse_too_few
+from tt_capstone.conversions import FileTokens
 from tt_capstone.slots import put, share_table
 from tt_data import find
 from tt_nlp import (
-    Embedding, Encoder, GatedMLP, RMSNorm, encode_long_word, generate, printed, token_ids, train_on_text, unprinted,
+    Embedding, Encoder, GatedMLP, RMSNorm, encode_long_word, generate, printed, token_ids, train_on_text,
 )
-from tt_nlp.text_inputs import entry, refuse_surrogates
+from tt_nlp.text_inputs import refuse_surrogates
 from tt_nlp.tokenization import BYTES, split
 from tt_nlp.transformers import load_story, small_gpt
 from tt_opt import (
@@ -388,36 +391,19 @@ def load_llama(path: str | os.PathLike) -> Llama:
 # First, our special tokens have the ids after all others, but here they have the first ones. So we translate the ids
 # that the encoder finds. Second, 21 of the 256 bytes are not tokens at all, because the training text did not contain
 # them. We drop them, as the `tokenizers` library does.
+#
+# Our class inherits two attributes for that from `FileTokens`, a small support class. The list `self.numbers` has the
+# id in the file of each token that the encoder finds, and `self.missing` has the bytes for which there is no token. The
+# class also has `token_bytes`, with which the decoder of chapter 11 looks up the bytes of an id.
 
 
-class FileTokenizer(Encoder):
+class FileTokenizer(FileTokens):
     """The tokenizer of a file, from the names of its tokens by id, as `printed` writes them, the ids of the special
     ones, and the name of the pattern that cuts a text into words."""
 
-    def __init__(self, names: Sequence[str], special: Sequence[int], pattern: str):
-        self.numbers = sorted(set(range(len(names))) - set(special))  # of the ordinary tokens
-        tokens = [unprinted(names[number]) for number in self.numbers]
-        self.missing = bytes(sorted(set(range(256)) - {token[0] for token in tokens if len(token) == 1}))
-        extra = [bytes([byte]) for byte in self.missing]  # which an encoder needs, and no word will have
-        super().__init__([*tokens, *extra], [names[number] for number in special], pattern)
-        self.special_tokens = {names[number]: number for number in special}
-        self.texts = [name.encode() for name in names]
-        for number, token in zip(self.numbers, tokens):
-            self.texts[number] = token
-
-    # To decode, we need only the bytes of each id. The decoder of chapter 11 asks for them with `token_bytes`.
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of tokens."""
-        return len(self.texts)
-
-    def token_bytes(self, number: int) -> bytes:
-        """Return the bytes of a token. IndexError for an id that no token has."""
-        return entry(self.texts, number)
-
     # Nearly every text has none of the missing bytes, so we can pass it to the encoder as a whole. Otherwise we go word
-    # by word.
+    # by word. The order matters: we cut the text into words before we drop bytes, because the pattern must see the
+    # whole text. Otherwise two words around a dropped character could become one.
 
     def encode_ordinary(self, text: str) -> list[int]:  # exercise
         """Return the tokens of a text without those bytes for which there is no token. Names of special tokens count as
