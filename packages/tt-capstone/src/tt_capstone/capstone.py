@@ -326,9 +326,9 @@ def check_orders():
 
 
 # Now we read the hyperparameters from the metadata. A file from a stranger may lack an entry or claim nonsense. Then we
-# raise an error that names the file. Nonsense can be expensive: a model of two billion blocks would take all our memory
-# before the first missing tensor is noticed. So we compare our formula with the numbers in the file before we build
-# anything. (The checks of single entries, and GGUF's names for the sizes, are in `tt_capstone.arguments`.)
+# raise an error that names the file. Nonsense can be expensive: a single block with two billion hidden units does not
+# fit into memory. So we compare our formula with the numbers in the file before we build anything. (The checks of
+# single entries, and GGUF's names for the sizes, are in `tt_capstone.arguments`.)
 
 
 def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, PackedTensor], file: Any) -> LlamaConfig:
