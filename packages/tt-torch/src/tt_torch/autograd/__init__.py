@@ -6,7 +6,9 @@ from .callbacks import *
 from .callbacks import __all__ as _callbacks
 from .checkpoints import *
 from .checkpoints import __all__ as _checkpoints
+from .histories import *
+from .histories import __all__ as _histories
 from .training import *
 from .training import __all__ as _training
 
-__all__ = [*_autograd, *_callbacks, *_checkpoints, *_training]
+__all__ = [*_autograd, *_callbacks, *_checkpoints, *_histories, *_training]
