@@ -451,6 +451,149 @@ def test_the_last_batch_is_short():
     )
 
 
+# Ahead of time
+
+
+class Workers:
+    """Workers that are done with a task as soon as somebody asks, the `first` or the last of those under way."""
+
+    def __init__(self, first=True):
+        self.under_way, self.first, self.most, self.submitted = [], first, 0, 0
+
+    def submit(self, task):
+        self.under_way.append(task)
+        self.submitted += 1
+        self.most = max(self.most, len(self.under_way))
+
+    def arrived(self):
+        number, value = self.under_way.pop(0 if self.first else -1)
+        return number, 10 * value
+
+    def run(self, count, ahead):
+        tasks = [(number, number) for number in range(count)]
+        return td.dataloader.in_order(self.submit, self.arrived, tasks, ahead)
+
+
+def test_results_come_in_the_order_of_their_tasks():
+    tens = [0, 10, 20, 30, 40, 50, 60]
+    expect(
+        "in_order of 7 tasks, three under way, that are done one after the other",
+        lambda: list(Workers().run(7, 3)),
+        tens,
+        (tens[:3], "For each result that is handed out, one more task is submitted."),
+        "Every task is submitted once, and its result is handed out.",
+        see=AHEAD,
+    )
+    expect(
+        "in_order of 7 tasks, three under way, of which the last one is always done first",
+        lambda: list(Workers(first=False).run(7, 3)),
+        tens,
+        (lambda got: sorted(got) == tens, "The results come in the order of the tasks: keep what arrives too early."),
+        (IndexError, "`arrived` was called when nothing was under way any more: has this result arrived already?"),
+        see=AHEAD,
+    )
+    expect("in_order of no task", lambda: list(Workers().run(0, 3)), [], see=AHEAD)
+    expect(
+        "in_order of two tasks, five under way",
+        lambda: list(Workers(first=False).run(2, 5)),
+        [0, 10],
+        (IndexError, "`arrived` was called when nothing was under way any more."),
+        see=AHEAD,
+    )
+    expect(
+        "in_order of tasks with the numbers 7, 3 and 5",
+        lambda: list(
+            td.dataloader.in_order((workers := Workers(False)).submit, workers.arrived, [(n, n) for n in (7, 3, 5)], 2)
+        ),
+        [70, 30, 50],
+        (KeyError, "The number of a task is the first thing in it."),
+        (IndexError, "The number of a task is the first thing in it."),
+        see=AHEAD,
+    )
+
+
+def test_so_many_tasks_are_under_way_and_no_more():
+    def most(first):
+        workers = Workers(first)
+        list(workers.run(20, 4))
+        return workers.most
+
+    for first in (True, False):
+        expect(
+            f"most tasks under way of 20, with ahead=4, where the {'first' if first else 'last'} is done first",
+            lambda first=first: most(first),
+            4,
+            (20, "All tasks were submitted at the beginning: there are to be at most `ahead` under way."),
+            (1, "Only one task is under way: submit `ahead` of them before you wait for the first."),
+            see=AHEAD,
+        )
+
+    def counts(first):
+        workers = Workers(first)
+        return [workers.submitted - received for received, _ in enumerate(workers.run(20, 4), start=1)]
+
+    expect(
+        "tasks that were submitted beyond the result just received, at most, where the last is done first",
+        lambda: max(counts(False)),
+        between(3, 4),
+        "A result that is kept until it is its turn counts as well: batches take memory.",
+        see=AHEAD,
+    )
+    expect(
+        "and at least, in the first twelve",
+        lambda: min(counts(False)[:12]),
+        between(3, 4),
+        "For each result that is handed out, one more task is submitted.",
+        see=AHEAD,
+    )
+
+
+def test_predicted_step_times():
+    def measured(workers, steps=48):
+        """Milliseconds from step to step, by a clock that is only counted: no machine is too busy for it."""
+        now, free, arrivals, ends = 0.0, [0.0] * workers, [], []
+
+        def submit():
+            first = free.index(min(free))
+            free[first] = max(now, free[first]) + 25
+            arrivals.append(free[first])
+
+        for _ in range(2 * workers):
+            submit()
+        for step in range(steps):
+            if workers:
+                now = max(now, arrivals[step])
+                submit()
+            else:
+                now += 25
+            now += 10
+            ends.append(now)
+        return (ends[-1] - ends[steps // 2 - 1]) / (steps - steps // 2)
+
+    times = [measured(workers) for workers in range(4)]
+    for workers, causes in (
+        (0, [(10, "Without a worker, the step waits for its batch first: both take their time.")]),
+        (1, [(35, "The worker prepares the next batch while the network computes: the two times do not add up.")]),
+        (2, [(25, "Two workers prepare two batches in the same 25 ms."), (10, "Two batches in 25 ms are not enough.")]),
+        (3, [(25 / 3, "The batches come faster than that, and the network still takes 10 ms for each.")]),
+    ):
+        expect(
+            f"milliseconds from step to step that you predict with {workers} workers",
+            lambda workers=workers: td.dataloader.predict_step_times()[workers],
+            times[workers],
+            *causes,
+            "Every step takes 10 ms, and so many workers make a batch each in 25 ms. Which of the two is waited for?",
+            see=AHEAD,
+        )
+    expect(
+        "how many numbers predict_step_times() has",
+        lambda: len(td.dataloader.predict_step_times()),
+        4,
+        "One for each of 0, 1, 2 and 3 workers.",
+        see=AHEAD,
+    )
+
+
 # The loader
 
 
@@ -807,149 +950,6 @@ def test_a_loader_can_have_a_generator_of_its_own():
         ValueError,
         "States and generators belong together in pairs: `zip(..., strict=True)` raises ValueError if one is left.",
         see=LOADER,
-    )
-
-
-# Ahead of time
-
-
-class Workers:
-    """Workers that are done with a task as soon as somebody asks, the `first` or the last of those under way."""
-
-    def __init__(self, first=True):
-        self.under_way, self.first, self.most, self.submitted = [], first, 0, 0
-
-    def submit(self, task):
-        self.under_way.append(task)
-        self.submitted += 1
-        self.most = max(self.most, len(self.under_way))
-
-    def arrived(self):
-        number, value = self.under_way.pop(0 if self.first else -1)
-        return number, 10 * value
-
-    def run(self, count, ahead):
-        tasks = [(number, number) for number in range(count)]
-        return td.dataloader.in_order(self.submit, self.arrived, tasks, ahead)
-
-
-def test_results_come_in_the_order_of_their_tasks():
-    tens = [0, 10, 20, 30, 40, 50, 60]
-    expect(
-        "in_order of 7 tasks, three under way, that are done one after the other",
-        lambda: list(Workers().run(7, 3)),
-        tens,
-        (tens[:3], "For each result that is handed out, one more task is submitted."),
-        "Every task is submitted once, and its result is handed out.",
-        see=AHEAD,
-    )
-    expect(
-        "in_order of 7 tasks, three under way, of which the last one is always done first",
-        lambda: list(Workers(first=False).run(7, 3)),
-        tens,
-        (lambda got: sorted(got) == tens, "The results come in the order of the tasks: keep what arrives too early."),
-        (IndexError, "`arrived` was called when nothing was under way any more: has this result arrived already?"),
-        see=AHEAD,
-    )
-    expect("in_order of no task", lambda: list(Workers().run(0, 3)), [], see=AHEAD)
-    expect(
-        "in_order of two tasks, five under way",
-        lambda: list(Workers(first=False).run(2, 5)),
-        [0, 10],
-        (IndexError, "`arrived` was called when nothing was under way any more."),
-        see=AHEAD,
-    )
-    expect(
-        "in_order of tasks with the numbers 7, 3 and 5",
-        lambda: list(
-            td.dataloader.in_order((workers := Workers(False)).submit, workers.arrived, [(n, n) for n in (7, 3, 5)], 2)
-        ),
-        [70, 30, 50],
-        (KeyError, "The number of a task is the first thing in it."),
-        (IndexError, "The number of a task is the first thing in it."),
-        see=AHEAD,
-    )
-
-
-def test_so_many_tasks_are_under_way_and_no_more():
-    def most(first):
-        workers = Workers(first)
-        list(workers.run(20, 4))
-        return workers.most
-
-    for first in (True, False):
-        expect(
-            f"most tasks under way of 20, with ahead=4, where the {'first' if first else 'last'} is done first",
-            lambda first=first: most(first),
-            4,
-            (20, "All tasks were submitted at the beginning: there are to be at most `ahead` under way."),
-            (1, "Only one task is under way: submit `ahead` of them before you wait for the first."),
-            see=AHEAD,
-        )
-
-    def counts(first):
-        workers = Workers(first)
-        return [workers.submitted - received for received, _ in enumerate(workers.run(20, 4), start=1)]
-
-    expect(
-        "tasks that were submitted beyond the result just received, at most, where the last is done first",
-        lambda: max(counts(False)),
-        between(3, 4),
-        "A result that is kept until it is its turn counts as well: batches take memory.",
-        see=AHEAD,
-    )
-    expect(
-        "and at least, in the first twelve",
-        lambda: min(counts(False)[:12]),
-        between(3, 4),
-        "For each result that is handed out, one more task is submitted.",
-        see=AHEAD,
-    )
-
-
-def test_predicted_step_times():
-    def measured(workers, steps=48):
-        """Milliseconds from step to step, by a clock that is only counted: no machine is too busy for it."""
-        now, free, arrivals, ends = 0.0, [0.0] * workers, [], []
-
-        def submit():
-            first = free.index(min(free))
-            free[first] = max(now, free[first]) + 25
-            arrivals.append(free[first])
-
-        for _ in range(2 * workers):
-            submit()
-        for step in range(steps):
-            if workers:
-                now = max(now, arrivals[step])
-                submit()
-            else:
-                now += 25
-            now += 10
-            ends.append(now)
-        return (ends[-1] - ends[steps // 2 - 1]) / (steps - steps // 2)
-
-    times = [measured(workers) for workers in range(4)]
-    for workers, causes in (
-        (0, [(10, "Without a worker, the step waits for its batch first: both take their time.")]),
-        (1, [(35, "The worker prepares the next batch while the network computes: the two times do not add up.")]),
-        (2, [(25, "Two workers prepare two batches in the same 25 ms."), (10, "Two batches in 25 ms are not enough.")]),
-        (3, [(25 / 3, "The batches come faster than that, and the network still takes 10 ms for each.")]),
-    ):
-        expect(
-            f"milliseconds from step to step that you predict with {workers} workers",
-            lambda workers=workers: td.dataloader.predict_step_times()[workers],
-            times[workers],
-            *causes,
-            "Every step takes 10 ms, and so many workers make a batch each in 25 ms. Which of the two is waited for?",
-            see=AHEAD,
-        )
-    expect(
-        "how many numbers predict_step_times() has",
-        lambda: len(td.dataloader.predict_step_times()),
-        4,
-        "One for each of 0, 1, 2 and 3 workers.",
-        see=AHEAD,
     )
 
 
