@@ -203,7 +203,7 @@ def take_turns(contenders: Sequence[Callable[[], float]], rounds: int, rng: Any)
 # smallest is above $m$ if fewer than $k$ coins show heads, and the same holds for the other end. So the interval from
 # the $k$-th smallest to the $k$-th largest ratio misses $m$ with probability
 #
-# $$ 2 \cdot 2^{-n} \sum_{i < k} \binom{n}{i} , $$
+# $$ 2 \cdot 2^{-n} \sum_{i < k} \binom{n}{i} . $$
 #
 # We take the largest $k$ for which this is at most 5 %. We need no assumption about the distribution of times.
 
