@@ -11,14 +11,12 @@ import hashlib
 import json
 import logging
 import math
-import multiprocessing
 import os
 import re
-import sys
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,11 +93,8 @@ def modules() -> dict[str, str]:
 
 
 def _judge_all(chapter: Chapter, mistakes: list[Mistake]) -> list[Verdict]:
-    """Judge two mistakes at a time. In processes, because Python 3.11 cannot parse in two threads at once: one of them
-    may get a SystemError about the depth of recursion."""
-    if (here := str(Path(__file__).parent)) not in sys.path:  # where they find this module: MkDocs has taken it out
-        sys.path.append(here)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    """Judge two mistakes at a time. In threads, which share what the judge has recorded of the chapter's tests."""
+    with ThreadPoolExecutor(2) as pool:
         return list(pool.map(functools.partial(_judged, chapter), mistakes))
 
 
