@@ -115,10 +115,10 @@ def test_prune():
     )
 
 
-def test_cubic_vjp():
+def test_cubic_share():
     expect(
-        "cubic_vjp(0.8, t) for t = -1, 0, 0.5, 1, 2",
-        lambda: [tt_opt.compression.cubic_vjp(0.8, t) for t in (-1, 0, 0.5, 1, 2)],
+        "cubic_share(0.8, t) for t = -1, 0, 0.5, 1, 2",
+        lambda: [tt_opt.compression.cubic_share(0.8, t) for t in (-1, 0, 0.5, 1, 2)],
         [0, 0, 0.7, 0.8, 0.8],
         (lambda got: got[0] != 0 or got[4] != 0.8, "Before the way begins the share is 0, and after its end it stays."),
         (lambda got: math.isclose(got[2], 0.4), "Not by equal steps: it grows fast first, 1 - (1 - t) ** 3."),

@@ -198,7 +198,8 @@ rule(tt.getitem, lambda g, out, x, index: tt.place(g, index=index, shape=x.shape
 rule(tt.place, lambda g, out, values, index, shape: tt.getitem(g, index=index))
 
 # Every element contributes to a sum with weight 1, so every element receives the whole of `g`. The rule only has to
-# give `g` the shape of the input again. It first restores the summed dimensions with size 1, and then repeats.
+# give `g` the shape of the input again. It first restores the summed dimensions with size 1 and then expands them to
+# the sizes of the input.
 
 
 def with_summed_dims(g, x, dim, keepdim):
@@ -383,7 +384,7 @@ NO_GRADIENT.update({tt.eq, tt.ne, tt.lt, tt.le, tt.gt, tt.ge})
 # refers to its inputs, never to its outputs. So there are no cycles, and the memory is freed as soon as the last
 # reference to a result is gone.
 #
-# A node is thus a tensor in which six fields are filled that are empty otherwise. They are the slots that we reserved
+# A node is thus a tensor that fills six fields which are otherwise empty. They are the slots that we reserved
 # in chapter 02, because for small tensors a separate node object would cost more than the arithmetic. A tensor that was
 # not computed by a recorded operation, such as a parameter, is a *leaf*. There the way back ends.
 #
@@ -582,7 +583,8 @@ def show_worked_example():
 
 # ## The walk
 #
-# Here is the same as a class. It starts at one or several outputs, each with a gradient of its own (its *seed*).
+# Here is the same walk, written as a class. It starts at one or several outputs, each with a gradient of its own (its
+# *seed*).
 
 
 class Walk:
@@ -979,8 +981,8 @@ def show_limits_of_the_referee():
         print(f"{name} at {value:g}: autograd {grad(function(x), x)[0].item():.9g}, referee {by_differences:.9g}")
 
 
-# So where the two disagree, one of them is wrong, and it is worth knowing which. That is why we check at points without
-# corners, and with values near 1.
+# So where the two disagree, the referee may be the one at fault, and it is worth finding out. That is why we check at
+# points without corners, and with values near 1.
 #
 # The second witness is our own paper. The formulas of chapters 05 and 06, which took us some effort, must come out of
 # the table: the two for the losses, and the four for XOR, on the saved numbers on which the referee judged them then.

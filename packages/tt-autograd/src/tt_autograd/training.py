@@ -182,8 +182,8 @@ class Averages:
             self.totals[name] = self.totals.get(name, 0.0) + float(value) * size
         self.count += size
 
-    # There is nothing left to do but divide. If nothing came, that is a mistake, usually an iterator that was used up
-    # before.
+    # There is nothing left to do but divide. If no batch arrived, that is a mistake, usually an iterator that was
+    # already used up.
 
     def means(self) -> dict[str, float]:
         """Return the means over all examples so far. Raises ValueError if there was none."""
@@ -199,7 +199,8 @@ class Averages:
 Metrics = Sequence[Callable[[Tensor, Tensor], Any]]
 
 # We must not record while we measure. Otherwise a metric would be one more consumer in the computational graph, and
-# would keep all of it alive. We also refuse two metrics of one name, because we would average them into one number.
+# would keep all of it alive. We also refuse two metrics with the same name, because we would otherwise average them
+# into one number.
 
 
 def _measured(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics) -> dict[str, float]:
@@ -688,12 +689,12 @@ def show_overfitting():
 #   average over the whole epoch, during which the network was worse than at its end. Moreover, dropout is on in one and
 #   off in the other.
 #
-# Try it. Here are four trainings that differ in their learning rate and in the number of examples. What is the matter
-# with each? (We have shuffled the table, so that you must read the curves.)
+# Try it. Here are four training runs that differ in their learning rate and in the number of examples. What is the
+# matter with each? (We have shuffled the table, so that you must read the curves.)
 
 _CURVES = [(1e-6, 300), (1e-2, 300), (3e-2, 20), (1.0, 300)]  # learning rate, examples
 
-# Each of the four trainings starts from the same weights.
+# All four runs start from the same weights.
 
 
 def curve(name: str) -> History:
@@ -712,7 +713,7 @@ def show_curves():
             print(f"{name} {which:>8s}", *(f"{history[which][epoch]:8.3f}" for epoch in range(8)))
 
 
-# Your answer is a dictionary with one word for each training.
+# Your answer is a dictionary with one word for each run.
 
 
 def explain_curves() -> dict[str, str]:  # exercise
@@ -865,9 +866,9 @@ def check_confusion():
 # ## A road not taken
 #
 # PyTorch has no `fit`, on principle: you write the loop. The frameworks on top of it (Lightning, Accelerate, Keras)
-# disagree about everything. Keras calls a method of the model. Lightning wants the model to be a subclass that knows
-# how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which know about it. If your
-# program outgrows it, copy the few lines of `_step` and write your own loop.
+# disagree about everything. In Keras, `fit` is a method of the model. Lightning wants the model to be a subclass that
+# knows how it is trained. Ours is a function of a model, a loss, an optimizer and data, none of which know about it. If
+# your program outgrows it, copy the few lines of `_step` and write your own loop.
 
 # ## What hurts next
 #
@@ -899,7 +900,7 @@ def show_shift():
 
 # For the network a pixel is a number in a list of 64, and number 19 has nothing to do with number 20. It has not
 # learned what a stroke looks like; it has learned which entries of the list tend to be large. The remedy is to look at
-# neighborhoods, everywhere with the same eyes: chapter 09, *Spatial*.
+# neighbourhoods, everywhere with the same eyes: chapter 09, *Spatial*.
 
 __all__ = [
     "Averages", "Batches", "Callback", "Run", "confusion", "curve", "digits",

@@ -116,8 +116,8 @@ def show_file():
 #     P1 --> N2["RMSNorm"] --> M["gated MLP"] --> P2
 # ```
 #
-# We have built every part already, each for a reason of its own. This is the moment for which our modules have a common
-# interface, because now we only need to put them together.
+# We have built every part already, each for a reason of its own. This is why our modules have a common interface: now
+# we only need to put them together.
 
 # ## A Llama
 #
@@ -150,7 +150,7 @@ class LlamaConfig:
 
 
 # In our block we use the names of the `transformers` library, because the files of the world use them. Compare its
-# forward pass with that of chapter 14: you will find no difference.
+# forward pass with that of chapter 14: only the names differ.
 
 
 class LlamaBlock(Module):
@@ -445,7 +445,7 @@ def show_template():
 
 
 # After the end of that text, `assistant` and a new line, the model takes over. When it has written its answer it writes
-# `<|im_end|>`, and at this token we stop. Here is the whole way of a request:
+# `<|im_end|>`, and at this token we stop. Here is the whole path of a request:
 #
 # ```mermaid
 # flowchart LR
@@ -743,12 +743,12 @@ def small_chat() -> LanguageModel:
 
 # ## The end of the course
 #
-# In chapter 01 we asked whether this machine computes at all. Since then we began every chapter with something that
-# hurt, and took the pain away. What hurts now? One machine is small. A model of 70 billion weights does not fit into
-# it, and training such a model takes thousands of machines that must agree on every step. That road begins in the
-# appendix *Data parallel* of chapter 15. The models of today also look at images and use tools. We have not touched the
-# art of teaching them to answer by preferences (*reinforcement learning from human feedback*) at all. But you know now
-# what they are made of.
+# In chapter 01 we asked whether this machine computes at all. Since then we have begun every chapter with something
+# that hurt and have taken the pain away. What hurts now? One machine is small. A model of 70 billion weights does not
+# fit into it, and training such a model takes thousands of machines that must agree on every step. That road begins in
+# the appendix *Data parallel* of chapter 15. The models of today also look at images and use tools. We have not touched
+# the art of teaching them to answer by preferences (*reinforcement learning from human feedback*) at all. But now you
+# know what they are made of.
 #
 # The rest is route 3. It is your own.
 

@@ -560,7 +560,8 @@ class DataLoader(Resumable):
         work = partial(load, self.dataset, self.collate_fn)
         return prefetch(self, work, tasks) if self.num_workers else map(work, tasks)
 
-    # The workers are threads, as "Ahead of time" describes. Here another kind of loader can use other workers.
+    # The workers are threads, as "Ahead of time" describes. A subclass can override this method to use other workers,
+    # such as processes.
 
     def workers(self, work: Callable[[Task], Any]):
         """A context manager with the functions `submit` and `arrived` of the workers, which call `work`."""
@@ -724,10 +725,10 @@ class Images(Dataset):
 # random)` for arrays (N, C, H, W), which draws from `random` only and changes a copy. `Compose([...])` is several
 # transforms in a row, which is a transform, too. (Both are in `common`.)
 #
-# A network learns best from numbers around 0 with a spread around 1 (chapter 04 said why). So we subtract from each
-# channel its mean over all training images, and divide the rest by the standard deviation. This is *normalization*. The
-# mean and the deviation refer to numbers from 0 to 1, as papers quote them. Together with the division by 255, that is
-# one factor and one summand for each channel:
+# A network learns best from numbers around 0 with a spread around 1 (chapter 04 said why). So from each channel we
+# subtract its mean over all training images and divide the difference by the standard deviation. This is
+# *normalization*. The mean and the deviation refer to numbers from 0 to 1, as papers quote them. Together with the
+# division by 255, that is one factor and one summand for each channel:
 #
 # $$ \frac{x / 255 - \mu}{\sigma} = x \cdot \frac{1}{255\,\sigma} - \frac{\mu}{\sigma} . $$
 #

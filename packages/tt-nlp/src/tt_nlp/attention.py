@@ -169,8 +169,8 @@ def show_loops():
 #
 # $$ \operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{Q K^T}{\sqrt{D}}\right) V , $$
 #
-# where softmax acts on rows (A. Vaswani et al., 2017). The heads, and the texts of a batch, are dimensions in front,
-# over which `matmul` broadcasts.
+# where softmax acts on rows (A. Vaswani et al., 2017). The heads and the texts of a batch are leading dimensions, over
+# which `matmul` broadcasts.
 #
 # Read the shapes. $Q$ is $(T, D)$ and $K$ is $(S, D)$, so we get a score for each query and key, $(T, S)$. Times $V$,
 # which is $(S, D_v)$, each query gets a mean of values, $(T, D_v)$. There are as many results as queries, however many
@@ -457,7 +457,8 @@ class MultiHeadAttention(Module):
 
     # In `forward` we project, attend, merge the heads, and project again. If `projected` has stacked its results, we
     # pass them to `self_attention(qkv, mask, dropout_p, is_causal)`, from *Without the square*; a list goes to
-    # `scaled_dot_product_attention`. Dropout acts in training only, which we know from `self.training` (chapter 04).
+    # `scaled_dot_product_attention`. Dropout acts in training only, and `self.training` (chapter 04) says whether we
+    # are training.
 
     def forward(self, query, key, value, mask=None, is_causal=False):  # exercise
         """What queries (B, T, C) find among keys and values (B, S, C); a mask broadcasts to (B, heads, T, S). In
@@ -544,9 +545,9 @@ def show_heads():
 
 # ## The cost
 #
-# Every token looks at every other, so we compute $T^2$ scores for each head, each of them a product of $D$ numbers, and
-# the same again to weigh the values. With $C = H D$ that makes $2 B T^2 C$ multiply-adds. The scores and weights
-# themselves are $B H T^2$ numbers, and we must keep them, because the backward pass needs them again.
+# Every token looks at every other, so for each head we compute $T^2$ scores, each a product of two vectors of $D$
+# numbers, and weighing the values costs as much again. With $C = H D$ that makes $2 B T^2 C$ multiply-adds. The scores
+# and weights themselves are $B H T^2$ numbers, and we must keep them, because the backward pass needs them again.
 
 
 def attention_cost(batch: int, heads: int, length: int, size: int) -> tuple[int, int]:  # exercise
@@ -760,8 +761,9 @@ def check_window_mask():
 # PyTorch hides several kernels behind one name: `scaled_dot_product_attention` chooses among FlashAttention, a
 # memory-efficient kernel and plain products, by shapes and hardware, and only the profiler shows you which one it was.
 # JAX leaves the choice to the compiler, and offers `jax.nn.dot_product_attention` if you know better. tinygrad
-# multiplies, masks and multiplies. There are also attentions without any square, which replace the softmax by a product
-# of functions, or by a state that is carried along (S4, Mamba). They cost $O(T)$, and recall `a3 c7` less well.
+# multiplies, masks and multiplies. Other layers avoid the square: *linear attention* replaces the softmax by a product
+# of functions, and S4 and Mamba replace attention itself by a state that they carry along. They cost $O(T)$, and recall
+# `a3 c7` less well.
 
 # ## What hurts next
 #

@@ -55,7 +55,7 @@ def by_one_hot(ids: Tensor, weight: Tensor) -> Tensor:
     return tt.one_hot(ids, len(weight)).to(weight.dtype) @ weight
 
 
-# It runs and it learns, but look at what we pay when we count its multiplications.
+# It runs and it learns, but let us count its multiplications to see what we pay.
 
 
 def show_one_hot():
@@ -246,10 +246,10 @@ def show_gradients():
 
 # ## What is learned
 #
-# The meaning of a token is how it is used. So we give a network the use and let it find the token. It sees the two
-# characters to the left of a gap and the two to its right, and predicts the missing one. (For words this is known as
-# *word2vec*: T. Mikolov et al., 2013.) Our text is the first chapter of *Moby-Dick*. It is short, so our tokens are
-# characters.
+# The meaning of a token is how it is used. So we show a network how a token is used and let it find the token. It sees
+# the two characters to the left of a gap and the two to its right, and predicts the missing one. (For words this is
+# known as *word2vec*: T. Mikolov et al., 2013.) Our text is the first chapter of *Moby-Dick*. It is short, so our
+# tokens are characters.
 #
 # Why should tokens with similar uses end up close to each other? Suppose that after *th* both *e* and *a* are frequent.
 # Whenever the network sees *th* and the answer is *e*, the gradient pulls the vector of *e* towards the network's
@@ -308,7 +308,7 @@ class FillTheGap(Module):
         return self.head(self.mix(self.table(ids).flatten(1)))
 
 
-# We train it on nine tenths of the questions and keep the last tenth for the validation.
+# We train it on nine tenths of the questions and keep the last tenth for validation.
 
 
 def train_gap_filler(tied: bool = True, epochs: int = 8) -> tuple[CharTokenizer, FillTheGap, dict]:
@@ -420,7 +420,7 @@ def show_map():
 # in the others.
 #
 # The simplest choice is a second table, with a learned row for each position. GPT-2 does that. It knows only as many
-# positions as it has rows, and it knows badly the positions that training rarely reached.
+# positions as it has rows, and it is unreliable at positions that training rarely reached.
 
 
 class LearnedPositions(Module):
@@ -553,7 +553,7 @@ def rotary(x: Tensor, positions=None, base: float = 10_000.0, interleaved: bool 
     return rotate_pairs(x, angles=places[..., None] * frequencies(x.shape[-1], base), interleaved=interleaved)
 
 
-# As a module it has no weights, and an `offset` for texts that do not begin at position 0.
+# As a module it has no weights, but it takes an `offset` for texts that do not begin at position 0.
 
 
 class RotaryEmbedding(Module):
@@ -608,8 +608,8 @@ def show_cost():
 
 
 # The gradient takes far longer than the look-up, although it adds up no more numbers. It is a table as large as the
-# weights, zeros except for a few rows, and we must write all of it. PyTorch can make it *sparse* (`sparse=True`), only
-# ids and rows, which its usual optimizers then refuse. We leave it dense.
+# weights, zeros except for a few rows, and we must write all of it. PyTorch can make it *sparse* (`sparse=True`), so
+# that it holds only ids and rows, but then Adam refuses it. We leave it dense.
 
 # ## Errors you will meet
 

@@ -5,8 +5,8 @@
 
 # ## The hurt
 #
-# Chapter 10 ended with a text that we cannot multiply, and with a count of its words: there are nearly half as many
-# different ones as there are words. What happens if we number them? We number those of the first two thirds of our
+# Chapter 10 ended with a text that we cannot multiply, and with a count of its words: the number of different words is
+# nearly half the number of all words. What happens if we number them? We number those of the first two thirds of our
 # text, the beginning of *Moby-Dick*, and read on.
 
 from __future__ import annotations
@@ -317,8 +317,8 @@ def show_tokens_as_they_are_learned():
 
 
 # (`Ġ` represents a space. OpenAI prints it like that, and the appendix explains why.) Pairs of letters come first, with
-# ` the` already among them; then syllables and short words with their space; at last longer words, many of which occur
-# just twice in our text. We never told the method what a word is made of. Let us look at the time.
+# ` the` already among them; then syllables and short words with their space; and finally longer words, many of which
+# occur only twice in our text. We never told the method what a word is made of. Let us look at the time.
 
 
 def show_slow():
@@ -520,7 +520,7 @@ def show_quick():
 # tokens? In the same way in which we learned them: of all pairs of neighbours that form a token, we first merge the one
 # that was learned *first*, wherever it is. That is neither the leftmost pair nor the longest token.
 #
-# We leave the word as it is and move only the cuts between its parts. For each part we also keep the number of the
+# We leave the word as it is and only remove cuts between its parts. For each part we also keep the number of the
 # token that it would form with its successor, or `NEVER`, larger than any token's number, if the two form no token.
 
 
@@ -556,7 +556,7 @@ def check_encode_word():
 # it would take hours. You will meet such words: a line of base64, a minified program. We leave them to
 # `encode_long_word`, in the appendix `long_words`, which has a heap instead of the list.
 #
-# A text says the same words again and again. So we encode each word once and then look it up, in a *cache*. Python's
+# A text uses the same words again and again. So we encode each word once and then look it up, in a *cache*. Python's
 # dictionaries call `__missing__` for a key that is not there, and return its answer. The method may also write the
 # answer into the dictionary, so that it is not called for this key again. Two limits keep our cache from growing
 # forever. We do not remember words of more than `LONG` bytes, and we clear a cache of `REMEMBERED` words before we
@@ -833,9 +833,9 @@ def show_tokens_in_colour():
 
 # ## The witness
 #
-# We can apply what we learned in two ways. Our encoder looks for the earliest pair of a word, again and again. We could
-# also go through the vocabulary: apply merge 256 wherever it is possible, then 257, then all others, as in the
-# training. That is slow, but so simple that it is hard to get wrong. Both must find the same tokens.
+# We can apply what we learned in two ways. Again and again, our encoder looks for the pair of the word that was learned
+# first. We could also go through the vocabulary: apply merge 256 wherever it is possible, then 257, then all others, as
+# in the training. That is slow, but so simple that it is hard to get wrong. Both must find the same tokens.
 
 
 def encode_in_order(word: bytes, tokens: Sequence[bytes]) -> list[int]:
@@ -1017,8 +1017,8 @@ def show_meaning():
 
 
 # They mean how early a token was learned, and nothing else: token 17 is no nearer to 18 than to 900. Yet numbers are
-# all that our network sees, and it takes 18 for nearly the same as 17. We would like *sea* to be near *water*. How each
-# token gets a place of its own, and how words with similar meanings get places near each other, is the subject of
+# all that our network sees, and to the network 18 is nearly the same as 17. We would like *sea* to be near *water*. How
+# each token gets a place of its own, and how words with similar meanings get places near each other, is the subject of
 # chapter 12, *Embeddings*.
 
 __all__ = [

@@ -546,10 +546,10 @@ def show_induction():
 # of the second block looks five positions back: at the letter whose left neighbour is the letter that is asking. That
 # is the answer. We did not tell the network to build any of this.
 #
-# Such pairs of heads are called *induction heads*, and they were found in every language model that was examined (C.
-# Olsson et al., 2022). With them a model takes up a name that has occurred before. The curve shows how suddenly they
-# form: the network with two blocks follows the other one for some 200 steps, and then its loss falls. For this game two
-# blocks are enough; a language has more to it than one trick.
+# Such pairs of heads are called *induction heads*, and they were found in every language model of more than one layer
+# that was examined (C. Olsson et al., 2022). They allow a model to repeat a name that has occurred before. The curve
+# shows how suddenly they form: the network with two blocks follows the other one for some 200 steps, and then its loss
+# falls. For this game two blocks are enough; a language has more to it than one trick.
 
 # ## Choosing a token
 #
@@ -583,7 +583,7 @@ def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:  # exercise
 # The other two knobs need the tokens in order. Sorting a vocabulary of 50,000 tokens would take longer than many a
 # network takes for a token, so the course's functions sort only the tokens that may remain. Yours may sort them all.
 # `np.partition` finds the $k$-th largest logit without sorting. For top-p we can leave out every token whose
-# probability is below the $V$-th part of $1 - p$, because all such tokens together do not reach $1 - p$. Among equals
+# probability is below $(1 - p) / V$, because all such tokens together do not reach $1 - p$. Among equals
 # the token with the smaller id comes first, and a *stable* sort of the negative numbers gives just that.
 
 

@@ -322,7 +322,7 @@ def check_gelu_and_slope():
 # its thread, and the row picks it up from there.
 #
 # A row must never pick up the way back of another result. Therefore we mark it with the result that it belongs to, by a
-# weak reference, which does not keep the result alive. If no row picks the way back up, it is freed together with the
+# weak reference, which does not keep the result alive. If no row picks it up, the way back is freed together with the
 # result.
 
 
@@ -352,7 +352,7 @@ def picked_up(out: np.ndarray) -> Callable | None:  # exercise
     return back
 
 
-# Only the right result picks it up, only once, and never after the result is gone.
+# A row can pick up the way back only for the right result, only once, and never after that result is gone.
 
 
 def check_picked_up():
@@ -364,9 +364,9 @@ def check_picked_up():
     assert _left.back is None
 
 
-# We call a kernel that does this a *twin* of the chapter's kernel. A twin may decline by returning None: for a dtype
-# that it does not know, for rare options, or for arrays so small that the chapter's kernel is as fast. Then the
-# chapter's kernel and its rule do the work. So a twin can handle one case well instead of all cases.
+# We call a kernel that can leave a way back like this a *twin* of the chapter's kernel. A twin may decline by returning
+# None: for a dtype that it does not know, for rare options, or for arrays so small that the chapter's kernel is as
+# fast. Then the chapter's kernel and its rule do the work. So a twin can handle one case well instead of all cases.
 
 TWINS: dict[str, Callable] = {}
 
@@ -406,7 +406,7 @@ def _kernel(slot, usual, fn, blocks):
 # In the backward pass there are three cases. If the twin left nothing, the usual rules apply. If it left something and
 # the gradient is an array, `back` computes the gradients of all inputs that need one. If the gradient is a tensor, then
 # you asked for a second derivative, or a meter listens at the door; because the array that we kept has no history, the
-# usual rules apply again. They are these:
+# usual rules apply again. Here is how we apply them:
 
 
 def by_table(rules, needed, g, out, *inputs, **params) -> list:  # exercise
@@ -524,11 +524,11 @@ def check_amdahl():
 #
 # The appendix *Twins* has the other twins in the same form: products, ReLU, layer normalization, cross-entropy,
 # attention, convolution, pooling, batch normalization, and the updates of SGD and Adam. The modules `fast` and
-# `compiled` do the work on a range of rows. Together they are a *kernel set*. A third set has the name "loops": the
-# loops with which chapters 02, 09 and 13 define their operations, the slowest of all.
+# `compiled` do the work on a range of rows. Each of them, with the twins, is a *kernel set*. A third set has the name
+# "loops": the loops with which chapters 02, 09 and 13 define their operations, the slowest of all.
 #
-# Only the switch is missing. To put a set in, we put kernels into slots and rows into the table of rules, and note in
-# `undo` how to take each of them out again. We load the new set before we take out the old one, so that a set that
+# Only the switch is missing. To install a set, we put kernels into slots and rows into the table of rules, and record
+# in `undo` how to remove each of them again. We load the new set before we take out the old one, so that a set that
 # cannot be loaded changes nothing.
 
 
@@ -724,8 +724,8 @@ def show_sets():
 # A profile also shows us where to stop. With the twins, the matrix products take most of the time of a GPT, and BLAS
 # computes those near the peak. We could easily write a twin for `sigmoid`, but no program of ours would notice. The
 # same holds for RMSprop, for strided convolutions and for `float64`, because we use them where speed is not the point.
-# Each twin is code that must agree with its chapter in every corner, infinities included. So a twin must earn its place
-# in a profile.
+# Each twin is code that must agree with its chapter in every corner, infinities included. So write a twin only where a
+# profile calls for it.
 
 # ## Errors you will meet
 #

@@ -75,9 +75,9 @@ def show_hurt():
     print(f"a function against itself, 30 times: from {min(ratios):.2f} to {max(ratios):.2f} times as fast")
 
 
-# Some of these ratios you might proudly report as a speedup in a pull request, and some would make you reject one. The
-# median of `measure` protects us against a few *outliers*. It does not protect us against a second in which everything
-# is slow, if that second falls on only one of the two.
+# You might proudly report some of these ratios as a speedup in a pull request, and others would make you reject one.
+# The median of `measure` protects us against a few *outliers*. It does not protect us against a second in which
+# everything is slow, if that second falls on only one of the two.
 
 # ## The smallest thing that could work
 #
@@ -311,10 +311,10 @@ def show_comparisons():
     print(f"of 20 comparisons of a function with itself, {wrong} found a difference; with more work, {found} did")
 
 
-# The other programs still disturb, but now you can trust the verdicts: at most one in twenty should be wrong. (For a
+# The other programs still interfere, but now you can trust the verdicts: at most one in twenty should be wrong. (For a
 # count over 400 such comparisons, quiet and busy, run `verdicts.py` in the folder *benchmarks*.)
 #
-# There is a way to spoil a verdict, namely to wait for the one that you want. Suppose that we look after every ten
+# You can still spoil a verdict: wait for the one that you want. Suppose that we look after every ten
 # pairs and stop as soon as there is a difference. With each look we get a new chance to be fooled.
 
 
@@ -345,7 +345,7 @@ def _excludes_one(ratios):
 # backward pass ignores the door. To time it nevertheless, we wrap the rules of each node of the computational graph
 # while it is recorded.
 #
-# We call one call of a kernel or of a rule an *event*. It knows in which modules it happened.
+# Each call of a kernel or of a rule is an *event*. It knows in which modules it happened.
 
 
 class Event(NamedTuple):
@@ -362,7 +362,7 @@ class Event(NamedTuple):
     peak: int = 0  # bytes that were allocated during the call, at the peak
 
 
-# How do we find out in which module an event happens? Python knows it. Each running function has a *frame* on the *call
+# How do we find out in which module an event happens? Python knows. Each running function has a *frame* on the *call
 # stack*, with its local variables and a link to the frame that called it. If the function is a `forward`, its `self` is
 # a module. So we follow the links outwards and collect the modules. We also want a line, and not the one inside
 # `Linear`, but the one that called `Linear`: the current line of the innermost module that has parts of its own.
@@ -386,7 +386,7 @@ def has_parts(module: Module) -> bool:
     return next(iter(module.children()), None) is not None
 
 
-# As the work of a primitive we take what the meter of chapter 02 counts. A rule computes a vector-Jacobian product for
+# We count the work of a primitive as the meter of chapter 02 does. A rule computes a vector-Jacobian product for
 # one input. For matrix products, which have nearly all of the multiply-adds, that takes as many of them as the product
 # itself. A bias is the exception, because its gradient is only a sum.
 
@@ -471,7 +471,7 @@ class Profile:
         self.events.append(Event(name, phase, stack, line, start, seconds, multiply_adds, moved, peak))
         return result
 
-    # Work that passes no door, such as the step of an optimizer, can get a name from us.
+    # Work that passes no door, such as the step of an optimizer, can be named.
 
     def close(self, name: str) -> None:
         """End the stretch since the last event under a name."""
@@ -734,8 +734,8 @@ def check_pairs_needed():
 
 # ## What hurts next
 #
-# Now we can prove the claims of chapters 15 to 18. We let a GPT write with a cache, and with a cache and small numbers,
-# and compare each with the plain loop of chapter 14.
+# Now we can test the claims of chapters 15 to 18, and we begin with two of them. We let a GPT write once with a cache
+# and once with a cache and `int8` weights, and compare each with the plain loop of chapter 14.
 
 
 def show_all_tricks():

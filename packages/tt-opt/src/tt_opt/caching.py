@@ -391,8 +391,8 @@ def check_read():
 #
 # In a chat, you send the whole conversation with each turn, and all of it except for the last turn is in the cache
 # already. So we compare the text with the tokens of the cache, keep their common beginning, and read the rest. This is
-# called *prefix caching*. If you begin a new conversation, the two have nothing in common, and the cache forgets
-# everything. We always read at least one token again, because we need the logits after it.
+# called *prefix caching*. If you begin a new conversation, text and cache share at most their first few tokens, and the
+# cache forgets the rest. We always read at least one token again, because we need the logits after it.
 #
 # What if the text is longer than the context? Chapter 14 shows the model the last `block_size` tokens. With each new
 # token, every other one moves one position to the front and gets another vector from the table of positions, and with
@@ -436,7 +436,7 @@ def write(model: GPT, prompt: Sequence[int], count: int) -> list[int]:
     return text
 
 
-# Does the time still grow with the length of the text? We repeat the measurement from the beginning.
+# Does the time still grow with the length of the text? We repeat the measurement with which this chapter began.
 
 
 def show_flat():
@@ -516,8 +516,9 @@ def show_memory():
 #
 # 64 heads ask 64 kinds of questions. But do they need 64 kinds of keys? In *grouped-query attention* (J. Ainslie et
 # al., 2023) several heads of queries share one head of keys and values. The cache shrinks by that factor, and so do the
-# bytes that decoding reads, although the quality of the model hardly suffers. With a single head of keys it is called
-# *multi-query attention*; with as many heads of keys as of queries it is the *multi-head attention* of chapter 13.
+# bytes of it that decoding reads, although the quality of the model hardly suffers. With a single head of keys it is
+# called *multi-query attention*; with as many heads of keys as of queries it is the *multi-head attention* of chapter
+# 13.
 #
 # Our layer has a matrix for each role. For positions we take the *rotary embeddings* of chapter 12, which turn queries
 # and keys and need no table. The parameters have the names that the `transformers` library gives them in Llama.
@@ -861,10 +862,10 @@ def check_best_of():
 # partly empty. vLLM (W. Kwon et al., 2023) treats the memory of all caches as an operating system treats its own
 # (*paged attention*): *pages* of 16 tokens may be anywhere, a table for each text says where, and texts that begin
 # alike share pages until they differ. It copies nothing and wastes next to nothing. The price is that attention must
-# follow the table, for which vLLM has a kernel of its own. PyTorch has no cache at all. The `transformers` library has
-# several: some concatenate as our lists did, others reserve the whole length in advance. Some models need no growing
-# cache, because they carry a state of fixed size from token to token, such as Mamba and the recurrent networks before
-# 2017.
+# follow the table, so vLLM needs a kernel of its own for it. PyTorch has no cache at all. The `transformers` library
+# has several: some concatenate as our lists did, others reserve the whole length in advance. Some models need no
+# growing cache, because they carry a state of fixed size from token to token, such as Mamba and the recurrent networks
+# before 2017.
 
 # ## What hurts next
 #

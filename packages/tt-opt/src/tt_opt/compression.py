@@ -62,7 +62,7 @@ def trained_lenet() -> Module:
 
 # ## The smallest thing that could work
 #
-# To set weights to 0 is called *pruning*. Which weights should we take? We want those that change the outputs least,
+# Setting weights to 0 is called *pruning*. Which weights should we take? We want those that change the outputs least,
 # and a weight times an input is small if the weight is small. So we rank weights by *magnitude*, $|w|$. (If we ranked
 # by $w$, we would remove the large negative weights first, which are as important as the large positive ones.)
 
@@ -146,7 +146,7 @@ def show_hurt():
 # $$ s_t = s \left( 1 - (1 - t)^3 \right) . $$
 
 
-def cubic_vjp(share: float, t: float) -> float:  # exercise
+def cubic_share(share: float, t: float) -> float:  # exercise
     """Return the share of weights that are gone at t: 0 at t <= 0, `share` at t >= 1, and in between by the formula."""
     return share * (1 - (1 - min(max(t, 0), 1)) ** 3)
 
@@ -168,12 +168,12 @@ class Pruning(Callback):
     def on_step(self, run):  # exercise
         """Prune to the share of this step if it is time for that, and multiply the weights by the masks."""
         if run.steps <= self.steps and (run.steps % self.every == 0 or run.steps == self.steps):
-            share = cubic_vjp(self.share, run.steps / self.steps)
+            share = cubic_share(self.share, run.steps / self.steps)
             self.masks = prune_(run.model, share, self.together)
         for parameter, mask in self.masks.items():
             parameter.copy_(parameter.numpy() * mask)
 
-    # If you interrupt a training and resume it, it needs its masks. So we save them with it.
+    # If you interrupt a training and resume it, it needs its masks. So we save them in its checkpoint.
 
     def on_start(self, run):
         self.model, self.masks = run.model, {}
@@ -303,8 +303,7 @@ def sparse_product(x, values, col_indices, crow_indices, /):  # exercise
 
 
 # The gradients are those of a matrix product. The gradient of $x$ is a product with the transposed matrix, which is
-# sparse as well. The values get gradients only where there are values, so we can train a sparse layer, and it stays
-# sparse.
+# sparse as well. Only the stored values get gradients, so a sparse layer stays sparse when we train it.
 
 
 def _rows_of(starts) -> np.ndarray:
@@ -329,7 +328,7 @@ def sparse_values_vjp(g, out, x, values, col_indices, crow_indices):
 rule(sparse_product, sparse_x_vjp, sparse_values_vjp, None, None)
 
 
-# The product and its gradient must be those of the matrix with its zeros.
+# The product and its gradient must equal those of the dense matrix.
 
 
 def check_sparse_product():
@@ -525,9 +524,9 @@ def pour(model: Module, example: Tensor, watched: Iterable[Watched]) -> bool:
     return reached
 
 
-# `readers` puts the original layers back in any case, and then evaluates the notes. In two cases we cannot remove the
-# channels: if dye is in the result of the model, and if dye is at every input of a layer, because a normalization over
-# all channels has mixed those that leave with those that stay.
+# `readers` puts the original layers back even after an error and then reads what the watched ones have noted. In two
+# cases we cannot remove the channels: if dye is in the result of the model, and if dye is at every input of a layer,
+# because a normalization over all channels has mixed those that leave with those that stay.
 
 
 def readers(model: Module, name: str, doomed: Places, example: Tensor) -> dict[str, np.ndarray]:  # exercise
@@ -1110,7 +1109,7 @@ def show_doubt():
 
 __all__ = [
     "SIZES", "CompressedRows", "NarrowAttention", "Pruning", "SparseLinear", "Taught", "Watched", "compressed_rows",
-    "cubic_vjp", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
+    "cubic_share", "density", "distillation_loss", "factorize_", "factorized", "features_last", "file_bytes",
     "low_rank", "magnitude_mask", "pour", "prunable", "prune_", "ranks_for", "readers", "remove_heads_",
     "remove_outputs_", "rewind_", "slim_", "smallest_heads", "smallest_outputs", "sparse_product",
     "sparse_values_vjp", "sparse_x_vjp", "sparsify_", "without_",

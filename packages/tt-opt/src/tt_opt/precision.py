@@ -29,7 +29,7 @@ from tt_spatial import Conv2d
 from tt_tensor import Linear, Module, Tensor, from_numpy, interpreting, primitive
 
 
-# We train a GPT on some of *Moby-Dick*, and look at the sizes of its weights, and at the exponents of these numbers.
+# We train a GPT on a part of *Moby-Dick* and look at the sizes of its weights and at their exponents.
 
 
 @functools.cache
@@ -65,11 +65,11 @@ def show_hurt():
 
 # ## The smallest thing that could work
 #
-# NumPy has a type of two bytes, `float16`, with 11 bits for the number and 5 for the exponent. Its range is narrow,
-# from $6 \cdot 10^{-8}$ to 65,504. The other type of two bytes, `bfloat16`, keeps the range of `float32` and has only 8
-# bits for the number. NumPy does not know it, but we can easily make it, because it is the upper half of a `float32`.
-# We must round and not cut. So we add `0x7FFF`, just less than half of the last bit that stays, and one more if that
-# bit is 1, so that ties go to the even neighbour.
+# NumPy has a type of two bytes, `float16`, with 11 bits for the number and 5 for the exponent. Its range is narrow: at
+# full precision it reaches from $6 \cdot 10^{-5}$ to 65,504. The other type of two bytes, `bfloat16`, keeps the range
+# of `float32` and has only 8 bits for the number. NumPy does not know it, but we can easily make it, because it is the
+# upper half of a `float32`. We must round and not cut. So we add `0x7FFF`, just less than half of the last bit that
+# stays, and one more if that bit is 1, so that ties go to the even neighbour.
 
 
 def to_bfloat16(x: np.ndarray) -> np.ndarray:  # exercise
@@ -291,8 +291,9 @@ def check_two_in_a_byte():
 
 
 # Now the grids. `q4_1` puts its grid over the range from the minimum to the maximum; such a grid is called *affine*.
-# `q4_0` is the stingy one. Its scale has a sign, chosen so that the number of largest magnitude is point 0, which
-# represents $-8 d$. We follow ggml to the last rounding, so that our bytes are those that its own programs write.
+# `q4_0` stores only a scale and still uses all 16 points. Its scale has a sign, chosen so that the number of largest
+# magnitude is point 0, which represents $-8 d$. We follow ggml to the last rounding, so that our bytes are those that
+# its own programs write.
 
 
 def _inverse(d):
@@ -741,8 +742,8 @@ def rounding(bits: int = 8, ranges: Sequence[tuple[float, float]] = ()) -> Itera
         yield
 
 
-# We try it with a small network on the digits of chapter 08. First its inputs: how many answers are right with inputs
-# of 8 bits, for each way of calibration?
+# We try it with a small network on the digits of chapter 08. First we calibrate: how many answers are right with inputs
+# and weights of 8 bits, for each way to choose a range?
 
 
 def digits_data() -> tuple[Batches, Batches]:
@@ -802,7 +803,8 @@ def show_training_through_rounding():
 
 # ## Errors you will meet
 #
-# You may ask for a format that does not exist, for a layer instead of a network, or for rows that do not fit.
+# You may name a format that does not exist, pass a layer instead of a network, or pass rows that cannot be cut into
+# blocks.
 
 
 def show_errors():

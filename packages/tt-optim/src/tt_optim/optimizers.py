@@ -299,7 +299,7 @@ class SGD(Optimizer):
 #
 # $$ m_t = (1 - \beta_1) \sum_{i=1}^{t} \beta_1^{t-i}\, g_i . $$
 #
-# In an average the weights must add up to 1. Ours are a geometric sum,
+# In an average the weights must add up to 1. Ours add up to a geometric sum,
 #
 # $$ (1 - \beta_1) \sum_{i=1}^{t} \beta_1^{t-i} = (1 - \beta_1)\, \frac{1 - \beta_1^t}{1 - \beta_1}
 #    = 1 - \beta_1^t , $$
@@ -309,10 +309,11 @@ class SGD(Optimizer):
 #
 # $$ \hat m_t = \frac{m_t}{1 - \beta_1^t}, \qquad \hat v_t = \frac{v_t}{1 - \beta_2^t} . $$
 #
-# This is Adam's *bias correction*. It matters most in the first step, where $t = 1$. With $\beta_1 = 0.9$ and
-# $\beta_2 = 0.999$, $m$ is only a tenth of the gradient and $\sqrt v$ only $\frac{1}{32}$ of its size. Without the
-# correction the first step would be $0.1 / \sqrt{0.001} = 3.16$ times too long. With it, the first step is exactly
-# $\eta$ long. With $\beta_1 = 0$ there is no memory of the direction, and Adam is RMSprop with bias correction.
+# This is Adam's *bias correction*. It matters most in the first step, where $t = 1$. With $\beta_1 = 0.9$ and $\beta_2
+# = 0.999$, $m$ is only a tenth of the gradient and $\sqrt v$ only $\frac{1}{32}$ of its size. Without the correction
+# the first step would be $0.1 / \sqrt{0.001} = 3.16$ times too long. With it, the first step is $\eta$ long (up to the
+# effect of $\varepsilon$). With $\beta_1 = 0$ there is no memory of the direction, and Adam is RMSprop with bias
+# correction.
 #
 # What about weight decay? If we added it to the gradient, as in SGD, we would divide it by $\sqrt{\hat v}$ as well, and
 # weights with large gradients would hardly decay. AdamW (Loshchilov and Hutter, 2017) takes the decay out of the
@@ -510,7 +511,7 @@ def show_paths():
 # the gradient and the step, because it is the same for every optimizer. (`norm_type` is PyTorch's: 2 for the usual
 # length, infinity for the largest element; `np.linalg.norm(array, order)` knows them all.)
 #
-# A negative limit would turn all gradients around, so `refuse_negative` refuses it; it takes numbers by name.
+# A negative limit would reverse all gradients, so we pass it by name to `refuse_negative`, which refuses it.
 # If a gradient has overflowed, the length is infinite or nan. By default we do nothing special, and you see it in the
 # length that we return. With `error_if_nonfinite` you get an error instead.
 

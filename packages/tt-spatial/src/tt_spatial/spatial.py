@@ -163,7 +163,7 @@ def show_loops():
 # ## The idea
 #
 # We have written a *convolution*, and here it is in one line. (Mathematicians would call it a cross-correlation; their
-# convolution turns the weights by half a circle first. A network that learns its weights does not care, so in deep
+# convolution first rotates the weights by 180 degrees. A network that learns its weights does not care, so in deep
 # learning we do not turn them.)
 #
 # $$ \mathrm{out}[n, o, r, s] = b[o] + \sum_{c, i, j} x[n, c, r + i, s + j] \; w[o, c, i, j] $$
@@ -241,7 +241,7 @@ def check_by_taps():
 
 
 # For the product the channels must come last, `(N, H, W, C)`, so that the elements of one pixel are side by side in
-# memory. To the outside we show PyTorch's order, `(N, C, H, W)`. But a shape and the order in memory are two things
+# memory. Callers still see PyTorch's order, `(N, C, H, W)`. But a shape and the order in memory are two things
 # (chapter 02: strides). So from here on we compute with channels last and return the transposed view. Elementwise
 # operations keep the order that they find, and the next convolution finds its pixels where it needs them.
 
@@ -323,8 +323,8 @@ def _side_by_side(products):
     return products.swapaxes(0, 1).reshape(products.shape[1], -1)
 
 
-# With these three helpers the convolution is short. It is a primitive like `affine`. Each position costs as many
-# multiply-adds as a filter has weights.
+# With these three helpers the convolution is short. It is a primitive like `affine`. Each element of the result costs
+# as many multiply-adds as a filter has weights.
 
 
 @primitive(cost=lambda out, x, weight, *bias, **where: out.size * weight[0].size)
@@ -538,7 +538,7 @@ def check_gradients_of_convolution():
 
 # ## The layer
 #
-# The function that you call checks its arguments first. You may give each option as one number or as a pair (rows,
+# The public function, `conv2d`, checks its arguments first. You may give each option as one number or as a pair (rows,
 # columns), and `padding="same"` asks for as many zeros as keep the size.
 
 
@@ -717,7 +717,7 @@ def show_anywhere():
 #
 # Yann LeCun and his colleagues put these parts together in the 1990s, to read the amounts on cheques: convolution,
 # pooling, convolution, pooling, and then three linear layers that see the whole. Theirs used average pooling and
-# `tanh`; with the maximum and ReLU it is the form in which LeNet is taught today. For the small pictures of this
+# `tanh`; ours uses max pooling and ReLU, as LeNet is usually taught today. For the small pictures of this
 # chapter we take kernels of 3 by 3 instead of 5 by 5.
 
 
@@ -791,9 +791,9 @@ def receptive_field(layers: list[tuple[int, int]]) -> int:  # exercise
     return sees
 
 
-# We can ask the network itself. A result depends on the pixels for which it has a gradient. So we take one element in
-# the middle of the last maps, and look at which pixels its gradient is not zero. (We make the weights positive, so that
-# ReLU lets everything through.)
+# We can ask the network itself. A result depends on the pixels at which its gradient is not zero. So we take one
+# element in the middle of the last maps, and look at which pixels its gradient is not zero. (We make the weights
+# positive, so that ReLU lets everything through.)
 
 
 def show_receptive_field():

@@ -227,8 +227,8 @@ def sigmoid_slope(x):
 # \cdot 2 s (1 - s) = 1 - (2s - 1)^2 = 1 - \tanh^2 x$.
 #
 # Both functions *saturate*. A few units away from zero they are flat, the slope is nearly 0, and a unit that sits there
-# learns nearly nothing. Moreover, the slope of the sigmoid never exceeds $\frac14$, so ten of them in a row leave at
-# most a millionth of it.
+# learns nearly nothing. Moreover, the slope of the sigmoid never exceeds $\frac14$, so ten sigmoids in a row leave at
+# most a millionth of a change at the input.
 #
 # Around 2010, before ReLU, this was *the* problem of deep networks, known as *vanishing gradients*. A gradient that
 # passes through ten saturated layers is multiplied by ten small numbers. The layers near the input learned nothing, and
@@ -290,7 +290,7 @@ def silu_slope(x):
 # The next two functions are the gates, $\Phi$ and its approximation. They must handle two dangers. In `float16`, $1 +
 # \operatorname{erf}$ and $1 + \tanh$ are 0 from $-4$ on, although the gate is not, so we compute 16-bit numbers in 32
 # bits. And the cube of a large number overflows. Since both gates are 0 or 1 to the last digit long before $\pm 40$, we
-# cut there.
+# clip the input there.
 
 
 def _wide(x):
@@ -433,9 +433,9 @@ def show_depth():
 
 
 # All paths through the sigmoid are down to less than a millionth. Tanh does best, because this signal is small and tanh
-# is nearly straight near zero; with larger weights it saturates, as we will see in chapter 04. ReLU gives another
-# picture. Most paths are cut off entirely by a unit that was silent somewhere along the way, and the others pass on
-# everything. That is enough, because a network has many paths and a gradient is a sum over all of them.
+# is nearly straight near zero; with larger weights it saturates, as we will see in chapter 04. With ReLU the result is
+# quite different. Most paths are cut off entirely by a unit that was silent somewhere along the way, and the others
+# pass on everything. That is enough, because a network has many paths and a gradient is a sum over all of them.
 #
 # Which activation should you take, then? For a network of the kind that we build in chapters 04 to 10, take ReLU until
 # you have a reason not to. Take GELU or SiLU where the network is deep and smooth steps matter, as in transformers.
@@ -594,8 +594,8 @@ def show_errors():
 
 # ## Exercises
 #
-# You can build new activations from the ones we have, on tensors. An example is `hard_sigmoid`, a sigmoid made of
-# straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$:
+# You can build new activations from operations on tensors that we already have. An example is `hard_sigmoid`, a sigmoid
+# made of straight pieces, $\min(\max(x/6 + 1/2, 0), 1)$:
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def check_smallest_layer():
 #
 # Why do we give it a class of its own, if it adds only one default? Because the machinery below must *recognize* what
 # to learn. A module has all sorts of tensors: masks, tables, the result of the last call. A `Parameter` is listed,
-# saved and updated; nothing else is. That is the whole mechanism.
+# saved and updated; a plain tensor is not. That is the whole mechanism.
 
 
 class Parameter(Tensor):
@@ -185,11 +185,11 @@ class SimpleModule:
     # and we write everything else with it. It visits a module that appears in two places (two layers that share
     # weights) once, unless we ask for duplicates, as saving will.
     #
-    # The generator calls itself for each part and passes two arguments along. `prefix` is the name of the module
-    # itself, so the name of a part is this prefix, a dot, and the part's own name. At the top the prefix is empty, and
-    # there is no dot. `memo` is the set of the `id` of every module that it has visited, so that it notices a repeated
-    # part by identity, not by equality. All calls share one set; if the caller passes none, the first call creates it.
-    # (Recursion is harmless here: modules are nested a few levels deep, not twenty thousand.)
+    # The generator calls itself for each part and passes its arguments along. Two of them need a word. `prefix` is the
+    # name of the module itself, so the name of a part is this prefix, a dot, and the part's own name. At the top the
+    # prefix is empty, and there is no dot. `memo` is the set of the `id` of every module that it has visited, so that
+    # it notices a repeated part by identity, not by equality. All calls share one set; if the caller passes none, the
+    # first call creates it. (Recursion is harmless here: modules are nested a few levels deep, not twenty thousand.)
 
     def named_modules(  # exercise
         self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -218,7 +218,7 @@ class SimpleModule:
                     seen.add(id(tensor))
                     yield f"{prefix}.{name}" if prefix else name, tensor
 
-    # With these two generators, the lists that you will call are one line each.
+    # With these two generators, the methods that you will call take one line each.
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter) for all parameters, each once."""
@@ -320,11 +320,11 @@ def _mismatches(own, state):
 
 
 # The class that you use adds PyTorch's options to these methods, which you find in the appendix *Methods of modules*:
-# `apply`, `zero_grad`, `to` another dtype, hooks, and more. It also refuses one kind of assignment.
-# `layer.weight = layer.weight * 0.5` would give the name of a parameter to the result of an operation. No walk lists,
-# saves or updates that result, so the layer would silently stop learning. A name that holds a parameter, a module or a
-# buffer therefore accepts only its own kind, or None. (The decorator lets Python's own messages about these methods say
-# `Module`, whichever class a method comes from.)
+# `apply`, `zero_grad`, `to` another dtype, hooks, and more. It also refuses one kind of assignment. `layer.weight =
+# layer.weight * 0.5` would give the name of a parameter to the result of an operation. No walk would find that result,
+# so nothing would save or update it, and the layer would silently stop learning. A name that holds a parameter, a
+# module or a buffer therefore accepts only its own kind, or None. (The decorator lets Python's own messages about these
+# methods say `Module`, whichever class a method comes from.)
 
 
 @named_as_one
@@ -477,7 +477,7 @@ class ModuleList(ListMethods, Module):
         return iter(self._modules.values())
 
 
-# Order matters here, because two matrix products with an activation between them do not commute. If a network runs its
+# Order matters here, because layers do not commute, with or without an activation between them. If a network runs its
 # layers in another order than the one you gave, it is another network, which often even has the right shapes.
 
 
@@ -554,10 +554,10 @@ class Flatten(Module):
         return x.flatten(self.start_dim, self.end_dim)
 
 
-# *Dropout* (Srivastava et al., 2014) is a *regularization*: it makes it harder for a network to memorize its examples.
-# In training it sets each element to zero with probability $p$, so that no unit can rely on a particular other one. We
-# scale the survivors by $1/(1 - p)$. Since an element survives with probability $1 - p$, its expected value stays the
-# same,
+# *Dropout* (Srivastava et al., 2014) is a form of *regularization*: it makes it harder for a network to memorize its
+# examples. In training it sets each element to zero with probability $p$, so that no unit can rely on a particular
+# other one. We scale the survivors by $1/(1 - p)$. Since an element survives with probability $1 - p$, its expected
+# value stays the same,
 #
 # $$ \mathbb{E}[\text{output}] = p \cdot 0 + (1 - p) \cdot \frac{x}{1 - p} = x, $$
 #
@@ -637,7 +637,7 @@ def check_network():
     assert sum(p.numel() for p in network.parameters()) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
 
 
-# Saved values must also go back in. Two networks that we draw at random give different answers, until one takes over
+# Saved values must also go back in. Two networks with random weights give different answers, until one of them loads
 # the state of the other.
 
 
@@ -694,7 +694,7 @@ class Twice(Module):
         self.second = self.first
 
 
-# The other two put something new under a name.
+# The third module holds a plain tensor, and the fourth assigns to one name twice.
 
 
 class Scaled(Module):

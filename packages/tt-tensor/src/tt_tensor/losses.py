@@ -83,8 +83,8 @@ def show_silent_broadcast():
 # surprise has no limit.
 #
 # You can also read the surprise as an amount of information. It is the number of *nats*, natural units of information,
-# that the truth carries if you believed in $p$. A probability of one half is worth 0.69 nats, or one bit; one tenth is
-# worth 2.3.
+# that the truth carries for you if you gave it the probability $p$. A probability of one half is worth 0.69 nats, or
+# one bit; one tenth is worth 2.3.
 
 
 def show_surprise():
@@ -116,9 +116,9 @@ def show_surprise():
 # depend on the number of examples in the *mini-batch*. A *learning rate* that suits 32 examples at a time is then not
 # off by a factor of two for 64.
 #
-# The formula does not need the question about shapes, but we who use it do. Because every loss asks both questions,
-# their answers are in the module `targets`: `refuse_other_shape(name, x, target)` and `reduced(values, reduction)`.
-# From the same module comes `as_float(x, target)`, which is x, converted to `float32` if both hold integers. (You find
+# The formula does not need the question about shapes, but we who use it do. Because every loss asks both questions, two
+# functions in the module `targets` answer them: `refuse_other_shape(name, x, target)` and `reduced(values, reduction)`.
+# The same module has `as_float(x, target)`, which returns x, converted to `float32` if both hold integers. (You find
 # the other distances, absolute and Huber's, in the appendix *More losses*, with the divergence of two distributions.)
 
 
@@ -197,8 +197,8 @@ def surprise(x, /, labels, importance=None):
 #
 # We check quite a list of conditions here, and each is there because breaking it would not crash by itself. A label of
 # $-1$ is a valid index in NumPy and means the last class. You can compare and sum labels that are floats. Labels of
-# shape (N, 1) broadcast. All of these networks would train, on nonsense. So `class_ids` looks at the labels first. It
-# returns them, with 0 in place of those that do not count, and it returns which of them count.
+# shape (N, 1) broadcast. In each of these cases the network would train, on nonsense. So `class_ids` looks at the
+# labels first. It returns them, with 0 in place of those that do not count, and it returns which of them count.
 #
 # Three helpers follow. `_rows` turns logits of any shape into rows. `_shaped` gives the results of the rows their shape
 # again, if there still is one number for each. `_importance` weighs an example with its class's weight, or with 0 if it
@@ -358,9 +358,9 @@ def show_reading():
 
 
 # A training loss that starts at 2.3, falls to 0.35 and stays there says that the right digits get a probability of 70 %
-# in the geometric mean. It does not say how many answers are right. One network may give a little over one half to
-# every right answer; another may give nearly all to most and next to nothing to a few. Both can have the same loss, but
-# only the first is always right. So we watch both numbers: the loss to learn by and the accuracy to judge by.
+# in the geometric mean. It does not say how many answers are right. One network may give 70 % to every right answer;
+# another may give nearly all to most and next to nothing to a few. Both can have the same loss, but only the first is
+# always right. So we watch both numbers: the loss to learn by and the accuracy to judge by.
 #
 # How low can the loss go? To zero, if every example has exactly one right answer that can be known. Sometimes the data
 # themselves are uncertain: imagine a smudge that three people read as 1 and two as 7. Then the lowest possible value is

@@ -210,11 +210,11 @@ class Measurement:
         return f"{seconds}, peak {self.peak_bytes / 1e6:.1f} MB"
 
 
-# We write this in three steps. The first is memory. `tracemalloc.start()` begins to watch. `get_traced_memory()`
-# returns a pair: the memory that is allocated now and the *peak* since the start. `stop()` ends it. While it watches,
-# everything is slower, so you must stop it in any case, even if the function fails, or a later measurement would
-# suffer. If it is running already (`is_tracing()` tells you), your caller watches something larger, and you must not
-# stop it.
+# We write this in three steps. The first is memory. `tracemalloc.start()` starts recording what is allocated.
+# `get_traced_memory()` returns a pair: the memory that is allocated now and the *peak* since the start. `stop()` ends
+# it. While it watches, everything is slower, so you must stop it in any case, even if the function fails, or a later
+# measurement would suffer. If it is running already (`is_tracing()` tells you), your caller watches something larger,
+# and you must not stop it.
 
 
 def peak_of(function: Callable, *args) -> tuple[int, Any]:  # exercise
@@ -321,10 +321,10 @@ def show_measure():
 
 # ## What machine is this?
 #
-# A time means something only together with the machine. A library for linear algebra, the *BLAS*, will do most of our
-# arithmetic. NumPy brings one along, usually OpenBLAS. It contains several versions of every routine, one for each
-# family of processors, and picks one when it is loaded. Its choice decides how wide the vector instructions behind our
-# matrix products are. NumPy does not report it, so we ask the library itself, through `ctypes`.
+# A time means something only if you know which machine it was measured on. A library for linear algebra, the *BLAS*,
+# will do most of our arithmetic. NumPy brings one along, usually OpenBLAS. It contains several versions of every
+# routine, one for each family of processors, and picks one when it is loaded. Its choice decides how wide the vector
+# instructions behind our matrix products are. NumPy does not report it, so we ask the library itself, through `ctypes`.
 #
 # NumPy keeps the library in a folder beside its own code, under a name that differs from system to system. So we look
 # in the three places where it may be, load it once more (which gives us the copy that is already loaded), and ask it
@@ -353,7 +353,7 @@ def _ask(library: ctypes.CDLL | None, question: str, answer_type) -> Any:
 
 
 # The processor's vector instructions (*SIMD*, single instruction, multiple data) matter as much. A core with AVX2
-# multiplies and adds 8 numbers of 32 bits in one instruction, one with AVX-512 does 16.
+# multiplies and adds eight 32-bit numbers in one instruction, and a core with AVX-512 sixteen.
 #
 # NumPy reports those itself, in `show_config`: which extensions it was built for, and which of those this processor
 # has.
@@ -440,10 +440,10 @@ def _problem(name: str, info: dict[str, Any]) -> Problem:
     return Problem(_PROBLEMS[name].what.format(**info), _PROBLEMS[name].fix)
 
 
-# Each check is one condition, and each has cost a programmer an afternoon. Beware of two traps. As texts, "3.9" comes
-# after "3.11", so `_version` turns the first two parts of a version into integers. And `None` means unknown, which is
-# not a problem. A function that can judge the data of another machine (`info`) can be tested without owning that
-# machine.
+# Each check is one condition, and each has cost a programmer an afternoon. Beware of two traps. Compared as strings,
+# "3.9" comes after "3.11", so `_version` turns the first two parts of a version into integers. And `None` means
+# unknown, which is not a problem. A function that can judge the data of another machine (`info`) can be tested without
+# owning that machine.
 #
 # This exercise has a star: leave it out if you like, because nothing later depends on it.
 
@@ -507,9 +507,10 @@ def matmul_gflops(size: int, dtype=np.float32) -> float:  # exercise
 # a cycle. With AVX-512 and two units that multiply and add, a core does 16 numbers, times 2 operations, times 2 units:
 # 64 operations in a cycle. With AVX2 it is 32.
 #
-# Neither the cores nor the clock are as simple as they look. A core may be half of one, shared with a neighbour. The
-# clock goes up when few cores work and down when wide instructions heat them. So take the formula as an order of
-# magnitude: it can tell twenty percent from eighty, but not eighty from ninety.
+# Neither the cores nor the clock are as simple as they look. A core that the system reports may be half of a physical
+# core, which two hardware threads share. The clock goes up when few cores work and down when wide instructions heat
+# them. So take the formula as an order of magnitude: it can tell twenty percent from eighty, but not eighty from
+# ninety.
 
 
 def peak_gflops() -> float | None:
@@ -613,10 +614,10 @@ def show_memory():
 
 
 # Ten thousand numbers fit into the cache next to the core. Twenty million must come from memory, and every trip takes
-# many times as long as the addition. Most of the speed in this course comes from this table: *a product of matrices is
-# limited by arithmetic, nearly everything else by the number of trips through memory*. (A program's first write to new
-# memory is more expensive still. How expensive, and what we can do about it, is the subject of the appendix *Fresh
-# memory*.)
+# many times as long as the addition. Most of the speed in this course comes from one fact, which this table shows: *a
+# product of matrices is limited by arithmetic, nearly everything else by the number of trips through memory*. (A
+# program's first write to new memory is more expensive still. How expensive, and what we can do about it, is the
+# subject of the appendix *Fresh memory*.)
 #
 # A useful way to think about all this is the *roofline model* (Williams, Waterman and Patterson, 2009). For an
 # operation, we count how many FLOP it does for each byte that it moves; this is its *arithmetic intensity* $I$. If the

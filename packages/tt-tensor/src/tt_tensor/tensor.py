@@ -805,7 +805,7 @@ def as_rows(x):
 #
 # Apart from slices, three primitives give us all the views. `reshape` reads the elements in the same order, which is
 # *row-major*: row by row, with the last index running fastest. `permute` reorders the dimensions, and `expand` repeats
-# those of size 1. PyTorch's `view`, `flatten`, `squeeze`, `unsqueeze`, `transpose` and `.T` are short words for them.
+# those of size 1. PyTorch's `view`, `flatten`, `squeeze`, `unsqueeze`, `transpose` and `.T` are shorthands for them.
 #
 # None of the three copies elements if it can avoid that. `reshape` cannot always avoid it: the rows of a transposed
 # matrix are not *contiguous* in memory, so to read them as one long row we must collect them first. `contiguous()`
@@ -854,11 +854,11 @@ def check_a_reshape_is_not_a_transpose():
 # against the original. For example, `x - x.mean(1, keepdim=True)` centres rows, and without `keepdim` it would centre
 # something else or fail. `sum` is a primitive; mean and variance follow from it.
 #
-# In which type do we add? A running sum needs more digits than its terms. In `float16`, which has eleven bits, 2048 + 1
-# is 2048 again, so the sum of ten thousand ones would stop there; `float32` stops at $2^{24}$. So we add one width up,
-# `float16` in `float32` and `float32` in `float64`, and round once, at the end. (The table `ADDED_IN` holds that width
-# for each dtype.) We add integers and truth values as 64-bit integers, so that counting the `True`s in a mask cannot
-# overflow.
+# In which dtype do we add? A running sum needs more digits than its terms. In `float16`, which has eleven bits, 2048 +
+# 1 is 2048 again, so the sum of ten thousand ones would stop there; `float32` stops at $2^{24}$. So we add one width
+# up, `float16` in `float32` and `float32` in `float64`, and round once, at the end. (The table `ADDED_IN` holds that
+# width for each dtype.) We add integers and truth values as 64-bit integers, so that counting the `True`s in a mask
+# cannot overflow.
 
 
 @primitive(cost=lambda out, x, **params: x.size)
@@ -1056,8 +1056,8 @@ def recording() -> bool:
 # A tensor that was not recorded has no history, so the methods in the module `history` can only say so, or keep things
 # for later.
 #
-# Remember one of them from here: `data`. It is the same memory without any history, and a change of it changes the
-# tensor: `weight.data -= 0.1 * step` changes a weight, and the clock ticks.
+# One attribute is worth remembering already: `data`. It is the same memory without any history, and a change of it
+# changes the tensor: `weight.data -= 0.1 * step` changes a weight, and the clock ticks.
 
 # ## The tensor
 #
@@ -1083,8 +1083,9 @@ class Tensor(Conversions, Casting, InPlace, LongTail, Reducing, Picking, Operato
         self._requires_grad, self.grad, self._hooks = False, None, None
         self.requires_grad_(requires_grad)
 
-    # The operators are a list. Look at `__rsub__`: Python calls it for `1 - t`, with the tensor first, so we swap the
-    # operands. The other names with an `r` work alike; Python asks them when the left operand is not ours.
+    # The operators are a plain list of one-line methods. Look at `__rsub__`: Python calls it for `1 - t`, with the
+    # tensor first, so we swap the operands. The other names with an `r` work alike; Python asks them when the left
+    # operand is not ours.
 
     __array_ufunc__ = None  # so that `array * tensor` comes to us instead of to NumPy
 
@@ -1162,9 +1163,9 @@ class Tensor(Conversions, Casting, InPlace, LongTail, Reducing, Picking, Operato
             np.copyto(self.writable(), values._array, casting="unsafe")
         return self
 
-    # How does this chapter know whether operations are recorded? It tries one. `recording`, above, sends a number that
-    # requires a gradient through the installed interpreters and looks whether the result requires one, too. We try
-    # only if one of the tensors at hand requires a gradient.
+    # How does the code of this chapter find out whether operations are being recorded? It tries one. `recording`,
+    # above, sends a number that requires a gradient through the installed interpreters and looks whether the result
+    # requires one, too. We try only if one of the tensors at hand requires a gradient.
 
     def _refuse_if_recorded(self, *tensors):
         if any(getattr(t, "requires_grad", False) for t in tensors) and recording():

@@ -31,7 +31,7 @@ def prune_(model, share, together=True):
     return masks
 
 
-def cubic_vjp(share, t):
+def cubic_share(share, t):
     if t <= 0:
         return 0
     if t >= 1:
@@ -50,7 +50,7 @@ class Pruning:
             due = False
         if due:
             t = step / self.steps
-            self.masks = prune_(run.model, cubic_vjp(self.share, t), self.together)
+            self.masks = prune_(run.model, cubic_share(self.share, t), self.together)
         else:
             for weight, mask in self.masks.items():
                 values = weight.numpy().copy()

@@ -23,7 +23,7 @@ def prune_(model, share, together=True):
     return masks
 
 
-def cubic_vjp(share, t):
+def cubic_share(share, t):
     t = sorted((0, t, 1))[1]
     return share * t * (3 - 3 * t + t * t)
 
@@ -39,7 +39,7 @@ class Pruning:
         if over or not (last or run.steps % self.every == 0):
             hold()
         else:
-            self.masks.update(prune_(run.model, cubic_vjp(self.share, run.steps / self.steps), self.together))
+            self.masks.update(prune_(run.model, cubic_share(self.share, run.steps / self.steps), self.together))
 
 
 class CompressedRows:

@@ -21,7 +21,7 @@ def prune_(model, share, together=True):
     return masks
 
 
-def cubic_vjp(share, t):
+def cubic_share(share, t):
     rest = 1 - np.clip(t, 0, 1)
     return float(share - share * rest**3)
 
@@ -30,7 +30,7 @@ class Pruning:
     def on_step(self, run):
         way = run.steps / self.steps
         if way <= 1 and (way == 1 or not run.steps % self.every):
-            self.masks = prune_(run.model, cubic_vjp(self.share, way), together=self.together)
+            self.masks = prune_(run.model, cubic_share(self.share, way), together=self.together)
             return
         for weight in self.masks:
             weight.copy_(np.where(self.masks[weight], weight.numpy(), np.float32(0)))
